@@ -2,7 +2,6 @@ package tlstest
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,7 +12,7 @@ import (
 func WriteFile(path string, data []byte, mode fs.FileMode) error {
 	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp*")
 	if err != nil {
-		return fmt.Errorf("tlstest: %w", err)
+		return err
 	}
 	_, err = temp.Write(data)
 	// The mode is set before the name exists, so that a key is never readable by others.
@@ -22,7 +21,7 @@ func WriteFile(path string, data []byte, mode fs.FileMode) error {
 		err = os.Rename(temp.Name(), path)
 	}
 	if err != nil {
-		return fmt.Errorf("tlstest: %w", errors.Join(err, os.Remove(temp.Name())))
+		return errors.Join(err, os.Remove(temp.Name()))
 	}
 	return nil
 }
