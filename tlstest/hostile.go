@@ -173,7 +173,8 @@ func ResetDuringHandshake(conn net.Conn, config *tls.Config, patience time.Durat
 	return answer, reset(conn)
 }
 
-// ResetAfterHandshake completes a handshake, then sends a TCP RST.
+// ResetAfterHandshake completes a handshake, then sends a TCP RST. In TLS 1.3
+// the client completes first, and the server may see a failed handshake.
 func ResetAfterHandshake(conn net.Conn, config *tls.Config, patience time.Duration) ([]byte, error) {
 	if _, err := open(conn, config, patience); err != nil {
 		return nil, errors.Join(err, conn.Close())

@@ -159,20 +159,24 @@ func (l Leaf) template() (*x509.Certificate, error) {
 		template.URIs = append(template.URIs, uri)
 	}
 
-	server, client := x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth
-	switch l.Usage {
+	var err error
+	template.ExtKeyUsage, err = l.Usage.extended()
+	return template, err
+}
+
+func (u Usage) extended() ([]x509.ExtKeyUsage, error) {
+	switch u {
 	case ServerAndClient:
-		template.ExtKeyUsage = []x509.ExtKeyUsage{server, client}
+		return []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, nil
 	case ServerOnly:
-		template.ExtKeyUsage = []x509.ExtKeyUsage{server}
+		return []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, nil
 	case ClientOnly:
-		template.ExtKeyUsage = []x509.ExtKeyUsage{client}
+		return []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, nil
 	case WrongUsage:
-		template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}
+		return []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}, nil
 	default:
-		return nil, fmt.Errorf("tlstest: Leaf.Usage %d is unknown", l.Usage)
+		return nil, fmt.Errorf("tlstest: Leaf.Usage %d is unknown", u)
 	}
-	return template, nil
 }
 
 // Pair is a leaf with its key.

@@ -47,7 +47,7 @@ var Gestures = []Gesture{
 // RenameOver writes each file beside its old self and renames it into place, in
 // the order of their names, as certbot and careful scripts do.
 func RenameOver(dir string, files map[string][]byte, between func()) error {
-	return renameOver(dir, files, slices.Sorted(maps.Keys(files)), between)
+	return renameOver(dir, files, sorted(files), between)
 }
 
 // KeyBeforeCertificate is [RenameOver] with all private keys first.
@@ -74,8 +74,11 @@ func renameOver(dir string, files map[string][]byte, order []string, between fun
 	return nil
 }
 
+// sorted gives a gesture the same steps in every run.
+func sorted(files map[string][]byte) []string { return slices.Sorted(maps.Keys(files)) }
+
 func splitKeys(files map[string][]byte) (keys, others []string) {
-	for _, name := range slices.Sorted(maps.Keys(files)) {
+	for _, name := range sorted(files) {
 		if bytes.Contains(files[name], []byte("PRIVATE KEY-----")) {
 			keys = append(keys, name)
 		} else {
@@ -87,7 +90,7 @@ func splitKeys(files map[string][]byte) (keys, others []string) {
 
 // DeleteThenCreate removes all files, then creates them anew.
 func DeleteThenCreate(dir string, files map[string][]byte, between func()) error {
-	for name := range files {
+	for _, name := range sorted(files) {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -97,8 +100,8 @@ func DeleteThenCreate(dir string, files map[string][]byte, between func()) error
 }
 
 func create(dir string, files map[string][]byte) error {
-	for name, data := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+	for _, name := range sorted(files) {
+		if err := os.WriteFile(filepath.Join(dir, name), files[name], 0o600); err != nil {
 			return err
 		}
 	}
@@ -108,7 +111,7 @@ func create(dir string, files map[string][]byte) error {
 // TruncateAndWrite empties each file and fills it in four writes, as cp does
 // with a large one.
 func TruncateAndWrite(dir string, files map[string][]byte, between func()) error {
-	for i, name := range slices.Sorted(maps.Keys(files)) {
+	for i, name := range sorted(files) {
 		if i > 0 {
 			call(between)
 		}
@@ -137,12 +140,12 @@ func truncateAndWrite(path string, data []byte, between func()) error {
 // grants it: the content arrives with a change of the mode and nothing else.
 // A superuser reads them all the time.
 func UnreadableUntilChmod(dir string, files map[string][]byte, between func()) error {
-	for name, data := range files {
-		if err := WriteFile(filepath.Join(dir, name), data, 0); err != nil {
+	for _, name := range sorted(files) {
+		if err := WriteFile(filepath.Join(dir, name), files[name], 0); err != nil {
 			return err
 		}
 	}
-	for name := range files {
+	for _, name := range sorted(files) {
 		call(between)
 		if err := os.Chmod(filepath.Join(dir, name), 0o600); err != nil {
 			return err
@@ -171,7 +174,7 @@ func KubernetesSwap(dir string, files map[string][]byte, between func()) error {
 	if err := linkOver(filepath.Base(fresh), data); err != nil {
 		return err
 	}
-	for name := range files {
+	for _, name := range sorted(files) {
 		target, path := filepath.Join("..data", name), filepath.Join(dir, name)
 		if now, err := os.Readlink(path); err == nil && now == target {
 			continue
@@ -259,7 +262,7 @@ func WithoutEvent(dir string, files map[string][]byte, between func()) error {
 	if err != nil {
 		return err
 	}
-	for i, name := range slices.Sorted(maps.Keys(files)) {
+	for i, name := range sorted(files) {
 		if i > 0 {
 			call(between)
 		}

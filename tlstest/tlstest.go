@@ -7,12 +7,13 @@
 //	ca := tlstest.NewCA(t)
 //	server := ca.Issue(t, tlstest.Leaf{Names: []string{"example.test"}})
 //
-// Functions that take a [TB] end the test where they fail. Each has a twin that
-// returns the error, for programs and for goroutines that are not the test's.
+// Functions that take a [TB] end the test where they fail. Those that are named
+// Generate and Write return the error instead, for programs and for goroutines
+// that are not the test's.
 //
-// [Gestures] replaces files on disk in every way that operators and their tools
-// do. [Peers] connects to a server and behaves badly. [Replay] presents a TLS
-// session a second time.
+// [Gestures] replace files on disk in the ways that operators and their tools
+// do. [Peers] visit a server and behave badly. [Replay] presents a TLS session
+// again and again.
 //
 // The keys are real, and unprotected: nothing made here belongs in production.
 package tlstest
