@@ -1,0 +1,116 @@
+package meta
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// gate bounds how many handshakes compute at a time. It is first come, first served.
+type gate struct{ places chan struct{} }
+
+func newGate(places int) *gate { return &gate{make(chan struct{}, places)} }
+
+// enter takes a place for s, or returns the error of ctx.
+func (g *gate) enter(ctx context.Context, s *socket) error {
+	select {
+	case g.places <- struct{}{}:
+		s.inside = true
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// leave gives the place of s back if it has one. Only the goroutine of its handshake calls it.
+func (g *gate) leave(s *socket) {
+	if s.inside {
+		s.inside = false
+		<-g.places
+	}
+}
+
+// addressBook counts connections and failed handshakes by address. A zero limit turns its count off.
+type addressBook struct {
+	maxConnections, maxFailures int
+
+	mu          sync.Mutex // guards all below
+	connections map[netip.Addr]int
+	failures    map[netip.Addr]int
+	minute      time.Time // when the count of failures began
+}
+
+func newAddressBook(maxConnections, maxFailures int) *addressBook {
+	return &addressBook{
+		maxConnections: maxConnections, maxFailures: maxFailures,
+		connections: map[netip.Addr]int{}, failures: map[netip.Addr]int{},
+	}
+}
+
+// admit counts a connection from addr, or refuses it with the name of the option whose limit is reached.
+func (b *addressBook) admit(addr netip.Addr) (refusedBy string) {
+	if !addr.IsValid() {
+		return ""
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.forgetFailures()
+	switch {
+	case b.maxFailures > 0 && b.failures[addr] >= b.maxFailures:
+		return "MaxHandshakeFailures"
+	case b.maxConnections == 0:
+		return ""
+	case b.connections[addr] >= b.maxConnections:
+		return "MaxConnectionsPerAddress"
+	}
+	b.connections[addr]++
+	return ""
+}
+
+// release undoes what admit has counted.
+func (b *addressBook) release(addr netip.Addr) {
+	if b.maxConnections == 0 || !addr.IsValid() {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.connections[addr]--; b.connections[addr] <= 0 {
+		delete(b.connections, addr)
+	}
+}
+
+// failed counts a failed handshake.
+func (b *addressBook) failed(addr netip.Addr) {
+	if b.maxFailures == 0 || !addr.IsValid() {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.forgetFailures()
+	b.failures[addr]++
+}
+
+// forgetFailures starts the count anew each minute, so that the map can't grow for longer than that.
+func (b *addressBook) forgetFailures() {
+	if now := time.Now(); now.Sub(b.minute) >= time.Minute {
+		clear(b.failures)
+		b.minute = now
+	}
+}
+
+// limitAddr gives what an address counts as: IPv4 itself, IPv6 its /64 network, because one
+// subscriber has all of that. It is invalid for what is not IP.
+func limitAddr(addr net.Addr) netip.Addr {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	ip := tcp.AddrPort().Addr().Unmap().WithZone("")
+	if ip.Is6() {
+		prefix, _ := ip.Prefix(64) // can't fail: 64 is in range
+		return prefix.Addr()
+	}
+	return ip
+}

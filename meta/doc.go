@@ -1,0 +1,22 @@
+// Package meta has the TCP server and the TCP connection as meta processes of
+// the actor framework Ergo: sockets that are actors, in the clear or over TLS.
+//
+// Call [CreateTCPServer] or [CreateTCPConnection] first, then hand what it
+// returns to SpawnMeta of the process that is to own it. The owner, or the
+// workers named in ProcessPool, receive [MessageTCPConnect] when a peer is
+// there and proven, [MessageTCP] with what it sent, and [MessageTCPDisconnect]
+// with the reason when it is gone. A [MessageTCP] sent to the connection's
+// alias is written to the peer.
+//
+// TLS is turned on by a gen.CertManager. Any implementation works; what it
+// offers beyond that interface is found by its methods, so this package does not
+// import the package certmanager of this module, which offers all of it:
+//
+//   - ServerTLS() *tls.Config and ClientTLS(serverName string) *tls.Config, ready
+//     configurations that the manager keeps up to date;
+//   - Track, with which the manager ends a connection whose peer has lost its trust;
+//   - ClientCAs, RootCAs, ClientAuth and ServerName as in Ergo 3.2's CertAuthManager.
+//
+// What this package does not do: it has no UDP, no HTTP, and no protocol of
+// its own above the bytes or frames of a connection.
+package meta

@@ -1,0 +1,192 @@
+package meta
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"ergo.services/ergo/gen"
+)
+
+// establish brings the connection to where its owner can be told of it. It returns false if it came to an end before.
+func (c *tcpConnection) establish() bool {
+	c.sock.SetDeadline(time.Now().Add(c.opt.HandshakeTimeout))
+	if err := c.admit(); err != nil {
+		c.refused("admission", err)
+		return false
+	}
+	var state *tls.ConnectionState
+	if c.opt.CertManager != nil && !c.opt.StartTLS {
+		var err error
+		if state, err = c.handshake(); err != nil {
+			c.refused("handshake", err)
+			return false
+		}
+	}
+	c.sock.SetDeadline(time.Time{})
+	c.sock.writeTimeout = c.opt.WriteTimeout
+	c.touch()
+
+	peer := c.identify(state)
+	if c.server != nil && c.server.opt.Route != nil {
+		if worker := c.server.opt.Route(peer); worker != "" {
+			c.to = worker
+		}
+	}
+	c.writer.setOut(c.stream)
+	if ended := c.ended.Load(); ended != nil { // the manager has evicted it, or it was terminated
+		if c.server != nil && ended.Reason == ErrEvicted {
+			c.server.refused(c, "authorization", ended.Cause)
+		}
+		return false
+	}
+	c.established = true
+	close(c.ready)
+	if !c.send(MessageTCPConnect{
+		ID: c.process.ID(), RemoteAddr: c.sock.RemoteAddr(), LocalAddr: c.sock.LocalAddr(), TLS: state, Peer: peer,
+	}) {
+		return false
+	}
+	c.connected.Store(true)
+	c.draining()
+	return true
+}
+
+// admit reads the PROXY header of a source that sends one, and asks the address book of the server.
+func (c *tcpConnection) admit() error {
+	if c.server == nil || !c.server.behindProxy(c.sock.Conn) {
+		return nil // the accept loop has asked for the others
+	}
+	addr, err := readProxyHeader(c.sock)
+	if err != nil {
+		return err
+	}
+	c.sock.remote = addr
+	return c.server.admit(c)
+}
+
+// handshake makes the TLS handshake and, with the manager's consent, makes its stream that of the connection.
+func (c *tcpConnection) handshake() (*tls.ConnectionState, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), c.opt.HandshakeTimeout)
+	defer cancel()
+	c.cancel.Store(&cancel)
+	defer c.cancel.Store(nil)
+	if c.ended.Load() != nil {
+		return nil, context.Canceled
+	}
+	started := time.Now()
+	var conn *tls.Conn
+	if c.server != nil {
+		c.sock.gate, c.sock.gateCtx = c.server.gate, ctx
+		defer func() {
+			c.server.gate.leave(c.sock)
+			c.sock.gate, c.sock.gateCtx = nil, nil
+		}()
+		conn = tls.Server(c.sock, c.server.tls)
+	} else {
+		conn = tls.Client(c.sock, c.clientTLS)
+	}
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return nil, err
+	}
+	state := conn.ConnectionState()
+	c.stats.tls.Store(&tlsSummary{state.Version, state.CipherSuite, state.DidResume, state.NegotiatedProtocol, time.Since(started)})
+	c.stream = conn
+	if manager, ok := c.opt.CertManager.(tracker); ok {
+		c.release = manager.Track(&state, c.sock.RemoteAddr(), func(reason error) { c.end(ErrEvicted, reason) })
+	}
+	return &state, nil
+}
+
+// refused ends a connection that nobody is to hear of, but for who dialled it.
+func (c *tcpConnection) refused(stage string, err error) {
+	if ended := c.ended.Load(); ended != nil {
+		return // the error is only an echo of it
+	}
+	reason := ErrHandshake
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "remote error" {
+		reason = ErrRefused
+	}
+	c.end(reason, err)
+	if c.server != nil {
+		c.server.refused(c, stage, err)
+	}
+}
+
+func (c *tcpConnection) identify(state *tls.ConnectionState) Peer {
+	verified := false
+	if state != nil {
+		// A client has verified its server unless told not to; what a server did shows in the chains.
+		verified = c.server == nil && !c.opt.InsecureSkipVerify || len(state.VerifiedChains) > 0
+	}
+	peer := newPeer(c.sock.RemoteAddr(), state, verified)
+	c.stats.peer.Store(&peer)
+	return peer
+}
+
+// upgrade is a request to go over to TLS.
+type upgrade struct {
+	reply []byte
+	done  chan struct{} // closed: it is made, or has failed and ended the connection
+}
+
+// startTLS hands the upgrade to the read loop and waits for it, so that nothing is written meanwhile.
+func (c *tcpConnection) startTLS(from gen.PID, reply []byte) {
+	if !c.opt.StartTLS || c.stats.tls.Load() != nil {
+		c.process.Log().Warning("MessageTCPStartTLS from %s ignored: the option StartTLS is not set, or the connection is over TLS already", from)
+		return
+	}
+	up := &upgrade{reply, make(chan struct{})}
+	c.upgrade.Store(up)
+	c.interrupt()
+	select {
+	case <-up.done:
+	case <-c.done:
+	}
+}
+
+// runUpgrade makes the upgrade on the read loop's goroutine.
+func (c *tcpConnection) runUpgrade() {
+	up := c.upgrade.Load()
+	defer close(up.done)
+	defer c.upgrade.Store(nil)
+	if err := c.checkEarly(); err != nil {
+		c.end(ErrStartTLS, err)
+		return
+	}
+	if c.writer.write(up.reply) != nil || c.writer.sync() != nil {
+		return // the failed write ends the connection
+	}
+	c.sock.writeTimeout = 0
+	c.sock.SetDeadline(time.Now().Add(c.opt.HandshakeTimeout))
+	state, err := c.handshake()
+	if err != nil {
+		c.refused("StartTLS handshake", err)
+		return
+	}
+	c.sock.SetDeadline(time.Time{})
+	c.sock.writeTimeout = c.opt.WriteTimeout
+	c.writer.setOut(c.stream)
+	c.send(MessageTCPSecured{ID: c.process.ID(), TLS: state, Peer: c.identify(state)})
+}
+
+// checkEarly makes sure that nothing has come that would be taken for something that came over TLS.
+func (c *tcpConnection) checkEarly() error {
+	early := c.inbox.end - c.inbox.start
+	if early == 0 && c.inbox.err == nil {
+		var one [1]byte
+		early, c.inbox.err = c.sock.peek(one[:])
+	}
+	if early > 0 {
+		return fmt.Errorf("bytes in the clear came before the upgrade")
+	}
+	if c.inbox.err == io.EOF {
+		return fmt.Errorf("the peer closed before the upgrade")
+	}
+	return c.inbox.err
+}

@@ -1,0 +1,186 @@
+package meta
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+)
+
+const (
+	scratchSize = 16 << 10 // bytes; a TLS record holds no more
+	slabSize    = 4 << 10
+)
+
+// scratches are the buffers into which connections read. One is held only while there is something in it.
+var scratches = sync.Pool{New: func() any { return new([scratchSize]byte) }}
+
+// inbox holds what was read and not yet delivered. Only the read loop uses it, but for recycle.
+type inbox struct {
+	opt        *TCPConnectionOptions
+	buf        []byte // nil: none is held
+	scratch    *[scratchSize]byte
+	start, end int   // what is in buf
+	err        error // of the last read; it comes after what is in buf
+	atEOF      bool  // Split was told that no more comes
+	pooled     atomic.Int64
+}
+
+// empty says that nothing waits to be delivered.
+func (b *inbox) empty() bool { return b.start == b.end }
+
+func (b *inbox) full() bool { return b.buf != nil && b.end == len(b.buf) }
+
+// space gives the room to read into. It is not called when full.
+func (b *inbox) space() []byte {
+	switch {
+	case b.buf != nil:
+	case b.opt.BufferPool != nil:
+		buf, _ := b.opt.BufferPool.Get().([]byte)
+		if cap(buf) == 0 {
+			buf = make([]byte, b.opt.BufferSize)
+		}
+		b.pooled.Store(int64(cap(buf)))
+		b.buf = buf[:min(cap(buf), b.opt.BufferSize)]
+	default:
+		b.scratch = scratches.Get().(*[scratchSize]byte)
+		b.buf = b.scratch[:]
+		if b.opt.Split == nil {
+			b.buf = b.buf[:min(scratchSize, b.opt.BufferSize)]
+		}
+	}
+	return b.buf[b.end:]
+}
+
+// next gives the next message, nil if there is none yet, or the reason for which there will be none.
+func (b *inbox) next() (data []byte, reason, cause error) {
+	if b.opt.Split != nil {
+		return b.nextFrame()
+	}
+	if b.empty() {
+		return nil, nil, nil
+	}
+	if b.opt.BufferPool != nil {
+		data, b.buf = b.buf[:b.end], nil
+	} else {
+		data = rightSized(b.buf[b.start:b.end])
+	}
+	b.start, b.end = 0, 0
+	return data, nil, nil
+}
+
+// nextFrame calls Split as bufio.Scanner does, but never trusts it to make progress. That the bytes end is told to it only if
+// the peer ended them in order: what a cut connection leaves is not a frame.
+func (b *inbox) nextFrame() (data []byte, reason, cause error) {
+	for !b.empty() || b.err == io.EOF && !b.atEOF {
+		rest := b.buf[b.start:b.end]
+		advance, token, err := b.opt.Split(rest, b.atEOF)
+		switch {
+		case err == bufio.ErrFinalToken:
+			return nil, ErrTerminated, err
+		case errors.Is(err, ErrFrameTooLarge):
+			return nil, ErrFrameTooLarge, err
+		case err != nil:
+			return nil, ErrFraming, err
+		case advance < 0:
+			return nil, ErrFraming, bufio.ErrNegativeAdvance
+		case advance > len(rest):
+			return nil, ErrFraming, bufio.ErrAdvanceTooFar
+		case advance > b.opt.MaxFrame, advance == 0 && token == nil && len(rest) >= b.opt.MaxFrame:
+			return nil, ErrFrameTooLarge, fmt.Errorf("over %d bytes (MaxFrame)", b.opt.MaxFrame)
+		case advance == 0 && token != nil && !b.atEOF:
+			return nil, ErrFraming, io.ErrNoProgress
+		case advance == 0 && token == nil && b.err == nil:
+			b.makeRoom()
+			return nil, nil, nil
+		case advance == 0 && token == nil && b.err == io.EOF && !b.atEOF:
+			b.atEOF = true
+			continue
+		case advance == 0 && token == nil && b.err == io.EOF && !b.empty():
+			return nil, ErrFraming, io.ErrUnexpectedEOF
+		case advance == 0 && token == nil:
+			b.start, b.end = 0, 0 // the beginning of a frame that was cut off; err says how
+			return nil, nil, nil
+		}
+		b.start += advance
+		if advance == 0 {
+			b.start = b.end // a last token at the end without progress
+		}
+		if token != nil {
+			return rightSized(token), nil, nil
+		}
+	}
+	return nil, nil, nil
+}
+
+// makeRoom moves what is there to the front, and into a larger buffer where it fills its own.
+func (b *inbox) makeRoom() {
+	if b.start > 0 {
+		b.end = copy(b.buf, b.buf[b.start:b.end])
+		b.start = 0
+	}
+	if b.end == len(b.buf) {
+		b.replace(make([]byte, min(2*len(b.buf), max(b.opt.MaxFrame, len(b.buf)+1))))
+	}
+}
+
+// replace puts what is there into another buffer.
+func (b *inbox) replace(buf []byte) {
+	n := copy(buf, b.buf[b.start:b.end])
+	b.discard()
+	b.buf, b.end = buf, n
+}
+
+// park is called before a wait: an empty buffer is given back, and the beginning of a frame is kept in no more than it needs.
+func (b *inbox) park() {
+	switch held := b.end - b.start; {
+	case held == 0:
+		b.discard()
+	case 4*held <= len(b.buf):
+		b.replace(make([]byte, 2*held))
+	}
+}
+
+// discard gives the buffer back.
+func (b *inbox) discard() {
+	if b.scratch != nil {
+		scratches.Put(b.scratch)
+	} else if b.buf != nil && b.opt.BufferPool != nil {
+		b.opt.BufferPool.Put(b.buf[:cap(b.buf)])
+	}
+	b.buf, b.scratch, b.start, b.end = nil, nil, 0, 0
+}
+
+// recycle gives the buffer of a written message back to the user's pool, if it can have come from there. Only the message goroutine calls it.
+func (b *inbox) recycle(data []byte) {
+	if b.opt.BufferPool != nil && cap(data) > 0 && int64(cap(data)) >= b.pooled.Load() {
+		b.opt.BufferPool.Put(data[:cap(data)])
+	}
+}
+
+// slab is what small messages are carved from.
+type slab struct{ free []byte }
+
+var slabs = sync.Pool{New: func() any { return new(slab) }}
+
+// rightSized copies b into memory of its own size.
+func rightSized(b []byte) []byte {
+	switch {
+	case len(b) == 0:
+		return []byte{}
+	case len(b) > slabSize/4:
+		return bytes.Clone(b)
+	}
+	s := slabs.Get().(*slab)
+	if len(s.free) < len(b) {
+		s.free = make([]byte, slabSize)
+	}
+	data := s.free[:len(b):len(b)]
+	s.free = s.free[len(b):]
+	slabs.Put(s)
+	copy(data, b)
+	return data
+}

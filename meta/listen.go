@@ -1,0 +1,71 @@
+package meta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// listen opens the listening socket that the options describe.
+func listen(ctx context.Context, o *TCPServerOptions) (net.Listener, error) {
+	if o.Listener != nil {
+		return o.Listener, nil
+	}
+	config := net.ListenConfig{KeepAlive: -1} // serve sets it
+	if o.ReusePort {
+		if reusePort == nil {
+			return nil, fmt.Errorf("%w: ReusePort: this system has no SO_REUSEPORT", ErrOption)
+		}
+		config.Control = reusePort
+	}
+	network, address := "tcp", net.JoinHostPort(o.Host, strconv.Itoa(int(o.Port)))
+	if o.UnixPath != "" {
+		network, address = "unix", o.UnixPath
+	}
+	listener, err := config.Listen(ctx, network, address)
+	if errors.Is(err, syscall.EADDRINUSE) && removeStale(o.UnixPath) {
+		listener, err = config.Listen(ctx, network, address)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w on %s %s: %w%s", ErrListen, network, address, err, listenAdvice(err))
+	}
+	return listener, nil
+}
+
+func listenAdvice(err error) string {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return "; another program or server has it, choose another Port or end that one"
+	case errors.Is(err, syscall.EACCES):
+		return "; ports below 1024 need a privilege (CAP_NET_BIND_SERVICE), and a unix socket a folder that can be written"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return "; Host is no address of this machine"
+	}
+	return ""
+}
+
+// removeStale removes a socket file that nobody listens on, as a killed program leaves it.
+func removeStale(path string) (removed bool) {
+	info, err := os.Lstat(path)
+	if path == "" || err != nil || info.Mode().Type() != os.ModeSocket {
+		return false
+	}
+	conn, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
+		conn.Close()
+		return false
+	}
+	return errors.Is(err, syscall.ECONNREFUSED) && os.Remove(path) == nil
+}
+
+// setKeepAlive sets the keep-alive probes of a TCP connection; below 0 turns them off.
+func setKeepAlive(conn net.Conn, period time.Duration) {
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: period > 0, Idle: period, Interval: period})
+	}
+}

@@ -1,0 +1,97 @@
+package meta
+
+import (
+	"crypto/tls"
+	"net"
+	"time"
+
+	"ergo.services/ergo/gen"
+)
+
+// MessageTCPConnect is sent when a connection is established and, over TLS, the
+// handshake is complete and the peer is authorized. It is the first message of
+// a connection.
+type MessageTCPConnect struct {
+	// ID is the connection: send MessageTCP and the other messages of this package to it.
+	ID gen.Alias
+	// RemoteAddr is the peer's address; behind a trusted PROXY header, the address in it.
+	RemoteAddr net.Addr
+	LocalAddr  net.Addr
+	// TLS is a copy of the connection's TLS state, nil without TLS.
+	TLS *tls.ConnectionState
+	// Peer is who it is, made for people and rules.
+	Peer Peer
+}
+
+// MessageTCP carries bytes in both directions. From a connection Data is what
+// was read, or one frame where Split is set; the receiver owns it. To a
+// connection Data is written in order; it must not be changed after sending.
+type MessageTCP struct {
+	// ID is the connection that the bytes came from. It is ignored on sending.
+	ID   gen.Alias
+	Data []byte
+}
+
+// MessageTCPDisconnect is the last message of a connection: exactly one
+// follows each MessageTCPConnect. An outgoing connection sends it also where the
+// handshake failed and no MessageTCPConnect came, so that who dialled always hears.
+type MessageTCPDisconnect struct {
+	ID gen.Alias
+	// Reason is a *DisconnectError; never nil.
+	Reason error
+}
+
+// MessageTCPActive, sent to a connection whose option Active is set, allows it N
+// further messages. N below 1 is ignored with a warning.
+type MessageTCPActive struct {
+	N int
+}
+
+// MessageTCPPassive says that the connection has delivered all messages it
+// was allowed and has stopped reading until a MessageTCPActive comes.
+type MessageTCPPassive struct {
+	ID gen.Alias
+}
+
+// MessageTCPClose, sent to a connection, ends it with the reason ErrTerminated
+// after what was accepted before it has been written.
+type MessageTCPClose struct{}
+
+// MessageTCPCloseWrite, sent to a connection, writes what was accepted before
+// it, then close_notify (TLS) and FIN, and keeps reading. Later writes are refused with
+// a log line.
+type MessageTCPCloseWrite struct{}
+
+// MessageTCPStartTLS, sent to a connection that was made with the option
+// StartTLS, upgrades it to TLS. Reading stops first, then what was accepted for
+// writing and Reply are written, then the handshake runs. Bytes from the
+// peer that came before Reply was written end the connection with ErrStartTLS: somebody may
+// have put them in front of the peer's own (CVE-2011-0411). Nothing is
+// written in the clear afterwards; a MessageTCPSecured reports success.
+type MessageTCPStartTLS struct {
+	// Reply is written as the last bytes in the clear ("220 ready to start TLS"). It belongs here and not into a
+	// MessageTCP before, because the peer may start its handshake as soon as it has read it. Clients leave it nil.
+	Reply []byte
+}
+
+// MessageTCPSecured says that the upgrade of MessageTCPStartTLS is complete. What comes after it came over TLS.
+type MessageTCPSecured struct {
+	ID   gen.Alias
+	TLS  *tls.ConnectionState
+	Peer Peer
+}
+
+// MessageTCPDrain, sent to a server, stops accepting, sends a
+// MessageTCPDraining to the owner of each connection and ends those that are
+// left after Timeout with the reason ErrDrained. As a Call it is answered, when no
+// connection is left, with the number that had to be ended (an int).
+type MessageTCPDrain struct {
+	// Timeout: zero ends the connections at once.
+	Timeout time.Duration
+}
+
+// MessageTCPDraining tells the owner of a connection that it will be ended at Deadline.
+type MessageTCPDraining struct {
+	ID       gen.Alias
+	Deadline time.Time
+}

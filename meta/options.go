@@ -1,0 +1,227 @@
+package meta
+
+import (
+	"bufio"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"ergo.services/ergo/gen"
+)
+
+// Defaults of the options whose zero value stands for one.
+const (
+	DefaultHandshakeTimeout = 10 * time.Second
+	DefaultDialTimeout      = 10 * time.Second
+	DefaultWriteTimeout     = 30 * time.Second
+	DefaultCloseTimeout     = 5 * time.Second
+	DefaultWriteBuffer      = 64 << 10 // bytes
+	DefaultMaxFrame         = 64 << 10 // bytes, as bufio.MaxScanTokenSize
+)
+
+// TCPServerOptions are the options of [CreateTCPServer]. The zero value listens
+// in the clear on any free port of all interfaces and sends everything to the parent.
+type TCPServerOptions struct {
+	// Host is the name or IP address to listen on; empty means all interfaces.
+	Host string
+	// Port to listen on; 0 takes any free one, which the log and Inspect ("listen") show.
+	Port uint16
+	// UnixPath, if set, is the path of a unix socket to listen on, instead of Host and Port. A socket
+	// file that nobody listens on any more is replaced; the file is removed at the end.
+	UnixPath string
+	// Listener, if set, is used instead of Host and Port: a socket that was inherited
+	// (net.FileListener) or made elsewhere. The server closes it.
+	Listener net.Listener
+	// ReusePort sets SO_REUSEPORT, so that several servers, of several programs too, share one port. Unix only.
+	ReusePort bool
+	// ProxyFrom lists the sources whose connections start with a PROXY protocol header, v1 or v2;
+	// the address in it becomes RemoteAddr. Such a source must send one within HandshakeTimeout, and a
+	// header from any other source is refused. Empty means that nobody sends one.
+	ProxyFrom []netip.Prefix
+
+	// ProcessPool names the workers; each new connection goes to the next of them in turn. Unset, the
+	// parent handles all. A pool actor (act.Pool) in it would mix up the order of a connection's messages.
+	ProcessPool []gen.Atom
+	// Route, if set, chooses the worker by who the peer is; an empty name leaves it to ProcessPool.
+	// It is called on the connection's goroutine, for several connections at a time.
+	Route func(Peer) gen.Atom
+
+	// MaxConnections is the number of connections at a time. The server accepts no further one
+	// before one has ended; what comes meanwhile waits in the kernel's backlog. 0 means no limit.
+	MaxConnections int
+	// MaxConnectionsPerAddress is the number of connections at a time from one address (IPv6:
+	// one /64 network). Further ones are closed at once. 0 means no limit.
+	MaxConnectionsPerAddress int
+	// MaxHandshakes is the number of handshakes that compute at a time; one that waits for its
+	// peer does not count. 0 means twice GOMAXPROCS.
+	MaxHandshakes int
+	// MaxHandshakeFailures is the number of failed handshakes from one address (IPv6: one /64
+	// network) within a minute after which its connections are closed at once until the minute is over. 0 means no limit.
+	MaxHandshakeFailures int
+
+	// ConnectionMeta are the meta process options of each accepted connection. Its MailboxSize bounds the messages that wait
+	// to be written: beyond it a sender to a slow connection gets gen.ErrMetaMailboxFull.
+	ConnectionMeta gen.MetaOptions
+
+	// CertManager turns TLS on.
+	CertManager gen.CertManager
+	// InsecureSkipVerify asks for a client certificate as the manager says but does not verify it:
+	// anyone gets in. It is logged as a warning at start, and is an error without CertManager.
+	InsecureSkipVerify bool
+	// StartTLS starts in the clear and upgrades on MessageTCPStartTLS. It needs CertManager and Active: 1.
+	StartTLS bool
+	// HandshakeTimeout bounds the TLS handshake and the PROXY header before it, together. 0 means 10 s.
+	HandshakeTimeout time.Duration
+
+	// BufferSize is the largest number of bytes in one MessageTCP, unless Split is set. 0 means
+	// gen.DefaultTCPBufferSize. A message takes only the memory of what was read.
+	BufferSize int
+	// BufferPool, if set, is where the buffers of read messages come from, as []byte values of any
+	// length, made by New or else of BufferSize bytes. A buffer that is sent back in a MessageTCP returns to it after it
+	// was written; one that is not sent back is the receiver's to put back or to drop. It can't be combined with Split.
+	BufferPool *sync.Pool
+	// Split cuts what is read into frames, one MessageTCP each: any of bufio's own, [FixedLength],
+	// [LengthPrefixed], or another that keeps no state. Unset, messages are whatever was read.
+	Split bufio.SplitFunc
+	// MaxFrame is the largest frame in bytes that Split may wait for. 0 means 64 KiB.
+	MaxFrame int
+	// Active, if above 0, delivers that many messages and one MessageTCPPassive, and then stops reading
+	// until a MessageTCPActive allows more. 0 reads without such a limit.
+	Active int
+
+	// WriteBuffer is the number of bytes that may wait to be written before the connection stops
+	// taking messages from its mailbox. 0 means 64 KiB.
+	WriteBuffer int
+	// WriteTimeout is how long the peer may take nothing of what is to be written. 0 means 30 s.
+	WriteTimeout time.Duration
+	// IdleTimeout ends a connection on which nothing was read or written for so long. 0 means never.
+	IdleTimeout time.Duration
+	// CloseTimeout bounds the writing of what is left when a connection ends. 0 means 5 s.
+	CloseTimeout time.Duration
+	// KeepAlivePeriod is the interval of TCP keep-alive probes. 0 means gen.DefaultKeepAlivePeriod,
+	// below 0 turns them off.
+	KeepAlivePeriod time.Duration
+}
+
+// TCPConnectionOptions are the options of [CreateTCPConnection]. Fields that are not described here
+// mean what they mean in [TCPServerOptions].
+type TCPConnectionOptions struct {
+	// Host is the name or IP address to connect to; empty means localhost.
+	Host string
+	// Port to connect to.
+	Port uint16
+	// UnixPath, if set, is the path of a unix socket to connect to, instead of Host and Port.
+	UnixPath string
+	// DialTimeout bounds the look-up of Host and the TCP connect together. 0 means 10 s.
+	DialTimeout time.Duration
+
+	// Process is the name of the process that handles the connection; empty means the parent.
+	Process gen.Atom
+
+	// CertManager turns TLS on. It gives the roots that the server is verified against and the client certificate.
+	CertManager gen.CertManager
+	// ServerName is the SNI and the name that the server's certificate must cover. Empty means
+	// the manager's ServerName where it has one, else Host.
+	ServerName string
+	// InsecureSkipVerify accepts any server certificate: whoever is on the path reads along. It is
+	// logged as a warning, and is an error without CertManager.
+	InsecureSkipVerify bool
+	StartTLS           bool
+	HandshakeTimeout   time.Duration
+
+	BufferSize int
+	BufferPool *sync.Pool
+	Split      bufio.SplitFunc
+	MaxFrame   int
+	Active     int
+
+	WriteBuffer     int
+	WriteTimeout    time.Duration
+	IdleTimeout     time.Duration
+	CloseTimeout    time.Duration
+	KeepAlivePeriod time.Duration
+}
+
+// connection gives what the server's options say about each accepted connection.
+func (o *TCPServerOptions) connection() TCPConnectionOptions {
+	return TCPConnectionOptions{
+		CertManager: o.CertManager, InsecureSkipVerify: o.InsecureSkipVerify, StartTLS: o.StartTLS,
+		BufferSize: o.BufferSize, BufferPool: o.BufferPool, Split: o.Split, MaxFrame: o.MaxFrame, Active: o.Active,
+		HandshakeTimeout: o.HandshakeTimeout, WriteTimeout: o.WriteTimeout, WriteBuffer: o.WriteBuffer,
+		IdleTimeout: o.IdleTimeout, CloseTimeout: o.CloseTimeout, KeepAlivePeriod: o.KeepAlivePeriod,
+	}
+}
+
+// parse checks the options and returns those of the accepted connections with their defaults filled in.
+func (o *TCPServerOptions) parse() (*TCPConnectionOptions, error) {
+	connection := o.connection()
+	var c check
+	connection.parseShared(&c)
+	c.notNegative("MaxConnections", o.MaxConnections)
+	c.notNegative("MaxConnectionsPerAddress", o.MaxConnectionsPerAddress)
+	c.notNegative("MaxHandshakes", o.MaxHandshakes)
+	c.notNegative("MaxHandshakeFailures", o.MaxHandshakeFailures)
+	hostPort := o.Host != "" || o.Port != 0
+	c.refuse(o.Listener != nil && (hostPort || o.UnixPath != "" || o.ReusePort),
+		"Listener: it is open already; leave Host, Port, UnixPath and ReusePort unset")
+	c.refuse(o.UnixPath != "" && (hostPort || o.ReusePort),
+		"UnixPath: a unix socket has no Host, Port or ReusePort; leave them unset")
+	c.refuse(o.CertManager == nil && (o.MaxHandshakes > 0 || o.MaxHandshakeFailures > 0),
+		"MaxHandshakes, MaxHandshakeFailures: there are no handshakes without TLS; set CertManager")
+	for i, name := range o.ProcessPool {
+		c.refuse(name == "", "ProcessPool[%d]: is empty; name a registered process", i)
+	}
+	for i, prefix := range o.ProxyFrom {
+		c.refuse(!prefix.IsValid(), "ProxyFrom[%d]: is not a network; make it with netip.ParsePrefix", i)
+	}
+	return &connection, c.err()
+}
+
+// parse checks the options and fills in the defaults.
+func (o *TCPConnectionOptions) parse() error {
+	var c check
+	o.parseShared(&c)
+	c.notNegative("DialTimeout", o.DialTimeout)
+	c.refuse(o.UnixPath != "" && (o.Host != "" || o.Port != 0), "UnixPath: a unix socket has no Host or Port; leave them unset")
+	c.refuse(o.UnixPath == "" && o.Port == 0, "Port: is 0; set the port to connect to")
+	c.refuse(o.ServerName != "" && o.CertManager == nil, "ServerName: has no effect without TLS; set CertManager")
+	setDefault(&o.DialTimeout, DefaultDialTimeout)
+	setDefault(&o.Host, "localhost")
+	return c.err()
+}
+
+// parseShared is parse for the fields that servers and outgoing connections have in common.
+func (o *TCPConnectionOptions) parseShared(c *check) {
+	c.notNegative("BufferSize", o.BufferSize)
+	c.notNegative("MaxFrame", o.MaxFrame)
+	c.notNegative("Active", o.Active)
+	c.notNegative("WriteBuffer", o.WriteBuffer)
+	c.notNegative("HandshakeTimeout", o.HandshakeTimeout)
+	c.notNegative("WriteTimeout", o.WriteTimeout)
+	c.notNegative("IdleTimeout", o.IdleTimeout)
+	c.notNegative("CloseTimeout", o.CloseTimeout)
+	c.refuse(o.CertManager == nil && o.InsecureSkipVerify,
+		"InsecureSkipVerify: there is nothing to verify without TLS; set CertManager or leave it unset")
+	c.refuse(o.CertManager == nil && o.StartTLS, "StartTLS: set CertManager too")
+	c.refuse(o.StartTLS && o.Active != 1,
+		"StartTLS: set Active: 1 too, so that nothing that was sent together with the STARTTLS command is delivered (CVE-2011-0411)")
+	c.refuse(o.Split == nil && o.MaxFrame != 0, "MaxFrame: has no effect without Split")
+	c.refuse(o.Split != nil && o.BufferSize != 0, "BufferSize: has no effect with Split; set MaxFrame")
+	c.refuse(o.Split != nil && o.BufferPool != nil, "BufferPool: can't be combined with Split, whose messages have the frames' sizes")
+
+	setDefault(&o.BufferSize, gen.DefaultTCPBufferSize)
+	setDefault(&o.MaxFrame, DefaultMaxFrame)
+	setDefault(&o.WriteBuffer, DefaultWriteBuffer)
+	setDefault(&o.HandshakeTimeout, DefaultHandshakeTimeout)
+	setDefault(&o.WriteTimeout, DefaultWriteTimeout)
+	setDefault(&o.CloseTimeout, DefaultCloseTimeout)
+	setDefault(&o.KeepAlivePeriod, gen.DefaultKeepAlivePeriod)
+}
+
+func setDefault[T comparable](value *T, standard T) {
+	var zero T
+	if *value == zero {
+		*value = standard
+	}
+}

@@ -1,0 +1,81 @@
+package meta
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/base64"
+	"net"
+	"time"
+)
+
+// Peer is who the other side of a connection is, made for people and for rules.
+// Where Verified is false the fields from the certificate are only claims of the peer.
+type Peer struct {
+	// Addr is the peer's address; behind a trusted PROXY header, the address in it.
+	Addr net.Addr
+	// Verified is true if the peer presented a certificate that was verified in this handshake or in the one that it resumes.
+	Verified bool
+	// Subject of the leaf certificate in the form of RFC 2253, Serial in hexadecimal, and the end of its
+	// validity; empty without a certificate, as are the names below.
+	Subject  string
+	Serial   string
+	NotAfter time.Time
+	// DNSNames, IPs and URIs are the leaf's subject alternative names.
+	DNSNames []string
+	IPs      []net.IP
+	URIs     []string
+	// SPIFFE is the SPIFFE ID: the one URI with the scheme spiffe (X509-SVID section 2); empty if there are more.
+	SPIFFE string
+	// SPKI is the base64 of the SHA-256 of the leaf's public key (SubjectPublicKeyInfo), as in RFC 7469's pin-sha256.
+	SPKI string
+	// Version is "TLS 1.3", say; empty without TLS. SNI is the server name that the client asked for, ALPN the protocol that was agreed on.
+	Version string
+	SNI     string
+	ALPN    string
+	Resumed bool
+}
+
+func newPeer(addr net.Addr, state *tls.ConnectionState, verified bool) Peer {
+	p := Peer{Addr: addr}
+	if state == nil {
+		return p
+	}
+	p.Version = tls.VersionName(state.Version)
+	p.SNI, p.ALPN, p.Resumed = state.ServerName, state.NegotiatedProtocol, state.DidResume
+	if len(state.PeerCertificates) == 0 {
+		return p
+	}
+	leaf := state.PeerCertificates[0]
+	p.Verified = verified
+	p.Subject, p.Serial, p.NotAfter = leaf.Subject.String(), leaf.SerialNumber.Text(16), leaf.NotAfter
+	p.DNSNames, p.IPs = leaf.DNSNames, leaf.IPAddresses
+	spiffe := 0
+	for _, uri := range leaf.URIs {
+		p.URIs = append(p.URIs, uri.String())
+		if uri.Scheme == "spiffe" {
+			p.SPIFFE = uri.String()
+			spiffe++
+		}
+	}
+	if spiffe != 1 {
+		p.SPIFFE = ""
+	}
+	spki := sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
+	p.SPKI = base64.StdEncoding.EncodeToString(spki[:])
+	return p
+}
+
+// String names the peer in one line: its address and, where it has a certificate, its name.
+func (p Peer) String() string {
+	text := "unknown address"
+	if p.Addr != nil {
+		text = p.Addr.String()
+	}
+	switch {
+	case p.SPIFFE != "":
+		text += " (" + p.SPIFFE + ")"
+	case p.Subject != "":
+		text += " (" + p.Subject + ")"
+	}
+	return text
+}

@@ -1,0 +1,206 @@
+package meta
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+)
+
+// brokenGrace is how long the read loop looks for the peer's last words after a write has failed.
+const brokenGrace = time.Second
+
+// read delivers what the peer sends until the connection ends.
+func (c *tcpConnection) read() {
+	pump := c.pump
+	for c.ended.Load() == nil {
+		switch {
+		case c.upgrade.Load() != nil:
+			c.runUpgrade()
+			continue
+		case c.paused():
+			c.awaitCredit()
+			continue
+		}
+		c.sock.SetReadDeadline(c.readDeadline())
+		if c.interrupted() {
+			continue // it was interrupted before the deadline was set, which so has undone the interrupt
+		}
+		if c.sock.raw == nil {
+			pump()
+		} else if err := c.sock.wait(pump); err != nil {
+			c.readFailed(err)
+		}
+	}
+}
+
+// interrupted says that the read loop has something else to do than to read.
+func (c *tcpConnection) interrupted() bool {
+	return c.ended.Load() != nil || c.upgrade.Load() != nil
+}
+
+func (c *tcpConnection) paused() bool { return c.opt.Active > 0 && c.credit.Load() <= 0 }
+
+// pump reads until nothing is left to read and delivers it. It returns true where the read loop
+// must look further, because the connection is paused, interrupted or at its end, and false to be called again
+// when there is more.
+func (c *tcpConnection) pump() (done bool) {
+	for {
+		if c.interrupted() {
+			return true
+		}
+		delivered := c.deliver()
+		if c.inbox.err != nil && c.inbox.empty() {
+			c.readFailed(c.inbox.err)
+			return true
+		}
+		if !delivered {
+			return true
+		}
+		for c.inbox.err == nil && !c.inbox.full() {
+			n, err := c.stream.Read(c.inbox.space())
+			c.inbox.end += n
+			c.stats.bytesIn.Add(uint64(n))
+			switch {
+			case err == nil:
+			case err == error(errWouldBlock):
+				if !c.deliver() || c.interrupted() {
+					return true
+				}
+				c.inbox.park()
+				return false
+			case timeout(err):
+				c.readFailed(err)
+				return true
+			default:
+				c.inbox.err = err
+			}
+			if !c.sock.in {
+				break // reads block: what came is all there is for now
+			}
+		}
+		c.touch()
+	}
+}
+
+// deliver sends what is in the inbox as far as it is complete. It returns false if it had to stop, because the connection is paused or has ended.
+func (c *tcpConnection) deliver() bool {
+	for c.ended.Load() == nil && !c.paused() {
+		data, reason, cause := c.inbox.next()
+		if reason != nil {
+			c.end(reason, cause)
+			return false
+		}
+		if data == nil {
+			return true
+		}
+		c.stats.messagesIn.Add(1)
+		if !c.send(MessageTCP{ID: c.process.ID(), Data: data}) {
+			return false
+		}
+		if c.opt.Active > 0 && c.credit.Add(-1) == 0 && !c.send(MessageTCPPassive{ID: c.process.ID()}) {
+			return false
+		}
+	}
+	return false
+}
+
+// send delivers a message to the owner; where it can't, the connection ends.
+func (c *tcpConnection) send(message any) bool {
+	if err := c.process.Send(c.to, message); err != nil {
+		c.end(ErrOwnerGone, fmt.Errorf("%T not delivered to %v: %w", message, c.to, err))
+		return false
+	}
+	return true
+}
+
+// awaitCredit waits, without reading, until the owner allows more messages.
+func (c *tcpConnection) awaitCredit() {
+	var idle <-chan time.Time
+	if c.opt.IdleTimeout > 0 {
+		timer := time.NewTimer(time.Until(c.idleAt()))
+		defer timer.Stop()
+		idle = timer.C
+	}
+	select {
+	case <-c.wake:
+	case <-idle:
+		c.checkIdle()
+	}
+	if broken := c.broken.Load(); broken != nil {
+		c.end(ErrReset, *broken)
+	}
+}
+
+// touch notes that something was read or written.
+func (c *tcpConnection) touch() {
+	if c.opt.IdleTimeout > 0 {
+		c.stats.active.Store(time.Now().UnixNano())
+	}
+}
+
+func (c *tcpConnection) idleAt() time.Time {
+	return time.Unix(0, c.stats.active.Load()).Add(c.opt.IdleTimeout)
+}
+
+func (c *tcpConnection) checkIdle() {
+	if c.opt.IdleTimeout > 0 && !time.Now().Before(c.idleAt()) {
+		c.end(ErrIdle, nil)
+	}
+}
+
+func (c *tcpConnection) readDeadline() time.Time {
+	switch {
+	case c.broken.Load() != nil:
+		if c.brokenUntil.IsZero() {
+			c.brokenUntil = time.Now().Add(brokenGrace)
+		}
+		return c.brokenUntil
+	case c.opt.IdleTimeout > 0:
+		return c.idleAt()
+	default:
+		return time.Time{}
+	}
+}
+
+// readFailed ends the connection for an error of a read, unless that was only an interrupt.
+func (c *tcpConnection) readFailed(err error) {
+	broken := c.broken.Load()
+	switch {
+	case !timeout(err):
+		reason := readReason(err)
+		if reason == ErrClosedByPeer {
+			err = nil
+		}
+		if broken != nil {
+			err = errors.Join(err, *broken)
+		}
+		c.end(reason, err)
+	case broken != nil && !c.brokenUntil.IsZero() && !time.Now().Before(c.brokenUntil):
+		c.end(ErrReset, *broken)
+	default:
+		c.checkIdle()
+	}
+}
+
+// readReason sorts the errors of a read after the handshake.
+func readReason(err error) error {
+	var op *net.OpError
+	var header tls.RecordHeaderError
+	switch {
+	case errors.Is(err, io.EOF):
+		return ErrClosedByPeer
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return ErrTruncated
+	case errors.Is(err, errSpoofedProxy), errors.As(err, &header):
+		return ErrProtocol
+	case errors.As(err, &op) && op.Op == "remote error": // crypto/tls: the peer sent an alert
+		return ErrRefused
+	case errors.As(err, &op) && op.Op != "local error":
+		return ErrReset
+	default:
+		return ErrProtocol
+	}
+}

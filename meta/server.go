@@ -1,0 +1,300 @@
+package meta
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"runtime"
+	"sync"
+	"time"
+
+	"ergo.services/ergo/gen"
+	"golang.org/x/time/rate"
+)
+
+// The goroutines of a server:
+//
+//   - Start's, run by the engine: the accept loop. It ends when the listener is closed.
+//   - the engine's message goroutine, there while there are messages.
+//   - one for each drain, until the connections are gone.
+
+// tcpServer is the meta process of a listening socket. Its connections are meta processes of their own, under the same parent, and outlive it.
+type tcpServer struct {
+	opt        TCPServerOptions
+	connection *TCPConnectionOptions // of each accepted connection
+	listener   net.Listener
+	tls        *tls.Config // nil: no TLS
+	gate       *gate
+	slots      chan struct{} // nil: no limit
+	addresses  *addressBook  // nil: no limits
+	next       int           // Start's: index in ProcessPool
+
+	process   gen.MetaProcess // set by Init
+	closing   chan struct{}   // closed: no further connection is accepted
+	closeOnce sync.Once
+	complain  rate.Sometimes // for what strangers can cause
+	stats     serverStats
+
+	mu       sync.Mutex // guards all below
+	open     map[*tcpConnection]struct{}
+	empty    chan struct{} // closed by the last connection that leaves; nil: nobody waits
+	accepted uint64
+	ended    traffic // of the connections that have left
+}
+
+// CreateTCPServer opens a listening socket and returns the meta process that serves it: hand it to SpawnMeta. If
+// SpawnMeta fails, call Terminate of what was returned: it frees the port.
+//
+// The error wraps [ErrOption] and names every option that is wrong, or wraps [ErrListen].
+func CreateTCPServer(options TCPServerOptions) (gen.MetaBehavior, error) {
+	connection, err := options.parse()
+	if err != nil {
+		return nil, err
+	}
+	s := &tcpServer{
+		opt: options, connection: connection,
+		closing: make(chan struct{}), open: map[*tcpConnection]struct{}{},
+		complain: rate.Sometimes{First: 5, Interval: time.Second},
+	}
+	if options.CertManager != nil {
+		if s.tls, err = serverTLS(options.CertManager, options.InsecureSkipVerify); err != nil {
+			return nil, err
+		}
+		s.gate = newGate(cmp.Or(options.MaxHandshakes, 2*runtime.GOMAXPROCS(0)))
+	}
+	if options.MaxConnections > 0 {
+		s.slots = make(chan struct{}, options.MaxConnections)
+	}
+	if options.MaxConnectionsPerAddress > 0 || options.MaxHandshakeFailures > 0 {
+		s.addresses = newAddressBook(options.MaxConnectionsPerAddress, options.MaxHandshakeFailures)
+	}
+	if s.listener, err = listen(context.Background(), &options); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Init implements gen.MetaBehavior.
+func (s *tcpServer) Init(process gen.MetaProcess) error {
+	s.process = process
+	return nil
+}
+
+// Start implements gen.MetaBehavior: it accepts connections until the listener is closed.
+func (s *tcpServer) Start() error {
+	log := s.process.Log()
+	log.Info("listening on %s (%s)", s.listener.Addr(), s.describeTLS())
+	if s.opt.InsecureSkipVerify {
+		log.Warning("InsecureSkipVerify is set: client certificates are not verified on %s", s.listener.Addr())
+	}
+	var backoff time.Duration
+	for s.takeSlot() {
+		conn, err := s.listener.Accept()
+		if err == nil {
+			backoff = 0
+			s.serve(conn)
+			continue
+		}
+		s.freeSlot()
+		class := classifyAccept(err)
+		if class == acceptClosed {
+			s.close()
+			return nil
+		}
+		s.stats.acceptErrors.Add(1)
+		backoff = nextBackoff(backoff)
+		s.complain.Do(func() {
+			log.Error("accept on %s failed: %s (%s); next try in %s", s.listener.Addr(), err, class, backoff)
+		})
+		select {
+		case <-time.After(backoff):
+		case <-s.closing:
+		}
+	}
+	return nil
+}
+
+// takeSlot waits for room for one more connection. It returns false when the server is closing.
+func (s *tcpServer) takeSlot() bool {
+	if s.slots == nil {
+		select {
+		case <-s.closing:
+			return false
+		default:
+			return true
+		}
+	}
+	select {
+	case s.slots <- struct{}{}:
+		return true
+	case <-s.closing:
+		return false
+	}
+}
+
+func (s *tcpServer) freeSlot() {
+	if s.slots != nil {
+		<-s.slots
+	}
+}
+
+// serve spawns the meta process of an accepted connection. It does not block.
+func (s *tcpServer) serve(conn net.Conn) {
+	setKeepAlive(conn, s.connection.KeepAlivePeriod)
+	worker := gen.Atom("")
+	if len(s.opt.ProcessPool) > 0 {
+		worker = s.opt.ProcessPool[s.next]
+		s.next = (s.next + 1) % len(s.opt.ProcessPool)
+	}
+	c := newConnection(s.connection, s, newSocket(conn), worker)
+	if !s.join(c) {
+		conn.Close()
+		s.freeSlot()
+		return
+	}
+	if !s.behindProxy(conn) {
+		if len(s.opt.ProxyFrom) > 0 {
+			c.sock.guard = &proxyGuard{}
+		}
+		if err := s.admit(c); err != nil {
+			s.refused(c, "admission", err)
+			c.Terminate(err)
+			return
+		}
+	}
+	if _, err := s.process.Spawn(c, s.opt.ConnectionMeta); err != nil {
+		s.complain.Do(func() { s.process.Log().Error("connection from %s dropped: %s", conn.RemoteAddr(), err) })
+		c.Terminate(err)
+	}
+}
+
+// join makes c known to drain. It returns false if the server is closing.
+func (s *tcpServer) join(c *tcpConnection) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.closing:
+		return false
+	default:
+		s.open[c] = struct{}{}
+		s.accepted++
+		return true
+	}
+}
+
+// behindProxy says that conn comes from a source whose connections start with a PROXY header.
+func (s *tcpServer) behindProxy(conn net.Conn) bool {
+	return contains(s.opt.ProxyFrom, conn.RemoteAddr())
+}
+
+// admit asks the address book for a connection. The error names the option whose limit is reached.
+func (s *tcpServer) admit(c *tcpConnection) error {
+	if s.addresses == nil {
+		return nil
+	}
+	addr := limitAddr(c.sock.RemoteAddr())
+	if option := s.addresses.admit(addr); option != "" {
+		s.stats.overLimit.Add(1)
+		return fmt.Errorf("over the limit %s", option)
+	}
+	c.counted = addr
+	return nil
+}
+
+// left takes back what a connection has held. It is called once for each connection of serve.
+func (s *tcpServer) left(c *tcpConnection) {
+	if s.addresses != nil {
+		s.addresses.release(c.counted)
+	}
+	s.mu.Lock()
+	delete(s.open, c)
+	s.ended.add(c.traffic())
+	if len(s.open) == 0 && s.empty != nil {
+		close(s.empty)
+		s.empty = nil
+	}
+	s.mu.Unlock()
+	s.freeSlot()
+}
+
+// refused counts a connection that no actor has heard of, and says so now and then.
+func (s *tcpServer) refused(c *tcpConnection, stage string, err error) {
+	s.stats.refused.Add(1)
+	if stage != "admission" {
+		s.stats.handshakeFailures.Add(1)
+		if s.addresses != nil {
+			s.addresses.failed(limitAddr(c.sock.RemoteAddr()))
+		}
+	}
+	s.complain.Do(func() {
+		s.process.Log().Warning("%s of %s refused: %s (%d refused so far)", stage, c.sock.RemoteAddr(), err, s.stats.refused.Load())
+	})
+}
+
+// HandleMessage implements gen.MetaBehavior.
+func (s *tcpServer) HandleMessage(from gen.PID, message any) error {
+	m, ok := message.(MessageTCPDrain)
+	if !ok {
+		s.process.Log().Warning("unknown message from %s ignored: %T", from, message)
+		return nil
+	}
+	go s.drain(m.Timeout)
+	return nil
+}
+
+// HandleCall implements gen.MetaBehavior.
+func (s *tcpServer) HandleCall(_ gen.PID, _ gen.Ref, request any) (any, error) {
+	if m, ok := request.(MessageTCPDrain); ok {
+		return s.drain(m.Timeout), nil
+	}
+	return gen.ErrUnsupported, nil
+}
+
+// drain stops accepting and returns when all connections have ended, with the number that it had to end.
+func (s *tcpServer) drain(timeout time.Duration) (evicted int) {
+	s.close()
+	s.mu.Lock()
+	open := make([]*tcpConnection, 0, len(s.open))
+	for c := range s.open {
+		open = append(open, c)
+	}
+	if s.empty == nil && len(open) > 0 {
+		s.empty = make(chan struct{})
+	}
+	empty := s.empty
+	s.mu.Unlock()
+	if len(open) == 0 {
+		return 0
+	}
+	deadline := time.Now().Add(timeout)
+	for _, c := range open {
+		c.drainAt.Store(&deadline)
+		c.draining()
+	}
+	select {
+	case <-empty:
+		return 0
+	case <-time.After(timeout):
+	}
+	for _, c := range open {
+		if c.end(ErrDrained, nil) {
+			evicted++
+		}
+	}
+	<-empty // each ends within its CloseTimeout
+	return evicted
+}
+
+// Terminate implements gen.MetaBehavior: it closes the listening socket and leaves the
+// connections alone. It may be called in any phase and more than once.
+func (s *tcpServer) Terminate(error) { s.close() }
+
+// close stops the accept loop and frees the port.
+func (s *tcpServer) close() {
+	s.closeOnce.Do(func() {
+		close(s.closing)
+		s.listener.Close()
+	})
+}

@@ -1,0 +1,181 @@
+package meta
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// errWouldBlock is what a non-blocking read of a socket answers where nothing has arrived. It
+// is temporary in the sense of net.Error, which crypto/tls does not make sticky: it keeps
+// a half-read record and goes on with the next Read (TestTLSKeepsHalfReadRecord holds it to that).
+var errWouldBlock net.Error = wouldBlock{}
+
+type wouldBlock struct{}
+
+func (wouldBlock) Error() string   { return "would block" }
+func (wouldBlock) Timeout() bool   { return false }
+func (wouldBlock) Temporary() bool { return true }
+
+// peekTimeout is how long peek waits where a read can't be made without blocking.
+const peekTimeout = 5 * time.Millisecond
+
+// aLongTimeAgo as a deadline makes a blocked call return at once.
+var aLongTimeAgo = time.Unix(1, 0)
+
+// socket is the connection under the TLS layer, or the connection itself where there is none.
+//
+// Reads are made by one goroutine at a time. They block, but for those within wait, which answer errWouldBlock where
+// there is nothing. Writes are bounded by writeTimeout each and, once closeBy was called, by that time.
+type socket struct {
+	net.Conn
+	raw syscall.RawConn // nil: wait can't be used
+	fd  uintptr         // valid within wait
+	in  bool            // within wait
+
+	pending []byte      // bytes read ahead of the TLS layer, served first
+	guard   *proxyGuard // nil: no look-out for PROXY headers
+	gate    *gate       // not nil during a server's handshake
+	gateCtx context.Context
+	inside  bool // holds a place at the gate
+
+	remote       net.Addr      // in place of the connection's own; nil: its own
+	writeTimeout time.Duration // 0 during the handshake, which has a deadline of its own
+	closing      atomic.Int64  // unix nanoseconds; 0: not closing
+}
+
+func newSocket(conn net.Conn) *socket {
+	s := &socket{Conn: conn}
+	if sc, ok := conn.(syscall.Conn); ok && canWait {
+		if raw, err := sc.SyscallConn(); err == nil {
+			s.raw = raw
+		}
+	}
+	return s
+}
+
+// RemoteAddr implements net.Conn. It is the client's address from the PROXY header where there was one.
+func (s *socket) RemoteAddr() net.Addr {
+	if s.remote != nil {
+		return s.remote
+	}
+	return s.Conn.RemoteAddr()
+}
+
+// Read implements net.Conn. Only crypto/tls and the connection's read loop call it.
+func (s *socket) Read(b []byte) (int, error) {
+	if len(s.pending) > 0 {
+		n := copy(b, s.pending)
+		if s.pending = s.pending[n:]; len(s.pending) == 0 {
+			s.pending = nil
+		}
+		return n, nil
+	}
+	n, err := s.read(b)
+	if s.guard != nil && s.guard.spoofed(b[:n]) {
+		return 0, errSpoofedProxy
+	}
+	return n, err
+}
+
+func (s *socket) read(b []byte) (int, error) {
+	if s.in {
+		return s.readNow(b)
+	}
+	if s.gate == nil {
+		return s.Conn.Read(b)
+	}
+	// A handshake holds its place at the gate while it computes, not while it waits for its peer.
+	s.gate.leave(s)
+	n, err := s.Conn.Read(b)
+	if err == nil {
+		err = s.gate.enter(s.gateCtx, s)
+	}
+	return n, err
+}
+
+// wait calls pump until it returns true: at once and then each time that there is something to
+// read. Reads of the socket within pump do not block. Between the calls nothing is held but this goroutine. It
+// returns early with the error of a passed read deadline or a closed connection.
+func (s *socket) wait(pump func() (done bool)) error {
+	return s.raw.Read(func(fd uintptr) bool {
+		s.fd, s.in = fd, true
+		done := pump()
+		s.in = false
+		return done
+	})
+}
+
+// peek reads what is there without waiting for more. Nothing is no error.
+func (s *socket) peek(b []byte) (n int, err error) {
+	if s.raw == nil {
+		s.SetReadDeadline(time.Now().Add(peekTimeout))
+		if n, err = s.Read(b); timeout(err) {
+			err = nil
+		}
+		return n, err
+	}
+	s.SetReadDeadline(time.Time{})
+	waitErr := s.wait(func() bool {
+		if n, err = s.Read(b); err == error(errWouldBlock) {
+			err = nil
+		}
+		return true
+	})
+	return n, errors.Join(waitErr, err)
+}
+
+// Write implements net.Conn. It may be called from several goroutines.
+func (s *socket) Write(b []byte) (int, error) {
+	const chunk = 64 << 10 // so that a slow but steady peer is not cut off for the size of a message
+	written := 0
+	for {
+		part := b[written:min(len(b), written+chunk)]
+		if s.writeTimeout > 0 {
+			s.SetWriteDeadline(s.writeDeadline())
+		}
+		n, err := s.Conn.Write(part)
+		written += n
+		if err != nil || written == len(b) {
+			return written, err
+		}
+	}
+}
+
+func (s *socket) writeDeadline() time.Time {
+	deadline := time.Now().Add(s.writeTimeout)
+	if at := s.closing.Load(); at != 0 && at < deadline.UnixNano() {
+		return time.Unix(0, at)
+	}
+	return deadline
+}
+
+// closeBy bounds all writes, those under way too.
+func (s *socket) closeBy(deadline time.Time) {
+	s.closing.Store(deadline.UnixNano())
+	s.SetWriteDeadline(deadline)
+}
+
+// CloseWrite sends FIN, after which the peer reads EOF.
+func (s *socket) CloseWrite() error {
+	if half, ok := s.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
+// linger closes the connection without a reset: a kernel that closes a socket with unread bytes in it
+// sends RST, at which the peer's kernel may drop what the peer has not read yet (an alert, our last bytes). So it ends its
+// own side and reads on until the peer has ended too, at most 64 KiB and for at most timeout. The
+// read loop must have ended.
+func (s *socket) linger(timeout time.Duration) {
+	if s.CloseWrite() == nil {
+		s.SetReadDeadline(time.Now().Add(timeout))
+		io.CopyN(io.Discard, s.Conn, 64<<10)
+	}
+	s.Close()
+}

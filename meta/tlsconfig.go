@@ -1,0 +1,191 @@
+package meta
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"sync/atomic"
+
+	"ergo.services/ergo/gen"
+)
+
+// What a gen.CertManager may offer beyond that interface.
+type (
+	// serverConfigurer gives the configuration of a server, kept up to date by the manager through GetConfigForClient.
+	serverConfigurer interface{ ServerTLS() *tls.Config }
+
+	// clientConfigurer gives the configuration for connections to serverName.
+	clientConfigurer interface {
+		ClientTLS(serverName string) *tls.Config
+	}
+
+	// tracker is told of every connection while it is open and ends those whose peers have lost their trust. evict may be called from any
+	// goroutine and does not block; release is called at the end of the connection.
+	tracker interface {
+		Track(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func())
+	}
+
+	// clientAuthorizer is the server's side of Ergo 3.2's CertAuthManager, rootHolder the client's.
+	clientAuthorizer interface {
+		ClientCAs() *x509.CertPool
+		ClientAuth() tls.ClientAuthType
+	}
+	rootHolder interface{ RootCAs() *x509.CertPool }
+)
+
+// suitesTLS12 are the AEAD suites with forward secrecy (RFC 9325 section 4.2). TLS 1.3 has no others.
+var suitesTLS12 = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+}
+
+// serverTLS gives the configuration of a server whose certificates and trust are the manager's.
+func serverTLS(manager gen.CertManager, insecure bool) (*tls.Config, error) {
+	var config *tls.Config
+	switch m := manager.(type) {
+	case serverConfigurer:
+		config = m.ServerTLS()
+	case clientAuthorizer:
+		if err := checkClientAuth(m); err != nil {
+			return nil, err
+		}
+		config = baseServerTLS(manager)
+		config.GetConfigForClient = withClientAuth(config.Clone(), m)
+	default:
+		config = baseServerTLS(manager)
+	}
+	if insecure {
+		config = withoutVerification(config)
+	}
+	return config, nil
+}
+
+func baseServerTLS(manager gen.CertManager) *tls.Config {
+	return &tls.Config{
+		GetCertificate: manager.GetCertificateFunc(),
+		MinVersion:     tls.VersionTLS12,
+		CipherSuites:   suitesTLS12,
+	}
+}
+
+// checkClientAuth refuses what crypto/tls would take to mean the system's roots, at which anyone could get a certificate.
+func checkClientAuth(m clientAuthorizer) error {
+	if m.ClientAuth() >= tls.VerifyClientCertIfGiven && m.ClientCAs() == nil {
+		return fmt.Errorf("%w: CertManager: its ClientAuth verifies client certificates, but it has no ClientCAs; set them", ErrOption)
+	}
+	return nil
+}
+
+// withClientAuth follows what the manager says about clients: at each handshake, with one configuration as long as it says the same.
+func withClientAuth(base *tls.Config, m clientAuthorizer) func(*tls.ClientHelloInfo) (*tls.Config, error) {
+	var current atomic.Pointer[tls.Config]
+	return func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		auth, pool := m.ClientAuth(), m.ClientCAs()
+		config := current.Load()
+		if config == nil || config.ClientAuth != auth || config.ClientCAs != pool {
+			if err := checkClientAuth(m); err != nil {
+				return nil, err
+			}
+			config = base.Clone()
+			config.ClientAuth, config.ClientCAs = auth, pool
+			config.VerifyConnection = verifyResumed(pool)
+			current.Store(config)
+		}
+		return config, nil
+	}
+}
+
+// verifyResumed verifies the peer of a resumed session against the roots of now: crypto/tls does so only when the session is new.
+func verifyResumed(pool *x509.CertPool) func(tls.ConnectionState) error {
+	return func(state tls.ConnectionState) error {
+		if !state.DidResume || pool == nil || len(state.PeerCertificates) == 0 {
+			return nil
+		}
+		_, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{
+			Roots: pool, Intermediates: intermediates(state.PeerCertificates), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		})
+		return err
+	}
+}
+
+func intermediates(chain []*x509.Certificate) *x509.CertPool {
+	pool := x509.NewCertPool()
+	for _, cert := range chain[1:] {
+		pool.AddCert(cert)
+	}
+	return pool
+}
+
+// withoutVerification asks for client certificates as config does, but takes any.
+func withoutVerification(config *tls.Config) *tls.Config {
+	loosen := func(strict *tls.Config) *tls.Config {
+		loose := strict.Clone()
+		loose.VerifyConnection, loose.VerifyPeerCertificate, loose.ClientCAs = nil, nil, nil
+		switch strict.ClientAuth {
+		case tls.VerifyClientCertIfGiven:
+			loose.ClientAuth = tls.RequestClientCert
+		case tls.RequireAndVerifyClientCert:
+			loose.ClientAuth = tls.RequireAnyClientCert
+		}
+		return loose
+	}
+	outer := loosen(config)
+	if config.GetConfigForClient == nil {
+		return outer
+	}
+	type pair struct{ strict, loose *tls.Config }
+	var last atomic.Pointer[pair] // one clone for each configuration of the manager, not for each connection
+	outer.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		strict, err := config.GetConfigForClient(hello)
+		if strict == nil || err != nil {
+			return strict, err
+		}
+		if p := last.Load(); p != nil && p.strict == strict {
+			return p.loose, nil
+		}
+		p := &pair{strict, loosen(strict)}
+		last.Store(p)
+		return p.loose, nil
+	}
+	return outer
+}
+
+// clientTLS gives the configuration of an outgoing connection, nil without TLS.
+func clientTLS(o *TCPConnectionOptions) (*tls.Config, error) {
+	if o.CertManager == nil {
+		return nil, nil
+	}
+	var config *tls.Config
+	if m, ok := o.CertManager.(clientConfigurer); ok {
+		config = m.ClientTLS(o.serverName())
+	} else {
+		config = &tls.Config{
+			ServerName:           o.serverName(),
+			MinVersion:           tls.VersionTLS12,
+			CipherSuites:         suitesTLS12,
+			GetClientCertificate: clientCertificate(o.CertManager),
+		}
+		if m, ok := o.CertManager.(rootHolder); ok {
+			config.RootCAs = m.RootCAs()
+		}
+	}
+	if o.InsecureSkipVerify {
+		config = config.Clone()
+		config.InsecureSkipVerify = true
+		config.VerifyConnection, config.VerifyPeerCertificate = nil, nil
+	}
+	return config, nil
+}
+
+// clientCertificate presents the manager's certificate of the moment if the server takes it, else none.
+func clientCertificate(manager gen.CertManager) func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	return func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		cert := manager.GetCertificate()
+		if len(cert.Certificate) == 0 || request.SupportsCertificate(&cert) != nil {
+			return &tls.Certificate{}, nil
+		}
+		return &cert, nil
+	}
+}
