@@ -1,0 +1,227 @@
+package certmanager
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// certificate is a chain with its key and what a lookup needs to know of it. It is
+// immutable.
+type certificate struct {
+	tls    tls.Certificate     // Leaf is set
+	chain  []*x509.Certificate // leaf first
+	origin string              // the file it came from, or the option
+	key    keyKind
+	curve  tls.CurveID // of an ECDSA key
+
+	server, client bool // what its extended key usage allows
+}
+
+type keyKind int
+
+// In the order in which keys are preferred.
+const (
+	ecdsaKey keyKind = iota
+	ed25519Key
+	rsaKey
+)
+
+func (c *certificate) keyRank() int { return int(c.key) }
+
+// newCertificate checks what does not depend on time or trust: that the key belongs
+// to the leaf, that the chain is in order and that its usage is TLS.
+func newCertificate(cert tls.Certificate, origin string) (*certificate, error) {
+	c := &certificate{tls: cert, origin: origin}
+	if len(cert.Certificate) == 0 {
+		return nil, fmt.Errorf("%s: %w: it holds no certificate", origin, ErrInvalid)
+	}
+	for _, der := range cert.Certificate {
+		parsed, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w: %w", origin, ErrInvalid, err)
+		}
+		c.chain = append(c.chain, parsed)
+	}
+	leaf := c.chain[0]
+	c.tls.Leaf = leaf
+	for _, check := range []func() error{c.checkKey, c.checkOrder, c.checkUsage} {
+		if err := check(); err != nil {
+			return nil, fmt.Errorf("%s: certificate %s: %w", origin, describe(leaf), err)
+		}
+	}
+	return c, nil
+}
+
+func (c *certificate) checkKey() error {
+	signer, ok := c.tls.PrivateKey.(crypto.Signer)
+	if !ok {
+		return fmt.Errorf("%w: its private key is no crypto.Signer", ErrInvalid)
+	}
+	var same bool
+	switch pub := c.chain[0].PublicKey.(type) {
+	case *ecdsa.PublicKey:
+		c.key, same = ecdsaKey, pub.Equal(signer.Public())
+		switch pub.Curve {
+		case elliptic.P256():
+			c.curve = tls.CurveP256
+		case elliptic.P384():
+			c.curve = tls.CurveP384
+		case elliptic.P521():
+			c.curve = tls.CurveP521
+		default:
+			return fmt.Errorf("%w: TLS has no use for its curve; use P-256", ErrInvalid)
+		}
+	case ed25519.PublicKey:
+		c.key, same = ed25519Key, pub.Equal(signer.Public())
+	case *rsa.PublicKey:
+		c.key, same = rsaKey, pub.Equal(signer.Public())
+	default:
+		return fmt.Errorf("%w: key type %T; use ECDSA, Ed25519 or RSA", ErrInvalid, pub)
+	}
+	if !same {
+		return ErrMismatch
+	}
+	return nil
+}
+
+func (c *certificate) checkOrder() error {
+	for i, cert := range c.chain[1:] {
+		if err := c.chain[i].CheckSignatureFrom(cert); err != nil {
+			return fmt.Errorf("%w: its chain is out of order, %s did not issue %s: %w; put the leaf first and each issuer after it",
+				ErrInvalid, describe(cert), describe(c.chain[i]), err)
+		}
+	}
+	return nil
+}
+
+func (c *certificate) checkUsage() error {
+	leaf := c.chain[0]
+	if leaf.KeyUsage != 0 && leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
+		return fmt.Errorf("%w: its key usage lacks digital signature, which every ECDHE handshake needs", ErrInvalid)
+	}
+	none := len(leaf.ExtKeyUsage) == 0 && len(leaf.UnknownExtKeyUsage) == 0
+	all := none || slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageAny)
+	c.server = all || slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
+	c.client = all || slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageClientAuth)
+	if !c.server && !c.client {
+		return fmt.Errorf("%w: its extended key usage allows neither TLS servers nor TLS clients", ErrInvalid)
+	}
+	return nil
+}
+
+// checkDates refuses a chain of which any certificate is outside its time.
+func (c *certificate) checkDates(now time.Time) error {
+	for _, cert := range c.chain {
+		if err := checkDates(cert, now); err != nil {
+			return fmt.Errorf("%s: %w", c.origin, err)
+		}
+	}
+	return nil
+}
+
+func checkDates(cert *x509.Certificate, now time.Time) error {
+	switch {
+	case now.Before(cert.NotBefore):
+		return fmt.Errorf("%s: %w: begins %s", describe(cert), ErrNotYetValid, cert.NotBefore.Format(time.RFC3339))
+	case now.After(cert.NotAfter):
+		return fmt.Errorf("%s: %w: ended %s", describe(cert), ErrExpired, cert.NotAfter.Format(time.RFC3339))
+	}
+	return nil
+}
+
+// checkChain builds the chain to one of the pools. A private CA often issues servers
+// and clients, so a manager with both bundles accepts either.
+func (c *certificate) checkChain(now time.Time, pools ...*x509.CertPool) error {
+	intermediates := x509.NewCertPool()
+	for _, cert := range c.chain[1:] {
+		intermediates.AddCert(cert)
+	}
+	var errs []error
+	for _, pool := range pools {
+		if pool == nil {
+			continue
+		}
+		_, err := c.chain[0].Verify(x509.VerifyOptions{
+			Roots: pool, Intermediates: intermediates, CurrentTime: now,
+			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+		})
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	if len(errs) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s: certificate %s: %w: its chain builds to none of the CAs in RootCAs or ClientCAs: %w; add the missing intermediate or root",
+		c.origin, describe(c.chain[0]), ErrUntrusted, errors.Join(errs...))
+}
+
+// supportedBy says whether the client can verify a signature of this key. It is
+// ClientHelloInfo.SupportsCertificate without its allocations and without the
+// parts that the index has answered already.
+func (c *certificate) supportedBy(hello *tls.ClientHelloInfo) bool {
+	if len(hello.SignatureSchemes) == 0 {
+		return c.key == rsaKey // RFC 5246 section 7.4.1.4.1; nothing but RSA is safe to assume
+	}
+	tls13 := slices.Contains(hello.SupportedVersions, tls.VersionTLS13)
+	if !slices.ContainsFunc(hello.SignatureSchemes, func(s tls.SignatureScheme) bool { return c.signs(s, tls13) }) {
+		return false
+	}
+	if tls13 {
+		return true
+	}
+	if c.key == ecdsaKey && !slices.Contains(hello.SupportedCurves, c.curve) {
+		return false
+	}
+	suites := ecdsaSuites
+	if c.key == rsaKey {
+		suites = rsaSuites
+	}
+	return slices.ContainsFunc(hello.CipherSuites, func(id uint16) bool { return slices.Contains(suites, id) })
+}
+
+// signs says whether the key makes signatures of a scheme, RFC 8446 section 4.2.3.
+func (c *certificate) signs(s tls.SignatureScheme, tls13 bool) bool {
+	switch s {
+	case tls.ECDSAWithP256AndSHA256:
+		return c.key == ecdsaKey && (!tls13 || c.curve == tls.CurveP256)
+	case tls.ECDSAWithP384AndSHA384:
+		return c.key == ecdsaKey && (!tls13 || c.curve == tls.CurveP384)
+	case tls.ECDSAWithP521AndSHA512:
+		return c.key == ecdsaKey && (!tls13 || c.curve == tls.CurveP521)
+	case tls.Ed25519:
+		return c.key == ed25519Key
+	case tls.PSSWithSHA256, tls.PSSWithSHA384, tls.PSSWithSHA512:
+		return c.key == rsaKey
+	case tls.PKCS1WithSHA256, tls.PKCS1WithSHA384, tls.PKCS1WithSHA512:
+		return c.key == rsaKey && !tls13
+	}
+	return false
+}
+
+// describe names a certificate in errors and logs without its contents.
+func describe(cert *x509.Certificate) string {
+	name := cert.Subject.String()
+	switch {
+	case name != "":
+	case len(cert.DNSNames) > 0:
+		name = cert.DNSNames[0]
+	case len(cert.URIs) > 0:
+		name = cert.URIs[0].String()
+	case len(cert.IPAddresses) > 0:
+		name = cert.IPAddresses[0].String()
+	default:
+		name = "without a name"
+	}
+	return fmt.Sprintf("%q (serial %x)", name, cert.SerialNumber)
+}

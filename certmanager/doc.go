@@ -1,0 +1,26 @@
+// Package certmanager keeps the certificates and the trust of a program's TLS
+// connections fresh without a restart.
+//
+// Start with [New] and one [Source], usually [Files]:
+//
+//	m, err := certmanager.New(certmanager.Options{Source: certmanager.Files{
+//		Cert:      "/etc/tls/tls.crt",
+//		Key:       "/etc/tls/tls.key",
+//		ClientCAs: "/etc/tls/clients.crt",
+//	}})
+//	if err != nil {
+//		return err
+//	}
+//	defer m.Close()
+//
+// and hand out [Manager.ServerTLS] and [Manager.ClientTLS], or the Manager itself
+// where a gen.CertManager is wanted.
+//
+// What a source gives is rehearsed first and then published as one immutable
+// snapshot: every handshake uses one snapshot from beginning to end, a candidate
+// that fails its rehearsal leaves the last good set in service, and a handshake
+// never waits for a file. Connections that are open while trust changes are judged
+// again if the manager knows of them, see [Manager.Track].
+//
+// TLS 1.2 is the floor, with ECDHE and AEAD cipher suites only.
+package certmanager

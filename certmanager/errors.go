@@ -1,0 +1,47 @@
+package certmanager
+
+import "errors"
+
+// The errors of this package wrap one of these. The text around them says which
+// file, name or peer it is about and what to do.
+var (
+	// ErrClosed is returned by changes to a Manager after Close.
+	ErrClosed = errors.New("certificate manager is closed")
+
+	// ErrNoCertificate is the answer to a handshake when nothing is there to serve.
+	ErrNoCertificate = errors.New("no certificate")
+
+	// ErrInvalid says that a certificate, key or bundle cannot be used.
+	ErrInvalid = errors.New("invalid certificate material")
+
+	// ErrEncryptedKey says that a private key is encrypted.
+	ErrEncryptedKey = errors.New("private key is encrypted")
+
+	// ErrMismatch says that a private key does not belong to its certificate.
+	ErrMismatch = errors.New("private key does not match the certificate")
+
+	// ErrNotCovered says that no certificate serves a name of Options.RequireNames.
+	ErrNotCovered = errors.New("required name is not covered")
+
+	// ErrUntrusted says that a chain does not lead to a known root.
+	ErrUntrusted = errors.New("not trusted")
+
+	// ErrExpired says that a certificate is past its end.
+	ErrExpired = errors.New("certificate expired")
+
+	// ErrNotYetValid says that a certificate is before its beginning.
+	ErrNotYetValid = errors.New("certificate not yet valid")
+
+	// ErrRevoked says that a certificate is on the revocation list of its issuer.
+	ErrRevoked = errors.New("revoked")
+
+	// ErrCRLOutOfDate says that a revocation list is past its nextUpdate while
+	// Options.RequireFreshCRLs asks for a current one.
+	ErrCRLOutOfDate = errors.New("revocation list is out of date")
+
+	// ErrNotAuthorized says that an authorization rule refused a verified peer.
+	ErrNotAuthorized = errors.New("not authorized")
+
+	// ErrRecycled is the reason of connections closed by Manager.Recycle.
+	ErrRecycled = errors.New("recycled")
+)

@@ -1,0 +1,185 @@
+package certmanager
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Kind says what an [Event] is about.
+type Kind string
+
+const (
+	Loaded       Kind = "loaded"          // a set is in service
+	Rejected     Kind = "rejected"        // a candidate failed; the last good set stays
+	Regressed    Kind = "regressed"       // a set was taken that is older or serves fewer names
+	Expiring     Kind = "expiring"        // a certificate in service ends soon
+	Expired      Kind = "expired"         // a certificate in service ended
+	CRLOutOfDate Kind = "crl-out-of-date" // a revocation list is past its nextUpdate
+	Drift        Kind = "drift"           // for some time what the source has is not what is served
+	PeerRefused  Kind = "peer-refused"    // a handshake ended, or with ReportOnly would have
+	PeerEvicted  Kind = "peer-evicted"    // an open connection was closed
+)
+
+// Event is one thing that happened. It has no key material.
+type Event struct {
+	Time       time.Time
+	Kind       Kind
+	Generation uint64 // of the set in service
+
+	Certificate *CertificateInfo `json:",omitempty"` // Loaded: the default one; Expiring, Expired
+	Names       int              `json:",omitempty"` // Loaded: how many names are served
+	Peer        *PeerInfo        `json:",omitempty"` // PeerRefused, PeerEvicted
+	ReportOnly  bool             `json:",omitempty"` // PeerRefused: it was let in
+	Err         error            `json:"-"`          // why, except for Loaded and Expiring
+}
+
+// MarshalJSON adds the text of Err.
+func (e Event) MarshalJSON() ([]byte, error) {
+	type plain Event
+	text := ""
+	if e.Err != nil {
+		text = e.Err.Error()
+	}
+	return json.Marshal(struct {
+		plain
+		Error string `json:",omitempty"`
+	}{plain(e), text})
+}
+
+func (e Event) level() slog.Level {
+	switch e.Kind {
+	case Loaded, PeerEvicted:
+		return slog.LevelInfo
+	case Rejected, Expired:
+		return slog.LevelError
+	}
+	return slog.LevelWarn
+}
+
+// attrs are the fields of the event's log line.
+func (e Event) attrs() []slog.Attr {
+	attrs := []slog.Attr{slog.String("event", string(e.Kind)), slog.Uint64("generation", e.Generation)}
+	if c := e.Certificate; c != nil {
+		attrs = append(attrs, slog.String("certificate", c.Subject), slog.String("serial", c.Serial), slog.Time("notAfter", c.NotAfter))
+	}
+	if e.Kind == Loaded {
+		attrs = append(attrs, slog.Int("names", e.Names))
+	}
+	if p := e.Peer; p != nil {
+		attrs = append(attrs, slog.String("peer", p.Subject), slog.String("serial", p.Serial), slog.String("remote", p.Remote))
+	}
+	if e.ReportOnly {
+		attrs = append(attrs, slog.Bool("reportOnly", true))
+	}
+	if e.Err != nil {
+		attrs = append(attrs, slog.String("error", e.Err.Error()))
+	}
+	return attrs
+}
+
+// events logs each event and hands it to the subscribers.
+type events struct {
+	logger  *slog.Logger
+	queue   chan Event
+	dropped atomic.Uint64
+	refusal limiter
+
+	mu          sync.Mutex // guards subscribers
+	subscribers map[*func(Event)]struct{}
+}
+
+// eventQueue is how many events may wait for slow subscribers. Refused peers can make
+// events faster than anyone reads them; what is too many is dropped and counted.
+const eventQueue = 1024
+
+func (e *events) init(logger *slog.Logger) {
+	e.logger = logger
+	e.queue = make(chan Event, eventQueue)
+	e.subscribers = make(map[*func(Event)]struct{})
+}
+
+// emit never blocks, so that handshakes may call it.
+func (e *events) emit(event Event) {
+	event.Time = time.Now()
+	if event.Kind != PeerRefused || e.refusal.allow(event.Time) {
+		e.logger.LogAttrs(context.Background(), event.level(), "certificate manager: "+string(event.Kind), event.attrs()...)
+	}
+	e.mu.Lock()
+	wanted := len(e.subscribers) > 0
+	e.mu.Unlock()
+	if !wanted {
+		return
+	}
+	select {
+	case e.queue <- event:
+	default:
+		e.dropped.Add(1)
+	}
+}
+
+// deliver hands events to subscribers until ctx ends.
+func (e *events) deliver(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case event := <-e.queue:
+			for _, s := range e.list() {
+				s(event)
+			}
+		}
+	}
+}
+
+func (e *events) list() []func(Event) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var all []func(Event)
+	for s := range e.subscribers {
+		all = append(all, *s)
+	}
+	return all
+}
+
+// Subscribe hands every event from now on to a function until cancel is called. Events
+// come one at a time and in order, on a goroutine of the Manager, until Close. If
+// subscribers are slower than events come, the newest are dropped; Status counts them.
+func (m *Manager) Subscribe(receive func(Event)) (cancel func()) {
+	e := &m.events
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.subscribers[&receive] = struct{}{}
+	return func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		delete(e.subscribers, &receive)
+	}
+}
+
+// Watch is Subscribe and Status for packages that do not import this one: what receive
+// gets is an [Event], what status returns a [Status].
+func (m *Manager) Watch(receive func(event any)) (status func() any, cancel func()) {
+	return func() any { return m.Status() }, m.Subscribe(func(e Event) { receive(e) })
+}
+
+// limiter lets ten log lines a second pass: anyone on the network can be refused as
+// often as he likes.
+type limiter struct {
+	mu     sync.Mutex
+	second int64
+	lines  int
+}
+
+func (l *limiter) allow(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s := now.Unix(); s != l.second {
+		l.second, l.lines = s, 0
+	}
+	l.lines++
+	return l.lines <= 10
+}

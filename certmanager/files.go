@@ -1,0 +1,144 @@
+package certmanager
+
+import (
+	"crypto"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Files is a Source of files that may change at any time and by any gesture: renamed
+// over, rewritten in place, swapped by Kubernetes. Every field is optional; several
+// pairs are several Files in [Sources].
+type Files struct {
+	// Cert is a PEM chain, leaf first. Key is its private key, PEM in PKCS #8, PKCS #1
+	// or SEC 1, not encrypted; if Key and Signer are empty, it is in Cert.
+	Cert, Key string
+
+	// Signer is the key of Cert where it is not in a file, for example in an HSM.
+	Signer crypto.Signer
+
+	// Dir is a folder of pairs: each *.crt or *.pem with the *.key of the same name, or
+	// with the key in it. CA certificates without a key and files whose name begins
+	// with a dot are passed over. The default certificate is the first by name.
+	Dir string
+
+	// PKCS12 is a PKCS #12 file (.p12, .pfx), PKCS12Password a file whose first line is
+	// its password; without it the password is empty.
+	PKCS12, PKCS12Password string
+
+	// ClientCAs and RootCAs are PEM bundles: the CAs that clients and servers are
+	// verified with. Without RootCAs servers are verified with the system's roots.
+	ClientCAs, RootCAs string
+
+	// CRLs holds revocation lists, PEM or DER. Each must be signed by a CA of one of
+	// the bundles or of a served chain.
+	CRLs string
+
+	// ECHKeys is a PEM file of Encrypted Client Hello keys, RFC 9849: private keys,
+	// each followed by its ECHCONFIG.
+	ECHKeys string
+}
+
+// maxFileSize keeps a path that is not what it should be, such as a device, from
+// filling the memory. The largest public CA bundles are 1 MiB.
+const maxFileSize = 16 << 20
+
+func (f Files) named() []string {
+	return []string{f.Cert, f.Key, f.PKCS12, f.PKCS12Password, f.ClientCAs, f.RootCAs, f.CRLs, f.ECHKeys}
+}
+
+func (f Files) paths() []string {
+	return slices.DeleteFunc(append(f.named(), f.Dir), func(p string) bool { return p == "" })
+}
+
+func (f Files) check() error {
+	switch {
+	case len(f.paths()) == 0:
+		return fmt.Errorf("%w: Files names no file", ErrInvalid)
+	case f.Cert == "" && (f.Key != "" || f.Signer != nil):
+		return fmt.Errorf("%w: Files.Key or Files.Signer without Files.Cert", ErrInvalid)
+	case f.Key != "" && f.Signer != nil:
+		return fmt.Errorf("%w: Files.Key and Files.Signer are both set; a certificate has one key", ErrInvalid)
+	case f.PKCS12 == "" && f.PKCS12Password != "":
+		return fmt.Errorf("%w: Files.PKCS12Password without Files.PKCS12", ErrInvalid)
+	}
+	return nil
+}
+
+// read takes the bytes of all files, so that digest and parse see the same.
+func (f Files) read() (*content, error) {
+	if err := f.check(); err != nil {
+		return nil, err
+	}
+	data := make(map[string][]byte)
+	names := slices.DeleteFunc(f.named(), func(p string) bool { return p == "" })
+	var pairs []string
+	if f.Dir != "" {
+		var err error
+		if pairs, err = listPairs(f.Dir); err != nil {
+			return nil, err
+		}
+	}
+	sum := sha256.New()
+	var errs []error
+	for _, path := range append(names, pairs...) {
+		b, err := readFile(path)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		data[path] = b
+		binary.Write(sum, binary.BigEndian, [2]uint64{uint64(len(path)), uint64(len(b))})
+		io.WriteString(sum, path)
+		sum.Write(b)
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return &content{
+		digest: [sha256.Size]byte(sum.Sum(nil)),
+		parse: func(known map[[sha256.Size]byte]*certificate) (*material, error) {
+			p := parser{files: f, data: data, known: known, m: &material{byDigest: make(map[[sha256.Size]byte]*certificate)}}
+			return p.parse(pairs)
+		},
+	}, nil
+}
+
+// listPairs returns the certificate and key files of a folder in the order of names.
+func listPairs(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("folder of pairs: %w", err)
+	}
+	var paths []string
+	for _, e := range entries {
+		ext := filepath.Ext(e.Name())
+		if !strings.HasPrefix(e.Name(), ".") && (ext == ".crt" || ext == ".pem" || ext == ".key") {
+			paths = append(paths, filepath.Join(dir, e.Name()))
+		}
+	}
+	return paths, nil
+}
+
+func readFile(path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	b, err := io.ReadAll(io.LimitReader(file, maxFileSize+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(b) > maxFileSize:
+		return nil, fmt.Errorf("%s: %w: it is larger than %d bytes", path, ErrInvalid, maxFileSize)
+	}
+	return b, nil
+}

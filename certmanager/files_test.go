@@ -1,0 +1,281 @@
+package certmanager
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"software.sslmate.com/src/go-pkcs12"
+
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+// Every gesture is followed soon, without a torn state being served or reported.
+func TestEveryGesture(t *testing.T) {
+	for _, gesture := range tlstest.Gestures {
+		t.Run(gesture.Name, func(t *testing.T) {
+			t.Parallel()
+			ca := tlstest.NewCA(t)
+			dir := filepath.Join(t.TempDir(), "tls")
+			require.NoError(t, os.Mkdir(dir, 0o700))
+			files := func(pair *tlstest.Pair) map[string][]byte {
+				return map[string][]byte{"tls.crt": pair.CertPEM, "tls.key": pair.KeyPEM, "ca.crt": ca.PEM()}
+			}
+			first := ca.Issue(t, tlstest.Leaf{})
+			require.NoError(t, gesture.Replace(dir, files(first), nil))
+			poll := time.Hour // events alone have to do
+			if gesture.Silent || gesture.Name == "folder swapped" || gesture.Name == "folder deleted" {
+				poll = 50 * time.Millisecond
+			}
+			m := newManager(t, Options{PollInterval: poll, Source: Files{
+				Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key"), ClientCAs: filepath.Join(dir, "ca.crt"),
+			}})
+			client := ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})
+			server := m.ServerTLS()
+			served := func() string {
+				c := connect(t, server, client).ok(t)
+				return c.client.PeerCertificates[0].SerialNumber.String()
+			}
+			require.Equal(t, first.Leaf.SerialNumber.String(), served())
+			for range 3 {
+				next := ca.Issue(t, tlstest.Leaf{})
+				require.NoError(t, gesture.Replace(dir, files(next), func() { served() }))
+				eventually(t, "the new certificate", func() bool { return served() == next.Leaf.SerialNumber.String() })
+			}
+			assert.Zero(t, m.Status().Rejections, "the window between two files is no failure")
+		})
+	}
+}
+
+// A change of the chain alone is a change.
+func TestChangeOfAnyByte(t *testing.T) {
+	dir := t.TempDir()
+	root := tlstest.NewCA(t)
+	intermediate := root.Intermediate(t)
+	pair := intermediate.Issue(t, tlstest.Leaf{})
+	leafOnly := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Leaf.Raw})
+	m := newManager(t, Options{Source: Files{Cert: write(t, dir, "a.crt", leafOnly), Key: write(t, dir, "a.key", pair.KeyPEM)}})
+	client := root.ClientConfig(t, "localhost")
+	connect(t, m.ServerTLS(), client).refused(t)
+	write(t, dir, "a.crt", pair.CertPEM)
+	eventually(t, "the chain", func() bool { return connect(t, m.ServerTLS(), client).clientErr == nil })
+}
+
+func TestBadReloadKeepsTheLastGoodSet(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	good := ca.Issue(t, tlstest.Leaf{Names: []string{"localhost", "b.test"}})
+	set := func(pair *tlstest.Pair) [3][]byte { return [3][]byte{pair.CertPEM, pair.KeyPEM, ca.PEM()} }
+	for name, bad := range map[string]struct {
+		files [3][]byte // certificate, key, client CAs
+		is    error
+		says  string
+	}{
+		"expired":        {set(ca.Issue(t, tlstest.Leaf{}.Expired())), ErrExpired, "tls.crt"},
+		"not yet valid":  {set(ca.Issue(t, tlstest.Leaf{}.NotYetValid())), ErrNotYetValid, "tls.crt"},
+		"wrong usage":    {set(ca.Issue(t, tlstest.Leaf{Usage: tlstest.WrongUsage})), ErrInvalid, "tls.crt"},
+		"another CA":     {set(tlstest.NewCA(t).Issue(t, tlstest.Leaf{})), ErrUntrusted, "tls.crt"},
+		"a name less":    {set(ca.Issue(t, tlstest.Leaf{})), ErrNotCovered, "b.test"},
+		"key of another": {[3][]byte{good.CertPEM, ca.Issue(t, tlstest.Leaf{}).KeyPEM, ca.PEM()}, ErrMismatch, "tls.crt"},
+		"cut off":        {[3][]byte{good.CertPEM[:len(good.CertPEM)-40], good.KeyPEM, ca.PEM()}, ErrInvalid, "tls.crt"},
+		"empty":          {[3][]byte{nil, good.KeyPEM, ca.PEM()}, ErrInvalid, "tls.crt"},
+		"no key":         {[3][]byte{good.CertPEM, good.CertPEM, ca.PEM()}, ErrInvalid, "tls.key"},
+		"empty bundle":   {[3][]byte{good.CertPEM, good.KeyPEM, good.KeyPEM}, ErrInvalid, "ca.crt"},
+		"broken key": {[3][]byte{good.CertPEM, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte{1}}), ca.PEM()},
+			ErrInvalid, "tls.key"},
+		"encrypted": {[3][]byte{good.CertPEM, pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte{1}}), ca.PEM()},
+			ErrEncryptedKey, "tls.key"},
+		"encrypted as of old": {[3][]byte{good.CertPEM, pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Headers: map[string]string{"DEK-Info": "x"}, Bytes: []byte{1}}), ca.PEM()},
+			ErrEncryptedKey, "tls.key"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			put := func(files [3][]byte) {
+				write(t, dir, "tls.crt", files[0])
+				write(t, dir, "tls.key", files[1])
+				write(t, dir, "ca.crt", files[2])
+			}
+			put(set(good))
+			m := newManager(t, Options{RequireNames: []string{"LOCALHOST", "b.test"}, Source: Files{
+				Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key"), ClientCAs: filepath.Join(dir, "ca.crt"),
+			}})
+			put(bad.files)
+			err := m.Reload(t.Context())
+			require.ErrorIs(t, err, bad.is)
+			require.ErrorContains(t, err, bad.says)
+			client := ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})
+			c := connect(t, m.ServerTLS(), client).ok(t)
+			assert.True(t, good.Leaf.Equal(c.client.PeerCertificates[0]))
+			assert.NotZero(t, m.Status().Rejections)
+
+			next := ca.Issue(t, tlstest.Leaf{Names: []string{"localhost", "b.test"}})
+			put(set(next))
+			require.NoError(t, m.Reload(t.Context()))
+			assert.Equal(t, next.Leaf.SerialNumber, connect(t, m.ServerTLS(), client).ok(t).client.PeerCertificates[0].SerialNumber)
+		})
+	}
+}
+
+// Without anyone's help: a candidate that stays bad is reported once.
+func TestBadFileIsReportedOnce(t *testing.T) {
+	dir := t.TempDir()
+	ca := tlstest.NewCA(t)
+	cert, key := ca.Issue(t, tlstest.Leaf{}).Files(t, dir, "tls")
+	var log logBuffer
+	m := newManager(t, Options{Source: Files{Cert: cert, Key: key}, Logger: log.logger(), PollInterval: 20 * time.Millisecond})
+	events := collect(m)
+	ca.Issue(t, tlstest.Leaf{}.Expired()).Files(t, dir, "tls")
+	eventually(t, "a rejection", func() bool { return len(events(Rejected)) > 0 })
+	ca.Issue(t, tlstest.Leaf{}).Files(t, dir, "tls")
+	eventually(t, "a good set", func() bool { return len(events(Loaded)) > 0 })
+	assert.Len(t, events(Rejected), 1)
+	assert.Equal(t, 1, bytes.Count([]byte(log.String()), []byte("event=rejected")))
+}
+
+func TestFolder(t *testing.T) {
+	dir := t.TempDir()
+	ca := tlstest.NewCA(t)
+	ca.Issue(t, tlstest.Leaf{Names: []string{"b.test"}}).Files(t, dir, "b")
+	a := ca.Issue(t, tlstest.Leaf{Names: []string{"a.test"}})
+	write(t, dir, "a.pem", append(append([]byte{}, a.KeyPEM...), a.CertPEM...))
+	write(t, dir, "ca.crt", ca.PEM())
+	write(t, dir, ".hidden.crt", []byte("not PEM"))
+	write(t, dir, "README", []byte("not PEM"))
+	m := newManager(t, Options{Source: Files{Dir: dir}})
+	served := func(name string) string {
+		config := ca.ClientConfig(t, name)
+		config.InsecureSkipVerify = true
+		return connect(t, m.ServerTLS(), config).ok(t).client.PeerCertificates[0].DNSNames[0]
+	}
+	assert.Equal(t, "a.test", served("a.test"))
+	assert.Equal(t, "b.test", served("b.test"))
+	assert.Equal(t, "a.test", served("c.test"), "the first by name is the default")
+	events := collect(m)
+
+	ca.Issue(t, tlstest.Leaf{Names: []string{"c.test", "*.d.test"}}).Files(t, dir, "c")
+	eventually(t, "a new pair", func() bool { return served("x.d.test") == "c.test" })
+	write(t, dir, "x.crt", ca.Issue(t, tlstest.Leaf{Names: []string{"x.test"}}).CertPEM)
+	require.ErrorContains(t, m.Reload(t.Context()), "x.crt")
+	require.NoError(t, os.Remove(filepath.Join(dir, "x.crt")))
+	require.NoError(t, os.Remove(filepath.Join(dir, "b.crt")))
+	eventually(t, "a name less", func() bool { return served("b.test") == "a.test" })
+	eventually(t, "the warning", func() bool { return len(events(Regressed)) == 1 })
+	assert.ErrorContains(t, events(Regressed)[0].Err, "b.test")
+}
+
+func TestOlderCertificateIsTakenWithAWarning(t *testing.T) {
+	dir := t.TempDir()
+	ca := tlstest.NewCA(t)
+	cert, key := ca.Issue(t, tlstest.Leaf{}).Files(t, dir, "tls")
+	m := newManager(t, Options{Source: Files{Cert: cert, Key: key}})
+	events := collect(m)
+	old := ca.Issue(t, tlstest.Leaf{NotBefore: time.Now().Add(-48 * time.Hour)})
+	old.Files(t, dir, "tls")
+	require.NoError(t, m.Reload(t.Context()))
+	assert.Equal(t, old.Leaf.SerialNumber.String(), serial(t, m, ca))
+	eventually(t, "the warning", func() bool { return len(events(Regressed)) == 1 })
+}
+
+func TestKeyFormats(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	rsaPair, ecPair, edPair := ca.Issue(t, tlstest.Leaf{Key: tlstest.RSA2048}), ca.Issue(t, tlstest.Leaf{}), ca.Issue(t, tlstest.Leaf{Key: tlstest.Ed25519})
+	sec1, err := x509.MarshalECPrivateKey(ecPair.Key.(*ecdsa.PrivateKey))
+	require.NoError(t, err)
+	params := pem.EncodeToMemory(&pem.Block{Type: "EC PARAMETERS", Bytes: []byte{6, 8, 42, 134, 72, 206, 61, 3, 1, 7}})
+	for name, f := range map[string]struct {
+		pair *tlstest.Pair
+		key  []byte
+	}{
+		"PKCS #8 ECDSA":   {ecPair, ecPair.KeyPEM},
+		"PKCS #8 RSA":     {rsaPair, rsaPair.KeyPEM},
+		"PKCS #8 Ed25519": {edPair, edPair.KeyPEM},
+		"PKCS #1":         {rsaPair, pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(rsaPair.Key.(*rsa.PrivateKey))})},
+		"SEC 1":           {ecPair, append(params, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: sec1})...)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			m := newManager(t, Options{Source: Files{Cert: write(t, dir, "a.crt", f.pair.CertPEM), Key: write(t, dir, "a.key", f.key)}})
+			connect(t, m.ServerTLS(), ca.ClientConfig(t, "localhost")).ok(t)
+		})
+	}
+	t.Run("signer", func(t *testing.T) {
+		m := newManager(t, Options{Source: Files{Cert: write(t, t.TempDir(), "a.crt", ecPair.CertPEM), Signer: ecPair.Key}})
+		connect(t, m.ServerTLS(), ca.ClientConfig(t, "localhost")).ok(t)
+	})
+	t.Run("PKCS #12", func(t *testing.T) {
+		root := tlstest.NewCA(t)
+		between := root.Intermediate(t)
+		below := between.Intermediate(t)
+		pair := below.Issue(t, tlstest.Leaf{})
+		// In no useful order, as such files are.
+		data, err := pkcs12.Modern.Encode(pair.Key, pair.Leaf, []*x509.Certificate{between.Certificate(), below.Certificate()}, "geheim")
+		require.NoError(t, err)
+		dir := t.TempDir()
+		files := Files{PKCS12: write(t, dir, "a.p12", data), PKCS12Password: write(t, dir, "a.pass", []byte("geheim\n"))}
+		m := newManager(t, Options{Source: files})
+		connect(t, m.ServerTLS(), root.ClientConfig(t, "localhost")).ok(t)
+		write(t, dir, "a.pass", []byte("falsch"))
+		err = m.Reload(t.Context())
+		require.ErrorContains(t, err, "a.p12")
+		require.NotContains(t, err.Error(), "falsch")
+	})
+}
+
+func TestSourcesAreJoined(t *testing.T) {
+	dir := t.TempDir()
+	ca, clients, more := tlstest.NewCA(t), tlstest.NewCA(t), tlstest.NewCA(t)
+	certA, keyA := ca.Issue(t, tlstest.Leaf{Names: []string{"a.test"}}).Files(t, dir, "a")
+	certB, keyB := ca.Issue(t, tlstest.Leaf{Names: []string{"b.test"}}).Files(t, dir, "b")
+	m := newManager(t, Options{Source: Sources{
+		Files{Cert: certA, Key: keyA, ClientCAs: write(t, dir, "ca.crt", clients.PEM()), RootCAs: write(t, dir, "root.crt", ca.PEM())},
+		Files{Cert: certB, Key: keyB},
+		Static{ClientCAs: more.Pool()},
+	}})
+	for _, issuer := range []*tlstest.CA{clients, more} {
+		for _, name := range []string{"a.test", "b.test"} {
+			config := issuer.MutualClientConfig(t, name, tlstest.Leaf{})
+			config.RootCAs = ca.Pool()
+			connect(t, m.ServerTLS(), config).ok(t)
+		}
+	}
+	ca.Issue(t, tlstest.Leaf{Names: []string{"b2.test"}}).Files(t, dir, "b")
+	eventually(t, "a change of the second source", func() bool { return m.current.Load().names.lookup("b2.test") != nil })
+}
+
+// A key that cannot sign is found by the rehearsed handshake.
+func TestSignerThatFails(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	pair := ca.Issue(t, tlstest.Leaf{})
+	key := &failingSigner{Signer: pair.Key}
+	key.fails.Store(true)
+	cert := pair.Certificate()
+	cert.PrivateKey = key
+	_, err := New(Options{Source: Static{Certificates: []tls.Certificate{cert}}})
+	require.ErrorContains(t, err, "rehearsed handshake")
+	key.fails.Store(false)
+	newManager(t, Options{Source: Static{Certificates: []tls.Certificate{cert}}})
+}
+
+type failingSigner struct {
+	crypto.Signer
+	fails atomic.Bool
+}
+
+func (s *failingSigner) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	if s.fails.Load() {
+		return nil, errors.New("the HSM is away")
+	}
+	return s.Signer.Sign(rand, digest, opts)
+}

@@ -1,0 +1,47 @@
+package certmanager
+
+import (
+	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+// net/http works with the configs as they are, HTTP/2 included.
+func TestNetHTTP(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	m := newManager(t, Options{Source: Static{
+		Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(), RootCAs: ca.Pool(),
+	}})
+	for _, http2 := range []bool{false, true} {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		server := &http.Server{TLSConfig: m.ServerTLS(), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, r.Proto+" "+r.TLS.PeerCertificates[0].Subject.CommonName)
+		})}
+		done := make(chan error, 1)
+		go func() { done <- server.ServeTLS(listener, "", "") }()
+		transport := &http.Transport{TLSClientConfig: m.ClientTLS(""), ForceAttemptHTTP2: http2}
+		_, port, _ := net.SplitHostPort(listener.Addr().String())
+		response, err := (&http.Client{Transport: transport}).Get("https://localhost:" + port)
+		require.NoError(t, err)
+		body, err := io.ReadAll(response.Body)
+		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
+		want := "HTTP/1.1 localhost"
+		if http2 {
+			want = "HTTP/2.0 localhost"
+		}
+		assert.Equal(t, want, string(body))
+
+		transport.CloseIdleConnections()
+		require.NoError(t, server.Close())
+		require.ErrorIs(t, <-done, http.ErrServerClosed)
+	}
+}

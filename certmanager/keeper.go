@@ -1,0 +1,181 @@
+package certmanager
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+const (
+	// glance is how long after an event a source is looked at: events come in bursts.
+	glance = 10 * time.Millisecond
+
+	// settle is how long a source has to stay the same before it is loaded: files
+	// are rarely replaced in one step.
+	settle = 100 * time.Millisecond
+
+	// maxSettle ends the wait for a source that never comes to rest; the rehearsal
+	// keeps what is half written out of service.
+	maxSettle = 2 * time.Second
+
+	// patience is how long candidates may fail before that is reported. A key that is
+	// written before its certificate is no failure if the certificate follows.
+	patience = time.Second
+
+	// driftAfter is how long a source may differ from what is served before that is
+	// told again, as drift.
+	driftAfter = time.Minute
+)
+
+// keeper looks after the source of a Manager, and after the dates of what is in service.
+type keeper struct {
+	m        *Manager
+	watch    *watcher
+	calendar calendar
+
+	again   *time.Timer // the next look that is not a poll
+	againAt time.Time   // zero if none is planned
+
+	seen     [sha256.Size]byte // what the source was at the last look
+	seenAt   time.Time         // since when
+	restless time.Time         // since when it has been changing; zero if it is not
+
+	failing  time.Time         // since when candidates have failed; zero if none does
+	failed   [sha256.Size]byte // the last that did
+	attempts int               // at that one
+	reported bool
+}
+
+func newKeeper(m *Manager) *keeper {
+	return &keeper{m: m, again: time.NewTimer(time.Hour), watch: newWatcher(m.options.Source.paths(), m.options.Logger)}
+}
+
+// keep runs until ctx ends.
+func (k *keeper) keep(ctx context.Context) {
+	defer k.watch.close()
+	defer k.again.Stop()
+	k.again.Stop()
+	poll := time.NewTimer(k.interval())
+	defer poll.Stop()
+	deadline := time.NewTimer(k.tell())
+	defer deadline.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-k.watch.events():
+			k.lookIn(glance)
+		case err := <-k.watch.errors():
+			k.watch.complain(err)
+			k.lookIn(glance) // events may have been lost
+		case <-poll.C:
+			k.look()
+			poll.Reset(k.interval())
+		case <-k.again.C:
+			k.againAt = time.Time{}
+			k.look()
+		case <-k.m.published:
+		case <-deadline.C:
+		}
+		deadline.Reset(k.tell())
+	}
+}
+
+// interval is the time to the next poll. Jitter keeps a fleet that was started together
+// from reading a network file system together.
+func (k *keeper) interval() time.Duration {
+	d := k.m.options.PollInterval
+	return d - d/10 + rand.N(d/5+1)
+}
+
+// lookIn plans a look, or brings the planned one forward.
+func (k *keeper) lookIn(d time.Duration) {
+	when := time.Now().Add(d)
+	if k.againAt.IsZero() || when.Before(k.againAt) {
+		k.againAt = when
+		k.again.Reset(d)
+	}
+}
+
+// look reads the source and, when it has come to rest on something that is not in
+// service, loads it.
+func (k *keeper) look() {
+	k.watch.renew()
+	now := time.Now()
+	got, err := k.m.options.Source.read()
+	digest := sha256.Sum256(fmt.Append(nil, err))
+	if err == nil {
+		digest = got.digest
+	}
+	if digest != k.seen {
+		k.seen, k.seenAt = digest, now
+		if k.restless.IsZero() {
+			k.restless = now
+		}
+	}
+	if digest == k.m.current.Load().in.digest {
+		k.restless = time.Time{}
+		k.succeed()
+		return
+	}
+	if wait := settle - now.Sub(k.seenAt); wait > 0 && now.Sub(k.restless) < maxSettle {
+		k.lookIn(wait)
+		return
+	}
+	k.restless = time.Time{}
+	if err == nil {
+		err = k.m.load(got, nil)
+	}
+	if err != nil {
+		k.fail(digest, err)
+		return
+	}
+	k.succeed()
+}
+
+func (k *keeper) succeed() {
+	k.failing = time.Time{}
+	k.m.counts.drift.Store(false)
+}
+
+// fail notes a candidate that was not put in service, reports it when candidates have
+// failed for a while, and plans to try again after ever longer times: what is not yet
+// valid will be.
+func (k *keeper) fail(digest [sha256.Size]byte, err error) {
+	if errors.Is(err, ErrClosed) {
+		return
+	}
+	now := time.Now()
+	if k.failing.IsZero() {
+		k.failing, k.failed = now, [sha256.Size]byte{}
+	}
+	if digest != k.failed {
+		k.failed, k.attempts, k.reported = digest, 0, false
+	}
+	if !k.reported && now.Sub(k.failing) >= patience {
+		k.reported = true
+		k.m.reject(err)
+	}
+	if now.Sub(k.failing) >= driftAfter && !k.m.counts.drift.Swap(true) {
+		k.m.events.emit(Event{Kind: Drift, Generation: k.m.current.Load().generation, Err: err})
+	}
+	k.lookIn(min(settle<<min(k.attempts, 16), k.m.options.PollInterval))
+	k.attempts++
+}
+
+// tell emits what is due by the calendar and returns the time until something is again.
+func (k *keeper) tell() time.Duration {
+	current := k.m.current.Load()
+	events, next := k.calendar.due(current, time.Now())
+	for _, e := range events {
+		e.Generation = current.generation
+		k.m.events.emit(e)
+		if e.Kind == CRLOutOfDate && k.m.options.RequireFreshCRLs {
+			k.m.live.judgeAll(current)
+		}
+	}
+	return next
+}

@@ -1,0 +1,158 @@
+package certmanager
+
+import (
+	"bytes"
+	"crypto/tls"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"ergo.services/ergo/gen"
+
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+var _ gen.CertManager = (*Manager)(nil)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// logBuffer collects log lines of one manager, or of many.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (l *logBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+
+// newManager makes a manager that is closed with the test.
+func newManager(t testing.TB, o Options) *Manager {
+	t.Helper()
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	m, err := New(o)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, m.Close()) })
+	return m
+}
+
+// connected is what both ends of a handshake saw.
+type connected struct {
+	server, client       tls.ConnectionState
+	serverErr, clientErr error
+}
+
+func (c connected) ok(t *testing.T) connected {
+	t.Helper()
+	require.NoError(t, c.serverErr, "server")
+	require.NoError(t, c.clientErr, "client")
+	return c
+}
+
+// refused requires that no data passed.
+func (c connected) refused(t *testing.T) connected {
+	t.Helper()
+	require.Error(t, c.clientErr, "client")
+	return c
+}
+
+// connect makes a handshake over loopback and sends a byte in both directions, so
+// that a TLS 1.3 client hears of its refusal and gets its session ticket.
+func connect(t testing.TB, server, client *tls.Config) connected {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	var c connected
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		raw, err := listener.Accept()
+		if err != nil {
+			c.serverErr = err
+			return
+		}
+		c.server, c.serverErr = exchange(tls.Server(raw, server))
+	})
+	raw, err := net.Dial("tcp", listener.Addr().String())
+	require.NoError(t, err)
+	c.client, c.clientErr = exchange(tls.Client(raw, client))
+	wait.Wait()
+	return c
+}
+
+func exchange(conn *tls.Conn) (tls.ConnectionState, error) {
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	if err := conn.Handshake(); err != nil {
+		return tls.ConnectionState{}, err
+	}
+	if _, err := conn.Write([]byte{1}); err != nil {
+		return tls.ConnectionState{}, err
+	}
+	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+		return tls.ConnectionState{}, err
+	}
+	return conn.ConnectionState(), nil
+}
+
+// eventually waits for something that a real file system or a goroutine brings about.
+func eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	require.Eventually(t, holds, 15*time.Second, 5*time.Millisecond, what)
+}
+
+// serial returns the serial of the leaf that a server serves now.
+func serial(t *testing.T, m *Manager, ca *tlstest.CA) string {
+	t.Helper()
+	c := connect(t, m.ServerTLS(), ca.ClientConfig(t, "localhost")).ok(t)
+	return c.client.PeerCertificates[0].SerialNumber.String()
+}
+
+func write(t testing.TB, dir, name string, data []byte) string {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	require.NoError(t, os.WriteFile(path, data, 0o600))
+	return path
+}
+
+// collect subscribes and returns a function that returns the events so far of a kind.
+func collect(m *Manager) func(Kind) []Event {
+	var mu sync.Mutex
+	var all []Event
+	m.Subscribe(func(e Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		all = append(all, e)
+	})
+	return func(kind Kind) []Event {
+		mu.Lock()
+		defer mu.Unlock()
+		var some []Event
+		for _, e := range all {
+			if e.Kind == kind {
+				some = append(some, e)
+			}
+		}
+		return some
+	}
+}

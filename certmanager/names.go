@@ -1,0 +1,197 @@
+package certmanager
+
+import (
+	"crypto/tls"
+	"iter"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"golang.org/x/net/idna"
+)
+
+// names finds the certificate for a handshake. It is built once per snapshot and
+// only read afterwards. A lookup takes the same time for one name and for 100,000.
+type names struct {
+	exact    map[string]candidates
+	wildcard map[string]candidates // "*.example.test" under ".example.test"
+	addrs    map[netip.Addr]candidates
+	fallback candidates
+}
+
+// candidates are the certificates for one name, the preferred one first.
+type candidates []*certificate
+
+// newNames indexes the certificates that a server may present. The first of them is
+// the default. The names of preferred, which may be nil, are served by it alone.
+func newNames(certs []*certificate, preferred *certificate) *names {
+	n := &names{
+		exact:    make(map[string]candidates),
+		wildcard: make(map[string]candidates),
+		addrs:    make(map[netip.Addr]candidates),
+	}
+	if preferred != nil {
+		certs = append([]*certificate{preferred}, certs...)
+	}
+	for _, c := range certs {
+		if !c.server {
+			continue
+		}
+		if n.fallback == nil {
+			n.fallback = candidates{c}
+		}
+		for _, name := range c.tls.Leaf.DNSNames {
+			name = normalName(name)
+			if rest, ok := strings.CutPrefix(name, "*"); ok {
+				n.wildcard[rest] = n.wildcard[rest].add(c, preferred)
+			} else {
+				n.exact[name] = n.exact[name].add(c, preferred)
+			}
+		}
+		for _, ip := range c.tls.Leaf.IPAddresses {
+			if addr, ok := netip.AddrFromSlice(ip); ok {
+				n.addrs[addr.Unmap()] = n.addrs[addr.Unmap()].add(c, preferred)
+			}
+		}
+	}
+	// A client that names nothing still gets the kind of key that it supports,
+	// from the certificates that stand beside the default one.
+	if n.fallback != nil && len(n.fallback[0].tls.Leaf.DNSNames) > 0 {
+		if same := n.forName(normalName(n.fallback[0].tls.Leaf.DNSNames[0])); slices.Contains(same, n.fallback[0]) {
+			n.fallback = same
+		}
+	}
+	return n
+}
+
+func (cs candidates) add(c, preferred *certificate) candidates {
+	if slices.Contains(cs, c) || preferred != nil && slices.Contains(cs, preferred) {
+		return cs
+	}
+	i, _ := slices.BinarySearchFunc(cs, c.keyRank()+1, func(c *certificate, rank int) int { return c.keyRank() - rank })
+	return slices.Insert(cs, i, c)
+}
+
+// find returns the certificate for a handshake: by SNI, then by the address that the
+// client dialled, then the default; nil if there is none at all. It does not allocate.
+func (n *names) find(hello *tls.ClientHelloInfo) *certificate {
+	cs := n.lookup(hello.ServerName)
+	if cs == nil && hello.Conn != nil {
+		if local, ok := hello.Conn.LocalAddr().(*net.TCPAddr); ok {
+			cs = n.addrs[local.AddrPort().Addr().Unmap()]
+		}
+	}
+	if cs == nil {
+		cs = n.fallback
+	}
+	return cs.best(hello)
+}
+
+// best returns the first certificate that the client supports, or the first of all:
+// the alert that follows then says more than none.
+func (cs candidates) best(hello *tls.ClientHelloInfo) *certificate {
+	if len(cs) == 0 {
+		return nil
+	}
+	if len(cs) > 1 {
+		for _, c := range cs {
+			if c.supportedBy(hello) {
+				return c
+			}
+		}
+	}
+	return cs[0]
+}
+
+// lookup finds a name as DNS compares names: without regard to case or a trailing
+// dot, international names in their ASCII form.
+func (n *names) lookup(name string) candidates {
+	if len(name) > 0 && name[len(name)-1] == '.' {
+		name = name[:len(name)-1]
+	}
+	if len(name) > 253 {
+		return nil
+	}
+	for i := range len(name) {
+		c := name[i]
+		if c >= 0x80 {
+			return n.forName(normalName(name))
+		}
+		if 'A' <= c && c <= 'Z' {
+			return n.lookupMixedCase(name)
+		}
+	}
+	return n.forName(name)
+}
+
+// lookupMixedCase lowers the name on the stack: a map lookup by string(bytes) does not
+// allocate, strings.ToLower does.
+func (n *names) lookupMixedCase(name string) candidates {
+	var buf [253]byte
+	b := buf[:len(name)]
+	dot := len(b)
+	for i := range len(name) {
+		c := name[i]
+		switch {
+		case c >= 0x80:
+			return n.forName(normalName(name))
+		case 'A' <= c && c <= 'Z':
+			c += 'a' - 'A'
+		case c == '.' && dot == len(b):
+			dot = i
+		}
+		b[i] = c
+	}
+	if cs, ok := n.exact[string(b)]; ok {
+		return cs
+	}
+	return n.wildcard[string(b[dot:])]
+}
+
+// forName looks a normal name up: as it is, then with a wildcard for its left-most
+// label, RFC 6125 section 6.4.3.
+func (n *names) forName(name string) candidates {
+	if cs, ok := n.exact[name]; ok {
+		return cs
+	}
+	if dot := strings.IndexByte(name, '.'); dot > 0 {
+		return n.wildcard[name[dot:]]
+	}
+	return nil
+}
+
+// normalName is the form in which names are compared.
+func normalName(name string) string {
+	name = strings.TrimSuffix(name, ".")
+	if ascii, err := idna.Lookup.ToASCII(name); err == nil {
+		return ascii
+	}
+	return strings.ToLower(name) // wildcards and names with underscores are not IDNA
+}
+
+// all yields every name with its certificates, wildcards as "*.example.test".
+func (n *names) all() iter.Seq2[string, candidates] {
+	return func(yield func(string, candidates) bool) {
+		for name, cs := range n.exact {
+			if !yield(name, cs) {
+				return
+			}
+		}
+		for rest, cs := range n.wildcard {
+			if !yield("*"+rest, cs) {
+				return
+			}
+		}
+	}
+}
+
+// serving returns the certificates for a name as all yields it.
+func (n *names) serving(name string) candidates {
+	if rest, ok := strings.CutPrefix(name, "*"); ok {
+		return n.wildcard[rest]
+	}
+	return n.forName(name)
+}
+
+func (n *names) count() int { return len(n.exact) + len(n.wildcard) }

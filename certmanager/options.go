@@ -1,0 +1,112 @@
+package certmanager
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+)
+
+// Options configures a [Manager]. Only Source is required.
+type Options struct {
+	// Source gives the certificates and CA bundles.
+	Source Source
+
+	// ClientAuth says what servers ask of clients. Zero is RequireAndVerifyClientCert
+	// if the source gives a client CA bundle and NoClientCert if it does not.
+	// VerifyClientCertIfGiven lets clients without a certificate in; the program has to
+	// look. RequestClientCert and RequireAnyClientCert, which verify nothing, are
+	// refused.
+	ClientAuth tls.ClientAuthType
+
+	// RequireNames are DNS names and IP addresses that every set has to serve. A
+	// candidate that misses one is not put in service.
+	RequireNames []string
+
+	// ClientRule decides which verified clients may connect, ServerRule to which
+	// verified servers this program connects. Zero is every one.
+	ClientRule, ServerRule Rule
+
+	// ReportOnly lets peers pass that a rule or a revocation list refuses, and reports
+	// them: the way to try a rule out. Chains and names are always enforced.
+	ReportOnly bool
+
+	// RequireFreshCRLs refuses the peers of an issuer whose revocation list is past
+	// its nextUpdate. Otherwise that is reported and the list still used.
+	RequireFreshCRLs bool
+
+	// MaxSessionAge is how long after its first authentication a client may resume its
+	// session without a new one. Zero is 24 hours, the most is 7 days (RFC 8446
+	// section 4.6.1); negative turns resumption off.
+	MaxSessionAge time.Duration
+
+	// TicketKeys encrypt session tickets, the first new ones. Machines that share them
+	// resume each other's sessions. Nil is random keys that change every day. See also
+	// SetTicketKeys.
+	TicketKeys [][32]byte
+
+	// KeepExpired keeps connections open whose peer's certificate ends meanwhile. By
+	// default they are closed with ErrExpired.
+	KeepExpired bool
+
+	// PollInterval is how often files are looked at besides the events of the
+	// operating system, which network file systems do not send. Zero is 10 seconds.
+	PollInterval time.Duration
+
+	// KeyLogFile makes every TLS secret readable: they are appended to this file, in
+	// the format of SSLKEYLOGFILE. For debugging; it is announced by a warning.
+	KeyLogFile string
+
+	// Logger gets one line per event. Nil is slog.Default().
+	Logger *slog.Logger
+}
+
+const (
+	defaultMaxSessionAge = 24 * time.Hour
+	maxMaxSessionAge     = 7 * 24 * time.Hour
+	defaultPollInterval  = 10 * time.Second
+)
+
+// ready returns the options with their defaults filled in, or what is wrong with them.
+func (o Options) ready() (Options, error) {
+	if o.Source == nil {
+		return o, fmt.Errorf("certmanager: Options.Source is missing: use Files or Static")
+	}
+	if err := checkClientAuth(o.ClientAuth); err != nil {
+		return o, fmt.Errorf("certmanager: Options.ClientAuth: %w", err)
+	}
+	if o.PollInterval < 0 {
+		return o, fmt.Errorf("certmanager: Options.PollInterval is %v, which is negative", o.PollInterval)
+	}
+	if o.MaxSessionAge > maxMaxSessionAge {
+		return o, fmt.Errorf("certmanager: Options.MaxSessionAge is %v; TLS allows %v at most", o.MaxSessionAge, maxMaxSessionAge)
+	}
+	if o.PollInterval == 0 {
+		o.PollInterval = defaultPollInterval
+	}
+	if o.MaxSessionAge == 0 {
+		o.MaxSessionAge = defaultMaxSessionAge
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	return o, nil
+}
+
+func checkClientAuth(auth tls.ClientAuthType) error {
+	switch auth {
+	case tls.NoClientCert, tls.VerifyClientCertIfGiven, tls.RequireAndVerifyClientCert:
+		return nil
+	}
+	return fmt.Errorf("%w: %v would let any client in that shows any certificate; use VerifyClientCertIfGiven or RequireAndVerifyClientCert", ErrInvalid, auth)
+}
+
+func openKeyLog(path string) (io.Writer, error) {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("certmanager: Options.KeyLogFile: %w", err)
+	}
+	return file, nil
+}

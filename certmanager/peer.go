@@ -1,0 +1,55 @@
+package certmanager
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"time"
+)
+
+// Peer is the other side of a connection as a [Rule] sees it, its chain verified.
+type Peer struct {
+	// Certificate is the leaf. Chains are the verified chains, leaf first.
+	Certificate *x509.Certificate
+	Chains      [][]*x509.Certificate
+
+	// Server is true if the peer is a server that this program called.
+	Server bool
+
+	presented []*x509.Certificate
+}
+
+// newPeer takes the peer of a handshake. A client without a certificate has none here
+// either.
+func newPeer(state *tls.ConnectionState, server bool) *Peer {
+	p := &Peer{Server: server, Chains: state.VerifiedChains, presented: state.PeerCertificates}
+	if len(p.presented) > 0 {
+		p.Certificate = p.presented[0]
+	}
+	return p
+}
+
+// String names the peer by its subject and serial.
+func (p *Peer) String() string {
+	if p.Certificate == nil {
+		return "a peer without a certificate"
+	}
+	return describe(p.Certificate)
+}
+
+// expires returns when the last of the chains ends, which is when its first certificate
+// does; zero without chains.
+func (p *Peer) expires() time.Time {
+	var last time.Time
+	for _, chain := range p.Chains {
+		end := chain[0].NotAfter
+		for _, cert := range chain[1:] {
+			if cert.NotAfter.Before(end) {
+				end = cert.NotAfter
+			}
+		}
+		if end.After(last) {
+			last = end
+		}
+	}
+	return last
+}

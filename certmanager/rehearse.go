@@ -1,0 +1,76 @@
+package certmanager
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+)
+
+// rehearsalTimeout bounds a rehearsed handshake. Only a key that is not in memory, in
+// an HSM for example, can come near it.
+const rehearsalTimeout = 10 * time.Second
+
+// rehearse checks everything that could make handshakes with the candidate fail. What
+// previous served already is not tried again, only its dates and its chain are.
+func (s *snapshot) rehearse(o *Options, previous *snapshot, now time.Time) error {
+	var served []*certificate
+	if previous != nil {
+		served = previous.certs
+	}
+	var errs []error
+	for _, c := range s.certs {
+		err := c.checkDates(now)
+		if err == nil {
+			err = c.checkChain(now, s.trust.rootCAs, s.trust.clientCAs)
+		}
+		if err == nil && !slices.Contains(served, c) {
+			err = c.tryHandshake()
+		}
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	for _, name := range o.RequireNames {
+		if !s.covers(name) {
+			errs = append(errs, fmt.Errorf("%w: %s", ErrNotCovered, name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// tryHandshake proves with a real handshake over net.Pipe that the key signs for the
+// chain.
+func (c *certificate) tryHandshake() error {
+	ctx, cancel := context.WithTimeout(context.Background(), rehearsalTimeout)
+	defer cancel()
+	serverEnd, clientEnd := net.Pipe()
+	defer serverEnd.Close()
+	defer clientEnd.Close()
+
+	config := newTLSConfig()
+	config.Certificates = []tls.Certificate{c.tls}
+	config.SessionTicketsDisabled = true // nobody reads them from the pipe
+	peer := newTLSConfig()
+	peer.InsecureSkipVerify = true // the key is tried here, the chain was checked before
+
+	// Two goroutines that end with the handshake or its deadline; where a key hangs
+	// for ever inside its Sign, the server's ends with that.
+	done := make(chan error, 2)
+	go func() { done <- tls.Server(serverEnd, config).HandshakeContext(ctx) }()
+	go func() { done <- tls.Client(clientEnd, peer).HandshakeContext(ctx) }()
+	for range 2 {
+		select {
+		case err := <-done:
+			if err != nil {
+				return fmt.Errorf("%s: certificate %s: %w: rehearsed handshake: %w", c.origin, describe(c.tls.Leaf), ErrInvalid, err)
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("%s: certificate %s: rehearsed handshake: its key did not sign within %v", c.origin, describe(c.tls.Leaf), rehearsalTimeout)
+		}
+	}
+	return nil
+}

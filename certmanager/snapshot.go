@@ -1,0 +1,125 @@
+package certmanager
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// inputs is everything that a snapshot is made of: what the source gave last, and what
+// the program set since.
+type inputs struct {
+	material *material
+	digest   [sha256.Size]byte
+
+	update     *certificate // from Update, until the source changes
+	clientCAs  *x509.CertPool
+	rootCAs    *x509.CertPool
+	clientAuth tls.ClientAuthType
+	// clientAuthSet means that SetClientAuth decided, so that the presence of a bundle
+	// no longer does.
+	clientAuthSet bool
+	serverName    string
+	clientRule    Rule
+	serverRule    Rule
+}
+
+// certificates returns what is served, the default first.
+func (in *inputs) certificates() []*certificate {
+	if in.update == nil {
+		return in.material.certificates
+	}
+	return append([]*certificate{in.update}, in.material.certificates...)
+}
+
+// snapshot is one consistent set: a handshake takes it once and uses it to its end. It
+// is immutable.
+type snapshot struct {
+	generation uint64
+	published  time.Time
+	in         inputs
+	certs      []*certificate
+	names      *names
+	trust      *trust
+	ech        []tls.EncryptedClientHelloKey
+}
+
+// newSnapshot makes a candidate from inputs. It is published only after a rehearsal.
+func newSnapshot(in inputs, o *Options, previous *snapshot) (*snapshot, error) {
+	var before *trust
+	if previous != nil {
+		before = previous.trust
+	}
+	t, err := newTrust(&in, o, before)
+	if err != nil {
+		return nil, err
+	}
+	certs := in.certificates()
+	if len(certs) == 0 && t.clientCAs == nil && t.rootCAs == nil {
+		return nil, fmt.Errorf("%w: the source gives neither a certificate nor a CA bundle", ErrNoCertificate)
+	}
+	return &snapshot{
+		in: in, certs: certs, trust: t,
+		names: newNames(in.material.certificates, in.update),
+		ech:   in.material.echKeys,
+	}, nil
+}
+
+// getCertificate is what the snapshot answers a client. It does not allocate.
+func (s *snapshot) getCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if c := s.names.find(hello); c != nil {
+		return &c.tls, nil
+	}
+	return nil, ErrNoCertificate
+}
+
+// getClientCertificate is what the snapshot shows a server that asks: the first
+// certificate that the server accepts, or none, as crypto/tls does.
+func (s *snapshot) getClientCertificate(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	for _, c := range s.certs {
+		if c.client && request.SupportsCertificate(&c.tls) == nil {
+			return &c.tls, nil
+		}
+	}
+	return new(tls.Certificate), nil
+}
+
+// covers says whether a client that asks for the name gets a certificate for it.
+func (s *snapshot) covers(name string) bool {
+	for _, c := range s.names.lookup(name) {
+		if c.tls.Leaf.VerifyHostname(normalName(name)) == nil {
+			return true
+		}
+	}
+	return slices.ContainsFunc(s.certs, func(c *certificate) bool { // an IP address
+		return c.server && c.tls.Leaf.VerifyHostname(name) == nil
+	})
+}
+
+// regressions says in what the candidate is less than the snapshot before it.
+func (s *snapshot) regressions(previous *snapshot) []error {
+	var found []error
+	missing := 0
+	for name, old := range previous.names.all() {
+		now := s.names.serving(name)
+		if now == nil {
+			missing++
+			if missing == 1 {
+				found = append(found, fmt.Errorf("the name %s is no longer served", name))
+			}
+			continue
+		}
+		if now[0].tls.Leaf.NotBefore.Before(old[0].tls.Leaf.NotBefore) {
+			found = append(found, fmt.Errorf("for %s the certificate %s was issued before the one that was in service, %s",
+				name, describe(now[0].tls.Leaf), describe(old[0].tls.Leaf)))
+			break // one is enough to look at
+		}
+	}
+	if missing > 1 {
+		found = append(found, fmt.Errorf("%d names are no longer served", missing))
+	}
+	return found
+}

@@ -1,0 +1,173 @@
+package certmanager
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+)
+
+// A Source is where certificates and trust come from: [Static], [Files], or several
+// of them as [Sources].
+type Source interface {
+	// read takes everything that the source has at this moment, without judging it.
+	read() (*content, error)
+
+	// paths lists the files and folders whose change is a change of the source.
+	paths() []string
+}
+
+// content is what a source held at one moment. Its digest changes with any byte.
+type content struct {
+	digest [sha256.Size]byte
+	// parse makes material of it. A certificate whose bytes are known is not made anew.
+	parse func(known map[[sha256.Size]byte]*certificate) (*material, error)
+}
+
+// material is the parsed content of a source. It is immutable.
+type material struct {
+	certificates []*certificate // the first is the default
+	byDigest     map[[sha256.Size]byte]*certificate
+	clientCAs    bundle
+	rootCAs      bundle
+	crls         []*x509.RevocationList
+	crlIssuers   []*x509.Certificate
+	echKeys      []tls.EncryptedClientHelloKey
+}
+
+// bundle is a set of CAs. A pool from a program cannot be taken apart, so that both
+// forms are carried on to where the effective pool is made.
+type bundle struct {
+	base  *x509.CertPool
+	certs []*x509.Certificate
+}
+
+func (b bundle) given() bool { return b.base != nil || len(b.certs) > 0 }
+
+// pool returns nil if no CA was given, which crypto/tls takes for the system's roots.
+func (b bundle) pool() *x509.CertPool {
+	if !b.given() {
+		return nil
+	}
+	pool := x509.NewCertPool()
+	if b.base != nil {
+		pool = b.base.Clone()
+	}
+	for _, cert := range b.certs {
+		pool.AddCert(cert)
+	}
+	return pool
+}
+
+func (b bundle) join(other bundle) (bundle, error) {
+	if b.base != nil && other.base != nil {
+		return b, fmt.Errorf("%w: two sources give a *x509.CertPool for the same bundle; pools cannot be merged, make one of them", ErrInvalid)
+	}
+	if b.base == nil {
+		b.base = other.base
+	}
+	b.certs = append(b.certs[:len(b.certs):len(b.certs)], other.certs...)
+	return b, nil
+}
+
+// Static is a Source of values that the program has already. They must not be
+// modified afterwards; [Manager.Update] and the setters replace them.
+type Static struct {
+	// Certificates are the chains with their keys. A key may be any [crypto.Signer], for
+	// example one in an HSM. The first is the default, for clients that name nothing.
+	Certificates []tls.Certificate
+
+	// ClientCAs verify clients, RootCAs servers. Nil RootCAs are the system's roots.
+	ClientCAs, RootCAs *x509.CertPool
+
+	// CRLs are revocation lists. CRLIssuers are the certificates of those who signed
+	// them, since the pools above cannot be searched.
+	CRLs       []*x509.RevocationList
+	CRLIssuers []*x509.Certificate
+
+	// ECHKeys are the server's Encrypted Client Hello keys.
+	ECHKeys []tls.EncryptedClientHelloKey
+}
+
+func (s Static) paths() []string { return nil }
+
+func (s Static) read() (*content, error) {
+	return &content{parse: func(map[[sha256.Size]byte]*certificate) (*material, error) {
+		m := &material{
+			clientCAs: bundle{base: s.ClientCAs}, rootCAs: bundle{base: s.RootCAs},
+			crls: s.CRLs, crlIssuers: s.CRLIssuers, echKeys: s.ECHKeys,
+		}
+		for i, cert := range s.Certificates {
+			c, err := newCertificate(cert, fmt.Sprintf("Static.Certificates[%d]", i))
+			if err != nil {
+				return nil, err
+			}
+			m.certificates = append(m.certificates, c)
+		}
+		return m, nil
+	}}, nil
+}
+
+// Sources is several sources in one. The first certificate of the first source that
+// has one is the default; bundles and revocation lists are joined.
+type Sources []Source
+
+func (ss Sources) paths() []string {
+	var all []string
+	for _, s := range ss {
+		all = append(all, s.paths()...)
+	}
+	return all
+}
+
+func (ss Sources) read() (*content, error) {
+	var parts []*content
+	var errs []error
+	sum := sha256.New()
+	for i, s := range ss {
+		if s == nil {
+			return nil, fmt.Errorf("%w: Sources[%d] is nil", ErrInvalid, i)
+		}
+		part, err := s.read()
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		sum.Write(part.digest[:])
+		parts = append(parts, part)
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return &content{
+		digest: [sha256.Size]byte(sum.Sum(nil)),
+		parse: func(known map[[sha256.Size]byte]*certificate) (*material, error) {
+			return joinParts(parts, known)
+		},
+	}, nil
+}
+
+func joinParts(parts []*content, known map[[sha256.Size]byte]*certificate) (*material, error) {
+	all := &material{byDigest: make(map[[sha256.Size]byte]*certificate)}
+	for _, part := range parts {
+		m, err := part.parse(known)
+		if err != nil {
+			return nil, err
+		}
+		if all.clientCAs, err = all.clientCAs.join(m.clientCAs); err != nil {
+			return nil, fmt.Errorf("ClientCAs: %w", err)
+		}
+		if all.rootCAs, err = all.rootCAs.join(m.rootCAs); err != nil {
+			return nil, fmt.Errorf("RootCAs: %w", err)
+		}
+		all.certificates = append(all.certificates, m.certificates...)
+		all.crls = append(all.crls, m.crls...)
+		all.crlIssuers = append(all.crlIssuers, m.crlIssuers...)
+		all.echKeys = append(all.echKeys, m.echKeys...)
+		for digest, c := range m.byDigest {
+			all.byDigest[digest] = c
+		}
+	}
+	return all, nil
+}

@@ -1,0 +1,163 @@
+package certmanager
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+)
+
+// Status is everything that an operator asks, at one moment. It can be marshalled to
+// JSON and has no key material.
+type Status struct {
+	Generation uint64    // counts the sets that were put in service, from 1
+	Published  time.Time // of the set in service
+
+	Certificates []CertificateInfo // the first is the default
+	Names        int               // DNS names and wildcards served
+	ClientCAs    []CertificateInfo // those that came from files
+	RootCAs      []CertificateInfo
+	CRLs         []CRLInfo
+	ECHKeys      int
+
+	ClientAuth string
+	ClientRule string
+	ServerRule string
+	ReportOnly bool
+	KeyLog     bool // secrets are being written to Options.KeyLogFile
+
+	Drift         bool      // what the source has is not what is served
+	LastError     string    // of the last candidate that was rejected, also after a good one
+	LastErrorTime time.Time `json:",omitzero"`
+
+	Loads, Rejections uint64
+	Connections       int    // tracked and open
+	Refused, Evicted  uint64 // peers
+	Reported          uint64 // peers that ReportOnly let in
+	DeclinedTickets   uint64 // sessions that were not resumed because trust changed or they were too old
+	DroppedEvents     uint64 // that subscribers were too slow for
+}
+
+// CertificateInfo describes a certificate.
+type CertificateInfo struct {
+	Subject     string
+	Issuer      string
+	Serial      string   // hexadecimal
+	Names       []string `json:",omitempty"` // DNS names, IP addresses and URIs
+	NotBefore   time.Time
+	NotAfter    time.Time
+	Fingerprint string // SHA-256, hexadecimal
+	Origin      string `json:",omitempty"` // the file that it came from
+}
+
+// CRLInfo describes a revocation list.
+type CRLInfo struct {
+	Issuer     string
+	Number     string `json:",omitempty"`
+	ThisUpdate time.Time
+	NextUpdate time.Time `json:",omitzero"`
+	Revoked    int
+	OutOfDate  bool
+}
+
+// PeerInfo describes a peer.
+type PeerInfo struct {
+	CertificateInfo
+	Remote string `json:",omitempty"` // its address; not known during a handshake
+	Server bool   `json:",omitempty"` // it is a server that this program called
+}
+
+func newCertificateInfo(cert *x509.Certificate, origin string) CertificateInfo {
+	sum := sha256.Sum256(cert.Raw)
+	info := CertificateInfo{
+		Subject: cert.Subject.String(), Issuer: cert.Issuer.String(), Serial: fmt.Sprintf("%x", cert.SerialNumber),
+		Names: append([]string(nil), cert.DNSNames...), NotBefore: cert.NotBefore, NotAfter: cert.NotAfter,
+		Fingerprint: hex.EncodeToString(sum[:]), Origin: origin,
+	}
+	for _, ip := range cert.IPAddresses {
+		info.Names = append(info.Names, ip.String())
+	}
+	for _, uri := range cert.URIs {
+		info.Names = append(info.Names, uri.String())
+	}
+	return info
+}
+
+func newPeerInfo(p *Peer, remote net.Addr) *PeerInfo {
+	info := &PeerInfo{Server: p.Server}
+	if p.Certificate != nil {
+		info.CertificateInfo = newCertificateInfo(p.Certificate, "")
+	}
+	if remote != nil {
+		info.Remote = remote.String()
+	}
+	return info
+}
+
+// counts are of the whole life of a Manager.
+type counts struct {
+	loads, rejections, refused, reported, evicted, declinedTickets atomic.Uint64
+
+	drift     atomic.Bool
+	lastError atomic.Pointer[lastError]
+}
+
+type lastError struct {
+	when time.Time
+	text string
+}
+
+// Status returns what is in service and what happened so far.
+func (m *Manager) Status() Status {
+	s := m.current.Load()
+	c := &m.counts
+	status := Status{
+		Generation: s.generation, Published: s.published,
+		Names: s.names.count(), ECHKeys: len(s.ech),
+		ClientAuth: s.trust.clientAuth.String(), ClientRule: s.trust.clientRule.String(), ServerRule: s.trust.serverRule.String(),
+		ReportOnly: s.trust.reportOnly, KeyLog: m.keyLog != nil,
+		Drift: c.drift.Load(),
+		Loads: c.loads.Load(), Rejections: c.rejections.Load(),
+		Connections: m.live.count(), Refused: c.refused.Load(), Evicted: c.evicted.Load(), Reported: c.reported.Load(),
+		DeclinedTickets: c.declinedTickets.Load(), DroppedEvents: m.events.dropped.Load(),
+	}
+	if last := c.lastError.Load(); last != nil {
+		status.LastError, status.LastErrorTime = last.text, last.when
+	}
+	for _, cert := range s.certs {
+		status.Certificates = append(status.Certificates, newCertificateInfo(cert.tls.Leaf, cert.origin))
+	}
+	for _, ca := range s.in.material.clientCAs.certs {
+		status.ClientCAs = append(status.ClientCAs, newCertificateInfo(ca, ""))
+	}
+	for _, ca := range s.in.material.rootCAs.certs {
+		status.RootCAs = append(status.RootCAs, newCertificateInfo(ca, ""))
+	}
+	for _, l := range s.trust.crls.all() {
+		status.CRLs = append(status.CRLs, newCRLInfo(l))
+	}
+	return status
+}
+
+func newCRLInfo(l *revocationList) CRLInfo {
+	info := CRLInfo{
+		Issuer: l.issuer.Subject.String(), ThisUpdate: l.list.ThisUpdate, NextUpdate: l.list.NextUpdate,
+		Revoked: len(l.revoked), OutOfDate: l.outOfDate(time.Now()),
+	}
+	if l.list.Number != nil {
+		info.Number = l.list.Number.String()
+	}
+	return info
+}
+
+func (m *Manager) loadedEvent(s *snapshot) Event {
+	e := Event{Kind: Loaded, Generation: s.generation, Names: s.names.count()}
+	if len(s.certs) > 0 {
+		info := newCertificateInfo(s.certs[0].tls.Leaf, s.certs[0].origin)
+		e.Certificate = &info
+	}
+	return e
+}

@@ -1,0 +1,188 @@
+package certmanager
+
+import (
+	"crypto/tls"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// The TLS 1.2 cipher suites in use: ECDHE for forward secrecy, AEAD against padding
+// oracles. Those of TLS 1.3 are all of this kind.
+var (
+	ecdsaSuites = []uint16{
+		tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+		tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+		tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+	}
+	rsaSuites = []uint16{
+		tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+		tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+		tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+	}
+	allSuites = slices.Concat(ecdsaSuites, rsaSuites)
+)
+
+func newTLSConfig() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: allSuites}
+}
+
+// ServerTLS returns a config for servers, for example for http.Server.TLSConfig. Every
+// handshake uses what is in service when it begins. Of its fields only NextProtos may
+// be set, before the first handshake; http.Server does that by itself.
+func (m *Manager) ServerTLS() *tls.Config {
+	s := &server{m: m, outer: newTLSConfig()}
+	s.outer.GetConfigForClient = s.configForClient
+	// The two below are for who asks whether a certificate is there, and for the first
+	// of the two places where crypto/tls reads these keys.
+	s.outer.GetCertificate = m.GetCertificateFunc()
+	s.outer.GetEncryptedClientHelloKeys = func(*tls.ClientHelloInfo) ([]tls.EncryptedClientHelloKey, error) {
+		return m.current.Load().echKeys(), nil
+	}
+	return s.outer
+}
+
+// server is one config from ServerTLS.
+type server struct {
+	m     *Manager
+	outer *tls.Config
+	inner atomic.Pointer[innerConfig]
+}
+
+// innerConfig is what handshakes of one generation use. It is made once and then only
+// read: making one for each connection would cost more than the lookup itself.
+type innerConfig struct {
+	snapshot *snapshot
+	config   *tls.Config
+}
+
+func (s *server) configForClient(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	current := s.m.current.Load()
+	inner := s.inner.Load()
+	if inner == nil || inner.snapshot != current {
+		inner = &innerConfig{snapshot: current, config: s.m.serverConfig(current, s.outer.NextProtos)}
+		s.inner.Store(inner)
+	}
+	if !offersTicket(hello) {
+		return inner.config, nil
+	}
+	// The one exception: UnwrapSession has to tell WrapSession when the session began,
+	// and the only thing that the two share is the config of their connection.
+	config := inner.config.Clone()
+	(&resumption{m: s.m, snapshot: current}).install(config)
+	return config, nil
+}
+
+func (m *Manager) serverConfig(s *snapshot, nextProtos []string) *tls.Config {
+	config := newTLSConfig()
+	config.NextProtos = nextProtos
+	config.GetCertificate = s.getCertificate
+	config.ClientAuth = s.trust.clientAuth
+	config.ClientCAs = s.trust.clientCAs
+	config.VerifyConnection = m.verifyClient
+	config.GetEncryptedClientHelloKeys = func(*tls.ClientHelloInfo) ([]tls.EncryptedClientHelloKey, error) {
+		return s.echKeys(), nil
+	}
+	if m.keyLog != nil {
+		config.KeyLogWriter = m.keyLog
+	}
+	config.SessionTicketsDisabled = m.options.MaxSessionAge < 0
+	(&resumption{m: m, snapshot: s}).install(config)
+	return config
+}
+
+// echKeys returns a slice that is never nil, as crypto/tls demands.
+func (s *snapshot) echKeys() []tls.EncryptedClientHelloKey {
+	if s.ech == nil {
+		return []tls.EncryptedClientHelloKey{}
+	}
+	return s.ech
+}
+
+// verifyClient runs in every handshake, resumed ones too, which skip all other
+// callbacks. It judges by what is in service now, which may be newer than what the
+// handshake began with: a peer that was removed in between is refused.
+func (m *Manager) verifyClient(state tls.ConnectionState) error {
+	current := m.current.Load()
+	peer, err := current.trust.judge(newPeer(&state, false), time.Now())
+	return m.verdict(current, peer, err)
+}
+
+// ClientTLS returns a config for clients of one server name, or IP address. Roots, rules
+// and the client's own certificate are those in service at each handshake.
+//
+// With an empty name the server is verified for ServerName, if set, or for the name
+// that the connection asks for, which net/http and tls.Dialer set. A connection to an
+// IP address asks for none (RFC 6066 section 3), so that it needs the name here.
+func (m *Manager) ClientTLS(serverName string) *tls.Config {
+	config := newTLSConfig()
+	config.ServerName = serverName
+	if serverName == "" {
+		config.ServerName = m.ServerName()
+	}
+	// crypto/tls verifies with the roots that a config was made with, and not at all
+	// on resumption: verification is taken over whole by VerifyConnection.
+	config.InsecureSkipVerify = true
+	verify := func(state tls.ConnectionState) error { return m.verifyServer(state, serverName) }
+	config.VerifyConnection = verify
+	// Where a server declines Encrypted Client Hello this runs in its place.
+	config.EncryptedClientHelloRejectionVerify = func(state tls.ConnectionState) error { return m.verifyServer(state, "") }
+	config.GetClientCertificate = func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		return m.current.Load().getClientCertificate(request)
+	}
+	if m.options.MaxSessionAge >= 0 {
+		config.ClientSessionCache = &sessionCache{m: m, lru: tls.NewLRUClientSessionCache(0)}
+	}
+	if m.keyLog != nil {
+		config.KeyLogWriter = m.keyLog
+	}
+	return config
+}
+
+func (m *Manager) verifyServer(state tls.ConnectionState, name string) error {
+	current := m.current.Load()
+	if name == "" {
+		name = current.trust.serverName
+	}
+	if name == "" {
+		name = state.ServerName
+	}
+	if name == "" {
+		return fmt.Errorf("certmanager: %w: no name to verify the server for: connections to an IP address do not ask for one; give it to ClientTLS", ErrUntrusted)
+	}
+	peer := newPeer(&state, true)
+	if err := peer.Certificate.VerifyHostname(name); err != nil {
+		return m.verdict(current, peer, fmt.Errorf("%s: %w: %w", peer, ErrUntrusted,
+			&tls.CertificateVerificationError{UnverifiedCertificates: peer.presented, Err: err}))
+	}
+	peer, err := current.trust.judge(peer, time.Now())
+	return m.verdict(current, peer, err)
+}
+
+// verdict reports a refusal and returns it, unless it is only to be reported.
+func (m *Manager) verdict(current *snapshot, peer *Peer, err error) error {
+	if err == nil {
+		return nil
+	}
+	tolerated := current.trust.tolerates(err)
+	if tolerated {
+		m.counts.reported.Add(1)
+	} else {
+		m.counts.refused.Add(1)
+	}
+	m.events.emit(Event{Kind: PeerRefused, Generation: current.generation, Peer: newPeerInfo(peer, nil), ReportOnly: tolerated, Err: err})
+	if tolerated {
+		return nil
+	}
+	return fmt.Errorf("certmanager: %w", err)
+}
+
+// offersTicket says whether the client may be about to resume a session.
+func offersTicket(hello *tls.ClientHelloInfo) bool {
+	const sessionTicket, preSharedKey = 35, 41 // RFC 5077, RFC 8446 section 4.2
+	if slices.Contains(hello.SupportedVersions, tls.VersionTLS13) {
+		return slices.Contains(hello.Extensions, preSharedKey)
+	}
+	return slices.Contains(hello.Extensions, sessionTicket) // sent, if empty, by those who have none
+}

@@ -1,0 +1,196 @@
+package certmanager
+
+import (
+	"cmp"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// trust is the part of a snapshot that decides about peers. It is immutable.
+type trust struct {
+	clientAuth tls.ClientAuthType
+	clientCAs  *x509.CertPool // nil without a bundle
+	rootCAs    *x509.CertPool // nil is the system's roots
+	crls       *revocations
+	clientRule Rule
+	serverRule Rule
+	serverName string
+
+	// reportOnly lets pass what rules and revocation lists refuse, and reports it.
+	reportOnly bool
+
+	// fingerprint tells one trust from another: tickets carry it. Where everything is
+	// known by its bytes it is the same on every machine with the same files.
+	fingerprint [sha256.Size]byte
+	clientID    string // what stands for clientCAs in it
+	rootID      string
+}
+
+// newTrust makes the trust of a candidate that follows previous, nil for the first.
+func newTrust(in *inputs, o *Options, previous *trust) (*trust, error) {
+	m := in.material
+	if previous == nil {
+		previous = &trust{}
+	}
+	t := &trust{
+		clientAuth: in.clientAuth, serverName: in.serverName,
+		clientRule: in.clientRule, serverRule: in.serverRule,
+		reportOnly: o.ReportOnly,
+		clientCAs:  m.clientCAs.pool(), rootCAs: m.rootCAs.pool(),
+	}
+	if in.clientCAs != nil {
+		t.clientCAs = in.clientCAs
+	}
+	if in.rootCAs != nil {
+		t.rootCAs = in.rootCAs
+	}
+	if !in.clientAuthSet && t.clientAuth == tls.NoClientCert && t.clientCAs != nil {
+		t.clientAuth = tls.RequireAndVerifyClientCert
+	}
+	if t.clientAuth != tls.NoClientCert && t.clientCAs == nil {
+		if !in.clientAuthSet {
+			return nil, fmt.Errorf("%w: client authentication needs a client CA bundle, which the source does not give: without one crypto/tls would accept every client with a public certificate", ErrInvalid)
+		}
+		// Set by SetClientAuth before SetClientCAs: nobody is let in meanwhile.
+		t.clientCAs = x509.NewCertPool()
+	}
+	if t.clientAuth == tls.NoClientCert && in.clientRule.check != nil && !in.clientAuthSet {
+		return nil, fmt.Errorf("%w: ClientRule needs client certificates: give a client CA bundle", ErrInvalid)
+	}
+	issuers := slices.Concat(m.crlIssuers, m.clientCAs.certs, m.rootCAs.certs)
+	for _, c := range m.certificates {
+		issuers = append(issuers, c.chain[1:]...)
+	}
+	var err error
+	if t.crls, err = newRevocations(m.crls, issuers, o.RequireFreshCRLs); err != nil {
+		return nil, err
+	}
+	t.clientID = poolID(m.clientCAs, in.clientCAs, t.clientCAs, previous.clientCAs, previous.clientID)
+	t.rootID = poolID(m.rootCAs, in.rootCAs, t.rootCAs, previous.rootCAs, previous.rootID)
+	t.fingerprint = t.sum()
+	return t, nil
+}
+
+// sum covers whatever can turn an accepted peer into a refused one.
+func (t *trust) sum() [sha256.Size]byte {
+	h := sha256.New()
+	fmt.Fprintf(h, "%q %q %d %q %q %q %t\n", t.clientID, t.rootID, t.clientAuth, t.clientRule, t.serverRule, t.serverName, t.crls.fresh)
+	for _, l := range t.crls.all() {
+		h.Write(l.issuer.Raw)
+		// The entries and not the list: a list that is issued again every hour
+		// with the same entries does not end every session.
+		fmt.Fprintf(h, "%q\n", slices.Sorted(maps.Keys(l.revoked)))
+	}
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
+// poolID stands for a set of CAs in a fingerprint. A set from files is the sum of its
+// certificates in a stable order. A pool that came from the program cannot be read: it
+// gets a random name, and keeps it for as long as the same pool is in service.
+func poolID(b bundle, override, pool, previous *x509.CertPool, previousID string) string {
+	if b.base != nil || override != nil {
+		if previousID != "" && pool.Equal(previous) {
+			return previousID
+		}
+		return rand.Text()
+	}
+	var sums []string
+	for _, cert := range b.certs {
+		sum := sha256.Sum256(cert.Raw)
+		sums = append(sums, string(sum[:]))
+	}
+	slices.Sort(sums)
+	return "files " + strings.Join(slices.Compact(sums), "")
+}
+
+// judge decides about a peer. It is what every handshake, resumed or not, and every open
+// connection has to pass. The peer that it returns carries the chains that hold now.
+func (t *trust) judge(p *Peer, now time.Time) (*Peer, error) {
+	roots, rule, usage := t.clientCAs, t.clientRule, x509.ExtKeyUsageClientAuth
+	if p.Server {
+		roots, rule, usage = t.rootCAs, t.serverRule, x509.ExtKeyUsageServerAuth
+	} else if t.clientAuth == tls.NoClientCert {
+		return p, nil
+	}
+	if p.Certificate == nil {
+		if t.clientAuth == tls.VerifyClientCertIfGiven {
+			return p, nil
+		}
+		return p, fmt.Errorf("%w: the client showed no certificate", ErrUntrusted)
+	}
+	chains, err := p.chainsTo(roots, usage, now)
+	if err != nil {
+		return p, err
+	}
+	var revoked error
+	chains = slices.DeleteFunc(chains, func(chain []*x509.Certificate) bool {
+		err := t.crls.check(chain, now)
+		revoked = cmp.Or(revoked, err)
+		return err != nil
+	})
+	if len(chains) == 0 {
+		return p, revoked
+	}
+	judged := *p
+	judged.Chains = chains
+	return &judged, rule.allows(&judged)
+}
+
+// tolerates says whether what judge found is reported only.
+func (t *trust) tolerates(err error) bool {
+	return t.reportOnly && (errors.Is(err, ErrRevoked) || errors.Is(err, ErrCRLOutOfDate) || errors.Is(err, ErrNotAuthorized))
+}
+
+// chainsTo returns the chains of a peer that hold: those known from its handshake as far
+// as they still do, or where none does, what verification finds now, since a CA may have
+// been replaced by one with the same key.
+func (p *Peer) chainsTo(roots *x509.CertPool, usage x509.ExtKeyUsage, now time.Time) ([][]*x509.Certificate, error) {
+	if err := checkDates(p.Certificate, now); err != nil {
+		return nil, err
+	}
+	var chains [][]*x509.Certificate
+	for _, chain := range p.Chains {
+		if stillHolds(chain, roots, now) {
+			chains = append(chains, chain)
+		}
+	}
+	if len(chains) > 0 {
+		return chains, nil
+	}
+	intermediates := x509.NewCertPool()
+	for _, cert := range p.presented[1:] {
+		intermediates.AddCert(cert)
+	}
+	chains, err := p.Certificate.Verify(x509.VerifyOptions{
+		Roots: roots, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", p, ErrUntrusted, &tls.CertificateVerificationError{UnverifiedCertificates: p.presented, Err: err})
+	}
+	return chains, nil
+}
+
+// stillHolds says whether a chain that was verified before is good: its signatures do
+// not change, but time passes and roots are removed.
+func stillHolds(chain []*x509.Certificate, roots *x509.CertPool, now time.Time) bool {
+	for _, cert := range chain {
+		if checkDates(cert, now) != nil {
+			return false
+		}
+	}
+	// For a member of the pool this is a lookup, see anyValidVerifiedChain in
+	// crypto/tls. Where the system verifies (no bundle given, on macOS and Windows)
+	// it is a verification of the root, which is right as well.
+	_, err := chain[len(chain)-1].Verify(x509.VerifyOptions{
+		Roots: roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	})
+	return err == nil
+}
