@@ -57,9 +57,15 @@ type Actor struct {
 	gen.Process
 
 	behavior ActorBehavior
-	mailbox  *mailbox.Mailbox
+	engine   engine
 	trap     bool
 	split    bool
+}
+
+// engine is what an actor needs of its process beyond gen.Process.
+type engine interface {
+	Mailbox() *mailbox.Mailbox
+	Answer(caller, call uint64, result any)
 }
 
 // SetTrapExit turns exits, except a Shutdown from the parent, into messages of
@@ -81,18 +87,19 @@ func (a *Actor) ProcessInit(process gen.Process, args ...any) error {
 	if !ok {
 		return fmt.Errorf("%T is not an act.ActorBehavior: %w", process.Behavior(), gen.ErrIncorrect)
 	}
-	owner, ok := process.(interface{ Mailbox() *mailbox.Mailbox })
+	engine, ok := process.(engine)
 	if !ok {
 		return fmt.Errorf("%T is not a process of this engine: %w", process, gen.ErrUnsupported)
 	}
-	a.Process, a.behavior, a.mailbox = process, behavior, owner.Mailbox()
+	a.Process, a.behavior, a.engine = process, behavior, engine
 	return behavior.Init(args...)
 }
 
 // ProcessRun implements gen.ProcessBehavior.
 func (a *Actor) ProcessRun() error {
+	box := a.engine.Mailbox()
 	var m mailbox.Message
-	for a.mailbox.Next(&m) {
+	for box.Next(&m) {
 		if err := a.handle(&m); err != nil {
 			return err
 		}
@@ -108,12 +115,11 @@ func (a *Actor) handle(m *mailbox.Message) error {
 	case mailbox.Call:
 		result, err := a.call(m)
 		if result != nil {
-			// The caller may have given up, which is no fault of this actor.
-			_ = a.SendResponse(m.From, m.Ref(), result)
+			a.engine.Answer(m.From.ID, m.CallID, result)
 		}
 		return err
 	case mailbox.Inspect:
-		_ = a.SendResponse(m.From, m.Ref(), a.behavior.HandleInspect(m.From, m.Payload.([]string)...))
+		a.engine.Answer(m.From.ID, m.CallID, a.behavior.HandleInspect(m.From, m.Payload.([]string)...))
 		return nil
 	case mailbox.Exit:
 		if reason := a.exit(m); reason != nil {

@@ -152,6 +152,14 @@ func (p *process) SendResponseError(to gen.PID, ref gen.Ref, err error) error {
 	return p.node.respond(to, ref, nil, err)
 }
 
+// answer is respond for what a callback returns. That the caller may have given up
+// is no fault of who answers.
+func (n *node) answer(caller, call uint64, result any) {
+	if p, ok := n.processes.Load(caller); ok {
+		p.(*process).pending.answer(call, result, nil)
+	}
+}
+
 func (n *node) respond(to gen.PID, ref gen.Ref, value any, err error) error {
 	p, unknown := n.process(to)
 	if unknown != nil {

@@ -1,7 +1,7 @@
 package node
 
-// Goroutine: a meta process's Start, started when it is spawned. It ends when
-// Start returns, which Terminate brings about. Messages are handled by unit.serve.
+// Goroutine: meta.start, started by SpawnMeta. It ends when Start returns, which
+// Terminate brings about. Messages are handled by workers.
 
 import (
 	"fmt"
@@ -69,7 +69,7 @@ func newMeta(p *process, behavior gen.MetaBehavior, options gen.MetaOptions) (*m
 	m := &meta{parent: p, behavior: behavior, id: p.node.newAlias(), priority: options.SendPriority}
 	m.box.Init(options.MailboxSize)
 	m.log = newLog(p.node, level, m.logSource)
-	m.serve = func() { m.run(m) }
+	m.kind = m
 	return m, nil
 }
 
@@ -77,7 +77,7 @@ func (m *meta) start() {
 	reason := gen.TerminateReasonPanic // stays where Start calls runtime.Goexit
 	defer func() {
 		if m.shut(orNormal(reason)) {
-			m.serve()
+			m.run()
 		}
 		m.parent.node.starts.leave()
 	}()
@@ -88,7 +88,7 @@ func (m *meta) start() {
 // the goroutine that handles messages.
 func (m *meta) end(reason error) {
 	if m.shut(orNormal(reason)) {
-		go m.serve()
+		m.parent.node.workers.run(&m.unit)
 	}
 }
 
@@ -114,8 +114,7 @@ func (m *meta) handle(message *mailbox.Message) error {
 		return m.behavior.HandleMessage(message.From, message.Payload)
 	}
 	if answer != nil {
-		// The caller may have given up, which is no fault of this meta process.
-		_ = m.parent.node.respond(message.From, message.Ref(), answer, nil)
+		m.parent.node.answer(message.From.ID, message.CallID, answer)
 	}
 	return err
 }

@@ -28,6 +28,7 @@ type node struct {
 	certs    gen.CertManager
 	log      *log
 	loggers  loggers
+	workers  workers
 
 	processIDs atomic.Uint64 // the last one that was given away; so are the next two
 	aliasIDs   atomic.Uint64

@@ -65,7 +65,7 @@ func newProcess(n *node, parent *process, factory gen.ProcessFactory, options ge
 	p.state.Store(int32(gen.ProcessStateInit))
 	p.box.Init(options.MailboxSize)
 	p.log = newLog(n, level, p.logSource)
-	p.serve = func() { p.run(p) }
+	p.kind = p
 	return p, nil
 }
 
@@ -100,7 +100,7 @@ func (n *node) spawn(parent *process, name gen.Atom, factory gen.ProcessFactory,
 	ready = true
 	p.awake(false)
 	if !p.box.Park() {
-		go p.serve()
+		n.workers.run(&p.unit)
 	}
 	return p.pid, nil
 }
@@ -147,7 +147,7 @@ func (p *process) kill() {
 	consumer := p.shut(gen.TerminateReasonKill)
 	p.pending.cancel(gen.TerminateReasonKill)
 	if consumer {
-		go p.serve()
+		p.node.workers.run(&p.unit)
 	}
 }
 
@@ -191,8 +191,10 @@ func (p *process) bury() {
 	n.living.leave()
 }
 
-// Mailbox is for act.Actor.
+// Mailbox and Answer are for act.Actor.
 func (p *process) Mailbox() *mailbox.Mailbox { return &p.box }
+
+func (p *process) Answer(caller, call uint64, result any) { p.node.answer(caller, call, result) }
 
 func (p *process) Node() gen.Node                { return p.node }
 func (p *process) PID() gen.PID                  { return p.pid }

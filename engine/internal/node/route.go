@@ -127,7 +127,7 @@ func (n *node) deliver(a address, m mailbox.Message, priority gen.MessagePriorit
 	wake, err := a.unit.box.Push(&m, priority)
 	switch {
 	case wake:
-		go a.unit.serve()
+		n.workers.run(a.unit)
 		return nil
 	case err == nil:
 		return nil
@@ -152,7 +152,7 @@ func (n *node) fallBack(p *process, m mailbox.Message, priority gen.MessagePrior
 	m.To = a.to
 	wake, err := a.unit.box.Push(&m, priority)
 	if wake {
-		go a.unit.serve()
+		n.workers.run(a.unit)
 	}
 	if err != nil {
 		return gen.ErrProcessMailboxFull // no fallback of the fallback: it might be a circle
@@ -164,7 +164,7 @@ func (n *node) fallBack(p *process, m mailbox.Message, priority gen.MessagePrior
 func (p *process) notify(kind mailbox.Kind, from gen.PID, payload any, priority gen.MessagePriority) error {
 	wake, err := p.box.Force(&mailbox.Message{Kind: kind, From: from, Payload: payload}, priority)
 	if wake {
-		go p.serve()
+		p.node.workers.run(&p.unit)
 	}
 	if err != nil {
 		return gen.ErrProcessTerminated

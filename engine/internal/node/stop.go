@@ -50,6 +50,7 @@ func (n *node) StopForce() {
 func (n *node) end(grace time.Duration) {
 	n.finish.Do(func() {
 		within(n.starts.close(), grace)
+		n.workers.close()
 		n.loggers.end()
 		close(n.done)
 	})

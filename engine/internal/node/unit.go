@@ -1,9 +1,5 @@
 package node
 
-// Goroutine: unit.serve, which handles messages. It is started by whoever puts
-// the first message into an empty mailbox (deliver), or ends a unit whose mailbox
-// is empty; it ends when the mailbox is empty again or the unit has terminated.
-
 import (
 	"errors"
 	"fmt"
@@ -17,43 +13,43 @@ import (
 // unit is what a process and a meta process have in common: a mailbox, and
 // callbacks that one goroutine at a time runs.
 type unit struct {
-	box mailbox.Mailbox
-	log *log
-	// serve is the body of the goroutine that handles messages. It is kept as a
-	// function value because "go u.serve()" then allocates nothing.
-	serve func()
+	box  mailbox.Mailbox
+	log  *log
+	kind kind
 }
 
-// worker is the part of it in which they differ.
-type worker interface {
+// kind is the part in which they differ.
+type kind interface {
 	work() error         // handles messages until there are none
 	awake(running bool)  // keeps the state that is shown
 	shut(err error) bool // closes the mailbox; true where the caller is now the consumer
 	terminate()          // runs the last callback
 }
 
-// run handles messages until there are none left or the mailbox was closed.
-func (u *unit) run(w worker) {
+// run handles messages until there are none left or the mailbox was closed. It
+// runs on a worker, except that a meta process whose Start has returned may
+// terminate on that goroutine.
+func (u *unit) run() {
 	// A callback that ends its goroutine (runtime.Goexit, as a failed test does)
 	// must not leave a unit behind that is never terminated.
 	exited := true
 	defer func() {
 		if exited {
-			w.shut(gen.TerminateReasonPanic)
-			w.terminate()
+			u.kind.shut(gen.TerminateReasonPanic)
+			u.kind.terminate()
 		}
 	}()
 	for {
-		w.awake(true)
-		if err := u.guard(w.work); err != nil {
-			w.shut(err)
+		u.kind.awake(true)
+		if err := u.guard(u.kind.work); err != nil {
+			u.kind.shut(err)
 		}
 		if u.box.Reason() != nil {
 			exited = false
-			w.terminate()
+			u.kind.terminate()
 			return
 		}
-		w.awake(false)
+		u.kind.awake(false)
 		if u.box.Park() {
 			exited = false
 			return
