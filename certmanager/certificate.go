@@ -138,32 +138,26 @@ func checkDates(cert *x509.Certificate, now time.Time) error {
 	return nil
 }
 
-// checkChain builds the chain to one of the pools. A private CA often issues servers
-// and clients, so a manager with both bundles accepts either.
-func (c *certificate) checkChain(now time.Time, pools ...*x509.CertPool) error {
+// checkChain builds the chain to the roots that servers are verified with. That it leads to
+// none of them is not an error by itself: the CA that issued our certificate may be another than the one that
+// issues our peers', as where a public certificate meets clients of a private CA.
+func (c *certificate) checkChain(now time.Time, roots *x509.CertPool) (built bool, err error) {
+	if roots == nil {
+		return false, nil
+	}
 	intermediates := x509.NewCertPool()
 	for _, cert := range c.chain[1:] {
 		intermediates.AddCert(cert)
 	}
-	var errs []error
-	for _, pool := range pools {
-		if pool == nil {
-			continue
-		}
-		_, err := c.chain[0].Verify(x509.VerifyOptions{
-			Roots: pool, Intermediates: intermediates, CurrentTime: now,
-			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
-		})
-		if err == nil {
-			return nil
-		}
-		errs = append(errs, err)
+	_, err = c.chain[0].Verify(x509.VerifyOptions{
+		Roots: roots, Intermediates: intermediates, CurrentTime: now,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	})
+	var unknown x509.UnknownAuthorityError
+	if err == nil || errors.As(err, &unknown) {
+		return err == nil, nil
 	}
-	if len(errs) == 0 {
-		return nil
-	}
-	return fmt.Errorf("%s: certificate %s: %w: its chain builds to none of the CAs in RootCAs or ClientCAs: %w; add the missing intermediate or root",
-		c.origin, describe(c.chain[0]), ErrUntrusted, errors.Join(errs...))
+	return false, fmt.Errorf("%s: certificate %s: %w: %w", c.origin, describe(c.chain[0]), ErrUntrusted, err)
 }
 
 // supportedBy says whether the client can verify a signature of this key. It is

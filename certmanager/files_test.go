@@ -109,7 +109,7 @@ func TestBadReloadKeepsTheLastGoodSet(t *testing.T) {
 			}
 			put(set(good))
 			m := newManager(t, Options{RequireNames: []string{"LOCALHOST", "b.test"}, Source: Files{
-				Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key"), ClientCAs: filepath.Join(dir, "ca.crt"),
+				Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key"), ClientCAs: filepath.Join(dir, "ca.crt"), RootCAs: filepath.Join(dir, "ca.crt"),
 			}})
 			put(bad.files)
 			err := m.Reload(t.Context())

@@ -81,26 +81,25 @@ func TestImpossibleOptions(t *testing.T) {
 		says    string
 		is      error
 	}{
-		"no source":         {Options{}, "Options.Source is missing", nil},
-		"auth unverified":   {Options{Source: static, ClientAuth: tls.RequireAnyClientCert}, "Options.ClientAuth", ErrInvalid},
-		"auth without CAs":  {Options{Source: static, ClientAuth: tls.RequireAndVerifyClientCert}, "client CA bundle", ErrInvalid},
-		"ask without CAs":   {Options{Source: static, ClientAuth: tls.VerifyClientCertIfGiven}, "client CA bundle", ErrInvalid},
-		"rule without CAs":  {Options{Source: static, ClientRule: DNSName("a")}, "ClientRule", ErrInvalid},
-		"long sessions":     {Options{Source: static, MaxSessionAge: 8 * 24 * time.Hour}, "Options.MaxSessionAge", nil},
-		"negative poll":     {Options{Source: static, PollInterval: -1}, "Options.PollInterval", nil},
-		"name not covered":  {Options{Source: static, RequireNames: []string{"localhost", "b.test"}}, "b.test", ErrNotCovered},
-		"nothing":           {Options{Source: Static{}}, "neither", ErrNoCertificate},
-		"no file":           {Options{Source: Files{}}, "names no file", ErrInvalid},
-		"key alone":         {Options{Source: Files{Key: "k"}}, "Files.Key", ErrInvalid},
-		"missing":           {Options{Source: Files{Cert: "/nowhere/a.crt"}}, "/nowhere/a.crt", nil},
-		"key of another":    {Options{Source: Static{Certificates: []tls.Certificate{{Certificate: cert.Certificate, PrivateKey: other.PrivateKey}}}}, "", ErrMismatch},
-		"expired":           {Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}.Expired()))}, "ended", ErrExpired},
-		"not yet valid":     {Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}.NotYetValid()))}, "begins", ErrNotYetValid},
-		"wrong usage":       {Options{Source: leaf(ca.Issue(t, tlstest.Leaf{Usage: tlstest.WrongUsage}))}, "extended key usage", ErrInvalid},
-		"no chain to roots": {Options{Source: Static{Certificates: []tls.Certificate{cert}, RootCAs: tlstest.NewCA(t).Pool()}}, "builds to none", ErrUntrusted},
-		"two pools":         {Options{Source: Sources{Static{RootCAs: ca.Pool()}, Static{RootCAs: ca.Pool()}}}, "RootCAs", ErrInvalid},
-		"nil in sources":    {Options{Source: Sources{nil}}, "Sources[0]", ErrInvalid},
-		"key log":           {Options{Source: static, KeyLogFile: "/nowhere/keys"}, "Options.KeyLogFile", nil},
+		"no source":        {Options{}, "Options.Source is missing", nil},
+		"auth unverified":  {Options{Source: static, ClientAuth: tls.RequireAnyClientCert}, "Options.ClientAuth", ErrInvalid},
+		"auth without CAs": {Options{Source: static, ClientAuth: tls.RequireAndVerifyClientCert}, "client CA bundle", ErrInvalid},
+		"ask without CAs":  {Options{Source: static, ClientAuth: tls.VerifyClientCertIfGiven}, "client CA bundle", ErrInvalid},
+		"rule without CAs": {Options{Source: static, ClientRule: DNSName("a")}, "ClientRule", ErrInvalid},
+		"long sessions":    {Options{Source: static, MaxSessionAge: 8 * 24 * time.Hour}, "Options.MaxSessionAge", nil},
+		"negative poll":    {Options{Source: static, PollInterval: -1}, "Options.PollInterval", nil},
+		"name not covered": {Options{Source: static, RequireNames: []string{"localhost", "b.test"}}, "b.test", ErrNotCovered},
+		"nothing":          {Options{Source: Static{}}, "neither", ErrNoCertificate},
+		"no file":          {Options{Source: Files{}}, "names no file", ErrInvalid},
+		"key alone":        {Options{Source: Files{Key: "k"}}, "Files.Key", ErrInvalid},
+		"missing":          {Options{Source: Files{Cert: "/nowhere/a.crt"}}, "/nowhere/a.crt", nil},
+		"key of another":   {Options{Source: Static{Certificates: []tls.Certificate{{Certificate: cert.Certificate, PrivateKey: other.PrivateKey}}}}, "", ErrMismatch},
+		"expired":          {Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}.Expired()))}, "ended", ErrExpired},
+		"not yet valid":    {Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}.NotYetValid()))}, "begins", ErrNotYetValid},
+		"wrong usage":      {Options{Source: leaf(ca.Issue(t, tlstest.Leaf{Usage: tlstest.WrongUsage}))}, "extended key usage", ErrInvalid},
+		"two pools":        {Options{Source: Sources{Static{RootCAs: ca.Pool()}, Static{RootCAs: ca.Pool()}}}, "RootCAs", ErrInvalid},
+		"nil in sources":   {Options{Source: Sources{nil}}, "Sources[0]", ErrInvalid},
+		"key log":          {Options{Source: static, KeyLogFile: "/nowhere/keys"}, "Options.KeyLogFile", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := New(o.options)
@@ -261,4 +260,16 @@ func TestReloadAfterClose(t *testing.T) {
 	require.NoError(t, m.Close())
 	ca.Issue(t, tlstest.Leaf{}).Files(t, dir, "tls")
 	require.True(t, errors.Is(m.Reload(t.Context()), ErrClosed))
+}
+
+// A certificate of a public CA meets clients of a private one, and a client of one CA the servers of another.
+func TestPeersOfAnotherCA(t *testing.T) {
+	ours, theirs := tlstest.NewCA(t), tlstest.NewCA(t)
+	server := newManager(t, Options{Source: Static{
+		Certificates: []tls.Certificate{ours.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: theirs.Pool(),
+	}})
+	client := newManager(t, Options{Source: Static{
+		Certificates: []tls.Certificate{theirs.Issue(t, tlstest.Leaf{}).Certificate()}, RootCAs: ours.Pool(),
+	}})
+	connect(t, server.ServerTLS(), client.ClientTLS("localhost")).ok(t)
 }

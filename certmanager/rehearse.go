@@ -21,11 +21,20 @@ func (s *snapshot) rehearse(o *Options, previous *snapshot, now time.Time) error
 	if previous != nil {
 		served = previous.certs
 	}
+	// Where all chains led to these very roots, one that does not has lost its intermediate.
+	mustBuild := previous != nil && previous.chained && s.trust.rootCAs.Equal(previous.trust.rootCAs)
 	var errs []error
+	s.chained = len(s.certs) > 0
 	for _, c := range s.certs {
 		err := c.checkDates(now)
+		var built bool
 		if err == nil {
-			err = c.checkChain(now, s.trust.rootCAs, s.trust.clientCAs)
+			built, err = c.checkChain(now, s.trust.rootCAs)
+			s.chained = s.chained && built
+		}
+		if err == nil && !built && mustBuild {
+			err = fmt.Errorf("%s: certificate %s: %w: its chain builds to none of the CAs in RootCAs, as the one in service does; add the missing intermediate or root",
+				c.origin, describe(c.chain[0]), ErrUntrusted)
 		}
 		if err == nil && !slices.Contains(served, c) {
 			err = c.tryHandshake()

@@ -45,6 +45,7 @@ type snapshot struct {
 	names      *names
 	trust      *trust
 	ech        []tls.EncryptedClientHelloKey
+	chained    bool // all chains lead to trust.rootCAs; set by rehearse
 }
 
 // newSnapshot makes a candidate from inputs. It is published only after a rehearsal.
