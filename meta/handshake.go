@@ -96,7 +96,7 @@ func (c *tcpConnection) handshake() (*tls.ConnectionState, error) {
 	state := conn.ConnectionState()
 	c.stats.tls.Store(&tlsSummary{state.Version, state.CipherSuite, state.DidResume, state.NegotiatedProtocol, time.Since(started)})
 	c.stream = conn
-	if manager, ok := c.opt.CertManager.(tracker); ok {
+	if manager, ok := c.opt.CertManager.(tracker); ok && !c.opt.InsecureSkipVerify {
 		c.release = manager.Track(&state, c.sock.RemoteAddr(), func(reason error) { c.end(ErrEvicted, reason) })
 	}
 	return &state, nil

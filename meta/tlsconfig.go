@@ -179,11 +179,14 @@ func clientTLS(o *TCPConnectionOptions) (*tls.Config, error) {
 	return config, nil
 }
 
-// clientCertificate presents the manager's certificate of the moment if the server takes it, else none.
+// clientCertificate presents the manager's certificate of the moment, also to a server that asks for other issuers: its
+// refusal then says who was refused.
 func clientCertificate(manager gen.CertManager) func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	return func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		cert := manager.GetCertificate()
-		if len(cert.Certificate) == 0 || request.SupportsCertificate(&cert) != nil {
+		anyIssuer := *request
+		anyIssuer.AcceptableCAs = nil
+		if len(cert.Certificate) == 0 || anyIssuer.SupportsCertificate(&cert) != nil {
 			return &tls.Certificate{}, nil
 		}
 		return &cert, nil

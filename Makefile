@@ -1,0 +1,44 @@
+# The commands of this repository. `make demo` and `make test` need Go, make and gcc, nothing else.
+
+GO          ?= go
+STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME    ?= 10s
+# Every folder with a go.mod.
+MODULES     := . engine
+# Ergo's public checksums, which go.sum lacks as long as go.mod replaces Ergo by ./engine.
+ERGO_SUMS   := ergo.services/ergo v1.999.310 h1:qHx35J5UxCheNJaFrOK/1K6/p7jir680+NTPZo6bhbI=\nergo.services/ergo v1.999.310/go.mod h1:bLQ6PoO6Mz/8gVuzvPv3xfMfo1P9w6rZV1WnMXMeMdg=\n
+
+.PHONY: help demo test check tidy bench fuzz testdata
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+demo: ## two actors talk over mutual TLS; a stranger is refused; certificates are replaced
+	$(GO) run ./examples/mtls
+
+test: ## all tests of all modules, with the race detector
+	@for m in $(MODULES); do echo "test $$m"; (cd $$m && $(GO) test -race ./...) || exit 1; done
+
+check: ## formatting, vet on three systems, staticcheck, tidy modules
+	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "not formatted: run gofmt -w ."; exit 1; }
+	@for m in $(MODULES); do echo "check $$m"; (cd $$m && \
+		$(GO) mod tidy -diff && $(GO) vet ./... && GOOS=darwin $(GO) vet ./... && GOOS=windows $(GO) vet ./... && \
+		$(STATICCHECK) ./...) || exit 1; done
+	@sed '/^replace /d' go.mod | cat -s | diff -B - go.upstream.mod && \
+		(cat go.sum; printf '$(ERGO_SUMS)') | LC_ALL=C sort | diff - go.upstream.sum || \
+		{ echo "go.mod and go.upstream.mod are out of step: run make tidy"; exit 1; }
+
+tidy: ## go mod tidy everywhere, and go.upstream.mod from go.mod
+	@for m in $(MODULES); do (cd $$m && $(GO) mod tidy) || exit 1; done
+	@sed '/^replace /d' go.mod | cat -s > go.upstream.mod
+	@(cat go.sum; printf '$(ERGO_SUMS)') | LC_ALL=C sort > go.upstream.sum
+
+bench: ## the benchmarks beside the code
+	@for m in $(MODULES); do (cd $$m && $(GO) test -run '^$$' -bench . -benchmem ./...) || exit 1; done
+
+fuzz: ## each fuzz target for FUZZTIME (default 10s)
+	@for m in $(MODULES); do (cd $$m && $(GO) list ./... | while read -r p; do \
+		$(GO) test -list '^Fuzz' $$p | grep '^Fuzz' | while read -r f; do \
+		echo "fuzz $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p || exit 1; done || exit 1; done) || exit 1; done
+
+testdata: ## makes testdata/certs anew
+	$(GO) run ./testdata/certs/generate
