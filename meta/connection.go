@@ -97,6 +97,9 @@ func (c *tcpConnection) Start() error {
 		return nil
 	}
 	defer c.finish()
+	if c.server == nil && c.opt.InsecureSkipVerify {
+		c.process.Log().Warning("InsecureSkipVerify is set: the certificate of %s is not verified", c.sock.RemoteAddr())
+	}
 	if c.establish() {
 		c.read()
 	}

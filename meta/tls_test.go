@@ -1,0 +1,225 @@
+package meta_test
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"ergo.services/ergo/gen"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/meta"
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+// A peer that says nothing is dropped at the deadline, and no actor hears of it.
+func TestHandshakeTimeout(t *testing.T) {
+	tlsModes(t, func(t *testing.T, m mode) {
+		a := newHost(t).spawn(nil)
+		id, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, HandshakeTimeout: 50 * time.Millisecond})
+		conn, err := net.Dial("tcp", addr)
+		require.NoError(t, err)
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(patience))
+		_, err = io.Copy(io.Discard, conn)
+		require.NoError(t, err)
+		eventually(t, func() bool { return a.inspect(id)["handshake failures"] == "1" }, "it is counted")
+		assert.Equal(t, "0", a.inspect(id)["connections"])
+		a.quiet()
+	})
+}
+
+// An outgoing connection tells of a failed handshake as of any other end.
+func TestOutgoingHandshakeFails(t *testing.T) {
+	tlsModes(t, func(t *testing.T, m mode) {
+		h := newHost(t)
+		server, client := h.spawn(echo), h.spawn(nil)
+		_, addr := server.listen(meta.TCPServerOptions{CertManager: m.manager})
+		stranger := manager{client: &tls.Config{RootCAs: tlstest.NewCA(t).Pool()}}
+
+		id := client.connect(meta.TCPConnectionOptions{Port: portOf(t, addr), CertManager: stranger})
+		disconnect := expect[meta.MessageTCPDisconnect](client)
+		assert.Equal(t, id, disconnect.ID)
+		assert.ErrorIs(t, disconnect.Reason, meta.ErrHandshake)
+		assert.ErrorAs(t, disconnect.Reason, new(x509.UnknownAuthorityError))
+		client.quiet()
+	})
+}
+
+func TestServerName(t *testing.T) {
+	tlsModes(t, func(t *testing.T, m mode) {
+		h := newHost(t)
+		server, client := h.spawn(echo), h.spawn(nil)
+		_, addr := server.listen(meta.TCPServerOptions{CertManager: m.manager})
+		for host, name := range map[string]string{"localhost": "", "127.0.0.1": "localhost"} {
+			client.connect(meta.TCPConnectionOptions{Host: host, Port: portOf(t, addr), ServerName: name, CertManager: m.manager})
+			assert.Equal(t, "localhost", expect[meta.MessageTCPConnect](client).TLS.ServerName)
+			assert.Equal(t, "localhost", expect[meta.MessageTCPConnect](server).Peer.SNI)
+		}
+		client.connect(meta.TCPConnectionOptions{Port: portOf(t, addr), ServerName: "other.example.test", CertManager: m.manager})
+		assert.ErrorAs(t, expect[meta.MessageTCPDisconnect](client).Reason, new(x509.HostnameError))
+	})
+}
+
+func TestInsecureSkipVerify(t *testing.T) {
+	ca, stranger := tlstest.NewCA(t), tlstest.NewCA(t)
+	managed := func(static certmanager.Static, auth tls.ClientAuthType) *certmanager.Manager {
+		m, err := certmanager.New(certmanager.Options{Source: static, ClientAuth: auth})
+		require.NoError(t, err)
+		t.Cleanup(func() { m.Close() })
+		return m
+	}
+	server := managed(certmanager.Static{
+		Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(),
+	}, tls.RequireAndVerifyClientCert)
+	t.Run("client", func(t *testing.T) {
+		h := newHost(t)
+		a, b := h.spawn(nil), h.spawn(nil)
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: server})
+		client := managed(certmanager.Static{
+			Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, RootCAs: stranger.Pool(),
+		}, 0)
+		options := meta.TCPConnectionOptions{Port: portOf(t, addr), CertManager: client}
+		b.connect(options)
+		assert.ErrorIs(t, expect[meta.MessageTCPDisconnect](b).Reason, meta.ErrHandshake)
+		options.InsecureSkipVerify = true
+		b.connect(options)
+		assert.False(t, expect[meta.MessageTCPConnect](b).Peer.Verified)
+		eventually(t, h.log.contains("InsecureSkipVerify"), "a warning")
+	})
+	t.Run("server", func(t *testing.T) {
+		h := newHost(t)
+		a := h.spawn(nil)
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: server, InsecureSkipVerify: true})
+		eventually(t, h.log.contains("InsecureSkipVerify"), "a warning")
+		for range 2 {
+			config := ca.ClientConfig(t, "localhost")
+			cert := stranger.Issue(t, tlstest.Leaf{CommonName: "stranger"}).Certificate()
+			config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil }
+			mode{manager: server, client: config}.dial(t, addr)
+			connect := expect[meta.MessageTCPConnect](a)
+			assert.Equal(t, "CN=stranger", connect.Peer.Subject)
+			assert.False(t, connect.Peer.Verified)
+		}
+		// It still asks: a client without a certificate is refused.
+		conn, err := tls.Dial("tcp", addr, ca.ClientConfig(t, "localhost"))
+		require.NoError(t, err)
+		defer conn.Close()
+		_, err = conn.Read(make([]byte, 1))
+		assert.ErrorContains(t, err, "certificate required")
+		a.quiet()
+	})
+}
+
+// authManager has the shape of Ergo 3.2's CertAuthManager around a plain manager.
+type authManager struct {
+	gen.CertManager
+	clientCAs, rootCAs *x509.CertPool
+	auth               tls.ClientAuthType
+	name               string
+}
+
+func (m *authManager) ClientCAs() *x509.CertPool      { return m.clientCAs }
+func (m *authManager) RootCAs() *x509.CertPool        { return m.rootCAs }
+func (m *authManager) ClientAuth() tls.ClientAuthType { return m.auth }
+func (m *authManager) ServerName() string             { return m.name }
+
+func TestOtherManagers(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	first, second := ca.Issue(t, tlstest.Leaf{}), ca.Issue(t, tlstest.Leaf{})
+	t.Run("plain", func(t *testing.T) {
+		plain := gen.CreateCertManager(first.Certificate())
+		a := newHost(t).spawn(echo)
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: plain})
+		client := mode{manager: plain, client: ca.ClientConfig(t, "localhost")}
+		serial := func() string {
+			return client.dial(t, addr).(*tls.Conn).ConnectionState().PeerCertificates[0].SerialNumber.String()
+		}
+		assert.Equal(t, first.Leaf.SerialNumber.String(), serial())
+		plain.Update(second.Certificate())
+		assert.Equal(t, second.Leaf.SerialNumber.String(), serial())
+	})
+	t.Run("CertAuthManager", func(t *testing.T) {
+		auth := &authManager{gen.CreateCertManager(first.Certificate()), ca.Pool(), ca.Pool(), tls.RequireAndVerifyClientCert, "localhost"}
+		h := newHost(t)
+		a, b := h.spawn(echo), h.spawn(nil)
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: auth})
+		options := meta.TCPConnectionOptions{Host: "127.0.0.1", Port: portOf(t, addr), CertManager: auth}
+		id := b.connect(options)
+		assert.Equal(t, "localhost", expect[meta.MessageTCPConnect](b).TLS.ServerName)
+		assert.True(t, expect[meta.MessageTCPConnect](a).Peer.Verified)
+		b.send(id, meta.MessageTCPClose{})
+		expect[meta.MessageTCPDisconnect](b)
+		expect[meta.MessageTCPDisconnect](a)
+
+		auth.clientCAs = tlstest.NewCA(t).Pool()
+		b.connect(options)
+		expect[meta.MessageTCPConnect](b)
+		assert.ErrorIs(t, expect[meta.MessageTCPDisconnect](b).Reason, meta.ErrRefused)
+
+		auth.clientCAs = nil
+		_, err := meta.CreateTCPServer(meta.TCPServerOptions{CertManager: auth})
+		assert.ErrorIs(t, err, meta.ErrOption)
+		assert.ErrorContains(t, err, "ClientCAs")
+	})
+}
+
+// A session of a client whose CA was removed is not resumed. The plain config with GetConfigForClient would.
+func TestResumptionDoesNotOutliveTrust(t *testing.T) {
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		t.Run(tls.VersionName(version), func(t *testing.T) {
+			ca := tlstest.NewCA(t)
+			auth := &authManager{gen.CreateCertManager(ca.Issue(t, tlstest.Leaf{}).Certificate()), ca.Pool(), ca.Pool(), tls.RequireAndVerifyClientCert, ""}
+			a := newHost(t).spawn(echo)
+			_, addr := a.listen(meta.TCPServerOptions{CertManager: auth})
+			config := ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})
+			config.MaxVersion = version
+			config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+			once := func() (resumed bool, err error) {
+				conn, err := tls.Dial("tcp", addr, config)
+				if err != nil {
+					return false, err
+				}
+				defer conn.Close()
+				conn.SetDeadline(time.Now().Add(patience))
+				conn.Write([]byte("x"))
+				_, err = conn.Read(make([]byte, 1))
+				return conn.ConnectionState().DidResume, err
+			}
+			_, err := once()
+			require.NoError(t, err)
+			resumed, err := once()
+			require.NoError(t, err)
+			assert.True(t, resumed)
+			auth.clientCAs = tlstest.NewCA(t).Pool()
+			_, err = once()
+			assert.Error(t, err)
+		})
+	}
+}
+
+func TestEviction(t *testing.T) {
+	ca, other := tlstest.NewCA(t), tlstest.NewCA(t)
+	m, err := certmanager.New(certmanager.Options{Source: certmanager.Static{
+		Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(),
+	}})
+	require.NoError(t, err)
+	defer m.Close()
+	a := newHost(t).spawn(echo)
+	_, addr := a.listen(meta.TCPServerOptions{CertManager: m})
+	conn := mode{manager: m, client: ca.MutualClientConfig(t, "localhost", tlstest.Leaf{CommonName: "alice"})}.dial(t, addr)
+	connect := expect[meta.MessageTCPConnect](a)
+
+	m.SetClientCAs(other.Pool())
+	disconnect := expect[meta.MessageTCPDisconnect](a)
+	assert.Equal(t, connect.ID, disconnect.ID)
+	assert.ErrorIs(t, disconnect.Reason, meta.ErrEvicted)
+	assert.ErrorIs(t, disconnect.Reason, certmanager.ErrUntrusted)
+	_, err = conn.Read(make([]byte, 1))
+	assert.ErrorIs(t, err, io.EOF, "it was closed in order")
+}
