@@ -55,7 +55,7 @@ func (m *Manager) Track(state *tls.ConnectionState, remote net.Addr, evict func(
 	// A server's connections carry the chains that crypto/tls verified. A client's do
 	// not, since ClientTLS verifies by itself.
 	server := len(state.PeerCertificates) > 0 && len(state.VerifiedChains) == 0
-	c := &conn{peer: newPeer(state, server), remote: remote, since: now, generation: current.generation, evict: evict}
+	c := &conn{peer: m.newPeer(state, server), remote: remote, since: now, generation: current.generation, evict: evict}
 	if judged, err := current.trust.judge(c.peer, now); err == nil {
 		c.peer = judged // with its chains, so that the next judgement is a lookup
 	}

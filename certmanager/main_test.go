@@ -3,6 +3,7 @@ package certmanager
 import (
 	"bytes"
 	"crypto/tls"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -83,33 +84,69 @@ func connect(t testing.TB, server, client *tls.Config) connected {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer listener.Close()
+	clientEnd, err := net.Dial("tcp", listener.Addr().String())
+	require.NoError(t, err)
+	serverEnd, err := listener.Accept()
+	require.NoError(t, err)
+	return handshake(serverEnd, clientEnd, server, client)
+}
+
+// connectPipe is connect for a synctest bubble, where sockets do not work.
+func connectPipe(server, client *tls.Config) connected {
+	serverEnd, clientEnd := net.Pipe()
+	return handshake(buffer(serverEnd), buffer(clientEnd), server, client)
+}
+
+// buffered is an end of a pipe whose writes do not wait for a reader: in TLS 1.3 both
+// sides may write at once.
+type buffered struct {
+	net.Conn
+	queue chan []byte
+}
+
+func buffer(c net.Conn) net.Conn {
+	b := buffered{c, make(chan []byte, 1000)}
+	go func() {
+		for p := range b.queue {
+			c.Write(p)
+		}
+		c.Close()
+	}()
+	return b
+}
+
+func (b buffered) Write(p []byte) (int, error) {
+	b.queue <- bytes.Clone(p)
+	return len(p), nil
+}
+
+func (b buffered) Close() error {
+	close(b.queue)
+	return b.Conn.SetReadDeadline(time.Now())
+}
+
+func handshake(serverEnd, clientEnd net.Conn, server, client *tls.Config) connected {
 	var c connected
 	var wait sync.WaitGroup
-	wait.Go(func() {
-		raw, err := listener.Accept()
-		if err != nil {
-			c.serverErr = err
-			return
-		}
-		c.server, c.serverErr = exchange(tls.Server(raw, server))
-	})
-	raw, err := net.Dial("tcp", listener.Addr().String())
-	require.NoError(t, err)
-	c.client, c.clientErr = exchange(tls.Client(raw, client))
+	wait.Go(func() { c.server, c.serverErr = exchange(tls.Server(serverEnd, server)) })
+	wait.Go(func() { c.client, c.clientErr = exchange(tls.Client(clientEnd, client)) })
 	wait.Wait()
 	return c
 }
 
 func exchange(conn *tls.Conn) (tls.ConnectionState, error) {
-	defer conn.Close()
+	defer conn.NetConn().Close()
 	conn.SetDeadline(time.Now().Add(10 * time.Second))
 	if err := conn.Handshake(); err != nil {
 		return tls.ConnectionState{}, err
 	}
-	if _, err := conn.Write([]byte{1}); err != nil {
-		return tls.ConnectionState{}, err
-	}
-	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+	written := make(chan error, 1)
+	go func() {
+		_, err := conn.Write([]byte{1})
+		written <- err
+	}()
+	_, err := io.ReadFull(conn, make([]byte, 1))
+	if err = errors.Join(err, <-written); err != nil {
 		return tls.ConnectionState{}, err
 	}
 	return conn.ConnectionState(), nil

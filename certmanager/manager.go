@@ -30,7 +30,8 @@ type Manager struct {
 	tickets *tls.Config // holds the ticket keys, for all servers of the manager
 	keyLog  io.Writer   // nil unless asked for; open as long as a config may use it
 
-	current atomic.Pointer[snapshot]
+	current    atomic.Pointer[snapshot]
+	lastServer atomic.Pointer[Peer] // that a handshake of ours verified
 
 	mu     sync.Mutex // makes changes one after the other; guards closed
 	closed bool

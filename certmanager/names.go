@@ -43,7 +43,7 @@ func newNames(certs []*certificate, preferred *certificate) *names {
 		}
 		for _, name := range c.tls.Leaf.DNSNames {
 			name = normalName(name)
-			if rest, ok := strings.CutPrefix(name, "*"); ok {
+			if rest := strings.TrimPrefix(name, "*"); strings.HasPrefix(name, "*.") {
 				n.wildcard[rest] = n.wildcard[rest].add(c, preferred)
 			} else {
 				n.exact[name] = n.exact[name].add(c, preferred)
@@ -145,6 +145,9 @@ func (n *names) lookupMixedCase(name string) candidates {
 	}
 	if cs, ok := n.exact[string(b)]; ok {
 		return cs
+	}
+	if dot == 0 {
+		return nil
 	}
 	return n.wildcard[string(b[dot:])]
 }

@@ -20,10 +20,16 @@ type Peer struct {
 
 // newPeer takes the peer of a handshake. A client without a certificate has none here
 // either.
-func newPeer(state *tls.ConnectionState, server bool) *Peer {
+func (m *Manager) newPeer(state *tls.ConnectionState, server bool) *Peer {
 	p := &Peer{Server: server, Chains: state.VerifiedChains, presented: state.PeerCertificates}
 	if len(p.presented) > 0 {
 		p.Certificate = p.presented[0]
+	}
+	// crypto/tls shares the certificates that its clients are shown, so that one known
+	// from the last handshake is the same pointer, and its signatures need not be
+	// verified again. Roots, dates and revocation are.
+	if last := m.lastServer.Load(); server && last != nil && last.Certificate == p.Certificate {
+		p.Chains = last.Chains
 	}
 	return p
 }

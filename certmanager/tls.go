@@ -105,7 +105,7 @@ func (s *snapshot) echKeys() []tls.EncryptedClientHelloKey {
 // handshake began with: a peer that was removed in between is refused.
 func (m *Manager) verifyClient(state tls.ConnectionState) error {
 	current := m.current.Load()
-	peer, err := current.trust.judge(newPeer(&state, false), time.Now())
+	peer, err := current.trust.judge(m.newPeer(&state, false), time.Now())
 	return m.verdict(current, peer, err)
 }
 
@@ -151,12 +151,15 @@ func (m *Manager) verifyServer(state tls.ConnectionState, name string) error {
 	if name == "" {
 		return fmt.Errorf("certmanager: %w: no name to verify the server for: connections to an IP address do not ask for one; give it to ClientTLS", ErrUntrusted)
 	}
-	peer := newPeer(&state, true)
+	peer := m.newPeer(&state, true)
 	if err := peer.Certificate.VerifyHostname(name); err != nil {
 		return m.verdict(current, peer, fmt.Errorf("%s: %w: %w", peer, ErrUntrusted,
 			&tls.CertificateVerificationError{UnverifiedCertificates: peer.presented, Err: err}))
 	}
 	peer, err := current.trust.judge(peer, time.Now())
+	if err == nil {
+		m.lastServer.Store(peer)
+	}
 	return m.verdict(current, peer, err)
 }
 

@@ -1,0 +1,156 @@
+package certmanager
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+func parseCRL(t *testing.T, data []byte) *x509.RevocationList {
+	t.Helper()
+	lists, err := parseCRLs(data, "test")
+	require.NoError(t, err)
+	return lists[0]
+}
+
+func TestRevokedClientsAreRefused(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	intermediate := ca.Intermediate(t)
+	dir := t.TempDir()
+	cert, key := ca.Issue(t, tlstest.Leaf{}).Files(t, dir, "tls")
+	good, bad, below := ca.Issue(t, tlstest.Leaf{}), ca.Issue(t, tlstest.Leaf{}), intermediate.Issue(t, tlstest.Leaf{})
+	client := func(pair *tlstest.Pair) *tls.Config {
+		config := ca.ClientConfig(t, "localhost")
+		config.Certificates = []tls.Certificate{pair.Certificate()}
+		return config
+	}
+	m := newManager(t, Options{Source: Files{
+		Cert: cert, Key: key, ClientCAs: write(t, dir, "ca.crt", append(ca.PEM(), intermediate.PEM()...)), RootCAs: filepath.Join(dir, "ca.crt"),
+		CRLs: write(t, dir, "crl.pem", ca.CRL(t)),
+	}})
+	connect(t, m.ServerTLS(), client(bad)).ok(t)
+	reload := func(lists ...[]byte) {
+		var all []byte
+		for _, list := range lists {
+			all = append(all, list...)
+		}
+		write(t, dir, "crl.pem", all)
+		require.NoError(t, m.Reload(t.Context()))
+	}
+	reload(ca.CRL(t, bad.Leaf))
+	c := connect(t, m.ServerTLS(), client(bad)).refused(t)
+	require.ErrorIs(t, c.serverErr, ErrRevoked)
+	connect(t, m.ServerTLS(), client(good)).ok(t)
+	connect(t, m.ServerTLS(), client(below)).ok(t)
+
+	reload(ca.CRL(t), intermediate.CRL(t, below.Leaf))
+	require.ErrorIs(t, connect(t, m.ServerTLS(), client(below)).serverErr, ErrRevoked)
+	connect(t, m.ServerTLS(), client(bad)).ok(t)
+	assert.Len(t, m.Status().CRLs, 2)
+
+	// The list as DER, and for a server.
+	reload(parseCRL(t, ca.CRL(t, m.GetCertificate().Leaf)).Raw)
+	require.ErrorIs(t, connect(t, m.ServerTLS(), m.ClientTLS("localhost")).clientErr, ErrRevoked)
+}
+
+// Where the intermediate itself is in the pool, a chain to the root goes through it as
+// well: a revoked intermediate takes its leaves with it on that way.
+func TestRevokedIntermediate(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	intermediate := ca.Intermediate(t)
+	m := newManager(t, Options{Source: Static{
+		Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(),
+		CRLs: []*x509.RevocationList{parseCRL(t, ca.CRL(t, intermediate.Certificate()))}, CRLIssuers: []*x509.Certificate{ca.Certificate()},
+	}})
+	client := ca.ClientConfig(t, "localhost")
+	client.Certificates = []tls.Certificate{intermediate.Issue(t, tlstest.Leaf{}).Certificate()}
+	require.ErrorIs(t, connect(t, m.ServerTLS(), client).serverErr, ErrRevoked)
+}
+
+// partialCRL makes a list with a critical issuing distribution point.
+func partialCRL(t *testing.T, ca *x509.Certificate, key crypto.Signer) []byte {
+	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+		Number: big.NewInt(1), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour),
+		ExtraExtensions: []pkix.Extension{{Id: oidIssuingDistributionPoint, Critical: true, Value: []byte{0x30, 0}}},
+	}, ca, key)
+	require.NoError(t, err)
+	return pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der})
+}
+
+func TestBadCRLs(t *testing.T) {
+	ca, stranger := tlstest.NewCA(t), tlstest.NewCA(t)
+	// A CA of the same name with another key.
+	twin := tlstest.NewCA(t, func(template *x509.Certificate) { template.Subject = ca.Certificate().Subject })
+	forged := parseCRL(t, twin.CRL(t))
+	for name, c := range map[string]struct {
+		list []byte
+		says string
+	}{
+		"unknown issuer": {stranger.CRL(t), "unknown issuer"},
+		"forged":         {pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: forged.Raw}), "signature"},
+		"not a list":     {[]byte("nothing"), "crl.pem"},
+		"another PEM":    {ca.PEM(), "no revocation list"},
+		"cut off":        {ca.CRL(t)[:200], "cut off"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			_, err := New(Options{Source: Files{ClientCAs: write(t, dir, "ca.crt", ca.PEM()), CRLs: write(t, dir, "crl.pem", c.list)}})
+			require.ErrorIs(t, err, ErrInvalid)
+			require.ErrorContains(t, err, c.says)
+		})
+	}
+}
+
+func TestCRLOfAPart(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "CA"}, NotAfter: time.Now().Add(time.Hour), SubjectKeyId: []byte{1},
+		BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCRLSign | x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	require.NoError(t, err)
+	ca, err := x509.ParseCertificate(der)
+	require.NoError(t, err)
+	_, err = newRevocations([]*x509.RevocationList{parseCRL(t, partialCRL(t, ca, key))}, []*x509.Certificate{ca}, false)
+	require.ErrorIs(t, err, ErrInvalid)
+	require.ErrorContains(t, err, "part of the issuer's")
+}
+
+func TestCRLOutOfDate(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	old, err := ca.GenerateCRL(tlstest.CRL{ThisUpdate: time.Now().Add(-48 * time.Hour), NextUpdate: time.Now().Add(-time.Hour)})
+	require.NoError(t, err)
+	source := Static{
+		Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(),
+		CRLs: []*x509.RevocationList{parseCRL(t, old)}, CRLIssuers: []*x509.Certificate{ca.Certificate()},
+	}
+	client := ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})
+	var log logBuffer
+	soft := newManager(t, Options{Source: source, Logger: log.logger()})
+	connect(t, soft.ServerTLS(), client).ok(t)
+	assert.True(t, soft.Status().CRLs[0].OutOfDate)
+	eventually(t, "the event", func() bool { return strings.Contains(log.String(), "event=crl-out-of-date") })
+	hard := newManager(t, Options{Source: source, RequireFreshCRLs: true})
+	require.ErrorIs(t, connect(t, hard.ServerTLS(), client).serverErr, ErrCRLOutOfDate)
+
+	// A newer list of the same issuer takes the place of the old one.
+	source.CRLs = append(source.CRLs, parseCRL(t, ca.CRL(t)))
+	both := newManager(t, Options{Source: source, RequireFreshCRLs: true})
+	connect(t, both.ServerTLS(), client).ok(t)
+}

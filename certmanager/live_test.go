@@ -1,0 +1,273 @@
+package certmanager
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+// tracked is an open connection as a user of Track keeps it.
+type tracked struct {
+	reasons chan error
+	release func()
+}
+
+func track(m *Manager, state tls.ConnectionState) *tracked {
+	c := &tracked{reasons: make(chan error, 2)}
+	c.release = m.Track(&state, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 5}, func(reason error) { c.reasons <- reason })
+	return c
+}
+
+// evicted waits for the eviction.
+func (c *tracked) evicted(t *testing.T) error {
+	t.Helper()
+	select {
+	case reason := <-c.reasons:
+		return reason
+	case <-time.After(10 * time.Second):
+		t.Fatal("not evicted")
+		return nil
+	}
+}
+
+func (c *tracked) open(t *testing.T, why string) {
+	t.Helper()
+	select {
+	case reason := <-c.reasons:
+		t.Fatalf("evicted: %v (%s)", reason, why)
+	default:
+	}
+}
+
+func TestChangesOfTrustReachOpenConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca, other := tlstest.NewCA(t), tlstest.NewCA(t)
+		both := ca.Pool()
+		both.AddCert(other.Certificate())
+		m := newManager(t, Options{ClientAuth: tls.VerifyClientCertIfGiven, Source: Static{
+			Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: both, RootCAs: both,
+		}})
+		events := collect(m)
+		open := func(client *tls.Config) *tracked { return track(m, connectPipe(m.ServerTLS(), client).ok(t).server) }
+		stays := open(ca.MutualClientConfig(t, "localhost", tlstest.Leaf{Names: []string{"stays.test"}}))
+		leaves := tlstest.Leaf{Names: []string{"leaves.test"}}
+		strangerConfig := ca.ClientConfig(t, "localhost")
+		strangerConfig.Certificates = []tls.Certificate{other.Issue(t, leaves).Certificate()}
+		stranger := open(strangerConfig)
+		unruly := open(ca.MutualClientConfig(t, "localhost", tlstest.Leaf{Names: []string{"unruly.test"}}))
+		anonymous := open(ca.ClientConfig(t, "localhost"))
+		released := open(strangerConfig)
+		released.release()
+		released.release()
+		assert.Equal(t, 4, m.Status().Connections)
+
+		m.Update(ca.Issue(t, tlstest.Leaf{}).Certificate())
+		synctest.Wait()
+		impact, err := m.Impact(Static{ClientCAs: ca.Pool(), RootCAs: ca.Pool()})
+		require.NoError(t, err)
+		require.Len(t, impact, 1)
+		assert.Equal(t, []string{"leaves.test"}, impact[0].Names)
+		assert.Equal(t, "192.0.2.1:5", impact[0].Remote)
+		_, err = m.Impact(Static{RootCAs: ca.Pool()})
+		require.ErrorContains(t, err, "client CA bundle")
+		stranger.open(t, "a question changes nothing")
+
+		m.SetClientCAs(ca.Pool())
+		require.ErrorIs(t, stranger.evicted(t), ErrUntrusted)
+		m.SetClientRule(DNSName("stays.test"))
+		require.ErrorIs(t, unruly.evicted(t), ErrNotAuthorized)
+		anonymous.open(t, "a rule is about certificates")
+		m.SetClientAuth(tls.RequireAndVerifyClientCert)
+		require.ErrorIs(t, anonymous.evicted(t), ErrUntrusted)
+
+		time.Sleep(time.Minute)
+		stays.open(t, "it holds")
+		released.open(t, "it was released")
+		assert.Empty(t, stranger.reasons, "once is enough")
+		assert.Equal(t, uint64(3), m.Status().Evicted)
+		require.Len(t, events(PeerEvicted), 3)
+		assert.Equal(t, "192.0.2.1:5", events(PeerEvicted)[0].Peer.Remote)
+	})
+}
+
+func TestRevokedPeersAreEvicted(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	dir := t.TempDir()
+	serverCert, serverKey := ca.Issue(t, tlstest.Leaf{}).Files(t, dir, "tls")
+	write(t, dir, "ca.crt", ca.PEM())
+	m := newManager(t, Options{Source: Files{
+		Cert: serverCert, Key: serverKey, ClientCAs: filepath.Join(dir, "ca.crt"), RootCAs: filepath.Join(dir, "ca.crt"),
+		CRLs: write(t, dir, "crl", ca.CRL(t)),
+	}})
+	pair := ca.Issue(t, tlstest.Leaf{})
+	config := ca.ClientConfig(t, "localhost")
+	config.Certificates = []tls.Certificate{pair.Certificate()}
+	client := track(m, connect(t, m.ServerTLS(), config).ok(t).server)
+	good := track(m, connect(t, m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})).ok(t).server)
+	// The other direction: this program as a client, whose config verifies by itself.
+	server := track(m, connect(t, m.ServerTLS(), m.ClientTLS("localhost")).ok(t).client)
+
+	write(t, dir, "crl", ca.CRL(t, pair.Leaf)) // and the files do the rest
+	require.ErrorIs(t, client.evicted(t), ErrRevoked)
+	write(t, dir, "crl", ca.CRL(t, m.GetCertificate().Leaf))
+	require.ErrorIs(t, server.evicted(t), ErrRevoked)
+	good.open(t, "it holds")
+}
+
+// A CA that is made anew with the same key ends no connection: the chain is verified
+// again before a peer is given up.
+func TestRenewedCA(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	intermediate := ca.Intermediate(t)
+	m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
+	config := ca.ClientConfig(t, "localhost")
+	config.Certificates = []tls.Certificate{intermediate.Issue(t, tlstest.Leaf{}).Certificate()}
+	c := track(m, connect(t, m.ServerTLS(), config).ok(t).server)
+	// Trust moves from the root to the intermediate: no known chain ends there.
+	pool := x509.NewCertPool()
+	pool.AddCert(intermediate.Certificate())
+	m.SetClientCAs(pool)
+	assert.Zero(t, m.Status().Evicted)
+	m.SetClientCAs(tlstest.NewCA(t).Pool())
+	require.ErrorIs(t, c.evicted(t), ErrUntrusted)
+}
+
+// Trust that changes between handshake and Track is not missed.
+func TestTrackAfterChange(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
+	state := connect(t, m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})).ok(t).server
+	m.SetClientCAs(tlstest.NewCA(t).Pool())
+	require.ErrorIs(t, track(m, state).evicted(t), ErrUntrusted)
+}
+
+// Whatever the order of Track and the change, the peer ends up evicted, once.
+func TestTrackRacesWithChange(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
+	state := connect(t, m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})).ok(t).server
+	none := tlstest.NewCA(t).Pool()
+	for range 50 {
+		m.SetClientCAs(nil)
+		var conns [8]*tracked
+		var wait sync.WaitGroup
+		for i := range conns {
+			wait.Go(func() { conns[i] = track(m, state) })
+		}
+		wait.Go(func() { m.SetClientCAs(none) })
+		wait.Wait()
+		for _, c := range conns {
+			require.ErrorIs(t, c.evicted(t), ErrUntrusted)
+			c.release()
+			require.Empty(t, c.reasons)
+		}
+	}
+	assert.Zero(t, m.Status().Connections)
+}
+
+func TestEvictedWhenTheCertificateEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		hour := tlstest.Leaf{NotAfter: time.Now().Add(time.Hour)}
+		source := Static{Certificates: []tls.Certificate{ca.Issue(t, hour).Certificate()}, ClientCAs: ca.Pool(), RootCAs: ca.Pool()}
+		m, lenient := newManager(t, Options{Source: source}), newManager(t, Options{Source: source, KeepExpired: true})
+		got := connectPipe(m.ServerTLS(), m.ClientTLS("localhost")).ok(t)
+		client, server := track(m, got.server), track(m, got.client)
+		kept := track(lenient, got.server)
+		time.Sleep(time.Hour - time.Second)
+		client.open(t, "a second is left")
+		time.Sleep(3 * time.Second)
+		require.ErrorIs(t, client.evicted(t), ErrExpired)
+		require.ErrorIs(t, server.evicted(t), ErrExpired)
+		kept.open(t, "KeepExpired")
+		lenient.SetClientRule(DNSName("localhost"))
+		synctest.Wait()
+		kept.open(t, "a change of trust is no reason either")
+		lenient.SetClientRule(DNSName("other.test"))
+		require.ErrorIs(t, kept.evicted(t), ErrNotAuthorized)
+	})
+}
+
+func TestRecycle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		m := newManager(t, Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})
+		var old []*tracked
+		for range 20 {
+			old = append(old, track(m, tls.ConnectionState{}))
+		}
+		m.Update(ca.Issue(t, tlstest.Leaf{}).Certificate())
+		fresh := track(m, tls.ConnectionState{})
+		start := time.Now()
+		require.Equal(t, 20, m.Recycle(m.Status().Generation, time.Minute))
+		var last time.Duration
+		for _, c := range old {
+			require.ErrorIs(t, func() error {
+				select {
+				case reason := <-c.reasons:
+					return reason
+				case <-time.After(2 * time.Minute):
+					return nil
+				}
+			}(), ErrRecycled)
+			last = max(last, time.Since(start))
+		}
+		assert.LessOrEqual(t, last, time.Minute)
+		assert.Greater(t, last, 10*time.Second, "spread over the time")
+		fresh.open(t, "it is of the new generation")
+	})
+}
+
+func TestCloseEndsEvictions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		m := newManager(t, Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})
+		c := track(m, tls.ConnectionState{})
+		m.Recycle(100, time.Hour)
+		require.NoError(t, m.Close())
+		time.Sleep(2 * time.Hour)
+		c.open(t, "closed")
+	})
+}
+
+func TestFreshCRLsAndOpenConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		list, err := ca.GenerateCRL(tlstest.CRL{NextUpdate: time.Now().Add(time.Hour)})
+		require.NoError(t, err)
+		m := newManager(t, Options{RequireFreshCRLs: true, Source: Static{
+			Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(),
+			CRLs: []*x509.RevocationList{parseCRL(t, list)}, CRLIssuers: []*x509.Certificate{ca.Certificate()},
+		}})
+		c := track(m, connectPipe(m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})).ok(t).server)
+		time.Sleep(59 * time.Minute)
+		c.open(t, "the list is current")
+		time.Sleep(2 * time.Minute)
+		require.ErrorIs(t, c.evicted(t), ErrCRLOutOfDate)
+	})
+}
+
+func BenchmarkTrack(b *testing.B) {
+	ca := tlstest.NewCA(b)
+	m := newManager(b, Options{Source: Static{Certificates: []tls.Certificate{ca.Issue(b, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(), RootCAs: ca.Pool()}})
+	got := connect(b, m.ServerTLS(), m.ClientTLS("localhost"))
+	require.NoError(b, got.serverErr)
+	for name, state := range map[string]tls.ConnectionState{"client": got.server, "server": got.client} {
+		b.Run("peer="+name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				m.Track(&state, nil, nil)()
+			}
+		})
+	}
+}

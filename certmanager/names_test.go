@@ -1,0 +1,233 @@
+package certmanager
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+// named makes a certificate that is good for lookups only.
+func named(key keyKind, names ...string) *certificate {
+	leaf := &x509.Certificate{}
+	for _, name := range names {
+		if ip := net.ParseIP(name); ip != nil {
+			leaf.IPAddresses = append(leaf.IPAddresses, ip)
+		} else {
+			leaf.DNSNames = append(leaf.DNSNames, name)
+		}
+	}
+	return &certificate{tls: tls.Certificate{Leaf: leaf}, key: key, curve: tls.CurveP256, server: true, origin: strings.Join(names, " ")}
+}
+
+// addressed is a connection that has come to a local address.
+type addressed struct {
+	net.Conn
+	local net.Addr
+}
+
+func (a addressed) LocalAddr() net.Addr { return a.local }
+
+func TestFindByName(t *testing.T) {
+	index := newNames([]*certificate{
+		named(ecdsaKey, "default.test"),
+		named(ecdsaKey, "a.test"),
+		named(ecdsaKey, "*.a.test"),
+		named(ecdsaKey, "x.a.test"),
+		named(ecdsaKey, "Big.Test", "xn--bcher-kva.test"),
+		named(ecdsaKey, "*.xn--bcher-kva.test"),
+		named(ecdsaKey, "under_score.test"),
+		named(ecdsaKey, "10.0.0.1", "::2"),
+	}, nil)
+	for name, want := range map[string]string{
+		"":                             "default.test",
+		"default.test":                 "default.test",
+		"unknown.test":                 "default.test",
+		"test":                         "default.test",
+		"a.test":                       "a.test",
+		"A.TEST":                       "a.test",
+		"a.test.":                      "a.test",
+		"x.a.test":                     "x.a.test",
+		"X.A.test":                     "x.a.test",
+		"y.a.test":                     "*.a.test",
+		"Y.a.Test.":                    "*.a.test",
+		"y.x.a.test":                   "default.test", // a wildcard is one label
+		".a.test":                      "default.test", // and not none
+		"*.a.test":                     "*.a.test",
+		"big.test":                     "Big.Test xn--bcher-kva.test",
+		"bücher.test":                  "Big.Test xn--bcher-kva.test",
+		"BÜCHER.test":                  "Big.Test xn--bcher-kva.test",
+		"Abücher.test":                 "default.test",
+		"y.bücher.test":                "*.xn--bcher-kva.test",
+		"xn--bcher-kva.test":           "Big.Test xn--bcher-kva.test",
+		"under_score.test":             "under_score.test",
+		"UNDER_score.test":             "under_score.test",
+		strings.Repeat("a.", 200):      "default.test",
+		strings.Repeat("A", 253) + ".": "default.test",
+	} {
+		assert.Equal(t, want, index.find(&tls.ClientHelloInfo{ServerName: name}).origin, "%q", name)
+	}
+	for addr, want := range map[string]string{
+		"10.0.0.1":        "10.0.0.1 ::2",
+		"::ffff:10.0.0.1": "10.0.0.1 ::2",
+		"::2":             "10.0.0.1 ::2",
+		"10.0.0.2":        "default.test",
+	} {
+		hello := &tls.ClientHelloInfo{Conn: addressed{local: &net.TCPAddr{IP: net.ParseIP(addr)}}}
+		assert.Equal(t, want, index.find(hello).origin, addr)
+		hello.ServerName = "a.test"
+		assert.Equal(t, "a.test", index.find(hello).origin, "a name goes before the address")
+	}
+	assert.Nil(t, newNames(nil, nil).find(&tls.ClientHelloInfo{}))
+	client := named(ecdsaKey, "client.test")
+	client.server = false
+	assert.Nil(t, newNames([]*certificate{client}, nil).find(&tls.ClientHelloInfo{ServerName: "client.test"}))
+}
+
+func TestPreferredAloneServesItsNames(t *testing.T) {
+	preferred := named(rsaKey, "a.test")
+	index := newNames([]*certificate{named(ecdsaKey, "a.test", "b.test")}, preferred)
+	assert.Equal(t, candidates{preferred}, index.lookup("a.test"))
+	assert.Equal(t, "a.test b.test", index.lookup("b.test")[0].origin)
+	assert.Equal(t, preferred, index.fallback[0])
+}
+
+// The choice between keys agrees with crypto/tls, for real clients of all kinds.
+func TestFindByKeyOfClient(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	ecdsaPair, rsaPair, edPair := ca.Issue(t, tlstest.Leaf{}), ca.Issue(t, tlstest.Leaf{Key: tlstest.RSA2048}), ca.Issue(t, tlstest.Leaf{Key: tlstest.Ed25519})
+	m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{rsaPair.Certificate(), edPair.Certificate(), ecdsaPair.Certificate()}}})
+	ecdsaOnly := []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}
+	rsaOnly := []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}
+	for name, c := range map[string]struct {
+		edit func(*tls.Config)
+		want *tlstest.Pair
+	}{
+		"TLS 1.3":               {func(c *tls.Config) {}, ecdsaPair},
+		"TLS 1.2":               {func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }, ecdsaPair},
+		"TLS 1.2 RSA":           {func(c *tls.Config) { c.MaxVersion, c.CipherSuites = tls.VersionTLS12, rsaOnly }, rsaPair},
+		"TLS 1.2 ECDSA":         {func(c *tls.Config) { c.MaxVersion, c.CipherSuites = tls.VersionTLS12, ecdsaOnly }, ecdsaPair},
+		"TLS 1.2 without P-256": {func(c *tls.Config) { c.MaxVersion, c.CurvePreferences = tls.VersionTLS12, []tls.CurveID{tls.X25519} }, edPair},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := ca.ClientConfig(t, "localhost")
+			c.edit(config)
+			got := connect(t, m.ServerTLS(), config).ok(t)
+			assert.True(t, c.want.Leaf.Equal(got.client.PeerCertificates[0]))
+			config.ServerName = "127.0.0.1" // the default has three keys too
+			got = connect(t, m.ServerTLS(), config).ok(t)
+			assert.True(t, c.want.Leaf.Equal(got.client.PeerCertificates[0]))
+		})
+	}
+}
+
+// supportedBy answers as crypto/tls does.
+func TestSupportedByAgreesWithTLS(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	var certs []*certificate
+	for _, key := range []tlstest.KeyType{tlstest.ECDSAP256, tlstest.RSA2048, tlstest.Ed25519} {
+		c, err := newCertificate(ca.Issue(t, tlstest.Leaf{Key: key}).Certificate(), "")
+		require.NoError(t, err)
+		certs = append(certs, c)
+	}
+	schemes := []tls.SignatureScheme{
+		tls.PKCS1WithSHA256, tls.PKCS1WithSHA384, tls.PKCS1WithSHA512, tls.PSSWithSHA256, tls.PSSWithSHA384, tls.PSSWithSHA512,
+		tls.ECDSAWithP256AndSHA256, tls.ECDSAWithP384AndSHA384, tls.ECDSAWithP521AndSHA512, tls.Ed25519,
+	}
+	for _, c := range certs {
+		for _, scheme := range schemes {
+			for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+				for _, curve := range []tls.CurveID{tls.X25519, tls.CurveP256} {
+					for _, suite := range allSuites {
+						hello := &tls.ClientHelloInfo{
+							SupportedVersions: []uint16{version}, SignatureSchemes: []tls.SignatureScheme{scheme},
+							SupportedCurves: []tls.CurveID{curve}, CipherSuites: []uint16{suite}, SupportedPoints: []uint8{0},
+						}
+						assert.Equal(t, hello.SupportsCertificate(&c.tls) == nil, c.supportedBy(hello),
+							"key %d, %v, %x, %v, %s", c.key, scheme, version, curve, tls.CipherSuiteName(suite))
+					}
+				}
+			}
+		}
+	}
+}
+
+func manyNames(n int) *names {
+	certs := make([]*certificate, 0, n)
+	for i := range n {
+		certs = append(certs, named(ecdsaKey, fmt.Sprintf("host%d.example.test", i), fmt.Sprintf("*.zone%d.example.test", i)),
+			named(rsaKey, fmt.Sprintf("host%d.example.test", i)))
+	}
+	return newNames(certs, nil)
+}
+
+func lookups() map[string]*tls.ClientHelloInfo {
+	both := []tls.SignatureScheme{tls.PSSWithSHA256, tls.ECDSAWithP256AndSHA256}
+	hellos := make(map[string]*tls.ClientHelloInfo)
+	for kind, name := range map[string]string{
+		"exact": "host0.example.test", "wildcard": "www.zone0.example.test", "mixed case": "Host0.Example.Test",
+		"unknown": "www.example.org", "none": "",
+	} {
+		hellos[kind] = &tls.ClientHelloInfo{
+			ServerName: name, SupportedVersions: []uint16{tls.VersionTLS13}, SignatureSchemes: both,
+			Conn: addressed{local: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}},
+		}
+	}
+	return hellos
+}
+
+func TestLookupDoesNotAllocate(t *testing.T) {
+	s := &snapshot{names: manyNames(1000)}
+	for kind, hello := range lookups() {
+		assert.Zero(t, testing.AllocsPerRun(100, func() { s.getCertificate(hello) }), kind)
+	}
+}
+
+func BenchmarkLookup(b *testing.B) {
+	for _, n := range []int{1, 1_000, 100_000} {
+		m := &Manager{}
+		m.current.Store(&snapshot{names: manyNames(n)})
+		get := m.GetCertificateFunc()
+		for kind, hello := range lookups() {
+			b.Run(fmt.Sprintf("names=%d/%s", n, strings.ReplaceAll(kind, " ", "-")), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, err := get(hello); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// FuzzLookup: a lookup by any spelling finds what the normal spelling finds.
+func FuzzLookup(f *testing.F) {
+	index := newNames([]*certificate{named(ecdsaKey, "a.test"), named(ecdsaKey, "*.b.test"), named(ecdsaKey, "xn--bcher-kva.test")}, nil)
+	for _, seed := range []string{"a.test", "A.Test.", "x.b.test", "*.b.test", "bücher.test", "..", "Äb.test", "\x00", ".b.test"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		found := index.lookup(name)
+		for _, c := range found {
+			ascii := normalName(name)
+			if !matchesDNS(c.origin, ascii) && c.origin != ascii {
+				t.Errorf("%q found %q", name, c.origin)
+			}
+		}
+		if upper := strings.ToUpper(name); isASCII(name) && len(index.lookup(upper)) != len(found) {
+			t.Errorf("%q and %q differ", name, upper)
+		}
+	})
+}
+
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r >= 0x80 })
+}

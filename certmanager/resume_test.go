@@ -1,0 +1,224 @@
+package certmanager
+
+import (
+	"crypto/tls"
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+var versions = []uint16{tls.VersionTLS12, tls.VersionTLS13}
+
+// A session is resumed for as long as trust stays what it was, and not a moment longer.
+func TestResumptionFollowsTrust(t *testing.T) {
+	ca, other := tlstest.NewCA(t), tlstest.NewCA(t)
+	served := ca.Issue(t, tlstest.Leaf{Names: []string{"localhost", "b.test"}})
+	both := ca.Pool()
+	both.AddCert(other.Certificate())
+	for name, c := range map[string]struct {
+		change  func(*Manager)
+		edit    func(*tls.Config)
+		resumes bool
+	}{
+		"nothing":      {nil, nil, true},
+		"same pool":    {func(m *Manager) { m.SetClientCAs(both.Clone()) }, nil, true},
+		"certificate":  {func(m *Manager) { m.Update(ca.Issue(t, tlstest.Leaf{}).Certificate()) }, nil, true},
+		"CA removed":   {func(m *Manager) { m.SetClientCAs(ca.Pool()) }, nil, false},
+		"client rule":  {func(m *Manager) { m.SetClientRule(DNSName("localhost")) }, nil, false},
+		"client auth":  {func(m *Manager) { m.SetClientAuth(tls.VerifyClientCertIfGiven) }, nil, false},
+		"another name": {nil, func(c *tls.Config) { c.ServerName = "b.test" }, false},
+		"no name":      {nil, func(c *tls.Config) { c.ServerName = "" }, false},
+	} {
+		for _, version := range versions {
+			t.Run(fmt.Sprintf("%s %x", name, version), func(t *testing.T) {
+				m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{served.Certificate()}, ClientCAs: both}})
+				server := m.ServerTLS()
+				client := ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})
+				client.MaxVersion, client.ClientSessionCache, client.InsecureSkipVerify = version, &tlstest.Replay{}, true
+				require.False(t, connect(t, server, client).ok(t).server.DidResume)
+				require.True(t, connect(t, server, client).ok(t).server.DidResume)
+				require.True(t, connect(t, m.ServerTLS(), client).ok(t).server.DidResume, "another server of the same manager")
+				if c.change != nil {
+					c.change(m)
+				}
+				if c.edit != nil {
+					c.edit(client)
+				}
+				got := connect(t, server, client).ok(t) // never a failure: a full handshake follows
+				assert.Equal(t, c.resumes, got.server.DidResume)
+				assert.NotEmpty(t, got.server.PeerCertificates)
+			})
+		}
+	}
+}
+
+// A ticket of a removed peer does not let it in, and does not keep it out once it has
+// a certificate that holds.
+func TestTicketOfRemovedPeer(t *testing.T) {
+	ca, next := tlstest.NewCA(t), tlstest.NewCA(t)
+	for _, version := range versions {
+		m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
+		client := ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})
+		client.MaxVersion, client.ClientSessionCache = version, &tlstest.Replay{}
+		connect(t, m.ServerTLS(), client).ok(t)
+		require.True(t, connect(t, m.ServerTLS(), client).ok(t).server.DidResume)
+		m.SetClientCAs(next.Pool())
+		connect(t, m.ServerTLS(), client).refused(t)
+		cert := next.Issue(t, tlstest.Leaf{}).Certificate()
+		client.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil }
+		require.False(t, connect(t, m.ServerTLS(), client).ok(t).server.DidResume)
+	}
+}
+
+func TestRevocationEndsSessions(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	dir := t.TempDir()
+	cert, key := ca.Issue(t, tlstest.Leaf{}).Files(t, dir, "tls")
+	m := newManager(t, Options{Source: Files{Cert: cert, Key: key, ClientCAs: write(t, dir, "ca.crt", ca.PEM()), CRLs: write(t, dir, "crl", ca.CRL(t))}})
+	pair := ca.Issue(t, tlstest.Leaf{})
+	client := ca.ClientConfig(t, "localhost")
+	client.Certificates, client.ClientSessionCache = []tls.Certificate{pair.Certificate()}, &tlstest.Replay{}
+	connect(t, m.ServerTLS(), client).ok(t)
+	write(t, dir, "crl", ca.CRL(t)) // a new list of the same entries ends no session
+	require.NoError(t, m.Reload(t.Context()))
+	require.True(t, connect(t, m.ServerTLS(), client).ok(t).server.DidResume)
+	write(t, dir, "crl", ca.CRL(t, pair.Leaf))
+	require.NoError(t, m.Reload(t.Context()))
+	c := connect(t, m.ServerTLS(), client).refused(t)
+	require.ErrorIs(t, c.serverErr, ErrRevoked)
+	require.NotZero(t, m.Status().DeclinedTickets)
+}
+
+// The age counts from the first authentication, however often the session was
+// resumed since and the ticket renewed.
+func TestMaxSessionAge(t *testing.T) {
+	for _, version := range versions {
+		synctest.Test(t, func(t *testing.T) {
+			ca := tlstest.NewCA(t)
+			year := tlstest.Leaf{NotAfter: time.Now().AddDate(0, 0, 20)}
+			m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{ca.Issue(t, year).Certificate()}, ClientCAs: ca.Pool()}})
+			client := ca.MutualClientConfig(t, "localhost", year)
+			client.MaxVersion, client.ClientSessionCache = version, tls.NewLRUClientSessionCache(1)
+			server := m.ServerTLS()
+			var resumed []bool
+			for range 6 {
+				resumed = append(resumed, connectPipe(server, client).ok(t).server.DidResume)
+				time.Sleep(7 * time.Hour)
+			}
+			assert.Equal(t, []bool{false, true, true, true, false, true}, resumed)
+		})
+	}
+}
+
+func TestResumptionOff(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	m := newManager(t, Options{Source: leaf(ca.Issue(t, tlstest.Leaf{})), MaxSessionAge: -1})
+	client := ca.ClientConfig(t, "localhost")
+	replay := &tlstest.Replay{}
+	client.ClientSessionCache = replay
+	connect(t, m.ServerTLS(), client).ok(t)
+	assert.Nil(t, replay.Session())
+	assert.Nil(t, m.ClientTLS("localhost").ClientSessionCache)
+}
+
+// Machines that share ticket keys and files resume each other's sessions; what they
+// trust differently they do not.
+func TestSharedTicketKeys(t *testing.T) {
+	ca, other := tlstest.NewCA(t), tlstest.NewCA(t)
+	keys := [][32]byte{{1}, {2}}
+	machine := func(keys [][32]byte, cas ...*tlstest.CA) *Manager {
+		var bundle []byte
+		for _, c := range cas {
+			bundle = append(bundle, c.PEM()...)
+		}
+		folder := t.TempDir()
+		cert, key := ca.Issue(t, tlstest.Leaf{}).Files(t, folder, "tls")
+		return newManager(t, Options{TicketKeys: keys, Source: Files{Cert: cert, Key: key, ClientCAs: write(t, folder, "ca.crt", bundle)}})
+	}
+	first := machine(keys, ca, other)
+	for name, c := range map[string]struct {
+		second  *Manager
+		resumes bool
+	}{
+		"same":         {machine(keys, other, ca), true},
+		"rotated keys": {machine([][32]byte{{3}, {1}}, ca, other), true},
+		"other keys":   {machine([][32]byte{{2}}, ca, other), false},
+		"less trust":   {machine(keys, ca), false},
+		"own keys":     {machine(nil, ca, other), false},
+	} {
+		client := ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})
+		client.ClientSessionCache = &tlstest.Replay{}
+		connect(t, first.ServerTLS(), client).ok(t)
+		assert.Equal(t, c.resumes, connect(t, c.second.ServerTLS(), client).ok(t).server.DidResume, name)
+		if name == "own keys" {
+			c.second.SetTicketKeys(slices.Concat([][32]byte{{9}}, keys))
+			assert.True(t, connect(t, c.second.ServerTLS(), client).ok(t).server.DidResume, "keys set later")
+		}
+	}
+}
+
+// The client's side: a session with a server whose certificate was revoked is not
+// offered, so that the server's new certificate is seen.
+func TestClientSessionsFollowTrust(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	dir := t.TempDir()
+	root, crl := write(t, dir, "root.crt", ca.PEM()), write(t, dir, "crl", ca.CRL(t))
+	m := newManager(t, Options{Source: Files{RootCAs: root, CRLs: crl}})
+	client := m.ClientTLS("localhost")
+	old, next := ca.Issue(t, tlstest.Leaf{}), ca.Issue(t, tlstest.Leaf{})
+	server := newManager(t, Options{Source: leaf(old)})
+	connect(t, server.ServerTLS(), client).ok(t)
+	require.True(t, connect(t, server.ServerTLS(), client).ok(t).client.DidResume)
+	server.Update(next.Certificate())
+	require.True(t, connect(t, server.ServerTLS(), client).ok(t).client.DidResume, "the session goes on")
+	write(t, dir, "crl", ca.CRL(t, old.Leaf))
+	require.NoError(t, m.Reload(t.Context()))
+	c := connect(t, server.ServerTLS(), client).ok(t)
+	assert.False(t, c.client.DidResume)
+	assert.True(t, next.Leaf.Equal(c.client.PeerCertificates[0]))
+}
+
+// A session that crypto/tls offers all the same is verified like any other.
+func TestResumedServerIsVerified(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	m := newManager(t, Options{Source: Static{RootCAs: ca.Pool()}})
+	server := newManager(t, Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})
+	for _, version := range versions {
+		m.SetRootCAs(ca.Pool())
+		client := m.ClientTLS("localhost")
+		client.MaxVersion, client.ClientSessionCache = version, &tlstest.Replay{}
+		connect(t, server.ServerTLS(), client).ok(t)
+		require.True(t, connect(t, server.ServerTLS(), client).ok(t).client.DidResume)
+		m.SetRootCAs(tlstest.NewCA(t).Pool())
+		require.ErrorIs(t, connect(t, server.ServerTLS(), client).clientErr, ErrUntrusted)
+	}
+}
+
+func TestTicketEntries(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	m := newManager(t, Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})
+	r := &resumption{m: m, snapshot: m.current.Load()}
+	session := &tls.SessionState{Extra: [][]byte{{1, 2, 3}, []byte(ticketMark)}}
+	_, err := r.wrap(tls.ConnectionState{ServerName: "A.test"}, session)
+	require.NoError(t, err)
+	require.Len(t, session.Extra, 3, "what others put there stays")
+	_, ok := m.accepts(session.Extra, "a.test")
+	assert.True(t, ok)
+	for name, extra := range map[string][][]byte{
+		"none": nil, "short": {session.Extra[2][:20]}, "long": {append(session.Extra[2], 0)},
+		"future": {append(append([]byte(ticketMark), 0, 0, 1, 0, 0, 0, 0, 0), session.Extra[2][16:]...)},
+	} {
+		_, ok := m.accepts(extra, "a.test")
+		assert.False(t, ok, name)
+	}
+	got, err := r.unwrap([]byte("no ticket at all"), tls.ConnectionState{})
+	assert.NoError(t, err)
+	assert.Nil(t, got)
+}
