@@ -49,10 +49,10 @@ func meet(t *testing.T, visit func(net.Conn, *tls.Config, time.Duration) ([]byte
 	return received, peerErr, <-done
 }
 
-// impatient echoes for 200 ms. Closing TLS would wait 5 s for a peer that does
+// impatient echoes for a second. Closing TLS would wait 5 s for a peer that does
 // not read, so what fails is closed below TLS.
 func impatient(conn net.Conn) error {
-	conn.SetDeadline(time.Now().Add(200 * time.Millisecond))
+	conn.SetDeadline(time.Now().Add(time.Second))
 	if _, err := io.Copy(conn, conn); err != nil {
 		return err
 	}
@@ -88,6 +88,7 @@ func TestPeers(t *testing.T) {
 	for _, peer := range tlstest.Peers {
 		want := tests[peer.Name]
 		t.Run(peer.Name+"/impatient server", func(t *testing.T) {
+			t.Parallel()
 			_, peerErr, serverErr := meet(t, peer.Visit, ca, 30*time.Second, impatient)
 			if want.server == "" {
 				require.NoError(t, serverErr)
@@ -102,7 +103,8 @@ func TestPeers(t *testing.T) {
 			}
 		})
 		t.Run(peer.Name+"/patient server", func(t *testing.T) {
-			_, peerErr, _ := meet(t, peer.Visit, ca, 300*time.Millisecond, patient)
+			t.Parallel()
+			_, peerErr, _ := meet(t, peer.Visit, ca, time.Second, patient)
 			if want.held == nil {
 				require.NoError(t, peerErr)
 			} else {
