@@ -1,5 +1,7 @@
 package gen
 
+//lint:file-ignore ST1012 the names are Ergo's
+
 import "errors"
 
 // Why a request to the engine was refused. Compare with errors.Is.

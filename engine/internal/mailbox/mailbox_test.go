@@ -1,71 +1,219 @@
 package mailbox
 
-import "testing"
+import (
+	"errors"
+	"sync"
+	"testing"
 
-func BenchmarkPushNext(b *testing.B) {
-	var m Mailbox
-	m.Init(0)
-	x := any(1)
-	b.ReportAllocs()
-	var got Message
-	for b.Loop() {
-		m.Push(&Message{Payload: x}, 0)
-		m.Next(&got)
-	}
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"ergo.services/ergo/gen"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	normal = gen.MessagePriorityNormal
+	high   = gen.MessagePriorityHigh
+	max    = gen.MessagePriorityMax
+)
+
+func push(t *testing.T, m *Mailbox, payload any, priority gen.MessagePriority) {
+	t.Helper()
+	_, err := m.Push(&Message{Payload: payload}, priority)
+	require.NoError(t, err)
 }
 
-func BenchmarkChan(b *testing.B) {
-	m := make(chan Message, 1)
-	x := any(1)
-	for b.Loop() {
-		m <- Message{Payload: x}
-		<-m
+func next(m *Mailbox) any {
+	var message Message
+	if !m.Next(&message) {
+		return nil
 	}
+	return message.Payload
 }
 
-func BenchmarkStream(b *testing.B) {
+func TestOrder(t *testing.T) {
 	var m Mailbox
 	m.Init(0)
-	x := any(1)
-	b.ReportAllocs()
-	done := make(chan int)
-	run := func() {
-		var got Message
+	assert.Nil(t, next(&m))
+	for i := range 100 { // several chunks
+		push(t, &m, i, normal)
+	}
+	for i := range 50 {
+		assert.Equal(t, i, next(&m))
+	}
+	push(t, &m, "high", high)
+	push(t, &m, 100, normal)
+	push(t, &m, "max", max)
+	push(t, &m, "max 2", max)
+	assert.Equal(t, "max", next(&m))
+	push(t, &m, "high 2", high)
+	assert.Equal(t, "max 2", next(&m))
+	assert.Equal(t, "high", next(&m))
+	assert.Equal(t, "high 2", next(&m))
+	for i := 50; i <= 100; i++ {
+		assert.Equal(t, i, next(&m))
+	}
+	assert.Nil(t, next(&m))
+	assert.EqualValues(t, 105, m.Count())
+}
+
+func TestLimitCountsWhatWaits(t *testing.T) {
+	var m Mailbox
+	m.Init(2)
+	push(t, &m, 1, normal)
+	push(t, &m, 2, normal)
+	_, err := m.Push(&Message{}, normal)
+	assert.ErrorIs(t, err, ErrFull)
+	push(t, &m, "urgent", max)
+	_, err = m.Force(&Message{Payload: "forced"}, normal)
+	require.NoError(t, err)
+	assert.Equal(t, "urgent", next(&m))
+	assert.Equal(t, 1, next(&m))
+	_, err = m.Push(&Message{}, normal)
+	assert.ErrorIs(t, err, ErrFull, "also what the consumer has fetched but not handled counts")
+	assert.Equal(t, 2, next(&m))
+	push(t, &m, 3, normal)
+	assert.Equal(t, "forced", next(&m))
+	assert.Equal(t, 3, next(&m))
+	assert.Nil(t, next(&m))
+}
+
+func TestParkAndWake(t *testing.T) {
+	var m Mailbox
+	m.Init(0)
+	wake, _ := m.Push(&Message{Payload: 1}, normal)
+	assert.False(t, wake, "the consumer is running from the start")
+	assert.False(t, m.Park(), "something came in")
+	assert.Equal(t, 1, next(&m))
+	push(t, &m, 2, normal)
+	push(t, &m, 3, high)
+	assert.Equal(t, 3, next(&m))
+	assert.False(t, m.Park(), "something was fetched")
+	assert.Equal(t, 2, next(&m))
+	assert.True(t, m.Park())
+	wake, _ = m.Push(&Message{Payload: 4}, normal)
+	assert.True(t, wake)
+	wake, _ = m.Push(&Message{Payload: 5}, normal)
+	assert.False(t, wake, "one consumer")
+	wake, _ = m.Force(&Message{Payload: 6}, normal)
+	assert.False(t, wake)
+}
+
+func TestClose(t *testing.T) {
+	errFirst, errSecond := errors.New("first"), errors.New("second")
+	t.Run("running", func(t *testing.T) {
+		var m Mailbox
+		m.Init(0)
+		push(t, &m, 1, normal)
+		push(t, &m, 2, normal)
+		assert.Equal(t, 1, next(&m))
+		push(t, &m, 3, normal)
+		assert.NoError(t, m.Reason())
+		first, wake := m.Close(errFirst)
+		assert.True(t, first)
+		assert.False(t, wake)
+		first, _ = m.Close(errSecond)
+		assert.False(t, first)
+		assert.Equal(t, errFirst, m.Reason())
+		assert.Nil(t, next(&m), "also what was fetched is dropped")
+		assert.False(t, m.Park(), "the consumer has the end to handle")
+		_, err := m.Push(&Message{}, max)
+		assert.ErrorIs(t, err, ErrClosed)
+		_, err = m.Force(&Message{}, max)
+		assert.ErrorIs(t, err, ErrClosed)
+	})
+	t.Run("parked", func(t *testing.T) {
+		var m Mailbox
+		m.Init(0)
+		require.True(t, m.Park())
+		first, wake := m.Close(errFirst)
+		assert.True(t, first)
+		assert.True(t, wake, "whoever closes becomes the consumer")
+		_, wake = m.Close(errSecond)
+		assert.False(t, wake)
+	})
+}
+
+// Many producers, and consumers that come and go: nothing is lost, in order, and
+// there is one consumer at a time.
+func TestConcurrent(t *testing.T) {
+	var m Mailbox
+	m.Init(0)
+	require.True(t, m.Park())
+	const producers, each = 8, 2000
+	var all, consumers sync.WaitGroup
+	var alone sync.Mutex
+	all.Add(producers * each)
+	seen := make([]int, producers)
+	consume := func() {
 		for {
-			for m.Next(&got) {
-				if got.CallID == 1 {
-					close(done)
-				}
+			var message Message
+			for m.Next(&message) {
+				assert.True(t, alone.TryLock())
+				p := message.Payload.([2]int)
+				assert.Equal(t, seen[p[0]], p[1])
+				seen[p[0]]++
+				alone.Unlock()
+				all.Done()
 			}
 			if m.Park() {
 				return
 			}
 		}
 	}
-	m.Park()
-	for b.Loop() {
-		if wake, _ := m.Push(&Message{Payload: x}, 0); wake {
-			go run()
-		}
+	for producer := range producers {
+		consumers.Go(func() {
+			for i := range each {
+				priority := gen.MessagePriority(producer % 3)
+				wake, err := m.Push(&Message{Payload: [2]int{producer, i}}, priority)
+				assert.NoError(t, err)
+				if wake {
+					consumers.Go(consume)
+				}
+			}
+		})
 	}
-	if wake, _ := m.Push(&Message{CallID: 1}, 0); wake {
-		go run()
-	}
-	<-done
+	all.Wait()
+	consumers.Wait()
+	assert.EqualValues(t, producers*each, m.Count())
 }
 
-func BenchmarkChanStream(b *testing.B) {
-	m := make(chan Message, 1024)
-	x := any(1)
-	done := make(chan int)
-	go func() {
-		for range m {
-		}
-		close(done)
-	}()
-	for b.Loop() {
-		m <- Message{Payload: x}
+// An empty mailbox holds no chunk, however large the burst was.
+func TestEmptyMailboxHoldsNoMemory(t *testing.T) {
+	var m Mailbox
+	m.Init(0)
+	for i := range 1000 {
+		push(t, &m, i, gen.MessagePriority(i%3))
 	}
-	close(m)
-	<-done
+	for range 1000 {
+		require.NotNil(t, next(&m))
+	}
+	for i := range priorities {
+		assert.Zero(t, m.in[i])
+		assert.Zero(t, m.taken[i])
+	}
+}
+
+func BenchmarkPushNext(b *testing.B) {
+	var m Mailbox
+	m.Init(0)
+	in, out := Message{Payload: 1}, Message{}
+	b.ReportAllocs()
+	for b.Loop() {
+		_, _ = m.Push(&in, normal)
+		m.Next(&out)
+	}
+}
+
+// BenchmarkChannel is the same through a channel.
+func BenchmarkChannel(b *testing.B) {
+	c := make(chan Message, 1)
+	in := Message{Payload: 1}
+	for b.Loop() {
+		c <- in
+		<-c
+	}
 }

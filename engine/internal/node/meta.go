@@ -142,7 +142,7 @@ func (m *meta) shut(reason error) (consumer bool) {
 func (m *meta) terminate() {
 	reason := m.box.Reason()
 	defer func() {
-		m.parent.node.downAlias(m.id, m.parent.pid, reason)
+		m.parent.node.removeAlias(m.id, m.parent.pid, reason)
 		m.parent.node.living.leave()
 	}()
 	m.state.Store(int32(gen.MetaStateTerminated))

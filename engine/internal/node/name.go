@@ -50,14 +50,11 @@ func (p *process) UnregisterName() error {
 	p.mu.Lock()
 	a := p.name
 	p.name = nil
-	if a != nil {
-		p.node.names.Delete(a.to.Name)
-	}
 	p.mu.Unlock()
 	if a == nil {
 		return gen.ErrNameUnknown
 	}
-	p.node.downName(a.to.Name, p.pid, gen.ErrNameUnknown)
+	p.node.removeName(a.to.Name, p.pid, gen.ErrNameUnknown)
 	return nil
 }
 
@@ -96,14 +93,11 @@ func (p *process) DeleteAlias(alias gen.Alias) error {
 	p.mu.Lock()
 	_, own := p.aliases[alias]
 	delete(p.aliases, alias)
-	if own {
-		p.node.aliases.Delete(alias.ID[0])
-	}
 	p.mu.Unlock()
 	if !own {
 		return gen.ErrAliasUnknown
 	}
-	p.node.downAlias(alias, p.pid, gen.ErrAliasUnknown)
+	p.node.removeAlias(alias, p.pid, gen.ErrAliasUnknown)
 	return nil
 }
 

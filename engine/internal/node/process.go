@@ -177,17 +177,14 @@ func (p *process) bury() {
 	for _, m := range metas {
 		m.end(reason)
 	}
-	n.processes.Delete(p.pid.ID)
 	n.watches.forget(p)
-	n.downPID(p.pid, reason)
 	for alias := range aliases {
-		n.aliases.Delete(alias.ID[0])
-		n.downAlias(alias, p.pid, reason)
+		n.removeAlias(alias, p.pid, reason)
 	}
 	if name != nil {
-		n.names.Delete(name.to.Name)
-		n.downName(name.to.Name, p.pid, reason)
+		n.removeName(name.to.Name, p.pid, reason)
 	}
+	n.removePID(p.pid, reason) // last: who hears of it may have the name
 	n.living.leave()
 }
 

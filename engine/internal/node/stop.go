@@ -82,6 +82,11 @@ func within(c <-chan struct{}, limit time.Duration) bool {
 	case <-c:
 		return true
 	case <-timer.C:
+	}
+	select { // both may be true, and then the first one counts
+	case <-c:
+		return true
+	default:
 		return false
 	}
 }

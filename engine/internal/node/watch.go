@@ -1,6 +1,8 @@
 package node
 
 import (
+	"maps"
+	"slices"
 	"sync"
 
 	"ergo.services/ergo/gen"
@@ -63,14 +65,17 @@ func (ws *watches) forget(p *process) {
 	}
 }
 
-// take removes and returns those who watch a target in one of the two ways.
-func (ws *watches) take(w watch) []*process {
+// take makes a target vanish, and removes and returns those who watch it. Both in
+// one step: a name may belong to another process right after.
+func (ws *watches) take(target any, vanish func()) (links, monitors []*process) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	var watchers []*process
-	for p := range ws.byTarget[w] {
-		watchers = append(watchers, p)
-	}
+	vanish()
+	return ws.takeAll(watch{target, true}), ws.takeAll(watch{target, false})
+}
+
+func (ws *watches) takeAll(w watch) []*process {
+	watchers := slices.Collect(maps.Keys(ws.byTarget[w]))
 	for _, p := range watchers {
 		ws.drop(p, w)
 	}
@@ -88,9 +93,9 @@ func (ws *watches) drop(p *process, w watch) {
 	}
 }
 
-// watch registers first and then looks whether the target is alive; an end removes
-// the target first and then looks who watches. So one of the two is noticed: the
-// watcher gets either an error or exactly one message.
+// watch registers first and then looks whether the target is there; an end makes
+// it vanish before it looks who watches. So the watcher gets either an error or
+// exactly one message.
 func (p *process) watch(w watch) error {
 	if err := p.node.watches.add(p, w); err != nil {
 		return err
@@ -109,28 +114,32 @@ func (p *process) unwatch(w watch) error {
 	return nil
 }
 
-// downPID tells of the end of a process.
-func (n *node) downPID(pid gen.PID, reason error) {
-	n.down(pid, pid, gen.MessageExitPID{PID: pid, Reason: reason}, gen.MessageDownPID{PID: pid, Reason: reason})
+// removePID makes a process unknown and tells those who watch it.
+func (n *node) removePID(pid gen.PID, reason error) {
+	n.remove(pid, pid, func() { n.processes.Delete(pid.ID) },
+		gen.MessageExitPID{PID: pid, Reason: reason}, gen.MessageDownPID{PID: pid, Reason: reason})
 }
 
-// downAlias tells of the end of a meta process or of an alias of the owner.
-func (n *node) downAlias(alias gen.Alias, owner gen.PID, reason error) {
-	n.down(alias, owner, gen.MessageExitAlias{Alias: alias, Reason: reason}, gen.MessageDownAlias{Alias: alias, Reason: reason})
+// removeAlias does it for an alias of the owner, or of a meta process of it.
+func (n *node) removeAlias(alias gen.Alias, owner gen.PID, reason error) {
+	n.remove(alias, owner, func() { n.aliases.Delete(alias.ID[0]) },
+		gen.MessageExitAlias{Alias: alias, Reason: reason}, gen.MessageDownAlias{Alias: alias, Reason: reason})
 }
 
-// downName tells that a name no longer leads to the owner.
-func (n *node) downName(name gen.Atom, owner gen.PID, reason error) {
+// removeName does it for a name. Names cannot be linked to.
+func (n *node) removeName(name gen.Atom, owner gen.PID, reason error) {
 	id := gen.ProcessID{Name: name, Node: n.name}
-	n.down(id, owner, nil, gen.MessageDownProcessID{ProcessID: id, Reason: reason})
+	n.remove(id, owner, func() { n.names.Delete(name) },
+		nil, gen.MessageDownProcessID{ProcessID: id, Reason: reason})
 }
 
-func (n *node) down(target any, from gen.PID, exit, message any) {
-	for _, p := range n.watches.take(watch{target: target, link: true}) {
+func (n *node) remove(target any, from gen.PID, vanish func(), exit, down any) {
+	links, monitors := n.watches.take(target, vanish)
+	for _, p := range links {
 		_ = p.notify(mailbox.Exit, from, exit, gen.MessagePriorityMax)
 	}
-	for _, p := range n.watches.take(watch{target: target}) {
-		_ = p.notify(mailbox.Regular, from, message, gen.MessagePriorityHigh)
+	for _, p := range monitors {
+		_ = p.notify(mailbox.Regular, from, down, gen.MessagePriorityHigh)
 	}
 }
 
