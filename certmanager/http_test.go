@@ -3,6 +3,7 @@ package certmanager
 import (
 	"crypto/tls"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"testing"
@@ -40,6 +41,38 @@ func TestNetHTTP(t *testing.T) {
 		}
 		assert.Equal(t, want, string(body))
 
+		transport.CloseIdleConnections()
+		require.NoError(t, server.Close())
+		require.ErrorIs(t, <-done, http.ErrServerClosed)
+	}
+}
+
+// A hook is all that an HTTP server needs for its open connections to follow trust.
+func TestHTTPConnectionsAreEvicted(t *testing.T) {
+	for _, http2 := range []bool{false, true} {
+		ca := tlstest.NewCA(t)
+		m := newManager(t, Options{Source: Static{
+			Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(), RootCAs: ca.Pool(),
+		}})
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		server := &http.Server{TLSConfig: m.ServerTLS(), ConnState: m.ConnState, ErrorLog: log.New(io.Discard, "", 0),
+			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.(http.Flusher).Flush()
+				<-r.Context().Done() // until the connection ends
+			})}
+		done := make(chan error, 1)
+		go func() { done <- server.ServeTLS(listener, "", "") }()
+		transport := &http.Transport{TLSClientConfig: m.ClientTLS("localhost"), ForceAttemptHTTP2: http2}
+		response, err := (&http.Client{Transport: transport}).Get("https://" + listener.Addr().String())
+		require.NoError(t, err)
+		require.Equal(t, 1, m.Status().Connections)
+		m.SetClientCAs(tlstest.NewCA(t).Pool())
+		_, err = io.ReadAll(response.Body)
+		require.Error(t, err, "the response is cut off")
+		require.NoError(t, response.Body.Close())
+		eventually(t, "the release", func() bool { return m.Status().Connections == 0 })
+		assert.Equal(t, uint64(1), m.Status().Evicted)
 		transport.CloseIdleConnections()
 		require.NoError(t, server.Close())
 		require.ErrorIs(t, <-done, http.ErrServerClosed)

@@ -65,8 +65,7 @@ type connected struct {
 
 func (c connected) ok(t *testing.T) connected {
 	t.Helper()
-	require.NoError(t, c.serverErr, "server")
-	require.NoError(t, c.clientErr, "client")
+	require.NoError(t, errors.Join(c.serverErr, c.clientErr))
 	return c
 }
 

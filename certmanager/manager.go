@@ -37,6 +37,7 @@ type Manager struct {
 	closed bool
 
 	live   live
+	http   sync.Map // connections of ConnState, with the release of each
 	events events
 	counts counts
 

@@ -3,6 +3,7 @@ package certmanager
 import (
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -43,6 +44,9 @@ func (s *snapshot) rehearse(o *Options, previous *snapshot, now time.Time) error
 			errs = append(errs, err)
 		}
 	}
+	if err := s.tryECH(); err != nil {
+		errs = append(errs, err)
+	}
 	for _, name := range o.RequireNames {
 		if !s.covers(name) {
 			errs = append(errs, fmt.Errorf("%w: %s", ErrNotCovered, name))
@@ -51,20 +55,45 @@ func (s *snapshot) rehearse(o *Options, previous *snapshot, now time.Time) error
 	return errors.Join(errs...)
 }
 
-// tryHandshake proves with a real handshake over net.Pipe that the key signs for the
-// chain.
+// tryHandshake proves that the key signs for the chain.
 func (c *certificate) tryHandshake() error {
+	config, peer := newTLSConfig(), newTLSConfig()
+	config.Certificates = []tls.Certificate{c.tls}
+	if err := tryHandshake(config, peer); err != nil {
+		return fmt.Errorf("%s: certificate %s: %w: rehearsed handshake: %w", c.origin, describe(c.tls.Leaf), ErrInvalid, err)
+	}
+	return nil
+}
+
+// tryECH proves that every Encrypted Client Hello key fits its config. One that crypto/tls
+// cannot use would fail all clients that send the extension, also those that send it
+// without having a key.
+func (s *snapshot) tryECH() error {
+	if s.names.fallback == nil {
+		return nil // no server
+	}
+	for _, key := range s.ech {
+		config, peer := newTLSConfig(), newTLSConfig()
+		config.Certificates = []tls.Certificate{s.names.fallback[0].tls}
+		config.EncryptedClientHelloKeys = s.ech
+		peer.MinVersion, peer.ServerName = tls.VersionTLS13, "rehearsal.invalid"
+		peer.EncryptedClientHelloConfigList = append(binary.BigEndian.AppendUint16(nil, uint16(len(key.Config))), key.Config...)
+		if err := tryHandshake(config, peer); err != nil {
+			return fmt.Errorf("%w: Encrypted Client Hello key: rehearsed handshake: %w", ErrInvalid, err)
+		}
+	}
+	return nil
+}
+
+// tryHandshake makes a real handshake over net.Pipe.
+func tryHandshake(config, peer *tls.Config) error {
 	ctx, cancel := context.WithTimeout(context.Background(), rehearsalTimeout)
 	defer cancel()
 	serverEnd, clientEnd := net.Pipe()
 	defer serverEnd.Close()
 	defer clientEnd.Close()
-
-	config := newTLSConfig()
-	config.Certificates = []tls.Certificate{c.tls}
 	config.SessionTicketsDisabled = true // nobody reads them from the pipe
-	peer := newTLSConfig()
-	peer.InsecureSkipVerify = true // the key is tried here, the chain was checked before
+	peer.InsecureSkipVerify = true       // keys are tried here; the chain was checked before
 
 	// Two goroutines that end with the handshake or its deadline; where a key hangs
 	// for ever inside its Sign, the server's ends with that.
@@ -75,10 +104,10 @@ func (c *certificate) tryHandshake() error {
 		select {
 		case err := <-done:
 			if err != nil {
-				return fmt.Errorf("%s: certificate %s: %w: rehearsed handshake: %w", c.origin, describe(c.tls.Leaf), ErrInvalid, err)
+				return err
 			}
 		case <-ctx.Done():
-			return fmt.Errorf("%s: certificate %s: rehearsed handshake: its key did not sign within %v", c.origin, describe(c.tls.Leaf), rehearsalTimeout)
+			return fmt.Errorf("the key did not sign within %v", rehearsalTimeout)
 		}
 	}
 	return nil

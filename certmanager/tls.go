@@ -115,6 +115,9 @@ func (m *Manager) verifyClient(state tls.ConnectionState) error {
 // With an empty name the server is verified for ServerName, if set, or for the name
 // that the connection asks for, which net/http and tls.Dialer set. A connection to an
 // IP address asks for none (RFC 6066 section 3), so that it needs the name here.
+//
+// NextProtos may be set, and EncryptedClientHelloConfigList together with MinVersion, TLS
+// 1.3, which crypto/tls asks for.
 func (m *Manager) ClientTLS(serverName string) *tls.Config {
 	config := newTLSConfig()
 	config.ServerName = serverName
@@ -124,10 +127,12 @@ func (m *Manager) ClientTLS(serverName string) *tls.Config {
 	// crypto/tls verifies with the roots that a config was made with, and not at all
 	// on resumption: verification is taken over whole by VerifyConnection.
 	config.InsecureSkipVerify = true
-	verify := func(state tls.ConnectionState) error { return m.verifyServer(state, serverName) }
-	config.VerifyConnection = verify
-	// Where a server declines Encrypted Client Hello this runs in its place.
-	config.EncryptedClientHelloRejectionVerify = func(state tls.ConnectionState) error { return m.verifyServer(state, "") }
+	config.VerifyConnection = func(state tls.ConnectionState) error { return m.verifyServer(state, serverName) }
+	// For one case only: a server that declines Encrypted Client Hello and offers new keys
+	// for it is verified by crypto/tls, with these roots whatever is set above. No
+	// callback could do it, as it is not shown the certificate. The connection fails then
+	// in any case; the next, with the new keys, is verified as all are.
+	config.RootCAs = m.RootCAs()
 	config.GetClientCertificate = func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		return m.current.Load().getClientCertificate(request)
 	}

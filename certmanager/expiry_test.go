@@ -1,0 +1,197 @@
+package certmanager
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+func TestWarnings(t *testing.T) {
+	const day = 24 * time.Hour
+	for lifetime, want := range map[time.Duration][]time.Duration{
+		3650 * day:       {30 * day, 14 * day, 7 * day, day},
+		398 * day:        {30 * day, 14 * day, 7 * day, day},
+		90 * day:         {30 * day, 14 * day, 7 * day, day},
+		60 * day:         {20 * day, 10 * day, 5 * day, day},
+		6 * day:          {2 * day, day, 12 * time.Hour, 6 * time.Hour},
+		time.Hour:        {20 * time.Minute, 10 * time.Minute, 5 * time.Minute, 150 * time.Second},
+		24 * time.Second: {8 * time.Second, 4 * time.Second, 2 * time.Second, time.Second},
+	} {
+		end := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
+		for i, when := range warnings(end.Add(-lifetime), end) {
+			assert.Equal(t, want[i], end.Sub(when), lifetime)
+		}
+	}
+}
+
+// told collects the kinds of events with the hours at which they came.
+type told struct {
+	mu    sync.Mutex
+	start time.Time
+	hours map[Kind][]int
+}
+
+func listen(m *Manager) *told {
+	l := &told{start: time.Now(), hours: make(map[Kind][]int)}
+	m.Subscribe(func(e Event) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.hours[e.Kind] = append(l.hours[e.Kind], int(e.Time.Sub(l.start).Round(time.Hour)/time.Hour))
+	})
+	return l
+}
+
+func (l *told) at(kind Kind) []int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.hours[kind]
+}
+
+func TestExpiryIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		const day = 24
+		pair := ca.Issue(t, tlstest.Leaf{NotBefore: time.Now(), NotAfter: time.Now().Add(100 * day * time.Hour)})
+		list, err := ca.GenerateCRL(tlstest.CRL{NextUpdate: time.Now().Add(40 * day * time.Hour)})
+		require.NoError(t, err)
+		m := newManager(t, Options{PollInterval: day * time.Hour, Source: Static{
+			Certificates: []tls.Certificate{pair.Certificate()}, CRLs: []*x509.RevocationList{parseCRL(t, list)}, CRLIssuers: []*x509.Certificate{ca.Certificate()},
+		}})
+		events := listen(m)
+		time.Sleep(87 * day * time.Hour)
+		synctest.Wait()
+		assert.Equal(t, []int{70 * day, 86 * day}, events.at(Expiring))
+		assert.Equal(t, []int{40 * day}, events.at(CRLOutOfDate))
+		m.SetServerName("x") // the next snapshot has the same certificate: nothing is told again
+		time.Sleep(20 * day * time.Hour)
+		synctest.Wait()
+		assert.Equal(t, []int{70 * day, 86 * day, 93 * day, 99 * day}, events.at(Expiring))
+		assert.Equal(t, []int{100 * day}, events.at(Expired))
+		assert.Equal(t, []int{40 * day}, events.at(CRLOutOfDate))
+	})
+}
+
+// A certificate that is taken when its end is near is told once, not four times.
+func TestExpiryIsToldAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		m := newManager(t, Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})
+		events := listen(m)
+		m.Update(ca.Issue(t, tlstest.Leaf{NotBefore: time.Now().Add(-90 * 24 * time.Hour), NotAfter: time.Now().Add(3 * 24 * time.Hour)}).Certificate())
+		synctest.Wait()
+		assert.Equal(t, []int{0}, events.at(Expiring))
+	})
+}
+
+// fake is a source of which a test says what it holds.
+type fake struct {
+	mu    sync.Mutex
+	body  string
+	seen  string // at the last look
+	certs map[string]*tlstest.Pair
+}
+
+// await lets time pass until the source was looked at as it is.
+func (f *fake) await() {
+	for {
+		f.mu.Lock()
+		done := f.seen == f.body
+		f.mu.Unlock()
+		if done {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func (f *fake) set(body string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.body = body
+}
+
+func (f *fake) paths() []string { return nil }
+
+func (f *fake) read() (*content, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.seen = f.body
+	pair, ok := f.certs[f.body]
+	if !ok {
+		return nil, errors.New(f.body)
+	}
+	c, err := (leaf(pair)).read()
+	c.digest = sha256.Sum256([]byte(f.body))
+	return c, err
+}
+
+func TestKeeper(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		source := &fake{body: "a", certs: map[string]*tlstest.Pair{
+			"a": ca.Issue(t, tlstest.Leaf{}), "b": ca.Issue(t, tlstest.Leaf{}), "c": ca.Issue(t, tlstest.Leaf{}),
+			"tomorrow": ca.Issue(t, tlstest.Leaf{NotBefore: time.Now().Add(time.Hour), NotAfter: time.Now().Add(100 * time.Hour)}),
+		}}
+		m := newManager(t, Options{Source: source})
+		events := listen(m)
+		serves := func(body string) bool {
+			return m.GetCertificate().Leaf.Equal(source.certs[body].Leaf)
+		}
+		source.set("b")
+		time.Sleep(12 * time.Second) // one poll with its jitter, and the settling
+		assert.True(t, serves("b"), "found by polling")
+
+		source.set("half written")
+		source.await()
+		time.Sleep(600 * time.Millisecond)
+		source.set("c")
+		time.Sleep(time.Second)
+		assert.True(t, serves("c"), "a failure is looked at again long before the next poll")
+		assert.Empty(t, events.at(Rejected), "what passes within a second is none")
+
+		source.set("gone")
+		time.Sleep(30 * time.Second)
+		assert.True(t, serves("c"))
+		assert.Len(t, events.at(Rejected), 1)
+		assert.Empty(t, events.at(Drift))
+		assert.Equal(t, "gone", m.Status().LastError)
+		time.Sleep(10 * time.Minute)
+		assert.Len(t, events.at(Rejected), 1, "once")
+		assert.Len(t, events.at(Drift), 1)
+		assert.True(t, m.Status().Drift)
+
+		source.set("tomorrow")
+		time.Sleep(time.Minute)
+		assert.True(t, serves("c"), "not yet valid")
+		time.Sleep(time.Hour)
+		assert.True(t, serves("tomorrow"), "tried again without a change")
+		assert.False(t, m.Status().Drift)
+		assert.Len(t, events.at(Rejected), 2)
+	})
+}
+
+// A source that never rests is loaded all the same.
+func TestRestlessSource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		source := &fake{body: "a", certs: map[string]*tlstest.Pair{"a": ca.Issue(t, tlstest.Leaf{}), "b": ca.Issue(t, tlstest.Leaf{}), "c": ca.Issue(t, tlstest.Leaf{})}}
+		m := newManager(t, Options{Source: source, PollInterval: time.Second})
+		for range 100 {
+			source.set("b")
+			time.Sleep(70 * time.Millisecond)
+			source.set("c")
+			time.Sleep(70 * time.Millisecond)
+		}
+		assert.Greater(t, m.Status().Generation, uint64(1))
+	})
+}

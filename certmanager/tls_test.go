@@ -1,0 +1,165 @@
+package certmanager
+
+import (
+	"crypto/ecdh"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
+	"encoding/pem"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+// newECH makes an Encrypted Client Hello key: the file of the server and the config
+// list of the client.
+func newECH(t *testing.T, id byte, publicName string) (file, list []byte) {
+	t.Helper()
+	key, err := ecdh.X25519().GenerateKey(rand.Reader)
+	require.NoError(t, err)
+	public := key.PublicKey().Bytes()
+	contents := []byte{id, 0, 0x20} // config id; DHKEM(X25519, HKDF-SHA256)
+	contents = append(binary.BigEndian.AppendUint16(contents, uint16(len(public))), public...)
+	contents = append(contents, 0, 4, 0, 1, 0, 1, 0) // HKDF-SHA256 with AES-128-GCM; no name length
+	contents = append(append(contents, byte(len(publicName))), publicName...)
+	contents = append(contents, 0, 0) // no extensions
+	config := append(binary.BigEndian.AppendUint16([]byte{0xfe, 0x0d}, uint16(len(contents))), contents...)
+	list = append(binary.BigEndian.AppendUint16(nil, uint16(len(config))), config...)
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
+	file = append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), pem.EncodeToMemory(&pem.Block{Type: "ECHCONFIG", Bytes: list})...)
+	return file, list
+}
+
+func TestEncryptedClientHello(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	dir := t.TempDir()
+	cert, key := ca.Issue(t, tlstest.Leaf{Names: []string{"secret.test", "public.test"}}).Files(t, dir, "tls")
+	first, firstList := newECH(t, 1, "public.test")
+	second, secondList := newECH(t, 2, "public.test")
+	m := newManager(t, Options{Source: Files{Cert: cert, Key: key, ECHKeys: write(t, dir, "ech.pem", first), RootCAs: write(t, dir, "root", ca.PEM())}})
+	server := m.ServerTLS()
+	client := func(list []byte) *tls.Config {
+		config := m.ClientTLS("secret.test")
+		config.EncryptedClientHelloConfigList, config.MinVersion = list, tls.VersionTLS13
+		return config
+	}
+	c := connect(t, server, client(firstList)).ok(t)
+	assert.True(t, c.client.ECHAccepted)
+	assert.Equal(t, "secret.test", c.server.ServerName)
+	unnamed := client(firstList)
+	unnamed.VerifyConnection = m.ClientTLS("").VerifyConnection
+	assert.Equal(t, "secret.test", connect(t, server, unnamed).ok(t).client.ServerName)
+	connect(t, server, m.ClientTLS("secret.test")).ok(t)
+
+	write(t, dir, "ech.pem", append(second, first...))
+	require.NoError(t, m.Reload(t.Context()))
+	assert.Equal(t, 2, m.Status().ECHKeys)
+	connect(t, server, client(firstList)).ok(t)
+	connect(t, server, client(secondList)).ok(t)
+	write(t, dir, "ech.pem", second)
+	require.NoError(t, m.Reload(t.Context()))
+
+	// Who comes with the old key is told the new one, and by a proven server only.
+	m.SetServerName("secret.test")
+	c = connect(t, server, client(firstList)).refused(t)
+	var rejection *tls.ECHRejectionError
+	require.ErrorAs(t, c.clientErr, &rejection)
+	assert.Equal(t, secondList, rejection.RetryConfigList)
+	connect(t, server, client(rejection.RetryConfigList)).ok(t)
+	m.SetRootCAs(tlstest.NewCA(t).Pool())
+	c = connect(t, server, client(firstList)).refused(t)
+	require.ErrorContains(t, c.clientErr, "unknown authority")
+	m.SetRootCAs(nil)
+
+	// A key that is not that of its config would be found by clients only.
+	foreign, _ := newECH(t, 3, "public.test")
+	mixed, err := decodePEM(foreign, "")
+	require.NoError(t, err)
+	own, err := decodePEM(second, "")
+	require.NoError(t, err)
+	write(t, dir, "ech.pem", append(pem.EncodeToMemory(mixed[0]), pem.EncodeToMemory(own[1])...))
+	require.ErrorContains(t, m.Reload(t.Context()), "Encrypted Client Hello key")
+	connect(t, server, client(secondList)).ok(t)
+}
+
+func TestBadECHKeys(t *testing.T) {
+	good, _ := newECH(t, 1, "public.test")
+	blocks, err := decodePEM(good, "good")
+	require.NoError(t, err)
+	key, config := pem.EncodeToMemory(blocks[0]), pem.EncodeToMemory(blocks[1])
+	list := blocks[1].Bytes
+	for name, file := range map[string][]byte{
+		"no key":         config,
+		"config first":   append(append([]byte{}, config...), key...),
+		"no config":      key,
+		"another key":    append(tlstest.NewCA(t).Issue(t, tlstest.Leaf{}).KeyPEM, config...),
+		"short":          append(append([]byte{}, key...), pem.EncodeToMemory(&pem.Block{Type: "ECHCONFIG", Bytes: list[:len(list)-1]})...),
+		"empty":          append(append([]byte{}, key...), pem.EncodeToMemory(&pem.Block{Type: "ECHCONFIG"})...),
+		"short config":   append(append([]byte{}, key...), pem.EncodeToMemory(&pem.Block{Type: "ECHCONFIG", Bytes: []byte{0, 3, 1, 1, 1}})...),
+		"beyond the end": append(append([]byte{}, key...), pem.EncodeToMemory(&pem.Block{Type: "ECHCONFIG", Bytes: []byte{0, 5, 1, 1, 0, 9, 0}})...),
+	} {
+		_, err := parseECH(file, "ech.pem")
+		assert.ErrorIs(t, err, ErrInvalid, name)
+		assert.ErrorContains(t, err, "ech.pem", name)
+	}
+}
+
+func TestKeyLog(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	path := filepath.Join(t.TempDir(), "keys")
+	t.Setenv("SSLKEYLOGFILE", path)
+	source := Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, RootCAs: ca.Pool()}
+	silent := newManager(t, Options{Source: source})
+	connect(t, silent.ServerTLS(), silent.ClientTLS("localhost")).ok(t)
+	require.NoFileExists(t, path, "the variable alone does nothing")
+
+	var log logBuffer
+	m := newManager(t, Options{Source: source, KeyLogFile: os.Getenv("SSLKEYLOGFILE"), Logger: log.logger()})
+	connect(t, m.ServerTLS(), m.ClientTLS("localhost")).ok(t)
+	secrets, err := os.ReadFile(path)
+	require.NoError(t, err)
+	assert.Contains(t, string(secrets), "SERVER_TRAFFIC_SECRET_0")
+	assert.Contains(t, log.String(), "level=WARN")
+	assert.Contains(t, log.String(), path)
+	assert.True(t, m.Status().KeyLog)
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	assert.Zero(t, info.Mode().Perm()&0o077)
+}
+
+// A manager shows the certificate that the server asks for, and none to others.
+func TestClientCertificateSelection(t *testing.T) {
+	one, two, three := tlstest.NewCA(t), tlstest.NewCA(t), tlstest.NewCA(t)
+	m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{
+		one.Issue(t, tlstest.Leaf{Usage: tlstest.ServerOnly}).Certificate(),
+		one.Issue(t, tlstest.Leaf{Usage: tlstest.ClientOnly, CommonName: "one"}).Certificate(),
+		two.Issue(t, tlstest.Leaf{Usage: tlstest.ClientOnly, CommonName: "two"}).Certificate(),
+	}}})
+	for want, ca := range map[string]*tlstest.CA{"one": one, "two": two, "": three} {
+		m.SetRootCAs(ca.Pool())
+		server := ca.MutualServerConfig(t)
+		server.ClientAuth = tls.VerifyClientCertIfGiven
+		got := connect(t, server, m.ClientTLS("localhost")).ok(t)
+		if want == "" {
+			assert.Empty(t, got.server.PeerCertificates)
+			continue
+		}
+		assert.Equal(t, want, got.server.PeerCertificates[0].Subject.CommonName)
+	}
+}
+
+// Only the two roles that a certificate allows are played: a client's is not served.
+func TestClientOnlyCertificateIsNotServed(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	m := newManager(t, Options{Source: leaf(ca.Issue(t, tlstest.Leaf{Usage: tlstest.ClientOnly, Names: []string{"localhost"}}))})
+	require.ErrorIs(t, connect(t, m.ServerTLS(), ca.ClientConfig(t, "localhost")).serverErr, ErrNoCertificate)
+	_, err := New(Options{Source: leaf(ca.Issue(t, tlstest.Leaf{Usage: tlstest.ClientOnly, Names: []string{"localhost"}})), RequireNames: []string{"localhost"}})
+	require.ErrorIs(t, err, ErrNotCovered)
+}
