@@ -141,6 +141,17 @@ func TestStopWaitsForProcessesAndMetas(t *testing.T) {
 	require.NoError(t, node.WaitWithTimeout(0))
 	_, err = node.ProcessList()
 	assert.ErrorIs(t, err, gen.ErrNodeTerminated)
+	_, err = node.ProcessInfo(pid)
+	assert.ErrorIs(t, err, gen.ErrNodeTerminated)
+	_, err = node.ProcessState(pid)
+	assert.ErrorIs(t, err, gen.ErrNodeTerminated)
+	_, err = node.MetaInfo(m.ID())
+	assert.ErrorIs(t, err, gen.ErrNodeTerminated)
+	_, err = node.UnregisterName("name")
+	assert.ErrorIs(t, err, gen.ErrNodeTerminated)
+	assert.ErrorIs(t, node.RegisterName("name", pid), gen.ErrNodeTerminated)
+	assert.ErrorIs(t, node.SendExit(pid, nil), gen.ErrNodeTerminated)
+	assert.ErrorIs(t, node.Kill(pid), gen.ErrNodeTerminated)
 	assert.ErrorIs(t, node.Send(pid, 1), gen.ErrNodeTerminated)
 	assert.ErrorIs(t, node.LoggerAdd("late", &recorder{}), gen.ErrNodeTerminated)
 	_, err = node.Spawn(factory(newActor()), gen.ProcessOptions{})
@@ -190,8 +201,16 @@ func TestStopForceDoesNotWaitForever(t *testing.T) {
 		assert.Equal(t, gen.TerminateReasonShutdown, receive(t, idle.reasons))
 		node.StopForce()
 		receive(t, stopped)
+
+		// What the stuck one still does has no effect beyond its end.
+		m := newMeta()
+		_, err := stuck.SpawnMeta(m, gen.MetaOptions{})
+		require.NoError(t, err)
+		_, err = stuck.Spawn(factory(newActor()), gen.ProcessOptions{})
+		require.ErrorIs(t, err, gen.ErrNodeTerminated)
 		g.open()
 		assert.Equal(t, gen.TerminateReasonKill, receive(t, stuck.reasons))
+		assert.Equal(t, gen.TerminateReasonKill, receive(t, m.reasons))
 	})
 }
 
@@ -253,6 +272,7 @@ func TestRefusedOptions(t *testing.T) {
 		"ProcessOptions.MailboxSize":  {MailboxSize: -1},
 		"ProcessOptions.SendPriority": {SendPriority: 3},
 		"ProcessOptions.LogLevel":     {LogLevel: 6},
+		"ProcessOptions.Fallback":     {Fallback: gen.ProcessFallback{Enable: true}},
 	} {
 		_, err := node.Spawn(factory(newActor()), options)
 		assert.ErrorIs(t, err, gen.ErrIncorrect)

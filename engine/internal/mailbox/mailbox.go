@@ -128,6 +128,7 @@ func (m *Mailbox) take() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.reason != nil {
+		m.taken = [priorities]list{}
 		return false
 	}
 	m.changed.Store(false)

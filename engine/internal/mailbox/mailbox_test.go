@@ -17,7 +17,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const (
 	normal = gen.MessagePriorityNormal
 	high   = gen.MessagePriorityHigh
-	max    = gen.MessagePriorityMax
+	top    = gen.MessagePriorityMax
 )
 
 func push(t *testing.T, m *Mailbox, payload any, priority gen.MessagePriority) {
@@ -46,8 +46,8 @@ func TestOrder(t *testing.T) {
 	}
 	push(t, &m, "high", high)
 	push(t, &m, 100, normal)
-	push(t, &m, "max", max)
-	push(t, &m, "max 2", max)
+	push(t, &m, "max", top)
+	push(t, &m, "max 2", top)
 	assert.Equal(t, "max", next(&m))
 	push(t, &m, "high 2", high)
 	assert.Equal(t, "max 2", next(&m))
@@ -67,7 +67,7 @@ func TestLimitCountsWhatWaits(t *testing.T) {
 	push(t, &m, 2, normal)
 	_, err := m.Push(&Message{}, normal)
 	assert.ErrorIs(t, err, ErrFull)
-	push(t, &m, "urgent", max)
+	push(t, &m, "urgent", top)
 	_, err = m.Force(&Message{Payload: "forced"}, normal)
 	require.NoError(t, err)
 	assert.Equal(t, "urgent", next(&m))
@@ -120,9 +120,9 @@ func TestClose(t *testing.T) {
 		assert.Equal(t, errFirst, m.Reason())
 		assert.Nil(t, next(&m), "also what was fetched is dropped")
 		assert.False(t, m.Park(), "the consumer has the end to handle")
-		_, err := m.Push(&Message{}, max)
+		_, err := m.Push(&Message{}, top)
 		assert.ErrorIs(t, err, ErrClosed)
-		_, err = m.Force(&Message{}, max)
+		_, err = m.Force(&Message{}, top)
 		assert.ErrorIs(t, err, ErrClosed)
 	})
 	t.Run("parked", func(t *testing.T) {

@@ -74,12 +74,12 @@ func newMeta(p *process, behavior gen.MetaBehavior, options gen.MetaOptions) (*m
 }
 
 func (m *meta) start() {
+	defer m.parent.node.starts.leave()
 	reason := gen.TerminateReasonPanic // stays where Start calls runtime.Goexit
 	defer func() {
 		if m.shut(orNormal(reason)) {
 			m.run()
 		}
-		m.parent.node.starts.leave()
 	}()
 	reason = m.guard(m.behavior.Start)
 }

@@ -59,7 +59,7 @@ func (p *process) UnregisterName() error {
 }
 
 func (n *node) RegisterName(name gen.Atom, pid gen.PID) error {
-	p, err := n.process(pid)
+	p, err := n.live(pid)
 	if err != nil {
 		return err
 	}
@@ -67,6 +67,9 @@ func (n *node) RegisterName(name gen.Atom, pid gen.PID) error {
 }
 
 func (n *node) UnregisterName(name gen.Atom) (gen.PID, error) {
+	if n.ended() {
+		return gen.PID{}, gen.ErrNodeTerminated
+	}
 	a, err := n.byName(gen.ProcessID{Name: name})
 	if err != nil {
 		return gen.PID{}, gen.ErrNameUnknown

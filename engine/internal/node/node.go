@@ -2,6 +2,7 @@
 package node
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -127,8 +128,16 @@ func (n *node) SendWithPriority(to any, message any, priority gen.MessagePriorit
 	return n.send(n.pid, to, message, priority)
 }
 
+// live is process for the node's own methods.
+func (n *node) live(pid gen.PID) (*process, error) {
+	if n.ended() {
+		return nil, gen.ErrNodeTerminated
+	}
+	return n.process(pid)
+}
+
 func (n *node) SendExit(pid gen.PID, reason error) error {
-	p, err := n.process(pid)
+	p, err := n.live(pid)
 	if err != nil {
 		return err
 	}
@@ -136,7 +145,7 @@ func (n *node) SendExit(pid gen.PID, reason error) error {
 }
 
 func (n *node) Kill(pid gen.PID) error {
-	p, err := n.process(pid)
+	p, err := n.live(pid)
 	if err != nil {
 		return err
 	}
@@ -145,7 +154,7 @@ func (n *node) Kill(pid gen.PID) error {
 }
 
 func (n *node) ProcessInfo(pid gen.PID) (gen.ProcessInfo, error) {
-	p, err := n.process(pid)
+	p, err := n.live(pid)
 	if err != nil {
 		return gen.ProcessInfo{}, err
 	}
@@ -153,7 +162,7 @@ func (n *node) ProcessInfo(pid gen.PID) (gen.ProcessInfo, error) {
 }
 
 func (n *node) ProcessState(pid gen.PID) (gen.ProcessState, error) {
-	p, err := n.process(pid)
+	p, err := n.live(pid)
 	if err != nil {
 		return 0, err
 	}
@@ -166,11 +175,14 @@ func (n *node) ProcessList() ([]gen.PID, error) {
 	}
 	var list []gen.PID
 	n.eachProcess(func(p *process) { list = append(list, p.pid) })
-	slices.SortFunc(list, func(a, b gen.PID) int { return int(a.ID) - int(b.ID) })
+	slices.SortFunc(list, func(a, b gen.PID) int { return cmp.Compare(a.ID, b.ID) })
 	return list, nil
 }
 
 func (n *node) MetaInfo(alias gen.Alias) (gen.MetaInfo, error) {
+	if n.ended() {
+		return gen.MetaInfo{}, gen.ErrNodeTerminated
+	}
 	m, err := n.meta(alias)
 	if err != nil {
 		return gen.MetaInfo{}, err

@@ -41,6 +41,9 @@ func newProcess(n *node, parent *process, factory gen.ProcessFactory, options ge
 	if err := checkPriority(options.SendPriority); err != nil {
 		return nil, fmt.Errorf("ProcessOptions.SendPriority: %w", err)
 	}
+	if options.Fallback.Enable && options.Fallback.Name == "" {
+		return nil, fmt.Errorf("ProcessOptions.Fallback is enabled but names no process: %w", gen.ErrIncorrect)
+	}
 	above, parentEnv, parentPID, leader := n.log, &n.env, n.pid, n.pid
 	if parent != nil {
 		above, parentEnv, parentPID, leader = parent.log, &parent.env, parent.pid, parent.leader

@@ -122,7 +122,12 @@ func (c *census) leave() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.count--
-	if c.closed && c.count == 0 {
+	if !c.closed || c.count > 0 {
+		return
+	}
+	select {
+	case <-c.zero: // zero before: somebody joined after a StopForce
+	default:
 		close(c.zero)
 	}
 }
