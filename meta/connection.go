@@ -76,7 +76,7 @@ func newConnection(opt *TCPConnectionOptions, server *tcpServer, sock *socket, w
 	}
 	c.credit.Store(int64(opt.Active))
 	c.inbox.opt = opt
-	c.writer.init(opt.WriteBuffer, c.writeFailed)
+	c.writer.init(opt.WriteBuffer, c.writeFailed, c.inbox.recycle)
 	c.stats.opened = time.Now()
 	return c
 }
@@ -255,13 +255,13 @@ func (c *tcpConnection) leave() {
 	}
 }
 
-// write takes data for writing and gives its buffer back.
+// write takes data for writing.
 func (c *tcpConnection) write(data []byte) error {
 	if err := c.writer.write(data); err != nil {
 		return err
 	}
 	c.stats.messagesOut.Add(1)
-	c.inbox.recycle(data)
+	c.touch()
 	return nil
 }
 

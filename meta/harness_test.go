@@ -102,7 +102,10 @@ func generate(ca *tlstest.CA, name string) tls.Certificate {
 // eachMode runs the same test over every mode.
 func eachMode(t *testing.T, test func(t *testing.T, m mode)) {
 	for _, m := range modes() {
-		t.Run(m.name, func(t *testing.T) { test(t, m) })
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			test(t, m)
+		})
 	}
 }
 
@@ -110,7 +113,10 @@ func eachMode(t *testing.T, test func(t *testing.T, m mode)) {
 func tlsModes(t *testing.T, test func(t *testing.T, m mode)) {
 	for _, m := range modes() {
 		if m.tls() {
-			t.Run(m.name, func(t *testing.T) { test(t, m) })
+			t.Run(m.name, func(t *testing.T) {
+				t.Parallel()
+				test(t, m)
+			})
 		}
 	}
 }
@@ -308,4 +314,11 @@ func portOf(t *testing.T, addr string) uint16 {
 	resolved, err := net.ResolveTCPAddr("tcp", addr)
 	require.NoError(t, err)
 	return uint16(resolved.Port)
+}
+
+// inspectAny is inspect of a meta process that may have ended.
+func (a *actor) inspectAny(id gen.Alias) (m map[string]string) {
+	a.h.t.Helper()
+	a.do(func(o *owner) { m, _ = o.InspectMeta(id) })
+	return m
 }

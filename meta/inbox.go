@@ -23,10 +23,11 @@ type inbox struct {
 	opt        *TCPConnectionOptions
 	buf        []byte // nil: none is held
 	scratch    *[scratchSize]byte
-	start, end int   // what is in buf
-	err        error // of the last read; it comes after what is in buf
-	atEOF      bool  // Split was told that no more comes
-	pooled     atomic.Int64
+	start, end int          // what is in buf
+	err        error        // of the last read; it comes after what is in buf
+	atEOF      bool         // Split was told that no more comes
+	final      bool         // Split has given its last token
+	pooled     atomic.Int64 // capacity of the user's buffers
 }
 
 // empty says that nothing waits to be delivered.
@@ -75,11 +76,21 @@ func (b *inbox) next() (data []byte, reason, cause error) {
 // nextFrame calls Split as bufio.Scanner does, but never trusts it to make progress. That the bytes end is told to it only if
 // the peer ended them in order: what a cut connection leaves is not a frame.
 func (b *inbox) nextFrame() (data []byte, reason, cause error) {
+	if b.final {
+		return nil, ErrTerminated, bufio.ErrFinalToken
+	}
 	for !b.empty() || b.err == io.EOF && !b.atEOF {
+		if b.empty() {
+			b.atEOF = true // without that, Split may not be called with nothing
+		}
 		rest := b.buf[b.start:b.end]
 		advance, token, err := b.opt.Split(rest, b.atEOF)
 		switch {
 		case err == bufio.ErrFinalToken:
+			b.final, b.start, b.end = true, 0, 0
+			if token != nil {
+				return rightSized(token), nil, nil
+			}
 			return nil, ErrTerminated, err
 		case errors.Is(err, ErrFrameTooLarge):
 			return nil, ErrFrameTooLarge, err
@@ -113,6 +124,7 @@ func (b *inbox) nextFrame() (data []byte, reason, cause error) {
 			return rightSized(token), nil, nil
 		}
 	}
+	b.start, b.end = 0, 0
 	return nil, nil, nil
 }
 
@@ -154,7 +166,7 @@ func (b *inbox) discard() {
 	b.buf, b.scratch, b.start, b.end = nil, nil, 0, 0
 }
 
-// recycle gives the buffer of a written message back to the user's pool, if it can have come from there. Only the message goroutine calls it.
+// recycle gives the buffer of a written message back to the user's pool, if it can have come from there. It may be called from any goroutine.
 func (b *inbox) recycle(data []byte) {
 	if b.opt.BufferPool != nil && cap(data) > 0 && int64(cap(data)) >= b.pooled.Load() {
 		b.opt.BufferPool.Put(data[:cap(data)])

@@ -74,6 +74,9 @@ func (c *tcpConnection) pump() (done bool) {
 			case timeout(err):
 				c.readFailed(err)
 				return true
+			case err == io.EOF && c.sock.eof && c.stats.tls.Load() != nil:
+				// crypto/tls calls it EOF too where the TCP stream ends between two records, without close_notify.
+				c.inbox.err = io.ErrUnexpectedEOF
 			default:
 				c.inbox.err = err
 			}
@@ -97,10 +100,8 @@ func (c *tcpConnection) deliver() bool {
 			return true
 		}
 		c.stats.messagesIn.Add(1)
-		if !c.send(MessageTCP{ID: c.process.ID(), Data: data}) {
-			return false
-		}
-		if c.opt.Active > 0 && c.credit.Add(-1) == 0 && !c.send(MessageTCPPassive{ID: c.process.ID()}) {
+		last := c.opt.Active > 0 && c.credit.Add(-1) == 0
+		if !c.send(MessageTCP{ID: c.process.ID(), Data: data}) || last && !c.send(MessageTCPPassive{ID: c.process.ID()}) {
 			return false
 		}
 	}

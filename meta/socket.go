@@ -43,6 +43,7 @@ type socket struct {
 	gateCtx context.Context
 	inside  bool // holds a place at the gate
 
+	eof          bool          // the peer's FIN was read
 	remote       net.Addr      // in place of the connection's own; nil: its own
 	writeTimeout time.Duration // 0 during the handshake, which has a deadline of its own
 	closing      atomic.Int64  // unix nanoseconds; 0: not closing
@@ -76,6 +77,9 @@ func (s *socket) Read(b []byte) (int, error) {
 		return n, nil
 	}
 	n, err := s.read(b)
+	if err == io.EOF {
+		s.eof = true
+	}
 	if s.guard != nil && s.guard.spoofed(b[:n]) {
 		return 0, errSpoofedProxy
 	}

@@ -6,36 +6,46 @@ import (
 	"sync"
 )
 
-// errWriteClosed answers a write after the end of the connection or of its write side.
+// errWriteClosed answers a write after the end of the connection or of its writing half.
 var errWriteClosed = errors.New("meta: connection is closed for writing")
 
-// largeWrite is the size in bytes from which a message is written as it is, not copied to the queue.
-const largeWrite = 4 << 10
+const (
+	// coalesced is the size in bytes below which a message is copied to share a record with its neighbours.
+	coalesced = 4 << 10
+	// recordSize is the most that is put together: the payload of one TLS record (RFC 8446 section 5.1).
+	recordSize = 16 << 10
+)
 
-// queues are the buffers of all writers: an idle connection holds none.
-var queues = sync.Pool{New: func() any { b := make([]byte, 0, largeWrite); return &b }}
+// records are the buffers in which messages are put together. An idle connection holds none.
+var records = sync.Pool{New: func() any { b := make([]byte, 0, coalesced); return &b }}
 
-// writer writes messages in order. A small message is put into a queue that a goroutine of its own
-// writes out, so that what comes meanwhile shares one record; it ends when the queue is
-// empty. A large message, and one that finds the queue full, is written or waited for by the caller, the
-// connection's message goroutine, which so holds the mailbox back.
+// segment is what one call of Write gets: a large message, or small ones put together.
+type segment struct {
+	data   []byte
+	record *[]byte // where data lies if it was put together; nil: it is a message
+}
+
+// writer writes messages in order. They are queued, and a goroutine that is there while the queue is not empty writes
+// them out: what comes while it writes goes out together, and nothing waits for a timer.
 type writer struct {
-	limit  uint64      // bytes that may wait
-	failed func(error) // called once, with the first error and without the lock
+	limit   uint64       // bytes that may wait
+	failed  func(error)  // called once, with the first error and without the lock
+	written func([]byte) // called for each message whose bytes are not needed any more
 
 	mu       sync.Mutex // guards all below
-	changed  sync.Cond  // on mu: written, err, busy or closed have changed
+	changed  sync.Cond  // on mu: sent, err, flushing or closed have changed
 	out      io.Writer
-	queue    *[]byte // nil: empty
-	busy     bool    // somebody writes to out
+	queue    []segment
+	spare    []segment // queue's memory for next time
+	flushing bool      // there is a flush goroutine
 	closed   bool
 	err      error
 	accepted uint64 // bytes taken
-	written  uint64 // bytes handed to the kernel
+	sent     uint64 // bytes handed to the kernel
 }
 
-func (w *writer) init(limit int, failed func(error)) {
-	w.limit, w.failed = uint64(limit), failed
+func (w *writer) init(limit int, failed func(error), written func([]byte)) {
+	w.limit, w.failed, w.written = uint64(limit), failed, written
 	w.changed.L = &w.mu
 }
 
@@ -46,76 +56,93 @@ func (w *writer) setOut(out io.Writer) {
 	w.out = out
 }
 
-// write takes data, and returns before or after it is written. Only the connection's message goroutine calls it.
+// write accepts a message. It waits only for room: an empty queue has room for a message of any size. One
+// goroutine at a time calls it.
 func (w *writer) write(data []byte) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if len(data) == 0 {
+	size := uint64(len(data))
+	if size == 0 {
 		return nil
 	}
-	large := len(data) >= largeWrite
-	size := uint64(len(data))
-	for w.refused() == nil && (large && w.busy || w.waiting() > 0 && w.waiting()+size > w.limit) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for w.refused() == nil && w.waiting() > 0 && w.waiting()+size > w.limit {
 		w.changed.Wait()
 	}
 	if err := w.refused(); err != nil {
 		return err
 	}
 	w.accepted += size
-	if large {
-		w.busy = true
-		w.writeOut(data)
-		w.busy = false
-		return nil // a failure is the connection's end, and is told as its reason
+	if size < coalesced {
+		w.appendCopy(data)
+		w.written(data)
+	} else {
+		w.queue = append(w.queue, segment{data: data})
 	}
-	if w.queue == nil {
-		w.queue = queues.Get().(*[]byte)
-	}
-	*w.queue = append(*w.queue, data...)
-	if !w.busy {
-		w.busy = true
+	if !w.flushing {
+		w.flushing = true
 		go w.flush()
 	}
 	return nil
 }
 
-func (w *writer) refused() error {
-	if w.err != nil {
-		return w.err
+// appendCopy puts a small message into the last record of the queue, or a new one.
+func (w *writer) appendCopy(data []byte) {
+	if n := len(w.queue); n > 0 {
+		last := &w.queue[n-1]
+		if last.record != nil && len(last.data)+len(data) <= recordSize {
+			last.data = append(last.data, data...)
+			return
+		}
 	}
-	if w.closed {
-		return errWriteClosed
-	}
-	return nil
+	record := records.Get().(*[]byte)
+	w.queue = append(w.queue, segment{append((*record)[:0], data...), record})
 }
 
-func (w *writer) waiting() uint64 { return w.accepted - w.written }
+func (w *writer) refused() error {
+	if w.err == nil && w.closed {
+		return errWriteClosed
+	}
+	return w.err
+}
+
+func (w *writer) waiting() uint64 { return w.accepted - w.sent }
 
 // flush writes the queue until it is empty.
 func (w *writer) flush() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for w.queue != nil && w.err == nil {
-		queue := w.queue
-		w.queue = nil
-		w.writeOut(*queue)
-		if cap(*queue) <= 64<<10 {
-			*queue = (*queue)[:0]
-			queues.Put(queue)
+	for len(w.queue) > 0 && w.err == nil {
+		batch := w.queue
+		w.queue = w.spare[:0]
+		for i := range batch {
+			if w.err == nil {
+				w.send(&batch[i])
+			}
 		}
+		clear(batch)
+		w.spare = batch
 	}
-	w.busy = false
+	if cap(w.spare) > 64 {
+		w.spare = nil
+	}
+	w.flushing = false
 	w.changed.Broadcast()
 }
 
-// writeOut writes data with the lock released. The caller has set busy.
-func (w *writer) writeOut(data []byte) {
+// send writes one segment with the lock released.
+func (w *writer) send(s *segment) {
 	out := w.out
 	w.mu.Unlock()
-	n, err := out.Write(data)
+	n, err := out.Write(s.data)
+	if s.record == nil {
+		w.written(s.data)
+	} else {
+		*s.record = s.data[:0]
+		records.Put(s.record)
+	}
 	w.mu.Lock()
-	w.written += uint64(n)
-	if err != nil && w.err == nil {
+	w.sent += uint64(n)
+	if err != nil {
 		w.err = err
 		w.mu.Unlock()
 		w.failed(err)
@@ -128,7 +155,7 @@ func (w *writer) writeOut(data []byte) {
 func (w *writer) sync() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for w.err == nil && (w.busy || w.waiting() > 0) {
+	for w.err == nil && w.flushing {
 		w.changed.Wait()
 	}
 	return w.err
@@ -142,9 +169,9 @@ func (w *writer) close() {
 	w.changed.Broadcast()
 }
 
-// counts gives the bytes accepted and written.
-func (w *writer) counts() (accepted, written uint64) {
+// counts gives the bytes accepted and sent.
+func (w *writer) counts() (accepted, sent uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.accepted, w.written
+	return w.accepted, w.sent
 }

@@ -1,0 +1,210 @@
+package meta_test
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"ergo.services/ergo/gen"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/meta"
+)
+
+// random gives reproducible bytes.
+func random(n int) []byte {
+	b := make([]byte, n)
+	source := rand.NewChaCha8([32]byte{1})
+	source.Read(b)
+	return b
+}
+
+// The messages of a stream are its bytes, each with memory of its own and no more.
+func TestMessagesAreExact(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		a := newHost(t).spawn(nil)
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, BufferSize: 1000})
+		peer := m.dial(t, addr)
+		expect[meta.MessageTCPConnect](a)
+		sent := random(100_000)
+		go peer.Write(sent)
+		var got []byte
+		for len(got) < len(sent) {
+			data := expect[meta.MessageTCP](a).Data
+			assert.LessOrEqual(t, len(data), 1000)
+			got = append(got, data...)
+			clear(data[:cap(data)]) // it is the receiver's, and nobody else's
+		}
+		assert.True(t, bytes.Equal(sent, got))
+	})
+}
+
+// Every buffer comes from the pool, and returns to it when it is sent back.
+func TestBufferPool(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		var made atomic.Int32
+		var mu sync.Mutex
+		known := map[*byte]bool{}
+		pool := &sync.Pool{New: func() any {
+			made.Add(1)
+			buf := make([]byte, 4096)
+			mu.Lock()
+			known[&buf[0]] = true
+			mu.Unlock()
+			return buf
+		}}
+		a := newHost(t).spawn(func(o *owner, message any) bool {
+			if m, ok := message.(meta.MessageTCP); ok {
+				mu.Lock()
+				assert.True(t, known[&m.Data[:1][0]], "a buffer from elsewhere")
+				mu.Unlock()
+				assert.Equal(t, 4096, cap(m.Data))
+			}
+			return echo(o, message)
+		})
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, BufferPool: pool})
+		peer := m.dial(t, addr)
+		sent := random(1 << 20)
+		go peer.Write(sent)
+		got := make([]byte, len(sent))
+		_, err := io.ReadFull(peer, got)
+		require.NoError(t, err)
+		assert.True(t, bytes.Equal(sent, got))
+		t.Logf("%d buffers made for %d of content", made.Load(), len(sent)/4096)
+	})
+}
+
+func TestSplit(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		a := newHost(t).spawn(nil)
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, Split: bufio.ScanLines, MaxFrame: 20_000})
+		peer := m.dial(t, addr)
+		expect[meta.MessageTCPConnect](a)
+		long := strings.Repeat("long", 4_900)
+		for _, part := range []string{"one\ntw", "o\n", "\nthree\r", "\n" + long + "\n", "the la", "st"} {
+			_, err := io.WriteString(peer, part)
+			require.NoError(t, err)
+		}
+		peer.Close()
+		for _, want := range []string{"one", "two", "", "three", long, "the last"} {
+			assert.Equal(t, want, string(expect[meta.MessageTCP](a).Data))
+		}
+		assert.ErrorIs(t, expect[meta.MessageTCPDisconnect](a).Reason, meta.ErrClosedByPeer)
+	})
+}
+
+// A stream that is cut off delivers its whole frames and not the piece of the last.
+func TestSplitOfCutStream(t *testing.T) {
+	tlsModes(t, func(t *testing.T, m mode) {
+		a := newHost(t).spawn(nil)
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, Split: bufio.ScanLines})
+		peer := m.dial(t, addr)
+		expect[meta.MessageTCPConnect](a)
+		io.WriteString(peer, "whole\nDELETE /a")
+		rawTCP(peer).Close()
+		assert.Equal(t, "whole", string(expect[meta.MessageTCP](a).Data))
+		assert.ErrorIs(t, expect[meta.MessageTCPDisconnect](a).Reason, meta.ErrTruncated)
+	})
+}
+
+// With Active a connection delivers what it was allowed, says so once, and reads no further.
+func TestActive(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		a := newHost(t).spawn(nil)
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, Split: bufio.ScanLines, Active: 3})
+		peer := m.dial(t, addr)
+		id := expect[meta.MessageTCPConnect](a).ID
+		for i := range 10 {
+			io.WriteString(peer, string(rune('0'+i))+"\n")
+		}
+		next := 0
+		messages := func(n int) {
+			t.Helper()
+			for range n {
+				assert.Equal(t, string(rune('0'+next)), string(expect[meta.MessageTCP](a).Data))
+				next++
+			}
+		}
+		messages(3)
+		assert.Equal(t, id, expect[meta.MessageTCPPassive](a).ID)
+		assert.Equal(t, "passive", a.inspect(id)["state"])
+		a.quiet()
+		a.send(id, meta.MessageTCPActive{N: 2})
+		messages(2)
+		expect[meta.MessageTCPPassive](a)
+		a.send(id, meta.MessageTCPActive{N: 0}) // ignored
+		a.quiet()
+		a.send(id, meta.MessageTCPActive{N: 100})
+		messages(5)
+		assert.Equal(t, "95", a.inspect(id)["messages allowed"])
+		peer.Close()
+		assert.ErrorIs(t, expect[meta.MessageTCPDisconnect](a).Reason, meta.ErrClosedByPeer)
+	})
+}
+
+// An actor that sleeps holds its peer back: TCP's window closes, and nothing is read ahead.
+func TestActiveHoldsPeerBack(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		a := newHost(t).spawn(nil)
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, Active: 1})
+		peer := m.dial(t, addr)
+		id := expect[meta.MessageTCPConnect](a).ID
+		const size = 64 << 20
+		wrote := make(chan error, 1)
+		go func() {
+			_, err := peer.Write(make([]byte, size))
+			wrote <- err
+		}()
+		got := len(expect[meta.MessageTCP](a).Data)
+		expect[meta.MessageTCPPassive](a)
+		assert.Equal(t, a.inspect(id)["bytes in"], a.inspect(id)["bytes in"])
+		select {
+		case <-wrote:
+			t.Fatal("64 MiB were written to a connection that does not read")
+		default:
+		}
+		for got < size {
+			a.send(id, meta.MessageTCPActive{N: 1})
+			got += len(expect[meta.MessageTCP](a).Data)
+			expect[meta.MessageTCPPassive](a)
+		}
+		require.NoError(t, <-wrote)
+	})
+}
+
+// The credit reaches a connection also while it is busy delivering.
+func TestActiveRace(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		split, err := meta.FixedLength(8)
+		require.NoError(t, err)
+		const n = 20_000
+		seen := 0
+		done := make(chan struct{})
+		a := newHost(t).spawn(func(o *owner, message any) bool {
+			switch m := message.(type) {
+			case meta.MessageTCP:
+				if seen++; seen%3 == 0 {
+					o.SendAlias(m.ID, meta.MessageTCPActive{N: 3})
+				}
+				if seen == n {
+					close(done)
+				}
+			case meta.MessageTCPPassive:
+			default:
+				return false
+			}
+			return true
+		}, gen.ProcessOptions{})
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, Split: split, Active: 3})
+		peer := m.dial(t, addr)
+		go peer.Write(make([]byte, 8*n))
+		expect[meta.MessageTCPConnect](a)
+		<-done
+	})
+}

@@ -1,0 +1,199 @@
+package meta_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"io"
+	"math/rand/v2"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"ergo.services/ergo/gen"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/meta"
+)
+
+// Messages of all sizes arrive in the order in which they were sent.
+func TestWriteOrder(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		a := newHost(t).spawn(nil)
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager})
+		peer := m.dial(t, addr)
+		id := expect[meta.MessageTCPConnect](a).ID
+		sent := random(4 << 20)
+		sizes := rand.New(rand.NewPCG(1, 2))
+		go a.do(func(o *owner) {
+			for rest := sent; len(rest) > 0; {
+				n := min(len(rest), 1<<sizes.IntN(17))
+				if o.SendAlias(id, meta.MessageTCP{Data: rest[:n]}) == nil {
+					rest = rest[n:]
+				}
+			}
+		})
+		got := make([]byte, len(sent))
+		_, err := io.ReadFull(peer, got)
+		require.NoError(t, err)
+		assert.True(t, bytes.Equal(sent, got), "bytes are lost or out of order")
+	})
+}
+
+// countingListener counts the writes to its connections: the records.
+type countingListener struct {
+	net.Listener
+	writes atomic.Int32
+}
+
+type countingConn struct {
+	net.Conn
+	l *countingListener
+}
+
+func (l *countingListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return countingConn{conn, l}, nil
+}
+
+func (c countingConn) Write(b []byte) (int, error) {
+	c.l.writes.Add(1)
+	return c.Conn.Write(b)
+}
+
+// What waits is written together. The listener wraps its connections, so that this is also the test of a server whose connections
+// are no *net.TCPConn.
+func TestWritesAreCoalesced(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		counting := &countingListener{Listener: listener}
+		a := newHost(t).spawn(nil)
+		a.listen(meta.TCPServerOptions{CertManager: m.manager, Listener: counting})
+		peer := m.dial(t, listener.Addr().String())
+		id := expect[meta.MessageTCPConnect](a).ID
+		before := counting.writes.Load()
+		a.do(func(o *owner) {
+			for range 1000 {
+				o.SendAlias(id, meta.MessageTCP{Data: make([]byte, 64)})
+			}
+		})
+		_, err = io.ReadFull(peer, make([]byte, 64_000))
+		require.NoError(t, err)
+		writes := counting.writes.Load() - before
+		t.Logf("1000 messages went out in %d writes", writes)
+		assert.Less(t, writes, int32(500))
+		io.WriteString(peer, "and back")
+		assert.Equal(t, "and back", string(expect[meta.MessageTCP](a).Data))
+	})
+}
+
+// A Call answers when its bytes are with the kernel.
+func TestCall(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		a := newHost(t).spawn(nil)
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager})
+		peer := m.dial(t, addr)
+		id := expect[meta.MessageTCPConnect](a).ID
+		for _, size := range []int{0, 5, 100_000} {
+			var result any
+			var err error
+			go io.ReadFull(peer, make([]byte, size))
+			a.do(func(o *owner) { result, err = o.CallAlias(id, meta.MessageTCP{Data: make([]byte, size)}, 5) })
+			require.NoError(t, err)
+			assert.Equal(t, size, result)
+		}
+		var result any
+		a.do(func(o *owner) { result, _ = o.CallAlias(id, "nonsense", 5) })
+		assert.Equal(t, gen.ErrUnsupported, result)
+	})
+}
+
+// A peer that does not read holds back first the writer, then the mailbox, then the sender.
+func TestPushBack(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		a := newHost(t).spawn(nil)
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, WriteBuffer: 32 << 10, ConnectionMeta: gen.MetaOptions{MailboxSize: 16}})
+		peer := m.dial(t, addr)
+		id := expect[meta.MessageTCPConnect](a).ID
+		accepted := 0
+		eventually(t, func() bool {
+			var err error
+			a.do(func(o *owner) { err = o.SendAlias(id, meta.MessageTCP{Data: make([]byte, 16<<10)}) })
+			if err == nil {
+				accepted++
+				return false
+			}
+			return assert.ErrorIs(t, err, gen.ErrMetaMailboxFull)
+		}, "the sender is told")
+		got := make(chan int64)
+		go func() {
+			n, _ := io.CopyN(io.Discard, peer, int64(accepted)*16<<10)
+			got <- n
+		}()
+		assert.EqualValues(t, accepted*16<<10, <-got, "nothing that was accepted is lost")
+	})
+}
+
+// The peer is killed at a random point. Every byte was received by it, or was handed to the kernel, or is counted as not written.
+func TestEveryByteIsAccountedFor(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		a := newHost(t).spawn(nil)
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, WriteBuffer: 128 << 10})
+		points := rand.New(rand.NewPCG(3, 4))
+		for round := range 15 {
+			peer := m.dial(t, addr)
+			id := expect[meta.MessageTCPConnect](a).ID
+			sender := make(chan uint64)
+			go func() {
+				var sent uint64
+				a.do(func(o *owner) {
+					for i := uint64(0); i < 2000; i++ {
+						data := binary.BigEndian.AppendUint64(make([]byte, 0, 2048), i)
+						if o.SendAlias(id, meta.MessageTCP{Data: data[:cap(data)]}) != nil {
+							break
+						}
+						sent += 2048
+					}
+				})
+				sender <- sent
+			}()
+			received, _ := io.ReadFull(peer, make([]byte, points.IntN(2<<20)))
+			if round%2 == 0 {
+				rawTCP(peer).SetLinger(0)
+			}
+			rawTCP(peer).Close()
+			sent := <-sender
+			disconnect := expect[meta.MessageTCPDisconnect](a)
+			var reason *meta.DisconnectError
+			require.ErrorAs(t, disconnect.Reason, &reason)
+			assert.LessOrEqual(t, reason.Accepted, sent)
+			assert.LessOrEqual(t, reason.Written, reason.Accepted)
+			assert.LessOrEqual(t, uint64(received), reason.Written)
+			if reason.Written < reason.Accepted {
+				assert.ErrorContains(t, reason, "bytes written)")
+			}
+		}
+	})
+}
+
+// WriteTimeout is for a peer that takes nothing, not for one that takes long.
+func TestSlowIsNoSlowConsumer(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		a := newHost(t).spawn(nil)
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, WriteTimeout: time.Second, WriteBuffer: 64 << 20})
+		peer := m.dial(t, addr)
+		id := expect[meta.MessageTCPConnect](a).ID
+		const size = 8 << 20
+		a.send(id, meta.MessageTCP{Data: make([]byte, size)})
+		// It reads all the time, but in small steps: no single write of ours takes a second.
+		n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, io.LimitReader(peer, size), make([]byte, 16<<10))
+		require.NoError(t, err)
+		assert.EqualValues(t, size, n)
+		a.quiet()
+	})
+}
