@@ -23,7 +23,14 @@ import (
 
 var _ gen.CertManager = (*Manager)(nil)
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if code == 0 {
+			code = recorded.check()
+		}
+		os.Exit(code)
+	}))
+}
 
 // logBuffer collects log lines of one manager, or of many.
 type logBuffer struct {
@@ -51,9 +58,14 @@ func newManager(t testing.TB, o Options) *Manager {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	o.Logger = slog.New(slog.NewMultiHandler(o.Logger.Handler(), recorded.logger()))
 	m, err := New(o)
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, m.Close()) })
+	m.Subscribe(recorded.event)
+	t.Cleanup(func() {
+		recorded.manager(m)
+		require.NoError(t, m.Close())
+	})
 	return m
 }
 
@@ -130,6 +142,7 @@ func handshake(serverEnd, clientEnd net.Conn, server, client *tls.Config) connec
 	wait.Go(func() { c.server, c.serverErr = exchange(tls.Server(serverEnd, server)) })
 	wait.Go(func() { c.client, c.clientErr = exchange(tls.Client(clientEnd, client)) })
 	wait.Wait()
+	recorded.text(c.serverErr, c.clientErr)
 	return c
 }
 

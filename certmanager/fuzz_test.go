@@ -1,0 +1,53 @@
+package certmanager
+
+import (
+	"encoding/pem"
+	"strings"
+	"testing"
+
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+// FuzzParse: whatever is in a file, parsing it ends with a value or with an error that
+// names the file and quotes none of it.
+func FuzzParse(f *testing.F) {
+	ca, err := tlstest.GenerateCA()
+	if err != nil {
+		f.Fatal(err)
+	}
+	pair, err := ca.Generate(tlstest.Leaf{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	crl, err := ca.GenerateCRL(tlstest.CRL{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, seed := range [][]byte{pair.CertPEM, pair.KeyPEM, ca.PEM(), crl, pair.CertPEM[:100], append(pair.KeyPEM, pair.CertPEM...), nil,
+		pem.EncodeToMemory(&pem.Block{Type: "ECHCONFIG", Bytes: []byte{0, 5, 0xfe, 0x0d, 0, 1, 1}}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Headers: map[string]string{"DEK-Info": "AES"}, Bytes: []byte{1}}),
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		check := func(n int, err error) {
+			switch {
+			case err == nil && n == 0:
+				t.Error("nothing, and no error")
+			case err != nil && !strings.HasPrefix(err.Error(), "the/file: "):
+				t.Errorf("%v does not begin with the file", err)
+			}
+		}
+		certs, err := parseBundle(data, "the/file")
+		check(len(certs), err)
+		lists, err := parseCRLs(data, "the/file")
+		check(len(lists), err)
+		keys, err := parseECH(data, "the/file")
+		check(len(keys), err)
+		blocks, err := decodePEM(data, "the/file")
+		check(len(blocks), err)
+		if key, err := parseKey(blocks, "the/file"); key == nil {
+			check(0, err)
+		}
+	})
+}

@@ -1,0 +1,156 @@
+package certmanager
+
+import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+// recorded is everything that managers said during the tests, and every key that they
+// held: at the end none of the one may be in the other.
+var recorded recorder
+
+type recorder struct {
+	mu    sync.Mutex
+	texts strings.Builder
+	keys  map[string]bool
+}
+
+func (r *recorder) Write(p []byte) (int, error) {
+	r.text(string(p))
+	return len(p), nil
+}
+
+func (r *recorder) logger() slog.Handler { return slog.NewJSONHandler(r, nil) }
+
+func (r *recorder) text(what ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, w := range what {
+		if w != nil {
+			fmt.Fprintf(&r.texts, "%+v\n", w)
+		}
+	}
+}
+
+func (r *recorder) event(e Event) {
+	b, err := json.Marshal(e)
+	r.text(e, string(b), err, e.Err)
+}
+
+// manager notes the last words of a manager and the keys that it holds at its end.
+func (r *recorder) manager(m *Manager) {
+	status := m.Status()
+	b, err := json.Marshal(status)
+	r.text(status, string(b), err, m.ClientAuth())
+	s := m.current.Load()
+	for _, c := range s.certs {
+		r.key(c.tls.PrivateKey)
+	}
+	for _, key := range s.ech {
+		r.bytes(key.PrivateKey)
+	}
+	for _, key := range m.options.TicketKeys {
+		r.bytes(key[:])
+	}
+}
+
+func (r *recorder) key(key any) {
+	switch key := key.(type) {
+	case *ecdsa.PrivateKey:
+		if raw, err := key.Bytes(); err == nil {
+			r.bytes(raw)
+		}
+	case ed25519.PrivateKey:
+		r.bytes(key.Seed())
+	case *rsa.PrivateKey:
+		for _, prime := range key.Primes {
+			r.bytes(prime.Bytes())
+		}
+	}
+	if der, err := x509.MarshalPKCS8PrivateKey(key); err == nil {
+		r.bytes(der)
+	}
+}
+
+// bytes notes the forms in which secret bytes could be printed. The middle of them has
+// to do, for base64 at each of its three offsets.
+func (r *recorder) bytes(secret []byte) {
+	middle := secret[len(secret)/4 : len(secret)*3/4]
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.keys == nil {
+		r.keys = make(map[string]bool)
+	}
+	r.keys[string(middle)] = true
+	r.keys[hex.EncodeToString(middle)] = true
+	r.keys[strings.ToUpper(hex.EncodeToString(middle))] = true
+	r.keys[strings.Trim(fmt.Sprint(middle), "[]")] = true
+	for i := range 3 {
+		whole := middle[i : i+(len(middle)-i)/3*3]
+		r.keys[base64.StdEncoding.EncodeToString(whole)] = true
+	}
+}
+
+// leaks returns the texts' lines that hold a secret.
+func (r *recorder) leaks() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var found []string
+	texts := r.texts.String()
+	for secret := range r.keys {
+		if i := strings.Index(texts, secret); i >= 0 {
+			line := texts[strings.LastIndexByte(texts[:i], '\n')+1:]
+			line, _, _ = strings.Cut(line, "\n")
+			found = append(found, line)
+		}
+	}
+	if i := strings.Index(texts, "PRIVATE KEY-----"); i >= 0 {
+		found = append(found, "a PEM key")
+	}
+	return found
+}
+
+func (r *recorder) check() (code int) {
+	for _, line := range r.leaks() {
+		fmt.Fprintln(os.Stderr, "key material in: "+line)
+		code = 1
+	}
+	return code
+}
+
+// The search finds what it is meant to find.
+func TestRecorderFindsKeys(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	for _, kind := range []tlstest.KeyType{tlstest.ECDSAP256, tlstest.RSA2048, tlstest.Ed25519} {
+		pair := ca.Issue(t, tlstest.Leaf{Key: kind})
+		der, err := x509.MarshalPKCS8PrivateKey(pair.Key)
+		require.NoError(t, err)
+		for name, text := range map[string]any{
+			"PEM": string(pair.KeyPEM), "%x": hex.EncodeToString(der), "%v": fmt.Sprint(der), "raw": string(der),
+			"base64": base64.StdEncoding.EncodeToString(der), "shifted": base64.StdEncoding.EncodeToString(der[1:]), "shifted more": base64.StdEncoding.EncodeToString(der[2:]),
+		} {
+			var r recorder
+			r.key(pair.Key)
+			r.text("harmless", pair.Leaf.Subject, string(pair.CertPEM))
+			assert.Empty(t, r.leaks())
+			r.text(text)
+			assert.NotEmpty(t, r.leaks(), "%d %s", kind, name)
+		}
+	}
+}
