@@ -68,6 +68,8 @@ func (k *keeper) keep(ctx context.Context) {
 			return
 		case <-k.watch.events():
 			k.lookIn(glance)
+		case <-k.m.wanted:
+			k.lookIn(glance)
 		case err := <-k.watch.errors():
 			k.watch.complain(err)
 			k.lookIn(glance) // events may have been lost

@@ -3,6 +3,8 @@ package certmanager
 // Goroutines:
 //   - keep (keeper.go): one per Manager, started by New, ended by Close. It looks at the
 //     source and tells when something ends.
+//   - run (source.go): one per Manager whose source changes by itself, started by New, ended
+//     by Close. It tells the keeper.
 //   - deliver (events.go): one per Manager, started by New, ended by Close. It calls the
 //     subscribers.
 //   - the two ends of a rehearsed handshake (rehearse.go): ended by the handshake.
@@ -12,7 +14,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -41,7 +42,8 @@ type Manager struct {
 	events events
 	counts counts
 
-	published chan struct{} // wakes the keeper
+	published chan struct{} // wakes the keeper: something is in service
+	wanted    chan struct{} // wakes the keeper: the source has something
 	stop      context.CancelFunc
 	done      sync.WaitGroup
 }
@@ -53,31 +55,46 @@ func New(o Options) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{options: o, tickets: &tls.Config{}, published: make(chan struct{}, 1)}
+	m := &Manager{options: o, tickets: &tls.Config{}, published: make(chan struct{}, 1), wanted: make(chan struct{}, 1)}
 	if len(o.TicketKeys) > 0 {
 		m.tickets.SetSessionTicketKeys(o.TicketKeys)
 	}
 	m.events.init(o.Logger)
 	m.live.init(m)
-	got, err := o.Source.read()
-	if err != nil {
-		return nil, fmt.Errorf("certmanager: %w", err)
-	}
-	first := inputs{clientAuth: o.ClientAuth, clientRule: o.ClientRule, serverRule: o.ServerRule}
-	if err := m.load(got, &first); err != nil {
-		return nil, fmt.Errorf("certmanager: %w", err)
-	}
-	if o.KeyLogFile != "" {
-		if m.keyLog, err = openKeyLog(o.KeyLogFile); err != nil {
-			return nil, err
-		}
-		o.Logger.Warn("TLS secrets are written to a file; every connection can be decrypted with it", "file", o.KeyLogFile)
-	}
 	ctx, stop := context.WithCancel(context.Background())
 	m.stop = stop
+	if r, ok := o.Source.(runner); ok {
+		m.done.Go(func() { r.run(ctx, m) })
+	}
+	if err = m.loadFirst(); err == nil {
+		err = m.openKeyLog()
+	}
+	if err != nil {
+		stop()
+		m.done.Wait()
+		return nil, fmt.Errorf("certmanager: %w", err)
+	}
 	m.done.Go(func() { m.events.deliver(ctx) })
 	m.done.Go(func() { newKeeper(m).keep(ctx) })
 	return m, nil
+}
+
+func (m *Manager) loadFirst() error {
+	got, err := m.options.Source.read()
+	if err != nil {
+		return err
+	}
+	o := &m.options
+	return m.load(got, &inputs{clientAuth: o.ClientAuth, clientRule: o.ClientRule, serverRule: o.ServerRule})
+}
+
+// changed makes the keeper look at the source soon. It never blocks, and any goroutine may
+// call it.
+func (m *Manager) changed() {
+	select {
+	case m.wanted <- struct{}{}:
+	default: // it has not looked since the last call
+	}
 }
 
 // Close stops watching the source, delivering events and closing connections, and
@@ -195,92 +212,4 @@ func (m *Manager) reject(err error) {
 	m.counts.rejections.Add(1)
 	m.counts.lastError.Store(&lastError{when: time.Now(), text: err.Error()})
 	m.events.emit(Event{Kind: Rejected, Generation: m.current.Load().generation, Err: err})
-}
-
-// Update puts a certificate in service as the default and for its own names, until
-// the source changes. One that fails its rehearsal is reported as an event and not
-// used.
-func (m *Manager) Update(cert tls.Certificate) {
-	c, err := newCertificate(cert, "Update")
-	if err != nil {
-		m.reject(err)
-		return
-	}
-	m.change(true, func(in *inputs) { in.update = c })
-}
-
-// GetCertificateFunc returns a function for tls.Config.GetCertificate.
-func (m *Manager) GetCertificateFunc() func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	return func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-		return m.current.Load().getCertificate(hello)
-	}
-}
-
-// GetCertificate returns the default certificate, the zero one if there is none.
-func (m *Manager) GetCertificate() tls.Certificate {
-	if s := m.current.Load(); len(s.certs) > 0 {
-		return s.certs[0].tls
-	}
-	return tls.Certificate{}
-}
-
-// SetClientCAs replaces the CAs that clients are verified with; nil returns to those
-// of the source. Like every setter it works at once for new handshakes, and open
-// connections that no longer hold are closed. The pool must not be modified afterwards.
-func (m *Manager) SetClientCAs(pool *x509.CertPool) {
-	m.change(false, func(in *inputs) { in.clientCAs = pool })
-}
-
-// ClientCAs returns the CAs in service for clients, nil if there are none. It must not
-// be modified.
-func (m *Manager) ClientCAs() *x509.CertPool { return m.current.Load().trust.clientCAs }
-
-// SetRootCAs replaces the CAs that servers are verified with; nil returns to those of
-// the source.
-func (m *Manager) SetRootCAs(pool *x509.CertPool) {
-	m.change(false, func(in *inputs) { in.rootCAs = pool })
-}
-
-// RootCAs returns the CAs in service for servers; nil is the system's roots.
-func (m *Manager) RootCAs() *x509.CertPool { return m.current.Load().trust.rootCAs }
-
-// SetClientAuth replaces what servers ask of clients. The types that verify nothing are
-// reported as an event and not used. Where clients are to be verified and no CA
-// bundle is there, all are refused until SetClientCAs gives one.
-func (m *Manager) SetClientAuth(auth tls.ClientAuthType) {
-	if err := checkClientAuth(auth); err != nil {
-		m.reject(fmt.Errorf("SetClientAuth: %w", err))
-		return
-	}
-	m.change(false, func(in *inputs) { in.clientAuth, in.clientAuthSet = auth, true })
-}
-
-// ClientAuth returns what servers ask of clients.
-func (m *Manager) ClientAuth() tls.ClientAuthType { return m.current.Load().trust.clientAuth }
-
-// SetServerName sets the name that ClientTLS("") verifies servers for; empty is the
-// name that the connection asked for.
-func (m *Manager) SetServerName(name string) {
-	m.change(false, func(in *inputs) { in.serverName = name })
-}
-
-// ServerName returns the name set by SetServerName.
-func (m *Manager) ServerName() string { return m.current.Load().trust.serverName }
-
-// SetClientRule replaces Options.ClientRule.
-func (m *Manager) SetClientRule(rule Rule) {
-	m.change(false, func(in *inputs) { in.clientRule = rule })
-}
-
-// SetServerRule replaces Options.ServerRule.
-func (m *Manager) SetServerRule(rule Rule) {
-	m.change(false, func(in *inputs) { in.serverRule = rule })
-}
-
-// SetTicketKeys replaces Options.TicketKeys, the first for new tickets, all for those
-// that clients hold. It does nothing without a key.
-func (m *Manager) SetTicketKeys(keys [][32]byte) {
-	if len(keys) > 0 {
-		m.tickets.SetSessionTicketKeys(keys)
-	}
 }

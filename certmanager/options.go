@@ -3,7 +3,6 @@ package certmanager
 import (
 	"crypto/tls"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"time"
@@ -103,10 +102,16 @@ func checkClientAuth(auth tls.ClientAuthType) error {
 	return fmt.Errorf("%w: %v would let any client in that shows any certificate; use VerifyClientCertIfGiven or RequireAndVerifyClientCert", ErrInvalid, auth)
 }
 
-func openKeyLog(path string) (io.Writer, error) {
+func (m *Manager) openKeyLog() error {
+	path := m.options.KeyLogFile
+	if path == "" {
+		return nil
+	}
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("certmanager: Options.KeyLogFile: %w", err)
+		return fmt.Errorf("Options.KeyLogFile: %w", err)
 	}
-	return file, nil
+	m.keyLog = file
+	m.options.Logger.Warn("TLS secrets are written to a file; every connection can be decrypted with it", "file", path)
+	return nil
 }

@@ -1,24 +1,44 @@
 package certmanager
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"sync"
 )
 
 // A Source is where certificates and trust come from: [Static], [Files], or several
 // of them as [Sources].
+//
+// A source does not put anything in service: it says what it has when it is asked, and
+// the Manager's keeper asks, when a file changed, at every poll and when the source
+// calls Manager.changed. What it gets has to come to rest, is rehearsed and published.
 type Source interface {
-	// read takes everything that the source has at this moment, without judging it.
+	// read takes everything that the source has at this moment, without judging it. It
+	// is called by any goroutine. An error leaves in service what is there.
 	read() (*content, error)
 
 	// paths lists the files and folders whose change is a change of the source.
 	paths() []string
 }
 
-// content is what a source held at one moment. Its digest changes with any byte.
+// A runner is a Source that changes without a file, an ACME client for example.
+type runner interface {
+	Source
+
+	// run is called once for each Manager, on a goroutine of its own, and ends with ctx.
+	// It begins before the first read, which may wait for it; later ones must not. To
+	// publish a new set it keeps that where read finds it, with another digest, and
+	// calls m.changed. Until the first set is in service m gives nothing but changed,
+	// its options and events.
+	run(ctx context.Context, m *Manager)
+}
+
+// content is what a source held at one moment. Its digest changes with any byte. Whatever
+// has the digest of what is in service is taken for the same and not parsed.
 type content struct {
 	digest [sha256.Size]byte
 	// parse makes material of it. A certificate whose bytes are known is not made anew.
@@ -119,6 +139,17 @@ func (ss Sources) paths() []string {
 		all = append(all, s.paths()...)
 	}
 	return all
+}
+
+// run runs those of the sources that are runners.
+func (ss Sources) run(ctx context.Context, m *Manager) {
+	var all sync.WaitGroup
+	for _, s := range ss {
+		if r, ok := s.(runner); ok {
+			all.Go(func() { r.run(ctx, m) })
+		}
+	}
+	all.Wait()
 }
 
 func (ss Sources) read() (*content, error) {

@@ -1,0 +1,173 @@
+package certmanager
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+// fake is a source of which a test says what it holds.
+type fake struct {
+	mu    sync.Mutex
+	body  string
+	seen  string // at the last look
+	certs map[string]*tlstest.Pair
+}
+
+// await lets time pass until the source was looked at as it is.
+func (f *fake) await() {
+	for {
+		f.mu.Lock()
+		done := f.seen == f.body
+		f.mu.Unlock()
+		if done {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func (f *fake) set(body string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.body = body
+}
+
+func (f *fake) paths() []string { return nil }
+
+func (f *fake) read() (*content, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.seen = f.body
+	pair, ok := f.certs[f.body]
+	if !ok {
+		return nil, errors.New(f.body)
+	}
+	c, err := (leaf(pair)).read()
+	c.digest = sha256.Sum256([]byte(f.body))
+	return c, err
+}
+
+func TestKeeper(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		source := &fake{body: "a", certs: map[string]*tlstest.Pair{
+			"a": ca.Issue(t, tlstest.Leaf{}), "b": ca.Issue(t, tlstest.Leaf{}), "c": ca.Issue(t, tlstest.Leaf{}),
+			"tomorrow": ca.Issue(t, tlstest.Leaf{NotBefore: time.Now().Add(time.Hour), NotAfter: time.Now().Add(100 * time.Hour)}),
+		}}
+		m := newManager(t, Options{Source: source})
+		events := listen(m)
+		serves := func(body string) bool {
+			return m.GetCertificate().Leaf.Equal(source.certs[body].Leaf)
+		}
+		source.set("b")
+		time.Sleep(12 * time.Second) // one poll with its jitter, and the settling
+		assert.True(t, serves("b"), "found by polling")
+
+		source.set("half written")
+		source.await()
+		time.Sleep(600 * time.Millisecond)
+		source.set("c")
+		time.Sleep(time.Second)
+		assert.True(t, serves("c"), "a failure is looked at again long before the next poll")
+		assert.Empty(t, events.at(Rejected), "what passes within a second is none")
+
+		source.set("gone")
+		time.Sleep(30 * time.Second)
+		assert.True(t, serves("c"))
+		assert.Len(t, events.at(Rejected), 1)
+		assert.Empty(t, events.at(Drift))
+		assert.Equal(t, "gone", m.Status().LastError)
+		time.Sleep(10 * time.Minute)
+		assert.Len(t, events.at(Rejected), 1, "once")
+		assert.Len(t, events.at(Drift), 1)
+		assert.True(t, m.Status().Drift)
+
+		source.set("tomorrow")
+		time.Sleep(time.Minute)
+		assert.True(t, serves("c"), "not yet valid")
+		time.Sleep(time.Hour)
+		assert.True(t, serves("tomorrow"), "tried again without a change")
+		assert.False(t, m.Status().Drift)
+		assert.Len(t, events.at(Rejected), 2)
+	})
+}
+
+// A source that never rests is loaded all the same.
+func TestRestlessSource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		source := &fake{body: "a", certs: map[string]*tlstest.Pair{"a": ca.Issue(t, tlstest.Leaf{}), "b": ca.Issue(t, tlstest.Leaf{}), "c": ca.Issue(t, tlstest.Leaf{})}}
+		m := newManager(t, Options{Source: source, PollInterval: time.Second})
+		for range 100 {
+			source.set("b")
+			time.Sleep(70 * time.Millisecond)
+			source.set("c")
+			time.Sleep(70 * time.Millisecond)
+		}
+		assert.Greater(t, m.Status().Generation, uint64(1))
+	})
+}
+
+// pushing is a source that changes without a file. Its first read waits for it to run.
+type pushing struct {
+	*fake
+	running chan struct{}
+	ended   chan struct{}
+	m       *Manager
+}
+
+func (p *pushing) run(ctx context.Context, m *Manager) {
+	p.m = m
+	close(p.running)
+	<-ctx.Done()
+	close(p.ended)
+}
+
+func (p *pushing) read() (*content, error) {
+	<-p.running
+	return p.fake.read()
+}
+
+// A source that says that it changed is not polled for, nor is the failure of its new set
+// the end of the old one.
+func TestPushingSource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		certs := map[string]*tlstest.Pair{"a": ca.Issue(t, tlstest.Leaf{}), "b": ca.Issue(t, tlstest.Leaf{}), "c": ca.Issue(t, tlstest.Leaf{})}
+		source := &pushing{fake: &fake{body: "a", certs: certs}, running: make(chan struct{}), ended: make(chan struct{})}
+		m := newManager(t, Options{PollInterval: time.Hour, Source: Sources{Static{RootCAs: ca.Pool()}, source}})
+		push := func(body string) {
+			source.set(body)
+			source.m.changed()
+			source.m.changed() // twice is no harm
+			time.Sleep(time.Second)
+		}
+		push("b")
+		assert.True(t, certs["b"].Leaf.Equal(m.GetCertificate().Leaf))
+		push("the CA is away")
+		assert.True(t, certs["b"].Leaf.Equal(m.GetCertificate().Leaf))
+		push("c")
+		assert.True(t, certs["c"].Leaf.Equal(m.GetCertificate().Leaf))
+		assert.Zero(t, m.Status().Rejections)
+		require.NoError(t, m.Close())
+		<-source.ended
+	})
+}
+
+// A New that fails leaves nothing running.
+func TestPushingSourceThatFails(t *testing.T) {
+	source := &pushing{fake: &fake{body: "no account"}, running: make(chan struct{}), ended: make(chan struct{})}
+	_, err := New(Options{Source: source})
+	require.ErrorContains(t, err, "no account")
+	<-source.ended
+}

@@ -1,0 +1,98 @@
+package certmanager
+
+// What a program reads and sets by hand: gen.CertManager and the shape of Ergo's
+// CertAuthManager.
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+)
+
+// Update puts a certificate in service as the default and for its own names, until
+// the source changes. One that fails its rehearsal is reported as an event and not
+// used.
+func (m *Manager) Update(cert tls.Certificate) {
+	c, err := newCertificate(cert, "Update")
+	if err != nil {
+		m.reject(err)
+		return
+	}
+	m.change(true, func(in *inputs) { in.update = c })
+}
+
+// GetCertificateFunc returns a function for tls.Config.GetCertificate.
+func (m *Manager) GetCertificateFunc() func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		return m.current.Load().getCertificate(hello)
+	}
+}
+
+// GetCertificate returns the default certificate, the zero one if there is none.
+func (m *Manager) GetCertificate() tls.Certificate {
+	if s := m.current.Load(); len(s.certs) > 0 {
+		return s.certs[0].tls
+	}
+	return tls.Certificate{}
+}
+
+// SetClientCAs replaces the CAs that clients are verified with; nil returns to those
+// of the source. Like every setter it works at once for new handshakes, and open
+// connections that no longer hold are closed. The pool must not be modified afterwards.
+func (m *Manager) SetClientCAs(pool *x509.CertPool) {
+	m.change(false, func(in *inputs) { in.clientCAs = pool })
+}
+
+// ClientCAs returns the CAs in service for clients, nil if there are none. It must not
+// be modified.
+func (m *Manager) ClientCAs() *x509.CertPool { return m.current.Load().trust.clientCAs }
+
+// SetRootCAs replaces the CAs that servers are verified with; nil returns to those of
+// the source.
+func (m *Manager) SetRootCAs(pool *x509.CertPool) {
+	m.change(false, func(in *inputs) { in.rootCAs = pool })
+}
+
+// RootCAs returns the CAs in service for servers; nil is the system's roots.
+func (m *Manager) RootCAs() *x509.CertPool { return m.current.Load().trust.rootCAs }
+
+// SetClientAuth replaces what servers ask of clients. The types that verify nothing are
+// reported as an event and not used. Where clients are to be verified and no CA
+// bundle is there, all are refused until SetClientCAs gives one.
+func (m *Manager) SetClientAuth(auth tls.ClientAuthType) {
+	if err := checkClientAuth(auth); err != nil {
+		m.reject(fmt.Errorf("SetClientAuth: %w", err))
+		return
+	}
+	m.change(false, func(in *inputs) { in.clientAuth, in.clientAuthSet = auth, true })
+}
+
+// ClientAuth returns what servers ask of clients.
+func (m *Manager) ClientAuth() tls.ClientAuthType { return m.current.Load().trust.clientAuth }
+
+// SetServerName sets the name that ClientTLS("") verifies servers for; empty is the
+// name that the connection asked for.
+func (m *Manager) SetServerName(name string) {
+	m.change(false, func(in *inputs) { in.serverName = name })
+}
+
+// ServerName returns the name set by SetServerName.
+func (m *Manager) ServerName() string { return m.current.Load().trust.serverName }
+
+// SetClientRule replaces Options.ClientRule.
+func (m *Manager) SetClientRule(rule Rule) {
+	m.change(false, func(in *inputs) { in.clientRule = rule })
+}
+
+// SetServerRule replaces Options.ServerRule.
+func (m *Manager) SetServerRule(rule Rule) {
+	m.change(false, func(in *inputs) { in.serverRule = rule })
+}
+
+// SetTicketKeys replaces Options.TicketKeys, the first for new tickets, all for those
+// that clients hold. It does nothing without a key.
+func (m *Manager) SetTicketKeys(keys [][32]byte) {
+	if len(keys) > 0 {
+		m.tickets.SetSessionTicketKeys(keys)
+	}
+}
