@@ -300,6 +300,8 @@ func TestSendErrors(t *testing.T) {
 	assert.ErrorIs(t, ended.Send(from.PID(), 1), gen.ErrProcessTerminated)
 	assert.ErrorIs(t, ended.SendExit(from.PID(), nil), gen.ErrProcessTerminated)
 	assert.ErrorIs(t, from.SendExit(endedPID, nil), gen.ErrProcessTerminated)
+	assert.ErrorIs(t, from.SendExit(from.PID(), nil), gen.ErrNotAllowed)
+	assert.ErrorIs(t, from.SendExit(from.Parent(), nil), gen.ErrNotAllowed)
 	assert.ErrorIs(t, node.Kill(endedPID), gen.ErrProcessTerminated)
 	_, err = from.SendAfter(42, 1, time.Second)
 	assert.ErrorIs(t, err, gen.ErrUnsupported)
@@ -368,7 +370,7 @@ func TestNames(t *testing.T) {
 	assert.Equal(t, gen.Atom("name"), b.Name())
 
 	require.NoError(t, a.MonitorPID(other))
-	require.NoError(t, b.SendExit(other, nil))
+	require.NoError(t, node.SendExit(other, nil))
 	receive(t, a.inbox)
 	require.NoError(t, a.RegisterName("name"), "the end frees the name before it is told")
 	require.NoError(t, a.UnregisterName())

@@ -46,6 +46,7 @@ type tcpConnection struct {
 	inbox   inbox
 	release func() // of the manager's Track; nil: not tracked
 
+	refusing    bool      // the message goroutine's: a write was refused
 	established bool      // Start's: ready was closed by establish
 	brokenUntil time.Time // Start's: how long to read on after broken
 
@@ -113,8 +114,9 @@ func (c *tcpConnection) HandleMessage(from gen.PID, message any) error {
 	c.awaitReady()
 	switch m := message.(type) {
 	case MessageTCP:
-		if err := c.write(m.Data); err != nil {
-			c.process.Log().Debug("%d bytes from %s not taken: %s", len(m.Data), from, err)
+		if err := c.write(m.Data); err != nil && !c.refusing {
+			c.refusing = true
+			c.process.Log().Debug("%d bytes from %s and all after them not taken: %s", len(m.Data), from, err)
 		}
 	case MessageTCPActive:
 		c.activate(m.N)

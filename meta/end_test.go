@@ -162,7 +162,7 @@ func TestCloseFlushes(t *testing.T) {
 	ends := map[string]func(o *owner, id gen.Alias){
 		"message": func(o *owner, id gen.Alias) { o.SendAlias(id, meta.MessageTCPClose{}) },
 		"exit":    func(o *owner, id gen.Alias) { o.SendExitMeta(id, gen.TerminateReasonNormal) },
-		"parent":  func(o *owner, id gen.Alias) { o.SendExit(o.PID(), gen.TerminateReasonShutdown) },
+		"parent":  func(o *owner, id gen.Alias) { o.Node().SendExit(o.PID(), gen.TerminateReasonShutdown) },
 	}
 	for name, end := range ends {
 		t.Run(name, func(t *testing.T) {

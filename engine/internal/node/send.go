@@ -69,6 +69,9 @@ func (p *process) SendExit(to gen.PID, reason error) error {
 	if p.gone.Load() {
 		return gen.ErrProcessTerminated
 	}
+	if to == p.pid || to == p.parent {
+		return gen.ErrNotAllowed
+	}
 	target, err := p.node.process(to)
 	if err != nil {
 		return err
