@@ -33,7 +33,7 @@ type Event struct {
 	Certificate *CertificateInfo `json:",omitempty"` // Loaded: the default one; Expiring, Expired
 	Names       int              `json:",omitempty"` // Loaded: how many names are served
 	Peer        *PeerInfo        `json:",omitempty"` // PeerRefused, PeerEvicted
-	ReportOnly  bool             `json:",omitempty"` // PeerRefused: it was let in
+	ReportOnly  bool             `json:",omitempty"` // PeerRefused: it was let in; PeerEvicted: it stays
 	Err         error            `json:"-"`          // why, except for Loaded and Expiring
 }
 
@@ -51,10 +51,12 @@ func (e Event) MarshalJSON() ([]byte, error) {
 }
 
 func (e Event) level() slog.Level {
-	switch e.Kind {
-	case Loaded, PeerEvicted:
+	switch {
+	case e.ReportOnly:
+		return slog.LevelWarn
+	case e.Kind == Loaded, e.Kind == PeerEvicted:
 		return slog.LevelInfo
-	case Rejected, Expired:
+	case e.Kind == Rejected, e.Kind == Expired:
 		return slog.LevelError
 	}
 	return slog.LevelWarn
@@ -105,7 +107,7 @@ func (e *events) init(logger *slog.Logger) {
 // emit never blocks, so that handshakes may call it.
 func (e *events) emit(event Event) {
 	event.Time = time.Now()
-	if event.Kind != PeerRefused || e.refusal.allow(event.Time) {
+	if event.Kind != PeerRefused && !event.ReportOnly || e.refusal.allow(event.Time) {
 		e.logger.LogAttrs(context.Background(), event.level(), "certificate manager: "+string(event.Kind), event.attrs()...)
 	}
 	e.mu.Lock()

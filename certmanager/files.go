@@ -105,7 +105,7 @@ func (f Files) read() (*content, error) {
 	return &content{
 		digest: [sha256.Size]byte(sum.Sum(nil)),
 		parse: func(known map[[sha256.Size]byte]*certificate) (*material, error) {
-			p := parser{files: f, data: data, known: known, m: &material{byDigest: make(map[[sha256.Size]byte]*certificate)}}
+			p := parser{files: f, data: data, known: known, m: newMaterial()}
 			return p.parse(pairs)
 		},
 	}, nil

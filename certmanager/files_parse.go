@@ -42,10 +42,8 @@ func (p *parser) pair() error {
 
 // add makes a certificate of two files, of one that holds both, or of one and a signer.
 func (p *parser) add(certPath, keyPath string, signer crypto.Signer) error {
-	digest := sha256.Sum256(slices.Concat([]byte(certPath), []byte{0}, p.data[certPath], []byte{0}, p.data[keyPath]))
-	if c := p.known[digest]; c != nil && signer == nil {
-		p.m.certificates = append(p.m.certificates, c)
-		p.m.byDigest[digest] = c
+	digest := p.digest(certPath, keyPath)
+	if p.m.reuse(p.known, digest) {
 		return nil
 	}
 	certBlocks, err := decodePEM(p.data[certPath], certPath)
@@ -58,7 +56,13 @@ func (p *parser) add(certPath, keyPath string, signer crypto.Signer) error {
 			return err
 		}
 	}
-	return p.addChain(tls.Certificate{Certificate: certificateBlocks(certBlocks), PrivateKey: key}, certPath, digest)
+	return p.m.add(tls.Certificate{Certificate: certificateBlocks(certBlocks), PrivateKey: key}, certPath, digest)
+}
+
+// digest stands for a certificate that was made of two files, the second of which may be
+// none. Files of a Source have one Signer each, which does not count.
+func (p *parser) digest(first, second string) [sha256.Size]byte {
+	return sha256.Sum256(slices.Concat([]byte(first), []byte{0}, p.data[first], []byte{0}, p.data[second]))
 }
 
 func (p *parser) key(certPath string, certBlocks []*pem.Block, keyPath string) (crypto.Signer, error) {
@@ -72,19 +76,13 @@ func (p *parser) key(certPath string, certBlocks []*pem.Block, keyPath string) (
 	return parseKey(blocks, keyPath)
 }
 
-func (p *parser) addChain(cert tls.Certificate, origin string, digest [sha256.Size]byte) error {
-	c, err := newCertificate(cert, origin)
-	if err != nil {
-		return err
-	}
-	p.m.certificates = append(p.m.certificates, c)
-	p.m.byDigest[digest] = c
-	return nil
-}
-
 func (p *parser) pkcs12() error {
 	path := p.files.PKCS12
 	if path == "" {
+		return nil
+	}
+	digest := p.digest(path, p.files.PKCS12Password)
+	if p.m.reuse(p.known, digest) {
 		return nil
 	}
 	password, _, _ := bytes.Cut(p.data[p.files.PKCS12Password], []byte("\n"))
@@ -96,7 +94,7 @@ func (p *parser) pkcs12() error {
 	for _, issuer := range inOrder(leaf, issuers) {
 		cert.Certificate = append(cert.Certificate, issuer.Raw)
 	}
-	return p.addChain(cert, path, sha256.Sum256(p.data[path]))
+	return p.m.add(cert, path, digest)
 }
 
 // dir adds the pairs of a folder.

@@ -1,13 +1,13 @@
 package certmanager
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"time"
 )
 
@@ -16,28 +16,33 @@ import (
 const rehearsalTimeout = 10 * time.Second
 
 // rehearse checks everything that could make handshakes with the candidate fail. What
-// previous served already is not tried again, only its dates and its chain are.
+// previous served already is not tried again.
 func (s *snapshot) rehearse(o *Options, previous *snapshot, now time.Time) error {
-	var served []*certificate
-	if previous != nil {
-		served = previous.certs
-	}
+	served := make(map[*certificate]bool)
 	// Where all chains led to these very roots, one that does not has lost its intermediate.
-	mustBuild := previous != nil && previous.chained && s.trust.rootCAs.Equal(previous.trust.rootCAs)
+	mustBuild := false
+	if previous != nil {
+		for _, c := range previous.certs {
+			served[c] = true
+		}
+		mustBuild = previous.chained && s.trust.rootCAs.Equal(previous.trust.rootCAs)
+	}
 	var errs []error
 	s.chained = len(s.certs) > 0
 	for _, c := range s.certs {
-		err := c.checkDates(now)
-		var built bool
-		if err == nil {
-			built, err = c.checkChain(now, s.trust.rootCAs)
-			s.chained = s.chained && built
+		built, err := c.checkChain(now, s.trust.rootCAs)
+		s.chained = s.chained && built
+		// What is in service stays so with this candidate or without it. If it ended
+		// meanwhile, that is no reason to hold a revocation or another renewal back.
+		if served[c] {
+			continue
 		}
 		if err == nil && !built && mustBuild {
 			err = fmt.Errorf("%s: certificate %s: %w: its chain builds to none of the CAs in RootCAs, as the one in service does; add the missing intermediate or root",
 				c.origin, describe(c.chain[0]), ErrUntrusted)
 		}
-		if err == nil && !slices.Contains(served, c) {
+		err = cmp.Or(c.checkDates(now), err)
+		if err == nil {
 			err = c.tryHandshake()
 		}
 		if err != nil {

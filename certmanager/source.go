@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 )
 
@@ -54,6 +55,33 @@ type material struct {
 	crls         []*x509.RevocationList
 	crlIssuers   []*x509.Certificate
 	echKeys      []tls.EncryptedClientHelloKey
+}
+
+func newMaterial() *material {
+	return &material{byDigest: make(map[[sha256.Size]byte]*certificate)}
+}
+
+// reuse adds a certificate that was made before of the same bytes: it is not rehearsed
+// again.
+func (m *material) reuse(known map[[sha256.Size]byte]*certificate, digest [sha256.Size]byte) bool {
+	c := known[digest]
+	if c == nil {
+		return false
+	}
+	m.certificates = append(m.certificates, c)
+	m.byDigest[digest] = c
+	return true
+}
+
+// add makes a certificate and adds it.
+func (m *material) add(cert tls.Certificate, origin string, digest [sha256.Size]byte) error {
+	c, err := newCertificate(cert, origin)
+	if err != nil {
+		return err
+	}
+	m.certificates = append(m.certificates, c)
+	m.byDigest[digest] = c
+	return nil
 }
 
 // bundle is a set of CAs. A pool from a program cannot be taken apart, so that both
@@ -113,17 +141,19 @@ type Static struct {
 func (s Static) paths() []string { return nil }
 
 func (s Static) read() (*content, error) {
-	return &content{parse: func(map[[sha256.Size]byte]*certificate) (*material, error) {
-		m := &material{
-			clientCAs: bundle{base: s.ClientCAs}, rootCAs: bundle{base: s.RootCAs},
-			crls: s.CRLs, crlIssuers: s.CRLIssuers, echKeys: s.ECHKeys,
-		}
+	return &content{parse: func(known map[[sha256.Size]byte]*certificate) (*material, error) {
+		m := newMaterial()
+		m.clientCAs.base, m.rootCAs.base = s.ClientCAs, s.RootCAs
+		m.crls, m.crlIssuers, m.echKeys = s.CRLs, s.CRLIssuers, s.ECHKeys
 		for i, cert := range s.Certificates {
-			c, err := newCertificate(cert, fmt.Sprintf("Static.Certificates[%d]", i))
-			if err != nil {
+			origin := fmt.Sprintf("Static.Certificates[%d]", i)
+			digest := sha256.Sum256(append([]byte(origin), slices.Concat(cert.Certificate...)...))
+			if m.reuse(known, digest) {
+				continue
+			}
+			if err := m.add(cert, origin, digest); err != nil {
 				return nil, err
 			}
-			m.certificates = append(m.certificates, c)
 		}
 		return m, nil
 	}}, nil
@@ -180,7 +210,7 @@ func (ss Sources) read() (*content, error) {
 }
 
 func joinParts(parts []*content, known map[[sha256.Size]byte]*certificate) (*material, error) {
-	all := &material{byDigest: make(map[[sha256.Size]byte]*certificate)}
+	all := newMaterial()
 	for _, part := range parts {
 		m, err := part.parse(known)
 		if err != nil {

@@ -130,17 +130,21 @@ func (t *trust) judge(p *Peer, now time.Time) (*Peer, error) {
 	if err != nil {
 		return p, err
 	}
-	var revoked error
-	chains = slices.DeleteFunc(chains, func(chain []*x509.Certificate) bool {
-		err := t.crls.check(chain, now)
-		revoked = cmp.Or(revoked, err)
-		return err != nil
-	})
-	if len(chains) == 0 {
-		return p, revoked
-	}
 	judged := *p
 	judged.Chains = chains
+	var good [][]*x509.Certificate
+	var revoked error
+	for _, chain := range chains {
+		if err := t.crls.check(chain, now); err != nil {
+			revoked = cmp.Or(revoked, err)
+			continue
+		}
+		good = append(good, chain)
+	}
+	if len(good) == 0 {
+		return &judged, revoked
+	}
+	judged.Chains = good
 	return &judged, rule.allows(&judged)
 }
 

@@ -1,0 +1,209 @@
+package certmanager
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"math/big"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+// A connection that is being recycled, some time within the hour, does not stay that long
+// once its CA is removed.
+func TestRecycledPeerIsRemovedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
+		c := track(m, connectPipe(m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})).ok(t).server)
+		require.Equal(t, 1, m.Recycle(m.Status().Generation+1, time.Hour))
+		m.SetClientCAs(tlstest.NewCA(t).Pool())
+		m.Recycle(m.Status().Generation+1, time.Hour) // and asking again puts nothing off
+		time.Sleep(evictionSpread)
+		synctest.Wait()
+		require.ErrorIs(t, c.evicted(t), ErrUntrusted)
+	})
+}
+
+// Many connections that fail at once are not closed at once: their peers all come back.
+func TestEvictionsAreSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
+		state := connectPipe(m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})).ok(t).server
+		const n = 500
+		ends := make(chan time.Time, n)
+		for range n {
+			m.Track(&state, nil, func(error) { ends <- time.Now() })
+		}
+		start := time.Now()
+		m.SetClientCAs(tlstest.NewCA(t).Pool())
+		tenths := make(map[time.Duration]int)
+		for range n {
+			tenths[(<-ends).Sub(start)/(50*time.Millisecond)]++
+		}
+		for tenth := range time.Duration(10) { // half a second, for 500
+			assert.Greater(t, tenths[tenth], 10, tenth)
+		}
+		assert.LessOrEqual(t, len(tenths), 11)
+	})
+}
+
+// What a rule would do to open connections can be tried out.
+func TestReportOnlyKeepsConnections(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	m := newManager(t, Options{ReportOnly: true, Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
+	events := collect(m)
+	c := track(m, connect(t, m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})).ok(t).server)
+	m.SetClientRule(DNSName("other.test"))
+	eventually(t, "the report", func() bool { return len(events(PeerEvicted)) == 1 })
+	report := events(PeerEvicted)[0]
+	assert.True(t, report.ReportOnly)
+	assert.ErrorIs(t, report.Err, ErrNotAuthorized)
+	assert.Equal(t, uint64(1), m.Status().Reported)
+	assert.Zero(t, m.Status().Evicted)
+	c.open(t, "it was only reported")
+	m.SetClientCAs(tlstest.NewCA(t).Pool())
+	require.ErrorIs(t, c.evicted(t), ErrUntrusted, "a CA that is removed is no matter of rules")
+}
+
+// renewedRoot makes one CA with two certificates, that end after different times, and a client of
+// it.
+func renewedRoot(t *testing.T, short, long time.Duration) (first, second *x509.Certificate, client tls.Certificate) {
+	t.Helper()
+	make := func(template, parent *x509.Certificate, public crypto.PublicKey, signer crypto.Signer) *x509.Certificate {
+		der, err := x509.CreateCertificate(rand.Reader, template, parent, public, signer)
+		require.NoError(t, err)
+		cert, err := x509.ParseCertificate(der)
+		require.NoError(t, err)
+		return cert
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	root := func(serial int64, lifetime time.Duration) *x509.Certificate {
+		template := &x509.Certificate{
+			SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "renewed"}, NotBefore: time.Now().Add(-time.Hour),
+			NotAfter: time.Now().Add(lifetime), BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCertSign,
+		}
+		return make(template, template, key.Public(), key)
+	}
+	first, second = root(1, short), root(2, long)
+	leafKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	leaf := make(&x509.Certificate{
+		SerialNumber: big.NewInt(3), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(100 * time.Hour),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}, first, leafKey.Public(), key)
+	return first, second, tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: leafKey}
+}
+
+// The end that counts is that of the chains that hold now, not of those at the handshake.
+func TestEndOfTheChainsThatAreLeft(t *testing.T) {
+	for name, c := range map[string]struct {
+		before, after []int // which roots
+		hours         time.Duration
+	}{
+		"both":          {[]int{0, 1}, nil, 3},
+		"one removed":   {[]int{0, 1}, []int{0}, 1},
+		"one renewed":   {[]int{0}, []int{1}, 3},
+		"one added":     {[]int{0}, []int{0, 1}, 3},
+		"one cut short": {[]int{1}, []int{0}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				first, second, cert := renewedRoot(t, time.Hour, 3*time.Hour)
+				pool := func(which []int) *x509.CertPool {
+					p := x509.NewCertPool()
+					for _, i := range which {
+						p.AddCert([]*x509.Certificate{first, second}[i])
+					}
+					return p
+				}
+				ca := tlstest.NewCA(t)
+				m := newManager(t, Options{Source: Static{
+					Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: pool(c.before),
+				}})
+				client := ca.ClientConfig(t, "localhost")
+				client.Certificates = []tls.Certificate{cert}
+				conn := track(m, connectPipe(m.ServerTLS(), client).ok(t).server)
+				if c.after != nil {
+					m.SetClientCAs(pool(c.after))
+				}
+				time.Sleep(c.hours*time.Hour - 2*time.Second)
+				synctest.Wait()
+				conn.open(t, "a chain holds")
+				time.Sleep(4 * time.Second)
+				synctest.Wait()
+				require.Error(t, conn.evicted(t))
+			})
+		})
+	}
+}
+
+// remembered is a source that a test edits.
+type remembered struct {
+	static Static
+	number byte
+}
+
+func (r *remembered) paths() []string { return nil }
+
+func (r *remembered) read() (*content, error) {
+	c, err := r.static.read()
+	c.digest = [sha256.Size]byte{r.number}
+	return c, err
+}
+
+// A certificate of ours that ended is bad enough: it does not hold back a revocation, nor
+// the renewal of another.
+func TestExpiredCertificateInServiceHoldsNothingBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		ends := ca.Issue(t, tlstest.Leaf{Names: []string{"ends.test"}, NotAfter: time.Now().Add(time.Hour)})
+		source := &remembered{static: Static{
+			Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate(), ends.Certificate()}, ClientCAs: ca.Pool(),
+			CRLIssuers: []*x509.Certificate{ca.Certificate()},
+		}}
+		m := newManager(t, Options{PollInterval: 240 * time.Hour, Source: source})
+		pair := ca.Issue(t, tlstest.Leaf{})
+		client := ca.ClientConfig(t, "localhost")
+		client.Certificates = []tls.Certificate{pair.Certificate()}
+		connectPipe(m.ServerTLS(), client).ok(t)
+		time.Sleep(2 * time.Hour)
+		source.number++
+		source.static.CRLs = []*x509.RevocationList{parseCRL(t, ca.CRL(t, pair.Leaf))}
+		require.NoError(t, m.Reload(t.Context()))
+		require.ErrorIs(t, connectPipe(m.ServerTLS(), client).serverErr, ErrRevoked)
+
+		source.number++
+		source.static.Certificates[1] = ca.Issue(t, tlstest.Leaf{}.Expired()).Certificate()
+		require.ErrorIs(t, m.Reload(t.Context()), ErrExpired, "a new one has to hold")
+	})
+}
+
+// A handshake that began before a CA was removed ends after it: the peer is judged by what
+// is in service at its end.
+func TestTrustChangesDuringHandshake(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	for _, version := range versions {
+		m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
+		begun, err := m.ServerTLS().GetConfigForClient(&tls.ClientHelloInfo{})
+		require.NoError(t, err)
+		client := ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})
+		client.MaxVersion = version
+		connect(t, begun, client).ok(t)
+		m.SetClientCAs(tlstest.NewCA(t).Pool())
+		require.ErrorIs(t, connect(t, begun, client).serverErr, ErrUntrusted)
+	}
+}
