@@ -42,10 +42,22 @@ func (m mode) tls() bool { return m.manager != nil }
 // dial connects as a peer that knows nothing of actors.
 func (m mode) dial(t *testing.T, addr string) net.Conn {
 	t.Helper()
+	return m.secure(t, dialTCP(t, addr))
+}
+
+// dialTCP connects without a handshake.
+func dialTCP(t *testing.T, addr string) net.Conn {
+	t.Helper()
 	conn, err := net.DialTimeout("tcp", addr, patience)
 	require.NoError(t, err)
 	t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(patience))
+	return conn
+}
+
+// secure makes the handshake.
+func (m mode) secure(t *testing.T, conn net.Conn) net.Conn {
+	t.Helper()
 	if !m.tls() {
 		return conn
 	}

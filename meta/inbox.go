@@ -161,6 +161,7 @@ func (b *inbox) discard() {
 	if b.scratch != nil {
 		scratches.Put(b.scratch)
 	} else if b.buf != nil && b.opt.BufferPool != nil {
+		//lint:ignore SA6002 the values of the user's pool are []byte, as Ergo documents it
 		b.opt.BufferPool.Put(b.buf[:cap(b.buf)])
 	}
 	b.buf, b.scratch, b.start, b.end = nil, nil, 0, 0
@@ -169,6 +170,7 @@ func (b *inbox) discard() {
 // recycle gives the buffer of a written message back to the user's pool, if it can have come from there. It may be called from any goroutine.
 func (b *inbox) recycle(data []byte) {
 	if b.opt.BufferPool != nil && cap(data) > 0 && int64(cap(data)) >= b.pooled.Load() {
+		//lint:ignore SA6002 the values of the user's pool are []byte, as Ergo documents it
 		b.opt.BufferPool.Put(data[:cap(data)])
 	}
 }

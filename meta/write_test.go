@@ -26,14 +26,14 @@ func TestWriteOrder(t *testing.T) {
 		id := expect[meta.MessageTCPConnect](a).ID
 		sent := random(4 << 20)
 		sizes := rand.New(rand.NewPCG(1, 2))
-		go a.do(func(o *owner) {
+		require.NoError(t, a.h.Send(a.pid, run(func(o *owner) {
 			for rest := sent; len(rest) > 0; {
 				n := min(len(rest), 1<<sizes.IntN(17))
 				if o.SendAlias(id, meta.MessageTCP{Data: rest[:n]}) == nil {
 					rest = rest[n:]
 				}
 			}
-		})
+		})))
 		got := make([]byte, len(sent))
 		_, err := io.ReadFull(peer, got)
 		require.NoError(t, err)
@@ -148,20 +148,18 @@ func TestEveryByteIsAccountedFor(t *testing.T) {
 		for round := range 15 {
 			peer := m.dial(t, addr)
 			id := expect[meta.MessageTCPConnect](a).ID
-			sender := make(chan uint64)
-			go func() {
+			sender := make(chan uint64, 1)
+			require.NoError(t, a.h.Send(a.pid, run(func(o *owner) {
 				var sent uint64
-				a.do(func(o *owner) {
-					for i := uint64(0); i < 2000; i++ {
-						data := binary.BigEndian.AppendUint64(make([]byte, 0, 2048), i)
-						if o.SendAlias(id, meta.MessageTCP{Data: data[:cap(data)]}) != nil {
-							break
-						}
-						sent += 2048
+				for i := uint64(0); i < 2000; i++ {
+					data := binary.BigEndian.AppendUint64(make([]byte, 0, 2048), i)
+					if o.SendAlias(id, meta.MessageTCP{Data: data[:cap(data)]}) != nil {
+						break
 					}
-				})
+					sent += 2048
+				}
 				sender <- sent
-			}()
+			})))
 			received, _ := io.ReadFull(peer, make([]byte, points.IntN(2<<20)))
 			if round%2 == 0 {
 				rawTCP(peer).SetLinger(0)

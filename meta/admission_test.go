@@ -1,0 +1,110 @@
+package meta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestClassifyAccept(t *testing.T) {
+	wrapped := func(errno syscall.Errno) error {
+		return &net.OpError{Op: "accept", Net: "tcp", Err: os.NewSyscallError("accept4", errno)}
+	}
+	for want, errs := range map[acceptClass][]error{
+		acceptClosed:    {net.ErrClosed, fmt.Errorf("accept: %w", net.ErrClosed), &net.OpError{Op: "accept", Err: net.ErrClosed}},
+		acceptExhausted: {wrapped(syscall.EMFILE), wrapped(syscall.ENFILE), wrapped(syscall.ENOBUFS), wrapped(syscall.ENOMEM)},
+		acceptPeer:      {wrapped(syscall.ECONNABORTED), wrapped(syscall.ECONNRESET)},
+		acceptUnknown:   {wrapped(syscall.EPERM), wrapped(syscall.EPROTO), errors.New("something new"), context.Canceled},
+	} {
+		for _, err := range errs {
+			assert.Equal(t, want, classifyAccept(err), "%v", err)
+		}
+	}
+}
+
+func TestNextBackoff(t *testing.T) {
+	var waits []time.Duration
+	for wait := time.Duration(0); len(waits) < 10; {
+		wait = nextBackoff(wait)
+		waits = append(waits, wait/time.Millisecond)
+	}
+	assert.Equal(t, []time.Duration{5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000}, waits)
+}
+
+func TestLimitAddr(t *testing.T) {
+	for addr, want := range map[string]string{
+		"192.0.2.7:1":           "192.0.2.7",
+		"[::ffff:192.0.2.7]:1":  "192.0.2.7",
+		"[2001:db8:1:2:3::4]:1": "2001:db8:1:2::",
+		"[fe80::1%eth0]:1":      "fe80::",
+	} {
+		got := limitAddr(net.TCPAddrFromAddrPort(netip.MustParseAddrPort(addr)))
+		assert.Equal(t, netip.MustParseAddr(want), got, addr)
+	}
+	assert.False(t, limitAddr(&net.UnixAddr{Name: "/run/x"}).IsValid())
+}
+
+func TestAddressBook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		one, two := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+		b := newAddressBook(2, 3)
+		for range 2 {
+			assert.Empty(t, b.admit(one))
+		}
+		assert.Equal(t, "MaxConnectionsPerAddress", b.admit(one))
+		assert.Empty(t, b.admit(two), "the limit is for each address")
+		b.release(one)
+		assert.Empty(t, b.admit(one))
+		b.release(one)
+		b.release(one)
+		b.release(two)
+		assert.Empty(t, b.connections, "who has left takes no memory")
+
+		for range 3 {
+			assert.Empty(t, b.admit(one))
+			b.failed(one)
+			b.release(one)
+		}
+		assert.Equal(t, "MaxHandshakeFailures", b.admit(one))
+		assert.Empty(t, b.admit(two))
+		time.Sleep(time.Minute)
+		assert.Empty(t, b.admit(one))
+		assert.Empty(t, b.failures)
+		for range 10 {
+			assert.Empty(t, b.admit(netip.Addr{}), "what has no IP address has no limit")
+		}
+	})
+}
+
+// Places are given in the order of arrival; who gives up leaves none behind.
+func TestGate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(1)
+		first, second, third := &socket{}, &socket{}, &socket{}
+		require.NoError(t, g.enter(t.Context(), first))
+		hurry, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		assert.ErrorIs(t, g.enter(hurry, second), context.DeadlineExceeded)
+		g.leave(second) // has none
+		entered := make(chan error, 1)
+		go func() { entered <- g.enter(t.Context(), third) }()
+		synctest.Wait()
+		assert.Empty(t, entered)
+		g.leave(first)
+		g.leave(first)
+		require.NoError(t, <-entered)
+		assert.Len(t, g.places, 1)
+		g.leave(third)
+		assert.Empty(t, g.places)
+	})
+}

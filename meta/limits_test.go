@@ -1,0 +1,231 @@
+package meta_test
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"ergo.services/ergo/gen"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/meta"
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+// talk sends a line to an echo server and wants it back.
+func talk(t *testing.T, peer net.Conn) {
+	t.Helper()
+	_, err := io.WriteString(peer, "hello")
+	require.NoError(t, err)
+	got := make([]byte, 5)
+	_, err = io.ReadFull(peer, got)
+	require.NoError(t, err)
+	assert.Equal(t, "hello", string(got))
+}
+
+// The wait for a slot is the limit: who comes later is served when somebody has left, and nobody is turned away.
+func TestMaxConnections(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		a := newHost(t).spawn(nil)
+		id, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, MaxConnections: 3})
+		var peers []net.Conn
+		for range 3 {
+			peers = append(peers, m.dial(t, addr))
+			expect[meta.MessageTCPConnect](a)
+		}
+		late := dialTCP(t, addr)
+		time.Sleep(20 * time.Millisecond) // long enough for a server without the limit to accept it
+		a.quiet()
+		assert.Equal(t, "3", a.inspect(id)["connections"])
+		assert.Equal(t, "3", a.inspect(id)["max connections"])
+		peers[0].Close()
+		expect[meta.MessageTCPDisconnect](a)
+		m.secure(t, late)
+		expect[meta.MessageTCPConnect](a)
+	})
+}
+
+func TestMaxConnectionsPerAddress(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		a := newHost(t).spawn(nil)
+		id, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, MaxConnectionsPerAddress: 1})
+		peer := m.dial(t, addr)
+		expect[meta.MessageTCPConnect](a)
+		second := dialTCP(t, addr)
+		_, err := second.Read(make([]byte, 1))
+		assert.Error(t, err)
+		assert.False(t, errors.Is(err, os.ErrDeadlineExceeded))
+		a.quiet()
+		assert.Equal(t, "1", a.inspect(id)["over limit"])
+		peer.Close()
+		expect[meta.MessageTCPDisconnect](a)
+		eventually(t, func() bool { return a.inspect(id)["connections"] == "0" }, "it has left")
+		m.dial(t, addr)
+		expect[meta.MessageTCPConnect](a)
+	})
+}
+
+// Who fails too often is not listened to for the rest of the minute.
+func TestMaxHandshakeFailures(t *testing.T) {
+	tlsModes(t, func(t *testing.T, m mode) {
+		a := newHost(t).spawn(nil)
+		id, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, MaxHandshakeFailures: 2})
+		for range 2 {
+			tlstest.Garbage(dialTCP(t, addr), nil, patience)
+		}
+		eventually(t, func() bool { return a.inspect(id)["handshake failures"] == "2" }, "both are counted")
+		require.Error(t, tls.Client(dialTCP(t, addr), m.client).Handshake())
+		assert.Equal(t, "1", a.inspect(id)["over limit"])
+		a.quiet()
+	})
+}
+
+// Peers that misbehave before or in the handshake never reach the actor, cost a slot for no longer than HandshakeTimeout, and
+// hold up nobody; those that misbehave later end with a reason.
+func TestHostilePeers(t *testing.T) {
+	tlsModes(t, func(t *testing.T, m mode) {
+		for _, hostile := range tlstest.Peers {
+			t.Run(hostile.Name, func(t *testing.T) {
+				a := newHost(t).spawn(echo)
+				id, addr := a.listen(meta.TCPServerOptions{
+					CertManager: m.manager, HandshakeTimeout: 200 * time.Millisecond, WriteTimeout: 200 * time.Millisecond,
+					MaxHandshakes: 1, ConnectionMeta: gen.MetaOptions{MailboxSize: 1000},
+				})
+				conn := dialTCP(t, addr)
+				visited := make(chan error, 1)
+				go func() {
+					_, err := hostile.Visit(conn, m.client, patience)
+					visited <- err
+				}()
+				switch hostile.Name {
+				case "mute", "half a ClientHello", "one byte a second":
+					peer := m.dial(t, addr) // while the other holds its connection
+					talk(t, peer)
+					peer.Close()
+					expect[meta.MessageTCPConnect](a)
+					assert.ErrorIs(t, expect[meta.MessageTCPDisconnect](a).Reason, meta.ErrClosedByPeer)
+				}
+				assert.NotErrorIs(t, <-visited, os.ErrDeadlineExceeded, "it was held")
+				eventually(t, func() bool {
+					inspect := a.inspect(id)
+					return inspect["connections"] == "0" && inspect["connections establishing"] == "0"
+				}, "nothing is left of it")
+				for connects := 0; ; {
+					select {
+					case message := <-a.mail:
+						if _, ok := message.(meta.MessageTCPConnect); ok {
+							connects++
+							continue
+						}
+						assert.ErrorAs(t, message.(meta.MessageTCPDisconnect).Reason, new(*meta.DisconnectError))
+						connects--
+						continue
+					default:
+					}
+					assert.Zero(t, connects, "one Disconnect for each Connect")
+					break
+				}
+			})
+		}
+	})
+}
+
+// 2,000 connections that never say a word take nothing from those that do.
+func TestMuteCrowd(t *testing.T) {
+	const crowd = 2000
+	m := modes()[3]
+	a := newHost(t).spawn(echo)
+	id, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, HandshakeTimeout: time.Minute, CloseTimeout: time.Second})
+	var conns []net.Conn
+	for range crowd {
+		conns = append(conns, dialTCP(t, addr))
+	}
+	eventually(t, func() bool { return a.inspect(id)["connections establishing"] == strconv.Itoa(crowd) }, "all are there")
+	for range 20 {
+		peer := m.dial(t, addr)
+		talk(t, peer)
+		peer.Close()
+		expect[meta.MessageTCPConnect](a)
+		expect[meta.MessageTCPDisconnect](a)
+	}
+	for _, conn := range conns {
+		conn.Close()
+	}
+	eventually(t, func() bool { return a.inspect(id)["connections establishing"] == "0" }, "all are gone")
+	assert.Equal(t, strconv.Itoa(crowd), a.inspect(id)["handshake failures"])
+	a.quiet()
+	assert.Less(t, strings.Count(a.h.log.String(), "[warning]"), 20, "strangers must not fill the log")
+}
+
+func TestSharedPort(t *testing.T) {
+	m := modes()[2]
+	a := newHost(t).spawn(echo)
+	_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, ReusePort: true})
+	port := portOf(t, addr)
+	_, second := a.listen(meta.TCPServerOptions{CertManager: m.manager, ReusePort: true, Port: port, Host: "127.0.0.1"})
+	assert.Equal(t, addr, second)
+	for range 10 {
+		talk(t, m.dial(t, addr))
+	}
+	_, err := meta.CreateTCPServer(meta.TCPServerOptions{Host: "127.0.0.1", Port: port})
+	assert.ErrorIs(t, err, meta.ErrListen)
+	assert.ErrorContains(t, err, fmt.Sprint(port))
+}
+
+// A listener that another program has opened, as systemd or a predecessor hands it over.
+func TestInheritedListener(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		original, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		file, err := original.(*net.TCPListener).File()
+		require.NoError(t, err)
+		addr := original.Addr().String()
+		require.NoError(t, original.Close())
+		inherited, err := net.FileListener(file)
+		require.NoError(t, err)
+		file.Close()
+		_, got := newHost(t).spawn(echo).listen(meta.TCPServerOptions{CertManager: m.manager, Listener: inherited})
+		assert.Equal(t, addr, got)
+		talk(t, m.dial(t, addr))
+	})
+}
+
+func TestUnixSocket(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		dir, err := os.MkdirTemp("", "unix") // t.TempDir can be too long for a socket
+		require.NoError(t, err)
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		path := dir + "/socket"
+
+		// What a killed program leaves behind.
+		stale, err := net.Listen("unix", path)
+		require.NoError(t, err)
+		stale.(*net.UnixListener).SetUnlinkOnClose(false)
+		require.NoError(t, stale.Close())
+
+		h := newHost(t)
+		server, client := h.spawn(echo), h.spawn(nil)
+		id, addr := server.listen(meta.TCPServerOptions{CertManager: m.manager, UnixPath: path})
+		assert.Equal(t, path, addr)
+		_, err = meta.CreateTCPServer(meta.TCPServerOptions{UnixPath: path})
+		require.ErrorIs(t, err, meta.ErrListen, "a socket in use is not taken over")
+		options := meta.TCPConnectionOptions{UnixPath: path, CertManager: m.manager}
+		if m.tls() {
+			options.ServerName = "localhost"
+		}
+		connection := client.connect(options)
+		expect[meta.MessageTCPConnect](client)
+		client.send(connection, meta.MessageTCP{Data: []byte("hello")})
+		assert.Equal(t, "hello", string(expect[meta.MessageTCP](client).Data))
+		server.do(func(o *owner) { assert.NoError(t, o.SendExitMeta(id, nil)) })
+		eventually(t, func() bool { _, err := os.Stat(path); return os.IsNotExist(err) }, "the file is gone")
+	})
+}

@@ -1,0 +1,55 @@
+//go:build unix
+
+package meta_test
+
+import (
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/meta"
+)
+
+// A server that runs out of descriptors keeps the connections that it has, says what is wrong, and serves who waits as soon as it can. The
+// limit is one of the whole process, so the test runs in one of its own.
+func TestOutOfDescriptors(t *testing.T) {
+	const child = "ERGOTLS_TEST_OUT_OF_DESCRIPTORS"
+	if os.Getenv(child) == "" {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestOutOfDescriptors$", "-test.timeout=60s")
+		cmd.Env = append(os.Environ(), child+"=1")
+		output, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", output)
+		return
+	}
+	m := modes()[3]
+	a := newHost(t).spawn(echo)
+	id, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager})
+	early := m.dial(t, addr)
+	talk(t, early)
+
+	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 100, Max: 100}))
+	var taken []*os.File
+	for {
+		file, err := os.Open(os.DevNull)
+		if err != nil {
+			require.ErrorIs(t, err, syscall.EMFILE)
+			break
+		}
+		taken = append(taken, file)
+	}
+	require.NotEmpty(t, taken)
+	taken[0].Close()
+	late := dialTCP(t, addr) // takes the last descriptor; none is left for the server
+	eventually(t, a.h.log.contains("out of descriptors"), "it says so")
+	talk(t, early)
+	assert.NotEqual(t, "0", a.inspect(id)["accept errors"])
+	for _, file := range taken[1:] {
+		file.Close()
+	}
+	talk(t, m.secure(t, late))
+	talk(t, m.dial(t, addr))
+}
