@@ -1,0 +1,321 @@
+package acmetest
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	mathrand "math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/letsencrypt/pebble/v2/db"
+	"github.com/letsencrypt/pebble/v2/wfe"
+)
+
+// weather is the front of Pebble: it counts what comes through, and hinders it.
+type weather struct {
+	pebble http.Handler
+	store  *db.MemoryStore
+	dns    *resolver
+
+	mu       sync.Mutex    // guards all below
+	calm     chan struct{} // closed when the CA does not hang
+	slow     time.Duration
+	refuse   int
+	after    time.Duration
+	nonces   int
+	renewal  *renewalInfo
+	accounts []string        // URLs
+	lost     map[string]bool // of them
+	orders   [][]string      // the names of each
+	requests int
+}
+
+// renewalInfo is what the CA says about when to renew, RFC 9773.
+type renewalInfo struct {
+	start, end time.Time
+	again      time.Duration
+}
+
+// Paths of Pebble that it does not export.
+const (
+	newAccountPath  = "/sign-me-up"
+	newOrderPath    = "/order-plz"
+	noncePath       = "/nonce-plz"
+	renewalInfoPath = "/draft-ietf-acme-ari-03/renewalInfo/"
+)
+
+func newWeather(pebble http.Handler, store *db.MemoryStore, dns *resolver) *weather {
+	w := &weather{pebble: pebble, store: store, dns: dns, calm: make(chan struct{}), lost: make(map[string]bool)}
+	close(w.calm)
+	return w
+}
+
+// Slow delays every answer. Zero ends it.
+func (w *weather) Slow(delay time.Duration) { w.change(func() { w.slow = delay }) }
+
+// Refuse answers every request with an HTTP status, for example 503 or 429, and a
+// Retry-After in whole seconds if it is not zero. Status zero ends it.
+func (w *weather) Refuse(status int, retryAfter time.Duration) {
+	w.change(func() { w.refuse, w.after = status, retryAfter })
+}
+
+// Hang leaves requests without an answer until it is called with false, or the client
+// goes away.
+func (w *weather) Hang(hang bool) {
+	w.change(func() {
+		select {
+		case <-w.calm:
+			if hang {
+				w.calm = make(chan struct{})
+			}
+		default:
+			if !hang {
+				close(w.calm)
+			}
+		}
+	})
+}
+
+// RejectNonces refuses a share of the good nonces, in percent, as real CAs do
+// when a request meets another of their machines.
+func (w *weather) RejectNonces(percent int) { w.change(func() { w.nonces = percent }) }
+
+// FailValidation makes the validation of those names fail, whatever the challenge,
+// for which fail returns true: their DNS is broken. Nil ends it. fail is called from
+// several goroutines.
+func (w *weather) FailValidation(fail func(name string) bool) { w.dns.setFail(fail) }
+
+// LoseAccounts forgets all accounts that were registered so far. What they ordered stays.
+func (w *weather) LoseAccounts() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, url := range w.accounts {
+		if w.lost[url] {
+			continue
+		}
+		// Pebble cannot delete an account, but its key can be made to be another's.
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return fmt.Errorf("acmetest: %w", err)
+		}
+		account := w.store.GetAccountByID(path.Base(url))
+		if account == nil {
+			return fmt.Errorf("acmetest: Pebble does not know the account %s", url)
+		}
+		if err := w.store.ChangeAccountKey(account, &jose.JSONWebKey{Key: key.Public()}); err != nil {
+			return fmt.Errorf("acmetest: %w", err)
+		}
+		w.lost[url] = true
+	}
+	return nil
+}
+
+// SetRenewalInfo makes the CA offer renewal information (RFC 9773), and say of every
+// certificate that it is to be renewed between start and end, and to ask again after some
+// whole seconds. Before the first call the directory does not offer it; clients
+// that have read the directory do not notice.
+func (w *weather) SetRenewalInfo(start, end time.Time, retryAfter time.Duration) {
+	w.change(func() { w.renewal = &renewalInfo{start, end, retryAfter} })
+}
+
+// Orders counts the orders that were accepted, with names only those for exactly these.
+func (w *weather) Orders(names ...string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	count := 0
+	slices.Sort(names)
+	for _, order := range w.orders {
+		if len(names) == 0 || slices.Equal(order, names) {
+			count++
+		}
+	}
+	return count
+}
+
+// Accounts counts the accounts that were registered, lost ones included.
+func (w *weather) Accounts() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.accounts)
+}
+
+// Requests counts the HTTP requests that came, refused ones included.
+func (w *weather) Requests() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.requests
+}
+
+func (w *weather) change(edit func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	edit()
+}
+
+// clear ends all that could keep a request from being answered.
+func (w *weather) clear() {
+	w.Hang(false)
+	w.Slow(0)
+}
+
+func (w *weather) ServeHTTP(out http.ResponseWriter, r *http.Request) {
+	w.mu.Lock()
+	w.requests++
+	calm, slow, refuse, after, nonces, renewal := w.calm, w.slow, w.refuse, w.after, w.nonces, w.renewal
+	w.mu.Unlock()
+	select {
+	case <-calm:
+	case <-r.Context().Done():
+		return
+	}
+	if slow > 0 {
+		select {
+		case <-time.After(slow):
+		case <-r.Context().Done():
+			return
+		}
+	}
+	if refuse != 0 {
+		setRetryAfter(out.Header(), after)
+		problem(out, refuse, "rateLimited", "acmetest refuses everything")
+		return
+	}
+	request, err := readJWS(r)
+	switch {
+	case err != nil:
+		problem(out, http.StatusBadRequest, "malformed", err.Error())
+	case w.isLost(request.kid):
+		w.nonce(out, r)
+		problem(out, http.StatusBadRequest, "accountDoesNotExist", "Account "+request.kid+" not found.")
+	case request.signed && mathrand.IntN(100) < nonces:
+		w.nonce(out, r)
+		problem(out, http.StatusBadRequest, "badNonce", "acmetest rejects this nonce")
+	default:
+		w.pass(out, r, request, renewal)
+	}
+}
+
+// pass lets Pebble answer, and notes or changes what it says.
+func (w *weather) pass(out http.ResponseWriter, r *http.Request, request jws, renewal *renewalInfo) {
+	answer := httptest.NewRecorder()
+	w.pebble.ServeHTTP(answer, r)
+	body := answer.Body.Bytes()
+	switch {
+	case answer.Code >= http.StatusBadRequest:
+	case r.URL.Path == newAccountPath && answer.Code == http.StatusCreated:
+		w.change(func() { w.accounts = append(w.accounts, answer.Header().Get("Location")) })
+	case r.URL.Path == newOrderPath && answer.Code == http.StatusCreated:
+		w.change(func() { w.orders = append(w.orders, request.names()) })
+	case r.URL.Path == wfe.DirectoryPath && r.Method == http.MethodGet && renewal == nil:
+		body = without(body, "renewalInfo")
+	case strings.HasPrefix(r.URL.Path, renewalInfoPath) && renewal != nil:
+		setRetryAfter(answer.Header(), renewal.again)
+		body, _ = json.Marshal(map[string]any{"suggestedWindow": map[string]time.Time{"start": renewal.start, "end": renewal.end}})
+	}
+	for name, values := range answer.Header() {
+		out.Header()[name] = values
+	}
+	out.WriteHeader(answer.Code)
+	out.Write(body)
+}
+
+func (w *weather) isLost(kid string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.lost[kid]
+}
+
+// nonce adds a good nonce to an answer that does not come from Pebble.
+func (w *weather) nonce(out http.ResponseWriter, r *http.Request) {
+	ask := httptest.NewRequest(http.MethodHead, "https://"+r.Host+noncePath, nil)
+	ask.Header.Set("User-Agent", "acmetest")
+	answer := httptest.NewRecorder()
+	w.pebble.ServeHTTP(answer, ask)
+	out.Header().Set("Replay-Nonce", answer.Header().Get("Replay-Nonce"))
+}
+
+// jws is what a signed request says, unverified: Pebble verifies it.
+type jws struct {
+	signed  bool
+	kid     string
+	payload []byte
+}
+
+// readJWS reads the body of a request, and puts it back.
+func readJWS(r *http.Request) (jws, error) {
+	if r.Method != http.MethodPost {
+		return jws{}, nil
+	}
+	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
+	if err != nil {
+		return jws{}, err
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	var wire struct{ Protected, Payload string }
+	var header struct{ Kid string }
+	if err := json.Unmarshal(body, &wire); err != nil {
+		return jws{}, fmt.Errorf("not a JWS: %w", err)
+	}
+	protected, err := base64.RawURLEncoding.DecodeString(wire.Protected)
+	if err == nil {
+		err = json.Unmarshal(protected, &header)
+	}
+	if err != nil {
+		return jws{}, fmt.Errorf("protected header of a JWS: %w", err)
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(wire.Payload)
+	return jws{true, header.Kid, payload}, err
+}
+
+// names returns the names of a new order, sorted.
+func (j jws) names() []string {
+	var order struct{ Identifiers []struct{ Value string } }
+	json.Unmarshal(j.payload, &order)
+	var names []string
+	for _, id := range order.Identifiers {
+		names = append(names, id.Value)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func setRetryAfter(h http.Header, d time.Duration) {
+	if d > 0 {
+		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(d.Seconds()))))
+	}
+}
+
+// problem answers with a problem document, RFC 8555 section 6.7.
+func problem(out http.ResponseWriter, status int, kind, detail string) {
+	out.Header().Set("Content-Type", "application/problem+json")
+	out.WriteHeader(status)
+	json.NewEncoder(out).Encode(map[string]any{"type": "urn:ietf:params:acme:error:" + kind, "detail": detail, "status": status})
+}
+
+// without takes a field out of a JSON object.
+func without(object []byte, field string) []byte {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(object, &fields) != nil {
+		return object
+	}
+	delete(fields, field)
+	stripped, err := json.Marshal(fields)
+	if err != nil {
+		return object
+	}
+	return stripped
+}
