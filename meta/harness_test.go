@@ -274,10 +274,10 @@ func (a *actor) connect(options meta.TCPConnectionOptions) (id gen.Alias) {
 	return id
 }
 
-func (a *actor) inspect(id gen.Alias) (m map[string]string) {
+func (a *actor) inspect(id gen.Alias, item ...string) (m map[string]string) {
 	a.h.t.Helper()
 	var err error
-	a.do(func(o *owner) { m, err = o.InspectMeta(id) })
+	a.do(func(o *owner) { m, err = o.InspectMeta(id, item...) })
 	require.NoError(a.h.t, err)
 	return m
 }

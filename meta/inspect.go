@@ -57,19 +57,22 @@ type serverStats struct {
 	acceptErrors      atomic.Uint64
 }
 
-// HandleInspect implements gen.MetaBehavior. It does not wait for the connection.
+// HandleInspect implements gen.MetaBehavior. It does not wait for the peer; where a message before it does, the server's does not.
 func (c *tcpConnection) HandleInspect(gen.PID, ...string) map[string]string {
 	accepted, written := c.writer.counts()
 	m := map[string]string{
 		"local":            c.sock.LocalAddr().String(),
 		"remote":           c.sock.RemoteAddr().String(),
-		"process":          fmt.Sprint(c.to),
+		"process":          "not chosen yet",
 		"age":              time.Since(c.stats.opened).Round(time.Millisecond).String(),
 		"state":            c.state(),
 		"bytes waiting":    decimal(accepted - written),
 		"write buffer":     strconv.Itoa(c.opt.WriteBuffer),
 		"tls":              "off",
 		"messages allowed": "unlimited",
+	}
+	if c.connected.Load() {
+		m["process"] = fmt.Sprint(c.to)
 	}
 	if c.opt.Active > 0 {
 		m["messages allowed"] = strconv.FormatInt(max(0, c.credit.Load()), 10)
@@ -116,8 +119,12 @@ func (o *TCPConnectionOptions) showTimeouts(m map[string]string) {
 	}
 }
 
-// HandleInspect implements gen.MetaBehavior. It does not wait for any connection.
-func (s *tcpServer) HandleInspect(gen.PID, ...string) map[string]string {
+// HandleInspect implements gen.MetaBehavior. It does not wait for any connection. With the alias of a connection as item it shows that one,
+// also while messages to it wait for a peer that does not read.
+func (s *tcpServer) HandleInspect(from gen.PID, item ...string) map[string]string {
+	if len(item) > 0 {
+		return s.inspectConnection(from, item[0])
+	}
 	s.mu.Lock()
 	total := s.ended
 	connected := 0
@@ -154,6 +161,17 @@ func (s *tcpServer) HandleInspect(gen.PID, ...string) map[string]string {
 	s.connection.showTimeouts(m)
 	total.show(m)
 	return m
+}
+
+func (s *tcpServer) inspectConnection(from gen.PID, alias string) map[string]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.open {
+		if c.connected.Load() && c.process.ID().String() == alias {
+			return c.HandleInspect(from)
+		}
+	}
+	return map[string]string{"error": "no open connection of this server has the alias " + alias}
 }
 
 func (s *tcpServer) describeTLS() string {

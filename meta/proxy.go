@@ -20,6 +20,7 @@ var (
 // it; for a LOCAL header (a health check of the proxy itself), the connection's own.
 func readProxyHeader(s *socket) (net.Addr, error) {
 	reader := bufio.NewReader(s)
+	awaitV1(reader)
 	header, err := proxyproto.Read(reader)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNoProxy, err)
@@ -30,6 +31,18 @@ func readProxyHeader(s *socket) (net.Addr, error) {
 		return s.RemoteAddr(), nil
 	}
 	return header.SourceAddr, nil
+}
+
+// awaitV1 waits for the whole of a version 1 header, at most its 107 bytes: the library takes it only from a
+// single read. An error comes again when the library reads.
+func awaitV1(reader *bufio.Reader) {
+	for have, err := reader.Peek(1); err == nil; have, err = reader.Peek(len(have) + 1) {
+		have, _ = reader.Peek(reader.Buffered())
+		n := min(len(have), len(proxyproto.SIGV1))
+		if !bytes.Equal(have[:n], proxyproto.SIGV1[:n]) || bytes.IndexByte(have, '\n') >= 0 || len(have) >= 107 {
+			return
+		}
+	}
 }
 
 func contains(prefixes []netip.Prefix, addr net.Addr) bool {

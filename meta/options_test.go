@@ -1,0 +1,132 @@
+package meta_test
+
+import (
+	"bufio"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"ergo.services/ergo/gen"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/meta"
+)
+
+// What makes no sense is refused by name, and all of it at once.
+func TestServerOptions(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	certs := modes()[2].manager
+	for names, options := range map[string]meta.TCPServerOptions{
+		"MaxConnections":             {MaxConnections: -1},
+		"MaxConnectionsPerAddress":   {MaxConnectionsPerAddress: -1},
+		"MaxHandshakes:":             {MaxHandshakes: -1, CertManager: certs},
+		"MaxHandshakeFailures:":      {MaxHandshakeFailures: -1, CertManager: certs},
+		"MaxHandshakes, ":            {MaxHandshakes: 1},
+		"MaxHandshakes, MaxHands":    {MaxHandshakeFailures: 1},
+		"Listener":                   {Listener: listener, Host: "localhost"},
+		"Listener:":                  {Listener: listener, Port: 1},
+		"leave Host, Port, UnixPath": {Listener: listener, UnixPath: "x"},
+		"and ReusePort":              {Listener: listener, ReusePort: true},
+		"UnixPath":                   {UnixPath: "x", Port: 1},
+		"UnixPath:":                  {UnixPath: "x", Host: "localhost"},
+		"Port or ReusePort":          {UnixPath: "x", ReusePort: true},
+		"ProcessPool[1]":             {ProcessPool: []gen.Atom{"a", ""}},
+		"ProxyFrom[0]":               {ProxyFrom: []netip.Prefix{{}}},
+		"BufferSize":                 {BufferSize: -1},
+		"MaxFrame":                   {MaxFrame: -1, Split: bufio.ScanLines},
+		"MaxFrame:":                  {MaxFrame: 1},
+		"BufferSize:":                {BufferSize: 1, Split: bufio.ScanLines},
+		"BufferPool":                 {BufferPool: new(sync.Pool), Split: bufio.ScanLines},
+		"Active":                     {Active: -1},
+		"WriteBuffer":                {WriteBuffer: -1},
+		"HandshakeTimeout":           {HandshakeTimeout: -1},
+		"WriteTimeout":               {WriteTimeout: -1},
+		"IdleTimeout":                {IdleTimeout: -time.Second},
+		"CloseTimeout":               {CloseTimeout: -1},
+		"InsecureSkipVerify":         {InsecureSkipVerify: true},
+		"StartTLS":                   {StartTLS: true, Active: 1},
+		"StartTLS: set Active":       {StartTLS: true, CertManager: certs},
+	} {
+		server, err := meta.CreateTCPServer(options)
+		assert.Nil(t, server)
+		assert.ErrorIs(t, err, meta.ErrOption)
+		assert.ErrorContains(t, err, names)
+	}
+	_, err = meta.CreateTCPServer(meta.TCPServerOptions{MaxConnections: -1, IdleTimeout: -1, InsecureSkipVerify: true})
+	for _, name := range []string{"MaxConnections", "IdleTimeout", "InsecureSkipVerify"} {
+		assert.ErrorContains(t, err, name)
+	}
+}
+
+func TestConnectionOptions(t *testing.T) {
+	for names, options := range map[string]meta.TCPConnectionOptions{
+		"Port":                 {},
+		"DialTimeout":          {Port: 1, DialTimeout: -1},
+		"UnixPath":             {Port: 1, UnixPath: "x"},
+		"UnixPath:":            {Host: "x", UnixPath: "x"},
+		"ServerName":           {Port: 1, ServerName: "x"},
+		"InsecureSkipVerify":   {Port: 1, InsecureSkipVerify: true},
+		"StartTLS: set CertMa": {Port: 1, StartTLS: true, Active: 1},
+	} {
+		connection, err := meta.CreateTCPConnection(options)
+		assert.Nil(t, connection)
+		assert.ErrorIs(t, err, meta.ErrOption)
+		assert.ErrorContains(t, err, names)
+	}
+}
+
+func TestCannotDialOrListen(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	port := portOf(t, listener.Addr().String())
+	_, err = meta.CreateTCPServer(meta.TCPServerOptions{Host: "127.0.0.1", Port: port})
+	assert.ErrorIs(t, err, meta.ErrListen)
+	assert.ErrorContains(t, err, listener.Addr().String())
+	assert.ErrorContains(t, err, "choose another Port")
+	listener.Close()
+	_, err = meta.CreateTCPConnection(meta.TCPConnectionOptions{Host: "127.0.0.1", Port: port})
+	assert.ErrorIs(t, err, meta.ErrDial)
+	assert.ErrorContains(t, err, "nobody listens there")
+}
+
+// Inspect answers at any time, also of a connection whose peer neither reads nor completes its handshake.
+func TestInspectNeverBlocks(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		a := newHost(t).spawn(nil)
+		server, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, WriteBuffer: 1 << 20, CloseTimeout: 50 * time.Millisecond, HandshakeTimeout: time.Minute})
+		m.dial(t, addr)
+		id := expect[meta.MessageTCPConnect](a).ID
+		if m.tls() {
+			dialTCP(t, addr) // mute
+			eventually(t, func() bool { return a.inspect(server)["connections establishing"] == "1" }, "it waits for its handshake")
+		}
+		a.send(id, meta.MessageTCP{Data: make([]byte, 32<<20)})
+		a.send(id, meta.MessageTCP{Data: make([]byte, 1)}) // the message goroutine now waits for room
+		eventually(t, func() bool { return a.inspect(server, id.String())["bytes waiting"] == "33554432" }, "it waits for the peer")
+		connection, listening := a.inspect(server, id.String()), a.inspect(server)
+		assert.Contains(t, a.inspect(server, "unknown")["error"], "unknown")
+		for _, key := range []string{
+			"local", "remote", "process", "age", "state", "tls", "messages allowed", "bytes in", "bytes out", "messages in", "messages out",
+			"bytes waiting", "write buffer", "handshake timeout", "write timeout", "close timeout", "idle timeout",
+		} {
+			assert.NotEmpty(t, connection[key], key)
+		}
+		for _, key := range []string{
+			"listen", "tls", "pool", "connections", "connections establishing", "connections total", "max connections", "max connections per address",
+			"max handshake failures", "refused", "handshake failures", "over limit", "accept errors", "bytes in", "bytes out", "messages in",
+			"messages out", "handshake timeout", "write timeout", "close timeout", "idle timeout",
+		} {
+			assert.NotEmpty(t, listening[key], key)
+		}
+		assert.Equal(t, addr, listening["listen"])
+		assert.Equal(t, "1", listening["connections"])
+		a.send(server, meta.MessageTCPDrain{})
+		expect[meta.MessageTCPDraining](a)
+		assert.ErrorIs(t, expect[meta.MessageTCPDisconnect](a).Reason, meta.ErrDrained)
+	})
+}
