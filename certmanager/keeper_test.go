@@ -20,6 +20,7 @@ type fake struct {
 	mu    sync.Mutex
 	body  string
 	seen  string // at the last look
+	looks []time.Time
 	certs map[string]*tlstest.Pair
 }
 
@@ -47,7 +48,7 @@ func (f *fake) paths() []string { return nil }
 func (f *fake) read() (*content, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.seen = f.body
+	f.seen, f.looks = f.body, append(f.looks, time.Now())
 	pair, ok := f.certs[f.body]
 	if !ok {
 		return nil, errors.New(f.body)
@@ -115,6 +116,52 @@ func TestRestlessSource(t *testing.T) {
 			time.Sleep(70 * time.Millisecond)
 		}
 		assert.Greater(t, m.Status().Generation, uint64(1))
+	})
+}
+
+// A burst of changes is one load, of the last of them.
+func TestBurstIsOneLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		source := &fake{body: "a", certs: map[string]*tlstest.Pair{"a": ca.Issue(t, tlstest.Leaf{}), "b": ca.Issue(t, tlstest.Leaf{}), "c": ca.Issue(t, tlstest.Leaf{})}}
+		m := newManager(t, Options{Source: source, PollInterval: 5 * time.Millisecond})
+		for range 15 {
+			source.set("b")
+			time.Sleep(60 * time.Millisecond)
+			source.set("c")
+			time.Sleep(60 * time.Millisecond)
+		}
+		assert.Equal(t, uint64(1), m.Status().Generation)
+		time.Sleep(time.Second)
+		assert.Equal(t, uint64(2), m.Status().Generation)
+		assert.True(t, source.certs["c"].Leaf.Equal(m.GetCertificate().Leaf))
+	})
+}
+
+// What fails is tried again soon, then ever less often, and soon again when it changes.
+func TestBackOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		source := &fake{body: "a", certs: map[string]*tlstest.Pair{"a": ca.Issue(t, tlstest.Leaf{})}}
+		newManager(t, Options{Source: source, PollInterval: time.Minute})
+		for _, body := range []string{"broken", "broken otherwise"} {
+			source.set(body)
+			source.await()
+			source.mu.Lock()
+			source.looks = nil
+			source.mu.Unlock()
+			time.Sleep(10 * time.Second)
+			source.mu.Lock()
+			var gaps []time.Duration
+			for i := range source.looks[1:] {
+				gaps = append(gaps, source.looks[i+1].Sub(source.looks[i]))
+			}
+			source.mu.Unlock()
+			assert.GreaterOrEqual(t, len(gaps), 5, body)
+			assert.LessOrEqual(t, len(gaps), 8, body)
+			assert.LessOrEqual(t, gaps[0], 2*settle, body)
+			assert.IsIncreasing(t, gaps[1:len(gaps)-1], body) // a poll may come between the last
+		}
 	})
 }
 

@@ -66,16 +66,18 @@ func New(o Options) (*Manager, error) {
 	if r, ok := o.Source.(runner); ok {
 		m.done.Go(func() { r.run(ctx, m) })
 	}
+	k := newKeeper(m) // it watches before the first read, so that no change falls between
 	if err = m.loadFirst(); err == nil {
 		err = m.openKeyLog()
 	}
 	if err != nil {
 		stop()
 		m.done.Wait()
+		k.watch.close()
 		return nil, fmt.Errorf("certmanager: %w", err)
 	}
 	m.done.Go(func() { m.events.deliver(ctx) })
-	m.done.Go(func() { newKeeper(m).keep(ctx) })
+	m.done.Go(func() { k.keep(ctx) })
 	return m, nil
 }
 

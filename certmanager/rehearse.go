@@ -28,6 +28,9 @@ func (s *snapshot) rehearse(o *Options, previous *snapshot, now time.Time) error
 		mustBuild = previous.chained && s.trust.rootCAs.Equal(previous.trust.rootCAs)
 	}
 	var errs []error
+	if previous != nil && previous.names.fallback != nil && s.names.fallback == nil {
+		errs = append(errs, fmt.Errorf("%w: none for servers is left of those in service; a server that is to end ends its listener", ErrNoCertificate))
+	}
 	s.chained = len(s.certs) > 0
 	for _, c := range s.certs {
 		built, err := c.checkChain(now, s.trust.rootCAs)

@@ -166,7 +166,9 @@ type Sources []Source
 func (ss Sources) paths() []string {
 	var all []string
 	for _, s := range ss {
-		all = append(all, s.paths()...)
+		if s != nil { // read says so
+			all = append(all, s.paths()...)
+		}
 	}
 	return all
 }

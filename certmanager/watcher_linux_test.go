@@ -1,0 +1,57 @@
+package certmanager
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+// Where the system gives no file events, or no more of them, that is said once, and
+// polling does. A user namespace of its own takes them from one process alone.
+func TestWithoutInotify(t *testing.T) {
+	const limitVariable = "CERTMANAGER_TEST_LIMIT"
+	if limit := os.Getenv(limitVariable); limit != "" {
+		require.NoError(t, os.WriteFile("/proc/sys/user/"+limit, []byte("0"), 0))
+		pollWithoutInotify(t)
+		return
+	}
+	for _, limit := range []string{"max_inotify_instances", "max_inotify_watches"} {
+		t.Run(limit, func(t *testing.T) {
+			inside := exec.Command(os.Args[0], "-test.run=^TestWithoutInotify$", "-test.v", "-test.timeout=100s")
+			inside.Env = append(os.Environ(), limitVariable+"="+limit)
+			inside.SysProcAttr = &syscall.SysProcAttr{
+				Cloneflags:  syscall.CLONE_NEWUSER,
+				UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+				GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+			}
+			output, err := inside.CombinedOutput()
+			if inside.Process == nil {
+				t.Skipf("this machine gives no user namespace: %v", err)
+			}
+			require.NoError(t, err, string(output))
+			require.Contains(t, string(output), "--- PASS: TestWithoutInotify")
+		})
+	}
+}
+
+func pollWithoutInotify(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	cert, key := ca.Issue(t, tlstest.Leaf{}).Files(t, t.TempDir(), "tls")
+	var log logBuffer
+	m := newManager(t, Options{Logger: log.logger(), PollInterval: 20 * time.Millisecond, Source: Files{Cert: cert, Key: key}})
+	for range 3 {
+		next := ca.Issue(t, tlstest.Leaf{})
+		require.NoError(t, tlstest.WriteFile(key, next.KeyPEM, 0o600))
+		require.NoError(t, tlstest.WriteFile(cert, next.CertPEM, 0o600))
+		eventually(t, "the new certificate", func() bool { return serial(t, m, ca) == next.Leaf.SerialNumber.String() })
+	}
+	assert.Equal(t, 1, strings.Count(log.String(), "found by polling"), log.String())
+}
