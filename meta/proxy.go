@@ -36,10 +36,14 @@ func readProxyHeader(s *socket) (net.Addr, error) {
 // awaitV1 waits for the whole of a version 1 header, at most its 107 bytes: the library takes it only from a
 // single read. An error comes again when the library reads.
 func awaitV1(reader *bufio.Reader) {
-	for have, err := reader.Peek(1); err == nil; have, err = reader.Peek(len(have) + 1) {
-		have, _ = reader.Peek(reader.Buffered())
-		n := min(len(have), len(proxyproto.SIGV1))
-		if !bytes.Equal(have[:n], proxyproto.SIGV1[:n]) || bytes.IndexByte(have, '\n') >= 0 || len(have) >= 107 {
+	for n := 1; ; n++ {
+		if _, err := reader.Peek(n); err != nil {
+			return
+		}
+		n = reader.Buffered()
+		have, _ := reader.Peek(n)
+		start := min(n, len(proxyproto.SIGV1))
+		if !bytes.Equal(have[:start], proxyproto.SIGV1[:start]) || bytes.IndexByte(have, '\n') >= 0 || n >= 107 {
 			return
 		}
 	}

@@ -1,0 +1,128 @@
+// Starttls upgrades open connections to TLS: enough of SMTP for it (RFC 5321, RFC 3207).
+//
+//	go run ./examples/starttls
+//	openssl s_client -starttls smtp -connect localhost:2525
+package main
+
+import (
+	"bufio"
+	"crypto/tls"
+	"flag"
+	"log"
+	"strings"
+
+	"ergo.services/ergo"
+	"ergo.services/ergo/act"
+	"ergo.services/ergo/gen"
+
+	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/meta"
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+func main() {
+	port := flag.Uint("port", 2525, "`port` to listen on")
+	flag.Parse()
+	certs, err := ephemeral()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer certs.Close()
+	node, err := start(uint16(*port), certs)
+	if err != nil {
+		log.Fatal(err)
+	}
+	node.SetCTRLC(true)
+	node.Wait()
+}
+
+// ephemeral makes a certificate for this run. A real server has certmanager.Files.
+func ephemeral() (*certmanager.Manager, error) {
+	ca, err := tlstest.GenerateCA()
+	if err != nil {
+		return nil, err
+	}
+	pair, err := ca.Generate(tlstest.Leaf{})
+	if err != nil {
+		return nil, err
+	}
+	return certmanager.New(certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{pair.Certificate()}}})
+}
+
+// start starts a node with the server on it.
+func start(port uint16, certs gen.CertManager) (gen.Node, error) {
+	node, err := ergo.StartNode("starttls@localhost", gen.NodeOptions{Network: gen.NetworkOptions{Mode: gen.NetworkModeDisabled}})
+	if err != nil {
+		return nil, err
+	}
+	actor := &server{options: meta.TCPServerOptions{
+		Host: "localhost", Port: port, CertManager: certs,
+		StartTLS: true, Active: 1, // one line at a time: nothing behind STARTTLS is read
+		Split: bufio.ScanLines, MaxFrame: 1000,
+	}}
+	if _, err := node.Spawn(func() gen.ProcessBehavior { return actor }, gen.ProcessOptions{}); err != nil {
+		node.Stop()
+		return nil, err
+	}
+	return node, nil
+}
+
+// server is an actor that serves all connections.
+type server struct {
+	act.Actor
+	options meta.TCPServerOptions
+}
+
+func (s *server) Init(...any) error {
+	listener, err := meta.CreateTCPServer(s.options)
+	if err != nil {
+		return err
+	}
+	if _, err := s.SpawnMeta(listener, gen.MetaOptions{}); err != nil {
+		listener.Terminate(err)
+		return err
+	}
+	return nil
+}
+
+func (s *server) HandleMessage(_ gen.PID, message any) error {
+	switch m := message.(type) {
+	case meta.MessageTCPConnect:
+		s.say(m.ID, "220 smtp example")
+	case meta.MessageTCP:
+		s.line(m.ID, string(m.Data))
+	case meta.MessageTCPSecured: // from here on nobody on the path reads along
+		s.Log().Info("%s is over %s now", m.Peer, m.Peer.Version)
+		s.tell(m.ID, meta.MessageTCPActive{N: 1})
+	case meta.MessageTCPDisconnect:
+		s.Log().Info("%s has gone: %s", m.ID, m.Reason)
+	}
+	return nil
+}
+
+// line answers one line and asks for the next.
+func (s *server) line(id gen.Alias, line string) {
+	switch verb, _, _ := strings.Cut(strings.ToUpper(line), " "); verb {
+	case "STARTTLS":
+		s.tell(id, meta.MessageTCPStartTLS{Reply: []byte("220 go ahead\r\n")})
+		return // the next line comes over TLS
+	case "QUIT":
+		s.say(id, "221 bye")
+		s.tell(id, meta.MessageTCPClose{})
+		return
+	case "EHLO":
+		s.say(id, "250-smtp example\r\n250 STARTTLS")
+	case "MAIL", "RCPT", "NOOP", "RSET":
+		s.say(id, "250 OK")
+	default:
+		s.say(id, "500 what?")
+	}
+	s.tell(id, meta.MessageTCPActive{N: 1})
+}
+
+func (s *server) say(id gen.Alias, line string) {
+	s.tell(id, meta.MessageTCP{Data: []byte(line + "\r\n")})
+}
+
+// tell sends a message to a connection. An error says that it has ended: its Disconnect is on the way.
+func (s *server) tell(id gen.Alias, message any) { _ = s.SendAlias(id, message) }

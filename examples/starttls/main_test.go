@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/smtp"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/ergotls/ergotls/internal/needs"
+)
+
+func TestMain(m *testing.M) {
+	// Ergo 3.1 keeps a goroutine that waits for signals when its node has ended.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("ergo.services/ergo/node.(*node).SetCTRLC.func1"))
+}
+
+// serve starts the server and returns its address.
+func serve(t *testing.T) string {
+	certs, err := ephemeral()
+	require.NoError(t, err)
+	t.Cleanup(func() { certs.Close() })
+	free, err := net.Listen("tcp", "localhost:0")
+	require.NoError(t, err)
+	require.NoError(t, free.Close())
+	port := free.Addr().(*net.TCPAddr).Port
+	node, err := start(uint16(port), certs)
+	require.NoError(t, err)
+	t.Cleanup(func() { node.Stop() })
+	return fmt.Sprintf("localhost:%d", port)
+}
+
+func TestOpenSSL(t *testing.T) {
+	for _, version := range []string{"-tls1_2", "-tls1_3"} {
+		t.Run(version, func(t *testing.T) {
+			addr := serve(t)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			openssl := exec.CommandContext(ctx, needs.Program(t, "openssl"), "s_client", "-starttls", "smtp", "-connect", addr, version, "-crlf", "-ign_eof")
+			openssl.Stdin = strings.NewReader("NOOP\nnonsense\nQUIT\n")
+			output, err := openssl.CombinedOutput()
+			require.NoError(t, err, "%s", output)
+			assert.Contains(t, string(output), "Cipher is")
+			assert.Contains(t, string(output), "500 what?")
+			assert.Contains(t, string(output), "221 bye")
+		})
+	}
+}
+
+func TestMail(t *testing.T) {
+	client, err := smtp.Dial(serve(t))
+	require.NoError(t, err)
+	require.NoError(t, client.StartTLS(&tls.Config{InsecureSkipVerify: true}))
+	_, secure := client.TLSConnectionState()
+	assert.True(t, secure)
+	require.NoError(t, client.Mail("me@example.test"))
+	require.NoError(t, client.Rcpt("you@example.test"))
+	require.NoError(t, client.Quit())
+}
