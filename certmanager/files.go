@@ -46,8 +46,8 @@ type Files struct {
 	ECHKeys string
 }
 
-// maxFileSize keeps a path that is not what it should be, such as a device, from
-// filling the memory. The largest public CA bundles are 1 MiB.
+// maxFileSize keeps a path that is not what it should be from filling the memory. The
+// largest public CA bundles are 1 MiB.
 const maxFileSize = 16 << 20
 
 func (f Files) named() []string {
@@ -128,6 +128,12 @@ func listPairs(dir string) ([]string, error) {
 }
 
 func readFile(path string) ([]byte, error) {
+	// A pipe would keep the keeper until someone writes to it.
+	if info, err := os.Stat(path); err != nil {
+		return nil, err
+	} else if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: %w: it is no regular file", path, ErrInvalid)
+	}
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err

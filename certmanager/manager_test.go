@@ -102,7 +102,11 @@ func TestImpossibleOptions(t *testing.T) {
 		"key log":          {Options{Source: static, KeyLogFile: "/nowhere/keys"}, "Options.KeyLogFile", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if o.options.Source != nil {
+				o.options.Source = recordedSource{o.options.Source}
+			}
 			_, err := New(o.options)
+			recorded.text(err)
 			require.ErrorContains(t, err, o.says)
 			if o.is != nil {
 				require.ErrorIs(t, err, o.is)

@@ -1,6 +1,7 @@
 package certmanager
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
@@ -8,6 +9,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"log/slog"
 	"os"
@@ -31,6 +33,9 @@ type recorder struct {
 	keys  map[string]bool
 }
 
+// enoughText bounds what the soak in its full length leaves in memory.
+const enoughText = 64 << 20
+
 func (r *recorder) Write(p []byte) (int, error) {
 	r.text(string(p))
 	return len(p), nil
@@ -42,7 +47,7 @@ func (r *recorder) text(what ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, w := range what {
-		if w != nil {
+		if w != nil && r.texts.Len() < enoughText {
 			fmt.Fprintf(&r.texts, "%+v\n", w)
 		}
 	}
@@ -111,19 +116,68 @@ func (r *recorder) bytes(secret []byte) {
 func (r *recorder) leaks() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	// By their beginnings, as there may be many of either.
+	const window = 12
+	beginnings := make(map[string][]string)
+	for secret := range r.keys {
+		beginnings[secret[:window]] = append(beginnings[secret[:window]], secret)
+	}
 	var found []string
 	texts := r.texts.String()
-	for secret := range r.keys {
-		if i := strings.Index(texts, secret); i >= 0 {
-			line := texts[strings.LastIndexByte(texts[:i], '\n')+1:]
-			line, _, _ = strings.Cut(line, "\n")
-			found = append(found, line)
+	for i := 0; i+window <= len(texts); i++ {
+		for _, secret := range beginnings[texts[i:i+window]] {
+			if strings.HasPrefix(texts[i:], secret) {
+				line := texts[strings.LastIndexByte(texts[:i], '\n')+1:]
+				line, _, _ = strings.Cut(line, "\n")
+				found = append(found, line)
+			}
 		}
 	}
 	if i := strings.Index(texts, "PRIVATE KEY-----"); i >= 0 {
 		found = append(found, "a PEM key")
 	}
 	return found
+}
+
+// recordedSource notes the keys of every candidate, also of those that are rejected: their errors
+// are the likeliest to quote them.
+type recordedSource struct{ Source }
+
+func (s recordedSource) run(ctx context.Context, m *Manager) {
+	if r, ok := s.Source.(runner); ok {
+		r.run(ctx, m)
+	}
+}
+
+func (s recordedSource) read() (*content, error) {
+	for _, path := range s.paths() {
+		paths := []string{path}
+		if isFolder(path) {
+			paths, _ = listPairs(path)
+		}
+		for _, path := range paths {
+			data, _ := os.ReadFile(path)
+			recorded.pem(data)
+		}
+	}
+	if static, ok := s.Source.(Static); ok {
+		for _, cert := range static.Certificates {
+			recorded.key(cert.PrivateKey)
+		}
+	}
+	return s.Source.read()
+}
+
+func (r *recorder) pem(data []byte) {
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		if !isKeyBlock(block) || len(block.Bytes) < 32 {
+			continue
+		}
+		r.bytes(block.Bytes)
+		if key, err := x509.ParsePKCS8PrivateKey(block.Bytes); err == nil {
+			r.key(key)
+		}
+	}
 }
 
 func (r *recorder) check() (code int) {

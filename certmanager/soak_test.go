@@ -32,8 +32,8 @@ func soakRotations() int {
 }
 
 // TestSoak replaces certificate, chain, CA bundle and CRL in random gestures while proven
-// peers connect all the time. No proven peer fails, no removed one gets in, and what is
-// served is never older than what was published.
+// peers connect all the time and removed ones try to. No proven peer fails, no removed one gets
+// in, and what is served is never older than what was published.
 func TestSoak(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
@@ -46,54 +46,76 @@ func TestSoak(t *testing.T) {
 			wait.Go(func() { s.keepConnecting(stop, version, cache) })
 		}
 	}
-	start := time.Now()
+	wait.Go(func() { s.keepTrying(stop, &s.guest) })
+	wait.Go(func() { s.keepTrying(stop, &s.victim) })
 	n := soakRotations()
 	for i := range n {
 		s.rotate(i)
 		s.check(i)
+		if i%500 == 499 {
+			s.summary(i + 1)
+		}
 		if t.Failed() {
 			break
 		}
 	}
 	close(stop)
 	wait.Wait()
-	t.Logf("%d rotations in %v: %d connections of proven peers, %d of them resumed, none failed; %d of removed peers, all refused; %d evictions",
-		n, time.Since(start).Round(time.Second), s.connections.Load(), s.resumed.Load(), s.removed, s.m.Status().Evicted)
+	s.summary(n)
 	require.NotZero(t, s.resumed.Load())
-	require.NotZero(t, s.removed)
+	require.NotZero(t, s.refused.Load())
 	require.Zero(t, s.m.Status().Rejections, s.m.Status().LastError)
+}
+
+func (s *soak) summary(rotations int) {
+	status := s.m.Status()
+	s.t.Logf("%d rotations in %v: %d connections of proven peers, %d of them resumed, none failed; %d of removed peers, all refused; %d tickets declined; %d evictions; generation %d",
+		rotations, time.Since(s.start).Round(time.Second), s.connections.Load(), s.resumed.Load(), s.refused.Load(), status.DeclinedTickets, status.Evicted, status.Generation)
+}
+
+// comesAndGoes is a peer that is let in and removed, and keeps its first ticket.
+type comesAndGoes struct {
+	pair    *tlstest.Pair
+	config  *tls.Config
+	in      bool         // wanted; only the test's goroutine knows
+	removed atomic.Int64 // the number of its removal while that is published, else 0
 }
 
 type soak struct {
 	t      *testing.T
+	start  time.Time
 	m      *Manager
 	dir    string
 	server *tls.Config
 	random *rand.Rand
 
-	ca, intermediate, guest *tlstest.CA // guest comes and goes
-	pair                    *tlstest.Pair
-	guestIn, victimRevoked  bool
-	victim                  *tlstest.Pair // of ca, revoked now and then
+	ca, intermediate, guestCA *tlstest.CA
+	pair                      *tlstest.Pair
+	crlNumber                 string
+	guest                     comesAndGoes // its CA does
+	victim                    comesAndGoes // of ca, revoked now and then
 
 	stays         *tracked
-	guestConfig   *tls.Config // with a ticket from when it was let in
-	victimConfig  *tls.Config
+	victimTracked *tracked
 	number        atomic.Int64 // of the certificate published last
 	numbers       sync.Map     // serial to number
-	connections   atomic.Int64
-	resumed       atomic.Int64
-	removed       int
-	victimTracked *tracked
+
+	connections, resumed, refused atomic.Int64
 }
 
 func newSoak(t *testing.T) *soak {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	s := &soak{t: t, dir: filepath.Join(t.TempDir(), "tls"), random: rand.New(rand.NewPCG(seed, 0)), ca: tlstest.NewCA(t), guest: tlstest.NewCA(t), guestIn: true}
+	s := &soak{
+		t: t, start: time.Now(), dir: filepath.Join(t.TempDir(), "tls"), random: rand.New(rand.NewPCG(seed, 0)),
+		ca: tlstest.NewCA(t), guestCA: tlstest.NewCA(t),
+	}
 	s.intermediate = s.ca.Intermediate(t)
 	require.NoError(t, os.Mkdir(s.dir, 0o700))
-	s.victim = s.ca.Issue(t, tlstest.Leaf{Names: []string{"victim.test"}})
+	s.guest.pair, s.victim.pair = s.guestCA.Issue(t, tlstest.Leaf{}), s.ca.Issue(t, tlstest.Leaf{Names: []string{"victim.test"}})
+	for _, p := range []*comesAndGoes{&s.guest, &s.victim} {
+		p.in, p.config = true, s.config(p.pair)
+	}
 	s.newPair(s.ca, 0)
 	require.NoError(t, tlstest.RenameOver(s.dir, s.files(), nil))
 	s.m = newManager(t, Options{PollInterval: 50 * time.Millisecond, Source: Files{
@@ -101,7 +123,6 @@ func newSoak(t *testing.T) *soak {
 		ClientCAs: filepath.Join(s.dir, "clients.crt"), RootCAs: filepath.Join(s.dir, "root.crt"), CRLs: filepath.Join(s.dir, "crl.pem"),
 	}})
 	s.server = s.m.ServerTLS()
-	s.guestConfig, s.victimConfig = s.config(s.guest.Issue(t, tlstest.Leaf{})), s.config(s.victim)
 	stable := connect(t, s.server, s.config(s.ca.Issue(t, tlstest.Leaf{}))).ok(t)
 	s.stays = track(s.m, stable.server)
 	s.check(0)
@@ -124,80 +145,121 @@ func (s *soak) newPair(issuer *tlstest.CA, number int) {
 
 func (s *soak) files() map[string][]byte {
 	clients := append(s.ca.PEM(), s.intermediate.PEM()...)
-	if s.guestIn {
-		clients = append(clients, s.guest.PEM()...)
+	if s.guest.in {
+		clients = append(clients, s.guestCA.PEM()...)
 	}
 	var revoked []*x509.Certificate
-	if s.victimRevoked {
-		revoked = append(revoked, s.victim.Leaf)
+	if !s.victim.in {
+		revoked = append(revoked, s.victim.pair.Leaf)
 	}
+	crl := s.ca.CRL(s.t, revoked...) // another one each time
+	s.crlNumber = parseCRL(s.t, crl).Number.String()
 	return map[string][]byte{
-		"tls.crt": s.pair.CertPEM, "tls.key": s.pair.KeyPEM, "clients.crt": clients, "root.crt": s.ca.PEM(), "crl.pem": s.ca.CRL(s.t, revoked...),
+		"tls.crt": s.pair.CertPEM, "tls.key": s.pair.KeyPEM, "clients.crt": clients, "root.crt": s.ca.PEM(), "crl.pem": crl,
 	}
 }
 
 // rotate changes something and waits until that is published.
 func (s *soak) rotate(i int) {
 	what := ""
-	switch s.random.IntN(4) {
-	case 0:
-		what = "certificate"
+	kind := s.random.IntN(6)
+	if kind == 0 || kind == 5 {
+		what += " certificate"
 		s.newPair(s.ca, i+1)
-	case 1:
-		what = "certificate with a chain"
+	}
+	if kind == 1 {
+		what += " certificate with a chain"
 		s.newPair(s.intermediate, i+1)
-	case 2:
-		what = fmt.Sprintf("guest CA in the bundle: %v", !s.guestIn)
-		s.guestIn = !s.guestIn
-	case 3:
-		what = fmt.Sprintf("victim revoked: %v", !s.victimRevoked)
-		s.victimRevoked = !s.victimRevoked
+	}
+	if kind == 2 || kind == 5 {
+		s.guest.in = !s.guest.in
+		what += fmt.Sprintf(" guest's CA in the bundle: %v", s.guest.in)
+	}
+	if kind == 3 || kind == 5 {
+		s.victim.in = !s.victim.in
+		what += fmt.Sprintf(" victim revoked: %v", !s.victim.in)
+	}
+	if kind == 4 {
+		what += " CRL issued again"
+	}
+	for _, p := range []*comesAndGoes{&s.guest, &s.victim} {
+		if p.in {
+			p.removed.Store(0)
+		}
 	}
 	gesture := tlstest.Gestures[s.random.IntN(len(tlstest.Gestures))]
 	require.NoError(s.t, gesture.Replace(s.dir, s.files(), nil))
-	eventually(s.t, fmt.Sprintf("rotation %d by %s: %s", i, gesture.Name, what), s.published)
+	eventually(s.t, fmt.Sprintf("rotation %d by %s:%s", i, gesture.Name, what), s.published)
 	if number, ok := s.numbers.Load(s.pair.Leaf.SerialNumber.String()); ok {
 		s.number.Store(number.(int64))
+	}
+	for _, p := range []*comesAndGoes{&s.guest, &s.victim} {
+		if !p.in {
+			p.removed.CompareAndSwap(0, int64(i+1))
+		}
 	}
 }
 
 func (s *soak) published() bool {
 	status := s.m.Status()
 	wantCAs, wantRevoked := 2, 0
-	if s.guestIn {
+	if s.guest.in {
 		wantCAs++
 	}
-	if s.victimRevoked {
+	if !s.victim.in {
 		wantRevoked++
 	}
 	return status.Certificates[0].Serial == fmt.Sprintf("%x", s.pair.Leaf.SerialNumber) &&
-		len(status.ClientCAs) == wantCAs && status.CRLs[0].Revoked == wantRevoked
+		len(status.ClientCAs) == wantCAs && status.CRLs[0].Revoked == wantRevoked && status.CRLs[0].Number == s.crlNumber
 }
 
 // check tries the peers that come and go, with the tickets that they have kept.
 func (s *soak) check(i int) {
-	guest, victim := connect(s.t, s.server, s.guestConfig), connect(s.t, s.server, s.victimConfig)
-	if s.guestIn {
+	guest, victim := connect(s.t, s.server, s.guest.config), connect(s.t, s.server, s.victim.config)
+	if s.guest.in {
 		guest.ok(s.t)
 	} else {
-		s.removed++
-		require.Error(s.t, guest.serverErr, "rotation %d: the guest's CA is not in the bundle", i)
+		s.refused.Add(1)
+		var unknown x509.UnknownAuthorityError
+		require.ErrorAs(s.t, guest.serverErr, &unknown, "rotation %d: the guest's CA is not in the bundle", i)
 	}
-	if s.victimRevoked {
-		s.removed++
+	if s.victim.in {
+		victim.ok(s.t)
+		if s.victimTracked == nil {
+			s.victimTracked = track(s.m, victim.server)
+		}
+	} else {
+		s.refused.Add(1)
 		require.ErrorIs(s.t, victim.serverErr, ErrRevoked, "rotation %d", i)
 		if s.victimTracked != nil {
 			require.ErrorIs(s.t, s.victimTracked.evicted(s.t), ErrRevoked)
 			s.victimTracked.release()
 			s.victimTracked = nil
 		}
-	} else {
-		victim.ok(s.t)
-		if s.victimTracked == nil {
-			s.victimTracked = track(s.m, victim.server)
-		}
 	}
 	s.stays.open(s.t, "it holds")
+}
+
+// keepTrying connects whether the peer is let in or not: where it was removed from before the
+// handshake to after it, it must not get in.
+func (s *soak) keepTrying(stop <-chan struct{}, p *comesAndGoes) {
+	for {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		before := p.removed.Load()
+		c := connect(s.t, s.server, p.config)
+		if before == 0 || before != p.removed.Load() {
+			continue
+		}
+		if c.serverErr == nil {
+			s.t.Errorf("a removed peer was let in: %s", describe(p.pair.Leaf))
+			return
+		}
+		s.refused.Add(1)
+	}
 }
 
 // keepConnecting is a proven peer.

@@ -66,7 +66,7 @@ type CRLInfo struct {
 // PeerInfo describes a peer.
 type PeerInfo struct {
 	CertificateInfo
-	Remote string `json:",omitempty"` // its address; not known during a handshake
+	Remote string `json:",omitempty"` // its address; as far as it is known during a handshake
 	Server bool   `json:",omitempty"` // it is a server that this program called
 }
 

@@ -2,7 +2,9 @@ package certmanager
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -107,6 +109,22 @@ func (m *Manager) verifyClient(state tls.ConnectionState) error {
 	current := m.current.Load()
 	peer, err := current.trust.judge(m.newPeer(&state, false), time.Now())
 	return m.verdict(current, peer, err)
+}
+
+// HandshakeFailed is for servers that make the handshakes of ServerTLS themselves: it tells the
+// Manager with what error one of them ended, and where the client is. A client whose chain
+// crypto/tls refused by itself, that of an unknown CA for example, is counted and reported
+// as a refused peer then, which all others are already. Nil and other errors are none of
+// the Manager's business; net/http writes all of them to its ErrorLog.
+func (m *Manager) HandshakeFailed(err error, remote net.Addr) {
+	var refused *tls.CertificateVerificationError
+	if !errors.As(err, &refused) || len(refused.UnverifiedCertificates) == 0 || errors.Is(err, ErrUntrusted) {
+		return
+	}
+	peer := &Peer{Certificate: refused.UnverifiedCertificates[0]}
+	m.counts.refused.Add(1)
+	m.events.emit(Event{Kind: PeerRefused, Generation: m.current.Load().generation, Peer: newPeerInfo(peer, remote),
+		Err: fmt.Errorf("%s: %w: %w", peer, ErrUntrusted, refused.Err)})
 }
 
 // ClientTLS returns a config for clients of one server name, or IP address. Roots, rules

@@ -163,3 +163,49 @@ func TestClientOnlyCertificateIsNotServed(t *testing.T) {
 	_, err := New(Options{Source: leaf(ca.Issue(t, tlstest.Leaf{Usage: tlstest.ClientOnly, Names: []string{"localhost"}})), RequireNames: []string{"localhost"}})
 	require.ErrorIs(t, err, ErrNotCovered)
 }
+
+// A client that names nothing gets the certificate of the address that it dialled.
+func TestCertificateOfTheLocalAddress(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	other, here := ca.Issue(t, tlstest.Leaf{Names: []string{"other.test", "127.0.0.9"}}), ca.Issue(t, tlstest.Leaf{Names: []string{"here.test", "127.0.0.1"}})
+	m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{other.Certificate(), here.Certificate()}}})
+	c := connect(t, m.ServerTLS(), ca.ClientConfig(t, "127.0.0.1")).ok(t)
+	assert.True(t, here.Leaf.Equal(c.client.PeerCertificates[0]))
+	c = connect(t, m.ServerTLS(), ca.ClientConfig(t, "other.test")).ok(t)
+	assert.True(t, other.Leaf.Equal(c.client.PeerCertificates[0]))
+}
+
+// An international name is asked for, required and authorized in any of its spellings.
+func TestInternationalNames(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	const ascii, unicode = "xn--bcher-kva.test", "Bücher.test"
+	pair := ca.Issue(t, tlstest.Leaf{Names: []string{ascii}})
+	m := newManager(t, Options{
+		RequireNames: []string{unicode, "XN--BCHER-KVA.test."}, ClientRule: DNSName(unicode),
+		Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate(), pair.Certificate()}, ClientCAs: ca.Pool()},
+	})
+	client := ca.ClientConfig(t, ascii)
+	client.Certificates = []tls.Certificate{pair.Certificate()}
+	c := connect(t, m.ServerTLS(), client).ok(t)
+	assert.True(t, pair.Leaf.Equal(c.client.PeerCertificates[0]))
+}
+
+// Certificates of real files are chosen without parsing them again: crypto/tls parses those
+// whose Leaf is not set.
+func TestRealLookupDoesNotAllocate(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	dir := t.TempDir()
+	ca.Issue(t, tlstest.Leaf{}).Files(t, dir, "ec")
+	ca.Issue(t, tlstest.Leaf{Key: tlstest.RSA2048}).Files(t, dir, "rsa")
+	m := newManager(t, Options{Source: Files{Dir: dir}})
+	var hello *tls.ClientHelloInfo
+	server := m.ServerTLS().Clone()
+	server.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) { hello = h; return nil, nil }
+	connect(t, server, ca.ClientConfig(t, "localhost")).ok(t)
+	get := m.GetCertificateFunc()
+	assert.Zero(t, testing.AllocsPerRun(100, func() {
+		if cert, err := get(hello); err != nil || cert.Leaf == nil {
+			t.Error("no certificate, or one that crypto/tls would parse")
+		}
+	}))
+}

@@ -1,0 +1,21 @@
+package certmanager
+
+import (
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// What is no file is refused, and does not keep anyone waiting.
+func TestSpecialFiles(t *testing.T) {
+	dir := t.TempDir()
+	pipe := filepath.Join(dir, "pipe.crt")
+	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
+	for _, files := range []Files{{Cert: pipe}, {Cert: "/dev/zero"}, {Cert: dir}, {Dir: dir}} {
+		_, err := New(Options{Source: files})
+		require.ErrorIs(t, err, ErrInvalid)
+		require.ErrorContains(t, err, "no regular file")
+	}
+}

@@ -1,0 +1,88 @@
+package certmanager
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+// Status is what an operator reads, as a value and as JSON.
+func TestStatus(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	dir := t.TempDir()
+	cert, key := ca.Issue(t, tlstest.Leaf{URIs: []string{"spiffe://example.test/web"}}).Files(t, dir, "tls")
+	revoked := ca.Issue(t, tlstest.Leaf{})
+	bundle, crl := write(t, dir, "ca.crt", ca.PEM()), write(t, dir, "crl.pem", ca.CRL(t, revoked.Leaf))
+	m := newManager(t, Options{
+		Source:     Files{Cert: cert, Key: key, ClientCAs: bundle, RootCAs: bundle, CRLs: crl},
+		ClientRule: DNSName("localhost"), TicketKeys: [][32]byte{{1}},
+	})
+	track(m, connect(t, m.ServerTLS(), m.ClientTLS("localhost")).ok(t).server)
+	connect(t, m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{Names: []string{"other.test"}})).refused(t)
+	write(t, dir, "tls.crt", []byte("no PEM"))
+	require.Error(t, m.Reload(t.Context()))
+
+	text, err := json.Marshal(m.Status())
+	require.NoError(t, err)
+	var status Status
+	require.NoError(t, json.Unmarshal(text, &status))
+	leaf := m.GetCertificate().Leaf
+	assert.Equal(t, uint64(1), status.Generation)
+	assert.WithinDuration(t, time.Now(), status.Published, time.Minute)
+	require.Len(t, status.Certificates, 1)
+	assert.Equal(t, cert, status.Certificates[0].Origin)
+	assert.Equal(t, []string{"localhost", "127.0.0.1", "::1", "spiffe://example.test/web"}, status.Certificates[0].Names)
+	assert.True(t, leaf.NotAfter.Equal(status.Certificates[0].NotAfter))
+	assert.Equal(t, 1, status.Names)
+	assert.Len(t, status.ClientCAs, 1)
+	assert.Len(t, status.RootCAs, 1)
+	require.Len(t, status.CRLs, 1)
+	assert.Equal(t, 1, status.CRLs[0].Revoked)
+	assert.Equal(t, tls.RequireAndVerifyClientCert.String(), status.ClientAuth)
+	assert.Equal(t, "DNS name localhost", status.ClientRule)
+	assert.Equal(t, "any peer", status.ServerRule)
+	assert.Equal(t, uint64(1), status.Loads)
+	assert.Equal(t, uint64(1), status.Rejections)
+	assert.Contains(t, status.LastError, cert)
+	assert.Equal(t, 1, status.Connections)
+	assert.Equal(t, uint64(1), status.Refused)
+	assert.NotContains(t, string(text), "PRIVATE")
+}
+
+// A client that crypto/tls refuses by itself is reported by whoever made the handshake.
+func TestHandshakeFailed(t *testing.T) {
+	ca, stranger := tlstest.NewCA(t), tlstest.NewCA(t)
+	m := newManager(t, Options{
+		ClientRule: DNSName("localhost"),
+		Source:     Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(), RootCAs: stranger.Pool()},
+	})
+	events := collect(m)
+	remote := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 7), Port: 1}
+	for _, version := range versions {
+		unknown := ca.ClientConfig(t, "localhost")
+		cert := stranger.Issue(t, tlstest.Leaf{CommonName: "stranger"}).Certificate()
+		unknown.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil }
+		unknown.MaxVersion = version
+		m.HandshakeFailed(connect(t, m.ServerTLS(), unknown).serverErr, remote)
+	}
+	eventually(t, "the reports", func() bool { return len(events(PeerRefused)) == 2 })
+	report := events(PeerRefused)[0]
+	assert.Equal(t, "CN=stranger", report.Peer.Subject)
+	assert.Equal(t, "192.0.2.7:1", report.Peer.Remote)
+	assert.ErrorIs(t, report.Err, ErrUntrusted)
+
+	// What was reported already, or is no refusal, is not reported again.
+	m.HandshakeFailed(connect(t, m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{Names: []string{"other.test"}})).serverErr, remote)
+	m.HandshakeFailed(connect(t, m.ServerTLS(), m.ClientTLS("localhost")).clientErr, remote)
+	m.HandshakeFailed(errors.New("EOF"), remote)
+	m.HandshakeFailed(nil, remote)
+	assert.Equal(t, uint64(4), m.Status().Refused)
+}
