@@ -150,9 +150,16 @@ func (c *tcpConnection) HandleCall(from gen.PID, _ gen.Ref, request any) (any, e
 	return size, nil
 }
 
+// awaitReady waits while a handshake is under way.
 func (c *tcpConnection) awaitReady() {
 	if !c.connected.Load() {
 		<-c.ready
+	}
+	if up := c.upgrade.Load(); up != nil {
+		select {
+		case <-up.done:
+		case <-c.done:
+		}
 	}
 }
 
@@ -192,11 +199,11 @@ func (c *tcpConnection) interrupt() {
 // finish brings the connection to its end. It runs once, at the end of Start, also when that panics.
 func (c *tcpConnection) finish() {
 	c.end(ErrTerminated, gen.TerminateReasonPanic) // where nothing else ended it
+	reason := c.ended.Load()
+	c.writer.close()
 	if up := c.upgrade.Swap(nil); up != nil {
 		close(up.done)
 	}
-	reason := c.ended.Load()
-	c.writer.close()
 	if !c.established {
 		close(c.ready)
 	}

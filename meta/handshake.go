@@ -135,26 +135,26 @@ type upgrade struct {
 	done  chan struct{} // closed: it is made, or has failed and ended the connection
 }
 
-// startTLS hands the upgrade to the read loop and waits for it, so that nothing is written meanwhile.
+// startTLS hands the upgrade to the read loop. The message after this one waits for it, so that nothing is written meanwhile.
 func (c *tcpConnection) startTLS(from gen.PID, reply []byte) {
 	if !c.opt.StartTLS || c.stats.tls.Load() != nil {
 		c.process.Log().Warning("MessageTCPStartTLS from %s ignored: the option StartTLS is not set, or the connection is over TLS already", from)
 		return
 	}
-	up := &upgrade{reply, make(chan struct{})}
-	c.upgrade.Store(up)
+	c.upgrade.Store(&upgrade{reply, make(chan struct{})})
 	c.interrupt()
-	select {
-	case <-up.done:
-	case <-c.done:
-	}
 }
 
 // runUpgrade makes the upgrade on the read loop's goroutine.
 func (c *tcpConnection) runUpgrade() {
 	up := c.upgrade.Load()
-	defer close(up.done)
-	defer c.upgrade.Store(nil)
+	defer func() {
+		if c.ended.Load() != nil {
+			c.writer.close() // what waits for the upgrade must not go out in the clear
+		}
+		c.upgrade.Store(nil)
+		close(up.done)
+	}()
 	if err := c.checkEarly(); err != nil {
 		c.end(ErrStartTLS, err)
 		return

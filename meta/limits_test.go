@@ -225,7 +225,7 @@ func TestUnixSocket(t *testing.T) {
 		expect[meta.MessageTCPConnect](client)
 		client.send(connection, meta.MessageTCP{Data: []byte("hello")})
 		assert.Equal(t, "hello", string(expect[meta.MessageTCP](client).Data))
-		server.do(func(o *owner) { assert.NoError(t, o.SendExitMeta(id, nil)) })
+		server.do(func(o *owner) { assert.NoError(t, o.SendExitMeta(id, gen.TerminateReasonNormal)) })
 		eventually(t, func() bool { _, err := os.Stat(path); return os.IsNotExist(err) }, "the file is gone")
 	})
 }
