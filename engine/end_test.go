@@ -192,7 +192,7 @@ func TestTrapExit(t *testing.T) {
 	assert.Equal(t, gen.MessageExitPID{PID: otherPID, Reason: gen.TerminateReasonShutdown}, receive(t, trapping.inbox).Message)
 	require.NoError(t, parent.SendExit(pid, errTest))
 	assert.Equal(t, gen.MessageExitPID{PID: parentPID, Reason: errTest}, receive(t, trapping.inbox).Message)
-	require.NoError(t, node.SendExit(pid, nil))
+	require.NoError(t, node.SendExit(pid, gen.TerminateReasonNormal))
 	assert.Equal(t, gen.MessageExitPID{PID: node.PID(), Reason: gen.TerminateReasonNormal}, receive(t, trapping.inbox).Message)
 
 	require.NoError(t, parent.SendExit(pid, gen.TerminateReasonShutdown))
@@ -401,9 +401,9 @@ func TestEndedWatcherIsForgotten(t *testing.T) {
 	watcher, watcherPID := spawn(t, node, newActor())
 	require.NoError(t, watcher.MonitorPID(pid))
 	require.NoError(t, watcher.LinkPID(pid))
-	require.NoError(t, node.SendExit(watcherPID, nil))
+	require.NoError(t, node.SendExit(watcherPID, gen.TerminateReasonNormal))
 	receive(t, watcher.reasons)
 	eventually(t, func() bool { _, err := node.ProcessInfo(watcherPID); return err != nil })
-	require.NoError(t, node.SendExit(pid, nil))
+	require.NoError(t, node.SendExit(pid, gen.TerminateReasonNormal))
 	receive(t, watched.reasons)
 }

@@ -98,7 +98,7 @@ var endings = map[string]struct {
 		_ = parent.SendExitMeta(alias, errTest)
 	}, errTest},
 	"SendExitMeta with nil": {func(t testing.TB, parent *actor, alias gen.Alias, _ *meta) {
-		_ = parent.SendExitMeta(alias, nil)
+		_ = parent.SendExitMeta(alias, gen.TerminateReasonNormal)
 	}, gen.TerminateReasonNormal},
 	"parent exits": {func(t testing.TB, parent *actor, _ gen.Alias, _ *meta) {
 		_ = parent.Node().SendExit(parent.PID(), errTest)
@@ -298,7 +298,7 @@ func TestMetaSends(t *testing.T) {
 	}
 	// Also after its end, as long as the parent lives: Start may have something to
 	// report when Terminate has unblocked it.
-	require.NoError(t, parent.SendExitMeta(alias, nil))
+	require.NoError(t, parent.SendExitMeta(alias, gen.TerminateReasonNormal))
 	receive(t, m.reasons)
 	require.NoError(t, m.Send(toPID, "epilogue"))
 	assert.Equal(t, envelope{From: pid, Message: "epilogue"}, receive(t, to.inbox))
@@ -377,10 +377,10 @@ func TestAliasesAreNeverReused(t *testing.T) {
 		alias := spawnMeta(t, parent, m, gen.MetaOptions{})
 		require.False(t, seen[alias])
 		seen[alias] = true
-		require.NoError(t, parent.SendExitMeta(alias, nil))
+		require.NoError(t, parent.SendExitMeta(alias, gen.TerminateReasonNormal))
 		receive(t, m.reasons)
 		assert.ErrorIs(t, node.Send(alias, 1), gen.ErrProcessTerminated)
-		assert.ErrorIs(t, parent.SendExitMeta(alias, nil), gen.ErrMetaUnknown)
+		assert.ErrorIs(t, parent.SendExitMeta(alias, gen.TerminateReasonNormal), gen.ErrMetaUnknown)
 	}
 }
 

@@ -150,7 +150,7 @@ func TestStopWaitsForProcessesAndMetas(t *testing.T) {
 	_, err = node.UnregisterName("name")
 	assert.ErrorIs(t, err, gen.ErrNodeTerminated)
 	assert.ErrorIs(t, node.RegisterName("name", pid), gen.ErrNodeTerminated)
-	assert.ErrorIs(t, node.SendExit(pid, nil), gen.ErrNodeTerminated)
+	assert.ErrorIs(t, node.SendExit(pid, gen.TerminateReasonNormal), gen.ErrNodeTerminated)
 	assert.ErrorIs(t, node.Kill(pid), gen.ErrNodeTerminated)
 	assert.ErrorIs(t, node.Send(pid, 1), gen.ErrNodeTerminated)
 	assert.ErrorIs(t, node.LoggerAdd("late", &recorder{}), gen.ErrNodeTerminated)

@@ -218,7 +218,7 @@ func TestFallback(t *testing.T) {
 	assert.ErrorIs(t, from.Send(pid, "too much"), gen.ErrProcessMailboxFull)
 	held.open()
 	receive(t, fallback.inbox)
-	require.NoError(t, node.SendExit(fallbackPID, nil))
+	require.NoError(t, node.SendExit(fallbackPID, gen.TerminateReasonNormal))
 	receive(t, fallback.reasons)
 	eventually(t, func() bool { return node.Send("fallback", 1) != nil })
 	assert.ErrorIs(t, from.Send(pid, "nobody"), gen.ErrProcessMailboxFull)
@@ -260,7 +260,7 @@ func TestSendErrors(t *testing.T) {
 	ended, endedPID := spawn(t, node, newActor())
 	endedAlias, err := ended.CreateAlias()
 	require.NoError(t, err)
-	require.NoError(t, node.SendExit(endedPID, nil))
+	require.NoError(t, node.SendExit(endedPID, gen.TerminateReasonNormal))
 	receive(t, ended.reasons)
 
 	unknown, other, earlier := endedPID, endedPID, endedPID
@@ -298,10 +298,12 @@ func TestSendErrors(t *testing.T) {
 		})
 	}
 	assert.ErrorIs(t, ended.Send(from.PID(), 1), gen.ErrProcessTerminated)
-	assert.ErrorIs(t, ended.SendExit(from.PID(), nil), gen.ErrProcessTerminated)
-	assert.ErrorIs(t, from.SendExit(endedPID, nil), gen.ErrProcessTerminated)
-	assert.ErrorIs(t, from.SendExit(from.PID(), nil), gen.ErrNotAllowed)
-	assert.ErrorIs(t, from.SendExit(from.Parent(), nil), gen.ErrNotAllowed)
+	assert.ErrorIs(t, ended.SendExit(from.PID(), gen.TerminateReasonNormal), gen.ErrProcessTerminated)
+	assert.ErrorIs(t, from.SendExit(endedPID, gen.TerminateReasonNormal), gen.ErrProcessTerminated)
+	assert.ErrorIs(t, from.SendExit(other, nil), gen.ErrIncorrect)
+	assert.ErrorIs(t, node.SendExit(other, nil), gen.ErrIncorrect)
+	assert.ErrorIs(t, from.SendExit(from.PID(), gen.TerminateReasonNormal), gen.ErrNotAllowed)
+	assert.ErrorIs(t, from.SendExit(from.Parent(), gen.TerminateReasonNormal), gen.ErrNotAllowed)
 	assert.ErrorIs(t, node.Kill(endedPID), gen.ErrProcessTerminated)
 	_, err = from.SendAfter(42, 1, time.Second)
 	assert.ErrorIs(t, err, gen.ErrUnsupported)
@@ -338,7 +340,7 @@ func TestSendAfter(t *testing.T) {
 
 		_, err = from.SendAfter(pid, "from the dead", time.Second)
 		require.NoError(t, err)
-		require.NoError(t, node.SendExit(from.PID(), nil))
+		require.NoError(t, node.SendExit(from.PID(), gen.TerminateReasonNormal))
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		assert.Empty(t, to.inbox)
@@ -370,7 +372,7 @@ func TestNames(t *testing.T) {
 	assert.Equal(t, gen.Atom("name"), b.Name())
 
 	require.NoError(t, a.MonitorPID(other))
-	require.NoError(t, node.SendExit(other, nil))
+	require.NoError(t, node.SendExit(other, gen.TerminateReasonNormal))
 	receive(t, a.inbox)
 	require.NoError(t, a.RegisterName("name"), "the end frees the name before it is told")
 	require.NoError(t, a.UnregisterName())
@@ -503,7 +505,7 @@ func TestTerminateMaySend(t *testing.T) {
 		_, err := a.Call(pid, 1)
 		assert.ErrorIs(t, err, gen.ErrProcessTerminated)
 	}
-	require.NoError(t, node.SendExit(a.PID(), nil))
+	require.NoError(t, node.SendExit(a.PID(), gen.TerminateReasonNormal))
 	assert.Equal(t, gen.TerminateReasonNormal, receive(t, a.reasons), "nil means normal")
 	assert.Equal(t, "last words", receive(t, to.inbox).Message)
 }

@@ -47,7 +47,7 @@ type Node interface {
 	// Send is Process.Send, from the node's PID and at normal priority.
 	Send(to any, message any) error
 	SendWithPriority(to any, message any, priority MessagePriority) error
-	// SendExit asks a process to end with the reason (nil means Normal).
+	// SendExit asks a process to end with the reason, which must not be nil (ErrIncorrect).
 	SendExit(pid PID, reason error) error
 	// Kill makes a process unreachable at once and ends it with
 	// TerminateReasonKill as soon as its running callback returns. A blocked Call

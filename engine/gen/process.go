@@ -169,7 +169,7 @@ type Process interface {
 	SendImportant(to any, message any) error
 	// SendAfter is Send later, at the priority of now. Its result is not reported.
 	SendAfter(to any, message any, after time.Duration) (CancelFunc, error)
-	// SendExit asks a process to end with the reason (nil means Normal). To itself and to
+	// SendExit asks a process to end with the reason, which must not be nil (ErrIncorrect). To itself and to
 	// its parent a process can't send one (ErrNotAllowed): it returns an error from a callback instead.
 	SendExit(to PID, reason error) error
 	// SendExitMeta ends a meta process: its alias is gone when SendExitMeta

@@ -137,6 +137,9 @@ func (n *node) live(pid gen.PID) (*process, error) {
 }
 
 func (n *node) SendExit(pid gen.PID, reason error) error {
+	if reason == nil {
+		return gen.ErrIncorrect
+	}
 	p, err := n.live(pid)
 	if err != nil {
 		return err

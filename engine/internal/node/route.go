@@ -174,6 +174,6 @@ func (p *process) notify(kind mailbox.Kind, from gen.PID, payload any, priority 
 
 // exit asks the process to end, before it handles any other message.
 func (p *process) exit(from gen.PID, reason error) error {
-	exit := gen.MessageExitPID{PID: from, Reason: orNormal(reason)}
+	exit := gen.MessageExitPID{PID: from, Reason: reason}
 	return p.notify(mailbox.Exit, from, exit, gen.MessagePriorityMax)
 }

@@ -72,6 +72,9 @@ func (p *process) SendExit(to gen.PID, reason error) error {
 	if to == p.pid || to == p.parent {
 		return gen.ErrNotAllowed
 	}
+	if reason == nil {
+		return gen.ErrIncorrect
+	}
 	target, err := p.node.process(to)
 	if err != nil {
 		return err
@@ -82,6 +85,9 @@ func (p *process) SendExit(to gen.PID, reason error) error {
 func (p *process) SendExitMeta(alias gen.Alias, reason error) error {
 	if p.gone.Load() {
 		return gen.ErrProcessTerminated
+	}
+	if reason == nil {
+		return gen.ErrIncorrect
 	}
 	m, err := p.node.meta(alias)
 	if err != nil {
