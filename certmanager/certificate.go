@@ -24,6 +24,7 @@ type certificate struct {
 	curve  tls.CurveID // of an ECDSA key
 
 	server, client bool // what its extended key usage allows
+	owner          bool // of its names: it comes before others of another source
 }
 
 type keyKind int
@@ -35,7 +36,12 @@ const (
 	rsaKey
 )
 
-func (c *certificate) keyRank() int { return int(c.key) }
+func (c *certificate) keyRank() int {
+	if c.owner {
+		return int(c.key)
+	}
+	return int(rsaKey) + 1 + int(c.key)
+}
 
 // newCertificate checks what does not depend on time or trust: that the key belongs
 // to the leaf, that the chain is in order and that its usage is TLS.

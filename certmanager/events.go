@@ -22,6 +22,11 @@ const (
 	Drift        Kind = "drift"           // for some time what the source has is not what is served
 	PeerRefused  Kind = "peer-refused"    // a handshake ended, or with ReportOnly would have
 	PeerEvicted  Kind = "peer-evicted"    // an open connection was closed
+
+	Issued      Kind = "issued"       // a CA issued a certificate to an ACME source
+	OrderFailed Kind = "order-failed" // it did not; the error has its reason and the next try
+	CacheFailed Kind = "cache-failed" // an ACME source cannot read or write its cache, or an entry makes no sense
+	ACMEWarning Kind = "acme-warning" // an ACME source met something that someone should know
 )
 
 // Event is one thing that happened. It has no key material.
@@ -30,9 +35,10 @@ type Event struct {
 	Kind       Kind
 	Generation uint64 // of the set in service
 
-	Certificate *CertificateInfo `json:",omitempty"` // Loaded: the default one; Expiring, Expired
+	Certificate *CertificateInfo `json:",omitempty"` // Loaded: the default one; Expiring, Expired, Issued
 	Names       int              `json:",omitempty"` // Loaded: how many names are served
 	Peer        *PeerInfo        `json:",omitempty"` // PeerRefused, PeerEvicted
+	Name        string           `json:",omitempty"` // of an ACME source, which the event is about
 	ReportOnly  bool             `json:",omitempty"` // PeerRefused: it was let in; PeerEvicted: it stays
 	Err         error            `json:"-"`          // why, except for Loaded and Expiring
 }
@@ -54,7 +60,7 @@ func (e Event) level() slog.Level {
 	switch {
 	case e.ReportOnly:
 		return slog.LevelWarn
-	case e.Kind == Loaded, e.Kind == PeerEvicted:
+	case e.Kind == Loaded, e.Kind == PeerEvicted, e.Kind == Issued:
 		return slog.LevelInfo
 	case e.Kind == Rejected, e.Kind == Expired:
 		return slog.LevelError

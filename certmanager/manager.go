@@ -3,6 +3,8 @@ package certmanager
 // Goroutines:
 //   - keep (keeper.go): one per Manager, started by New, ended by Close. It looks at the
 //     source and tells when something ends.
+//   - drain (watcher.go): one per Manager with files, started by New, ended by keep. It passes
+//     file events on.
 //   - run (source.go): one per Manager whose source changes by itself, started by New, ended
 //     by Close. It tells the keeper.
 //   - deliver (events.go): one per Manager, started by New, ended by Close. It calls the
@@ -17,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,6 +44,7 @@ type Manager struct {
 	http   sync.Map // connections of ConnState, with the release of each
 	events events
 	counts counts
+	acme   []*acmeState // filled by open
 
 	published chan struct{} // wakes the keeper: something is in service
 	wanted    chan struct{} // wakes the keeper: the source has something
@@ -61,6 +65,11 @@ func New(o Options) (*Manager, error) {
 	}
 	m.events.init(o.Logger)
 	m.live.init(m)
+	if s, ok := o.Source.(opener); ok {
+		if err := s.open(m); err != nil {
+			return nil, fmt.Errorf("certmanager: %w", err)
+		}
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	m.stop = stop
 	if r, ok := o.Source.(runner); ok {
@@ -96,6 +105,41 @@ func (m *Manager) changed() {
 	select {
 	case m.wanted <- struct{}{}:
 	default: // it has not looked since the last call
+	}
+}
+
+// push puts the present set of one source in service, beside what is in service of the others,
+// which may be in the middle of a change, or broken. Without a rehearsal it takes
+// back what must not be served any longer. Before the first set it is changed.
+func (m *Manager) push(source Source, rehearse bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	current := m.current.Load()
+	var got *content
+	var err error
+	if current == nil {
+		m.changed()
+		return
+	}
+	all, _ := m.options.Source.(Sources)
+	i := slices.Index(all, source)
+	switch {
+	case m.options.Source == source:
+		got, err = source.read()
+	case i >= 0:
+		parts := slices.Clone(current.in.content.parts)
+		if parts[i], err = source.read(); err == nil {
+			got = joinContents(parts)
+		}
+	default: // Sources inside of Sources
+		m.changed()
+		return
+	}
+	if err == nil && got.digest != current.in.digest {
+		err = m.loadNext(got, rehearse)
+	}
+	if err != nil && !errors.Is(err, ErrClosed) {
+		m.reject(err)
 	}
 }
 
@@ -140,23 +184,28 @@ func (m *Manager) Reload(ctx context.Context) error {
 func (m *Manager) load(got *content, first *inputs) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	in := inputs{}
-	var known map[[sha256.Size]byte]*certificate
 	if first != nil {
-		in = *first
-	} else {
-		in = m.current.Load().in
-		known = in.material.byDigest
-		if got.digest == in.digest {
-			return nil
-		}
+		return m.loadInto(*first, got, nil, true)
 	}
+	if got.digest == m.current.Load().in.digest {
+		return nil
+	}
+	return m.loadNext(got, true)
+}
+
+// loadNext is load after the first. The caller holds mu.
+func (m *Manager) loadNext(got *content, rehearse bool) error {
+	in := m.current.Load().in
+	return m.loadInto(in, got, in.material.byDigest, rehearse)
+}
+
+func (m *Manager) loadInto(in inputs, got *content, known map[[sha256.Size]byte]*certificate, rehearse bool) error {
 	parsed, err := got.parse(known)
 	if err != nil {
 		return err
 	}
-	in.material, in.digest, in.update = parsed, got.digest, nil
-	return m.publish(in, true)
+	in.material, in.content, in.digest, in.update = parsed, got, got.digest, nil
+	return m.publish(in, rehearse)
 }
 
 // publish makes a snapshot of inputs and puts it in service. The caller holds mu.
@@ -180,6 +229,9 @@ func (m *Manager) publish(in inputs, rehearse bool) error {
 		next.generation = previous.generation + 1
 	}
 	m.current.Store(next)
+	if previous != nil {
+		close(previous.replaced)
+	}
 	select {
 	case m.published <- struct{}{}:
 	default: // it is awake already

@@ -21,9 +21,11 @@ func (m *Manager) Update(cert tls.Certificate) {
 	m.change(true, func(in *inputs) { in.update = c })
 }
 
-// GetCertificateFunc returns a function for tls.Config.GetCertificate.
+// GetCertificateFunc returns a function for tls.Config.GetCertificate. It does not answer
+// ACME challenges: ServerTLS does.
 func (m *Manager) GetCertificateFunc() func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		m.await(hello)
 		return m.current.Load().getCertificate(hello)
 	}
 }

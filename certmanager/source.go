@@ -11,8 +11,8 @@ import (
 	"sync"
 )
 
-// A Source is where certificates and trust come from: [Static], [Files], or several
-// of them as [Sources].
+// A Source is where certificates and trust come from: [Static], [Files], [ACME], a
+// [Func], or several of them as [Sources].
 //
 // A source does not put anything in service: it says what it has when it is asked, and
 // the Manager's keeper asks, when a file changed, at every poll and when the source
@@ -33,9 +33,16 @@ type runner interface {
 	// run is called once for each Manager, on a goroutine of its own, and ends with ctx.
 	// It begins before the first read, which may wait for it; later ones must not. To
 	// publish a new set it keeps that where read finds it, with another digest, and
-	// calls m.changed. Until the first set is in service m gives nothing but changed,
-	// its options and events.
+	// calls m.changed, or m.push if it cannot wait for other sources. Until the first set
+	// is in service m gives nothing but these two, its options and events.
 	run(ctx context.Context, m *Manager)
+}
+
+// An opener is a Source that has to know its Manager, or may refuse to be used.
+type opener interface {
+	// open is called before anything else, with a Manager that has only its options and
+	// events yet.
+	open(m *Manager) error
 }
 
 // content is what a source held at one moment. Its digest changes with any byte. Whatever
@@ -44,6 +51,7 @@ type content struct {
 	digest [sha256.Size]byte
 	// parse makes material of it. A certificate whose bytes are known is not made anew.
 	parse func(known map[[sha256.Size]byte]*certificate) (*material, error)
+	parts []*content // of Sources, one for each
 }
 
 // material is the parsed content of a source. It is immutable.
@@ -55,6 +63,8 @@ type material struct {
 	crls         []*x509.RevocationList
 	crlIssuers   []*x509.Certificate
 	echKeys      []tls.EncryptedClientHelloKey
+	funcs        []Func
+	late         bool // that there is no certificate yet is no mistake
 }
 
 func newMaterial() *material {
@@ -173,6 +183,17 @@ func (ss Sources) paths() []string {
 	return all
 }
 
+func (ss Sources) open(m *Manager) error {
+	for _, s := range ss {
+		if o, ok := s.(opener); ok {
+			if err := o.open(m); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // run runs those of the sources that are runners.
 func (ss Sources) run(ctx context.Context, m *Manager) {
 	var all sync.WaitGroup
@@ -187,7 +208,6 @@ func (ss Sources) run(ctx context.Context, m *Manager) {
 func (ss Sources) read() (*content, error) {
 	var parts []*content
 	var errs []error
-	sum := sha256.New()
 	for i, s := range ss {
 		if s == nil {
 			return nil, fmt.Errorf("%w: Sources[%d] is nil", ErrInvalid, i)
@@ -197,18 +217,26 @@ func (ss Sources) read() (*content, error) {
 			errs = append(errs, err)
 			continue
 		}
-		sum.Write(part.digest[:])
 		parts = append(parts, part)
 	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
+	return joinContents(parts), nil
+}
+
+func joinContents(parts []*content) *content {
+	sum := sha256.New()
+	for _, part := range parts {
+		sum.Write(part.digest[:])
+	}
 	return &content{
 		digest: [sha256.Size]byte(sum.Sum(nil)),
+		parts:  parts,
 		parse: func(known map[[sha256.Size]byte]*certificate) (*material, error) {
 			return joinParts(parts, known)
 		},
-	}, nil
+	}
 }
 
 func joinParts(parts []*content, known map[[sha256.Size]byte]*certificate) (*material, error) {
@@ -228,6 +256,8 @@ func joinParts(parts []*content, known map[[sha256.Size]byte]*certificate) (*mat
 		all.crls = append(all.crls, m.crls...)
 		all.crlIssuers = append(all.crlIssuers, m.crlIssuers...)
 		all.echKeys = append(all.echKeys, m.echKeys...)
+		all.funcs = append(all.funcs, m.funcs...)
+		all.late = all.late || m.late
 		for digest, c := range m.byDigest {
 			all.byDigest[digest] = c
 		}

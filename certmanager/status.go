@@ -29,6 +29,8 @@ type Status struct {
 	ReportOnly bool
 	KeyLog     bool // secrets are being written to Options.KeyLogFile
 
+	ACME []ACMEStatus `json:",omitempty"` // the names of ACME sources
+
 	Drift         bool      // what the source has is not what is served
 	LastError     string    // of the last candidate that was rejected, also after a good one
 	LastErrorTime time.Time `json:",omitzero"`
@@ -123,6 +125,9 @@ func (m *Manager) Status() Status {
 		Loads: c.loads.Load(), Rejections: c.rejections.Load(),
 		Connections: m.live.count(), Refused: c.refused.Load(), Evicted: c.evicted.Load(), Reported: c.reported.Load(),
 		DeclinedTickets: c.declinedTickets.Load(), DroppedEvents: m.events.dropped.Load(),
+	}
+	for _, source := range m.acme {
+		status.ACME = append(status.ACME, source.status()...)
 	}
 	if last := c.lastError.Load(); last != nil {
 		status.LastError, status.LastErrorTime = last.text, last.when

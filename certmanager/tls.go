@@ -60,6 +60,10 @@ type innerConfig struct {
 }
 
 func (s *server) configForClient(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	if config := s.m.challengeConfig(hello, s.m.current.Load()); config != nil {
+		return config, nil
+	}
+	s.m.await(hello)
 	current := s.m.current.Load()
 	inner := s.inner.Load()
 	if inner == nil || inner.snapshot != current {
@@ -80,6 +84,9 @@ func (m *Manager) serverConfig(s *snapshot, nextProtos []string) *tls.Config {
 	config := newTLSConfig()
 	config.NextProtos = nextProtos
 	config.GetCertificate = s.getCertificate
+	if s.in.material.late {
+		config.GetCertificate = s.getCertificateOrNone
+	}
 	config.ClientAuth = s.trust.clientAuth
 	config.ClientCAs = s.trust.clientCAs
 	config.VerifyConnection = m.verifyClient

@@ -1,0 +1,254 @@
+package certmanager
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Goroutines of a running ACME source, all ended by Close of the Manager:
+//   - run: one, started by New.
+//   - tend (acme_tend.go): one for each name, started by run or by the first handshake that asks
+//     for the name. It obtains, renews and stores the certificate.
+//   - serve (acme_start.go): of the listeners that are open while New waits.
+
+// maxOrders is how many orders are under way at a time.
+const maxOrders = 4
+
+// acmeState is an ACME source at work for a Manager.
+type acmeState struct {
+	source *ACME
+	o      ACME // with defaults
+	m      *Manager
+	http   *http.Client
+
+	ctx      context.Context // ends with run; set before started is closed
+	started  chan struct{}   // closed when New need not wait any longer
+	startErr error           // set before that
+	ended    atomic.Bool
+	tending  sync.WaitGroup
+	orders   chan struct{} // a slot for each order under way
+	http01   atomic.Int32  // how many answer HTTP-01
+
+	account acmeAccount
+	tokens  acmeTokens
+
+	mu      sync.Mutex // guards the fields below, and those of each name that say so
+	closing bool       // no further name is tended
+	names   map[string]*acmeName
+}
+
+// acmeName is a name with its certificate.
+type acmeName struct {
+	name  string
+	fixed bool          // one of Domains
+	asked chan struct{} // capacity 1: a handshake wants it
+
+	// Guarded by acmeState.mu.
+	cert     *tls.Certificate // what is served; nil if there is none
+	busy     bool             // an attempt is under way or about to be
+	changed  chan struct{}    // closed and replaced when an attempt ends
+	failures int              // in a row
+	err      error            // of the last
+	due      time.Time        // of the next attempt or renewal
+	expiry   *time.Timer      // takes cert out of service
+
+	// Only tend's, and start's before it.
+	unsaved bool // cert is not in the cache yet
+	saves   int  // that failed in a row
+	saveAt  time.Time
+	lookAt  time.Time // for what another machine got
+	info    acmeInfo
+	clamped bool   // it was warned of RenewBefore
+	last    string // the type of challenge that worked last
+}
+
+func newACMEState(source *ACME, o ACME, m *Manager) *acmeState {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = &tls.Config{RootCAs: o.Roots, MinVersion: tls.VersionTLS12}
+	s := &acmeState{
+		source: source, o: o, m: m,
+		http:    &http.Client{Transport: transport, Timeout: 30 * time.Second},
+		started: make(chan struct{}),
+		orders:  make(chan struct{}, maxOrders),
+		names:   make(map[string]*acmeName),
+	}
+	s.tokens.certs, s.tokens.http = make(map[string]*tls.Certificate), make(map[string][]byte)
+	for _, domain := range o.Domains {
+		s.names[domain] = newACMEName(domain, true)
+	}
+	return s
+}
+
+func newACMEName(name string, fixed bool) *acmeName {
+	return &acmeName{name: name, fixed: fixed, busy: true, asked: make(chan struct{}, 1), changed: make(chan struct{})}
+}
+
+// run works until ctx ends.
+func (s *acmeState) run(ctx context.Context) {
+	s.ctx = ctx
+	s.start(ctx)
+	close(s.started)
+	<-ctx.Done()
+	s.mu.Lock()
+	s.closing = true
+	for _, n := range s.names {
+		if n.expiry != nil {
+			n.expiry.Stop()
+		}
+	}
+	s.mu.Unlock()
+	s.tending.Wait()
+	s.http.CloseIdleConnections()
+	s.ended.Store(true)
+}
+
+// content is what there is to serve: the Domains in their order, then the other names.
+func (s *acmeState) content() *content {
+	s.mu.Lock()
+	order := slices.Concat(s.o.Domains, slices.DeleteFunc(slices.Sorted(maps.Keys(s.names)), func(name string) bool { return s.names[name].fixed }))
+	var certs []tls.Certificate
+	var names []string
+	for _, name := range order {
+		if cert := s.names[name].cert; cert != nil {
+			certs, names = append(certs, *cert), append(names, name)
+		}
+	}
+	s.mu.Unlock()
+	digests := make([][sha256.Size]byte, len(certs))
+	sum := sha256.New()
+	for i, cert := range certs {
+		digests[i] = sha256.Sum256(slices.Concat(cert.Certificate...))
+		sum.Write(digests[i][:])
+	}
+	return &content{
+		digest: [sha256.Size]byte(sum.Sum(nil)),
+		parse: func(known map[[sha256.Size]byte]*certificate) (*material, error) {
+			all := newMaterial()
+			all.late = true
+			for i, cert := range certs {
+				if all.reuse(known, digests[i]) {
+					continue
+				}
+				if err := all.add(cert, "ACME "+names[i], digests[i]); err != nil {
+					return nil, err
+				}
+				all.certificates[len(all.certificates)-1].owner = true
+			}
+			return all, nil
+		},
+	}
+}
+
+// adopt puts a certificate of a name in service.
+func (s *acmeState) adopt(n *acmeName, cert *tls.Certificate) {
+	s.mu.Lock()
+	if n.expiry != nil {
+		n.expiry.Stop()
+	}
+	n.cert, n.busy, n.failures, n.err = cert, false, 0, nil
+	n.due = s.plan(n, cert.Leaf)
+	// A moment early: at its end it is not served any more, with a CA that hangs too.
+	if !s.closing {
+		n.expiry = time.AfterFunc(time.Until(cert.Leaf.NotAfter)-time.Millisecond, func() { s.expire(n, cert) })
+	}
+	n.notify()
+	s.mu.Unlock()
+	n.info = acmeInfo{}
+	s.m.push(s.source, true)
+}
+
+// expire takes a certificate out of service, if it still is in it.
+func (s *acmeState) expire(n *acmeName, cert *tls.Certificate) {
+	s.mu.Lock()
+	if n.cert != cert || s.closing {
+		s.mu.Unlock()
+		return
+	}
+	n.cert = nil
+	s.mu.Unlock()
+	s.m.push(s.source, false)
+	info := newCertificateInfo(cert.Leaf, "ACME "+n.name)
+	s.m.events.emit(Event{Kind: Expired, Name: n.name, Certificate: &info, Err: checkDates(cert.Leaf, cert.Leaf.NotAfter.Add(time.Second))})
+}
+
+// notify wakes who waits for the name. The caller holds mu.
+func (n *acmeName) notify() {
+	close(n.changed)
+	n.changed = make(chan struct{})
+}
+
+// plan is when a certificate is to be renewed. The caller holds mu.
+func (s *acmeState) plan(n *acmeName, leaf *x509.Certificate) time.Time {
+	window, clamped := renewalWindow(leaf.NotAfter.Sub(leaf.NotBefore), s.o.RenewBefore)
+	if clamped && !n.clamped {
+		n.clamped = true
+		s.emit(ACMEWarning, n.name, fmt.Errorf("RenewBefore %v is more than half of the certificate's lifetime; it is renewed %v before its end", s.o.RenewBefore, window))
+	}
+	return renewalTime(leaf.NotAfter, window, chance())
+}
+
+// fail notes that an attempt failed, and plans the next.
+func (s *acmeState) fail(n *acmeName, err error) {
+	now := time.Now()
+	s.mu.Lock()
+	n.failures++
+	n.busy, n.err = false, err
+	remaining := time.Duration(0)
+	if n.cert != nil {
+		remaining = n.cert.Leaf.NotAfter.Sub(now)
+	}
+	n.due = now.Add(retryDelay(n.failures, isInvalid(err), remaining, retryAfterOf(err, now), chance()))
+	next := n.due
+	n.notify()
+	s.mu.Unlock()
+	s.emit(OrderFailed, n.name, fmt.Errorf("%w; next try %s", err, next.Format(time.RFC3339)))
+}
+
+// emit reports what happened to a name.
+func (s *acmeState) emit(kind Kind, name string, err error) {
+	e := Event{Kind: kind, Name: name, Err: err}
+	if current := s.m.current.Load(); current != nil {
+		e.Generation = current.generation
+	}
+	if err != nil {
+		e.Err = fmt.Errorf("ACME: %s: %w", name, err)
+	}
+	s.m.events.emit(e)
+}
+
+// ACMEStatus is about one name of an [ACME] source.
+type ACMEStatus struct {
+	Name     string
+	Serving  bool      // there is a certificate, and Status.Certificates has it
+	NotAfter time.Time `json:",omitzero"`
+	Next     time.Time `json:",omitzero"`  // the renewal, or the next try
+	Failures int       `json:",omitempty"` // in a row
+	Error    string    `json:",omitempty"` // of the last of them
+}
+
+func (s *acmeState) status() []ACMEStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []ACMEStatus
+	for _, name := range slices.Sorted(maps.Keys(s.names)) {
+		n := s.names[name]
+		status := ACMEStatus{Name: name, Serving: n.cert != nil, Next: n.due, Failures: n.failures}
+		if n.cert != nil {
+			status.NotAfter = n.cert.Leaf.NotAfter
+		}
+		if n.err != nil {
+			status.Error = n.err.Error()
+		}
+		all = append(all, status)
+	}
+	return all
+}

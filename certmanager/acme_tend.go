@@ -1,0 +1,228 @@
+package certmanager
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"math/rand/v2"
+	"time"
+)
+
+const (
+	// orderTimeout bounds an attempt while nothing is in service.
+	orderTimeout = 5 * time.Minute
+
+	// lookEvery bounds how old a certificate can be that another machine has replaced.
+	lookEvery = time.Minute
+
+	// maxSaveRetry bounds the time between attempts to store a certificate.
+	maxSaveRetry = 10 * time.Minute
+)
+
+func chance() float64 { return rand.Float64() }
+
+// tend looks after one name until ctx ends, or until a name that is not one of Domains
+// is not allowed any more.
+func (s *acmeState) tend(ctx context.Context, n *acmeName) {
+	if !n.fixed {
+		if cert := s.load(ctx, n.name); cert != nil {
+			s.adopt(n, cert)
+		}
+	}
+	for ctx.Err() == nil {
+		now := time.Now()
+		cert, due, failures := s.view(n)
+		looks := s.shared() && (cert != nil || failures > 0)
+		switch {
+		case !now.Before(due):
+			if !n.fixed && !s.stillWanted(ctx, n, cert != nil || failures == 0) {
+				return
+			}
+			s.attempt(ctx, n, cert)
+		case n.unsaved && !now.Before(n.saveAt):
+			s.save(ctx, n, cert)
+		case looks && !now.Before(n.lookAt):
+			s.look(ctx, n, cert)
+		case cert != nil && !now.Before(n.info.at):
+			s.askWhen(ctx, n, cert.Leaf)
+		default:
+			next := due
+			if n.unsaved && n.saveAt.Before(next) {
+				next = n.saveAt
+			}
+			if looks && n.lookAt.Before(next) {
+				next = n.lookAt
+			}
+			if cert != nil && n.info.at.Before(next) {
+				next = n.info.at
+			}
+			sleep(ctx, next.Sub(now))
+		}
+	}
+}
+
+func (s *acmeState) view(n *acmeName) (cert *tls.Certificate, due time.Time, failures int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return n.cert, n.due, n.failures
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// stillWanted decides about the next order for a name that a handshake asked for: one that
+// failed is ordered again when a handshake asks again, and never when the policy
+// has changed its mind.
+func (s *acmeState) stillWanted(ctx context.Context, n *acmeName, unasked bool) bool {
+	if !unasked {
+		select {
+		case <-n.asked:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	if s.allows(ctx, n.name) {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.names, n.name)
+	n.busy = false
+	n.notify()
+	return false
+}
+
+// attempt obtains a certificate, or plans the next attempt. What is in service is cert.
+func (s *acmeState) attempt(ctx context.Context, n *acmeName, cert *tls.Certificate) {
+	s.mu.Lock()
+	n.busy = true
+	s.mu.Unlock()
+	select { // an earlier wish is what is being fulfilled now
+	case <-n.asked:
+	default:
+	}
+	timeout := orderTimeout
+	if cert != nil {
+		// A CA that hangs does not use up all the time that is left.
+		timeout = min(orderTimeout, max(time.Until(cert.Leaf.NotAfter)/3, 2*time.Second))
+	}
+	limited, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if err := s.obtain(limited, n, cert); err != nil && ctx.Err() == nil {
+		s.fail(n, err)
+	}
+}
+
+// obtain takes what another machine got meanwhile, or else orders.
+func (s *acmeState) obtain(ctx context.Context, n *acmeName, current *tls.Certificate) error {
+	select {
+	case s.orders <- struct{}{}:
+		defer func() { <-s.orders }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	unlock, err := s.lock(ctx, certCacheKey(n.name, s.o.Key))
+	switch {
+	case err == nil:
+		defer unlock()
+	case current != nil || ctx.Err() != nil:
+		return err
+	default: // better one order too many than no certificate
+		s.emit(CacheFailed, n.name, err)
+	}
+	if s.look(ctx, n, current) {
+		return nil
+	}
+	cert, err := s.order(ctx, n)
+	if err != nil {
+		return err
+	}
+	n.unsaved, n.saves = true, 0
+	s.adopt(n, cert)
+	info := newCertificateInfo(cert.Leaf, "ACME "+n.name)
+	s.m.events.emit(Event{Kind: Issued, Name: n.name, Certificate: &info})
+	s.save(s.ctx, n, cert)
+	return nil
+}
+
+// look takes a certificate from the cache that is newer than the one in service.
+func (s *acmeState) look(ctx context.Context, n *acmeName, current *tls.Certificate) bool {
+	if current != nil {
+		lifetime := current.Leaf.NotAfter.Sub(current.Leaf.NotBefore)
+		n.lookAt = time.Now().Add(max(min(lifetime/30, lookEvery), time.Second))
+	} else {
+		n.lookAt = time.Now().Add(time.Second)
+	}
+	cert := s.load(ctx, n.name)
+	if cert == nil || current != nil && !cert.Leaf.NotAfter.After(current.Leaf.NotAfter) {
+		return false
+	}
+	n.unsaved = false
+	s.adopt(n, cert)
+	return true
+}
+
+// save stores what is served from memory, and plans the next attempt if it cannot.
+func (s *acmeState) save(ctx context.Context, n *acmeName, cert *tls.Certificate) {
+	if cert == nil { // it ended before it could be stored
+		n.unsaved = false
+		return
+	}
+	data, err := encodeCached(*cert)
+	if err == nil {
+		err = s.put(ctx, certCacheKey(n.name, s.o.Key), data)
+	}
+	if err == nil || ctx.Err() != nil {
+		n.unsaved = err != nil
+		return
+	}
+	n.saves++
+	n.saveAt = time.Now().Add(min(retryDelay(n.saves, false, 0, 0, chance()), maxSaveRetry))
+	s.emit(CacheFailed, n.name, err)
+}
+
+// shared says whether other machines use the cache.
+func (s *acmeState) shared() bool {
+	_, ok := s.o.Cache.(locker)
+	return ok
+}
+
+func (s *acmeState) lock(ctx context.Context, key string) (unlock func(), err error) {
+	if l, ok := s.o.Cache.(locker); ok {
+		return l.Lock(ctx, key)
+	}
+	return func() {}, nil
+}
+
+// acmeInfo is what the CA said about the renewal of a certificate.
+type acmeInfo struct {
+	at         time.Time // of the next question
+	start, end time.Time
+}
+
+// askWhen asks the CA when a certificate is to be renewed.
+func (s *acmeState) askWhen(ctx context.Context, n *acmeName, leaf *x509.Certificate) {
+	lifetime := leaf.NotAfter.Sub(leaf.NotBefore)
+	ctx, cancel := context.WithTimeout(ctx, max(min(lifetime/30, 30*time.Second), time.Second))
+	defer cancel()
+	info, err := s.renewalInfo(ctx, leaf)
+	info.at = time.Now().Add(max(min(info.again, maxRetryAfter), time.Second))
+	if err != nil {
+		n.info.at = time.Now().Add(max(min(lifetime/30, time.Hour), time.Second))
+		return // our own time stands
+	}
+	changed := !info.start.Equal(n.info.start) || !info.end.Equal(n.info.end)
+	n.info = info.acmeInfo
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if changed && n.failures == 0 && !info.start.IsZero() {
+		window, _ := renewalWindow(lifetime, s.o.RenewBefore)
+		n.due = suggestedTime(info.start, info.end, leaf, window, chance())
+	}
+}
