@@ -316,3 +316,24 @@ func (s *failingSigner) Sign(rand io.Reader, digest []byte, opts crypto.SignerOp
 	}
 	return s.Signer.Sign(rand, digest, opts)
 }
+
+// Folders that come and go while the files are looked at all the time do not stop the keeper:
+// fsnotify has a lock that its user can run into.
+func TestKeeperOutlivesFolders(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	dir := filepath.Join(t.TempDir(), "tls")
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	replace := func(gesture func(string, map[string][]byte, func()) error) *tlstest.Pair {
+		pair := ca.Issue(t, tlstest.Leaf{})
+		require.NoError(t, gesture(dir, map[string][]byte{"tls.crt": pair.CertPEM, "tls.key": pair.KeyPEM}, nil))
+		return pair
+	}
+	replace(tlstest.RenameOver)
+	m := newManager(t, Options{PollInterval: time.Millisecond, Source: Files{Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key")}})
+	for range 300 {
+		replace(tlstest.FolderSwapped)
+		replace(tlstest.FolderDeleted)
+	}
+	last := replace(tlstest.FolderSwapped)
+	eventually(t, "the last pair", func() bool { return m.GetCertificate().Leaf.Equal(last.Leaf) })
+}

@@ -66,11 +66,11 @@ func (k *keeper) keep(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-k.watch.events():
+		case <-k.watch.changes():
 			k.lookIn(glance)
 		case <-k.m.wanted:
 			k.lookIn(glance)
-		case err := <-k.watch.errors():
+		case err := <-k.watch.failures():
 			k.watch.complain(err)
 			k.lookIn(glance) // events may have been lost
 		case <-poll.C:

@@ -24,6 +24,7 @@ import (
 var _ gen.CertManager = (*Manager)(nil)
 
 func TestMain(m *testing.M) {
+	slog.SetDefault(slog.New(recorded.logger()))
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		if code == 0 {
 			code = recorded.check()

@@ -49,18 +49,17 @@ func TestSoak(t *testing.T) {
 	wait.Go(func() { s.keepTrying(stop, &s.guest) })
 	wait.Go(func() { s.keepTrying(stop, &s.victim) })
 	n := soakRotations()
-	for i := range n {
-		s.rotate(i)
-		s.check(i)
-		if i%500 == 499 {
-			s.summary(i + 1)
+	func() {
+		defer wait.Wait()
+		defer close(stop)
+		for i := 0; i < n && !t.Failed(); i++ {
+			s.rotate(i)
+			s.check(i)
+			if i%500 == 499 {
+				s.summary(i + 1)
+			}
 		}
-		if t.Failed() {
-			break
-		}
-	}
-	close(stop)
-	wait.Wait()
+	}()
 	s.summary(n)
 	require.NotZero(t, s.resumed.Load())
 	require.NotZero(t, s.refused.Load())

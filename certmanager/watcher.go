@@ -20,20 +20,51 @@ type watcher struct {
 	logger     *slog.Logger
 	system     *fsnotify.Watcher // nil where the system gives none
 	complained bool
+
+	events  chan struct{} // something changed since the last look
+	errors  chan error
+	drained chan struct{} // drain has ended
 }
 
 func newWatcher(paths []string, logger *slog.Logger) *watcher {
 	if len(paths) == 0 {
 		return nil
 	}
-	w := &watcher{paths: paths, logger: logger}
+	w := &watcher{paths: paths, logger: logger, events: make(chan struct{}, 1), errors: make(chan error, 1), drained: make(chan struct{})}
 	var err error
 	if w.system, err = fsnotify.NewWatcher(); err != nil {
 		w.complain(err)
 		return w
 	}
+	go w.drain()
 	w.renew()
 	return w
+}
+
+// drain takes what fsnotify has to say until it is closed, and never calls it: it sends errors
+// while it holds the lock that all its methods take.
+func (w *watcher) drain() {
+	defer close(w.drained)
+	for {
+		select {
+		case _, open := <-w.system.Events:
+			if !open {
+				return
+			}
+			select {
+			case w.events <- struct{}{}:
+			default: // one look is enough for many events
+			}
+		case err, open := <-w.system.Errors:
+			if !open {
+				return
+			}
+			select {
+			case w.errors <- err:
+			default:
+			}
+		}
+	}
 }
 
 // complain logs the first failure of the system's events; polling goes on.
@@ -79,23 +110,25 @@ func (w *watcher) folders() []string {
 	return slices.Compact(folders)
 }
 
-func (w *watcher) events() <-chan fsnotify.Event {
-	if w == nil || w.system == nil {
+// changes and failures are nil, and so never ready, where there is no watcher.
+func (w *watcher) changes() <-chan struct{} {
+	if w == nil {
 		return nil
 	}
-	return w.system.Events
+	return w.events
 }
 
-func (w *watcher) errors() <-chan error {
-	if w == nil || w.system == nil {
+func (w *watcher) failures() <-chan error {
+	if w == nil {
 		return nil
 	}
-	return w.system.Errors
+	return w.errors
 }
 
 func (w *watcher) close() {
 	if w != nil && w.system != nil {
 		w.system.Close()
+		<-w.drained
 	}
 }
 
