@@ -12,6 +12,9 @@ import (
 	"ergo.services/ergo/gen"
 )
 
+// challengeProtocol is negotiated by a CA that validates a name (RFC 8737). The handshake alone is its answer.
+const challengeProtocol = "acme-tls/1"
+
 // establish brings the connection to where its owner can be told of it. It returns false if it came to an end before.
 func (c *tcpConnection) establish() bool {
 	c.sock.SetDeadline(time.Now().Add(c.opt.HandshakeTimeout))
@@ -24,6 +27,11 @@ func (c *tcpConnection) establish() bool {
 		var err error
 		if state, err = c.handshake(); err != nil {
 			c.refused("handshake", err)
+			return false
+		}
+		if c.server != nil && state.NegotiatedProtocol == challengeProtocol {
+			c.server.stats.challenges.Add(1)
+			c.end(ErrTerminated, nil)
 			return false
 		}
 	}
@@ -91,6 +99,9 @@ func (c *tcpConnection) handshake() (*tls.ConnectionState, error) {
 		conn = tls.Client(c.sock, c.clientTLS)
 	}
 	if err := conn.HandshakeContext(ctx); err != nil {
+		if manager, ok := c.opt.CertManager.(failureReporter); ok && c.server != nil {
+			manager.HandshakeFailed(err, c.sock.RemoteAddr())
+		}
 		return nil, err
 	}
 	state := conn.ConnectionState()

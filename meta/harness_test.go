@@ -321,6 +321,13 @@ func eventually(t *testing.T, condition func() bool, what string) {
 	require.Eventually(t, condition, patience, 2*time.Millisecond, what)
 }
 
+func newListener(t *testing.T) net.Listener {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	return listener
+}
+
 func portOf(t *testing.T, addr string) uint16 {
 	t.Helper()
 	resolved, err := net.ResolveTCPAddr("tcp", addr)

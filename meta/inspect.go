@@ -55,6 +55,7 @@ type serverStats struct {
 	handshakeFailures atomic.Uint64
 	overLimit         atomic.Uint64
 	acceptErrors      atomic.Uint64
+	challenges        atomic.Uint64 // of CAs that validate a name
 }
 
 // HandleInspect implements gen.MetaBehavior. It does not wait for the peer; where a message before it does, the server's does not.
@@ -150,6 +151,7 @@ func (s *tcpServer) HandleInspect(from gen.PID, item ...string) map[string]strin
 		"handshake failures":          decimal(s.stats.handshakeFailures.Load()),
 		"over limit":                  decimal(s.stats.overLimit.Load()),
 		"accept errors":               decimal(s.stats.acceptErrors.Load()),
+		"acme challenges":             decimal(s.stats.challenges.Load()),
 	}
 	if s.gate != nil {
 		m["handshakes"] = strconv.Itoa(len(s.gate.places))

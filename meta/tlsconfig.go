@@ -26,6 +26,11 @@ type (
 		Track(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func())
 	}
 
+	// failureReporter is told of the failed handshakes of servers.
+	failureReporter interface {
+		HandshakeFailed(err error, remote net.Addr)
+	}
+
 	// clientAuthorizer is the server's side of Ergo 3.2's CertAuthManager, rootHolder the client's.
 	clientAuthorizer interface {
 		ClientCAs() *x509.CertPool

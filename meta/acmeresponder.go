@@ -1,0 +1,111 @@
+package meta
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"ergo.services/ergo/gen"
+)
+
+// ACMEResponderOptions are the options of [CreateACMEResponder].
+type ACMEResponderOptions struct {
+	// Host is the name or IP address to listen on; empty means all interfaces.
+	Host string
+	// Port to listen on. 0 means 80, where a CA looks (RFC 8555 section 8.3); another one needs somebody who forwards.
+	Port uint16
+	// Listener, if set, is used instead of Host and Port. The responder closes it.
+	Listener net.Listener
+	// CertManager is a *certmanager.Manager, or another that offers the same
+	//
+	//	HTTPHandler(fallback http.Handler) http.Handler
+	CertManager gen.CertManager
+}
+
+// acmeResponder is the meta process of CreateACMEResponder. Its goroutines are Start's, which accepts, and those of net/http.
+type acmeResponder struct {
+	listener net.Listener
+	server   http.Server
+	process  gen.MetaProcess
+	requests atomic.Uint64
+}
+
+// CreateACMEResponder opens a listening socket and returns a meta process that answers ACME's HTTP-01 challenges on
+// it and redirects all else to https: for servers without an http.Server of their own. If
+// SpawnMeta fails, call Terminate of what was returned: it frees the port.
+//
+// The error wraps [ErrOption] or [ErrListen].
+func CreateACMEResponder(options ACMEResponderOptions) (gen.MetaBehavior, error) {
+	manager, ok := options.CertManager.(interface {
+		HTTPHandler(http.Handler) http.Handler
+	})
+	if !ok {
+		return nil, fmt.Errorf("%w: CertManager: %T answers no challenges; use a *certmanager.Manager", ErrOption, options.CertManager)
+	}
+	if options.Listener != nil && (options.Host != "" || options.Port != 0) {
+		return nil, fmt.Errorf("%w: Listener: it is open already; leave Host and Port unset", ErrOption)
+	}
+	listener, err := listen(context.Background(), &TCPServerOptions{
+		Host: options.Host, Port: cmp.Or(options.Port, 80), Listener: options.Listener,
+	})
+	if err != nil {
+		return nil, err
+	}
+	r := &acmeResponder{listener: listener}
+	answer := manager.HTTPHandler(nil)
+	r.server = http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+			r.requests.Add(1)
+			answer.ServeHTTP(w, request)
+		}),
+		// Nobody has business here for long.
+		ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10,
+		ErrorLog: log.New(io.Discard, "", 0), // what strangers send is no news
+	}
+	return r, nil
+}
+
+// Init implements gen.MetaBehavior.
+func (r *acmeResponder) Init(process gen.MetaProcess) error {
+	r.process = process
+	return nil
+}
+
+// Start implements gen.MetaBehavior.
+func (r *acmeResponder) Start() error {
+	r.process.Log().Info("answering ACME challenges on %s", r.listener.Addr())
+	if err := r.server.Serve(r.listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// HandleMessage implements gen.MetaBehavior.
+func (r *acmeResponder) HandleMessage(from gen.PID, message any) error {
+	r.process.Log().Warning("unknown message from %s ignored: %T", from, message)
+	return nil
+}
+
+// HandleCall implements gen.MetaBehavior.
+func (r *acmeResponder) HandleCall(gen.PID, gen.Ref, any) (any, error) {
+	return gen.ErrUnsupported, nil
+}
+
+// HandleInspect implements gen.MetaBehavior.
+func (r *acmeResponder) HandleInspect(gen.PID, ...string) map[string]string {
+	return map[string]string{"listen": r.listener.Addr().String(), "requests": strconv.FormatUint(r.requests.Load(), 10)}
+}
+
+// Terminate implements gen.MetaBehavior. It may be called in any phase and more than once.
+func (r *acmeResponder) Terminate(error) {
+	r.listener.Close() // Close of the server knows only a listener that it serves
+	r.server.Close()
+}

@@ -1,0 +1,165 @@
+package meta_test
+
+import (
+	"crypto/tls"
+	"errors"
+	"net/http"
+	"os"
+	"testing"
+
+	"ergo.services/ergo/gen"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/meta"
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+// watch spawns a watcher of the manager.
+func (a *actor) watch(manager gen.CertManager) (id gen.Alias) {
+	a.h.t.Helper()
+	watcher, err := meta.CreateCertWatcher(meta.CertWatcherOptions{CertManager: manager})
+	require.NoError(a.h.t, err)
+	a.do(func(o *owner) { id, err = o.SpawnMeta(watcher, gen.MetaOptions{}) })
+	require.NoError(a.h.t, err)
+	return id
+}
+
+func (a *actor) call(id gen.Alias, request any) (result any) {
+	a.h.t.Helper()
+	var err error
+	a.do(func(o *owner) { result, err = o.CallAlias(id, request, 5) })
+	require.NoError(a.h.t, err)
+	return result
+}
+
+// An actor hears of what happens to its certificates, and can ask.
+func TestCertWatcher(t *testing.T) {
+	p := newPKI(t, true)
+	a := newHost(t).spawn(nil)
+	id := a.watch(p.manager)
+	before := a.call(id, meta.MessageCertStatus{}).(certmanager.Status)
+	assert.EqualValues(t, 1, before.Generation)
+
+	// A new certificate, by hand.
+	tlstest.NewCA(t).Issue(t, tlstest.Leaf{CommonName: "second"}).Files(t, p.dir, "server")
+	after := a.call(id, meta.MessageCertReload{}).(certmanager.Status)
+	assert.Greater(t, after.Generation, before.Generation)
+	for {
+		event := expect[meta.MessageCertEvent](a)
+		assert.Equal(t, id, event.ID)
+		if event.Event.(certmanager.Event).Kind == certmanager.Loaded {
+			break
+		}
+	}
+
+	// A broken one: the error is the result, and the event says it too.
+	require.NoError(t, os.WriteFile(p.file("server.crt"), []byte("nonsense"), 0o644))
+	result := a.call(id, meta.MessageCertReload{})
+	require.Implements(t, (*error)(nil), result)
+	assert.ErrorContains(t, result.(error), "server.crt")
+	assert.Equal(t, gen.ErrUnsupported, a.call(id, "nonsense"))
+	for expect[meta.MessageCertEvent](a).Event.(certmanager.Event).Kind != certmanager.Rejected {
+	}
+
+	// A watcher whose actor has ended ends too; the manager stays.
+	a.do(func(o *owner) { o.Node().Kill(o.PID()) })
+	b := a.h.spawn(nil)
+	eventually(t, func() bool {
+		gone := false
+		b.do(func(o *owner) { _, err := o.InspectMeta(id); gone = err != nil })
+		return gone
+	}, "it ends with its parent")
+	assert.Equal(t, after.Generation, b.call(b.watch(p.manager), meta.MessageCertStatus{}).(certmanager.Status).Generation)
+}
+
+func TestCertWatcherEndsWithItsReceiver(t *testing.T) {
+	p := newPKI(t, false)
+	a := newHost(t).spawn(nil)
+	watcher, err := meta.CreateCertWatcher(meta.CertWatcherOptions{CertManager: p.manager, Process: "nobody"})
+	require.NoError(t, err)
+	var id gen.Alias
+	a.do(func(o *owner) { id, err = o.SpawnMeta(watcher, gen.MetaOptions{}) })
+	require.NoError(t, err)
+	a.call(id, meta.MessageCertStatus{})
+	tlstest.NewCA(t).Issue(t, tlstest.Leaf{}).Files(t, p.dir, "server")
+	require.NoError(t, p.manager.Reload(t.Context()))
+	eventually(t, func() bool { return a.inspectAny(id) == nil }, "it ends")
+	assert.Contains(t, a.h.log.String(), "nobody")
+}
+
+func TestCertWatcherOptions(t *testing.T) {
+	for _, m := range []gen.CertManager{nil, manager{}} {
+		_, err := meta.CreateCertWatcher(meta.CertWatcherOptions{CertManager: m})
+		assert.ErrorIs(t, err, meta.ErrOption)
+		_, err = meta.CreateACMEResponder(meta.ACMEResponderOptions{CertManager: m})
+		assert.ErrorIs(t, err, meta.ErrOption)
+	}
+}
+
+// The end of an unstarted watcher is none of its manager's business.
+func TestCertWatcherNeverSpawned(t *testing.T) {
+	watcher, err := meta.CreateCertWatcher(meta.CertWatcherOptions{CertManager: newPKI(t, false).manager})
+	require.NoError(t, err)
+	watcher.Terminate(errors.New("not wanted"))
+	watcher.Terminate(errors.New("twice"))
+}
+
+func TestACMEResponder(t *testing.T) {
+	p := newPKI(t, false)
+	a := newHost(t).spawn(nil)
+	free := freePort(t)
+	responder, err := meta.CreateACMEResponder(meta.ACMEResponderOptions{Host: "127.0.0.1", Port: free, CertManager: p.manager})
+	require.NoError(t, err)
+	var id gen.Alias
+	a.do(func(o *owner) { id, err = o.SpawnMeta(responder, gen.MetaOptions{}) })
+	require.NoError(t, err)
+	addr := a.inspect(id)["listen"]
+	client := &http.Client{
+		Transport:     &http.Transport{DisableKeepAlives: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	response, err := client.Get("http://" + addr + "/page?x=1")
+	require.NoError(t, err)
+	response.Body.Close()
+	assert.Equal(t, http.StatusFound, response.StatusCode)
+	assert.Equal(t, "https://127.0.0.1/page?x=1", response.Header.Get("Location"))
+	response, err = client.Get("http://" + addr + "/.well-known/acme-challenge/unknown")
+	require.NoError(t, err)
+	response.Body.Close()
+	assert.Equal(t, http.StatusNotFound, response.StatusCode)
+	assert.Equal(t, "2", a.inspect(id)["requests"])
+	a.do(func(o *owner) { assert.NoError(t, o.SendExitMeta(id, gen.TerminateReasonNormal)) })
+	eventually(t, func() bool {
+		again, err := meta.CreateACMEResponder(meta.ACMEResponderOptions{Host: "127.0.0.1", Port: free, CertManager: p.manager})
+		if err == nil {
+			again.Terminate(nil)
+			again.Terminate(nil)
+		}
+		return err == nil
+	}, "the port is free again")
+}
+
+// freePort gives a port that is free at the moment.
+func freePort(t *testing.T) uint16 {
+	listener := newListener(t)
+	defer listener.Close()
+	return portOf(t, listener.Addr().String())
+}
+
+// The handshake of a CA that validates a name reaches no actor and is no failure.
+func TestACMEChallengeReachesNobody(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	server := ca.ServerConfig(t)
+	server.NextProtos = []string{"acme-tls/1"}
+	a := newHost(t).spawn(nil)
+	id, addr := a.listen(meta.TCPServerOptions{CertManager: manager{server: server}})
+	secure := tls.Client(dialTCP(t, addr), &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost", NextProtos: []string{"acme-tls/1"}})
+	require.NoError(t, secure.Handshake())
+	_, err := secure.Read(make([]byte, 1))
+	assert.ErrorContains(t, err, "EOF")
+	eventually(t, func() bool { return a.inspect(id)["acme challenges"] == "1" }, "it is counted")
+	assert.Equal(t, "0", a.inspect(id)["handshake failures"])
+	a.quiet()
+}
