@@ -119,7 +119,7 @@ func (w *certWatcher) HandleCall(_ gen.PID, _ gen.Ref, request any) (any, error)
 	case MessageCertStatus:
 		return w.status(), nil
 	case MessageCertReload:
-		ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(m.Timeout, gen.DefaultRequestTimeout*time.Second))
+		ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(m.Timeout, time.Duration(gen.DefaultRequestTimeout)*time.Second))
 		defer cancel()
 		if err := w.manager.Reload(ctx); err != nil {
 			return err, nil

@@ -6,7 +6,7 @@ import (
 )
 
 // DefaultRequestTimeout is how many seconds a Call waits for its response.
-const DefaultRequestTimeout = 5
+const DefaultRequestTimeout int = 5
 
 // Defaults of TCP meta processes.
 const (
