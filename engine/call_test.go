@@ -80,9 +80,9 @@ func TestCallTimesOutAndLateAnswerIsDropped(t *testing.T) {
 			do   func() (any, error)
 			want time.Duration
 		}{
-			"default":  {func() (any, error) { return caller.Call(pid, 1) }, gen.DefaultRequestTimeout * time.Second},
-			"zero":     {func() (any, error) { return caller.CallPID(pid, 1, 0) }, gen.DefaultRequestTimeout * time.Second},
-			"negative": {func() (any, error) { return caller.CallPID(pid, 1, -3) }, gen.DefaultRequestTimeout * time.Second},
+			"default":  {func() (any, error) { return caller.Call(pid, 1) }, time.Duration(gen.DefaultRequestTimeout) * time.Second},
+			"zero":     {func() (any, error) { return caller.CallPID(pid, 1, 0) }, time.Duration(gen.DefaultRequestTimeout) * time.Second},
+			"negative": {func() (any, error) { return caller.CallPID(pid, 1, -3) }, time.Duration(gen.DefaultRequestTimeout) * time.Second},
 			"two":      {func() (any, error) { return caller.CallWithTimeout(pid, 1, 2) }, 2 * time.Second},
 		} {
 			within(t, caller, func() {
