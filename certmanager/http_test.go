@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -77,4 +79,43 @@ func TestHTTPConnectionsAreEvicted(t *testing.T) {
 		require.NoError(t, server.Close())
 		require.ErrorIs(t, <-done, http.ErrServerClosed)
 	}
+}
+
+// closing tells when it is closed.
+type closing struct {
+	net.Conn
+	closed chan time.Time
+}
+
+func (c closing) Close() error {
+	select {
+	case c.closed <- time.Now():
+	default:
+	}
+	return c.Conn.Close()
+}
+
+// A peer that reads nothing does not put off its end: tls.Conn.Close would wait 5 seconds for it
+// to take the close_notify.
+func TestEvictionDoesNotWaitForThePeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
+		serverEnd, clientEnd := net.Pipe()
+		below := closing{serverEnd, make(chan time.Time, 1)}
+		config := ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})
+		config.MaxVersion = tls.VersionTLS12 // whose server has nothing more to say after the handshake
+		client, server := tls.Client(clientEnd, config), tls.Server(below, m.ServerTLS())
+		done := make(chan error, 1)
+		go func() { done <- client.Handshake() }()
+		require.NoError(t, server.Handshake())
+		require.NoError(t, <-done)
+		m.ConnState(server, http.StateActive)
+		start := time.Now()
+		m.SetClientCAs(tlstest.NewCA(t).Pool())
+		assert.Less(t, (<-below.closed).Sub(start), time.Second)
+		m.ConnState(server, http.StateClosed)
+		assert.Zero(t, m.Status().Connections)
+		clientEnd.Close()
+	})
 }

@@ -256,18 +256,3 @@ func TestFreshCRLsAndOpenConnections(t *testing.T) {
 		require.ErrorIs(t, c.evicted(t), ErrCRLOutOfDate)
 	})
 }
-
-func BenchmarkTrack(b *testing.B) {
-	ca := tlstest.NewCA(b)
-	m := newManager(b, Options{Source: Static{Certificates: []tls.Certificate{ca.Issue(b, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(), RootCAs: ca.Pool()}})
-	got := connect(b, m.ServerTLS(), m.ClientTLS("localhost"))
-	require.NoError(b, got.serverErr)
-	for name, state := range map[string]tls.ConnectionState{"client": got.server, "server": got.client} {
-		b.Run("peer="+name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				m.Track(&state, nil, nil)()
-			}
-		})
-	}
-}

@@ -76,7 +76,10 @@ func (cs candidates) add(c, preferred *certificate) candidates {
 // find returns the certificate for a handshake: by SNI, then by the address that the
 // client dialled, then the default; nil if there is none at all. It does not allocate.
 func (n *names) find(hello *tls.ClientHelloInfo) *certificate {
-	cs := n.lookup(hello.ServerName)
+	var cs candidates
+	if hello.ServerName != "" {
+		cs = n.lookup(hello.ServerName)
+	}
 	if cs == nil && hello.Conn != nil {
 		if local, ok := hello.Conn.LocalAddr().(*net.TCPAddr); ok {
 			cs = n.addrs[local.AddrPort().Addr().Unmap()]
@@ -107,8 +110,13 @@ func (cs candidates) best(hello *tls.ClientHelloInfo) *certificate {
 // lookup finds a name as DNS compares names: without regard to case or a trailing
 // dot, international names in their ASCII form.
 func (n *names) lookup(name string) candidates {
-	if len(name) > 0 && name[len(name)-1] == '.' {
-		name = name[:len(name)-1]
+	// Nearly every client sends the name as it is kept here.
+	if cs, ok := n.exact[name]; ok {
+		return cs
+	}
+	whole := len(name)
+	if whole > 0 && name[whole-1] == '.' {
+		name = name[:whole-1]
 	}
 	if len(name) > 253 {
 		return nil
@@ -121,6 +129,9 @@ func (n *names) lookup(name string) candidates {
 		if 'A' <= c && c <= 'Z' {
 			return n.lookupMixedCase(name)
 		}
+	}
+	if len(name) == whole {
+		return n.byWildcard(name)
 	}
 	return n.forName(name)
 }
@@ -158,6 +169,10 @@ func (n *names) forName(name string) candidates {
 	if cs, ok := n.exact[name]; ok {
 		return cs
 	}
+	return n.byWildcard(name)
+}
+
+func (n *names) byWildcard(name string) candidates {
 	if dot := strings.IndexByte(name, '.'); dot > 0 {
 		return n.wildcard[name[dot:]]
 	}
