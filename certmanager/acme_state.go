@@ -156,9 +156,10 @@ func (s *acmeState) adopt(n *acmeName, cert *tls.Certificate) {
 	}
 	n.cert, n.busy, n.failures, n.err = cert, false, 0, nil
 	n.due = s.plan(n, cert.Leaf)
-	// A moment early: at its end it is not served any more, with a CA that hangs too.
+	// A moment early, so that on a busy machine too it is out of service at its end.
+	early := min(cert.Leaf.NotAfter.Sub(cert.Leaf.NotBefore)/100, time.Second)
 	if !s.closing {
-		n.expiry = time.AfterFunc(time.Until(cert.Leaf.NotAfter)-time.Millisecond, func() { s.expire(n, cert) })
+		n.expiry = time.AfterFunc(time.Until(cert.Leaf.NotAfter)-early, func() { s.expire(n, cert) })
 	}
 	n.notify()
 	s.mu.Unlock()

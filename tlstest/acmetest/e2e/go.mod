@@ -1,0 +1,33 @@
+module github.com/ergotls/ergotls/tlstest/acmetest/e2e
+
+go 1.26.0
+
+require (
+	github.com/ergotls/ergotls v0.0.0
+	github.com/ergotls/ergotls/tlstest/acmetest v0.0.0
+	github.com/stretchr/testify v1.12.1
+	go.uber.org/goleak v1.3.0
+	golang.org/x/crypto v0.58.0
+)
+
+require (
+	github.com/fsnotify/fsnotify v1.10.1 // indirect
+	github.com/go-jose/go-jose/v4 v4.1.4 // indirect
+	github.com/letsencrypt/challtestsrv v1.4.2 // indirect
+	github.com/letsencrypt/pebble/v2 v2.10.1 // indirect
+	github.com/miekg/dns v1.1.62 // indirect
+	go.yaml.in/yaml/v3 v3.0.5 // indirect
+	golang.org/x/mod v0.41.0 // indirect
+	golang.org/x/net v0.62.0 // indirect
+	golang.org/x/sync v0.24.0 // indirect
+	golang.org/x/sys v0.49.0 // indirect
+	golang.org/x/text v0.43.0 // indirect
+	golang.org/x/tools v0.51.0 // indirect
+	software.sslmate.com/src/go-pkcs12 v0.7.4 // indirect
+)
+
+replace (
+	ergo.services/ergo => ../../../engine
+	github.com/ergotls/ergotls => ../../..
+	github.com/ergotls/ergotls/tlstest/acmetest => ..
+)

@@ -1,0 +1,300 @@
+package e2e
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"golang.org/x/crypto/acme/autocert"
+
+	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/tlstest"
+	"github.com/ergotls/ergotls/tlstest/acmetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	name  = "www.example.test"
+	other = "api.example.test"
+)
+
+// world is a CA and one machine with a manager, and a server when serve is called.
+type world struct {
+	*certmanager.Manager
+	ca     *acmetest.Server
+	addr   string // of the TLS server, and before it of the manager's own listener
+	events *eventLog
+}
+
+// start makes a manager whose source is the given one, with the CA filled in, and others.
+func start(t *testing.T, ca *acmetest.Server, source *certmanager.ACME, others ...certmanager.Source) *world {
+	t.Helper()
+	w, err := tryStart(t, ca, source, others...)
+	require.NoError(t, err)
+	return w
+}
+
+func tryStart(t *testing.T, ca *acmetest.Server, source *certmanager.ACME, others ...certmanager.Source) (*world, error) {
+	t.Helper()
+	w := &world{ca: ca, addr: freeAddr(t), events: &eventLog{}}
+	source.Directory, source.Roots = ca.Directory(), ca.Roots()
+	if source.Listen == "" {
+		source.Listen = w.addr
+	}
+	if source.Cache == nil {
+		source.Cache = autocert.DirCache(t.TempDir())
+	}
+	ca.TLSALPN01(w.addr)
+	var err error
+	w.Manager, err = certmanager.New(certmanager.Options{
+		Source: append(certmanager.Sources{source}, others...),
+		Logger: slog.New(w.events),
+	})
+	if err == nil {
+		t.Cleanup(func() { w.Close() })
+	}
+	return w, err
+}
+
+// freeAddr returns an address that nothing listens on.
+func freeAddr(t testing.TB) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+// serve runs a TLS server, which says hello, on the address where the CA validates.
+func (w *world) serve(t *testing.T, configs ...*tls.Config) {
+	t.Helper()
+	config := w.ServerTLS()
+	for _, c := range configs {
+		config = c
+	}
+	serve(t, w.addr, config)
+}
+
+func serve(t *testing.T, addr string, config *tls.Config) {
+	t.Helper()
+	listener, err := tls.Listen("tcp", addr, config)
+	require.NoError(t, err)
+	var done sync.WaitGroup
+	done.Go(func() {
+		for conn, err := listener.Accept(); err == nil; conn, err = listener.Accept() {
+			done.Go(func() {
+				defer conn.Close()
+				conn.SetDeadline(time.Now().Add(20 * time.Second))
+				io.WriteString(conn, "hello")
+			})
+		}
+	})
+	t.Cleanup(func() {
+		listener.Close()
+		done.Wait()
+	})
+}
+
+func (w *world) serveHTTP(t *testing.T, handler http.Handler) (addr string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	server := &http.Server{Handler: handler}
+	var done sync.WaitGroup
+	done.Go(func() { server.Serve(listener) })
+	t.Cleanup(func() {
+		server.Close()
+		done.Wait()
+	})
+	return listener.Addr().String()
+}
+
+// dial makes a handshake, verified by the CA's roots, and reads the hello.
+func (w *world) dial(ctx context.Context, serverName string, edits ...func(*tls.Config)) (*x509.Certificate, error) {
+	config := &tls.Config{ServerName: serverName, RootCAs: w.ca.Roots()}
+	for _, edit := range edits {
+		edit(config)
+	}
+	conn, err := (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", w.addr)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := io.ReadFull(conn, make([]byte, len("hello"))); err != nil {
+		return nil, err
+	}
+	return conn.(*tls.Conn).ConnectionState().PeerCertificates[0], nil
+}
+
+func (w *world) mustDial(t *testing.T, serverName string, edits ...func(*tls.Config)) *x509.Certificate {
+	t.Helper()
+	leaf, err := w.dial(t.Context(), serverName, edits...)
+	require.NoError(t, err, "%s", w.events)
+	return leaf
+}
+
+// unverified lets the client take any certificate.
+func unverified(c *tls.Config) { c.InsecureSkipVerify = true }
+
+// eventually waits for something that another goroutine brings about.
+func (w *world) eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(40 * time.Second)
+	for !holds() {
+		if time.Now().After(deadline) {
+			require.Fail(t, what, "%s", w.events)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// eventLog keeps what the manager says, from before anyone can subscribe.
+type eventLog struct {
+	mu    sync.Mutex
+	lines []string
+	kinds []string
+}
+
+func (l *eventLog) Enabled(context.Context, slog.Level) bool { return true }
+func (l *eventLog) WithAttrs([]slog.Attr) slog.Handler       { return l }
+func (l *eventLog) WithGroup(string) slog.Handler            { return l }
+
+func (l *eventLog) Handle(_ context.Context, r slog.Record) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	line, kind := r.Time.Format("05.000 ")+r.Message, ""
+	r.Attrs(func(a slog.Attr) bool {
+		line += fmt.Sprintf(" %s=%v", a.Key, a.Value)
+		if a.Key == "event" {
+			kind = a.Value.String()
+		}
+		return true
+	})
+	l.lines, l.kinds = append(l.lines, line), append(l.kinds, kind)
+	return nil
+}
+
+func (l *eventLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := ""
+	for _, line := range l.lines {
+		all += line + "\n"
+	}
+	return all
+}
+
+// of returns the lines of one kind.
+func (l *eventLog) of(kind certmanager.Kind) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var some []string
+	for i, k := range l.kinds {
+		if k == string(kind) {
+			some = append(some, l.lines[i])
+		}
+	}
+	return some
+}
+
+// fallback is a source with one certificate that no CA issued.
+func fallback(t *testing.T) (certmanager.Source, *x509.Certificate) {
+	t.Helper()
+	pair := tlstest.NewCA(t).Issue(t, tlstest.Leaf{Names: []string{"fallback.example.test"}})
+	return certmanager.Static{Certificates: []tls.Certificate{pair.Certificate()}}, pair.Leaf
+}
+
+// traffic connects without a pause until stop, and returns what it met.
+type traffic struct {
+	connections int
+	serials     []string
+	failures    []error
+	expired     int
+}
+
+func (w *world) traffic(t *testing.T) (stop func() traffic) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	met := make(chan traffic, 1)
+	go func() {
+		var all traffic
+		for ctx.Err() == nil {
+			all.connections++
+			began := time.Now()
+			leaf, err := w.dial(context.Background(), name, unverified)
+			if err != nil {
+				all.failures = append(all.failures, err)
+				continue
+			}
+			if began.After(leaf.NotAfter) {
+				all.expired++
+			}
+			if serial := leaf.SerialNumber.String(); !slices.Contains(all.serials, serial) {
+				all.serials = append(all.serials, serial)
+			}
+			time.Sleep(2 * time.Millisecond)
+		}
+		met <- all
+	}()
+	return func() traffic {
+		cancel()
+		return <-met
+	}
+}
+
+// brokenCache is a Cache that can be made to fail.
+type brokenCache struct {
+	autocert.Cache
+	mu       sync.Mutex
+	put, get error
+	puts     int // that were refused
+}
+
+func (c *brokenCache) fail(get, put error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.get, c.put = get, put
+}
+
+func (c *brokenCache) Get(ctx context.Context, key string) ([]byte, error) {
+	c.mu.Lock()
+	err := c.get
+	c.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	return c.Cache.Get(ctx, key)
+}
+
+func (c *brokenCache) Put(ctx context.Context, key string, data []byte) error {
+	c.mu.Lock()
+	err := c.put
+	if err != nil {
+		c.puts++
+	}
+	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return c.Cache.Put(ctx, key, data)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return !errors.Is(err, os.ErrNotExist)
+}

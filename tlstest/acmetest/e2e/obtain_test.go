@@ -1,0 +1,326 @@
+package e2e
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/acme"
+	"golang.org/x/crypto/acme/autocert"
+
+	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/tlstest"
+	"github.com/ergotls/ergotls/tlstest/acmetest"
+)
+
+// When New returns, the certificates are there: several domains, both challenges.
+func TestObtainBeforeNewReturns(t *testing.T) {
+	for _, kind := range []string{"tls-alpn-01", "http-01"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			ca := acmetest.Start(t)
+			folder := t.TempDir()
+			source := &certmanager.ACME{Domains: []string{name, "API.example.test."}, Cache: autocert.DirCache(filepath.Join(folder, "acme"))}
+			if kind == "http-01" {
+				source.ListenHTTP = freeAddr(t)
+				source.Listen = freeAddr(t)
+				ca.HTTP01(source.ListenHTTP)
+			}
+			w := start(t, ca, source)
+			if kind == "http-01" {
+				require.NotContains(t, w.events.String(), "order-failed")
+			}
+			w.serve(t)
+			for _, n := range []string{name, other, "WWW.EXAMPLE.TEST"} {
+				require.NoError(t, w.mustDial(t, n).VerifyHostname(n))
+			}
+			assert.Equal(t, 1, ca.Accounts())
+			status := w.Status()
+			require.Len(t, status.ACME, 2)
+			assert.Equal(t, other, status.ACME[0].Name)
+			assert.True(t, status.ACME[0].Serving)
+			assert.Len(t, w.events.of(certmanager.Issued), 2)
+
+			info, err := os.Stat(filepath.Join(folder, "acme"))
+			require.NoError(t, err)
+			assert.Equal(t, os.FileMode(0o700), info.Mode().Perm())
+			info, err = os.Stat(filepath.Join(folder, "acme", name))
+			require.NoError(t, err)
+			assert.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+			entries, err := os.ReadDir(filepath.Join(folder, "acme"))
+			require.NoError(t, err)
+			assert.Len(t, entries, 3, "two certificates, the account, and no token is left: %v", entries)
+		})
+	}
+}
+
+// A restart asks the CA for nothing.
+func TestRestartFromTheCache(t *testing.T) {
+	t.Parallel()
+	ca := acmetest.Start(t)
+	cache := autocert.DirCache(t.TempDir())
+	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: cache})
+	w.serve(t)
+	leaf := w.mustDial(t, name)
+	require.NoError(t, w.Close())
+	ca.Refuse(http.StatusServiceUnavailable, 0) // not even reachable
+	again := start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: cache})
+	again.serve(t)
+	assert.True(t, leaf.Equal(again.mustDial(t, name)))
+	assert.Equal(t, 1, ca.Orders())
+}
+
+// A folder of autocert.Manager is taken over, and given back.
+func TestTakeOverFromAutocert(t *testing.T) {
+	t.Parallel()
+	ca := acmetest.Start(t)
+	cache := autocert.DirCache(t.TempDir())
+	plain := func() *autocert.Manager {
+		return &autocert.Manager{
+			Prompt: autocert.AcceptTOS, Cache: cache, HostPolicy: autocert.HostWhitelist(name),
+			Client: &acme.Client{DirectoryURL: ca.Directory(), HTTPClient: ca.HTTPClient()},
+		}
+	}
+	before := &world{ca: ca, addr: freeAddr(t), events: &eventLog{}}
+	ca.TLSALPN01(before.addr)
+	serve(t, before.addr, plain().TLSConfig())
+	leaf := before.mustDial(t, name)
+	require.Equal(t, 1, ca.Orders())
+
+	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: cache})
+	w.serve(t)
+	assert.True(t, leaf.Equal(w.mustDial(t, name)))
+	assert.Equal(t, 1, ca.Orders(), "no new order")
+	require.NoError(t, w.Close())
+
+	renewed := start(t, ca, &certmanager.ACME{Domains: []string{name, other}, Cache: cache})
+	require.NoError(t, renewed.Close())
+	assert.Equal(t, 1, ca.Accounts(), "the account is taken over too")
+	after := &world{ca: ca, addr: freeAddr(t), events: &eventLog{}}
+	serve(t, after.addr, plain().TLSConfig())
+	assert.True(t, leaf.Equal(after.mustDial(t, name)), "autocert reads what we leave")
+}
+
+// The first handshakes for a name come all at once: one order.
+func TestStormOfFirstHandshakes(t *testing.T) {
+	t.Parallel()
+	ca := acmetest.Start(t)
+	w := start(t, ca, &certmanager.ACME{HostPolicy: autocert.HostWhitelist(name), HandshakeTimeout: 30 * time.Second})
+	w.serve(t)
+	errs := make(chan error, 50)
+	for range cap(errs) {
+		go func() {
+			_, err := w.dial(t.Context(), name)
+			errs <- err
+		}()
+	}
+	for range cap(errs) {
+		require.NoError(t, <-errs)
+	}
+	assert.Equal(t, 1, ca.Orders())
+}
+
+// What cannot be served gets the default certificate or a clean alert, and the CA hears of nothing.
+func TestHandshakesThatCannotBeServed(t *testing.T) {
+	asks := map[string]string{"no SNI": "", "unknown": "unknown.example.test", "no dot": "localhost", "wildcard": "*.example.test", "address": "127.0.0.1"}
+	for _, withFallback := range []bool{false, true} {
+		ca := acmetest.Start(t)
+		source := &certmanager.ACME{HostPolicy: autocert.HostWhitelist(name)}
+		var others []certmanager.Source
+		var leaf *x509.Certificate
+		if withFallback {
+			var f certmanager.Source
+			f, leaf = fallback(t)
+			others = append(others, f)
+		}
+		w := start(t, ca, source, others...)
+		w.serve(t)
+		before := ca.Requests()
+		for what, ask := range asks {
+			got, err := w.dial(t.Context(), ask, unverified)
+			if withFallback {
+				require.NoError(t, err, what)
+				assert.True(t, leaf.Equal(got), what)
+			} else {
+				assert.ErrorContains(t, err, "unrecognized name", what)
+			}
+		}
+		assert.Equal(t, before, ca.Requests())
+	}
+}
+
+// A challenge is answered where client certificates are required, in TLS 1.2 as in 1.3; it asks
+// for none and issues no ticket.
+func TestMutualTLS(t *testing.T) {
+	for version, number := range map[string]uint16{"TLS 1.2": tls.VersionTLS12, "TLS 1.3": tls.VersionTLS13} {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			ca, clients := acmetest.Start(t), tlstest.NewCA(t)
+			ca.Slow(100 * time.Millisecond) // the challenge stands for a while
+			w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Background: true}, certmanager.Static{ClientCAs: clients.Pool()})
+			w.serve(t)
+			asked, tickets := false, tls.NewLRUClientSessionCache(1)
+			w.eventually(t, "a challenge", func() bool {
+				conn, err := tls.Dial("tcp", w.addr, &tls.Config{
+					ServerName: name, InsecureSkipVerify: true, MinVersion: number, MaxVersion: number,
+					NextProtos: []string{acme.ALPNProto}, ClientSessionCache: tickets,
+					GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+						asked = true
+						return &tls.Certificate{}, nil
+					},
+				})
+				if err != nil {
+					return false
+				}
+				defer conn.Close()
+				conn.Read(make([]byte, 5)) // tickets come after the handshake
+				assert.Equal(t, acme.ALPNProto, conn.ConnectionState().NegotiatedProtocol)
+				assert.Equal(t, number, conn.ConnectionState().Version)
+				return true
+			})
+			assert.False(t, asked)
+			_, ok := tickets.Get(name)
+			assert.False(t, ok, "no ticket")
+			pair := clients.Issue(t, tlstest.Leaf{CommonName: "alice", Usage: tlstest.ClientOnly})
+			w.eventually(t, "a certificate", func() bool { return w.Status().ACME[0].Serving })
+			w.mustDial(t, name, func(c *tls.Config) { c.Certificates = []tls.Certificate{pair.Certificate()} })
+			_, err := w.dial(t.Context(), name)
+			require.Error(t, err, "without a client certificate")
+		})
+	}
+}
+
+// A server without ALPN goes on serving clients with ALPN.
+func TestOtherProtocols(t *testing.T) {
+	t.Parallel()
+	ca := acmetest.Start(t)
+	w := start(t, ca, &certmanager.ACME{Domains: []string{name}})
+	w.serve(t)
+	for _, protocols := range [][]string{nil, {"h2", "http/1.1"}, {"h2", acme.ALPNProto}} {
+		w.mustDial(t, name, func(c *tls.Config) { c.NextProtos = protocols })
+	}
+}
+
+// net/http closes a connection that was a challenge before a handler sees it.
+func TestNetHTTPDropsChallenges(t *testing.T) {
+	t.Parallel()
+	ca := acmetest.Start(t)
+	ca.Slow(50 * time.Millisecond)
+	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Background: true})
+	handled := make(chan string, 100)
+	server := &http.Server{Addr: w.addr, TLSConfig: w.ServerTLS(), Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		handled <- r.TLS.NegotiatedProtocol
+	})}
+	var done sync.WaitGroup
+	done.Go(func() { server.ListenAndServeTLS("", "") })
+	defer done.Wait()
+	defer server.Close()
+	w.eventually(t, "a challenge", func() bool {
+		conn, err := tls.Dial("tcp", w.addr, &tls.Config{ServerName: name, InsecureSkipVerify: true, NextProtos: []string{acme.ALPNProto}})
+		if err != nil {
+			return false
+		}
+		defer conn.Close()
+		conn.Write([]byte("GET / HTTP/1.1\r\nHost: www.example.test\r\n\r\n"))
+		_, err = conn.Read(make([]byte, 1))
+		assert.Error(t, err)
+		return true
+	})
+	w.eventually(t, "a certificate", func() bool { return w.Status().ACME[0].Serving })
+	assert.Empty(t, handled)
+}
+
+// Several sources, each with its names, in one manager.
+func TestSeveralSources(t *testing.T) {
+	t.Parallel()
+	first, second := acmetest.Start(t), acmetest.Start(t)
+	standIn, leaf := fallback(t)
+	addr := freeAddr(t)
+	b := &certmanager.ACME{
+		Domains: []string{other}, Directory: second.Directory(), Roots: second.Roots(),
+		Cache: autocert.DirCache(t.TempDir()), Listen: addr,
+	}
+	second.TLSALPN01(addr)
+	w := start(t, first, &certmanager.ACME{Domains: []string{name}}, b, standIn)
+	w.serve(t)
+	w.mustDial(t, name)
+	w.mustDial(t, other, func(c *tls.Config) { c.RootCAs = second.Roots() })
+	assert.True(t, leaf.Equal(w.mustDial(t, "fallback.example.test", unverified)))
+	assert.Equal(t, 1, first.Orders(name))
+	assert.Equal(t, 1, second.Orders(other))
+}
+
+// A user's own autocert.Manager is a source, with its challenges.
+func TestAutocertAsASource(t *testing.T) {
+	t.Parallel()
+	ca := acmetest.Start(t)
+	plain := &autocert.Manager{
+		Prompt: autocert.AcceptTOS, HostPolicy: autocert.HostWhitelist(name),
+		Client: &acme.Client{DirectoryURL: ca.Directory(), HTTPClient: ca.HTTPClient()},
+	}
+	standIn, leaf := fallback(t)
+	m, err := certmanager.New(certmanager.Options{Source: certmanager.Sources{standIn, certmanager.Func(plain.GetCertificate)}})
+	require.NoError(t, err)
+	defer m.Close()
+	w := &world{Manager: m, ca: ca, addr: freeAddr(t), events: &eventLog{}}
+	ca.TLSALPN01(w.addr)
+	w.serve(t)
+	w.mustDial(t, name)
+	assert.True(t, leaf.Equal(w.mustDial(t, "unknown.example.test", unverified)))
+	assert.Equal(t, 1, ca.Orders())
+}
+
+func TestExternalAccountAndBadNonces(t *testing.T) {
+	t.Parallel()
+	secret := []byte("0123456789abcdef0123456789abcdef")
+	ca := acmetest.StartWith(t, acmetest.Options{ExternalAccounts: map[string][]byte{"kid": secret}})
+	_, err := tryStart(t, ca, &certmanager.ACME{Domains: []string{name}})
+	require.ErrorContains(t, err, "externalAccountRequired")
+	ca.RejectNonces(40)
+	start(t, ca, &certmanager.ACME{Domains: []string{name}, ExternalAccount: &acme.ExternalAccountBinding{KID: "kid", Key: secret}})
+	assert.Equal(t, 1, ca.Orders())
+}
+
+func TestKeyTypesAndProfiles(t *testing.T) {
+	t.Parallel()
+	ca := acmetest.StartWith(t, acmetest.Options{Profiles: map[string]time.Duration{"short": time.Hour, "long": 24 * time.Hour}})
+	for key, algorithm := range map[certmanager.KeyType]x509.PublicKeyAlgorithm{
+		certmanager.ECDSAP256: x509.ECDSA, certmanager.ECDSAP384: x509.ECDSA, certmanager.RSA2048: x509.RSA,
+	} {
+		w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Key: key, Profile: "short"})
+		w.serve(t)
+		leaf := w.mustDial(t, name)
+		assert.Equal(t, algorithm, leaf.PublicKeyAlgorithm)
+		assert.Equal(t, time.Hour, leaf.NotAfter.Sub(leaf.NotBefore)+time.Second)
+	}
+	_, err := tryStart(t, ca, &certmanager.ACME{Domains: []string{name}, Profile: "none", StartTimeout: 500 * time.Millisecond})
+	require.ErrorContains(t, err, "none")
+}
+
+// A client that asks for one name while another is being ordered is not held up.
+func TestServedNamesDoNotWait(t *testing.T) {
+	t.Parallel()
+	ca := acmetest.Start(t)
+	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, HostPolicy: autocert.HostWhitelist(other)})
+	w.serve(t)
+	ca.Hang(true)
+	ctx, cancel := context.WithCancel(t.Context())
+	waiting := make(chan struct{})
+	go func() {
+		w.dial(ctx, other)
+		close(waiting)
+	}()
+	for range 20 {
+		w.mustDial(t, name)
+	}
+	cancel()
+	<-waiting
+}

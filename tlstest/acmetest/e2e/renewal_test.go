@@ -1,0 +1,132 @@
+package e2e
+
+import (
+	"crypto/ecdsa"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/tlstest/acmetest"
+)
+
+const lifetime = 20 * time.Second
+
+func short(t *testing.T) *acmetest.Server {
+	return acmetest.StartWith(t, acmetest.Options{Lifetime: lifetime})
+}
+
+// Certificates of 20 seconds are renewed, with a new key each, without a failed handshake.
+func TestRenewalUnderTraffic(t *testing.T) {
+	t.Parallel()
+	ca := short(t)
+	w := start(t, ca, &certmanager.ACME{Domains: []string{name}})
+	w.serve(t)
+	key := w.mustDial(t, name).PublicKey.(*ecdsa.PublicKey)
+	stop := w.traffic(t)
+	w.eventually(t, "two renewals", func() bool { return len(w.events.of(certmanager.Issued)) >= 3 })
+	met := stop()
+	t.Logf("%d connections, %d certificates", met.connections, len(met.serials))
+	assert.Empty(t, met.failures)
+	assert.Zero(t, met.expired)
+	assert.GreaterOrEqual(t, len(met.serials), 3)
+	assert.Equal(t, 3, ca.Orders(), "no more than the renewals")
+	assert.False(t, key.Equal(w.mustDial(t, name).PublicKey), "a new key")
+	assert.Empty(t, w.events.of(certmanager.OrderFailed))
+}
+
+// With the CA down for less than the renewal window, nothing expired is served, and no handshake fails.
+func TestDownAtRenewal(t *testing.T) {
+	for weather, begin := range bad {
+		if weather == "slow" {
+			continue // slower than the certificates live
+		}
+		t.Run(weather, func(t *testing.T) {
+			t.Parallel()
+			ca := short(t)
+			w := start(t, ca, &certmanager.ACME{Domains: []string{name}})
+			w.serve(t)
+			first := w.mustDial(t, name)
+			stop := w.traffic(t)
+			begin(ca)
+			time.Sleep(time.Until(first.NotAfter.Add(-2500 * time.Millisecond)))
+			clearUp(ca)
+			w.eventually(t, "the renewal", func() bool { return len(w.events.of(certmanager.Issued)) >= 2 })
+			met := stop()
+			assert.Empty(t, met.failures)
+			assert.Zero(t, met.expired)
+			t.Logf("%d connections, %d orders", met.connections, ca.Orders())
+		})
+	}
+}
+
+// With the CA down for longer, the fallback is served and not the expired certificate.
+func TestDownForTooLong(t *testing.T) {
+	t.Parallel()
+	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: 6 * time.Second})
+	standIn, leaf := fallback(t)
+	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, HandshakeTimeout: 100 * time.Millisecond}, standIn)
+	w.serve(t)
+	stop := w.traffic(t)
+	ca.Hang(true)
+	w.eventually(t, "the fallback", func() bool { return leaf.Equal(w.mustDial(t, name, unverified)) })
+	met := stop()
+	assert.Empty(t, met.failures)
+	assert.Zero(t, met.expired)
+	assert.Len(t, w.events.of(certmanager.Expired), 1)
+	clearUp(ca)
+	w.eventually(t, "a certificate again", func() bool {
+		_, err := w.dial(t.Context(), name)
+		return err == nil
+	})
+}
+
+// RenewBefore that is longer than the lifetime does not order without a pause.
+func TestRenewBeforeTooLong(t *testing.T) {
+	t.Parallel()
+	ca := short(t)
+	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, RenewBefore: 30 * 24 * time.Hour})
+	w.serve(t)
+	time.Sleep(lifetime / 4)
+	assert.Equal(t, 1, ca.Orders())
+	require.Len(t, w.events.of(certmanager.ACMEWarning), 1)
+	assert.Contains(t, w.events.of(certmanager.ACMEWarning)[0], "RenewBefore")
+	w.eventually(t, "the renewal", func() bool { return ca.Orders() == 2 })
+}
+
+// What the CA says about renewal is honoured, also when it changes its mind.
+func TestRenewalInfo(t *testing.T) {
+	t.Parallel()
+	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: time.Hour})
+	ca.SetRenewalInfo(time.Now().Add(20*time.Minute), time.Now().Add(21*time.Minute), time.Second)
+	w := start(t, ca, &certmanager.ACME{Domains: []string{name}})
+	w.serve(t)
+	w.eventually(t, "the CA's time", func() bool {
+		left := time.Until(w.Status().ACME[0].Next)
+		return left > 19*time.Minute && left < 22*time.Minute
+	})
+	assert.Equal(t, 1, ca.Orders())
+	past := time.Now().Add(-time.Hour)
+	ca.SetRenewalInfo(past, past.Add(time.Minute), time.Second)
+	w.eventually(t, "the earliest time", func() bool {
+		left := time.Until(w.Status().ACME[0].Next)
+		return left > 4*time.Minute && left < 7*time.Minute // a tenth of an hour: no order after the other
+	})
+}
+
+// A CA that wants certificates renewed early gets its way.
+func TestRenewalInfoNow(t *testing.T) {
+	t.Parallel()
+	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: 30 * time.Second})
+	past := time.Now().Add(-time.Hour)
+	ca.SetRenewalInfo(past, past.Add(time.Minute), time.Second)
+	began := time.Now()
+	w := start(t, ca, &certmanager.ACME{Domains: []string{name}})
+	w.serve(t)
+	w.eventually(t, "the renewal", func() bool { return ca.Orders() >= 2 })
+	assert.Less(t, time.Since(began), 15*time.Second, "long before a third of the lifetime is left")
+	ca.Refuse(http.StatusServiceUnavailable, 0)
+}

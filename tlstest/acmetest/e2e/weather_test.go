@@ -1,0 +1,322 @@
+package e2e
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/acme/autocert"
+
+	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/tlstest/acmetest"
+)
+
+// bad is weather in which no order succeeds.
+var bad = map[string]func(ca *acmetest.Server){
+	"hanging":     func(ca *acmetest.Server) { ca.Hang(true) },
+	"slow":        func(ca *acmetest.Server) { ca.Slow(10 * time.Second) },
+	"refusing":    func(ca *acmetest.Server) { ca.Refuse(http.StatusServiceUnavailable, time.Second) },
+	"rate limit":  func(ca *acmetest.Server) { ca.Refuse(http.StatusTooManyRequests, time.Second) },
+	"unvalidated": func(ca *acmetest.Server) { ca.FailValidation(func(string) bool { return true }) },
+}
+
+func clearUp(ca *acmetest.Server) {
+	ca.Hang(false)
+	ca.Slow(0)
+	ca.Refuse(0, 0)
+	ca.FailValidation(nil)
+}
+
+// A handshake waits no longer than HandshakeTimeout, and the order goes on without it.
+func TestHandshakesDoNotWaitForTheCA(t *testing.T) {
+	for weather, begin := range bad {
+		t.Run(weather, func(t *testing.T) {
+			t.Parallel()
+			ca := acmetest.Start(t)
+			standIn, leaf := fallback(t)
+			w := start(t, ca, &certmanager.ACME{HostPolicy: autocert.HostWhitelist(name), HandshakeTimeout: 300 * time.Millisecond}, standIn)
+			w.serve(t)
+			begin(ca)
+			for range 3 {
+				began := time.Now()
+				got, err := w.dial(t.Context(), name, unverified)
+				require.NoError(t, err)
+				assert.True(t, leaf.Equal(got), "the fallback while there is none")
+				assert.Less(t, time.Since(began), 5*time.Second)
+			}
+			clearUp(ca)
+			if weather == "unvalidated" || weather == "slow" {
+				return // the next try is 10 seconds away
+			}
+			w.eventually(t, "the order goes on, "+weather, func() bool {
+				_, err := w.dial(t.Context(), name)
+				return err == nil
+			})
+		})
+	}
+}
+
+// The wait ends with the context of the handshake.
+func TestHandshakesStopWithTheirContext(t *testing.T) {
+	t.Parallel()
+	ca := acmetest.Start(t)
+	w := start(t, ca, &certmanager.ACME{HostPolicy: autocert.HostWhitelist(name), HandshakeTimeout: time.Hour})
+	ca.Hang(true)
+	clientEnd, serverEnd := net.Pipe()
+	defer clientEnd.Close()
+	defer serverEnd.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- tls.Server(serverEnd, w.ServerTLS()).HandshakeContext(ctx) }()
+	go tls.Client(clientEnd, &tls.Config{ServerName: name}).HandshakeContext(ctx)
+	before := ca.Requests()
+	w.eventually(t, "an order", func() bool { return ca.Requests() > before })
+	cancel()
+	require.ErrorIs(t, <-ended, context.Canceled)
+}
+
+// A validation that fails is not repeated by handshakes, and the CA's reason is told.
+func TestBackOffAndReason(t *testing.T) {
+	t.Parallel()
+	ca := acmetest.Start(t)
+	w := start(t, ca, &certmanager.ACME{HostPolicy: autocert.HostWhitelist(name), HandshakeTimeout: 2 * time.Second})
+	w.serve(t)
+	ca.FailValidation(func(string) bool { return true })
+	w.dial(t.Context(), name)
+	w.eventually(t, "a failure", func() bool { return len(w.events.of(certmanager.OrderFailed)) == 1 })
+	orders := ca.Orders()
+	for range 50 {
+		_, err := w.dial(t.Context(), name)
+		require.Error(t, err)
+	}
+	assert.Equal(t, orders, ca.Orders(), "the next try is not before 10 seconds")
+	event := w.events.of(certmanager.OrderFailed)[0]
+	assert.Contains(t, event, "Could not resolve URL", "the CA's own words")
+	assert.Contains(t, event, name)
+	status := w.Status().ACME[0]
+	assert.Contains(t, status.Error, "Could not resolve URL")
+	assert.Equal(t, 1, status.Failures)
+	assert.Greater(t, time.Until(status.Next), 3*time.Second)
+}
+
+// At start the CA's reason is the error of New.
+func TestRefusedAtStart(t *testing.T) {
+	t.Parallel()
+	ca := acmetest.Start(t)
+	ca.FailValidation(func(n string) bool { return n == other })
+	source := &certmanager.ACME{Domains: []string{name, other}}
+	began := time.Now()
+	_, err := tryStart(t, ca, source)
+	require.ErrorContains(t, err, "Could not resolve URL")
+	require.ErrorContains(t, err, other)
+	assert.NotContains(t, err.Error(), name)
+	assert.Less(t, time.Since(began), 30*time.Second, "not after StartTimeout")
+
+	ca.FailValidation(nil)
+	w := start(t, ca, source) // the same source may be used again
+	assert.Equal(t, 1, ca.Orders(name))
+	require.NoError(t, w.Close())
+}
+
+// A CA that asks for patience gets it.
+func TestRetryAfter(t *testing.T) {
+	t.Parallel()
+	ca := acmetest.Start(t)
+	ca.Refuse(http.StatusServiceUnavailable, 3*time.Second)
+	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Background: true})
+	w.serve(t)
+	w.eventually(t, "a refusal", func() bool { return len(w.events.of(certmanager.OrderFailed)) == 1 })
+	began, requests := time.Now(), ca.Requests()
+	ca.Refuse(0, 0)
+	w.eventually(t, "the next try", func() bool { return ca.Requests() > requests })
+	assert.GreaterOrEqual(t, time.Since(began), 2500*time.Millisecond)
+	w.eventually(t, "a certificate", func() bool { return w.Status().ACME[0].Serving })
+}
+
+// A CA that is down when the program starts: an error, or with Background the fallback until
+// it is there.
+func TestDownAtStart(t *testing.T) {
+	t.Parallel()
+	ca := acmetest.Start(t)
+	ca.Refuse(http.StatusServiceUnavailable, 0)
+	_, err := tryStart(t, ca, &certmanager.ACME{Domains: []string{name}, StartTimeout: 300 * time.Millisecond})
+	require.ErrorContains(t, err, "StartTimeout")
+
+	standIn, leaf := fallback(t)
+	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Background: true, HandshakeTimeout: 100 * time.Millisecond}, standIn)
+	w.serve(t)
+	assert.True(t, leaf.Equal(w.mustDial(t, name, unverified)))
+	ca.Refuse(0, 0)
+	w.eventually(t, "the certificate", func() bool {
+		_, err := w.dial(t.Context(), name)
+		return err == nil
+	})
+	assert.Empty(t, w.events.of(certmanager.Regressed), "a fallback is not better than what it stands in for")
+}
+
+func TestListenInUse(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	_, err = tryStart(t, acmetest.Start(t), &certmanager.ACME{Domains: []string{name}, Listen: listener.Addr().String()})
+	require.ErrorContains(t, err, "ACME.Listen")
+}
+
+// What cannot be stored is served from memory, and stored when it can be.
+func TestStorageFails(t *testing.T) {
+	t.Parallel()
+	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: 20 * time.Second})
+	folder := t.TempDir()
+	cache := &brokenCache{Cache: autocert.DirCache(folder)}
+	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: cache})
+	w.serve(t)
+	stored, err := os.ReadFile(filepath.Join(folder, name))
+	require.NoError(t, err)
+	first := w.mustDial(t, name)
+	cache.fail(nil, syscall.ENOSPC)
+	w.eventually(t, "the renewal", func() bool { return !w.mustDial(t, name).Equal(first) })
+	assert.Equal(t, 2, ca.Orders())
+	w.eventually(t, "the report", func() bool { return len(w.events.of(certmanager.CacheFailed)) > 0 })
+	assert.Contains(t, w.events.of(certmanager.CacheFailed)[0], "no space left")
+	cache.fail(nil, nil)
+	w.eventually(t, "the certificate in the cache", func() bool {
+		now, err := os.ReadFile(filepath.Join(folder, name))
+		return err == nil && string(now) != string(stored)
+	})
+	assert.Empty(t, w.events.of(certmanager.OrderFailed))
+}
+
+// A cache that cannot be read does not keep the server from serving, nor is the account lost.
+func TestStorageUnreadable(t *testing.T) {
+	t.Parallel()
+	ca := acmetest.Start(t)
+	folder := t.TempDir()
+	cache := &brokenCache{Cache: autocert.DirCache(folder)}
+	require.NoError(t, start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: cache}).Close())
+	key, err := os.ReadFile(filepath.Join(folder, "acme_account+key"))
+	require.NoError(t, err)
+	cache.fail(syscall.EIO, nil)
+	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: cache})
+	w.serve(t)
+	w.mustDial(t, name)
+	assert.NotEmpty(t, w.events.of(certmanager.CacheFailed))
+	after, err := os.ReadFile(filepath.Join(folder, "acme_account+key"))
+	require.NoError(t, err)
+	assert.Equal(t, key, after)
+}
+
+// An entry that makes no sense is set aside, reported, and ordered anew.
+func TestCorruptCache(t *testing.T) {
+	t.Parallel()
+	ca := acmetest.Start(t)
+	folder := t.TempDir()
+	cache := autocert.DirCache(folder)
+	require.NoError(t, start(t, ca, &certmanager.ACME{Domains: []string{name, other}, Cache: cache}).Close())
+	whole, err := os.ReadFile(filepath.Join(folder, name))
+	require.NoError(t, err)
+	for what, contents := range map[string]string{
+		"empty":            "",
+		"not PEM":          "nonsense",
+		"cut off":          string(whole[:len(whole)-100]),
+		"a key only":       string(whole[:strings.Index(string(whole), "-----BEGIN CERT")]),
+		"another's":        readFile(t, filepath.Join(folder, other)),
+		"a wrong key":      swapKey(t, string(whole), readFile(t, filepath.Join(folder, other))),
+		"the account, too": "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n",
+	} {
+		require.NoError(t, os.WriteFile(filepath.Join(folder, name), []byte(contents), 0o600))
+		if what == "the account, too" {
+			require.NoError(t, os.WriteFile(filepath.Join(folder, "acme_account+key"), []byte(contents), 0o600))
+		}
+		before := ca.Orders(name)
+		w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: cache})
+		assert.Equal(t, before+1, ca.Orders(name), what)
+		assert.NotEmpty(t, w.events.of(certmanager.CacheFailed), what)
+		assert.Equal(t, contents, readFile(t, filepath.Join(folder, name+"+unreadable")), what)
+		require.NoError(t, w.Close())
+		assert.NotContains(t, w.events.String(), "PRIVATE KEY")
+		if what == "the account, too" {
+			assert.True(t, exists(filepath.Join(folder, "acme_account+key+unreadable")))
+			assert.Equal(t, 2, ca.Accounts())
+		}
+	}
+}
+
+// A CA that has lost the account gets it again.
+func TestLostAccount(t *testing.T) {
+	t.Parallel()
+	ca := acmetest.Start(t)
+	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, HostPolicy: autocert.HostWhitelist(other), HandshakeTimeout: 20 * time.Second})
+	w.serve(t)
+	require.NoError(t, ca.LoseAccounts())
+	w.mustDial(t, other)
+	assert.Equal(t, 2, ca.Accounts())
+	assert.NotEmpty(t, w.events.of(certmanager.ACMEWarning))
+	assert.Empty(t, w.events.of(certmanager.OrderFailed))
+}
+
+// HTTP-01 takes over where TLS-ALPN-01 fails, behind a proxy on any port.
+func TestHTTP01BehindAnotherPort(t *testing.T) {
+	t.Parallel()
+	ca := acmetest.Start(t)
+	w := start(t, ca, &certmanager.ACME{HostPolicy: autocert.HostWhitelist(name), HandshakeTimeout: 20 * time.Second})
+	ca.TLSALPN01() // closed
+	ca.HTTP01(w.serveHTTP(t, w.HTTPHandler(nil)))
+	w.serve(t)
+	w.mustDial(t, name)
+	assert.Equal(t, 2, ca.Orders(), "one for each kind of challenge")
+}
+
+func TestHTTPHandler(t *testing.T) {
+	ca := acmetest.Start(t)
+	w := start(t, ca, &certmanager.ACME{Domains: []string{name}})
+	plain := "http://" + w.serveHTTP(t, w.HTTPHandler(nil))
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	defer client.CloseIdleConnections()
+	get := func(path string) *http.Response {
+		response, err := client.Get(plain + path)
+		require.NoError(t, err)
+		response.Body.Close()
+		return response
+	}
+	response := get("/a?b=c")
+	assert.Equal(t, http.StatusFound, response.StatusCode)
+	assert.Equal(t, "https://127.0.0.1/a?b=c", response.Header.Get("Location"))
+	for _, token := range []string{"", "short", "../../etc/passwd", strings.Repeat("a", 43), name} {
+		assert.Equal(t, http.StatusNotFound, get("/.well-known/acme-challenge/"+token).StatusCode)
+	}
+	response, err := client.Post(plain+"/", "text/plain", nil)
+	require.NoError(t, err)
+	response.Body.Close()
+	assert.Equal(t, http.StatusBadRequest, response.StatusCode)
+
+	custom := w.HTTPHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }))
+	plain = "http://" + w.serveHTTP(t, custom)
+	assert.Equal(t, http.StatusTeapot, get("/").StatusCode)
+}
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return string(b)
+}
+
+// swapKey returns the certificates of one entry with the key of another.
+func swapKey(t *testing.T, certs, key string) string {
+	t.Helper()
+	const mark = "-----BEGIN CERT"
+	i, j := strings.Index(key, mark), strings.Index(certs, mark)
+	require.True(t, i > 0 && j > 0, errors.New("not two cache entries"))
+	return key[:i] + certs[j:]
+}
