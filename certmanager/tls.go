@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/ergotls/ergotls/internal/sni"
 )
 
 // The TLS 1.2 cipher suites in use: ECDHE for forward secrecy, AEAD against padding
@@ -60,6 +62,9 @@ type innerConfig struct {
 }
 
 func (s *server) configForClient(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	if err := sni.Check(hello.ServerName); err != nil {
+		return nil, err
+	}
 	if config := s.m.challengeConfig(hello, s.m.current.Load()); config != nil {
 		return config, nil
 	}

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 
 	"ergo.services/ergo/gen"
+
+	"github.com/ergotls/ergotls/internal/sni"
 )
 
 // What a gen.CertManager may offer beyond that interface.
@@ -57,9 +59,10 @@ func serverTLS(manager gen.CertManager, insecure bool) (*tls.Config, error) {
 			return nil, err
 		}
 		config = baseServerTLS(manager)
-		config.GetConfigForClient = withClientAuth(config.Clone(), m)
+		config.GetConfigForClient = checkName(withClientAuth(config.Clone(), m))
 	default:
 		config = baseServerTLS(manager)
+		config.GetConfigForClient = checkName(func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, nil })
 	}
 	if insecure {
 		config = withoutVerification(config)
@@ -72,6 +75,16 @@ func baseServerTLS(manager gen.CertManager) *tls.Config {
 		GetCertificate: manager.GetCertificateFunc(),
 		MinVersion:     tls.VersionTLS12,
 		CipherSuites:   suitesTLS12,
+	}
+}
+
+// checkName refuses impossible server names; a *certmanager.Manager does so itself.
+func checkName(next func(*tls.ClientHelloInfo) (*tls.Config, error)) func(*tls.ClientHelloInfo) (*tls.Config, error) {
+	return func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if err := sni.Check(hello.ServerName); err != nil {
+			return nil, err
+		}
+		return next(hello)
 	}
 }
 
