@@ -32,19 +32,20 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// told collects the kinds of events with the hours at which they came.
+// told collects the kinds of events with the time at which they came, in whole units.
 type told struct {
 	mu    sync.Mutex
 	start time.Time
-	hours map[Kind][]int
+	unit  time.Duration
+	times map[Kind][]int
 }
 
-func listen(m *Manager) *told {
-	l := &told{start: time.Now(), hours: make(map[Kind][]int)}
+func listen(m *Manager, unit time.Duration) *told {
+	l := &told{start: time.Now(), unit: unit, times: make(map[Kind][]int)}
 	m.Subscribe(func(e Event) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.hours[e.Kind] = append(l.hours[e.Kind], int(e.Time.Sub(l.start).Round(time.Hour)/time.Hour))
+		l.times[e.Kind] = append(l.times[e.Kind], int(e.Time.Sub(l.start).Round(unit)/unit))
 	})
 	return l
 }
@@ -52,7 +53,7 @@ func listen(m *Manager) *told {
 func (l *told) at(kind Kind) []int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.hours[kind]
+	return l.times[kind]
 }
 
 func TestExpiryIsTold(t *testing.T) {
@@ -65,7 +66,7 @@ func TestExpiryIsTold(t *testing.T) {
 		m := newManager(t, Options{PollInterval: day * time.Hour, Source: Static{
 			Certificates: []tls.Certificate{pair.Certificate()}, CRLs: []*x509.RevocationList{parseCRL(t, list)}, CRLIssuers: []*x509.Certificate{ca.Certificate()},
 		}})
-		events := listen(m)
+		events := listen(m, time.Hour)
 		time.Sleep(87 * day * time.Hour)
 		synctest.Wait()
 		assert.Equal(t, []int{70 * day, 86 * day}, events.at(Expiring))
@@ -84,9 +85,22 @@ func TestExpiryIsToldAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := tlstest.NewCA(t)
 		m := newManager(t, Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})
-		events := listen(m)
+		events := listen(m, time.Hour)
 		m.Update(ca.Issue(t, tlstest.Leaf{NotBefore: time.Now().Add(-90 * 24 * time.Hour), NotAfter: time.Now().Add(3 * 24 * time.Hour)}).Certificate())
 		synctest.Wait()
 		assert.Equal(t, []int{0}, events.at(Expiring))
+	})
+}
+
+// A certificate of an hour is announced in shares of it.
+func TestExpiryOfAShortLife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		m := newManager(t, Options{Source: leaf(ca.Issue(t, tlstest.Leaf{NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}))})
+		events := listen(m, time.Minute/2)
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		assert.Equal(t, []int{2 * 40, 2 * 50, 2 * 55, 2*57 + 1}, events.at(Expiring))
+		assert.Equal(t, []int{2 * 60}, events.at(Expired))
 	})
 }

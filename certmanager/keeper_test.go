@@ -66,7 +66,7 @@ func TestKeeper(t *testing.T) {
 			"tomorrow": ca.Issue(t, tlstest.Leaf{NotBefore: time.Now().Add(time.Hour), NotAfter: time.Now().Add(100 * time.Hour)}),
 		}}
 		m := newManager(t, Options{Source: source})
-		events := listen(m)
+		events := listen(m, time.Hour)
 		serves := func(body string) bool {
 			return m.GetCertificate().Leaf.Equal(source.certs[body].Leaf)
 		}
@@ -217,4 +217,16 @@ func TestPushingSourceThatFails(t *testing.T) {
 	_, err := New(Options{Source: source})
 	require.ErrorContains(t, err, "no account")
 	<-source.ended
+}
+
+// Polls of many machines that were started together drift apart.
+func TestPollJitter(t *testing.T) {
+	k := &keeper{m: &Manager{options: Options{PollInterval: 10 * time.Second}}}
+	seen := make(map[time.Duration]bool)
+	for range 100 {
+		d := k.interval()
+		assert.InDelta(t, 10, d.Seconds(), 1.001)
+		seen[d] = true
+	}
+	assert.Greater(t, len(seen), 90)
 }

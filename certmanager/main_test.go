@@ -60,7 +60,7 @@ func newManager(t testing.TB, o Options) *Manager {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	o.Logger = slog.New(slog.NewMultiHandler(o.Logger.Handler(), recorded.logger()))
-	o.Source = recordedSource{o.Source}
+	o.Source = recordKeys(o.Source)
 	m, err := New(o)
 	require.NoError(t, err)
 	m.Subscribe(recorded.event)

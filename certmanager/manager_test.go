@@ -102,9 +102,7 @@ func TestImpossibleOptions(t *testing.T) {
 		"key log":          {Options{Source: static, KeyLogFile: "/nowhere/keys"}, "Options.KeyLogFile", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if o.options.Source != nil {
-				o.options.Source = recordedSource{o.options.Source}
-			}
+			o.options.Source = recordKeys(o.options.Source)
 			_, err := New(o.options)
 			recorded.text(err)
 			require.ErrorContains(t, err, o.says)

@@ -1,7 +1,6 @@
 package certmanager
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
@@ -143,10 +142,19 @@ func (r *recorder) leaks() []string {
 // are the likeliest to quote them.
 type recordedSource struct{ Source }
 
-func (s recordedSource) run(ctx context.Context, m *Manager) {
-	if r, ok := s.Source.(runner); ok {
-		r.run(ctx, m)
+// recordKeys wraps those of the sources that have keys of their own.
+func recordKeys(source Source) Source {
+	switch source := source.(type) {
+	case Files, Static:
+		return recordedSource{source}
+	case Sources:
+		var all Sources
+		for _, s := range source {
+			all = append(all, recordKeys(s))
+		}
+		return all
 	}
+	return source
 }
 
 func (s recordedSource) read() (*content, error) {

@@ -86,3 +86,23 @@ func TestHandshakeFailed(t *testing.T) {
 	m.HandshakeFailed(nil, remote)
 	assert.Equal(t, uint64(4), m.Status().Refused)
 }
+
+// Packages that do not import this one get the same by other types.
+func TestWatch(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	m := newManager(t, Options{Source: Static{RootCAs: ca.Pool()}})
+	events := make(chan any, 10)
+	status, cancel := m.Watch(func(e any) { events <- e })
+	assert.Equal(t, uint64(1), status().(Status).Generation)
+	m.Update(ca.Issue(t, tlstest.Leaf{}).Certificate())
+	loaded := (<-events).(Event)
+	assert.Equal(t, Loaded, loaded.Kind)
+	assert.Equal(t, m.GetCertificate().Leaf.Subject.String(), loaded.Certificate.Subject)
+	text, err := json.Marshal(loaded)
+	require.NoError(t, err)
+	assert.Contains(t, string(text), `"Kind":"loaded"`)
+	cancel()
+	m.Update(ca.Issue(t, tlstest.Leaf{}).Certificate())
+	require.NoError(t, m.Close())
+	assert.Empty(t, events)
+}

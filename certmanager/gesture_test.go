@@ -1,0 +1,108 @@
+package certmanager
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+// Every gesture is followed soon, without a torn state being served or reported, for files by
+// name and for a folder.
+func TestEveryGesture(t *testing.T) {
+	for _, gesture := range tlstest.Gestures {
+		t.Run(gesture.Name, func(t *testing.T) { t.Parallel(); followGesture(t, gesture, false) })
+		t.Run(gesture.Name+" of a folder", func(t *testing.T) { t.Parallel(); followGesture(t, gesture, true) })
+	}
+}
+
+func followGesture(t *testing.T, gesture tlstest.Gesture, folder bool) {
+	ca := tlstest.NewCA(t)
+	dir := filepath.Join(t.TempDir(), "tls")
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	contents := func(pair *tlstest.Pair) map[string][]byte {
+		return map[string][]byte{"tls.crt": pair.CertPEM, "tls.key": pair.KeyPEM, "ca.crt": ca.PEM()}
+	}
+	pair := ca.Issue(t, tlstest.Leaf{})
+	require.NoError(t, gesture.Replace(dir, contents(pair), nil))
+	files := Files{Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key"), ClientCAs: filepath.Join(dir, "ca.crt")}
+	if folder {
+		files.Cert, files.Key, files.Dir = "", "", dir
+	}
+	poll := time.Hour // events alone have to do
+	if gesture.Silent {
+		poll = 50 * time.Millisecond
+	}
+	m := newManager(t, Options{PollInterval: poll, Source: files})
+	client := ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})
+	server := m.ServerTLS()
+	serves := func(p *tlstest.Pair) bool {
+		return connect(t, server, client).ok(t).client.PeerCertificates[0].Equal(p.Leaf)
+	}
+	for range 3 {
+		next := ca.Issue(t, tlstest.Leaf{})
+		start := time.Now()
+		require.NoError(t, gesture.Replace(dir, contents(next), func() { require.True(t, serves(pair) || serves(next)) }))
+		window := time.Since(start)
+		pair = next
+		eventually(t, "the new certificate", func() bool { return serves(next) })
+		if window < patience/2 { // on a machine that is not too busy
+			require.Zero(t, m.Status().Rejections, "the window between two files is no failure: %s", m.Status().LastError)
+		}
+	}
+}
+
+// A window between two files that stays open is reported, nothing torn is served, and the
+// second file closes it without a poll.
+func TestLongMismatch(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	dir := t.TempDir()
+	cert, key := ca.Issue(t, tlstest.Leaf{}).Files(t, dir, "tls")
+	m := newManager(t, Options{PollInterval: time.Hour, Source: Files{Cert: cert, Key: key}})
+	events := collect(m)
+	before, next := serial(t, m, ca), ca.Issue(t, tlstest.Leaf{})
+	require.NoError(t, tlstest.WriteFile(key, next.KeyPEM, 0o600))
+	eventually(t, "the report", func() bool { return len(events(Rejected)) == 1 })
+	assert.ErrorIs(t, events(Rejected)[0].Err, ErrMismatch)
+	assert.Equal(t, before, serial(t, m, ca))
+	require.NoError(t, tlstest.WriteFile(cert, next.CertPEM, 0o644))
+	eventually(t, "the new pair", func() bool { return serial(t, m, ca) == next.Leaf.SerialNumber.String() })
+	assert.Len(t, events(Rejected), 1)
+}
+
+// A folder that is emptied is no reason to stop serving.
+func TestEmptiedFolder(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	dir := t.TempDir()
+	ca.Issue(t, tlstest.Leaf{}).Files(t, dir, "tls")
+	m := newManager(t, Options{Source: Files{Dir: dir, ClientCAs: write(t, t.TempDir(), "ca.crt", ca.PEM())}})
+	require.NoError(t, os.Remove(filepath.Join(dir, "tls.crt")))
+	require.ErrorIs(t, m.Reload(t.Context()), ErrNoCertificate)
+	connect(t, m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})).ok(t)
+}
+
+// Folders that come and go while the files are looked at all the time do not stop the keeper:
+// fsnotify has a lock that its user can run into.
+func TestKeeperOutlivesFolders(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	dir := filepath.Join(t.TempDir(), "tls")
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	replace := func(gesture func(string, map[string][]byte, func()) error) *tlstest.Pair {
+		pair := ca.Issue(t, tlstest.Leaf{})
+		require.NoError(t, gesture(dir, map[string][]byte{"tls.crt": pair.CertPEM, "tls.key": pair.KeyPEM}, nil))
+		return pair
+	}
+	replace(tlstest.RenameOver)
+	m := newManager(t, Options{PollInterval: time.Millisecond, Source: Files{Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key")}})
+	for range 300 {
+		replace(tlstest.FolderSwapped)
+		replace(tlstest.FolderDeleted)
+	}
+	last := replace(tlstest.FolderSwapped)
+	eventually(t, "the last pair", func() bool { return m.GetCertificate().Leaf.Equal(last.Leaf) })
+}
