@@ -100,6 +100,29 @@ func (b *addressBook) forgetFailures() {
 	}
 }
 
+// complaints lets one log line pass for each source and minute, and no more than maxComplaints in all: strangers can
+// cause as many as they like.
+type complaints struct {
+	mu      sync.Mutex // guards all below
+	sources map[netip.Addr]struct{}
+	minute  time.Time // when sources began
+}
+
+const maxComplaints = 100
+
+func (c *complaints) allow(source netip.Addr) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now := time.Now(); c.sources == nil || now.Sub(c.minute) >= time.Minute {
+		c.sources, c.minute = map[netip.Addr]struct{}{}, now
+	}
+	if _, known := c.sources[source]; known || len(c.sources) >= maxComplaints {
+		return false
+	}
+	c.sources[source] = struct{}{}
+	return true
+}
+
 // limitAddr gives what an address counts as: IPv4 itself, IPv6 its /64 network, because one
 // subscriber has all of that. It is invalid for what is not IP.
 func limitAddr(addr net.Addr) netip.Addr {

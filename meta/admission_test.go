@@ -108,3 +108,24 @@ func TestGate(t *testing.T) {
 		assert.Empty(t, g.places)
 	})
 }
+
+// One line for each source and minute, and not many in all.
+func TestComplaints(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c complaints
+		source := netip.MustParseAddr("192.0.2.1")
+		for range 2 {
+			assert.True(t, c.allow(source))
+			assert.False(t, c.allow(source))
+			lines := 1
+			for range 1000 {
+				source = source.Next()
+				if c.allow(source) {
+					lines++
+				}
+			}
+			assert.Equal(t, maxComplaints, lines)
+			time.Sleep(time.Minute)
+		}
+	})
+}

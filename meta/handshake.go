@@ -102,7 +102,7 @@ func (c *tcpConnection) handshake() (*tls.ConnectionState, error) {
 		if manager, ok := c.opt.CertManager.(failureReporter); ok && c.server != nil {
 			manager.HandshakeFailed(err, c.sock.RemoteAddr())
 		}
-		return nil, err
+		return nil, notTLS(err)
 	}
 	state := conn.ConnectionState()
 	c.stats.tls.Store(&tlsSummary{state.Version, state.CipherSuite, state.DidResume, state.NegotiatedProtocol, time.Since(started)})
@@ -111,6 +111,15 @@ func (c *tcpConnection) handshake() (*tls.ConnectionState, error) {
 		c.release = manager.Track(&state, c.sock.RemoteAddr(), func(reason error) { c.end(ErrEvicted, reason) })
 	}
 	return &state, nil
+}
+
+// notTLS makes plain what a peer speaks that does not speak TLS: HTTP to an HTTPS port, say.
+func notTLS(err error) error {
+	var header tls.RecordHeaderError
+	if errors.As(err, &header) && header.Conn != nil { // set for a first record only
+		return fmt.Errorf("the peer does not speak TLS, it began with %q: %w", header.RecordHeader[:], err)
+	}
+	return err
 }
 
 // refused ends a connection that nobody is to hear of, but for who dialled it.

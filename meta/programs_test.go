@@ -161,3 +161,37 @@ func TestCurl(t *testing.T) {
 		})
 	}
 }
+
+// An attempt to renegotiate ends the connection: each would cost a handshake.
+func TestRenegotiationIsRefused(t *testing.T) {
+	p := newPKI(t, false)
+	a := newHost(t).spawn(echo)
+	_, addr := a.listen(meta.TCPServerOptions{CertManager: p.manager})
+	openssl := start(t, "openssl", "s_client", "-connect", addr, "-tls1_2", "-CAfile", p.file("root.crt"))
+	expect[meta.MessageTCPConnect](a)
+	io.WriteString(openssl.stdin, "R\n")
+	assert.ErrorIs(t, expect[meta.MessageTCPDisconnect](a).Reason, meta.ErrProtocol)
+	openssl.cmd.Wait()
+	assert.Contains(t, openssl.text(), "alert unexpected message")
+}
+
+// A peer may ask for new keys at any time (TLS 1.3), in the middle of what it sends.
+func TestKeyUpdate(t *testing.T) {
+	p := newPKI(t, false)
+	a := newHost(t).spawn(echo)
+	_, addr := a.listen(meta.TCPServerOptions{CertManager: p.manager})
+	openssl := start(t, "openssl", "s_client", "-connect", addr, "-tls1_3", "-CAfile", p.file("root.crt"))
+	expect[meta.MessageTCPConnect](a)
+	for _, line := range []string{"first", "k", "second", "K", "third"} {
+		io.WriteString(openssl.stdin, line+"\n")
+		if len(line) > 1 {
+			openssl.says(line)
+		} else {
+			openssl.says("KEYUPDATE")
+		}
+	}
+	a.quiet()
+	openssl.stdin.Close()
+	openssl.cmd.Wait()
+	assert.ErrorIs(t, expect[meta.MessageTCPDisconnect](a).Reason, meta.ErrClosedByPeer)
+}

@@ -34,7 +34,8 @@ type tcpServer struct {
 	process   gen.MetaProcess // set by Init
 	closing   chan struct{}   // closed: no further connection is accepted
 	closeOnce sync.Once
-	complain  rate.Sometimes // for what strangers can cause
+	complain  rate.Sometimes // about what keeps the server from accepting
+	strangers complaints     // about those it has refused
 	stats     serverStats
 
 	mu       sync.Mutex // guards all below
@@ -228,9 +229,9 @@ func (s *tcpServer) refused(c *tcpConnection, stage string, err error) {
 			s.addresses.failed(limitAddr(c.sock.RemoteAddr()))
 		}
 	}
-	s.complain.Do(func() {
+	if s.strangers.allow(limitAddr(c.sock.RemoteAddr())) {
 		s.process.Log().Warning("%s of %s refused: %s (%d refused so far)", stage, c.sock.RemoteAddr(), err, s.stats.refused.Load())
-	})
+	}
 }
 
 // HandleMessage implements gen.MetaBehavior.
