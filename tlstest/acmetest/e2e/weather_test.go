@@ -123,6 +123,7 @@ func TestRefusedAtStart(t *testing.T) {
 	assert.Less(t, time.Since(began), 30*time.Second, "not after StartTimeout")
 
 	ca.FailValidation(nil)
+	source.Listen = ""
 	w := start(t, ca, source) // the same source may be used again
 	assert.Equal(t, 1, ca.Orders(name))
 	require.NoError(t, w.Close())

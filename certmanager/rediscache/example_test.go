@@ -1,0 +1,17 @@
+package rediscache_test
+
+import (
+	"log"
+
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/crypto/acme/autocert"
+
+	"github.com/ergotls/ergotls/certmanager/rediscache"
+)
+
+func ExampleNew() {
+	client := redis.NewClient(&redis.Options{Addr: "redis.internal:6379"})
+	defer client.Close()
+	var cache autocert.Cache = rediscache.New(client, "acme:")
+	log.Printf("the Cache of certmanager.ACME on every machine: %T", cache)
+}

@@ -1,0 +1,126 @@
+// Package rediscache lets several machines share the certificates of an ACME source: it is an
+// autocert.Cache in Redis, with a lock.
+//
+//	client := redis.NewClient(&redis.Options{Addr: "redis.internal:6379", TLSConfig: ...})
+//	source := &certmanager.ACME{Domains: ..., Cache: rediscache.New(client, "acme:")}
+//
+// Of N machines one orders a certificate, any one answers the CA's challenge, and the
+// others take the certificate within a minute.
+//
+// Redis holds the private keys of the certificates and of the account, in the clear:
+// protect it with TLS and an ACL, and turn its persistence on, or a restart of Redis is an
+// order for every name.
+package rediscache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/bsm/redislock"
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/crypto/acme/autocert"
+)
+
+const (
+	// lease is how long a machine that vanished keeps a lock. A machine that lives
+	// renews it in time.
+	lease = 15 * time.Second
+
+	// retry is how often a lock that is taken is tried.
+	retry = 100 * time.Millisecond
+
+	// tokenLife bounds the life of a challenge's answer that nobody removed.
+	tokenLife = time.Hour
+)
+
+// Cache is an autocert.Cache. Its methods may be called from any goroutine.
+type Cache struct {
+	client redis.UniversalClient
+	locks  *redislock.Client
+	prefix string
+}
+
+var _ autocert.Cache = (*Cache)(nil)
+
+// New makes a Cache whose keys in Redis begin with prefix. Machines that share it use the
+// same prefix, and for each CA another. The client stays the caller's to close.
+func New(client redis.UniversalClient, prefix string) *Cache {
+	return &Cache{client: client, locks: redislock.New(client), prefix: prefix}
+}
+
+// Get implements autocert.Cache.
+func (c *Cache) Get(ctx context.Context, key string) ([]byte, error) {
+	data, err := c.client.Get(ctx, c.prefix+key).Bytes()
+	switch {
+	case errors.Is(err, redis.Nil):
+		return nil, autocert.ErrCacheMiss
+	case err != nil:
+		return nil, fmt.Errorf("rediscache: %w", err)
+	}
+	return data, nil
+}
+
+// Put implements autocert.Cache. Answers to challenges vanish after an hour.
+func (c *Cache) Put(ctx context.Context, key string, data []byte) error {
+	var life time.Duration // for ever
+	if strings.HasSuffix(key, "+token") || strings.HasSuffix(key, "+http-01") {
+		life = tokenLife
+	}
+	if err := c.client.Set(ctx, c.prefix+key, data, life).Err(); err != nil {
+		return fmt.Errorf("rediscache: %w", err)
+	}
+	return nil
+}
+
+// Delete implements autocert.Cache.
+func (c *Cache) Delete(ctx context.Context, key string) error {
+	if err := c.client.Del(ctx, c.prefix+key).Err(); err != nil {
+		return fmt.Errorf("rediscache: %w", err)
+	}
+	return nil
+}
+
+// Lock waits until this machine alone has the lock of a name, or until ctx ends; without a
+// deadline it waits 15 seconds. unlock gives the lock back, and may be called more than
+// once. The lock of a machine that vanished is free after 15 seconds.
+//
+// A lock in Redis is no proof: where Redis fails over at the wrong moment two machines may
+// have it, and order twice.
+func (c *Cache) Lock(ctx context.Context, name string) (unlock func(), err error) {
+	lock, err := c.locks.Obtain(ctx, c.prefix+"lock:"+name, lease, &redislock.Options{RetryStrategy: redislock.LinearBackoff(retry)})
+	if err != nil {
+		return nil, fmt.Errorf("rediscache: lock of %s: %w", name, err)
+	}
+	// The holder works on where Redis is not reachable for a while, and so does this
+	// goroutine; it ends with unlock.
+	held, release := context.WithCancel(context.WithoutCancel(ctx))
+	var renewing sync.WaitGroup
+	renewing.Go(func() { renew(held, lock) })
+	return sync.OnceFunc(func() {
+		release()
+		renewing.Wait()
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lease/3)
+		defer cancel()
+		lock.Release(ctx) // if it fails the lease ends by itself
+	}), nil
+}
+
+// renew extends the lease of a lock until ctx ends, or until the lock is another's.
+func renew(ctx context.Context, lock *redislock.Lock) {
+	ticker := time.NewTicker(lease / 3)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			if errors.Is(lock.Refresh(ctx, lease, nil), redislock.ErrNotObtained) {
+				return
+			}
+		}
+	}
+}
