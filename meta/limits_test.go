@@ -96,7 +96,7 @@ func TestHostilePeers(t *testing.T) {
 			t.Run(hostile.Name, func(t *testing.T) {
 				a := newHost(t).spawn(echo)
 				id, addr := a.listen(meta.TCPServerOptions{
-					CertManager: m.manager, HandshakeTimeout: 200 * time.Millisecond, WriteTimeout: 200 * time.Millisecond,
+					CertManager: m.manager, HandshakeTimeout: time.Second, WriteTimeout: time.Second,
 					MaxHandshakes: 1, ConnectionMeta: gen.MetaOptions{MailboxSize: 1000},
 				})
 				conn := dialTCP(t, addr)

@@ -160,7 +160,9 @@ func TestStartTLSFails(t *testing.T) {
 			tlsModes(t, func(t *testing.T, m mode) {
 				a := newHost(t).spawn(nil)
 				options := startTLSServer(m)
-				options.HandshakeTimeout = 200 * time.Millisecond
+				if name == "mute" {
+					options.HandshakeTimeout = 200 * time.Millisecond
+				}
 				server, addr := a.listen(options)
 				peer := dialTCP(t, addr)
 				id := expect[meta.MessageTCPConnect](a).ID
