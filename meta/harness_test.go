@@ -67,7 +67,10 @@ func (m mode) secure(t *testing.T, conn net.Conn) net.Conn {
 }
 
 // manager is the least that turns TLS on: two fixed configurations.
-type manager struct{ server, client *tls.Config }
+type manager struct {
+	server, client *tls.Config
+	wrapped        bool // its servers' connections are to be no *net.TCPConn
+}
 
 func (m manager) ServerTLS() *tls.Config { return m.server }
 func (m manager) ClientTLS(name string) *tls.Config {
@@ -93,13 +96,16 @@ var modes = sync.OnceValue(func() []mode {
 			server.ClientAuth, server.ClientCAs = tls.RequireAndVerifyClientCert, ca.Pool()
 			client.Certificates = []tls.Certificate{generate(ca, "client.example.test")}
 		}
-		return mode{name, manager{server, client}, client}
+		return mode{name, manager{server: server, client: client}, client}
 	}
+	wrapped := version("wrapped", tls.VersionTLS13, false)
+	wrapped.manager = manager{server: wrapped.manager.(manager).server, client: wrapped.client, wrapped: true}
 	return []mode{
 		{name: "plain"},
 		version("TLS 1.2", tls.VersionTLS12, false),
 		version("TLS 1.3", tls.VersionTLS13, false),
 		version("mTLS", tls.VersionTLS13, true),
+		wrapped,
 	}
 })
 
@@ -256,6 +262,9 @@ func (a *actor) listen(options meta.TCPServerOptions) (id gen.Alias, addr string
 	a.h.t.Helper()
 	if options.Listener == nil && options.UnixPath == "" && options.Host == "" {
 		options.Host = "127.0.0.1"
+		if m, ok := options.CertManager.(manager); ok && m.wrapped {
+			options.Host, options.Listener = "", wrappingListener{newListener(a.h.t)}
+		}
 	}
 	server, err := meta.CreateTCPServer(options)
 	require.NoError(a.h.t, err)
@@ -320,6 +329,22 @@ func eventually(t *testing.T, condition func() bool, what string) {
 	t.Helper()
 	require.Eventually(t, condition, patience, 2*time.Millisecond, what)
 }
+
+// wrappingListener hides what its connections are, as a library around them does: there is no descriptor to wait on.
+type wrappingListener struct{ net.Listener }
+
+type wrappedConn struct{ net.Conn }
+
+func (l wrappingListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return wrappedConn{conn}, nil
+}
+
+// CloseWrite is what a wrapper should have, as *tls.Conn and *net.TCPConn do.
+func (c wrappedConn) CloseWrite() error { return c.Conn.(*net.TCPConn).CloseWrite() }
 
 func newListener(t *testing.T) net.Listener {
 	t.Helper()
