@@ -59,6 +59,10 @@ func (s *acmeState) tend(ctx context.Context, n *acmeName) {
 			sleep(ctx, next.Sub(now))
 		}
 	}
+	if n.unsaved {
+		cert, _, _ := s.view(n)
+		s.save(ctx, n, cert)
+	}
 }
 
 func (s *acmeState) view(n *acmeName) (cert *tls.Certificate, due time.Time, failures int) {
@@ -175,11 +179,11 @@ func (s *acmeState) save(ctx context.Context, n *acmeName, cert *tls.Certificate
 		return
 	}
 	data, err := encodeCached(*cert)
-	if err == nil {
-		err = s.put(ctx, certCacheKey(n.name, s.o.Key), data)
+	if err == nil { // also while the manager is closed: an order is dear
+		err = s.put(context.WithoutCancel(ctx), certCacheKey(n.name, s.o.Key), data)
 	}
-	if err == nil || ctx.Err() != nil {
-		n.unsaved = err != nil
+	if err == nil {
+		n.unsaved = false
 		return
 	}
 	n.saves++

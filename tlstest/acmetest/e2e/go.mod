@@ -4,18 +4,23 @@ go 1.26.0
 
 require (
 	github.com/ergotls/ergotls v0.0.0
+	github.com/ergotls/ergotls/certmanager/rediscache v0.0.0
 	github.com/ergotls/ergotls/tlstest/acmetest v0.0.0
+	github.com/redis/go-redis/v9 v9.23.0
 	github.com/stretchr/testify v1.12.1
 	go.uber.org/goleak v1.3.0
 	golang.org/x/crypto v0.58.0
 )
 
 require (
+	github.com/bsm/redislock v0.9.4 // indirect
+	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/fsnotify/fsnotify v1.10.1 // indirect
 	github.com/go-jose/go-jose/v4 v4.1.4 // indirect
 	github.com/letsencrypt/challtestsrv v1.4.2 // indirect
 	github.com/letsencrypt/pebble/v2 v2.10.1 // indirect
 	github.com/miekg/dns v1.1.62 // indirect
+	go.uber.org/atomic v1.12.0 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
 	golang.org/x/mod v0.41.0 // indirect
 	golang.org/x/net v0.62.0 // indirect
@@ -29,5 +34,6 @@ require (
 replace (
 	ergo.services/ergo => ../../../engine
 	github.com/ergotls/ergotls => ../../..
+	github.com/ergotls/ergotls/certmanager/rediscache => ../../../certmanager/rediscache
 	github.com/ergotls/ergotls/tlstest/acmetest => ..
 )

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -70,13 +71,20 @@ func tryStart(t *testing.T, ca *acmetest.Server, source *certmanager.ACME, other
 	return w, err
 }
 
-// freeAddr returns an address that nothing listens on.
+// freeAddr returns an address that nothing listens on, now and until someone is told to: it
+// is below the ports that systems give to connections.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer listener.Close()
-	return listener.Addr().String()
+	for range 1000 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 10000+rand.N(20000))
+		listener, err := net.Listen("tcp", addr)
+		if err == nil {
+			require.NoError(t, listener.Close())
+			return addr
+		}
+	}
+	t.Fatal("no port is free")
+	return ""
 }
 
 // serve runs a TLS server, which says hello, on the address where the CA validates.
