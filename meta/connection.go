@@ -241,7 +241,8 @@ func orderly(reason error) bool {
 // disconnected tells the owner.
 func (c *tcpConnection) disconnected(reason *DisconnectError) {
 	told := *reason
-	told.Accepted, told.Written = c.writer.counts()
+	w := c.writer.stats()
+	told.Accepted, told.Written = w.accepted, w.sent
 	if err := c.process.Send(c.to, MessageTCPDisconnect{ID: c.process.ID(), Reason: &told}); err != nil {
 		c.process.Log().Debug("connection with %s ended (%s); its owner %v was not told: %s", c.sock.RemoteAddr(), &told, c.to, err)
 	}

@@ -30,7 +30,7 @@ func (c *tcpConnection) establish() bool {
 			return false
 		}
 		if c.server != nil && state.NegotiatedProtocol == challengeProtocol {
-			c.server.stats.challenges.Add(1)
+			c.server.count(func(stats *serverStats) { stats.challenges++ })
 			c.end(ErrTerminated, nil)
 			return false
 		}
@@ -105,7 +105,11 @@ func (c *tcpConnection) handshake() (*tls.ConnectionState, error) {
 		return nil, notTLS(err)
 	}
 	state := conn.ConnectionState()
-	c.stats.tls.Store(&tlsSummary{state.Version, state.CipherSuite, state.DidResume, state.NegotiatedProtocol, time.Since(started)})
+	summary := &tlsSummary{state.Version, state.CipherSuite, state.DidResume, state.NegotiatedProtocol, time.Since(started)}
+	c.stats.tls.Store(summary)
+	if c.server != nil {
+		c.server.count(func(stats *serverStats) { stats.handshake(summary) })
+	}
 	c.stream = conn
 	if manager, ok := c.opt.CertManager.(tracker); ok && !c.opt.InsecureSkipVerify {
 		c.release = manager.Track(&state, c.sock.RemoteAddr(), func(reason error) { c.end(ErrEvicted, reason) })
@@ -128,14 +132,19 @@ func (c *tcpConnection) refused(stage string, err error) {
 		return // the error is only an echo of it
 	}
 	reason := ErrHandshake
-	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "remote error" {
+	if isAlert(err) {
 		reason = ErrRefused
 	}
 	c.end(reason, err)
 	if c.server != nil {
 		c.server.refused(c, stage, err)
 	}
+}
+
+// isAlert says that the error is an alert of the peer.
+func isAlert(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error"
 }
 
 func (c *tcpConnection) identify(state *tls.ConnectionState) Peer {

@@ -4,70 +4,21 @@ import (
 	"crypto/tls"
 	"fmt"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"ergo.services/ergo/gen"
 )
 
-// connectionStats are what a connection counts. They are read by Inspect at any time.
-type connectionStats struct {
-	opened      time.Time
-	bytesIn     atomic.Uint64
-	messagesIn  atomic.Uint64
-	messagesOut atomic.Uint64
-	active      atomic.Int64 // unix nanoseconds of the last read or write, where IdleTimeout is set
-	tls         atomic.Pointer[tlsSummary]
-	peer        atomic.Pointer[Peer]
-}
-
-// tlsSummary is what Inspect shows of the TLS state: ConnectionState itself blocks during a handshake.
-type tlsSummary struct {
-	version, suite uint16
-	resumed        bool
-	alpn           string
-	handshake      time.Duration
-}
-
-// traffic is what one connection or several have carried.
-type traffic struct{ bytesIn, bytesOut, messagesIn, messagesOut uint64 }
-
-func (t *traffic) add(other traffic) {
-	t.bytesIn += other.bytesIn
-	t.bytesOut += other.bytesOut
-	t.messagesIn += other.messagesIn
-	t.messagesOut += other.messagesOut
-}
-
-func (t *traffic) show(m map[string]string) {
-	m["bytes in"], m["bytes out"] = decimal(t.bytesIn), decimal(t.bytesOut)
-	m["messages in"], m["messages out"] = decimal(t.messagesIn), decimal(t.messagesOut)
-}
-
-func (c *tcpConnection) traffic() traffic {
-	_, written := c.writer.counts()
-	return traffic{c.stats.bytesIn.Load(), written, c.stats.messagesIn.Load(), c.stats.messagesOut.Load()}
-}
-
-// serverStats are what a server counts beside the sums over its connections.
-type serverStats struct {
-	refused           atomic.Uint64 // all that no actor has heard of
-	handshakeFailures atomic.Uint64
-	overLimit         atomic.Uint64
-	acceptErrors      atomic.Uint64
-	challenges        atomic.Uint64 // of CAs that validate a name
-}
-
 // HandleInspect implements gen.MetaBehavior. It does not wait for the peer; where a message before it does, the server's does not.
 func (c *tcpConnection) HandleInspect(gen.PID, ...string) map[string]string {
-	accepted, written := c.writer.counts()
+	w := c.writer.stats()
 	m := map[string]string{
 		"local":            c.sock.LocalAddr().String(),
 		"remote":           c.sock.RemoteAddr().String(),
 		"process":          "not chosen yet",
 		"age":              time.Since(c.stats.opened).Round(time.Millisecond).String(),
 		"state":            c.state(),
-		"bytes waiting":    decimal(accepted - written),
+		"bytes waiting":    decimal(w.accepted - w.sent),
 		"write buffer":     strconv.Itoa(c.opt.WriteBuffer),
 		"tls":              "off",
 		"messages allowed": "unlimited",
@@ -95,8 +46,14 @@ func (c *tcpConnection) HandleInspect(gen.PID, ...string) map[string]string {
 	}
 	c.opt.showTimeouts(m)
 	t := c.traffic()
-	t.show(m)
+	showTraffic(m, t)
 	return m
+}
+
+func showTraffic(m map[string]string, t traffic) {
+	m["bytes in"], m["bytes out"] = decimal(t.bytesIn), decimal(t.bytesOut)
+	m["messages in"], m["messages out"] = decimal(t.messagesIn), decimal(t.messagesOut)
+	m["back-pressure"] = t.waited.Round(time.Millisecond).String()
 }
 
 func (c *tcpConnection) state() string {
@@ -126,42 +83,36 @@ func (s *tcpServer) HandleInspect(from gen.PID, item ...string) map[string]strin
 	if len(item) > 0 {
 		return s.inspectConnection(from, item[0])
 	}
-	s.mu.Lock()
-	total := s.ended
-	connected := 0
-	for c := range s.open {
-		total.add(c.traffic())
-		if c.connected.Load() {
-			connected++
-		}
+	stats := s.snapshot()
+	refused := uint64(0)
+	for _, n := range stats.Refused {
+		refused += n
 	}
-	open, accepted := len(s.open), s.accepted
-	s.mu.Unlock()
 	m := map[string]string{
-		"listen":                      s.listener.Addr().String(),
-		"tls":                         s.describeTLS(),
+		"listen":                      stats.Listen,
+		"tls":                         stats.TLS,
 		"pool":                        "parent",
-		"connections":                 strconv.Itoa(connected),
-		"connections establishing":    strconv.Itoa(open - connected),
-		"connections total":           decimal(accepted),
+		"connections":                 strconv.Itoa(stats.Connections),
+		"connections establishing":    strconv.Itoa(stats.Establishing),
+		"connections total":           decimal(stats.Accepted),
 		"max connections":             limit(s.opt.MaxConnections),
 		"max connections per address": limit(s.opt.MaxConnectionsPerAddress),
 		"max handshake failures":      limit(s.opt.MaxHandshakeFailures),
-		"refused":                     decimal(s.stats.refused.Load()),
-		"handshake failures":          decimal(s.stats.handshakeFailures.Load()),
-		"over limit":                  decimal(s.stats.overLimit.Load()),
-		"accept errors":               decimal(s.stats.acceptErrors.Load()),
-		"acme challenges":             decimal(s.stats.challenges.Load()),
+		"refused":                     decimal(refused),
+		"handshake failures":          decimal(stats.failures()),
+		"over limit":                  decimal(stats.Refused[refusedLimit]),
+		"accept errors":               decimal(stats.AcceptErrors),
+		"acme challenges":             decimal(stats.Challenges),
 	}
 	if s.gate != nil {
-		m["handshakes"] = strconv.Itoa(len(s.gate.places))
-		m["max handshakes"] = strconv.Itoa(cap(s.gate.places))
+		m["handshakes"] = strconv.Itoa(stats.Handshaking)
+		m["max handshakes"] = strconv.Itoa(stats.MaxHandshakes)
 	}
 	if len(s.opt.ProcessPool) > 0 {
 		m["pool"] = fmt.Sprint(s.opt.ProcessPool)
 	}
 	s.connection.showTimeouts(m)
-	total.show(m)
+	showTraffic(m, traffic{stats.BytesIn, stats.BytesOut, stats.MessagesIn, stats.MessagesOut, stats.BackPressure})
 	return m
 }
 

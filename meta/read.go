@@ -197,7 +197,7 @@ func readReason(err error) error {
 		return ErrTruncated
 	case errors.Is(err, errSpoofedProxy), errors.As(err, &header):
 		return ErrProtocol
-	case errors.As(err, &op) && op.Op == "remote error": // crypto/tls: the peer sent an alert
+	case isAlert(err):
 		return ErrRefused
 	case errors.As(err, &op) && op.Op != "local error":
 		return ErrReset

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"runtime"
@@ -19,6 +20,8 @@ import (
 //   - Start's, run by the engine: the accept loop. It ends when the listener is closed.
 //   - the engine's message goroutine, there while there are messages.
 //   - one for each drain, until the connections are gone.
+
+var errOverLimit = errors.New("over the limit")
 
 // tcpServer is the meta process of a listening socket. Its connections are meta processes of their own, under the same parent, and outlive it.
 type tcpServer struct {
@@ -36,13 +39,11 @@ type tcpServer struct {
 	closeOnce sync.Once
 	complain  rate.Sometimes // about what keeps the server from accepting
 	strangers complaints     // about those it has refused
-	stats     serverStats
 
-	mu       sync.Mutex // guards all below
-	open     map[*tcpConnection]struct{}
-	empty    chan struct{} // closed by the last connection that leaves; nil: nobody waits
-	accepted uint64
-	ended    traffic // of the connections that have left
+	mu    sync.Mutex // guards all below
+	open  map[*tcpConnection]struct{}
+	empty chan struct{} // closed by the last connection that leaves; nil: nobody waits
+	stats serverStats
 }
 
 // CreateTCPServer opens a listening socket and returns the meta process that serves it: hand it to SpawnMeta. If
@@ -56,7 +57,7 @@ func CreateTCPServer(options TCPServerOptions) (gen.MetaBehavior, error) {
 	}
 	s := &tcpServer{
 		opt: options, connection: connection,
-		closing: make(chan struct{}), open: map[*tcpConnection]struct{}{},
+		closing: make(chan struct{}), open: map[*tcpConnection]struct{}{}, stats: newServerStats(),
 		complain: rate.Sometimes{First: 5, Interval: time.Second},
 	}
 	if options.CertManager != nil {
@@ -104,7 +105,7 @@ func (s *tcpServer) Start() error {
 			s.close()
 			return nil
 		}
-		s.stats.acceptErrors.Add(1)
+		s.count(func(stats *serverStats) { stats.acceptErrors++ })
 		backoff = nextBackoff(backoff)
 		s.complain.Do(func() {
 			log.Error("accept on %s failed: %s (%s); next try in %s", s.listener.Addr(), err, class, backoff)
@@ -180,7 +181,7 @@ func (s *tcpServer) join(c *tcpConnection) bool {
 		return false
 	default:
 		s.open[c] = struct{}{}
-		s.accepted++
+		s.stats.accepted++
 		return true
 	}
 }
@@ -197,8 +198,7 @@ func (s *tcpServer) admit(c *tcpConnection) error {
 	}
 	addr := limitAddr(c.sock.RemoteAddr())
 	if option := s.addresses.admit(addr); option != "" {
-		s.stats.overLimit.Add(1)
-		return fmt.Errorf("over the limit %s", option)
+		return fmt.Errorf("%w %s", errOverLimit, option)
 	}
 	c.counted = addr
 	return nil
@@ -211,7 +211,10 @@ func (s *tcpServer) left(c *tcpConnection) {
 	}
 	s.mu.Lock()
 	delete(s.open, c)
-	s.ended.add(c.traffic())
+	s.stats.carried.add(c.traffic())
+	if c.connected.Load() {
+		s.stats.ended[c.ended.Load().Reason.Error()]++
+	}
 	if len(s.open) == 0 && s.empty != nil {
 		close(s.empty)
 		s.empty = nil
@@ -222,16 +225,26 @@ func (s *tcpServer) left(c *tcpConnection) {
 
 // refused counts a connection that no actor has heard of, and says so now and then.
 func (s *tcpServer) refused(c *tcpConnection, stage string, err error) {
-	s.stats.refused.Add(1)
-	if stage != "admission" {
-		s.stats.handshakeFailures.Add(1)
-		if s.addresses != nil {
-			s.addresses.failed(limitAddr(c.sock.RemoteAddr()))
+	why, total := whyRefused(err), uint64(0)
+	s.count(func(stats *serverStats) {
+		stats.refused[why]++
+		for _, n := range stats.refused {
+			total += n
 		}
+	})
+	source := limitAddr(c.sock.RemoteAddr())
+	if s.addresses != nil && why != refusedLimit && why != refusedProxy {
+		s.addresses.failed(source)
 	}
-	if s.strangers.allow(limitAddr(c.sock.RemoteAddr())) {
-		s.process.Log().Warning("%s of %s refused: %s (%d refused so far)", stage, c.sock.RemoteAddr(), err, s.stats.refused.Load())
+	if s.strangers.allow(source) {
+		s.process.Log().Warning("%s of %s refused: %s (%d refused so far)", stage, c.sock.RemoteAddr(), err, total)
 	}
+}
+
+func (s *tcpServer) count(change func(*serverStats)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(&s.stats)
 }
 
 // HandleMessage implements gen.MetaBehavior.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"time"
 )
 
 // errWriteClosed answers a write after the end of the connection or of its writing half.
@@ -40,8 +41,7 @@ type writer struct {
 	flushing bool      // there is a flush goroutine
 	closed   bool
 	err      error
-	accepted uint64 // bytes taken
-	sent     uint64 // bytes handed to the kernel
+	writerStats
 }
 
 func (w *writer) init(limit int, failed func(error), written func([]byte)) {
@@ -65,8 +65,12 @@ func (w *writer) write(data []byte) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for w.refused() == nil && w.waiting() > 0 && w.waiting()+size > w.limit {
-		w.changed.Wait()
+	if w.lacksRoom(size) {
+		since := time.Now()
+		for w.lacksRoom(size) {
+			w.changed.Wait()
+		}
+		w.waited += time.Since(since)
 	}
 	if err := w.refused(); err != nil {
 		return err
@@ -105,7 +109,10 @@ func (w *writer) refused() error {
 	return w.err
 }
 
-func (w *writer) waiting() uint64 { return w.accepted - w.sent }
+func (w *writer) lacksRoom(size uint64) bool {
+	waiting := w.accepted - w.sent
+	return w.err == nil && !w.closed && waiting > 0 && waiting+size > w.limit
+}
 
 // flush writes the queue until it is empty.
 func (w *writer) flush() {
@@ -169,9 +176,15 @@ func (w *writer) close() {
 	w.changed.Broadcast()
 }
 
-// counts gives the bytes accepted and sent.
-func (w *writer) counts() (accepted, sent uint64) {
+// writerStats are what a writer counts.
+type writerStats struct {
+	accepted uint64        // bytes taken
+	sent     uint64        // bytes handed to the kernel
+	waited   time.Duration // for room
+}
+
+func (w *writer) stats() writerStats {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.accepted, w.sent
+	return w.writerStats
 }

@@ -1,0 +1,258 @@
+package meta
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"ergo.services/ergo/gen"
+
+	"github.com/ergotls/ergotls/internal/sni"
+)
+
+// ServerStats are the counters of a server, from its creation on, and what is going on at the moment. The values of every map and
+// list are few whatever peers do.
+type ServerStats struct {
+	Listen string // address
+	TLS    string // "on", "off" or "StartTLS"
+
+	Connections    int // that actors know of
+	Establishing   int // before that
+	MaxConnections int // 0: no limit
+	Handshaking    int // that compute at the moment
+	MaxHandshakes  int // 0: no TLS
+
+	Accepted     uint64
+	AcceptErrors uint64
+	Challenges   uint64            // handshakes of CAs that validate a name (RFC 8737)
+	Refused      map[string]uint64 // connections that no actor has heard of, by why
+	Ended        map[string]uint64 // connections that actors knew of, by reason: the text of its sentinel
+	Handshakes   []HandshakeStats  // complete ones
+
+	BytesIn, BytesOut, MessagesIn, MessagesOut uint64
+	// BackPressure is how long connections have waited, in sum, for peers to take what was to be written.
+	BackPressure time.Duration
+}
+
+// HandshakeStats are the complete TLS handshakes of one kind.
+type HandshakeStats struct {
+	Version string // "TLS 1.3", say
+	Resumed bool
+	Count   uint64
+	Total   time.Duration
+	// Buckets are how many took no longer than the bound of the same index in HandshakeBuckets.
+	Buckets [len(HandshakeBuckets)]uint64
+}
+
+// HandshakeBuckets are the upper bounds of HandshakeStats.Buckets.
+var HandshakeBuckets = [...]time.Duration{
+	time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond, 10 * time.Millisecond, 25 * time.Millisecond, 50 * time.Millisecond,
+	100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond, time.Second, 2500 * time.Millisecond, 5 * time.Second,
+}
+
+// ConnectionStats are the counters of an open connection.
+type ConnectionStats struct {
+	ID     gen.Alias
+	Peer   Peer
+	Opened time.Time
+	State  string // "active", "passive", or "ending: " and why
+
+	BytesIn, BytesOut, MessagesIn, MessagesOut uint64
+	BytesWaiting                               uint64 // to be written
+	BackPressure                               time.Duration
+}
+
+// Stats gives the counters of a server, of the value that [CreateTCPServer] returned. Any goroutine may
+// call it, also when the server has ended; it waits for no connection. It panics if server is something else.
+func Stats(server gen.MetaBehavior) ServerStats { return mustServer(server).snapshot() }
+
+// Connections gives the open connections of a server that actors know of, the oldest first. It is called as [Stats] is.
+func Connections(server gen.MetaBehavior) []ConnectionStats { return mustServer(server).connections() }
+
+func mustServer(server gen.MetaBehavior) *tcpServer {
+	s, ok := server.(*tcpServer)
+	if !ok {
+		panic(fmt.Sprintf("meta: %T is not what CreateTCPServer returns", server))
+	}
+	return s
+}
+
+// traffic is what one connection or several have carried.
+type traffic struct {
+	bytesIn, bytesOut, messagesIn, messagesOut uint64
+	waited                                     time.Duration
+}
+
+func (t *traffic) add(other traffic) {
+	t.bytesIn += other.bytesIn
+	t.bytesOut += other.bytesOut
+	t.messagesIn += other.messagesIn
+	t.messagesOut += other.messagesOut
+	t.waited += other.waited
+}
+
+// connectionStats are what a connection counts. They are read at any time.
+type connectionStats struct {
+	opened      time.Time
+	bytesIn     atomic.Uint64
+	messagesIn  atomic.Uint64
+	messagesOut atomic.Uint64
+	active      atomic.Int64 // unix nanoseconds of the last read or write, where IdleTimeout is set
+	tls         atomic.Pointer[tlsSummary]
+	peer        atomic.Pointer[Peer]
+}
+
+// tlsSummary is what Inspect shows of the TLS state: ConnectionState itself blocks during a handshake.
+type tlsSummary struct {
+	version, suite uint16
+	resumed        bool
+	alpn           string
+	handshake      time.Duration
+}
+
+func (c *tcpConnection) traffic() traffic {
+	w := c.writer.stats()
+	return traffic{c.stats.bytesIn.Load(), w.sent, c.stats.messagesIn.Load(), c.stats.messagesOut.Load(), w.waited}
+}
+
+// serverStats are what a server counts beside its connections. The server's mu guards them.
+type serverStats struct {
+	accepted     uint64
+	acceptErrors uint64
+	challenges   uint64
+	refused      map[string]uint64
+	ended        map[string]uint64
+	handshakes   map[handshakeKind]*HandshakeStats
+	carried      traffic // by the connections that have left
+}
+
+type handshakeKind struct {
+	version uint16
+	resumed bool
+}
+
+func newServerStats() serverStats {
+	return serverStats{refused: map[string]uint64{}, ended: map[string]uint64{}, handshakes: map[handshakeKind]*HandshakeStats{}}
+}
+
+func (s *serverStats) handshake(t *tlsSummary) {
+	kind := handshakeKind{t.version, t.resumed}
+	h := s.handshakes[kind]
+	if h == nil {
+		h = &HandshakeStats{Version: tls.VersionName(t.version), Resumed: t.resumed}
+		s.handshakes[kind] = h
+	}
+	h.Count++
+	h.Total += t.handshake
+	for i := len(HandshakeBuckets) - 1; i >= 0 && t.handshake <= HandshakeBuckets[i]; i-- {
+		h.Buckets[i]++
+	}
+}
+
+// failures gives the number of failed handshakes.
+func (s *ServerStats) failures() (n uint64) {
+	for why, count := range s.Refused {
+		if why != refusedLimit && why != refusedProxy {
+			n += count
+		}
+	}
+	return n
+}
+
+func (s *tcpServer) snapshot() ServerStats {
+	out := ServerStats{Listen: s.listener.Addr().String(), TLS: s.describeTLS(), MaxConnections: s.opt.MaxConnections}
+	if s.gate != nil {
+		out.Handshaking, out.MaxHandshakes = len(s.gate.places), cap(s.gate.places)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sum := s.stats.carried
+	for c := range s.open {
+		sum.add(c.traffic())
+		if c.connected.Load() {
+			out.Connections++
+		}
+	}
+	out.Establishing = len(s.open) - out.Connections
+	out.Accepted, out.AcceptErrors, out.Challenges = s.stats.accepted, s.stats.acceptErrors, s.stats.challenges
+	out.Refused, out.Ended = maps.Clone(s.stats.refused), maps.Clone(s.stats.ended)
+	for _, h := range s.stats.handshakes {
+		out.Handshakes = append(out.Handshakes, *h)
+	}
+	slices.SortFunc(out.Handshakes, func(a, b HandshakeStats) int {
+		return cmp.Or(cmp.Compare(a.Version, b.Version), -cmp.Compare(b.Count, a.Count))
+	})
+	out.BytesIn, out.BytesOut, out.MessagesIn, out.MessagesOut = sum.bytesIn, sum.bytesOut, sum.messagesIn, sum.messagesOut
+	out.BackPressure = sum.waited
+	return out
+}
+
+func (s *tcpServer) connections() (all []ConnectionStats) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.open {
+		if !c.connected.Load() {
+			continue
+		}
+		w, t := c.writer.stats(), c.traffic()
+		one := ConnectionStats{
+			ID: c.process.ID(), Peer: *c.stats.peer.Load(), Opened: c.stats.opened, State: c.state(),
+			BytesIn: t.bytesIn, BytesOut: t.bytesOut, MessagesIn: t.messagesIn, MessagesOut: t.messagesOut,
+			BytesWaiting: w.accepted - w.sent, BackPressure: w.waited,
+		}
+		all = append(all, one)
+	}
+	slices.SortFunc(all, func(a, b ConnectionStats) int { return a.Opened.Compare(b.Opened) })
+	return all
+}
+
+// Why a connection was refused before an actor heard of it.
+const (
+	refusedLimit       = "limit"
+	refusedProxy       = "PROXY header"
+	refusedTimeout     = "timeout"
+	refusedNotTLS      = "not TLS"
+	refusedName        = "server name"
+	refusedCertificate = "certificate"
+	refusedByPeer      = "refused by peer"
+	refusedGone        = "peer gone"
+	refusedRule        = "not authorized"
+	refusedProtocol    = "protocol"
+)
+
+// whyRefused sorts the errors of admission and handshake.
+func whyRefused(err error) string {
+	var header tls.RecordHeaderError
+	var verification *tls.CertificateVerificationError
+	switch {
+	case errors.Is(err, errOverLimit):
+		return refusedLimit
+	case errors.Is(err, errNoProxy), errors.Is(err, errSpoofedProxy):
+		return refusedProxy
+	case timeout(err), errors.Is(err, context.DeadlineExceeded):
+		return refusedTimeout
+	case errors.As(err, &header):
+		return refusedNotTLS
+	case errors.Is(err, sni.ErrName):
+		return refusedName
+	case errors.As(err, &verification), strings.Contains(err.Error(), "tls: client didn't provide a certificate"):
+		return refusedCertificate
+	case isAlert(err):
+		return refusedByPeer
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return refusedGone
+	case strings.HasPrefix(err.Error(), "tls: "), strings.HasPrefix(err.Error(), "local error: tls: "):
+		return refusedProtocol
+	default:
+		return refusedRule // what VerifyConnection or the manager's other callbacks say
+	}
+}

@@ -1,0 +1,83 @@
+package meta_test
+
+import (
+	"crypto/tls"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"ergo.services/ergo/gen"
+
+	"github.com/ergotls/ergotls/meta"
+)
+
+// What went through a server is in its numbers, and nothing that a stranger chose.
+func TestStats(t *testing.T) {
+	p := newPKI(t, true)
+	a := newHost(t).spawn(echo)
+	server, err := meta.CreateTCPServer(meta.TCPServerOptions{Host: "127.0.0.1", CertManager: p.manager, MaxConnections: 50})
+	require.NoError(t, err)
+	var id gen.Alias
+	a.do(func(o *owner) { id, err = o.SpawnMeta(server, gen.MetaOptions{}) })
+	require.NoError(t, err)
+	addr := meta.Stats(server).Listen
+	assert.Equal(t, a.inspect(id)["listen"], addr)
+
+	cert, err := tls.LoadX509KeyPair(p.file("client.crt"), p.file("client.key"))
+	require.NoError(t, err)
+	stranger, err := tls.LoadX509KeyPair(p.file("stranger.crt"), p.file("stranger.key"))
+	require.NoError(t, err)
+	config := &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{cert}, ClientSessionCache: tls.NewLRUClientSessionCache(1)}
+	for _, resumed := range []bool{false, true} {
+		peer := tls.Client(dialTCP(t, addr), config)
+		talk(t, peer)
+		id := expect[meta.MessageTCPConnect](a).ID
+		live := meta.Connections(server)
+		require.Len(t, live, 1)
+		assert.Equal(t, id, live[0].ID)
+		assert.Equal(t, "CN=client", live[0].Peer.Subject)
+		assert.Equal(t, resumed, live[0].Peer.Resumed)
+		assert.Equal(t, "active", live[0].State)
+		assert.EqualValues(t, 5, live[0].BytesIn)
+		assert.EqualValues(t, 5, live[0].BytesOut)
+		assert.WithinDuration(t, time.Now(), live[0].Opened, time.Minute)
+		peer.Close()
+		expect[meta.MessageTCPDisconnect](a)
+	}
+	for _, certs := range [][]tls.Certificate{nil, {stranger}} {
+		peer := tls.Client(dialTCP(t, addr), &tls.Config{InsecureSkipVerify: true, Certificates: certs})
+		_, err := peer.Read(make([]byte, 1))
+		assert.Error(t, err)
+	}
+	tls.Client(dialTCP(t, addr), &tls.Config{ServerName: strings.Repeat("a.", 130) + "test", InsecureSkipVerify: true}).Handshake()
+	tls.Client(dialTCP(t, addr), &tls.Config{MaxVersion: tls.VersionTLS11, InsecureSkipVerify: true, MinVersion: tls.VersionTLS10}).Handshake()
+	tls.Client(dialTCP(t, addr), &tls.Config{ServerName: "localhost"}).Handshake() // does not trust us
+	io.WriteString(dialTCP(t, addr), "GET / HTTP/1.1\r\n\r\n")
+	dialTCP(t, addr).Close()
+
+	want := map[string]uint64{"certificate": 2, "server name": 1, "protocol": 1, "refused by peer": 1, "not TLS": 1, "peer gone": 1}
+	eventually(t, func() bool { return assert.ObjectsAreEqual(want, meta.Stats(server).Refused) }, "all are counted")
+	stats := meta.Stats(server)
+	assert.Equal(t, map[string]uint64{"closed by peer": 2}, stats.Ended)
+	assert.EqualValues(t, 9, stats.Accepted)
+	assert.EqualValues(t, 10, stats.BytesIn)
+	assert.EqualValues(t, 2, stats.MessagesOut)
+	assert.Equal(t, 50, stats.MaxConnections)
+	require.Len(t, stats.Handshakes, 2)
+	for _, h := range stats.Handshakes {
+		assert.Equal(t, "TLS 1.3", h.Version)
+		assert.EqualValues(t, 1, h.Count)
+		assert.Positive(t, h.Total)
+		assert.EqualValues(t, 1, h.Buckets[len(h.Buckets)-1])
+	}
+	assert.NotEqual(t, stats.Handshakes[0].Resumed, stats.Handshakes[1].Resumed)
+	assert.Empty(t, meta.Connections(server))
+	connection, err := meta.CreateTCPConnection(meta.TCPConnectionOptions{Host: "127.0.0.1", Port: portOf(t, addr)})
+	require.NoError(t, err)
+	defer connection.Terminate(nil)
+	assert.Panics(t, func() { meta.Stats(connection) })
+}
