@@ -1,0 +1,39 @@
+package main
+
+// metric is one of the figures of a measure. A ratio is always such that it says what the variant is in terms of the
+// other: CPU is the other's time per operation divided by the variant's, so that more is better as for the rate.
+type metric struct {
+	name  string
+	of    func(measure) float64
+	lower bool // is better
+}
+
+var (
+	efficiency = metric{"CPU", func(m measure) float64 { return 1 / m.CPU }, false}
+	throughput = metric{"throughput", func(m measure) float64 { return m.Rate }, false}
+	p99        = metric{"p99", func(m measure) float64 { return m.P99 }, true}
+	memory     = metric{"RSS", func(m measure) float64 { return m.Mem }, true}
+)
+
+// bar is what a row has to reach.
+type bar struct {
+	row, variant string
+	metric       metric
+	bound        float64
+	than         key // what the ratio is taken to; its empty fields are the same row and raw
+}
+
+var bars = []bar{
+	{"pipelined", ours, efficiency, 9, key{}},
+	{"pipelined", ours, efficiency, 0.85, key{Variant: rawDrain}},
+	{"pipelined", ours, memory, 1.3, key{}},
+	{"pipelined", oursFramed, efficiency, 7, key{}},
+	{"pipelined, flush each", ours, efficiency, 0.92, key{}},
+	{"rr 64", ours, efficiency, 0.90, key{}},
+	{"rr 64", ours, p99, 1.2, key{}},
+	{"rr 512", ours, efficiency, 0.85, key{}},
+	{"rr 512", ours, p99, 1.6, key{}},
+	{"rr 1, same core", ours, efficiency, 0.85, key{}},
+	{"bulk", oursPool, efficiency, 0.88, key{}},
+	{"bulk", ours, efficiency, 0.65, key{}},
+}

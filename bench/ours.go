@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"ergo.services/ergo"
+	"ergo.services/ergo/act"
+	"ergo.services/ergo/gen"
+
+	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/meta"
+)
+
+// frame is the size of the messages of all workloads but the bulk.
+const frame = 64
+
+// startOurs serves with the meta processes of this project and one actor for all connections.
+func startOurs(j serverJob, l net.Listener) (func(context.Context) error, error) {
+	manager, err := newManager(j)
+	if err != nil {
+		return nil, err
+	}
+	options := meta.TCPServerOptions{Listener: l, CertManager: manager}
+	switch {
+	case j.Variant == oursPool:
+		options.BufferPool = &sync.Pool{New: func() any { return make([]byte, 16<<10) }}
+	case j.Variant == oursFramed:
+		if options.Split, err = meta.FixedLength(frame); err != nil {
+			return nil, err
+		}
+	case j.Pause > 0:
+		options.Active = 1
+	}
+	return manager.Reload, startNode(&echo{options: options, pause: j.Pause})
+}
+
+func newManager(j serverJob) (*certmanager.Manager, error) {
+	options := certmanager.Options{Logger: slog.New(slog.DiscardHandler)}
+	if j.Dir != "" {
+		options.Source = certmanager.Files{Dir: j.Dir}
+		return certmanager.New(options)
+	}
+	cert, err := tls.X509KeyPair(j.Cert, j.Key)
+	if err != nil {
+		return nil, err
+	}
+	source := certmanager.Static{Certificates: []tls.Certificate{cert}}
+	if j.ClientCA != nil {
+		if source.ClientCAs, err = pool(j.ClientCA); err != nil {
+			return nil, err
+		}
+	}
+	options.Source = source
+	return certmanager.New(options)
+}
+
+// startNode runs an actor on a node of its own, until the process ends.
+func startNode(actor gen.ProcessBehavior) error {
+	var options gen.NodeOptions
+	options.Network.Mode = gen.NetworkModeDisabled
+	options.Log.Level = gen.LogLevelError
+	options.Log.DefaultLogger.Output = io.Discard
+	node, err := ergo.StartNode("bench@localhost", options)
+	if err != nil {
+		return err
+	}
+	_, err = node.Spawn(func() gen.ProcessBehavior { return actor }, gen.ProcessOptions{})
+	return err
+}
+
+// echo sends back what it gets.
+type echo struct {
+	act.Actor
+	options meta.TCPServerOptions
+	pause   time.Duration
+}
+
+func (e *echo) Init(...any) error {
+	server, err := meta.CreateTCPServer(e.options)
+	if err != nil {
+		return err
+	}
+	if _, err := e.SpawnMeta(server, gen.MetaOptions{}); err != nil {
+		server.Terminate(err)
+		return err
+	}
+	return nil
+}
+
+func (e *echo) HandleMessage(_ gen.PID, message any) error {
+	switch m := message.(type) {
+	case meta.MessageTCP:
+		if e.pause > 0 {
+			time.Sleep(e.pause)
+		}
+		_ = e.SendAlias(m.ID, m) // an error means that the connection is gone, and its MessageTCPDisconnect on its way
+	case meta.MessageTCPPassive:
+		_ = e.SendAlias(m.ID, meta.MessageTCPActive{N: 1})
+	}
+	return nil
+}
