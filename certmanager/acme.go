@@ -181,7 +181,8 @@ func acmeNameOf(name string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%w: %q is not a DNS name: %w", ErrInvalid, name, err)
 	}
-	if _, err := netip.ParseAddr(ascii); err == nil || !strings.Contains(strings.Trim(ascii, "."), ".") || len(ascii) > 253 {
+	labels := strings.Split(ascii, ".")
+	if _, err := netip.ParseAddr(ascii); err == nil || len(labels) < 2 || slices.Contains(labels, "") || len(ascii) > 253 {
 		return "", fmt.Errorf("%w: %q is not a DNS name with a dot in it", ErrInvalid, name)
 	}
 	return ascii, nil

@@ -56,7 +56,9 @@ func (s *snapshot) rehearse(o *Options, previous *snapshot, now time.Time) error
 		errs = append(errs, err)
 	}
 	for _, name := range o.RequireNames {
-		if !s.covers(name) {
+		// What is in service may miss it too, where an ACME certificate ended: that must not
+		// keep the next from taking its place.
+		if !s.covers(name) && (previous == nil || previous.covers(name)) {
 			errs = append(errs, fmt.Errorf("%w: %s", ErrNotCovered, name))
 		}
 	}

@@ -1,0 +1,277 @@
+package certmanager
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/acme"
+	"golang.org/x/crypto/acme/autocert"
+
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+const day = 24 * time.Hour
+
+func TestRenewalTime(t *testing.T) {
+	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		lifetime, before time.Duration
+		earliest, latest time.Duration // before the end
+		clamped          bool
+	}{
+		{90 * day, 0, 33 * day, 30 * day, false},
+		{6 * day, 0, 52*time.Hour + 48*time.Minute, 48 * time.Hour, false},
+		{time.Hour, 0, 22 * time.Minute, 20 * time.Minute, false},
+		{30 * time.Second, 0, 11 * time.Second, 10 * time.Second, false},
+		{90 * day, 20 * day, 22 * day, 20 * day, false},
+		{90 * day, 45 * day, 49*day + 12*time.Hour, 45 * day, false},
+		{45 * day, 30 * day, 24*day + 18*time.Hour, 22*day + 12*time.Hour, true},
+		{time.Hour, 30 * day, 33 * time.Minute, 30 * time.Minute, true},
+	} {
+		name := fmt.Sprintf("%v before %v", c.lifetime, c.before)
+		end := begin.Add(c.lifetime)
+		window, clamped := renewalWindow(c.lifetime, c.before)
+		assert.Equal(t, c.clamped, clamped, name)
+		assert.Equal(t, c.latest, end.Sub(renewalTime(end, window, 0)), name)
+		assert.InDelta(t, c.earliest, end.Sub(renewalTime(end, window, 1)), 1, name)
+		assert.True(t, renewalTime(end, window, 1).After(begin.Add(c.lifetime/3)), "no order after the other")
+	}
+}
+
+func TestSuggestedTime(t *testing.T) {
+	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	leaf := &x509.Certificate{NotBefore: begin, NotAfter: begin.Add(90 * day)}
+	for what, c := range map[string]struct {
+		start, end time.Duration // after begin
+		chance     float64
+		want       time.Duration
+	}{
+		"the beginning of the window":   {50 * day, 52 * day, 0, 50 * day},
+		"its middle":                    {50 * day, 52 * day, 0.5, 51 * day},
+		"later than ours":               {65 * day, 67 * day, 0.5, 66 * day},
+		"too late for retries":          {80 * day, 90 * day, 0.5, 75 * day},
+		"after the end":                 {200 * day, 201 * day, 0, 75 * day},
+		"now":                           {10 * day, 10*day + time.Second, 0, 10 * day},
+		"long ago: not again and again": {-day, -day + time.Second, 0, 4 * time.Hour},
+	} {
+		got := suggestedTime(begin.Add(c.start), begin.Add(c.end), leaf, 30*day, c.chance)
+		assert.Equal(t, c.want, got.Sub(begin), what)
+	}
+}
+
+func TestRetryDelay(t *testing.T) {
+	for what, c := range map[string]struct {
+		failures              int
+		invalid               bool
+		remaining, retryAfter time.Duration
+		want                  time.Duration
+	}{
+		"the first":                 {1, false, 0, 0, time.Second},
+		"the third":                 {3, false, 0, 0, 9 * time.Second},
+		"a validation":              {1, true, 0, 0, 10 * time.Second},
+		"its third":                 {3, true, 0, 0, 90 * time.Second},
+		"many":                      {1000, false, 0, 0, 6 * time.Hour},
+		"little is left":            {1000, true, time.Hour, 0, 6 * time.Minute},
+		"much is left":              {1000, true, 30 * day, 0, 6 * time.Hour},
+		"next to nothing is left":   {5, true, time.Millisecond, 0, 100 * time.Millisecond},
+		"the CA asks for more":      {1, false, 0, time.Minute, time.Minute},
+		"also where little is left": {1, false, time.Minute, time.Hour, time.Hour},
+		"the CA asks for less":      {3, true, 0, time.Second, 90 * time.Second},
+		"the CA asks for the moon":  {1, false, 0, 1000 * day, day},
+	} {
+		assert.Equal(t, c.want, retryDelay(c.failures, c.invalid, c.remaining, c.retryAfter, 0), what)
+		most := retryDelay(c.failures, c.invalid, c.remaining, c.retryAfter, 1)
+		assert.LessOrEqual(t, most, max(c.want+c.want/5, c.retryAfter), what)
+	}
+}
+
+// Whatever the lifetime: a CA that is down for nine tenths of the renewal window is found back
+// before the certificate ends, with a tolerable number of attempts.
+func TestRetriesAreInTime(t *testing.T) {
+	for _, lifetime := range []time.Duration{20 * time.Second, time.Hour, 6 * day, 90 * day} {
+		for _, invalid := range []bool{false, true} {
+			window, _ := renewalWindow(lifetime, 0)
+			now, attempts := time.Duration(0), 0 // since the window began
+			for now < window*9/10 {
+				attempts++
+				now += retryDelay(attempts, invalid, window-now, 0, 1)
+			}
+			assert.Less(t, now, window-window/100, "%v", lifetime)
+			assert.Less(t, attempts, 200, "%v", lifetime)
+		}
+	}
+}
+
+func TestRetryAfterOf(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	of := func(value string) time.Duration {
+		return retryAfterOf(fmt.Errorf("wrapped: %w", &acme.Error{Header: http.Header{"Retry-After": {value}}}), now)
+	}
+	assert.Equal(t, 120*time.Second, of("120"))
+	assert.Equal(t, time.Minute, of("Thu, 01 Jan 2026 00:01:00 GMT"))
+	assert.Zero(t, of("Wed, 31 Dec 2025 00:00:00 GMT"))
+	for _, nonsense := range []string{"", "-5", "soon", "99999999999999999999"} {
+		assert.Zero(t, of(nonsense), nonsense)
+	}
+	assert.Zero(t, retryAfterOf(errors.New("other"), now))
+	assert.Zero(t, retryAfterOf(&acme.Error{}, now))
+}
+
+func TestIsInvalid(t *testing.T) {
+	assert.True(t, isInvalid(fmt.Errorf("x: %w", &acme.AuthorizationError{})))
+	assert.True(t, isInvalid(&acme.OrderError{}))
+	assert.True(t, isInvalid(&acme.Error{StatusCode: 403}))
+	for _, err := range []error{nil, context.DeadlineExceeded, &acme.Error{StatusCode: 429}, &acme.Error{StatusCode: 503}} {
+		assert.False(t, isInvalid(err), "%v", err)
+	}
+}
+
+// The example of RFC 9773 section 4.1.
+func TestRenewalID(t *testing.T) {
+	key := []byte{0x69, 0x88, 0x5b, 0x6b, 0x87, 0x46, 0x40, 0x41, 0xe1, 0xb3, 0x7b, 0x84, 0x7b, 0xa0, 0xae, 0x2c, 0xde, 0x01, 0xc8, 0xd4}
+	leaf := &x509.Certificate{AuthorityKeyId: key, SerialNumber: new(big.Int).SetBytes([]byte{0x87, 0x65, 0x43, 0x21})}
+	assert.Equal(t, "aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE", renewalID(leaf))
+	assert.Empty(t, renewalID(&x509.Certificate{SerialNumber: big.NewInt(1)}))
+}
+
+func TestACMEName(t *testing.T) {
+	for in, want := range map[string]string{
+		"www.example.test": "www.example.test", "WWW.Example.Test.": "www.example.test",
+		"bücher.example.test": "xn--bcher-kva.example.test", "xn--bcher-kva.example.test": "xn--bcher-kva.example.test",
+	} {
+		got, err := acmeNameOf(in)
+		require.NoError(t, err)
+		assert.Equal(t, want, got)
+	}
+	for _, in := range []string{"", ".", "localhost", "*.example.test", "127.0.0.1", "::1", "a b.test", "a..test", strings.Repeat("a.", 150) + "test", "a.test/../b"} {
+		_, err := acmeNameOf(in)
+		assert.ErrorIs(t, err, ErrInvalid, in)
+	}
+}
+
+func TestACMEOptions(t *testing.T) {
+	for want, source := range map[string]*ACME{
+		"both empty":   {},
+		"any name":     {HostPolicy: func(context.Context, string) error { return nil }},
+		"wildcards":    {Domains: []string{"*.example.test"}},
+		"not a DNS":    {Domains: []string{"127.0.0.1"}},
+		"negative":     {Domains: []string{"a.example.test"}, RenewBefore: -1},
+		"ACME.Key 7":   {Domains: []string{"a.example.test"}, Key: 7},
+		"ACME.Listen:": {Domains: []string{"a.example.test"}, Cache: autocert.DirCache(t.TempDir()), Listen: "nowhere"},
+	} {
+		_, err := New(Options{Source: source})
+		require.ErrorContains(t, err, want)
+	}
+	o, err := (&ACME{Domains: []string{"A.example.test", "a.example.test."}}).ready()
+	require.NoError(t, err)
+	assert.Equal(t, []string{"a.example.test"}, o.Domains)
+	assert.Equal(t, acme.LetsEncryptURL, o.Directory)
+	assert.Contains(t, string(o.Cache.(autocert.DirCache)), "golang-autocert")
+	o, err = (&ACME{Domains: []string{"a.example.test"}, Directory: "staging"}).ready()
+	require.NoError(t, err)
+	assert.Contains(t, o.Directory, "staging")
+}
+
+// Only one Manager at a time has the source.
+func TestACMEBelongsToOneManager(t *testing.T) {
+	source := &ACME{HostPolicy: autocert.HostWhitelist("a.example.test"), Cache: autocert.DirCache(t.TempDir()), Directory: "https://127.0.0.1:1/"}
+	m, err := New(Options{Source: source})
+	require.NoError(t, err)
+	_, err = New(Options{Source: source})
+	require.ErrorContains(t, err, "another Manager")
+	_, err = m.Impact(&ACME{Domains: []string{"a.example.test"}})
+	require.NoError(t, err, "it brings no trust")
+	require.NoError(t, m.Close())
+	m, err = New(Options{Source: source})
+	require.NoError(t, err)
+	require.NoError(t, m.Close())
+}
+
+// acmeEntry makes a cache entry.
+func acmeEntry(t testing.TB, name string, kind tlstest.KeyType) (tls.Certificate, []byte) {
+	t.Helper()
+	pair := tlstest.NewCA(t).Issue(t, tlstest.Leaf{Names: []string{name}, Key: kind})
+	data, err := encodeCached(pair.Certificate())
+	require.NoError(t, err)
+	return pair.Certificate(), data
+}
+
+func TestCacheLayout(t *testing.T) {
+	assert.Equal(t, "a.example.test", certCacheKey("a.example.test", ECDSAP256))
+	assert.Equal(t, "a.example.test", certCacheKey("a.example.test", ECDSAP384))
+	assert.Equal(t, "a.example.test+rsa", certCacheKey("a.example.test", RSA2048))
+	assert.Equal(t, "a.example.test+token", tokenCertCacheKey("a.example.test"))
+	assert.Equal(t, "abc+http-01", httpTokenCacheKey("/.well-known/acme-challenge/abc"))
+	for kind, block := range map[tlstest.KeyType]string{tlstest.ECDSAP256: "EC", tlstest.RSA2048: "RSA"} {
+		cert, data := acmeEntry(t, "a.example.test", kind)
+		assert.True(t, strings.HasPrefix(string(data), "-----BEGIN "+block+" PRIVATE KEY-----"))
+		back, err := decodeCached(data)
+		require.NoError(t, err)
+		assert.Equal(t, cert.Certificate, back.Certificate)
+		assert.Equal(t, cert.PrivateKey, back.PrivateKey)
+
+		// autocert accepts it: its Manager serves it without a CA.
+		cache := autocert.DirCache(t.TempDir())
+		key := "a.example.test"
+		hello := &tls.ClientHelloInfo{ServerName: key, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}}
+		if kind == tlstest.RSA2048 {
+			key, hello.CipherSuites = key+"+rsa", []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}
+		}
+		require.NoError(t, cache.Put(t.Context(), key, data))
+		served, err := (&autocert.Manager{Cache: cache, Prompt: autocert.AcceptTOS}).GetCertificate(hello)
+		require.NoError(t, err)
+		assert.Equal(t, cert.Certificate, served.Certificate)
+	}
+}
+
+func TestDecodeCached(t *testing.T) {
+	_, whole := acmeEntry(t, "a.example.test", tlstest.ECDSAP256)
+	for _, data := range []string{"", "nonsense", string(whole[:50]), string(whole[:len(whole)-20]), string(whole) + "tail"} {
+		_, err := decodeCached([]byte(data))
+		assert.ErrorIs(t, err, errUnreadable)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(func() any { k, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader); return k }())
+	require.NoError(t, err)
+	_, _, err = decodeKey(pemBlock("PRIVATE KEY", pkcs8))
+	require.NoError(t, err)
+	_, _, err = decodeKey(pemBlock("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(func() *rsa.PrivateKey { k, _ := rsa.GenerateKey(rand.Reader, 2048); return k }())))
+	require.NoError(t, err)
+}
+
+func FuzzDecodeCached(f *testing.F) {
+	_, whole := acmeEntry(f, "a.example.test", tlstest.ECDSAP256)
+	f.Add(whole)
+	f.Add([]byte("-----BEGIN EC PRIVATE KEY-----\n-----END EC PRIVATE KEY-----\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		cert, err := decodeCached(data)
+		if err == nil && (cert.Leaf == nil || cert.PrivateKey == nil || len(cert.Certificate) == 0) {
+			t.Fatal("half an entry")
+		}
+	})
+}
+
+func TestIsToken(t *testing.T) {
+	assert.True(t, isToken("evaGxfADs6pSRb2LAv9IZf17Dt3juxGJ-PCt92wr-oA"))
+	for _, s := range []string{"", "short", "../../../../../../../etc/passwd", strings.Repeat("a", 257), strings.Repeat("a", 30) + "%"} {
+		assert.False(t, isToken(s), s)
+	}
+}
+
+func pemBlock(kind string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+}

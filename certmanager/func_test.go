@@ -1,0 +1,70 @@
+package certmanager
+
+import (
+	"crypto/tls"
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/acme"
+
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+func TestFunc(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	own, theirs := ca.Issue(t, tlstest.Leaf{Names: []string{"own.example.test"}}), ca.Issue(t, tlstest.Leaf{Names: []string{"theirs.example.test"}})
+	asked := map[string]int{}
+	f := Func(func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		asked[hello.ServerName]++
+		if hello.ServerName != "theirs.example.test" {
+			return nil, errors.New("not mine")
+		}
+		cert := theirs.Certificate()
+		return &cert, nil
+	})
+	m := newManager(t, Options{Source: Sources{Static{Certificates: []tls.Certificate{own.Certificate()}}, f}})
+	serves := func(name string) string {
+		c := connect(t, m.ServerTLS(), &tls.Config{ServerName: name, InsecureSkipVerify: true}).ok(t)
+		return c.client.PeerCertificates[0].DNSNames[0]
+	}
+	assert.Equal(t, "own.example.test", serves("own.example.test"))
+	assert.Equal(t, "theirs.example.test", serves("theirs.example.test"))
+	assert.Equal(t, "own.example.test", serves("unknown.example.test"), "the default where the function has none")
+	assert.Equal(t, map[string]int{"theirs.example.test": 1, "unknown.example.test": 1}, asked)
+
+	// Alone, its error is the server's.
+	alone := newManager(t, Options{Source: f})
+	connect(t, alone.ServerTLS(), ca.ClientConfig(t, "theirs.example.test")).ok(t)
+	c := connect(t, alone.ServerTLS(), ca.ClientConfig(t, "unknown.example.test")).refused(t)
+	assert.ErrorContains(t, c.serverErr, "not mine")
+
+	_, err := New(Options{Source: Func(nil)})
+	require.ErrorContains(t, err, "nil")
+}
+
+// The challenges of the function's CA reach it, with clients of other protocols undisturbed.
+func TestFuncAnswersChallenges(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	pair := ca.Issue(t, tlstest.Leaf{Names: []string{"a.example.test"}})
+	cert := pair.Certificate()
+	m := newManager(t, Options{Source: Sources{
+		Func(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }),
+		Static{ClientCAs: ca.Pool()}, // mutual TLS
+	}})
+	challenge := ca.ClientConfig(t, "a.example.test")
+	challenge.NextProtos = []string{acme.ALPNProto}
+	c := connect(t, m.ServerTLS(), challenge).ok(t)
+	assert.Equal(t, acme.ALPNProto, c.server.NegotiatedProtocol)
+
+	other := ca.MutualClientConfig(t, "a.example.test", tlstest.Leaf{})
+	other.NextProtos = []string{"mqtt", acme.ALPNProto}
+	c = connect(t, m.ServerTLS(), other).ok(t)
+	assert.Empty(t, c.server.NegotiatedProtocol)
+
+	// Without such a source the protocol means nothing.
+	plain := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{cert}}})
+	c = connect(t, plain.ServerTLS(), challenge).ok(t)
+	assert.Empty(t, c.server.NegotiatedProtocol)
+}
