@@ -26,7 +26,8 @@ type Files struct {
 
 	// Dir is a folder of pairs: each *.crt or *.pem with the *.key of the same name, or
 	// with the key in it. CA certificates without a key and files whose name begins
-	// with a dot are passed over. The default certificate is the first by name.
+	// with a dot are passed over. The default certificate is the first by name. Of
+	// several with one kind of key for a name the one that ends last is served.
 	Dir string
 
 	// PKCS12 is a PKCS #12 file (.p12, .pfx), PKCS12Password a file whose first line is

@@ -1,6 +1,7 @@
 package certmanager
 
 import (
+	"cmp"
 	"crypto/tls"
 	"iter"
 	"net"
@@ -69,7 +70,11 @@ func (cs candidates) add(c, preferred *certificate) candidates {
 	if slices.Contains(cs, c) || preferred != nil && slices.Contains(cs, preferred) {
 		return cs
 	}
-	i, _ := slices.BinarySearchFunc(cs, c.keyRank()+1, func(c *certificate, rank int) int { return c.keyRank() - rank })
+	i, _ := slices.BinarySearchFunc(cs, c, func(other, c *certificate) int {
+		// Of two that are equal otherwise the one that ends last: a renewal may come as
+		// another file, beside one that is about to end.
+		return cmp.Or(cmp.Compare(other.keyRank(), c.keyRank()), c.tls.Leaf.NotAfter.Compare(other.tls.Leaf.NotAfter), -1)
+	})
 	return slices.Insert(cs, i, c)
 }
 

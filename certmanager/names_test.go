@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -89,6 +90,19 @@ func TestFindByName(t *testing.T) {
 	client := named(ecdsaKey, "client.test")
 	client.server = false
 	assert.Nil(t, newNames([]*certificate{client}, nil).find(&tls.ClientHelloInfo{ServerName: "client.test"}))
+}
+
+// A renewal beside the certificate that it renews is served, whatever their order.
+func TestTheLastToEndIsServed(t *testing.T) {
+	ends := func(key keyKind, hours int) *certificate {
+		c := named(key, "a.test")
+		c.tls.Leaf.NotAfter = time.Unix(0, 0).Add(time.Duration(hours) * time.Hour)
+		return c
+	}
+	early, late, rsa, twin := ends(ecdsaKey, 1), ends(ecdsaKey, 2), ends(rsaKey, 3), ends(ecdsaKey, 2)
+	for _, certs := range [][]*certificate{{early, late, rsa, twin}, {late, rsa, twin, early}, {rsa, late, early, twin}} {
+		assert.Equal(t, candidates{late, twin, early, rsa}, newNames(certs, nil).lookup("a.test"))
+	}
 }
 
 func TestPreferredAloneServesItsNames(t *testing.T) {
