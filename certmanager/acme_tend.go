@@ -114,7 +114,7 @@ func (s *acmeState) attempt(ctx context.Context, n *acmeName, cert *tls.Certific
 	timeout := orderTimeout
 	if cert != nil {
 		// A CA that hangs does not use up all the time that is left.
-		timeout = min(orderTimeout, max(time.Until(cert.Leaf.NotAfter)/3, 2*time.Second))
+		timeout = min(orderTimeout, max(time.Until(cert.Leaf.NotAfter)/2, 2*time.Second))
 	}
 	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -26,7 +27,11 @@ import (
 	"github.com/ergotls/ergotls/tlstest/acmetest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	flag.Set("test.parallel", "6") // they mostly wait for certificates to grow old
+	goleak.VerifyTestMain(m)
+}
 
 const (
 	name  = "www.example.test"
