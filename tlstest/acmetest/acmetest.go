@@ -30,6 +30,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 	"unsafe"
@@ -70,7 +71,7 @@ type Server struct {
 	*weather
 	web     *httptest.Server
 	client  *http.Client
-	roots   *x509.CertPool
+	roots   []*x509.Certificate
 	va      *va.VAImpl
 	dns     *resolver
 	http01  *forwarder
@@ -133,9 +134,7 @@ func New(o Options) (*Server, error) {
 	s.web.Config.ErrorLog = logger
 	s.web.StartTLS()
 	s.client = s.web.Client()
-	s.roots = x509.NewCertPool()
-	s.roots.AddCert(issuer.GetRootCert(0).Cert)
-	s.roots.AddCert(s.web.Certificate())
+	s.roots = []*x509.Certificate{issuer.GetRootCert(0).Cert, s.web.Certificate()}
 	return s, nil
 }
 
@@ -187,7 +186,16 @@ func (s *Server) Directory() string { return s.web.URL + wfe.DirectoryPath }
 func (s *Server) HTTPClient() *http.Client { return s.client }
 
 // Roots verify the certificates that the CA issues, and its own HTTPS endpoint.
-func (s *Server) Roots() *x509.CertPool { return s.roots.Clone() }
+func (s *Server) Roots() *x509.CertPool {
+	pool := x509.NewCertPool()
+	for _, cert := range s.roots {
+		pool.AddCert(cert)
+	}
+	return pool
+}
+
+// RootCertificates are the members of Roots, for programs that read them from a file.
+func (s *Server) RootCertificates() []*x509.Certificate { return slices.Clone(s.roots) }
 
 // HTTP01 says where HTTP-01 challenges are answered, whatever the name: at host:port
 // addresses, one after the other if there are several. None fails them.
