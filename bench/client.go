@@ -37,8 +37,8 @@ func (c *holdConn) flush() error {
 }
 
 func (c *cell) clientConfig() *tls.Config {
-	config := c.ca.ClientConfig(nil, "localhost")
-	config.MinVersion = tls.VersionTLS13
+	config := c.ca.ClientConfig(nil, c.serverName)
+	config.MinVersion, config.Certificates = tls.VersionTLS13, c.clientCert
 	return config
 }
 

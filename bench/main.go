@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"slices"
 	"time"
 )
 
@@ -77,7 +78,8 @@ func bench(s settings, out, progress io.Writer) error {
 	if s.Curve != "" {
 		return curve(s, out, progress)
 	}
-	results, err := rounds(s, workloads, progress)
+	table := slices.DeleteFunc(all(), func(w workload) bool { return w.name == "curve" })
+	results, err := rounds(s, table, progress)
 	if err != nil {
 		return err
 	}

@@ -66,7 +66,7 @@ func (r results) ratio(k, to key, f metric) spread {
 
 // met says whether a bar is reached: not more exactly than the spread allows.
 func (b bar) met(s spread) string {
-	reached := func(v float64) bool { return v >= b.bound != b.metric.lower || v == b.bound }
+	reached := func(v float64) bool { return v == b.bound || v > b.bound != b.metric.lower }
 	switch {
 	case s.n == 0:
 		return "not measured"
@@ -79,14 +79,14 @@ func (b bar) met(s spread) string {
 }
 
 func (b bar) String() string {
-	sign, than := "≥", ""
+	sign, of := "≥", ""
 	if b.metric.lower {
 		sign = "≤"
 	}
-	if b.than != (key{}) {
-		than = " of " + strings.TrimSpace(b.than.Row+" "+b.than.Variant)
+	if than := cmp.Or(b.than.Row, b.than.Variant); than != "" {
+		of = " of " + than
 	}
-	return fmt.Sprintf("%s %s %.2f%s", b.metric.name, sign, b.bound, than)
+	return fmt.Sprintf("%s %s %.2f%s", b.metric.name, sign, b.bound, of)
 }
 
 // report prints the table.

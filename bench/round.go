@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -36,68 +37,78 @@ type job struct {
 	Profile           string // file
 }
 
-// rounds runs every variant of every workload once per round, in an order of its own each time, so that what the
-// machine does meanwhile hits all of them alike.
-func rounds(s settings, all []workload, progress io.Writer) (results, error) {
-	type cell struct {
-		work    workload
-		variant string
-		takes   time.Duration
-	}
-	var cells []*cell
-	for _, w := range all {
-		for _, v := range w.variants {
-			if known(v) && s.Run.MatchString(w.name+"/"+v) {
-				cells = append(cells, &cell{w, v, s.Time + time.Second})
-			}
+// rounds runs every variant of every workload once per round, in another order each time, so that what the machine does
+// meanwhile hits all of them alike.
+func rounds(s settings, list []workload, progress io.Writer) (results, error) {
+	var plan []workload
+	takes := map[key]time.Duration{}
+	for _, w := range list {
+		w.variants = slices.DeleteFunc(slices.Clone(w.variants), func(variant string) bool {
+			return !known(variant) || !s.Run.MatchString(w.name+"/"+variant)
+		})
+		for _, variant := range w.variants {
+			takes[key{w.name, variant}] = s.Time + time.Second // until it is known better
+		}
+		if len(w.variants) > 0 {
+			plan = append(plan, w)
 		}
 	}
-	if len(cells) == 0 {
+	if len(plan) == 0 {
 		return nil, fmt.Errorf("no workload/variant matches -run %q", s.Run)
 	}
 	found := results{}
 	for round := range s.Rounds {
-		rand.Shuffle(len(cells), func(i, j int) { cells[i], cells[j] = cells[j], cells[i] })
+		rand.Shuffle(len(plan), func(i, j int) { plan[i], plan[j] = plan[j], plan[i] })
+		var cells []key
+		for _, w := range plan {
+			// The variants of a workload follow each other, so that they meet the machine in one mood.
+			for _, i := range rand.Perm(len(w.variants)) {
+				if round < w.atMost(s.Rounds) {
+					cells = append(cells, key{w.name, w.variants[i]})
+				}
+			}
+		}
+		later := time.Duration(0) // the rounds after this one
+		for _, w := range plan {
+			for _, variant := range w.variants {
+				later += takes[key{w.name, variant}] * time.Duration(max(0, w.atMost(s.Rounds)-round-1))
+			}
+		}
 		for i, c := range cells {
-			if c.work.rounds > 0 && round >= c.work.rounds {
-				continue
+			left := later
+			for _, next := range cells[i:] {
+				left += takes[next]
 			}
-			left := time.Duration(0)
-			for n, other := range cells {
-				times := s.Rounds
-				if other.work.rounds > 0 {
-					times = min(times, other.work.rounds)
-				}
-				if times -= round; n < i {
-					times--
-				}
-				left += other.takes * time.Duration(max(0, times))
-			}
-			fmt.Fprintf(progress, "round %d of %d, %s left: %s, %s\n",
-				round+1, s.Rounds, left.Round(time.Second), c.work.name, c.variant)
-			start := time.Now()
-			rows, err := runCell(s, c.work, c.variant)
+			fmt.Fprintf(progress, "round %d of %d, %s left: %s: %s\n",
+				round+1, s.Rounds, left.Round(time.Second), c.Row, c.Variant)
+			begin := time.Now()
+			rows, err := runCell(s, c.Row, c.Variant)
 			if err != nil {
-				return nil, fmt.Errorf("%s, %s: %w", c.work.name, c.variant, err)
+				return nil, fmt.Errorf("%s: %s: %w", c.Row, c.Variant, err)
 			}
-			c.takes = time.Since(start)
-			for row, m := range rows {
-				k := key{row, c.variant}
-				for len(found[k]) < round {
-					found[k] = append(found[k], nil)
-				}
-				found[k] = append(found[k], &m)
-			}
+			takes[c] = time.Since(begin)
+			found.add(round, c.Variant, rows)
 		}
 	}
 	return found, nil
 }
 
+// add takes what a cell measured in a round.
+func (r results) add(round int, variant string, rows map[string]measure) {
+	for row, m := range rows {
+		k := key{row, variant}
+		for len(r[k]) < round {
+			r[k] = append(r[k], nil)
+		}
+		r[k] = append(r[k], &m)
+	}
+}
+
 // runCell is one cell: it starts the load and reads its result, by row of the table.
-func runCell(s settings, w workload, variant string) (map[string]measure, error) {
-	j := job{Workload: w.name, Variant: variant, Time: s.Time, Crowd: s.Crowd, Pairs: s.Pairs}
+func runCell(s settings, workload, variant string) (map[string]measure, error) {
+	j := job{Workload: workload, Variant: variant, Time: s.Time, Crowd: s.Crowd, Pairs: s.Pairs}
 	if s.Profile != "" {
-		name := strings.NewReplacer(" ", "-", ",", "", "+", "-", "%", "").Replace(w.name + "." + variant + ".pprof")
+		name := strings.NewReplacer(" ", "-", ",", "", "+", "-", "%", "").Replace(workload + "." + variant + ".pprof")
 		j.Profile = filepath.Join(s.Profile, name)
 	}
 	input, err := json.Marshal(j)
@@ -111,7 +122,7 @@ func runCell(s settings, w workload, variant string) (map[string]measure, error)
 	var output bytes.Buffer
 	cmd.Stdin, cmd.Stdout = bytes.NewReader(input), &output
 	core := loadCore
-	if w.sameCore {
+	if find(workload).sameCore {
 		core = serverCore
 	}
 	if err := startOn(core, cmd); err != nil {
