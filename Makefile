@@ -8,12 +8,15 @@ MODULES     := . engine certmanager/rediscache tlstest/acmetest tlstest/acmetest
 # Ergo's public checksums, which go.sum lacks as long as go.mod replaces Ergo by ./engine.
 ERGO_SUMS   := ergo.services/ergo v1.999.310 h1:qHx35J5UxCheNJaFrOK/1K6/p7jir680+NTPZo6bhbI=\nergo.services/ergo v1.999.310/go.mod h1:bLQ6PoO6Mz/8gVuzvPv3xfMfo1P9w6rZV1WnMXMeMdg=\n
 
-.PHONY: help demo test check tidy bench soak fuzz testdata
+.PHONY: help demo demo-acme test check tidy bench soak fuzz testdata
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 demo: ## two actors talk over mutual TLS; a stranger is refused; certificates are replaced
 	$(GO) run ./examples/mtls
+
+demo-acme: ## a certificate is issued and renewed on one machine, in seconds, with the CA failing in between
+	cd tlstest/acmetest/e2e && $(GO) run ./demo
 
 test: ## all tests of all modules, with the race detector
 	@for m in $(MODULES); do echo "test $$m"; (cd $$m && $(GO) test -race ./...) || exit 1; done
