@@ -1,0 +1,143 @@
+package interop
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/internal/needs"
+)
+
+// patience is how long a test waits for what must happen. A program that runs for longer is killed.
+const patience = 30 * time.Second
+
+// program is a running program.
+type program struct {
+	t     *testing.T
+	name  string
+	stdin io.WriteCloser
+	ended chan struct{} // closed: it has ended, and err is set
+	err   error
+
+	mu     sync.Mutex // guards output
+	output bytes.Buffer
+}
+
+// command is a program with its arguments and what it needs in its environment.
+type command struct {
+	args []string
+	env  []string
+}
+
+func (c command) start(t *testing.T) *program {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	cmd := exec.CommandContext(ctx, needs.Program(t, c.args[0]), c.args[1:]...)
+	cmd.Env = append(os.Environ(), c.env...)
+	cmd.Dir = certs.dir
+	cmd.WaitDelay = time.Second // where a child of its own keeps its output open
+	p := &program{t: t, name: c.args[0], ended: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = p, p
+	var err error
+	p.stdin, err = cmd.StdinPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	go func() {
+		p.err = cmd.Wait()
+		cancel()
+		close(p.ended)
+	}()
+	t.Cleanup(func() {
+		cancel() // kills it
+		<-p.ended
+		if t.Failed() {
+			t.Logf("%s: %v\n%s", strings.Join(c.args, " "), p.err, p.text())
+		}
+	})
+	return p
+}
+
+// Write takes the output of both streams.
+func (p *program) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.output.Write(b)
+}
+
+func (p *program) text() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.output.String()
+}
+
+// says waits until the output matches or the program has ended.
+func (p *program) says(pattern *regexp.Regexp) bool {
+	for {
+		select {
+		case <-p.ended:
+			return pattern.MatchString(p.text())
+		case <-time.After(5 * time.Millisecond):
+			if pattern.MatchString(p.text()) {
+				return true
+			}
+		}
+	}
+}
+
+// finish waits for its end and gives all of its output.
+func (p *program) finish() string {
+	p.t.Helper()
+	p.stdin.Close()
+	<-p.ended
+	return p.text()
+}
+
+// firstPort is below the range from which systems take the ports of outgoing connections, so that none of those gets in the way.
+var firstPort = func() *atomic.Int32 {
+	var p atomic.Int32
+	p.Store(20000 + rand.Int32N(8000))
+	return &p
+}()
+
+// freePort gives a port for a program that can't choose one and say which.
+func freePort(t *testing.T) uint16 {
+	for range 1000 {
+		port := firstPort.Add(1)
+		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			require.NoError(t, listener.Close())
+			return uint16(port)
+		}
+	}
+	t.Fatal("no free port")
+	return 0
+}
+
+// version asks a program for its version: the first match of pattern in what the command prints. Of a program that does
+// not know its version, the command is dpkg-query.
+func version(t *testing.T, pattern string, args ...string) string {
+	path, err := exec.LookPath(args[0])
+	if err != nil {
+		return "unknown"
+	}
+	output, err := exec.CommandContext(t.Context(), path, args[1:]...).CombinedOutput()
+	match := regexp.MustCompile(pattern).FindSubmatch(output)
+	if match == nil {
+		t.Logf("the version of %s is not in %q (%v)", args[0], output, err)
+		return "unknown"
+	}
+	return string(match[1])
+}
