@@ -18,7 +18,7 @@ import (
 //     connection to its end, whoever ended it. It ends when the connection is closed.
 //   - the engine's message goroutine, there while there are messages: it handles one at a time and,
 //     in Terminate, waits for Start's.
-//   - the writer's flush, there while the queue is not empty. Its writes have deadlines.
+//   - the writer's drain, there while the peer does not take what is written. Its writes have deadlines.
 
 // lingerTimeout is how long a closed connection waits for the peer to close too, so that our last bytes are not lost in a reset.
 const lingerTimeout = 500 * time.Millisecond
@@ -41,6 +41,7 @@ type tcpConnection struct {
 
 	process gen.MetaProcess // set by Init
 	to      any             // who gets the messages: a gen.Atom or gen.PID; boxed once
+	self    any             // its own alias; boxed once
 	stream  stream          // the TLS connection, or the socket without TLS; settled once ready is closed, but for StartTLS
 	writer  writer
 	inbox   inbox
@@ -77,7 +78,7 @@ func newConnection(opt *TCPConnectionOptions, server *tcpServer, sock *socket, w
 	}
 	c.credit.Store(int64(opt.Active))
 	c.inbox.opt = opt
-	c.writer.init(opt.WriteBuffer, c.writeFailed, c.inbox.recycle)
+	c.writer.init(opt.WriteBuffer, sock, c.writeFailed, c.inbox.recycle)
 	c.stats.opened = time.Now()
 	return c
 }
@@ -85,7 +86,7 @@ func newConnection(opt *TCPConnectionOptions, server *tcpServer, sock *socket, w
 // Init implements gen.MetaBehavior. It runs on the goroutine of whoever spawns the connection.
 func (c *tcpConnection) Init(process gen.MetaProcess) error {
 	c.process = process
-	c.to = process.Parent()
+	c.to, c.self = process.Parent(), process.ID()
 	if c.worker != "" {
 		c.to = c.worker
 	}
@@ -118,6 +119,8 @@ func (c *tcpConnection) HandleMessage(from gen.PID, message any) error {
 			c.refusing = true
 			c.process.Log().Debug("%d bytes from %s and all after them not taken: %s", len(m.Data), from, err)
 		}
+	case flushRequest:
+		c.writer.flush()
 	case MessageTCPActive:
 		c.activate(m.N)
 	case MessageTCPClose:
@@ -141,7 +144,7 @@ func (c *tcpConnection) HandleCall(from gen.PID, _ gen.Ref, request any) (any, e
 	}
 	c.awaitReady()
 	size := len(m.Data)
-	if err := c.write(m.Data); err != nil {
+	if _, err := c.take(m.Data); err != nil {
 		return err, nil
 	}
 	if err := c.writer.sync(); err != nil {
@@ -265,14 +268,25 @@ func (c *tcpConnection) leave() {
 	}
 }
 
-// write takes data for writing.
+// flushRequest is what a connection sends to itself behind the messages that are waiting: when it comes, they are collected.
+type flushRequest struct{}
+
+// write takes data for writing and sees to it that it is written.
 func (c *tcpConnection) write(data []byte) error {
-	if err := c.writer.write(data); err != nil {
-		return err
+	schedule, err := c.take(data)
+	if schedule && c.process.SendWithPriority(c.self, flushRequest{}, gen.MessagePriorityNormal) != nil {
+		c.writer.flush() // the mailbox is full, or the parent has ended
 	}
-	c.stats.messagesOut.Add(1)
-	c.touch()
-	return nil
+	return err
+}
+
+// take takes data for writing.
+func (c *tcpConnection) take(data []byte) (schedule bool, err error) {
+	if schedule, err = c.writer.write(data); err == nil {
+		c.stats.messagesOut.Add(1)
+		c.touch()
+	}
+	return schedule, err
 }
 
 // writeFailed is called by the writer with its first error.

@@ -188,7 +188,7 @@ func (c *tcpConnection) runUpgrade() {
 		c.end(ErrStartTLS, err)
 		return
 	}
-	if c.writer.write(up.reply) != nil || c.writer.sync() != nil {
+	if _, err := c.writer.write(up.reply); err != nil || c.writer.sync() != nil {
 		return // the failed write ends the connection
 	}
 	c.sock.writeTimeout = 0

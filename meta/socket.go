@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -30,7 +31,8 @@ var aLongTimeAgo = time.Unix(1, 0)
 // socket is the connection under the TLS layer, or the connection itself where there is none.
 //
 // Reads are made by one goroutine at a time. They block, but for those within wait, which answer errWouldBlock where
-// there is nothing. Writes are bounded by writeTimeout each and, once closeBy was called, by that time.
+// there is nothing. Writes block too, but for those while it is eager; they are bounded by writeTimeout each and, once closeBy was
+// called, by that time.
 type socket struct {
 	net.Conn
 	raw syscall.RawConn // nil: wait can't be used
@@ -43,6 +45,15 @@ type socket struct {
 	gateCtx context.Context
 	inside  bool // holds a place at the gate
 
+	writing  sync.Mutex // one write at a time; guards all up to the empty line
+	eager    bool       // Write does not block
+	deadline bool       // for writes, one is set
+	rest     []byte     // taken by Write but not by the kernel
+	writeRaw func(fd uintptr) bool
+	toWrite  []byte // of writeRaw, as are the two below
+	wrote    int
+	writeErr error
+
 	eof          bool          // the peer's FIN was read
 	remote       net.Addr      // in place of the connection's own; nil: its own
 	writeTimeout time.Duration // 0 during the handshake, which has a deadline of its own
@@ -53,7 +64,7 @@ func newSocket(conn net.Conn) *socket {
 	s := &socket{Conn: conn}
 	if sc, ok := conn.(syscall.Conn); ok && canWait {
 		if raw, err := sc.SyscallConn(); err == nil {
-			s.raw = raw
+			s.raw, s.writeRaw = raw, s.writeOnce
 		}
 	}
 	return s
@@ -133,14 +144,75 @@ func (s *socket) peek(b []byte) (n int, err error) {
 	return n, errors.Join(waitErr, err)
 }
 
-// Write implements net.Conn. It may be called from several goroutines.
+// Write implements net.Conn. It may be called from several goroutines. While the writer has made it eager, it takes all of b without blocking: what the
+// kernel does not take at once is kept for drain.
 func (s *socket) Write(b []byte) (int, error) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if !s.eager {
+		if _, err := s.drainLocked(); err != nil {
+			return 0, err
+		}
+		return s.write(b)
+	}
+	if len(s.rest) == 0 {
+		n, err := s.writeNow(b)
+		if err != nil {
+			return n, err
+		}
+		b = b[n:]
+		s.rest = append(s.rest, b...)
+		return n + len(b), nil
+	}
+	s.rest = append(s.rest, b...)
+	return len(b), nil
+}
+
+// setEager turns the mode in which Write does not block on or off, and says whether bytes are left over. The mode needs raw.
+func (s *socket) setEager(on bool) (behind bool) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if on && s.deadline {
+		s.deadline = false
+		s.setWriteDeadline(time.Time{}) // one that has passed would fail eager writes too
+	}
+	s.eager = on
+	return len(s.rest) > 0
+}
+
+// behind says whether bytes are left over.
+func (s *socket) behind() bool {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	return len(s.rest) > 0
+}
+
+// drain writes what is left over. It blocks, and returns how many bytes of it an error has kept back.
+func (s *socket) drain() (left int, err error) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	return s.drainLocked()
+}
+
+func (s *socket) drainLocked() (left int, err error) {
+	if len(s.rest) == 0 {
+		return 0, nil
+	}
+	n, err := s.write(s.rest)
+	left = len(s.rest) - n
+	s.rest = nil
+	return left, err
+}
+
+// write blocks, for writeTimeout at most for each chunk.
+func (s *socket) write(b []byte) (int, error) {
 	const chunk = 64 << 10 // so that a slow but steady peer is not cut off for the size of a message
 	written := 0
 	for {
 		part := b[written:min(len(b), written+chunk)]
 		if s.writeTimeout > 0 {
-			s.SetWriteDeadline(s.writeDeadline())
+			s.deadline = true
+			s.setWriteDeadline(time.Now().Add(s.writeTimeout))
 		}
 		n, err := s.Conn.Write(part)
 		written += n
@@ -150,12 +222,12 @@ func (s *socket) Write(b []byte) (int, error) {
 	}
 }
 
-func (s *socket) writeDeadline() time.Time {
-	deadline := time.Now().Add(s.writeTimeout)
-	if at := s.closing.Load(); at != 0 && at < deadline.UnixNano() {
-		return time.Unix(0, at)
+// setWriteDeadline sets a deadline no later than that of closeBy.
+func (s *socket) setWriteDeadline(deadline time.Time) {
+	s.SetWriteDeadline(deadline)
+	if at := s.closing.Load(); at != 0 && (deadline.IsZero() || at < deadline.UnixNano()) {
+		s.SetWriteDeadline(time.Unix(0, at))
 	}
-	return deadline
 }
 
 // closeBy bounds all writes, those under way too.

@@ -5,3 +5,7 @@ package meta
 const canWait = false
 
 func (s *socket) readNow([]byte) (int, error) { panic("unreachable: canWait is false") }
+
+func (s *socket) writeNow([]byte) (int, error) { panic("unreachable: canWait is false") }
+
+func (s *socket) writeOnce(uintptr) bool { panic("unreachable: canWait is false") }

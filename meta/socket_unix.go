@@ -27,8 +27,39 @@ func (s *socket) readNow(b []byte) (int, error) {
 		case err == syscall.EAGAIN:
 			return 0, errWouldBlock
 		default:
-			return 0, &net.OpError{Op: "read", Net: s.LocalAddr().Network(), Source: s.LocalAddr(), Addr: s.RemoteAddr(),
-				Err: os.NewSyscallError("read", err)}
+			return 0, s.opError("read", err)
 		}
 	}
+}
+
+// writeNow writes as much as the kernel takes at once. The caller holds writing.
+func (s *socket) writeNow(b []byte) (int, error) {
+	s.toWrite, s.wrote, s.writeErr = b, 0, nil
+	if err := s.raw.Write(s.writeRaw); err != nil {
+		return 0, err
+	}
+	s.toWrite = nil
+	return s.wrote, s.writeErr
+}
+
+// writeOnce is what the runtime calls with the descriptor.
+func (s *socket) writeOnce(fd uintptr) (done bool) {
+	for s.wrote < len(s.toWrite) {
+		n, err := syscall.Write(int(fd), s.toWrite[s.wrote:])
+		switch {
+		case err == nil:
+			s.wrote += n
+		case err == syscall.EINTR:
+		case err == syscall.EAGAIN:
+			return true
+		default:
+			s.writeErr = s.opError("write", err)
+			return true
+		}
+	}
+	return true
+}
+
+func (s *socket) opError(op string, err error) error {
+	return &net.OpError{Op: op, Net: s.LocalAddr().Network(), Source: s.LocalAddr(), Addr: s.RemoteAddr(), Err: os.NewSyscallError(op, err)}
 }

@@ -2,7 +2,6 @@ package meta
 
 import (
 	"errors"
-	"io"
 	"sync"
 	"time"
 )
@@ -20,78 +19,105 @@ const (
 // records are the buffers in which messages are put together. An idle connection holds none.
 var records = sync.Pool{New: func() any { b := make([]byte, 0, coalesced); return &b }}
 
-// segment is what one call of Write gets: a large message, or small ones put together.
+// writePiece is the most in bytes that is written before the socket is asked whether it is behind.
+const writePiece = 4 * recordSize
+
+// segment is a large message, or small ones put together.
 type segment struct {
-	data   []byte
-	record *[]byte // where data lies if it was put together; nil: it is a message
+	data   []byte  // what is left to write
+	whole  []byte  // the message
+	record *[]byte // where data lies if it was put together
 }
 
-// writer writes messages in order. They are queued, and a goroutine that is there while the queue is not empty writes
-// them out: what comes while it writes goes out together, and nothing waits for a timer.
+// writer writes messages in order. They are queued, and flushed when there are no more of them for the moment or
+// they fill a record, so that small ones share records and system calls and nothing waits for a timer. A flush
+// does not block: where the socket takes no more, a goroutine of its own goes on, and is there only as long as that lasts.
 type writer struct {
 	limit   uint64       // bytes that may wait
+	sock    *socket      // below out
 	failed  func(error)  // called once, with the first error and without the lock
 	written func([]byte) // called for each message whose bytes are not needed any more
 
-	mu       sync.Mutex // guards all below
-	changed  sync.Cond  // on mu: sent, err, flushing or closed have changed
-	out      io.Writer
-	queue    []segment
-	spare    []segment // queue's memory for next time
-	flushing bool      // there is a flush goroutine
-	closed   bool
-	err      error
+	mu        sync.Mutex // guards all below
+	changed   sync.Cond  // on mu: sent, err, flushing or closed have changed
+	out       stream
+	queue     []segment
+	head      int    // index of the first in queue
+	owed      uint64 // bytes that the socket has taken but the kernel has not
+	flushing  bool   // somebody writes
+	scheduled bool   // a flush is to come
+	closed    bool
+	err       error
 	writerStats
 }
 
-func (w *writer) init(limit int, failed func(error), written func([]byte)) {
-	w.limit, w.failed, w.written = uint64(limit), failed, written
+// writerStats are what a writer counts.
+type writerStats struct {
+	accepted uint64        // bytes taken
+	sent     uint64        // bytes handed to the kernel
+	waited   time.Duration // for room
+}
+
+func (w *writer) init(limit int, sock *socket, failed func(error), written func([]byte)) {
+	w.limit, w.sock, w.failed, w.written = uint64(limit), sock, failed, written
 	w.changed.L = &w.mu
 }
 
 // setOut says where to write to. What was accepted before must be written: see sync.
-func (w *writer) setOut(out io.Writer) {
+func (w *writer) setOut(out stream) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.out = out
 }
 
-// write accepts a message. It waits only for room: an empty queue has room for a message of any size. One
-// goroutine at a time calls it.
-func (w *writer) write(data []byte) error {
+// write accepts a message. It waits only for room: an empty queue has room for a message of any size. The caller has to
+// call flush where schedule is true, as soon as it has no further messages. One goroutine at a time calls write.
+func (w *writer) write(data []byte) (schedule bool, err error) {
 	size := uint64(len(data))
 	if size == 0 {
-		return nil
+		return false, nil
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.lacksRoom(size) {
 		since := time.Now()
 		for w.lacksRoom(size) {
+			if !w.flushing {
+				w.flushLocked()
+				continue
+			}
 			w.changed.Wait()
 		}
 		w.waited += time.Since(since)
 	}
-	if err := w.refused(); err != nil {
-		return err
+	if w.err != nil {
+		return false, w.err
+	}
+	if w.closed {
+		return false, errWriteClosed
 	}
 	w.accepted += size
 	if size < coalesced {
 		w.appendCopy(data)
 		w.written(data)
 	} else {
-		w.queue = append(w.queue, segment{data: data})
+		w.queue = append(w.queue, segment{data: data, whole: data})
 	}
-	if !w.flushing {
-		w.flushing = true
-		go w.flush()
+	if w.flushing {
+		return false, nil
 	}
-	return nil
+	if w.accepted-w.sent >= recordSize {
+		w.flushLocked()
+		return false, nil
+	}
+	schedule = !w.scheduled
+	w.scheduled = true
+	return schedule, nil
 }
 
 // appendCopy puts a small message into the last record of the queue, or a new one.
 func (w *writer) appendCopy(data []byte) {
-	if n := len(w.queue); n > 0 {
+	if n := len(w.queue); n > w.head {
 		last := &w.queue[n-1]
 		if last.record != nil && len(last.data)+len(data) <= recordSize {
 			last.data = append(last.data, data...)
@@ -99,14 +125,7 @@ func (w *writer) appendCopy(data []byte) {
 		}
 	}
 	record := records.Get().(*[]byte)
-	w.queue = append(w.queue, segment{append((*record)[:0], data...), record})
-}
-
-func (w *writer) refused() error {
-	if w.err == nil && w.closed {
-		return errWriteClosed
-	}
-	return w.err
+	w.queue = append(w.queue, segment{data: append((*record)[:0], data...), record: record})
 }
 
 func (w *writer) lacksRoom(size uint64) bool {
@@ -114,55 +133,125 @@ func (w *writer) lacksRoom(size uint64) bool {
 	return w.err == nil && !w.closed && waiting > 0 && waiting+size > w.limit
 }
 
-// flush writes the queue until it is empty.
+// flush writes what is queued, or sees to it that it is written.
 func (w *writer) flush() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for len(w.queue) > 0 && w.err == nil {
-		batch := w.queue
-		w.queue = w.spare[:0]
-		for i := range batch {
-			if w.err == nil {
-				w.send(&batch[i])
-			}
-		}
-		clear(batch)
-		w.spare = batch
+	if !w.flushing {
+		w.flushLocked()
 	}
-	if cap(w.spare) > 64 {
-		w.spare = nil
+}
+
+// flushLocked writes until the queue is empty or the socket takes no more. The lock is released while it writes.
+func (w *writer) flushLocked() {
+	w.flushing, w.scheduled = true, false
+	if w.sock.raw == nil { // its writes block
+		go w.drain()
+		return
+	}
+	w.sock.setEager(true)
+	w.writeQueue()
+	if w.sock.setEager(false) {
+		go w.drain()
+		return
 	}
 	w.flushing = false
 	w.changed.Broadcast()
 }
 
-// send writes one segment with the lock released.
-func (w *writer) send(s *segment) {
-	out := w.out
-	w.mu.Unlock()
-	n, err := out.Write(s.data)
-	if s.record == nil {
-		w.written(s.data)
-	} else {
-		*s.record = s.data[:0]
-		records.Put(s.record)
-	}
+// drain writes until the queue is empty, however long the socket takes within its deadlines.
+func (w *writer) drain() {
+	left, err := w.sock.drain()
 	w.mu.Lock()
-	w.sent += uint64(n)
-	if err != nil {
-		w.err = err
-		w.mu.Unlock()
-		w.failed(err)
-		w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case err == nil:
+		w.sent += w.owed
+	case w.out == stream(w.sock):
+		w.sent += w.owed - uint64(left)
+	default: // a part of a record is no use to the peer
 	}
+	w.owed = 0
+	w.fail(err)
 	w.changed.Broadcast()
+	w.writeQueue()
+	w.flushing = false
+	w.changed.Broadcast()
+}
+
+// writeQueue writes until the queue is empty, an error, or the socket is behind.
+func (w *writer) writeQueue() {
+	for w.head < len(w.queue) && w.err == nil && w.owed == 0 {
+		s := w.queue[w.head]
+		w.queue[w.head] = segment{}
+		w.head++
+		w.send(&s)
+		if len(s.data) > 0 && w.err == nil {
+			w.head--
+			w.queue[w.head] = s
+		}
+	}
+	if w.head == len(w.queue) {
+		w.queue, w.head = w.queue[:0], 0
+		if cap(w.queue) > 64 {
+			w.queue = nil
+		}
+	}
+}
+
+// send writes a segment with the lock released, as far as the socket takes it.
+func (w *writer) send(s *segment) {
+	for len(s.data) > 0 && w.err == nil && w.owed == 0 {
+		piece := s.data[:min(len(s.data), writePiece)]
+		out := w.out
+		w.mu.Unlock()
+		n, err := out.Write(piece)
+		behind := w.sock.behind()
+		s.data = s.data[n:]
+		if len(s.data) == 0 {
+			w.release(s)
+		}
+		w.mu.Lock()
+		if behind {
+			w.owed = uint64(n)
+		} else {
+			w.sent += uint64(n)
+		}
+		w.fail(err)
+		w.changed.Broadcast()
+	}
+}
+
+// release gives back the memory of a segment that is written.
+func (w *writer) release(s *segment) {
+	if s.record == nil {
+		w.written(s.whole)
+		return
+	}
+	*s.record = (*s.record)[:0]
+	records.Put(s.record)
+}
+
+// fail notes the first error.
+func (w *writer) fail(err error) {
+	if err == nil || w.err != nil {
+		return
+	}
+	w.err = err
+	w.mu.Unlock()
+	w.failed(err)
+	w.mu.Lock()
 }
 
 // sync waits until all that was accepted is written, or returns the error that prevents it.
 func (w *writer) sync() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for w.err == nil && w.flushing {
+	for w.err == nil && (w.flushing || w.head < len(w.queue)) {
+		if !w.flushing {
+			w.flushLocked()
+			continue
+		}
 		w.changed.Wait()
 	}
 	return w.err
@@ -174,13 +263,6 @@ func (w *writer) close() {
 	defer w.mu.Unlock()
 	w.closed = true
 	w.changed.Broadcast()
-}
-
-// writerStats are what a writer counts.
-type writerStats struct {
-	accepted uint64        // bytes taken
-	sent     uint64        // bytes handed to the kernel
-	waited   time.Duration // for room
 }
 
 func (w *writer) stats() writerStats {
