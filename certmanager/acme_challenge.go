@@ -220,11 +220,15 @@ func (m *Manager) await(hello *tls.ClientHelloInfo) {
 
 // await returns false if the name is not this source's.
 func (s *acmeState) await(ctx context.Context, name string) bool {
-	ctx, cancel := context.WithTimeout(ctx, max(s.o.HandshakeTimeout, 0))
+	limit := s.o.HandshakeTimeout
+	if limit < 0 {
+		limit = defaultHandshakeTimeout // for the policy
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	n := s.want(ctx, name)
-	if n == nil {
-		return false
+	if n == nil || s.o.HandshakeTimeout < 0 {
+		return n != nil
 	}
 	for {
 		current := s.m.current.Load()

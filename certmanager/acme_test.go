@@ -194,6 +194,12 @@ func TestACMEBelongsToOneManager(t *testing.T) {
 	require.NoError(t, err)
 	_, err = New(Options{Source: source})
 	require.ErrorContains(t, err, "another Manager")
+	unused := &ACME{HostPolicy: autocert.HostWhitelist("b.example.test"), Cache: autocert.DirCache(t.TempDir()), Directory: "https://127.0.0.1:1/"}
+	_, err = New(Options{Source: Sources{unused, source}})
+	require.ErrorContains(t, err, "another Manager")
+	second, err := New(Options{Source: unused})
+	require.NoError(t, err, "a Manager that was not made has nothing")
+	require.NoError(t, second.Close())
 	_, err = m.Impact(&ACME{Domains: []string{"a.example.test"}})
 	require.NoError(t, err, "it brings no trust")
 	require.NoError(t, m.Close())

@@ -71,6 +71,9 @@ func (e Event) level() slog.Level {
 // attrs are the fields of the event's log line.
 func (e Event) attrs() []slog.Attr {
 	attrs := []slog.Attr{slog.String("event", string(e.Kind)), slog.Uint64("generation", e.Generation)}
+	if e.Name != "" {
+		attrs = append(attrs, slog.String("name", e.Name))
+	}
 	if c := e.Certificate; c != nil {
 		attrs = append(attrs, slog.String("certificate", c.Subject), slog.String("serial", c.Serial), slog.Time("notAfter", c.NotAfter))
 	}

@@ -67,6 +67,9 @@ func New(o Options) (*Manager, error) {
 	m.live.init(m)
 	if s, ok := o.Source.(opener); ok {
 		if err := s.open(m); err != nil {
+			for _, opened := range m.acme {
+				opened.ended.Store(true)
+			}
 			return nil, fmt.Errorf("certmanager: %w", err)
 		}
 	}

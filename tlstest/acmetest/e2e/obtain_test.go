@@ -4,10 +4,12 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -323,4 +325,58 @@ func TestServedNamesDoNotWait(t *testing.T) {
 	}
 	cancel()
 	<-waiting
+}
+
+// A name that was ordered on demand is served after a restart, without an order; and until its
+// policy changes its mind.
+func TestOnDemand(t *testing.T) {
+	t.Parallel()
+	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: 6 * time.Second})
+	cache := autocert.DirCache(t.TempDir())
+	var denied atomic.Bool
+	source := func() *certmanager.ACME {
+		return &certmanager.ACME{Cache: cache, HandshakeTimeout: 20 * time.Second, HostPolicy: func(_ context.Context, host string) error {
+			if denied.Load() || host != name {
+				return errors.New("not here")
+			}
+			return nil
+		}}
+	}
+	first := start(t, ca, source())
+	first.serve(t)
+	leaf := first.mustDial(t, name)
+	require.NoError(t, first.Close())
+
+	ca.Refuse(http.StatusServiceUnavailable, 0)
+	w := start(t, ca, source())
+	w.serve(t)
+	assert.True(t, leaf.Equal(w.mustDial(t, name)))
+	assert.Equal(t, 1, ca.Orders())
+	ca.Refuse(0, 0)
+	w.eventually(t, "a renewal", func() bool { return ca.Orders() >= 2 })
+
+	denied.Store(true)
+	w.eventually(t, "the end", func() bool {
+		_, err := w.dial(t.Context(), name, unverified)
+		return err != nil
+	})
+	orders := ca.Orders()
+	_, err := w.dial(t.Context(), name, unverified)
+	require.ErrorContains(t, err, "unrecognized name")
+	assert.Equal(t, orders, ca.Orders())
+}
+
+// With a negative HandshakeTimeout the first handshake begins the order and does not wait.
+func TestNoWait(t *testing.T) {
+	t.Parallel()
+	ca := acmetest.Start(t)
+	standIn, leaf := fallback(t)
+	w := start(t, ca, &certmanager.ACME{HostPolicy: autocert.HostWhitelist(name), HandshakeTimeout: -1}, standIn)
+	w.serve(t)
+	assert.True(t, leaf.Equal(w.mustDial(t, name, unverified)))
+	w.eventually(t, "the certificate", func() bool {
+		_, err := w.dial(t.Context(), name)
+		return err == nil
+	})
+	assert.Equal(t, 1, ca.Orders())
 }

@@ -1,0 +1,66 @@
+package certmanager_test
+
+import (
+	"log"
+	"net/http"
+
+	"golang.org/x/crypto/acme/autocert"
+
+	"github.com/ergotls/ergotls/certmanager"
+)
+
+// A public web server: certificates are obtained before New returns, and renewed while
+// it serves.
+func ExampleACME() {
+	certs, err := certmanager.New(certmanager.Options{Source: &certmanager.ACME{
+		Domains: []string{"example.com", "www.example.com"},
+		Email:   "tls@example.com",
+		Cache:   autocert.DirCache("/var/lib/example/certificates"),
+	}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer certs.Close()
+	server := &http.Server{Addr: ":443", TLSConfig: certs.ServerTLS()}
+	log.Fatal(server.ListenAndServeTLS("", ""))
+}
+
+// Names are ordered when they are asked for first; until then, and where the CA fails, clients
+// get the certificate of the files.
+func ExampleACME_onDemand() {
+	certs, err := certmanager.New(certmanager.Options{Source: certmanager.Sources{
+		&certmanager.ACME{HostPolicy: autocert.HostWhitelist("a.example.com", "b.example.com")},
+		certmanager.Files{Cert: "fallback.crt", Key: "fallback.key"},
+	}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer certs.Close()
+}
+
+// A program that has an autocert.Manager keeps it, beside certificates from files.
+func ExampleFunc() {
+	manager := &autocert.Manager{Prompt: autocert.AcceptTOS, HostPolicy: autocert.HostWhitelist("www.example.com")}
+	certs, err := certmanager.New(certmanager.Options{Source: certmanager.Sources{
+		certmanager.Files{Dir: "/etc/tls"},
+		certmanager.Func(manager.GetCertificate),
+	}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer certs.Close()
+}
+
+// Challenges are answered on port 80 too, and browsers sent to https.
+func ExampleManager_HTTPHandler() {
+	certs, err := certmanager.New(certmanager.Options{Source: &certmanager.ACME{
+		Domains: []string{"www.example.com"}, ListenHTTP: ":80",
+	}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer certs.Close()
+	go func() { log.Fatal(http.ListenAndServe(":80", certs.HTTPHandler(nil))) }()
+	server := &http.Server{Addr: ":443", TLSConfig: certs.ServerTLS()}
+	log.Fatal(server.ListenAndServeTLS("", ""))
+}
