@@ -3,7 +3,6 @@ package certmanager
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"math/rand/v2"
 	"time"
 )
@@ -202,31 +201,4 @@ func (s *acmeState) lock(ctx context.Context, key string) (unlock func(), err er
 		return l.Lock(ctx, key)
 	}
 	return func() {}, nil
-}
-
-// acmeInfo is what the CA said about the renewal of a certificate.
-type acmeInfo struct {
-	at         time.Time // of the next question
-	start, end time.Time
-}
-
-// askWhen asks the CA when a certificate is to be renewed.
-func (s *acmeState) askWhen(ctx context.Context, n *acmeName, leaf *x509.Certificate) {
-	lifetime := leaf.NotAfter.Sub(leaf.NotBefore)
-	ctx, cancel := context.WithTimeout(ctx, max(min(lifetime/30, 30*time.Second), time.Second))
-	defer cancel()
-	info, err := s.renewalInfo(ctx, leaf)
-	info.at = time.Now().Add(max(min(info.again, maxRetryAfter), time.Second))
-	if err != nil {
-		n.info.at = time.Now().Add(max(min(lifetime/30, time.Hour), time.Second))
-		return // our own time stands
-	}
-	changed := !info.start.Equal(n.info.start) || !info.end.Equal(n.info.end)
-	n.info = info.acmeInfo
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if changed && n.failures == 0 && !info.start.IsZero() {
-		window, _ := renewalWindow(lifetime, s.o.RenewBefore)
-		n.due = suggestedTime(info.start, info.end, leaf, window, chance())
-	}
 }
