@@ -40,13 +40,13 @@ type mode struct {
 func (m mode) tls() bool { return m.manager != nil }
 
 // dial connects as a peer that knows nothing of actors.
-func (m mode) dial(t *testing.T, addr string) net.Conn {
+func (m mode) dial(t testing.TB, addr string) net.Conn {
 	t.Helper()
 	return m.secure(t, dialTCP(t, addr))
 }
 
 // dialTCP connects without a handshake.
-func dialTCP(t *testing.T, addr string) net.Conn {
+func dialTCP(t testing.TB, addr string) net.Conn {
 	t.Helper()
 	conn, err := net.DialTimeout("tcp", addr, patience)
 	require.NoError(t, err)
@@ -56,7 +56,7 @@ func dialTCP(t *testing.T, addr string) net.Conn {
 }
 
 // secure makes the handshake.
-func (m mode) secure(t *testing.T, conn net.Conn) net.Conn {
+func (m mode) secure(t testing.TB, conn net.Conn) net.Conn {
 	t.Helper()
 	if !m.tls() {
 		return conn
