@@ -82,7 +82,7 @@ const alpn = "http/1.1"
 // manager is a certificate manager whose configurations offer the protocol alpn.
 type manager struct {
 	*certmanager.Manager
-	present *tls.Certificate // as a client; nil: the manager's own
+	client *tls.Config // one for all connections: the sessions to resume are the configuration's
 }
 
 func (m manager) ServerTLS() *tls.Config {
@@ -91,14 +91,7 @@ func (m manager) ServerTLS() *tls.Config {
 	return config
 }
 
-func (m manager) ClientTLS(name string) *tls.Config {
-	config := m.Manager.ClientTLS(name)
-	config.NextProtos = []string{alpn}
-	if m.present != nil {
-		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return m.present, nil }
-	}
-	return config
-}
+func (m manager) ClientTLS(string) *tls.Config { return m.client }
 
 // serverManager has the server's certificate and, if mutual, asks for one of a client.
 func serverManager(t *testing.T, mutual bool) manager {
@@ -113,12 +106,15 @@ func serverManager(t *testing.T, mutual bool) manager {
 // one that a manager would not load.
 func clientManager(t *testing.T, root, client string) manager {
 	m := newManager(t, certmanager.Files{RootCAs: certs.file(root)})
-	m.present = &tls.Certificate{}
+	m.client = m.Manager.ClientTLS("localhost")
+	m.client.NextProtos = []string{alpn}
+	var own tls.Certificate
 	if client != "" {
-		pair, err := tls.LoadX509KeyPair(certs.file(client+".crt"), certs.file(client+".key"))
+		var err error
+		own, err = tls.LoadX509KeyPair(certs.file(client+".crt"), certs.file(client+".key"))
 		require.NoError(t, err)
-		m.present = &pair
 	}
+	m.client.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &own, nil }
 	return m
 }
 

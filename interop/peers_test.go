@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -102,7 +103,10 @@ var makeNSSDB = sync.OnceValues(func() (string, error) {
 			return "", err
 		}
 	}
-	return db, nil
+	crl := certs.file("crl.der")
+	return db, errors.Join(
+		output("openssl", "crl", "-in", certs.file("crl.pem"), "-outform", "der", "-out", crl),
+		output("crlutil", "-I", "-d", db, "-i", crl, "-B"))
 })
 
 // output runs a program to its end. The error has what it said.

@@ -47,7 +47,7 @@ func runNginx(t *testing.T, s session) string {
 		io.Copy(&answers, response.Body)
 		response.Body.Close()
 		if response.StatusCode != http.StatusOK { // its reason is logged a little later
-			p.says(regexp.MustCompile(`\[error\].*\n`))
+			p.says(regexp.MustCompile(`\[(error|crit)\].*\n`))
 		}
 	}
 	http.DefaultClient.CloseIdleConnections()

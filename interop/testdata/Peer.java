@@ -8,12 +8,17 @@ import java.security.KeyFactory;
 import java.security.KeyStore;
 import java.security.Principal;
 import java.security.PrivateKey;
+import java.security.cert.CertStore;
 import java.security.cert.Certificate;
 import java.security.cert.CertificateFactory;
+import java.security.cert.CollectionCertStoreParameters;
+import java.security.cert.PKIXBuilderParameters;
+import java.security.cert.X509CertSelector;
 import java.security.cert.X509Certificate;
 import java.security.spec.PKCS8EncodedKeySpec;
 import java.util.Base64;
 import java.util.List;
+import javax.net.ssl.CertPathTrustManagerParameters;
 import javax.net.ssl.KeyManager;
 import javax.net.ssl.KeyManagerFactory;
 import javax.net.ssl.SNIHostName;
@@ -104,7 +109,16 @@ class Peer {
                 roots.setCertificateEntry("root", x509.generateCertificate(file));
             }
         }
-        trust.init(roots);
+        if (env("CRL").isEmpty()) {
+            trust.init(roots);
+        } else {
+            try (FileInputStream file = new FileInputStream(env("CRL"))) {
+                PKIXBuilderParameters revocation = new PKIXBuilderParameters(roots, new X509CertSelector());
+                revocation.addCertStore(CertStore.getInstance("Collection",
+                    new CollectionCertStoreParameters(x509.generateCRLs(file))));
+                trust.init(new CertPathTrustManagerParameters(revocation));
+            }
+        }
         SSLContext context = SSLContext.getInstance("TLS");
         context.init(new KeyManager[] {new AnyIssuer((X509ExtendedKeyManager) own.getKeyManagers()[0])},
             trust.getTrustManagers(), null);

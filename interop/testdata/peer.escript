@@ -39,9 +39,15 @@ client(Left, Port) ->
 
 server(Port) ->
     Verify = [{verify, verify_peer} || set("CA")] ++ [{fail_if_no_peer_cert, true} || set("CA")],
+    Crl = case set("CRL") of
+        true ->
+            ok = ssl_crl_cache:insert({file, os:getenv("CRL")}),
+            [{crl_check, true}, {crl_cache, {ssl_crl_cache, {internal, []}}}];
+        false -> []
+    end,
     Tickets = [{session_tickets, stateless} || os:getenv("TLS") =:= "1.3"],
     Alpn = [{alpn_preferred_protocols, [list_to_binary(os:getenv("ALPN"))]} || set("ALPN")],
-    {ok, Listener} = ssl:listen(Port, options() ++ Verify ++ Tickets ++ Alpn ++ [{ip, {127, 0, 0, 1}}, {reuseaddr, true}, {active, false}]),
+    {ok, Listener} = ssl:listen(Port, options() ++ Verify ++ Crl ++ Tickets ++ Alpn ++ [{ip, {127, 0, 0, 1}}, {reuseaddr, true}, {active, false}]),
     accept(Listener).
 
 accept(Listener) ->
