@@ -19,7 +19,7 @@ demo-acme: ## a certificate is issued and renewed on one machine, in seconds, wi
 	cd tlstest/acmetest/e2e && $(GO) run ./demo
 
 test: ## all tests of all modules, with the race detector; the guards of allocations, which it changes, without
-	@for m in $(MODULES); do echo "test $$m"; (cd $$m && $(GO) test -race ./... && $(GO) test -run Alloc ./... >/dev/null) || exit 1; done
+	@for m in $(MODULES); do echo "test $$m"; (cd $$m && $(GO) test -race ./... && $(GO) test -run Alloc ./...) || exit 1; done
 
 check: ## formatting, vet on three systems, staticcheck, tidy modules
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "not formatted: run gofmt -w ."; exit 1; }
