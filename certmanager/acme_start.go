@@ -23,10 +23,12 @@ const (
 // start takes the Domains from the cache, and unless they are left to the background obtains
 // those that are missing. It sets startErr.
 func (s *acmeState) start(ctx context.Context) {
+	limited, cancel := context.WithTimeout(ctx, s.o.StartTimeout)
+	defer cancel()
 	var missing []*acmeName
 	for _, domain := range s.o.Domains {
 		n := s.names[domain]
-		if cert := s.load(ctx, n.name); cert != nil {
+		if cert := s.load(limited, n.name); cert != nil {
 			s.adopt(n, cert)
 		} else {
 			missing = append(missing, n)
@@ -49,15 +51,13 @@ func (s *acmeState) start(ctx context.Context) {
 		s.tending.Go(func() { s.tend(ctx, s.names[domain]) })
 	}
 	if !s.o.Background {
-		s.startErr = s.waitFor(ctx, missing)
+		s.startErr = s.waitFor(limited, missing)
 	}
 }
 
-// waitFor waits until all names have a certificate, or one of them is refused by the CA, or
-// until StartTimeout.
+// waitFor waits until each name has a certificate or is refused by the CA, or until ctx ends
+// with StartTimeout.
 func (s *acmeState) waitFor(ctx context.Context, names []*acmeName) error {
-	ctx, cancel := context.WithTimeout(ctx, s.o.StartTimeout)
-	defer cancel()
 	var errs []error
 	for _, n := range names {
 		if err := s.waitForOne(ctx, n); err != nil {

@@ -1,7 +1,7 @@
 // Package certmanager keeps the certificates and the trust of a program's TLS
 // connections fresh without a restart.
 //
-// Start with [New] and one [Source], usually [Files]:
+// Start with [New] and one [Source], usually [Files] or [ACME]:
 //
 //	m, err := certmanager.New(certmanager.Options{Source: certmanager.Files{
 //		Cert:      "/etc/tls/tls.crt",

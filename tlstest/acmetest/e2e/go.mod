@@ -3,6 +3,7 @@ module github.com/ergotls/ergotls/tlstest/acmetest/e2e
 go 1.26.0
 
 require (
+	ergo.services/ergo v1.999.310
 	github.com/ergotls/ergotls v0.0.0
 	github.com/ergotls/ergotls/certmanager/rediscache v0.0.0
 	github.com/ergotls/ergotls/tlstest/acmetest v0.0.0
@@ -20,6 +21,7 @@ require (
 	github.com/letsencrypt/challtestsrv v1.4.2 // indirect
 	github.com/letsencrypt/pebble/v2 v2.10.1 // indirect
 	github.com/miekg/dns v1.1.62 // indirect
+	github.com/pires/go-proxyproto v0.15.0 // indirect
 	go.uber.org/atomic v1.12.0 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
 	golang.org/x/mod v0.41.0 // indirect
@@ -27,6 +29,7 @@ require (
 	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
+	golang.org/x/time v0.16.0 // indirect
 	golang.org/x/tools v0.51.0 // indirect
 	software.sslmate.com/src/go-pkcs12 v0.7.4 // indirect
 )
