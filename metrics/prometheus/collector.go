@@ -1,0 +1,130 @@
+// Package prometheus gives what the managers of package certmanager and the servers of package meta count to
+// Prometheus.
+//
+// Start with [New], register it where the program registers its metrics, and add what is to be watched:
+//
+//	watch := prometheus.New()
+//	registry.MustRegister(watch)
+//	watch.AddManager("public", manager)
+//	watch.AddServer("echo", server) // what meta.CreateTCPServer returned
+//
+// A Collector reads the counters when it is asked and runs no goroutine. No label has a value that a peer chose.
+// It does not serve /metrics: promhttp does. README.md lists the metrics; dashboard.json and alerts.yml are for
+// Grafana and Prometheus.
+package prometheus
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"ergo.services/ergo/gen"
+
+	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/meta"
+)
+
+// Collector is a prometheus.Collector of any number of managers and servers. Make one with [New]. Any
+// goroutine may call its methods.
+type Collector struct {
+	mu       sync.Mutex // guards the maps
+	managers map[string]*watched
+	servers  map[string]gen.MetaBehavior
+}
+
+// New returns a Collector that watches nothing yet.
+func New() *Collector {
+	return &Collector{managers: map[string]*watched{}, servers: map[string]gen.MetaBehavior{}}
+}
+
+// AddManager adds a manager, which the label "manager" will name, in place of the last one of that name.
+func (c *Collector) AddManager(name string, m *certmanager.Manager) {
+	w := watch(m)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if last := c.managers[name]; last != nil {
+		last.cancel()
+	}
+	c.managers[name] = w
+}
+
+// AddServer adds a server, which the label "server" will name, in place of the last one of that name, as after a
+// restart of the actor that owns it. It panics if server is not what meta.CreateTCPServer returned.
+func (c *Collector) AddServer(name string, server gen.MetaBehavior) {
+	meta.Stats(server)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.servers[name] = server
+}
+
+// RemoveManager forgets a manager, if there is one of that name.
+func (c *Collector) RemoveManager(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if last := c.managers[name]; last != nil {
+		last.cancel()
+	}
+	delete(c.managers, name)
+}
+
+// RemoveServer forgets a server, if there is one of that name.
+func (c *Collector) RemoveServer(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.servers, name)
+}
+
+// Describe implements prometheus.Collector.
+func (c *Collector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range descs {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *Collector) Collect(out chan<- prometheus.Metric) {
+	c.mu.Lock()
+	managers, servers := maps.Clone(c.managers), maps.Clone(c.servers)
+	c.mu.Unlock()
+	for name, m := range managers {
+		m.collect(out, label(name))
+	}
+	for name, s := range servers {
+		collectServer(out, label(name), meta.Stats(s))
+	}
+}
+
+// descs are all metrics of this package.
+var descs []*prometheus.Desc
+
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	d := prometheus.NewDesc("ergotls_"+name, help, labels, nil)
+	descs = append(descs, d)
+	return d
+}
+
+// An emitter writes metrics that have their first label in common.
+type emitter struct {
+	out  chan<- prometheus.Metric
+	name string
+}
+
+func (e emitter) gauge(d *prometheus.Desc, value float64, labels ...string) {
+	e.out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, slices.Insert(labels, 0, e.name)...)
+}
+
+func (e emitter) counter(d *prometheus.Desc, value float64, labels ...string) {
+	e.out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, value, slices.Insert(labels, 0, e.name)...)
+}
+
+// label makes a text what a label may be, and no longer than 128 characters.
+func label(text string) string {
+	text = strings.ToValidUTF8(text, "\uFFFD")
+	if runes := []rune(text); len(runes) > 128 {
+		return string(runes[:127]) + "…"
+	}
+	return text
+}

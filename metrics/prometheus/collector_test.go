@@ -1,0 +1,199 @@
+package prometheus_test
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	client "github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/internal/echotest"
+	"github.com/ergotls/ergotls/meta"
+	"github.com/ergotls/ergotls/metrics/prometheus"
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+func TestMain(m *testing.M) {
+	// Ergo 3.1 keeps a goroutine that waits for signals when its node has ended.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("ergo.services/ergo/node.(*node).SetCTRLC.func1"))
+}
+
+// busy is a server on which everything has happened once, and what watches it.
+func busy(t *testing.T) (*echotest.Server, *prometheus.Collector, *client.Registry) {
+	t.Helper()
+	s := echotest.Start(t)
+	watch, registry := prometheus.New(), client.NewPedanticRegistry()
+	require.NoError(t, registry.Register(watch))
+	watch.AddManager("main", s.Manager)
+	watch.AddServer("echo", s.Meta)
+	_, err := s.Dial(t, s.CA, tlstest.Leaf{CommonName: "alice"})
+	require.NoError(t, err)
+	gone, err := s.Dial(t, s.CA, tlstest.Leaf{CommonName: "bob"})
+	require.NoError(t, err)
+	require.NoError(t, gone.Close())
+	_, err = s.Dial(t, tlstest.NewCA(t), tlstest.Leaf{CommonName: "mallory"})
+	require.Error(t, err)
+	s.Rotate(t)
+	s.Break(t)
+	require.Eventually(t, func() bool {
+		stats := meta.Stats(s.Meta)
+		return stats.Refused["certificate"] == 1 && stats.Ended["closed by peer"] == 1
+	}, 30*time.Second, 10*time.Millisecond)
+	return s, watch, registry
+}
+
+// What Prometheus gets is what happened, and its own linter has nothing to say.
+func TestCollector(t *testing.T) {
+	s, _, registry := busy(t)
+	problems, err := testutil.GatherAndLint(registry)
+	require.NoError(t, err)
+	assert.Empty(t, problems)
+
+	stats, status := meta.Stats(s.Meta), s.Manager.Status()
+	assert.NoError(t, testutil.GatherAndCompare(registry, strings.NewReader(fmt.Sprintf(`
+# HELP ergotls_server_connections Open connections that actors know of.
+# TYPE ergotls_server_connections gauge
+ergotls_server_connections{server="echo"} 1
+# HELP ergotls_server_connection_slots Connections that may be there at a time, established or not; 0 is no limit.
+# TYPE ergotls_server_connection_slots gauge
+ergotls_server_connection_slots{server="echo"} 100
+# HELP ergotls_server_connections_accepted_total Connections that were accepted.
+# TYPE ergotls_server_connections_accepted_total counter
+ergotls_server_connections_accepted_total{server="echo"} 3
+# HELP ergotls_server_connections_refused_total Connections that ended before an actor heard of them, by why.
+# TYPE ergotls_server_connections_refused_total counter
+ergotls_server_connections_refused_total{reason="certificate",server="echo"} 1
+# HELP ergotls_server_connections_ended_total Connections that actors knew of and that have ended, by why.
+# TYPE ergotls_server_connections_ended_total counter
+ergotls_server_connections_ended_total{reason="closed by peer",server="echo"} 1
+# HELP ergotls_server_received_bytes_total Bytes that were received, decrypted.
+# TYPE ergotls_server_received_bytes_total counter
+ergotls_server_received_bytes_total{server="echo"} 10
+# HELP ergotls_server_sent_messages_total Messages from actors.
+# TYPE ergotls_server_sent_messages_total counter
+ergotls_server_sent_messages_total{server="echo"} 2
+# HELP ergotls_manager_generation Sets of certificates that were put in service, from 1.
+# TYPE ergotls_manager_generation gauge
+ergotls_manager_generation{manager="main"} 2
+# HELP ergotls_manager_reloads_total Sets that were put in service (result loaded) and candidates that were not (rejected).
+# TYPE ergotls_manager_reloads_total counter
+ergotls_manager_reloads_total{manager="main",result="loaded"} 2
+ergotls_manager_reloads_total{manager="main",result="rejected"} %d
+# HELP ergotls_manager_drift 1 while, for a minute or longer, what the source has is not what is served.
+# TYPE ergotls_manager_drift gauge
+ergotls_manager_drift{manager="main"} 0
+# HELP ergotls_certificate_not_after_timestamp_seconds When a certificate in service ends; of several with one name, the first.
+# TYPE ergotls_certificate_not_after_timestamp_seconds gauge
+ergotls_certificate_not_after_timestamp_seconds{kind="client_ca",manager="main",name=%q} %d
+ergotls_certificate_not_after_timestamp_seconds{kind="client_ca",manager="main",name=%q} %d
+ergotls_certificate_not_after_timestamp_seconds{kind="server",manager="main",name="localhost"} %d
+# HELP ergotls_manager_expiry_horizon_timestamp_seconds The earliest end of all certificates and revocation lists in service, and of the default certificate's chain.
+# TYPE ergotls_manager_expiry_horizon_timestamp_seconds gauge
+ergotls_manager_expiry_horizon_timestamp_seconds{manager="main"} %d
+`, status.Rejections,
+		s.CA.Certificate().Subject.String(), s.CA.Certificate().NotAfter.Unix(),
+		s.Other.Certificate().Subject.String(), s.Other.Certificate().NotAfter.Unix(),
+		status.Certificates[0].NotAfter.Unix(), min(status.CRLs[0].NextUpdate.Unix(), status.Certificates[0].NotAfter.Unix()))),
+		"ergotls_server_connections", "ergotls_server_connection_slots", "ergotls_server_connections_accepted_total",
+		"ergotls_server_connections_refused_total", "ergotls_server_connections_ended_total", "ergotls_server_received_bytes_total",
+		"ergotls_server_sent_messages_total", "ergotls_manager_generation", "ergotls_manager_reloads_total", "ergotls_manager_drift",
+		"ergotls_certificate_not_after_timestamp_seconds", "ergotls_manager_expiry_horizon_timestamp_seconds"))
+
+	families, err := registry.Gather()
+	require.NoError(t, err)
+	for _, family := range families {
+		if family.GetName() == "ergotls_server_handshake_duration_seconds" {
+			h := family.Metric[0].Histogram
+			assert.EqualValues(t, 2, h.GetSampleCount())
+			assert.InDelta(t, stats.Handshakes[0].Total.Seconds(), h.GetSampleSum(), 1e-9)
+			assert.Len(t, h.Bucket, len(meta.HandshakeBuckets))
+			for i, b := range h.Bucket {
+				assert.Equal(t, meta.HandshakeBuckets[i].Seconds(), b.GetUpperBound())
+				assert.Equal(t, stats.Handshakes[0].Buckets[i], b.GetCumulativeCount())
+			}
+			return
+		}
+	}
+	t.Error("there is no histogram of handshakes")
+}
+
+// A server that was started again takes the place of the last one; what was removed is gone, and is not
+// held by the manager any longer.
+func TestAddAndRemove(t *testing.T) {
+	watch, registry := prometheus.New(), client.NewPedanticRegistry()
+	require.NoError(t, registry.Register(watch))
+	ca := tlstest.NewCA(t)
+	for range 2 {
+		m, err := certmanager.New(certmanager.Options{Source: certmanager.Static{RootCAs: ca.Pool()}})
+		require.NoError(t, err)
+		defer m.Close()
+		watch.AddManager("m", m)
+		server, err := meta.CreateTCPServer(meta.TCPServerOptions{Host: "127.0.0.1"})
+		require.NoError(t, err)
+		defer server.Terminate(nil)
+		watch.AddServer("s", server)
+	}
+	count := func(name string) int {
+		n, err := testutil.GatherAndCount(registry, name)
+		require.NoError(t, err)
+		return n
+	}
+	assert.Equal(t, 1, count("ergotls_server_connections"))
+	assert.Equal(t, 1, count("ergotls_manager_generation"))
+	assert.Zero(t, count("ergotls_manager_expiry_horizon_timestamp_seconds"), "nothing ends")
+	watch.RemoveManager("m")
+	watch.RemoveServer("s")
+	watch.RemoveServer("never was there")
+	assert.Zero(t, count("ergotls_server_connections"))
+	assert.Zero(t, count("ergotls_manager_generation"))
+
+	connection, err := meta.CreateTCPConnection(meta.TCPConnectionOptions{Port: 1})
+	if err == nil {
+		defer connection.Terminate(nil)
+	}
+	assert.Panics(t, func() { watch.AddServer("no server", connection) })
+}
+
+// Many certificates, several with one name and one with a name that is no text, fail no scrape, and are bounded.
+func TestManyNames(t *testing.T) {
+	ca, dir := tlstest.NewCA(t), t.TempDir()
+	first := time.Now().Add(time.Hour).Truncate(time.Second)
+	ca.Issue(t, tlstest.Leaf{Names: []string{"twice.test"}, NotAfter: first}).Files(t, dir, "first")
+	ca.Issue(t, tlstest.Leaf{Names: []string{"twice.test"}, Key: tlstest.RSA2048}).Files(t, dir, "second")
+	for i := range 150 {
+		ca.Issue(t, tlstest.Leaf{Names: []string{fmt.Sprintf("%s%d.test", strings.Repeat("long", 12), i)}}).Files(t, dir, fmt.Sprint("leaf", i))
+	}
+	m, err := certmanager.New(certmanager.Options{Source: certmanager.Files{Dir: dir}})
+	require.NoError(t, err)
+	defer m.Close()
+	watch, registry := prometheus.New(), client.NewPedanticRegistry()
+	require.NoError(t, registry.Register(watch))
+	watch.AddManager("\xff"+strings.Repeat("é", 200), m)
+	families, err := registry.Gather()
+	require.NoError(t, err)
+	for _, family := range families {
+		if family.GetName() != "ergotls_certificate_not_after_timestamp_seconds" {
+			continue
+		}
+		assert.Len(t, family.Metric, 100)
+		for _, metric := range family.Metric {
+			for _, l := range metric.Label {
+				assert.LessOrEqual(t, len([]rune(l.GetValue())), 128)
+				if l.GetValue() == "twice.test" {
+					assert.EqualValues(t, first.Unix(), metric.Gauge.GetValue(), "of two, the one that ends first")
+				}
+			}
+		}
+	}
+	count, err := testutil.GatherAndCount(registry, "ergotls_certificate_not_after_timestamp_seconds")
+	require.NoError(t, err)
+	assert.Equal(t, 100, count)
+	os.RemoveAll(dir)
+}

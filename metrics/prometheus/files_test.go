@@ -1,0 +1,180 @@
+package prometheus_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	client "github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/internal/needs"
+	"github.com/ergotls/ergotls/metrics/prometheus"
+)
+
+var (
+	metricName = regexp.MustCompile(`\bergotls_[a-z_]+`)
+	descName   = regexp.MustCompile(`fqName: "([^"]+)"`)
+)
+
+// known are the names of all metrics, with those that Prometheus makes of a histogram.
+func known() map[string]bool {
+	names := map[string]bool{}
+	descs := make(chan *client.Desc, 1000)
+	prometheus.New().Describe(descs)
+	close(descs)
+	for d := range descs {
+		name := descName.FindStringSubmatch(d.String())[1]
+		names[name] = true
+		if strings.HasSuffix(name, "_duration_seconds") {
+			names[name+"_bucket"], names[name+"_count"], names[name+"_sum"] = true, true, true
+		}
+	}
+	return names
+}
+
+// What the files name is there, and what is there is described.
+func TestNames(t *testing.T) {
+	names := known()
+	require.Greater(t, len(names), 30)
+	for _, file := range []string{"dashboard.json", "alerts.yml", "alerts_test.yml", "README.md"} {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		found := metricName.FindAllString(string(text), -1)
+		require.NotEmpty(t, found, file)
+		for _, name := range found {
+			assert.True(t, names[name], "%s names %s, which does not exist", file, name)
+		}
+		if file == "README.md" {
+			for name := range names {
+				if !strings.HasSuffix(name, "_bucket") && !strings.HasSuffix(name, "_count") && !strings.HasSuffix(name, "_sum") {
+					assert.Contains(t, found, name, "README.md misses it")
+				}
+			}
+		}
+	}
+}
+
+// The alerts are silent in good times and ring in bad ones.
+func TestAlerts(t *testing.T) {
+	promtool := needs.Program(t, "promtool")
+	for _, args := range [][]string{{"check", "rules", "alerts.yml"}, {"test", "rules", "alerts_test.yml"}} {
+		out, err := exec.Command(promtool, args...).CombinedOutput()
+		assert.NoError(t, err, "%s", out)
+	}
+}
+
+// queries are the queries of dashboard.json, as Grafana would send them.
+func queries(t *testing.T) (all []string) {
+	t.Helper()
+	text, err := os.ReadFile("dashboard.json")
+	require.NoError(t, err)
+	var dashboard struct {
+		SchemaVersion int
+		Panels        []struct {
+			ID      int
+			Title   string
+			Type    string
+			GridPos struct{ X, Y, W, H int }
+			Targets []struct{ Expr string }
+		}
+		Annotations struct{ List []struct{ Expr string } }
+	}
+	require.NoError(t, json.Unmarshal(text, &dashboard))
+	fill := strings.NewReplacer("$__rate_interval", "1m", "$manager", ".*", "$server", ".*")
+	ids := map[int]bool{}
+	for _, p := range dashboard.Panels {
+		assert.False(t, ids[p.ID], "two panels have the id %d", p.ID)
+		ids[p.ID] = true
+		assert.LessOrEqual(t, p.GridPos.X+p.GridPos.W, 24, p.Title)
+		assert.Equal(t, p.Type == "row", len(p.Targets) == 0, p.Title)
+		for _, target := range p.Targets {
+			all = append(all, fill.Replace(target.Expr))
+		}
+	}
+	for _, a := range dashboard.Annotations.List {
+		all = append(all, fill.Replace(a.Expr))
+	}
+	require.Greater(t, len(all), 20)
+	return all
+}
+
+// A real Prometheus takes what the collector gives and answers every query of the dashboard.
+func TestDashboard(t *testing.T) {
+	program := needs.Program(t, "prometheus")
+	_, _, registry := busy(t)
+	target := httptest.NewServer(promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	defer target.Close()
+	api := startPrometheus(t, program, target.Listener.Addr().String())
+	require.Eventually(t, func() bool {
+		values, err := query(api, `count_over_time(ergotls_manager_generation[1m]) > 2`)
+		return err == nil && len(values) == 1
+	}, time.Minute, 100*time.Millisecond, "Prometheus has scraped three times")
+	empty := []string{"ergotls_acme_", "changes("} // there are no ACME names, and no rotation while it watches
+	for _, q := range queries(t) {
+		values, err := query(api, q)
+		if !assert.NoError(t, err, q) {
+			continue
+		}
+		if !strings.Contains(q, empty[0]) && !strings.Contains(q, empty[1]) {
+			assert.NotEmpty(t, values, q)
+		}
+	}
+}
+
+func startPrometheus(t *testing.T, program, target string) (api string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	addr := listener.Addr().String()
+	require.NoError(t, listener.Close())
+	dir := t.TempDir()
+	config := filepath.Join(dir, "prometheus.yml")
+	rules, err := filepath.Abs("alerts.yml")
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, `
+global: {scrape_interval: 1s, evaluation_interval: 1s}
+rule_files: [%q]
+scrape_configs: [{job_name: test, static_configs: [{targets: [%q]}]}]
+`, rules, target), 0o600))
+	server := exec.Command(program, "--config.file", config, "--storage.tsdb.path", dir, "--web.listen-address", addr)
+	server.Stderr = t.Output()
+	require.NoError(t, server.Start())
+	t.Cleanup(func() {
+		server.Process.Kill()
+		server.Wait()
+		http.DefaultClient.CloseIdleConnections()
+	})
+	return "http://" + addr
+}
+
+func query(api, q string) (values []any, err error) {
+	resp, err := http.Get(api + "/api/v1/query?query=" + url.QueryEscape(q))
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	var answer struct {
+		Status, Error string
+		Data          struct{ Result []any }
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+		return nil, err
+	}
+	if answer.Status != "success" {
+		return nil, fmt.Errorf("%s: %s", answer.Status, answer.Error)
+	}
+	return answer.Data.Result, nil
+}

@@ -1,0 +1,197 @@
+package prometheus
+
+import (
+	"cmp"
+	"crypto/x509"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/ergotls/ergotls/certmanager"
+)
+
+// maxNames is how many certificates of a kind, revocation lists and ACME names of one manager have a label of their own:
+// those that end first, or that failed most often. The horizon is over all of them.
+const maxNames = 100
+
+var (
+	managerGeneration = describe("manager_generation", "Sets of certificates that were put in service, from 1.", "manager")
+	managerPublished  = describe("manager_published_timestamp_seconds", "When the set in service was put there.", "manager")
+	managerReloads    = describe("manager_reloads_total", "Sets that were put in service (result loaded) and candidates that were not (rejected).", "manager", "result")
+	managerRejection  = describe("manager_last_rejection_timestamp_seconds", "When a candidate was last rejected; 0 is never.", "manager")
+	managerDrift      = describe("manager_drift", "1 while, for a minute or longer, what the source has is not what is served.", "manager")
+	managerHorizon    = describe("manager_expiry_horizon_timestamp_seconds",
+		"The earliest end of all certificates and revocation lists in service, and of the default certificate's chain.", "manager")
+	managerConnections = describe("manager_connections", "Open connections that are judged again when trust changes.", "manager")
+	managerRefused     = describe("manager_peers_refused_total", "Peers that were refused.", "manager")
+	managerReported    = describe("manager_peers_reported_total", "Peers that were let in only because of ReportOnly.", "manager")
+	managerEvicted     = describe("manager_connections_evicted_total", "Open connections that were closed because they no longer held.", "manager")
+	managerTickets     = describe("manager_tickets_declined_total", "Sessions that were not resumed because trust changed or they were too old.", "manager")
+	managerDropped     = describe("manager_events_dropped_total", "Events that subscribers were too slow for.", "manager")
+
+	certificateBegin = describe("certificate_not_before_timestamp_seconds",
+		"When a certificate in service begins. Its kind is server, client_ca or root_ca.", "manager", "kind", "name")
+	certificateEnd = describe("certificate_not_after_timestamp_seconds",
+		"When a certificate in service ends; of several with one name, the first.", "manager", "kind", "name")
+	crlEnd     = describe("crl_next_update_timestamp_seconds", "When the next revocation list of an issuer is due.", "manager", "issuer")
+	crlEntries = describe("crl_entries", "Certificates on the revocation list of an issuer.", "manager", "issuer")
+
+	acmeOrders   = describe("acme_orders_total", "Orders of certificates by result, issued or failed, since the manager is watched.", "manager", "result")
+	acmeNames    = describe("acme_names", "Names that an ACME source looks after, by whether there is a certificate in service.", "manager", "serving")
+	acmeFailures = describe("acme_consecutive_failures", "Attempts to get a name's certificate that failed since the last that succeeded.", "manager", "name")
+	acmeNext     = describe("acme_next_attempt_timestamp_seconds", "When a name's certificate is renewed or tried for again.", "manager", "name")
+)
+
+// watched is a manager with the orders that were counted from its events.
+type watched struct {
+	*certmanager.Manager
+	cancel         func()
+	issued, failed atomic.Uint64
+}
+
+func watch(m *certmanager.Manager) *watched {
+	w := &watched{Manager: m}
+	w.cancel = m.Subscribe(func(e certmanager.Event) {
+		switch e.Kind {
+		case certmanager.Issued:
+			w.issued.Add(1)
+		case certmanager.OrderFailed:
+			w.failed.Add(1)
+		}
+	})
+	return w
+}
+
+func (w *watched) collect(out chan<- prometheus.Metric, name string) {
+	e, s := emitter{out, name}, w.Status()
+	e.gauge(managerGeneration, float64(s.Generation))
+	e.gauge(managerPublished, seconds(s.Published))
+	e.counter(managerReloads, float64(s.Loads), "loaded")
+	e.counter(managerReloads, float64(s.Rejections), "rejected")
+	e.gauge(managerRejection, seconds(s.LastErrorTime))
+	e.gauge(managerDrift, number(s.Drift))
+	if end := horizon(&s, w.GetCertificate().Certificate); !end.IsZero() {
+		e.gauge(managerHorizon, seconds(end))
+	}
+	e.gauge(managerConnections, float64(s.Connections))
+	e.counter(managerRefused, float64(s.Refused))
+	e.counter(managerReported, float64(s.Reported))
+	e.counter(managerEvicted, float64(s.Evicted))
+	e.counter(managerTickets, float64(s.DeclinedTickets))
+	e.counter(managerDropped, float64(s.DroppedEvents))
+	e.certificates("server", s.Certificates)
+	e.certificates("client_ca", s.ClientCAs)
+	e.certificates("root_ca", s.RootCAs)
+	e.crls(s.CRLs)
+	if len(s.ACME) > 0 {
+		e.counter(acmeOrders, float64(w.issued.Load()), "issued")
+		e.counter(acmeOrders, float64(w.failed.Load()), "failed")
+		e.acme(s.ACME)
+	}
+}
+
+func (e emitter) certificates(kind string, all []certmanager.CertificateInfo) {
+	named := firstOfName(all, func(c certmanager.CertificateInfo) string {
+		if len(c.Names) > 0 {
+			return c.Names[0]
+		}
+		return c.Subject
+	}, func(a, b certmanager.CertificateInfo) int { return a.NotAfter.Compare(b.NotAfter) })
+	for _, c := range named {
+		e.gauge(certificateBegin, seconds(c.value.NotBefore), kind, c.name)
+		e.gauge(certificateEnd, seconds(c.value.NotAfter), kind, c.name)
+	}
+}
+
+func (e emitter) crls(all []certmanager.CRLInfo) {
+	named := firstOfName(all, func(l certmanager.CRLInfo) string { return l.Issuer },
+		func(a, b certmanager.CRLInfo) int { return a.NextUpdate.Compare(b.NextUpdate) })
+	for _, l := range named {
+		if !l.value.NextUpdate.IsZero() {
+			e.gauge(crlEnd, seconds(l.value.NextUpdate), l.name)
+		}
+		e.gauge(crlEntries, float64(l.value.Revoked), l.name)
+	}
+}
+
+func (e emitter) acme(all []certmanager.ACMEStatus) {
+	serving := 0
+	for _, a := range all {
+		if a.Serving {
+			serving++
+		}
+	}
+	e.gauge(acmeNames, float64(serving), "true")
+	e.gauge(acmeNames, float64(len(all)-serving), "false")
+	named := firstOfName(all, func(a certmanager.ACMEStatus) string { return a.Name },
+		func(a, b certmanager.ACMEStatus) int {
+			return cmp.Or(-cmp.Compare(a.Failures, b.Failures), a.NotAfter.Compare(b.NotAfter))
+		})
+	for _, a := range named {
+		e.gauge(acmeFailures, float64(a.value.Failures), a.name)
+		if !a.value.Next.IsZero() {
+			e.gauge(acmeNext, seconds(a.value.Next), a.name)
+		}
+	}
+}
+
+type named[T any] struct {
+	name  string
+	value T
+}
+
+// firstOfName gives the first value of each name in an order, and no more than maxNames: two series
+// with the same labels would fail the whole scrape.
+func firstOfName[T any](all []T, name func(T) string, order func(a, b T) int) (out []named[T]) {
+	seen := map[string]bool{}
+	for _, v := range slices.SortedStableFunc(slices.Values(all), order) {
+		n := label(name(v))
+		if !seen[n] && len(out) < maxNames {
+			seen[n] = true
+			out = append(out, named[T]{n, v})
+		}
+	}
+	return out
+}
+
+// horizon is the first end of all that is in service; zero if nothing ends.
+func horizon(s *certmanager.Status, chain [][]byte) (first time.Time) {
+	ends := func(t time.Time) {
+		if !t.IsZero() && (first.IsZero() || t.Before(first)) {
+			first = t
+		}
+	}
+	for _, c := range slices.Concat(s.Certificates, s.ClientCAs, s.RootCAs) {
+		ends(c.NotAfter)
+	}
+	for _, l := range s.CRLs {
+		ends(l.NextUpdate)
+	}
+	for i, raw := range chain {
+		if i == 0 {
+			continue // the leaf is in Certificates
+		}
+		if cert, err := x509.ParseCertificate(raw); err == nil {
+			ends(cert.NotAfter)
+		}
+	}
+	return first
+}
+
+// seconds is a time as Prometheus has it; 0 for the zero time. Nanoseconds since 1970 would end before some
+// certificates do.
+func seconds(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.Unix())
+}
+
+func number(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,60 @@
+package prometheus
+
+import (
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/ergotls/ergotls/meta"
+)
+
+var (
+	serverConnections  = describe("server_connections", "Open connections that actors know of.", "server")
+	serverEstablishing = describe("server_connections_establishing", "Connections that are accepted and not yet established.", "server")
+	serverSlots        = describe("server_connection_slots", "Connections that may be there at a time, established or not; 0 is no limit.", "server")
+	serverHandshaking  = describe("server_handshakes_computing", "Handshakes that compute at the moment.", "server")
+	serverPlaces       = describe("server_handshake_slots", "Handshakes that may compute at a time; 0 without TLS.", "server")
+
+	serverAccepted     = describe("server_connections_accepted_total", "Connections that were accepted.", "server")
+	serverRefused      = describe("server_connections_refused_total", "Connections that ended before an actor heard of them, by why.", "server", "reason")
+	serverEnded        = describe("server_connections_ended_total", "Connections that actors knew of and that have ended, by why.", "server", "reason")
+	serverAcceptErrors = describe("server_accept_errors_total", "Errors of accept, such as no free file descriptor.", "server")
+	serverChallenges   = describe("server_acme_challenges_total", "Handshakes of CAs that validate a name.", "server")
+	serverHandshakes   = describe("server_handshake_duration_seconds", "Complete TLS handshakes, by version and by whether a session was resumed.", "server", "version", "resumed")
+
+	serverBytesIn      = describe("server_received_bytes_total", "Bytes that were received, decrypted.", "server")
+	serverBytesOut     = describe("server_sent_bytes_total", "Bytes that were sent, before encryption.", "server")
+	serverMessagesIn   = describe("server_received_messages_total", "Messages to actors.", "server")
+	serverMessagesOut  = describe("server_sent_messages_total", "Messages from actors.", "server")
+	serverBackPressure = describe("server_backpressure_seconds_total", "Time that connections have waited, in sum, for peers to take what was to be written.", "server")
+)
+
+func collectServer(out chan<- prometheus.Metric, name string, s meta.ServerStats) {
+	e := emitter{out, name}
+	e.gauge(serverConnections, float64(s.Connections))
+	e.gauge(serverEstablishing, float64(s.Establishing))
+	e.gauge(serverSlots, float64(s.MaxConnections))
+	e.gauge(serverHandshaking, float64(s.Handshaking))
+	e.gauge(serverPlaces, float64(s.MaxHandshakes))
+	e.counter(serverAccepted, float64(s.Accepted))
+	for reason, n := range s.Refused {
+		e.counter(serverRefused, float64(n), reason)
+	}
+	for reason, n := range s.Ended {
+		e.counter(serverEnded, float64(n), reason)
+	}
+	e.counter(serverAcceptErrors, float64(s.AcceptErrors))
+	e.counter(serverChallenges, float64(s.Challenges))
+	for _, h := range s.Handshakes {
+		buckets := make(map[float64]uint64, len(h.Buckets))
+		for i, n := range h.Buckets {
+			buckets[meta.HandshakeBuckets[i].Seconds()] = n
+		}
+		out <- prometheus.MustNewConstHistogram(serverHandshakes, h.Count, h.Total.Seconds(), buckets, name, h.Version, strconv.FormatBool(h.Resumed))
+	}
+	e.counter(serverBytesIn, float64(s.BytesIn))
+	e.counter(serverBytesOut, float64(s.BytesOut))
+	e.counter(serverMessagesIn, float64(s.MessagesIn))
+	e.counter(serverMessagesOut, float64(s.MessagesOut))
+	e.counter(serverBackPressure, s.BackPressure.Seconds())
+}
