@@ -11,9 +11,13 @@ type metric struct {
 var (
 	efficiency = metric{"CPU", func(m measure) float64 { return 1 / m.CPU }, false}
 	throughput = metric{"throughput", func(m measure) float64 { return m.Rate }, false}
+	p50        = metric{"p50", func(m measure) float64 { return m.P50 }, true}
 	p99        = metric{"p99", func(m measure) float64 { return m.P99 }, true}
 	memory     = metric{"RSS", func(m measure) float64 { return m.Mem }, true}
 )
+
+// columns are those of the table.
+var columns = []metric{efficiency, throughput, p50, p99, memory}
 
 // bar is what a row has to reach.
 type bar struct {

@@ -143,6 +143,20 @@ func (r *drive) work(operation func() (int, error)) {
 	r.err = cmp.Or(r.err, err)
 }
 
+// pass lasts as long as another thing, and until there was an operation, on however slow a machine.
+func (r *drive) pass(during func() error, patience time.Duration) error {
+	n, begin := r.done.Load(), time.Now()
+	for time.Since(begin) < patience {
+		if err := during(); err != nil {
+			return err
+		}
+		if r.done.Load() > n {
+			return nil
+		}
+	}
+	return fmt.Errorf("not one operation in %s", patience)
+}
+
 // end waits for the workers and returns the first error.
 func (r *drive) end() error {
 	r.ended.Store(true)
@@ -171,16 +185,8 @@ func (c *cell) measureWhile(operations []func() (int, error), during func() erro
 	}
 	n, begin := r.done.Load(), time.Now()
 	r.keep.Store(true)
-	for deadline := begin.Add(10*c.Time + 10*time.Second); ; { // at least one operation, on however slow a machine
-		if err := during(); err != nil {
-			return m, err
-		}
-		if r.done.Load() > n {
-			break
-		}
-		if time.Now().After(deadline) {
-			return m, fmt.Errorf("not one operation in %s", time.Since(begin))
-		}
+	if err := r.pass(during, 10*c.Time+10*time.Second); err != nil {
+		return m, err
 	}
 	after, err := c.ask(request{Do: "stats"})
 	if err != nil {
@@ -196,7 +202,7 @@ func (c *cell) measureWhile(operations []func() (int, error), during func() erro
 	}
 	m.CPU = float64(after.CPU-before.CPU) / float64(n)
 	m.Rate = float64(n) / took.Seconds()
-	m.Mem = after.Peak
+	m.Mem, m.GCs = after.Peak, after.GCs-before.GCs
 	m.P50, m.P99 = percentile(r.latencies, 50), percentile(r.latencies, 99)
 	return m, nil
 }

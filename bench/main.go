@@ -74,6 +74,9 @@ func bench(s settings, out, progress io.Writer) error {
 			return err
 		}
 	}
+	if limit := openFiles(); uint64(s.Crowd)+100 > limit {
+		return fmt.Errorf("a crowd of %d connections needs more open files than the %d of this process: raise ulimit -n, or lower -crowd", s.Crowd, limit)
+	}
 	fmt.Fprintln(progress, placement())
 	if s.Curve != "" {
 		return curve(s, out, progress)

@@ -101,7 +101,7 @@ func report(out io.Writer, r results) error {
 			cmp.Compare(slices.Index(variants, a.Variant), slices.Index(variants, b.Variant)))
 	})
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "work\tvariant\tCPU efficiency\tthroughput\tp99\tRSS\tbar\tmet")
+	fmt.Fprintln(t, "work\tvariant\tCPU efficiency\tthroughput\tp50\tp99\tRSS\tbar\tmet")
 	var noisy []string
 	for _, k := range keys {
 		base := key{k.Row, raw}
@@ -109,7 +109,7 @@ func report(out io.Writer, r results) error {
 			noisy = append(noisy, fmt.Sprintf("%s (%.0f %%)", k.Row, 100*(cpu.high-cpu.low)/cpu.median))
 		}
 		fmt.Fprintf(t, "%s\t%s", k.Row, k.Variant)
-		for _, f := range []metric{efficiency, throughput, p99, memory} {
+		for _, f := range columns {
 			own := r.absolute(k, f)
 			switch s := r.ratio(k, base, f); {
 			case own.n == 0:
@@ -150,7 +150,7 @@ func (f metric) show(v float64) string {
 	switch f.name {
 	case efficiency.name:
 		return time.Duration(1/v).String() + "/op"
-	case p99.name:
+	case p50.name, p99.name:
 		return time.Duration(v).Round(time.Microsecond).String()
 	case memory.name:
 		return fmt.Sprintf("%.1f KiB", v/1024)

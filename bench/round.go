@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -21,6 +23,7 @@ type measure struct {
 	P50  float64 // nanoseconds
 	P99  float64
 	Mem  float64 // resident bytes of the server, or of one connection in it
+	GCs  uint32  // garbage collections of the server meanwhile
 }
 
 // key names a row of the table.
@@ -48,6 +51,9 @@ func rounds(s settings, list []workload, progress io.Writer) (results, error) {
 		})
 		for _, variant := range w.variants {
 			takes[key{w.name, variant}] = s.Time + time.Second // until it is known better
+			if w.crowd {
+				takes[key{w.name, variant}] += time.Duration(s.Crowd) * time.Millisecond
+			}
 		}
 		if len(w.variants) > 0 {
 			plan = append(plan, w)
@@ -88,9 +94,24 @@ func rounds(s settings, list []workload, progress io.Writer) (results, error) {
 			}
 			takes[c] = time.Since(begin)
 			found.add(round, c.Variant, rows)
+			tell(progress, rows)
 		}
 	}
 	return found, nil
+}
+
+// tell prints what a cell measured.
+func tell(progress io.Writer, found map[string]measure) {
+	for _, row := range slices.Sorted(maps.Keys(found)) {
+		m := found[row]
+		fmt.Fprintf(progress, "    %s:", row)
+		for _, f := range columns {
+			if v := f.of(m); v > 0 && !math.IsInf(v, 0) {
+				fmt.Fprintf(progress, " %s %s,", f.name, f.show(v))
+			}
+		}
+		fmt.Fprintf(progress, " GCs %d\n", m.GCs)
+	}
 }
 
 // add takes what a cell measured in a round.

@@ -49,7 +49,6 @@ type stats struct {
 	CPU       time.Duration // since the process began
 	RSS, Peak float64       // bytes
 	GCs       uint32
-	GCPause   time.Duration // all of them together
 }
 
 // starter serves echoes on a listener. What it returns loads the certificates anew, and may be nil.
@@ -124,7 +123,7 @@ func do(r request, reload func(context.Context) error) (s stats, err error) {
 	}
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	s.GCs, s.GCPause = m.NumGC, time.Duration(m.PauseTotalNs)
+	s.GCs = m.NumGC
 	if s.RSS, s.Peak, err = resident(); err != nil {
 		return s, err
 	}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"math"
 	"net"
 	"syscall"
 	"time"
@@ -15,6 +16,15 @@ func cpuTime() (time.Duration, error) {
 		return 0, err
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), nil
+}
+
+// openFiles is how many this process may have. The Go runtime has raised the soft limit to the hard one.
+func openFiles() uint64 {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return math.MaxUint64 // then the connections will tell
+	}
+	return uint64(limit.Cur)
 }
 
 // drainConn is a connection that can be read without waiting: while polling is set, Read fails with wouldBlock where

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"math"
 	"net"
 	"syscall"
 	"time"
@@ -21,6 +22,8 @@ func cpuTime() (time.Duration, error) {
 	}
 	return ticks(kernel) + ticks(user), nil
 }
+
+func openFiles() uint64 { return math.MaxUint64 }
 
 // drainConn needs a read that does not wait.
 type drainConn struct {

@@ -32,7 +32,8 @@ var rows = []string{pipelined, flushed, rr64, rr512, rr1, bulk, full, resumed, m
 type workload struct {
 	name     string
 	variants []string
-	rounds   int  // at most, where more tell nothing; 0 is no limit
+	rounds   int  // at most, where each is long; 0 is no limit
+	crowd    bool // opens that many connections
 	sameCore bool // as the server
 	prepare  func(*cell, *serverJob) (undo func(), err error)
 	run      func(*cell) (map[string]measure, error) // by row
@@ -60,10 +61,10 @@ func all() []workload {
 		{name: full, variants: []string{raw, ours, ergoMeta}, run: handshakes(full, false)},
 		{name: resumed, variants: []string{raw, ours, ergoMeta}, run: handshakes(resumed, true)},
 		{name: mutual, variants: []string{raw, ours}, prepare: askForCertificate, run: handshakes(mutual, true)},
-		{name: "crowd", variants: few, rounds: 3, run: crowd},
-		{name: credit, variants: []string{raw, ours}, rounds: 3, prepare: slowDown, run: flood},
+		{name: "crowd", variants: few, crowd: true, run: crowd},
+		{name: credit, variants: []string{raw, ours}, prepare: slowDown, run: flood},
 		{name: "reload", variants: []string{ours}, prepare: makePairs, run: reload},
-		{name: "curve", variants: []string{raw, ours}, rounds: 3, run: steps},
+		{name: "curve", variants: []string{raw, ours}, rounds: 5, crowd: true, run: steps},
 	}
 }
 
