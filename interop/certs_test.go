@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -41,11 +42,15 @@ func (f *folder) make(dir string) error {
 	client := func(name string) tlstest.Leaf { return tlstest.Leaf{CommonName: name, Usage: tlstest.ClientOnly} }
 	server := tlstest.Leaf{CommonName: "server", Names: []string{"localhost", "127.0.0.1"}, Usage: tlstest.ServerOnly}
 	_, err1 = f.issue(ca, "server", server)
+	server.Key, server.NotAfter = tlstest.RSA2048, time.Now().AddDate(0, 0, 90)
+	_, err6 := f.issue(ca, "rsa", server)
+	server.Key = tlstest.ECDSAP256
+	_, err7 := f.issue(ca, "ecdsa", server)
 	_, err2 = f.issue(ca, "client", client("client"))
 	_, err3 := f.issue(other, "stranger", client("stranger"))
 	_, err4 := f.issue(ca, "expired", client("expired").Expired())
 	revoked, err5 := f.issue(ca, "revoked", client("revoked"))
-	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7); err != nil {
 		return err
 	}
 	crl, err := ca.GenerateCRL(tlstest.CRL{Revoked: []*x509.Certificate{revoked.Leaf}})

@@ -2,6 +2,7 @@ package interop
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -38,13 +39,14 @@ type program struct {
 
 // command is a program with its arguments and what it needs in its environment.
 type command struct {
-	args []string
-	env  []string
+	args  []string
+	env   []string
+	limit time.Duration // of its run; 0: patience
 }
 
 func (c command) start(t *testing.T) *program {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), cmp.Or(c.limit, patience))
 	cmd := exec.CommandContext(ctx, needs.Program(t, c.args[0]), c.args[1:]...)
 	cmd.Env = append(os.Environ(), c.env...)
 	cmd.Dir = certs.dir

@@ -82,10 +82,11 @@ func (r *report) document() []byte {
 	b.WriteString("\nResumption is over mTLS: the resumed session carries the identity.\n")
 	r.table(&b, "What clients say when our server refuses them", "client", []string{"no certificate", "wrong CA", "expired", "revoked"})
 	b.WriteString(refusalNote)
+	r.table(&b, "Java on TLS 1.2, refused again and again", "client", []string{"100 times no certificate", "100 times wrong CA", "100 times expired", "100 times revoked"})
 	r.table(&b, "Servers of our client", "server", []string{"TLS", "mTLS", "ALPN", "resumption"})
 	r.table(&b, "What our client hears when a server refuses it", "server", []string{"no certificate", "wrong CA", "expired", "revoked"})
 	r.table(&b, "What servers say when our client refuses them", "server", []string{"unknown root"})
-	r.table(&b, "Scanners", "scanner", []string{"result"})
+	r.table(&b, "Scanners", "scanner", []string{"ecdsa", "rsa"})
 	return b.Bytes()
 }
 

@@ -30,7 +30,7 @@ var servers = []server{
 	},
 	{
 		name: "NSS selfserv", binary: "selfserv", version: packageVersion("libnss3-tools"),
-		start: startNSS, ask: askHTTP, answer: answerHTTP, complaint: regexp.MustCompile(`(SSL_ERROR_\w+.*|PR_\w+_ERROR.*)`),
+		start: startNSS, ask: askHTTP, answer: answerHTTP, complaint: regexp.MustCompile(`returned error (-\d+:\s.*)`),
 	},
 	{
 		name: "BoringSSL bssl server", binary: "bssl-tool", version: packageVersion("android-boringssl"),
