@@ -36,6 +36,7 @@ type tcpServer struct {
 
 	process   gen.MetaProcess // set by Init
 	closing   chan struct{}   // closed: no further connection is accepted
+	stopped   chan struct{}   // closed: Start has returned
 	closeOnce sync.Once
 	complain  rate.Sometimes // about what keeps the server from accepting
 	strangers complaints     // about those it has refused
@@ -57,7 +58,7 @@ func CreateTCPServer(options TCPServerOptions) (gen.MetaBehavior, error) {
 	}
 	s := &tcpServer{
 		opt: options, connection: connection,
-		closing: make(chan struct{}), open: map[*tcpConnection]struct{}{}, stats: newServerStats(),
+		closing: make(chan struct{}), stopped: make(chan struct{}), open: map[*tcpConnection]struct{}{}, stats: newServerStats(),
 		complain: rate.Sometimes{First: 5, Interval: time.Second},
 	}
 	if options.CertManager != nil {
@@ -86,6 +87,7 @@ func (s *tcpServer) Init(process gen.MetaProcess) error {
 
 // Start implements gen.MetaBehavior: it accepts connections until the listener is closed.
 func (s *tcpServer) Start() error {
+	defer close(s.stopped)
 	log := s.process.Log()
 	log.Info("listening on %s (%s)", s.listener.Addr(), s.describeTLS())
 	if s.opt.InsecureSkipVerify {
@@ -151,11 +153,10 @@ func (s *tcpServer) serve(conn net.Conn) {
 		s.next = (s.next + 1) % len(s.opt.ProcessPool)
 	}
 	c := newConnection(s.connection, s, newSocket(conn), worker)
-	if !s.join(c) {
-		conn.Close()
-		s.freeSlot()
-		return
-	}
+	s.mu.Lock()
+	s.open[c] = struct{}{}
+	s.stats.accepted++
+	s.mu.Unlock()
 	if !s.behindProxy(conn) {
 		if len(s.opt.ProxyFrom) > 0 {
 			c.sock.guard = &proxyGuard{}
@@ -169,20 +170,6 @@ func (s *tcpServer) serve(conn net.Conn) {
 	if _, err := s.process.Spawn(c, s.opt.ConnectionMeta); err != nil {
 		s.complain.Do(func() { s.process.Log().Error("connection from %s dropped: %s", conn.RemoteAddr(), err) })
 		c.Terminate(err)
-	}
-}
-
-// join makes c known to drain. It returns false if the server is closing.
-func (s *tcpServer) join(c *tcpConnection) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	select {
-	case <-s.closing:
-		return false
-	default:
-		s.open[c] = struct{}{}
-		s.stats.accepted++
-		return true
 	}
 }
 
@@ -269,6 +256,7 @@ func (s *tcpServer) HandleCall(_ gen.PID, _ gen.Ref, request any) (any, error) {
 // drain stops accepting and returns when all connections have ended, with the number that it had to end.
 func (s *tcpServer) drain(timeout time.Duration) (evicted int) {
 	s.close()
+	<-s.stopped // what was accepted before is served
 	s.mu.Lock()
 	open := make([]*tcpConnection, 0, len(s.open))
 	for c := range s.open {

@@ -1,0 +1,6 @@
+//go:build !upstream
+
+// Cluster needs Ergo itself: the embedded engine has a single node. See main.go.
+package main
+
+func main() { panic("build with -modfile=go.upstream.mod -tags upstream") }

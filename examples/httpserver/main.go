@@ -1,0 +1,70 @@
+// Httpserver serves HTTPS with net/http and no actor at all: the certificate manager stands on its own.
+//
+//	go run ./examples/httpserver -cert server.crt -key server.key
+//	curl --cacert root.crt https://localhost:8443
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/ergotls/ergotls/certmanager"
+)
+
+func main() {
+	var files certmanager.Files
+	flag.StringVar(&files.Cert, "cert", "server.crt", "`file` with the certificate chain (PEM)")
+	flag.StringVar(&files.Key, "key", "server.key", "`file` with its private key (PEM)")
+	flag.StringVar(&files.ClientCAs, "client-ca", "", "`file` with the CAs of clients (PEM); empty asks for no client certificate")
+	listen := flag.String("listen", "localhost:8443", "`host:port` to listen on")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	listener, err := net.Listen("tcp", *listen)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := serve(ctx, listener, files); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// serve runs until ctx ends.
+func serve(ctx context.Context, listener net.Listener, source certmanager.Source) error {
+	certs, err := certmanager.New(certmanager.Options{Source: source})
+	if err != nil {
+		return err
+	}
+	defer certs.Close()
+	server := http.Server{
+		Handler:   http.HandlerFunc(greet),
+		TLSConfig: certs.ServerTLS(), // follows the files
+		ConnState: certs.ConnState,   // closes connections whose peers lose their trust
+	}
+	ended := context.AfterFunc(ctx, func() {
+		bounded, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		server.Shutdown(bounded)
+	})
+	defer ended()
+	if err := server.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+func greet(w http.ResponseWriter, r *http.Request) {
+	name := "somebody"
+	if len(r.TLS.PeerCertificates) > 0 { // verified, or the handshake had failed
+		name = r.TLS.PeerCertificates[0].Subject.CommonName
+	}
+	fmt.Fprintf(w, "hello %s\n", name)
+}
