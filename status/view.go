@@ -1,0 +1,206 @@
+package status
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/meta"
+)
+
+// maxRows bounds every list on the page, and in the JSON.
+const maxRows = 200
+
+// view is the page at one moment. It is what the JSON has.
+type view struct {
+	Time             time.Time
+	Attention        []string // what someone should look at; empty is well
+	Managers         []managerView
+	Servers          []serverView
+	Connections      []connectionView // the newest first
+	ConnectionsTotal int
+	Impact           *impactView `json:",omitempty"`
+	Events           []eventView // the newest first
+
+	Choices []choice `json:"-"`
+}
+
+type managerView struct {
+	Name   string
+	Status certmanager.Status
+	Rows   []row `json:"-"` // the time line
+	Hidden int   `json:"-"` // rows that there were too many of
+}
+
+type serverView struct {
+	Name    string
+	Manager string `json:",omitempty"`
+	Stats   meta.ServerStats
+	Hour    []minute
+	Graphs  []graph `json:"-"`
+}
+
+type connectionView struct {
+	Server     string
+	Peer       string // SPIFFE ID, or subject
+	Verified   bool
+	Serial     string `json:",omitempty"`
+	Remote     string
+	Version    string `json:",omitempty"`
+	Name       string `json:",omitempty"` // that the client asked for (SNI)
+	Resumed    bool
+	Generation uint64 `json:",omitempty"` // in service when it opened, as far as is known
+	Opened     time.Time
+	State      string
+	BytesIn    uint64
+	BytesOut   uint64
+	Waiting    uint64 // bytes to be written
+}
+
+// view looks at everything. ca is a choice, or empty.
+func (p *Page) view(ca string, now time.Time) *view {
+	v := &view{Time: now}
+	p.mu.Lock()
+	managers, servers := maps.Clone(p.managers), maps.Clone(p.servers)
+	v.Events = slices.Concat(p.events.own, p.events.peers)
+	p.mu.Unlock()
+	slices.Reverse(v.Events)
+	slices.SortStableFunc(v.Events, func(a, b eventView) int { return b.Time.Compare(a.Time) })
+
+	for _, name := range slices.Sorted(maps.Keys(managers)) {
+		m := managers[name]
+		status := m.Status()
+		p.mu.Lock()
+		m.note(status.Generation, status.Published)
+		p.mu.Unlock()
+		mv := managerView{Name: name, Rows: rows(&status, now)}
+		v.Attention = append(v.Attention, attention(name, &status, mv.Rows)...)
+		mv.Hidden = max(0, len(mv.Rows)-maxRows)
+		mv.Rows = mv.Rows[:len(mv.Rows)-mv.Hidden]
+		if m.source != nil {
+			v.Choices = append(v.Choices, choices(name, &status, ca)...)
+		}
+		mv.Status = bounded(status)
+		v.Managers = append(v.Managers, mv)
+	}
+	for _, name := range slices.Sorted(maps.Keys(servers)) {
+		s := servers[name]
+		stats := meta.Stats(s.behavior)
+		p.mu.Lock()
+		s.history.add(now, stats)
+		minutes := slices.Clone(s.history.minutes)
+		p.mu.Unlock()
+		v.Servers = append(v.Servers, serverView{name, s.manager, stats, minutes, graphs(minutes, now)})
+		v.Connections = append(v.Connections, p.connections(name, s, managers[s.manager])...)
+	}
+	v.ConnectionsTotal = len(v.Connections)
+	slices.SortStableFunc(v.Connections, func(a, b connectionView) int { return b.Opened.Compare(a.Opened) })
+	v.Connections = v.Connections[:min(maxRows, len(v.Connections))]
+	for _, c := range v.Choices {
+		if c.Chosen {
+			v.Impact = askImpact(managers[c.Manager], c)
+		}
+	}
+	return v
+}
+
+func (p *Page) connections(name string, s *server, m *manager) (all []connectionView) {
+	open := meta.Connections(s.behavior)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range open {
+		v := connectionView{
+			Server: name, Peer: printable(c.Peer.SPIFFE), Verified: c.Peer.Verified, Serial: printable(c.Peer.Serial),
+			Version: c.Peer.Version, Name: printable(c.Peer.SNI), Resumed: c.Peer.Resumed, Opened: c.Opened,
+			State: printable(c.State), BytesIn: c.BytesIn, BytesOut: c.BytesOut, Waiting: c.BytesWaiting,
+		}
+		if v.Peer == "" {
+			v.Peer = printable(c.Peer.Subject)
+		}
+		if c.Peer.Addr != nil {
+			v.Remote = printable(c.Peer.Addr.String())
+		}
+		if m != nil {
+			v.Generation = m.at(c.Opened)
+		}
+		all = append(all, v)
+	}
+	return all
+}
+
+// bounded cuts what can be long.
+func bounded(s certmanager.Status) certmanager.Status {
+	s.Certificates = s.Certificates[:min(maxRows, len(s.Certificates))]
+	s.ClientCAs = s.ClientCAs[:min(maxRows, len(s.ClientCAs))]
+	s.RootCAs = s.RootCAs[:min(maxRows, len(s.RootCAs))]
+	s.CRLs = s.CRLs[:min(maxRows, len(s.CRLs))]
+	s.ACME = s.ACME[:min(maxRows, len(s.ACME))]
+	s.LastError = printable(s.LastError)
+	for i := range s.ACME {
+		s.ACME[i].Name, s.ACME[i].Error = printable(s.ACME[i].Name), printable(s.ACME[i].Error)
+	}
+	return s
+}
+
+// attention says what someone should look at.
+func attention(name string, s *certmanager.Status, rows []row) (all []string) {
+	say := func(format string, args ...any) { all = append(all, name+": "+fmt.Sprintf(format, args...)) }
+	if s.Drift {
+		say("what the source has cannot be put in service: %s", printable(s.LastError))
+	} else if s.LastErrorTime.After(s.Published) {
+		say("the last candidate was rejected: %s", printable(s.LastError))
+	}
+	count := map[string]int{}
+	for _, r := range rows {
+		if r.State != "" {
+			if count[r.State]++; count[r.State] <= 3 {
+				say("%s %s %s", strings.ToLower(r.Kind[:1])+r.Kind[1:], r.Name, r.Says)
+			}
+		}
+	}
+	for _, state := range slices.Sorted(maps.Keys(count)) {
+		if more := count[state] - 3; more > 0 {
+			say("and %d more that are %s", more, state)
+		}
+	}
+	failing := 0
+	for _, a := range s.ACME {
+		if a.Failures > 0 {
+			if failing++; failing <= 3 {
+				say("%s was not issued, %d times in a row: %s", printable(a.Name), a.Failures, printable(a.Error))
+			}
+		}
+	}
+	if failing > 3 {
+		say("and %d more names were not issued", failing-3)
+	}
+	if s.ReportOnly {
+		say("ReportOnly is set: peers that rules or revocation lists refuse get in")
+	}
+	if s.KeyLog {
+		say("KeyLogFile is set: every connection can be decrypted with it")
+	}
+	return all
+}
+
+// printable makes a text that a peer may have chosen fit for a line: 200 characters at most, none of which
+// changes how others are shown.
+func printable(text string) string {
+	n := 0
+	for i := range text {
+		if n++; n > 200 {
+			text = text[:i] + "…"
+			break
+		}
+	}
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, text)
+}
