@@ -85,15 +85,15 @@ func (p *program) text() string {
 	return p.output.String()
 }
 
-// says waits until the output matches or the program has ended.
-func (p *program) says(pattern *regexp.Regexp) bool {
-	for {
+// says waits until the output matches, or the program has ended, or it is over.
+func (p *program) says(pattern *regexp.Regexp, over ...func() bool) {
+	for !pattern.MatchString(p.text()) {
 		select {
 		case <-p.ended:
-			return pattern.MatchString(p.text())
-		case <-time.After(5 * time.Millisecond):
-			if pattern.MatchString(p.text()) {
-				return true
+			return
+		case <-time.After(tick):
+			if len(over) > 0 && over[0]() {
+				return
 			}
 		}
 	}
