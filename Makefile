@@ -8,7 +8,7 @@ MODULES     := . engine certmanager/rediscache tlstest/acmetest tlstest/acmetest
 # Ergo's public checksums, which go.sum lacks as long as go.mod replaces Ergo by ./engine.
 ERGO_SUMS   := ergo.services/ergo v1.999.310 h1:qHx35J5UxCheNJaFrOK/1K6/p7jir680+NTPZo6bhbI=\nergo.services/ergo v1.999.310/go.mod h1:bLQ6PoO6Mz/8gVuzvPv3xfMfo1P9w6rZV1WnMXMeMdg=\n
 
-.PHONY: help demo demo-acme test check tidy bench soak fuzz testdata
+.PHONY: help demo demo-acme test check tidy bench soak fuzz testdata interop
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -45,6 +45,9 @@ fuzz: ## each fuzz target for FUZZTIME (default 10s)
 	@for m in $(MODULES); do (cd $$m && $(GO) list ./... | while read -r p; do \
 		$(GO) test -list '^Fuzz' $$p | grep '^Fuzz' | while read -r f; do \
 		echo "fuzz $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p || exit 1; done || exit 1; done) || exit 1; done
+
+interop: ## the programs of others against ours, written to docs/interop.md
+	$(GO) test -count=1 ./interop -write
 
 testdata: ## makes testdata/certs anew
 	$(GO) run ./testdata/certs/generate
