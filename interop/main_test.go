@@ -14,6 +14,10 @@ var write = flag.Bool("write", false, "write what was measured to docs/interop.m
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	if *write && (flag.Lookup("test.run").Value.String() != "" || testing.Short()) {
+		fmt.Fprintln(os.Stderr, "-write needs all tests: leave -run and -short out")
+		os.Exit(2)
+	}
 	slog.SetDefault(slog.New(slog.DiscardHandler))
 	os.Exit(run(m))
 }

@@ -81,7 +81,7 @@ func runHAProxy(t *testing.T, s session) string {
 	mode tcp
 	bind 127.0.0.1:%d
 	log global
-	log-format "%%[bc_err_str]: %%[ssl_bc_err_str] done"
+	log-format "%%[bc_err_str]: %%[ssl_bc_err_str]: done"
 	server s %s ssl verify required ca-file root.crt sni str(localhost) verifyhost localhost ssl-min-ver TLSv%s ssl-max-ver TLSv%[3]s%s
 `, port, s.address(), s.tls, options))
 	return through(t, p, port, s, " done")

@@ -2,6 +2,7 @@ package interop
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -73,10 +74,10 @@ func (r *report) document() []byte {
 	b.WriteString(preamble)
 	seen := map[string]bool{}
 	for _, c := range r.cells {
-		if !seen[c.program] {
-			fmt.Fprintf(&b, "| %s | %s |\n", c.program, c.version)
+		if !seen[c.program] && (c.version != "" || c.dimension == "") {
+			fmt.Fprintf(&b, "| %s | %s |\n", c.program, cmp.Or(c.version, c.result))
+			seen[c.program] = true
 		}
-		seen[c.program] = true
 	}
 	r.table(&b, "Clients of our server", "client", []string{"TLS", "mTLS", "ALPN", "resumption", "StartTLS"})
 	b.WriteString("\nResumption is over mTLS: the resumed session carries the identity.\n")
@@ -94,7 +95,7 @@ func (r *report) table(b *bytes.Buffer, title, role string, dimensions []string)
 	fmt.Fprintf(b, "\n## %s\n\n| program | %s |\n|---|%s\n", title, strings.Join(dimensions, " | "), strings.Repeat("---|", len(dimensions)))
 	var programs []string
 	for _, c := range r.cells {
-		if c.role == role && !slices.Contains(programs, c.program) {
+		if c.role == role && (c.dimension == "" || slices.Contains(dimensions, c.dimension)) && !slices.Contains(programs, c.program) {
 			programs = append(programs, c.program)
 		}
 	}

@@ -21,11 +21,11 @@ var servers = []server{
 	},
 	{
 		name: "gnutls-serv", binary: "gnutls-serv", version: []string{`gnutls-serv (\S+)`, "gnutls-serv", "--version"},
-		start: startGnuTLS, answer: "hello\n", complaint: regexp.MustCompile(`(?i)(error.*)`),
+		start: startGnuTLS, answer: "hello\n", complaint: regexp.MustCompile(`Error in handshake: (.*)`),
 	},
 	{
-		name: "ncat -l", binary: "ncat", version: []string{`Version (\S+)`, "ncat", "--version"},
-		start: startNcat, answer: "hello\n", complaint: regexp.MustCompile(`Ncat: (.*)`),
+		name: "ncat", binary: "ncat", version: []string{`Version (\S+)`, "ncat", "--version"},
+		start: startNcat, answer: "hello\n", complaint: regexp.MustCompile(`Ncat: (Failed SSL.*)`),
 		lacks: map[string]string{"mTLS": "no option", "ALPN": "no option"},
 	},
 	{
@@ -33,43 +33,43 @@ var servers = []server{
 		start: startNSS, ask: askHTTP, answer: answerHTTP, complaint: regexp.MustCompile(`returned error (-\d+:\s.*)`),
 	},
 	{
-		name: "BoringSSL bssl server", binary: "bssl-tool", version: packageVersion("android-boringssl"),
+		name: "BoringSSL bssl", binary: "bssl-tool", version: packageVersion("android-boringssl"),
 		start: startBoringSSL, ask: askHTTP, answer: answerHTTP, complaint: regexp.MustCompile(`Error while \w+: (\w+)`),
 		lacks: map[string]string{"ALPN": "no option", "wrong CA": "takes any certificate", "expired": "takes any certificate", "revoked": "takes any certificate"},
 	},
 	{
-		name: "Java server", binary: "javac", version: []string{`(?m)^openjdk (\S+)`, "java", "--version"},
+		name: "Java", binary: "javac", version: []string{`(?m)^openjdk (\S+)`, "java", "--version"},
 		start:  func(t *testing.T, s session) *program { return java(t, "server", s).start(t) },
 		answer: "hello\n", complaint: complaint,
 	},
 	{
-		name: "Node server", binary: "node", version: []string{`v(\S+)`, "node", "--version"},
+		name: "Node", binary: "node", version: []string{`v(\S+)`, "node", "--version"},
 		start:  func(t *testing.T, s session) *program { return node("server", s).start(t) },
 		answer: "hello\n", complaint: complaint,
 		unlike: map[string][]error{"wrong CA": nodeCloses, "expired": nodeCloses, "revoked": nodeCloses},
 	},
 	{
-		name: "Python server", binary: "python3", version: []string{`Python (\S+)`, "python3", "--version"},
+		name: "Python", binary: "python3", version: []string{`Python (\S+)`, "python3", "--version"},
 		start:  func(t *testing.T, s session) *program { return python("server", s).start(t) },
 		answer: "hello\n", complaint: complaint,
 	},
 	{
-		name: "Erlang server", binary: "escript", version: packageVersion("erlang-ssl"),
+		name: "Erlang", binary: "escript", version: packageVersion("erlang-ssl"),
 		start:  func(t *testing.T, s session) *program { return erlang("server", s).start(t) },
 		answer: "hello\n", complaint: complaint,
 		fresh: map[string]string{"1.2": "no: it has session IDs only, crypto/tls tickets only"},
 	},
 	{
-		name: "nginx server", binary: "nginx", version: []string{`nginx/(\S+)`, "nginx", "-v"},
+		name: "nginx", binary: "nginx", version: []string{`nginx/(\S+)`, "nginx", "-v"},
 		start: startNginx, ask: askHTTP, answer: "200 OK", complaint: regexp.MustCompile(`SSL routines:\w*:([^:\n]+)`),
 		unlike: map[string][]error{"no certificate": {errAnswered}, "wrong CA": {errAnswered}, "expired": {errAnswered}, "revoked": {errAnswered}},
 	},
 	{
-		name: "HAProxy server", binary: "haproxy", version: []string{`version (\S+)`, "haproxy", "-v"},
+		name: "HAProxy", binary: "haproxy", version: []string{`version (\S+)`, "haproxy", "-v"},
 		start: startHAProxy, ask: askHTTP, answer: "200 OK", complaint: regexp.MustCompile(`SSL routines:\w*:([^:\n]+)`),
 	},
 	{
-		name: "stunnel server", binary: "stunnel", version: []string{`stunnel (\S+)`, "stunnel", "-version"},
+		name: "stunnel", binary: "stunnel", version: []string{`stunnel (\S+)`, "stunnel", "-version"},
 		start: startStunnel, answer: "hello\n", complaint: regexp.MustCompile(`SSL routines:\w*:([^:\n]+)`),
 		lacks: map[string]string{"ALPN": "no option"},
 	},
@@ -140,7 +140,7 @@ func startHAProxy(t *testing.T, s session) *program {
 	return haproxy(t, fmt.Sprintf(`frontend server
 	mode http
 	log global
-	error-log-format "%%[fc_err_str]: %%[ssl_fc_err_str]"
+	error-log-format "%%[fc_err_str]: %%[ssl_fc_err_str]:"
 	bind %s ssl crt server.pem alpn %s ssl-min-ver TLSv%s ssl-max-ver TLSv%[3]s %s
 	http-request return status 200 content-type text/plain string hello
 `, s.address(), alpn, s.tls, verify))

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"crypto/x509"
 	"errors"
+	"net"
 	"regexp"
 	"slices"
 	"testing"
@@ -172,7 +173,16 @@ func (s target) refuses(kind, client string) string {
 	} else {
 		assert.ErrorIs(s.t, reason, meta.ErrRefused)
 	}
-	return reason.Error()
+	return heard(reason)
+}
+
+// heard is a reason without what differs from run to run: addresses, and how much of "hello" was sent.
+func heard(reason *meta.DisconnectError) string {
+	var alert *net.OpError
+	if errors.As(reason.Cause, &alert) && alert.Op == "remote error" {
+		return alert.Err.Error()
+	}
+	return reason.Reason.Error()
 }
 
 // refusedByUs lets our client refuse the server, whose root it does not know.

@@ -17,16 +17,16 @@ function connect(left, session) {
   const conn = tls.connect({ ...options, host: '127.0.0.1', port, servername: 'localhost', session }, () => conn.write('hello\n'));
   conn.on('session', (s) => { session = s; });
   conn.on('data', (data) => { process.stdout.write('echo: ' + data); conn.end(); });
-  conn.on('error', (error) => console.log('refused:', error.message));
+  conn.on('error', (error) => console.log('refused:', error.code || error.message));
   conn.on('close', () => connect(left - 1, session));
 }
 
 function listen() {
   const server = tls.createServer({ ...options, requestCert: !!env.CA, rejectUnauthorized: !!env.CA }, (conn) => {
-    conn.on('error', (error) => console.log('refused:', error.message));
+    conn.on('error', (error) => console.log('refused:', error.code || error.message));
     conn.pipe(conn);
   });
-  server.on('tlsClientError', (error) => console.log('refused:', error.message));
+  server.on('tlsClientError', (error) => console.log('refused:', error.code || error.message));
   server.listen(port, '127.0.0.1');
 }
 
