@@ -127,10 +127,6 @@ func alerts(kind, tls string) []string {
 }
 
 func (c client) refused(t *testing.T, who subject, tls, kind, name string) {
-	if why := lookup(c.lacks, "mTLS", tls); why != "" && name != "" {
-		who.add(kind, tls, why)
-		return
-	}
 	server := listen(t, serverManager(t, true))
 	counted := func() bool { return server.inspect()["handshake failures"] != "0" }
 	output := c.run(t, session{port: server.port, tls: tls, client: name, refused: counted})
