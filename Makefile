@@ -4,7 +4,7 @@ GO          ?= go
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 10s
 # Every folder with a go.mod.
-MODULES     := . engine certmanager/rediscache tlstest/acmetest tlstest/acmetest/e2e metrics/prometheus
+MODULES     := . engine certmanager/rediscache tlstest/acmetest tlstest/acmetest/e2e metrics/prometheus status/browser
 # Ergo's public checksums, which go.sum lacks as long as go.mod replaces Ergo by ./engine.
 ERGO_SUMS   := ergo.services/ergo v1.999.310 h1:qHx35J5UxCheNJaFrOK/1K6/p7jir680+NTPZo6bhbI=\nergo.services/ergo v1.999.310/go.mod h1:bLQ6PoO6Mz/8gVuzvPv3xfMfo1P9w6rZV1WnMXMeMdg=\n
 

@@ -45,6 +45,8 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	"bytes":  size,
 	"short":  short,
 	"plural": plural,
+	"count":  count,
+	"head":   func(text string) string { head, _, _ := strings.Cut(text, ":"); return head },
 }).Parse(pageHTML))
 
 // wantsJSON follows the path and, at any other path, the Accept header, in which a browser names HTML first.
@@ -102,6 +104,15 @@ func size(n uint64) string {
 		value /= 1000
 	}
 	return fmt.Sprintf("%.1f %cB", value, "kMGTP"[prefix])
+}
+
+// count is a whole number, with commas.
+func count(n any) string {
+	text := fmt.Sprint(n)
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	return text
 }
 
 // short is enough of a serial number to tell it from others.

@@ -119,8 +119,14 @@ func (r row) draw(now time.Time) row {
 	return r
 }
 
-// late is true from the middle of the renewal window on.
-func late(r row, now time.Time) bool { return now.After(r.Renew.Add(r.End.Sub(r.Renew) / 2)) }
+// late says that someone should look: a CA is replaced by people, a certificate by what renews it, which
+// is given half of the window.
+func late(r row, now time.Time) bool {
+	if r.Kind == "Certificate" {
+		return now.After(r.Renew.Add(r.End.Sub(r.Renew) / 2))
+	}
+	return now.After(r.Renew)
+}
 
 // Label is the row's line for those who do not see it.
 func (r row) Label() string {

@@ -88,10 +88,11 @@ func (d *demo) start() (err error) {
 	if d.node, err = startNode(io.Discard); err != nil {
 		return err
 	}
-	addr, err := startEcho(d.node, "127.0.0.1:0", d.server)
+	server, err := startEcho(d.node, "127.0.0.1:0", d.server)
 	if err != nil {
 		return err
 	}
+	addr := meta.Stats(server).Listen
 	show("listening on %s, files in %s", addr, d.dir)
 	_, port, _ := net.SplitHostPort(addr)
 	number, err := strconv.ParseUint(port, 10, 16)

@@ -5,13 +5,16 @@
 //
 // With -listen it is a plain long-lived echo server for openssl and curl:
 //
-//	go run ./examples/mtls -listen 127.0.0.1:4433 -cert server.crt -key server.key -client-ca root.crt
+//	go run ./examples/mtls -listen 127.0.0.1:4433 -cert server.crt -key server.key -client-ca root.crt -status 127.0.0.1:8080
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"os"
 	"time"
 
@@ -19,6 +22,7 @@ import (
 	"ergo.services/ergo/gen"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/status"
 )
 
 func main() {
@@ -26,12 +30,16 @@ func main() {
 	cert := flag.String("cert", "", "`file` with the server's certificate chain (PEM)")
 	key := flag.String("key", "", "`file` with its private key (PEM)")
 	clientCA := flag.String("client-ca", "", "`file` with the CAs of the clients (PEM); empty asks for no client certificate")
+	page := flag.String("status", "", "`host:port` for a status page, with -listen; whoever can reach it sees who is connected")
 	flag.Parse()
 
 	run := demonstrate
-	if *listen != "" {
+	switch {
+	case *listen != "":
 		files := certmanager.Files{Cert: *cert, Key: *key, ClientCAs: *clientCA}
-		run = func() error { return serve(*listen, files) }
+		run = func() error { return serve(*listen, *page, files) }
+	case *page != "":
+		run = func() error { return errors.New("-status: there is nothing to show without -listen") }
 	}
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "FAILED:", err)
@@ -40,7 +48,7 @@ func main() {
 }
 
 // serve runs the echo server until SIGINT or SIGTERM.
-func serve(addr string, files certmanager.Files) error {
+func serve(addr, statusAddr string, files certmanager.Files) error {
 	manager, err := certmanager.New(certmanager.Options{Source: files})
 	if err != nil {
 		return err
@@ -51,12 +59,34 @@ func serve(addr string, files certmanager.Files) error {
 		return err
 	}
 	defer node.Stop()
-	if _, err := startEcho(node, addr, manager); err != nil {
+	server, err := startEcho(node, addr, manager)
+	if err != nil {
 		return err
+	}
+	if statusAddr != "" {
+		listener, err := net.Listen("tcp", statusAddr)
+		if err != nil {
+			return err
+		}
+		defer showStatus(listener, manager, files, server)()
 	}
 	node.SetCTRLC(true)
 	node.Wait()
 	return nil
+}
+
+// showStatus serves a status page until stop is called.
+func showStatus(listener net.Listener, manager *certmanager.Manager, files certmanager.Files, server gen.MetaBehavior) (stop func()) {
+	page := status.New()
+	page.AddManager("mtls", manager, files)
+	page.AddServer("echo", server, "mtls")
+	web := &http.Server{Handler: page, ReadHeaderTimeout: 10 * time.Second}
+	go web.Serve(listener)
+	fmt.Printf("status page: http://%s/\n", listener.Addr())
+	return func() {
+		web.Close()
+		page.Close()
+	}
 }
 
 // startNode starts a node that talks to no other node; log takes its lines.

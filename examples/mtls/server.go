@@ -13,52 +13,39 @@ import (
 // echo is an actor that owns a TLS server and answers each client with its own bytes.
 type echo struct {
 	act.Actor
-	options meta.TCPServerOptions
-	address chan<- string // gets the address that was bound
+	server gen.MetaBehavior
 }
 
-// startEcho spawns the echo actor and returns the address that it listens on.
-func startEcho(node gen.Node, addr string, manager gen.CertManager) (string, error) {
+// startEcho opens the port, spawns the echo actor and returns its server.
+func startEcho(node gen.Node, addr string, manager gen.CertManager) (gen.MetaBehavior, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	number, err := strconv.ParseUint(port, 10, 16)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	address := make(chan string, 1)
-	actor := &echo{address: address, options: meta.TCPServerOptions{
-		Host: host, Port: uint16(number), CertManager: manager,
-	}}
-	if _, err := node.Spawn(func() gen.ProcessBehavior { return actor }, gen.ProcessOptions{}); err != nil {
-		return "", err
-	}
-	return <-address, nil
-}
-
-// Init opens the port. What follows comes as messages.
-func (e *echo) Init(...any) error {
-	server, err := meta.CreateTCPServer(e.options)
+	server, err := meta.CreateTCPServer(meta.TCPServerOptions{Host: host, Port: uint16(number), CertManager: manager})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	id, err := e.SpawnMeta(server, gen.MetaOptions{})
+	_, err = node.Spawn(func() gen.ProcessBehavior { return &echo{server: server} }, gen.ProcessOptions{})
 	if err != nil {
 		server.Terminate(err) // frees the port
-		return err
+		return nil, err
 	}
-	return e.Send(e.PID(), id) // a process can't inspect before its Init has returned
+	return server, nil
+}
+
+// Init makes the server this actor's. What follows comes as messages.
+func (e *echo) Init(...any) error {
+	_, err := e.SpawnMeta(e.server, gen.MetaOptions{})
+	return err
 }
 
 func (e *echo) HandleMessage(_ gen.PID, message any) error {
 	switch m := message.(type) {
-	case gen.Alias:
-		values, err := e.InspectMeta(m)
-		if err != nil {
-			return err
-		}
-		e.address <- values["listen"]
 	case meta.MessageTCPConnect: // the handshake is complete, the peer is proven
 		e.Log().Info("%s connected over %s", m.Peer, m.Peer.Version)
 	case meta.MessageTCP:

@@ -1,0 +1,237 @@
+package status
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/internal/echotest"
+	"github.com/ergotls/ergotls/meta"
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+func TestMain(m *testing.M) {
+	// Ergo 3.1 keeps a goroutine that waits for signals when its node has ended.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("ergo.services/ergo/node.(*node).SetCTRLC.func1"))
+}
+
+func newPage(t *testing.T) (*echotest.Server, *Page) {
+	t.Helper()
+	s, p := echotest.Start(t), New()
+	t.Cleanup(func() {
+		require.NoError(t, p.Close())
+		require.NoError(t, p.Close(), "twice")
+	})
+	p.AddManager("main", s.Manager, s.Files)
+	p.AddServer("echo", s.Meta, "main")
+	return s, p
+}
+
+func get(p *Page, target string, header ...string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(http.MethodGet, target, nil)
+	if len(header) > 0 {
+		r.Header.Set("Accept", header[0])
+	}
+	w := httptest.NewRecorder()
+	p.ServeHTTP(w, r)
+	return w
+}
+
+func read(t *testing.T, p *Page, target string) (v view) {
+	t.Helper()
+	w := get(p, target)
+	require.Equal(t, http.StatusOK, w.Code)
+	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &v))
+	return v
+}
+
+// What happened on a server is on the page and in the JSON.
+func TestView(t *testing.T) {
+	s, p := newPage(t)
+	_, err := s.Dial(t, s.CA, tlstest.Leaf{CommonName: "alice"})
+	require.NoError(t, err)
+	_, err = s.Dial(t, tlstest.NewCA(t), tlstest.Leaf{CommonName: "mallory"})
+	require.Error(t, err)
+	serial := s.Rotate(t)
+	_, err = s.Dial(t, s.Other, tlstest.Leaf{CommonName: "bob", URIs: []string{"spiffe://example.test/bob"}})
+	require.NoError(t, err)
+
+	v := read(t, p, "/status.json")
+	require.Len(t, v.Managers, 1)
+	assert.Equal(t, "main", v.Managers[0].Name)
+	assert.EqualValues(t, 2, v.Managers[0].Status.Generation)
+	assert.Equal(t, serial, v.Managers[0].Status.Certificates[0].Serial)
+	require.Len(t, v.Servers, 1)
+	assert.Equal(t, 2, v.Servers[0].Stats.Connections)
+	require.NotEmpty(t, v.Servers[0].Hour)
+	var handshakes uint64
+	for _, m := range v.Servers[0].Hour {
+		handshakes += m.Handshakes
+	}
+	assert.EqualValues(t, 2, handshakes)
+	require.Len(t, v.Connections, 2)
+	assert.Equal(t, 2, v.ConnectionsTotal)
+	bob, alice := v.Connections[0], v.Connections[1]
+	assert.Equal(t, "spiffe://example.test/bob", bob.Peer)
+	assert.EqualValues(t, 2, bob.Generation)
+	assert.Equal(t, "CN=alice", alice.Peer)
+	assert.EqualValues(t, 1, alice.Generation)
+	assert.Equal(t, "TLS 1.3", alice.Version)
+	assert.True(t, alice.Verified)
+	assert.EqualValues(t, 5, alice.BytesIn)
+	assert.Empty(t, v.Attention)
+	require.Eventually(t, func() bool { return len(read(t, p, "/status.json").Events) == 2 }, 30*time.Second, 10*time.Millisecond)
+	events := read(t, p, "/status.json").Events
+	assert.Equal(t, certmanager.Loaded, events[0].Kind)
+	assert.Equal(t, serial, events[0].Serial)
+	assert.Equal(t, certmanager.PeerRefused, events[1].Kind)
+	assert.Equal(t, "CN=mallory", events[1].Peer)
+
+	html := get(p, "/").Body.String()
+	for _, want := range []string{"All is well.", short(serial), "spiffe://example.test/bob", "CN=mallory", "CN=alice", s.Addr, "RequireAndVerifyClientCert"} {
+		assert.Contains(t, html, want)
+	}
+	s.Break(t)
+	assert.Contains(t, get(p, "/").Body.String(), "main: the last candidate was rejected")
+	p.RemoveServer("echo")
+	p.RemoveManager("main")
+	gone := read(t, p, "/status.json")
+	assert.Empty(t, gone.Managers)
+	assert.Empty(t, gone.Servers)
+}
+
+// The page can be read, and only that, by whoever it was served to, and only the parts of the page itself run in it.
+func TestHTTP(t *testing.T) {
+	s, p := newPage(t)
+	for _, c := range []struct{ target, accept, want string }{
+		{"/", "", "text/html; charset=utf-8"},
+		{"/any/where", "text/html,application/xhtml+xml,application/json;q=0.9", "text/html; charset=utf-8"},
+		{"/", "application/json", "application/json"},
+		{"/", "application/json;q=0.9, */*", "application/json"},
+		{"/prefix/status.json", "text/html", "application/json"},
+	} {
+		w := get(p, c.target, c.accept)
+		assert.Equal(t, http.StatusOK, w.Code)
+		assert.Equal(t, c.want, w.Header().Get("Content-Type"), c)
+	}
+	w := get(p, "/")
+	policy := w.Header().Get("Content-Security-Policy")
+	assert.Contains(t, policy, "default-src 'none'")
+	assert.NotContains(t, policy, "unsafe")
+	assert.Equal(t, "nosniff", w.Header().Get("X-Content-Type-Options"))
+	assert.Equal(t, "no-store", w.Header().Get("Cache-Control"))
+	html := w.Body.String()
+	for _, part := range []string{"style", "script"} {
+		_, rest, _ := strings.Cut(html, "<"+part+">")
+		text, _, found := strings.Cut(rest, "</"+part+">")
+		require.True(t, found)
+		assert.Contains(t, policy, part+"-src "+hashOf(text), "what is in the page is what the policy lets run")
+	}
+	for _, outside := range []string{"http://", "https://", "//cdn", "@import", "src="} {
+		assert.NotContains(t, html, outside)
+	}
+	key, err := os.ReadFile(s.Files.Key)
+	require.NoError(t, err)
+	assert.NotContains(t, html+get(p, "/status.json").Body.String(), strings.Split(string(key), "\n")[1])
+	for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodOptions} {
+		w := httptest.NewRecorder()
+		p.ServeHTTP(w, httptest.NewRequest(method, "/", nil))
+		assert.Equal(t, http.StatusMethodNotAllowed, w.Code)
+		assert.Equal(t, "GET, HEAD", w.Header().Get("Allow"))
+	}
+	server := httptest.NewServer(p)
+	defer server.Close()
+	resp, err := server.Client().Head(server.URL)
+	require.NoError(t, err)
+	resp.Body.Close()
+	assert.Equal(t, http.StatusOK, resp.StatusCode)
+	server.Client().CloseIdleConnections()
+}
+
+// The counters are read also while nobody looks, until Close; a server that is started again continues its hour.
+func TestSampling(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := New()
+		for range 2 {
+			server, err := meta.CreateTCPServer(meta.TCPServerOptions{Host: "127.0.0.1"})
+			require.NoError(t, err)
+			defer server.Terminate(nil)
+			p.AddServer("s", server, "")
+			time.Sleep(40 * time.Minute)
+			synctest.Wait()
+		}
+		p.mu.Lock()
+		minutes := p.servers["s"].history.minutes
+		p.mu.Unlock()
+		require.Len(t, minutes, hour)
+		for i, m := range minutes[1:] {
+			assert.Equal(t, time.Minute, m.Start.Sub(minutes[i].Start))
+		}
+		require.NoError(t, p.Close())
+	})
+	assert.Panics(t, func() {
+		connection, _ := meta.CreateTCPConnection(meta.TCPConnectionOptions{Port: 1})
+		defer connection.Terminate(nil)
+		(&Page{}).AddServer("no server", connection, "")
+	})
+}
+
+// However many strangers are refused, the last rotation stays on the page, and what they are called is harmless.
+func TestStrangersFloodNothing(t *testing.T) {
+	var j journal
+	j.add("m", certmanager.Event{Kind: certmanager.Loaded})
+	for i := range 1000 {
+		j.add("m", certmanager.Event{Kind: certmanager.PeerRefused, Err: fmt.Errorf("%d", i), Peer: &certmanager.PeerInfo{
+			CertificateInfo: certmanager.CertificateInfo{Subject: "CN=" + strings.Repeat("\u202e<b>", 10_000)}}})
+	}
+	assert.Len(t, j.own, 1)
+	require.Len(t, j.peers, journalSize)
+	assert.Equal(t, "999", j.peers[journalSize-1].Error)
+	assert.Len(t, []rune(j.peers[0].Peer), 201)
+	assert.NotContains(t, j.peers[0].Peer, "\u202e", "it would turn the line around")
+
+	p := New()
+	defer p.Close()
+	p.events = j
+	html := get(p, "/").Body.String()
+	assert.NotContains(t, html, "<b>G")
+	assert.NotContains(t, html, "\uFFFD<b>")
+	assert.Contains(t, html, "\uFFFD&lt;b&gt;")
+	assert.Less(t, len(html), 150_000)
+}
+
+// Long lists are cut, and it says so.
+func TestManyCertificates(t *testing.T) {
+	ca, dir := tlstest.NewCA(t), t.TempDir()
+	for i := range 250 {
+		ca.Issue(t, tlstest.Leaf{Names: []string{fmt.Sprintf("%d.test", i)}, NotAfter: time.Now().Add(time.Duration(1000-i) * time.Hour)}).Files(t, dir, fmt.Sprint(i))
+	}
+	m, err := certmanager.New(certmanager.Options{Source: certmanager.Files{Dir: dir}, Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	defer m.Close()
+	p := New()
+	defer p.Close()
+	p.AddManager("many", m, nil)
+	v := p.view("", time.Now())
+	assert.Len(t, v.Managers[0].Rows, maxRows)
+	assert.Equal(t, 50, v.Managers[0].Hidden)
+	assert.Equal(t, "249.test", v.Managers[0].Rows[0].Name, "the first to end")
+	assert.Len(t, v.Managers[0].Status.Certificates, maxRows)
+	assert.Contains(t, get(p, "/").Body.String(), "and 50 more")
+	late := p.view("", time.Now().Add(1001*time.Hour))
+	assert.Equal(t, []string{"many: certificate 249.test ended 10 days ago"}, late.Attention[:1])
+	assert.Contains(t, late.Attention, "many: and 247 more that are ended")
+	assert.Len(t, late.Attention, 4)
+}
