@@ -8,7 +8,7 @@ MODULES     := . engine certmanager/rediscache tlstest/acmetest tlstest/acmetest
 # Ergo's public checksums, which go.sum lacks as long as go.mod replaces Ergo by ./engine.
 ERGO_SUMS   := ergo.services/ergo v1.999.310 h1:qHx35J5UxCheNJaFrOK/1K6/p7jir680+NTPZo6bhbI=\nergo.services/ergo v1.999.310/go.mod h1:bLQ6PoO6Mz/8gVuzvPv3xfMfo1P9w6rZV1WnMXMeMdg=\n
 
-.PHONY: help demo demo-acme test check tidy bench soak fuzz testdata interop
+.PHONY: help demo demo-acme test check tidy bench soak soak-short fuzz testdata interop
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -38,8 +38,12 @@ tidy: ## go mod tidy everywhere, and go.upstream.mod from go.mod
 bench: ## the benchmarks beside the code
 	@for m in $(MODULES); do (cd $$m && $(GO) test -run '^$$' -bench . -benchmem ./...) || exit 1; done
 
-soak: ## 10,000 rotations of certificates and trust under load, about 40 minutes
+soak: ## half an hour of everything together, then 10,000 rotations of certificates and trust under load (about 40 minutes)
+	cd tlstest/acmetest/e2e && $(GO) test -v -timeout 1h ./soak -soak 30m -peers 2000
 	ERGOTLS_SOAK=1 $(GO) test -race -run '^TestSoak$$' -v -timeout 3h ./certmanager
+
+soak-short: ## a minute of everything together
+	cd tlstest/acmetest/e2e && $(GO) test -timeout 5m ./soak -soak 1m -peers 2000
 
 fuzz: ## each fuzz target for FUZZTIME (default 10s)
 	@for m in $(MODULES); do (cd $$m && $(GO) list ./... | while read -r p; do \
