@@ -1,0 +1,60 @@
+package meta
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"testing"
+	"testing/iotest"
+
+	"github.com/pires/go-proxyproto"
+	"github.com/stretchr/testify/require"
+)
+
+// readerConn is a connection that only reads.
+type readerConn struct {
+	net.Conn
+	r io.Reader
+}
+
+func (c readerConn) Read(b []byte) (int, error) { return c.r.Read(b) }
+func (c readerConn) RemoteAddr() net.Addr       { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
+
+// However a header comes in pieces, it says the same, and the bytes behind it are all left for the layer above.
+func FuzzProxyHeader(f *testing.F) {
+	client := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 7), Port: 4711}
+	for _, version := range []byte{1, 2} {
+		header, err := proxyproto.HeaderProxyFromAddrs(version, client, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 443}).Format()
+		require.NoError(f, err)
+		f.Add(append(header, "hello"...))
+		f.Add(header[:len(header)-1])
+	}
+	f.Add([]byte("PROXY UNKNOWN\r\nhello"))
+	f.Add([]byte("PROXY TCP6 2001:db8::1 2001:db8::2 1 2\r\n"))
+	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		type result struct {
+			addr string
+			rest []byte
+			ok   bool
+		}
+		read := func(r io.Reader) (got result) {
+			s := newSocket(readerConn{r: r})
+			addr, err := readProxyHeader(s)
+			if err != nil {
+				return result{}
+			}
+			got.ok, got.addr = true, addr.String()
+			got.rest, err = io.ReadAll(s)
+			require.NoError(t, err)
+			return got
+		}
+		whole := read(bytes.NewReader(data))
+		require.Equal(t, whole, read(iotest.OneByteReader(bytes.NewReader(data))), "byte by byte")
+		require.Equal(t, whole, read(iotest.HalfReader(bytes.NewReader(data))), "in halves")
+		if whole.ok {
+			require.True(t, bytes.HasSuffix(data, whole.rest))
+			require.Less(t, len(whole.rest), len(data))
+		}
+	})
+}
