@@ -135,3 +135,56 @@ func ExampleLengthPrefixed() {
 	fmt.Println(options.MaxFrame)
 	// Output: 1048580
 }
+
+// Echo is a TLS server: an actor that owns a port and answers each peer with its own bytes.
+type Echo struct {
+	act.Actor
+	Certs *certmanager.Manager
+}
+
+func (e *Echo) Init(...any) error {
+	server, err := meta.CreateTCPServer(meta.TCPServerOptions{Port: 4433, CertManager: e.Certs})
+	if err != nil {
+		return err
+	}
+	_, err = e.SpawnMeta(server, gen.MetaOptions{})
+	return err
+}
+
+func (e *Echo) HandleMessage(_ gen.PID, message any) error {
+	switch m := message.(type) {
+	case meta.MessageTCPConnect: // the handshake is complete, the peer is proven
+		e.Log().Info("%s is here", m.Peer)
+	case meta.MessageTCP:
+		e.SendAlias(m.ID, m) // a write to the peer
+	case meta.MessageTCPDisconnect: // the last message, with the reason
+		e.Log().Info("%s is gone: %s", m.ID, m.Reason)
+	}
+	return nil
+}
+
+func ExampleCreateTCPServer() {
+	certs, err := certmanager.New(certmanager.Options{Source: certmanager.Files{Cert: "server.crt", Key: "server.key"}})
+	if err != nil {
+		fmt.Println("there are no files here")
+		return
+	}
+	defer certs.Close()
+	node, err := ergo.StartNode("echo@localhost", gen.NodeOptions{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	node.Spawn(func() gen.ProcessBehavior { return &Echo{Certs: certs} }, gen.ProcessOptions{})
+	node.Wait()
+	// Output: there are no files here
+}
+
+func ExampleCreateTCPServer_clientCAs() {
+	certs, err := certmanager.New(certmanager.Options{Source: certmanager.Files{
+		Cert: "server.crt", Key: "server.key",
+		ClientCAs: "clients.crt", // asks for client certificates, and lets nobody in without one
+	}})
+	fmt.Println(certs != nil, err != nil)
+	// Output: false true
+}
