@@ -3,6 +3,8 @@
 GO          ?= go
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 10s
+# -e and its silence: with the tag upstream bench imports a package of Ergo itself, which engine/ has not.
+TIDY        := test -z "$$($(GO) mod tidy -e -diff 2>/dev/null)" || { $(GO) mod tidy -e -diff; false; }
 # Every folder with a go.mod.
 MODULES     := . engine certmanager/rediscache tlstest/acmetest tlstest/acmetest/e2e metrics/prometheus status/browser
 # Ergo's public checksums, which go.sum lacks as long as go.mod replaces Ergo by ./engine.
@@ -24,14 +26,14 @@ test: ## all tests of all modules, with the race detector; the guards of allocat
 check: ## formatting, vet on three systems, staticcheck, tidy modules
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "not formatted: run gofmt -w ."; exit 1; }
 	@for m in $(MODULES); do echo "check $$m"; (cd $$m && \
-		$(GO) mod tidy -diff && $(GO) vet ./... && GOOS=darwin $(GO) vet ./... && GOOS=windows $(GO) vet ./... && \
+		$(TIDY) && $(GO) vet ./... && GOOS=darwin $(GO) vet ./... && GOOS=windows $(GO) vet ./... && \
 		$(STATICCHECK) ./...) || exit 1; done
 	@sed '/^replace /d' go.mod | cat -s | diff -B - go.upstream.mod && \
 		(cat go.sum; printf '$(ERGO_SUMS)') | LC_ALL=C sort | diff - go.upstream.sum || \
 		{ echo "go.mod and go.upstream.mod are out of step: run make tidy"; exit 1; }
 
 tidy: ## go mod tidy everywhere, and go.upstream.mod from go.mod
-	@for m in $(MODULES); do (cd $$m && $(GO) mod tidy) || exit 1; done
+	@for m in $(MODULES); do (cd $$m && $(GO) mod tidy -e) || exit 1; done
 	@sed '/^replace /d' go.mod | cat -s > go.upstream.mod
 	@(cat go.sum; printf '$(ERGO_SUMS)') | LC_ALL=C sort > go.upstream.sum
 
