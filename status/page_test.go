@@ -105,6 +105,9 @@ func TestView(t *testing.T) {
 	}
 	s.Break(t)
 	assert.Contains(t, get(p, "/").Body.String(), "main: the last candidate was rejected")
+	empty := New()
+	assert.NotContains(t, get(empty, "/status.json").Body.String(), "null")
+	require.NoError(t, empty.Close())
 	p.RemoveServer("echo")
 	p.RemoveManager("main")
 	gone := read(t, p, "/status.json")

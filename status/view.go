@@ -63,10 +63,10 @@ type connectionView struct {
 
 // view looks at everything. ca is a choice, or empty.
 func (p *Page) view(ca string, now time.Time) *view {
-	v := &view{Time: now}
+	v := &view{Time: now, Attention: []string{}, Managers: []managerView{}, Servers: []serverView{}, Connections: []connectionView{}} // lists, not null, in the JSON
 	p.mu.Lock()
 	managers, servers := maps.Clone(p.managers), maps.Clone(p.servers)
-	v.Events = slices.Concat(p.events.own, p.events.peers)
+	v.Events = append(append([]eventView{}, p.events.own...), p.events.peers...)
 	p.mu.Unlock()
 	slices.Reverse(v.Events)
 	slices.SortStableFunc(v.Events, func(a, b eventView) int { return b.Time.Compare(a.Time) })
