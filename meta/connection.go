@@ -60,7 +60,7 @@ type tcpConnection struct {
 	upgrade   atomic.Pointer[upgrade]
 	broken    atomic.Pointer[error] // the write error that the read loop may still find a better reason for
 	credit    atomic.Int64          // messages that may be delivered, where opt.Active is set
-	wake      chan struct{}         // capacity 1: credit, upgrade, broken or ended have changed
+	wake      chan struct{}         // capacity 1: credit, upgrade, broken or ended have changed; nil without opt.Active
 	done      chan struct{}         // closed: it is over
 	stats     connectionStats
 }
@@ -74,7 +74,10 @@ type stream interface {
 func newConnection(opt *TCPConnectionOptions, server *tcpServer, sock *socket, worker gen.Atom) *tcpConnection {
 	c := &tcpConnection{
 		opt: opt, server: server, sock: sock, worker: worker, stream: sock,
-		ready: make(chan struct{}), wake: make(chan struct{}, 1), done: make(chan struct{}),
+		ready: make(chan struct{}), done: make(chan struct{}),
+	}
+	if opt.Active > 0 {
+		c.wake = make(chan struct{}, 1)
 	}
 	c.credit.Store(int64(opt.Active))
 	c.inbox.opt = opt

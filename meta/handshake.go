@@ -39,7 +39,7 @@ func (c *tcpConnection) establish() bool {
 	c.sock.writeTimeout = c.opt.WriteTimeout
 	c.touch()
 
-	peer := c.identify(state)
+	peer := c.peer(state)
 	if c.server != nil && c.server.opt.Route != nil {
 		if worker := c.server.opt.Route(peer); worker != "" {
 			c.to = worker
@@ -73,7 +73,7 @@ func (c *tcpConnection) admit() error {
 	if err != nil {
 		return err
 	}
-	c.sock.remote = addr
+	c.sock.remote.Store(&addr)
 	return c.server.admit(c)
 }
 
@@ -105,10 +105,10 @@ func (c *tcpConnection) handshake() (*tls.ConnectionState, error) {
 		return nil, notTLS(err)
 	}
 	state := conn.ConnectionState()
-	summary := &tlsSummary{state.Version, state.CipherSuite, state.DidResume, state.NegotiatedProtocol, time.Since(started)}
-	c.stats.tls.Store(summary)
+	c.stats.handshake = time.Since(started)
+	c.stats.tls.Store(conn)
 	if c.server != nil {
-		c.server.count(func(stats *serverStats) { stats.handshake(summary) })
+		c.server.count(func(stats *serverStats) { stats.handshake(state.Version, state.DidResume, c.stats.handshake) })
 	}
 	c.stream = conn
 	if manager, ok := c.opt.CertManager.(tracker); ok && !c.opt.InsecureSkipVerify {
@@ -147,15 +147,14 @@ func isAlert(err error) bool {
 	return errors.As(err, &op) && op.Op == "remote error"
 }
 
-func (c *tcpConnection) identify(state *tls.ConnectionState) Peer {
+// peer says who the peer is, from its TLS state; nil without TLS.
+func (c *tcpConnection) peer(state *tls.ConnectionState) Peer {
 	verified := false
 	if state != nil {
 		// A client has verified its server unless told not to; what a server did shows in the chains.
 		verified = c.server == nil && !c.opt.InsecureSkipVerify || len(state.VerifiedChains) > 0
 	}
-	peer := newPeer(c.sock.RemoteAddr(), state, verified)
-	c.stats.peer.Store(&peer)
-	return peer
+	return newPeer(c.sock.RemoteAddr(), state, verified)
 }
 
 // upgrade is a request to go over to TLS.
@@ -201,7 +200,7 @@ func (c *tcpConnection) runUpgrade() {
 	c.sock.SetDeadline(time.Time{})
 	c.sock.writeTimeout = c.opt.WriteTimeout
 	c.writer.setOut(c.stream)
-	c.send(MessageTCPSecured{ID: c.process.ID(), TLS: state, Peer: c.identify(state)})
+	c.send(MessageTCPSecured{ID: c.process.ID(), TLS: state, Peer: c.peer(state)})
 }
 
 // checkEarly makes sure that nothing has come that would be taken for something that came over TLS.

@@ -32,17 +32,16 @@ func (c *tcpConnection) HandleInspect(gen.PID, ...string) map[string]string {
 	if c.opt.CertManager != nil {
 		m["tls"] = "not established"
 	}
-	if t := c.stats.tls.Load(); t != nil {
-		m["tls"] = tls.VersionName(t.version)
-		m["cipher suite"] = tls.CipherSuiteName(t.suite)
-		m["resumed"] = strconv.FormatBool(t.resumed)
-		m["alpn"] = t.alpn
-		m["handshake"] = t.handshake.Round(time.Microsecond).String()
-	}
-	if p := c.stats.peer.Load(); p != nil {
-		m["peer"] = p.String()
-		m["peer verified"] = strconv.FormatBool(p.Verified)
-		m["peer serial"] = p.Serial
+	if state := c.stats.tlsState(); state != nil {
+		peer := c.peer(state)
+		m["tls"] = peer.Version
+		m["cipher suite"] = tls.CipherSuiteName(state.CipherSuite)
+		m["resumed"] = strconv.FormatBool(peer.Resumed)
+		m["alpn"] = peer.ALPN
+		m["handshake"] = c.stats.handshake.Round(time.Microsecond).String()
+		m["peer"] = peer.String()
+		m["peer verified"] = strconv.FormatBool(peer.Verified)
+		m["peer serial"] = peer.Serial
 	}
 	c.opt.showTimeouts(m)
 	t := c.traffic()

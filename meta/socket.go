@@ -54,10 +54,10 @@ type socket struct {
 	wrote    int
 	writeErr error
 
-	eof          bool          // the peer's FIN was read
-	remote       net.Addr      // in place of the connection's own; nil: its own
-	writeTimeout time.Duration // 0 during the handshake, which has a deadline of its own
-	closing      atomic.Int64  // unix nanoseconds; 0: not closing
+	eof          bool                     // the peer's FIN was read
+	remote       atomic.Pointer[net.Addr] // in place of the connection's own; nil: its own
+	writeTimeout time.Duration            // 0 during the handshake, which has a deadline of its own
+	closing      atomic.Int64             // unix nanoseconds; 0: not closing
 }
 
 func newSocket(conn net.Conn) *socket {
@@ -72,8 +72,8 @@ func newSocket(conn net.Conn) *socket {
 
 // RemoteAddr implements net.Conn. It is the client's address from the PROXY header where there was one.
 func (s *socket) RemoteAddr() net.Addr {
-	if s.remote != nil {
-		return s.remote
+	if remote := s.remote.Load(); remote != nil {
+		return *remote
 	}
 	return s.Conn.RemoteAddr()
 }

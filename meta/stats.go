@@ -106,17 +106,19 @@ type connectionStats struct {
 	bytesIn     atomic.Uint64
 	messagesIn  atomic.Uint64
 	messagesOut atomic.Uint64
-	active      atomic.Int64 // unix nanoseconds of the last read or write, where IdleTimeout is set
-	tls         atomic.Pointer[tlsSummary]
-	peer        atomic.Pointer[Peer]
+	active      atomic.Int64             // unix nanoseconds of the last read or write, where IdleTimeout is set
+	tls         atomic.Pointer[tls.Conn] // set when the handshake is complete
+	handshake   time.Duration            // valid where tls is set
 }
 
-// tlsSummary is what Inspect shows of the TLS state: ConnectionState itself blocks during a handshake.
-type tlsSummary struct {
-	version, suite uint16
-	resumed        bool
-	alpn           string
-	handshake      time.Duration
+// tlsState gives the TLS state, nil as long as there is none. It does not wait: ConnectionState does only during a handshake.
+func (s *connectionStats) tlsState() *tls.ConnectionState {
+	conn := s.tls.Load()
+	if conn == nil {
+		return nil
+	}
+	state := conn.ConnectionState()
+	return &state
 }
 
 func (c *tcpConnection) traffic() traffic {
@@ -144,16 +146,16 @@ func newServerStats() serverStats {
 	return serverStats{refused: map[string]uint64{}, ended: map[string]uint64{}, handshakes: map[handshakeKind]*HandshakeStats{}}
 }
 
-func (s *serverStats) handshake(t *tlsSummary) {
-	kind := handshakeKind{t.version, t.resumed}
+func (s *serverStats) handshake(version uint16, resumed bool, took time.Duration) {
+	kind := handshakeKind{version, resumed}
 	h := s.handshakes[kind]
 	if h == nil {
-		h = &HandshakeStats{Version: tls.VersionName(t.version), Resumed: t.resumed}
+		h = &HandshakeStats{Version: tls.VersionName(version), Resumed: resumed}
 		s.handshakes[kind] = h
 	}
 	h.Count++
-	h.Total += t.handshake
-	for i := len(HandshakeBuckets) - 1; i >= 0 && t.handshake <= HandshakeBuckets[i]; i-- {
+	h.Total += took
+	for i := len(HandshakeBuckets) - 1; i >= 0 && took <= HandshakeBuckets[i]; i-- {
 		h.Buckets[i]++
 	}
 }
@@ -205,7 +207,7 @@ func (s *tcpServer) connections() (all []ConnectionStats) {
 		}
 		w, t := c.writer.stats(), c.traffic()
 		one := ConnectionStats{
-			ID: c.process.ID(), Peer: *c.stats.peer.Load(), Opened: c.stats.opened, State: c.state(),
+			ID: c.process.ID(), Peer: c.peer(c.stats.tlsState()), Opened: c.stats.opened, State: c.state(),
 			BytesIn: t.bytesIn, BytesOut: t.bytesOut, MessagesIn: t.messagesIn, MessagesOut: t.messagesOut,
 			BytesWaiting: w.accepted - w.sent, BackPressure: w.waited,
 		}
