@@ -238,3 +238,24 @@ func TestManyCertificates(t *testing.T) {
 	assert.Contains(t, late.Attention, "many: and 247 more that are ended")
 	assert.Len(t, late.Attention, 4)
 }
+
+// What a look at the page costs the program, with 250 certificates.
+func BenchmarkPage(b *testing.B) {
+	ca, dir := tlstest.NewCA(b), b.TempDir()
+	for i := range 250 {
+		ca.Issue(b, tlstest.Leaf{Names: []string{fmt.Sprintf("%d.test", i)}}).Files(b, dir, fmt.Sprint(i))
+	}
+	m, err := certmanager.New(certmanager.Options{Source: certmanager.Files{Dir: dir}, Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(b, err)
+	defer m.Close()
+	p := New()
+	defer p.Close()
+	p.AddManager("many", m, nil)
+	for _, target := range []string{"/", "/status.json"} {
+		b.Run(target, func(b *testing.B) {
+			for b.Loop() {
+				get(p, target)
+			}
+		})
+	}
+}

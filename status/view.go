@@ -95,9 +95,10 @@ func (p *Page) view(ca string, now time.Time) *view {
 		minutes := slices.Clone(s.history.minutes)
 		p.mu.Unlock()
 		v.Servers = append(v.Servers, serverView{name, s.manager, stats, minutes, graphs(minutes, now)})
-		v.Connections = append(v.Connections, p.connections(name, s, managers[s.manager])...)
+		open := meta.Connections(s.behavior)
+		v.ConnectionsTotal += len(open)
+		v.Connections = append(v.Connections, p.connections(name, managers[s.manager], open[max(0, len(open)-maxRows):])...)
 	}
-	v.ConnectionsTotal = len(v.Connections)
 	slices.SortStableFunc(v.Connections, func(a, b connectionView) int { return b.Opened.Compare(a.Opened) })
 	v.Connections = v.Connections[:min(maxRows, len(v.Connections))]
 	for _, c := range v.Choices {
@@ -108,8 +109,8 @@ func (p *Page) view(ca string, now time.Time) *view {
 	return v
 }
 
-func (p *Page) connections(name string, s *server, m *manager) (all []connectionView) {
-	open := meta.Connections(s.behavior)
+// connections are those of a server; m is nil if its manager is not on the page.
+func (p *Page) connections(name string, m *manager, open []meta.ConnectionStats) (all []connectionView) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, c := range open {
