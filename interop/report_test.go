@@ -70,22 +70,26 @@ func (r *report) document() []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	slices.SortStableFunc(r.cells, func(a, b cell) int { return strings.Compare(strings.ToLower(a.program), strings.ToLower(b.program)) })
+	var kinds []string
+	for _, refusal := range refusals {
+		kinds = append(kinds, refusal.kind)
+	}
 	var b bytes.Buffer
 	b.WriteString(preamble)
 	seen := map[string]bool{}
 	for _, c := range r.cells {
-		if !seen[c.program] && (c.version != "" || c.dimension == "") {
+		if c.role != "refused" && !seen[c.program] && (c.version != "" || c.dimension == "") {
 			fmt.Fprintf(&b, "| %s | %s |\n", c.program, cmp.Or(c.version, c.result))
 			seen[c.program] = true
 		}
 	}
 	r.table(&b, "Clients of our server", "client", []string{"TLS", "mTLS", "ALPN", "resumption", "StartTLS"})
 	b.WriteString("\nResumption is over mTLS: the resumed session carries the identity.\n")
-	r.table(&b, "What clients say when our server refuses them", "client", []string{"no certificate", "wrong CA", "expired", "revoked"})
+	r.table(&b, "What clients say when our server refuses them", "client", kinds)
 	b.WriteString(refusalNote)
-	r.table(&b, "Java on TLS 1.2, refused again and again", "client", []string{"100 times no certificate", "100 times wrong CA", "100 times expired", "100 times revoked"})
+	r.table(&b, "How often Java hears the alert of its refusal on TLS 1.2", "refused", kinds)
 	r.table(&b, "Servers of our client", "server", []string{"TLS", "mTLS", "ALPN", "resumption"})
-	r.table(&b, "What our client hears when a server refuses it", "server", []string{"no certificate", "wrong CA", "expired", "revoked"})
+	r.table(&b, "What our client hears when a server refuses it", "server", kinds)
 	r.table(&b, "What servers say when our client refuses them", "server", []string{"unknown root"})
 	r.table(&b, "Scanners", "scanner", []string{"ecdsa", "rsa"})
 	return b.Bytes()
