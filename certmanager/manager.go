@@ -30,9 +30,10 @@ import (
 //
 // It implements gen.CertManager, and the shape of Ergo's CertAuthManager.
 type Manager struct {
-	options Options
-	tickets *tls.Config // holds the ticket keys, for all servers of the manager
-	keyLog  io.Writer   // nil unless asked for; open as long as a config may use it
+	options  Options
+	tickets  *tls.Config            // holds the ticket keys, for all servers of the manager
+	sessions tls.ClientSessionCache // of all its clients
+	keyLog   io.Writer              // nil unless asked for; open as long as a config may use it
 
 	current    atomic.Pointer[snapshot]
 	lastServer atomic.Pointer[Peer] // that a handshake of ours verified
@@ -52,6 +53,9 @@ type Manager struct {
 	done      sync.WaitGroup
 }
 
+// sessionsKept is for how many servers clients keep a session: a few KB each.
+const sessionsKept = 256
+
 // New loads and rehearses the source and returns when its first set is in service, or
 // why it cannot be. Close the Manager when it is no longer used.
 func New(o Options) (*Manager, error) {
@@ -59,7 +63,7 @@ func New(o Options) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{options: o, tickets: &tls.Config{}, published: make(chan struct{}, 1), wanted: make(chan struct{}, 1)}
+	m := &Manager{options: o, tickets: &tls.Config{}, sessions: tls.NewLRUClientSessionCache(sessionsKept), published: make(chan struct{}, 1), wanted: make(chan struct{}, 1)}
 	if len(o.TicketKeys) > 0 {
 		m.tickets.SetSessionTicketKeys(o.TicketKeys)
 	}

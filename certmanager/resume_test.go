@@ -201,6 +201,22 @@ func TestResumedServerIsVerified(t *testing.T) {
 	}
 }
 
+// A config made for each connection, as package meta does, resumes as one for all does.
+func TestClientConfigsShareSessions(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	m := newManager(t, Options{Source: Static{RootCAs: ca.Pool()}})
+	server := newManager(t, Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})
+	for _, version := range versions {
+		for _, resumed := range []bool{false, true} {
+			client := m.ClientTLS("localhost")
+			client.MaxVersion = version
+			got := connect(t, server.ServerTLS(), client).ok(t)
+			assert.Equal(t, resumed, got.client.DidResume)
+		}
+		m.sessions = tls.NewLRUClientSessionCache(1)
+	}
+}
+
 func TestTicketEntries(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	m := newManager(t, Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})

@@ -167,7 +167,7 @@ func (m *Manager) ClientTLS(serverName string) *tls.Config {
 		return m.current.Load().getClientCertificate(request)
 	}
 	if m.options.MaxSessionAge >= 0 {
-		config.ClientSessionCache = &sessionCache{m: m, lru: tls.NewLRUClientSessionCache(0)}
+		config.ClientSessionCache = &sessionCache{m: m, lru: m.sessions} // one for all, so that a config for each connection resumes too
 	}
 	if m.keyLog != nil {
 		config.KeyLogWriter = m.keyLog

@@ -69,6 +69,9 @@ type TCPServerOptions struct {
 	// InsecureSkipVerify asks for a client certificate as the manager says but does not verify it:
 	// anyone gets in. It is logged as a warning at start, and is an error without CertManager.
 	InsecureSkipVerify bool
+	// NextProtos are the application protocols that the server speaks, the preferred one first (ALPN, RFC 7301). A
+	// client that offers others only is refused; one that offers none is not. Peer.ALPN is what was agreed on.
+	NextProtos []string
 	// StartTLS starts in the clear and upgrades on MessageTCPStartTLS. It needs CertManager and Active: 1.
 	StartTLS bool
 	// HandshakeTimeout bounds the TLS handshake and the PROXY header before it, together. 0 means 10 s.
@@ -127,6 +130,7 @@ type TCPConnectionOptions struct {
 	// InsecureSkipVerify accepts any server certificate: whoever is on the path reads along. It is
 	// logged as a warning, and is an error without CertManager.
 	InsecureSkipVerify bool
+	NextProtos         []string
 	StartTLS           bool
 	HandshakeTimeout   time.Duration
 
@@ -146,7 +150,7 @@ type TCPConnectionOptions struct {
 // connection gives what the server's options say about each accepted connection.
 func (o *TCPServerOptions) connection() TCPConnectionOptions {
 	return TCPConnectionOptions{
-		CertManager: o.CertManager, InsecureSkipVerify: o.InsecureSkipVerify, StartTLS: o.StartTLS,
+		CertManager: o.CertManager, InsecureSkipVerify: o.InsecureSkipVerify, NextProtos: o.NextProtos, StartTLS: o.StartTLS,
 		BufferSize: o.BufferSize, BufferPool: o.BufferPool, Split: o.Split, MaxFrame: o.MaxFrame, Active: o.Active,
 		HandshakeTimeout: o.HandshakeTimeout, WriteTimeout: o.WriteTimeout, WriteBuffer: o.WriteBuffer,
 		IdleTimeout: o.IdleTimeout, CloseTimeout: o.CloseTimeout, KeepAlivePeriod: o.KeepAlivePeriod,
@@ -204,6 +208,10 @@ func (o *TCPConnectionOptions) parseShared(c *check) {
 	c.refuse(o.CertManager == nil && o.InsecureSkipVerify,
 		"InsecureSkipVerify: there is nothing to verify without TLS; set CertManager or leave it unset")
 	c.refuse(o.CertManager == nil && o.StartTLS, "StartTLS: set CertManager too")
+	c.refuse(o.CertManager == nil && len(o.NextProtos) > 0, "NextProtos: have no effect without TLS; set CertManager")
+	for i, name := range o.NextProtos {
+		c.refuse(len(name) < 1 || len(name) > 255, "NextProtos[%d]: has %d bytes; ALPN wants 1 to 255", i, len(name))
+	}
 	c.refuse(o.StartTLS && o.Active != 1,
 		"StartTLS: set Active: 1 too, so that nothing that was sent together with the STARTTLS command is delivered (CVE-2011-0411)")
 	c.refuse(o.Split == nil && o.MaxFrame != 0, "MaxFrame: has no effect without Split")

@@ -50,6 +50,8 @@ func TestServerOptions(t *testing.T) {
 		"CloseTimeout":               {CloseTimeout: -1},
 		"InsecureSkipVerify":         {InsecureSkipVerify: true},
 		"StartTLS":                   {StartTLS: true, Active: 1},
+		"NextProtos:":                {NextProtos: []string{"h2"}},
+		"NextProtos[1]":              {NextProtos: []string{"h2", ""}, CertManager: certs},
 		"StartTLS: set Active":       {StartTLS: true, CertManager: certs},
 	} {
 		server, err := meta.CreateTCPServer(options)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -62,7 +63,7 @@ func CreateTCPServer(options TCPServerOptions) (gen.MetaBehavior, error) {
 		complain: rate.Sometimes{First: 5, Interval: time.Second},
 	}
 	if options.CertManager != nil {
-		if s.tls, err = serverTLS(options.CertManager, options.InsecureSkipVerify); err != nil {
+		if s.tls, err = serverTLS(options.CertManager, slices.Clone(options.NextProtos), options.InsecureSkipVerify); err != nil {
 			return nil, err
 		}
 		s.gate = newGate(cmp.Or(options.MaxHandshakes, 2*runtime.GOMAXPROCS(0)))

@@ -223,3 +223,54 @@ func TestEviction(t *testing.T) {
 	_, err = conn.Read(make([]byte, 1))
 	assert.ErrorIs(t, err, io.EOF, "it was closed in order")
 }
+
+// What both sides speak is agreed on; a client that speaks something else only is refused.
+func TestNextProtos(t *testing.T) {
+	p := newPKI(t, false)
+	bare := gen.CreateCertManager(p.manager.GetCertificate())
+	for name, certs := range map[string]gen.CertManager{"certmanager": p.manager, "plain": bare} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			server, client := h.spawn(echo), h.spawn(nil)
+			_, addr := server.listen(meta.TCPServerOptions{CertManager: certs, NextProtos: []string{"echo/2", "echo/1"}})
+			for offered, agreed := range map[string]string{"echo/1": "echo/1", "": "", "other": "refused"} {
+				options := meta.TCPConnectionOptions{Port: portOf(t, addr), CertManager: certs, InsecureSkipVerify: true}
+				if offered != "" {
+					options.NextProtos = []string{offered}
+				}
+				client.connect(options)
+				if agreed == "refused" {
+					disconnect := expect[meta.MessageTCPDisconnect](client)
+					assert.ErrorIs(t, disconnect.Reason, meta.ErrRefused)
+					assert.ErrorContains(t, disconnect.Reason, "no application protocol")
+					continue
+				}
+				assert.Equal(t, agreed, expect[meta.MessageTCPConnect](client).Peer.ALPN)
+				assert.Equal(t, agreed, expect[meta.MessageTCPConnect](server).Peer.ALPN)
+			}
+		})
+	}
+}
+
+// A client that connects again resumes its session, though every connection has a configuration of its own.
+func TestOutgoingResumption(t *testing.T) {
+	p := newPKI(t, true)
+	certs, err := certmanager.New(certmanager.Options{Source: certmanager.Files{
+		Cert: p.file("client.crt"), Key: p.file("client.key"), RootCAs: p.file("root.crt"),
+	}})
+	require.NoError(t, err)
+	t.Cleanup(func() { certs.Close() })
+	h := newHost(t)
+	server, client := h.spawn(echo), h.spawn(nil)
+	_, addr := server.listen(meta.TCPServerOptions{CertManager: p.manager})
+	for _, resumed := range []bool{false, true} {
+		id := client.connect(meta.TCPConnectionOptions{Port: portOf(t, addr), CertManager: certs})
+		connect := expect[meta.MessageTCPConnect](client)
+		assert.Equal(t, resumed, connect.Peer.Resumed)
+		assert.True(t, connect.Peer.Verified)
+		client.send(id, meta.MessageTCP{Data: []byte("hello")}) // the answer comes behind the ticket
+		expect[meta.MessageTCP](client)
+		client.send(id, meta.MessageTCPClose{})
+		expect[meta.MessageTCPDisconnect](client)
+	}
+}

@@ -14,10 +14,11 @@ import (
 
 // What a gen.CertManager may offer beyond that interface.
 type (
-	// serverConfigurer gives the configuration of a server, kept up to date by the manager through GetConfigForClient.
+	// serverConfigurer gives the configuration of a server, kept up to date by the manager through GetConfigForClient. It is a new one
+	// each time: its NextProtos are set if the option is.
 	serverConfigurer interface{ ServerTLS() *tls.Config }
 
-	// clientConfigurer gives the configuration for connections to serverName.
+	// clientConfigurer gives the configuration for connections to serverName, in the same way.
 	clientConfigurer interface {
 		ClientTLS(serverName string) *tls.Config
 	}
@@ -49,19 +50,22 @@ var suitesTLS12 = []uint16{
 }
 
 // serverTLS gives the configuration of a server whose certificates and trust are the manager's.
-func serverTLS(manager gen.CertManager, insecure bool) (*tls.Config, error) {
+func serverTLS(manager gen.CertManager, nextProtos []string, insecure bool) (*tls.Config, error) {
 	var config *tls.Config
 	switch m := manager.(type) {
 	case serverConfigurer:
 		config = m.ServerTLS()
+		if len(nextProtos) > 0 {
+			config.NextProtos = nextProtos
+		}
 	case clientAuthorizer:
 		if err := checkClientAuth(m); err != nil {
 			return nil, err
 		}
-		config = baseServerTLS(manager)
+		config = baseServerTLS(manager, nextProtos)
 		config.GetConfigForClient = checkName(withClientAuth(config.Clone(), m))
 	default:
-		config = baseServerTLS(manager)
+		config = baseServerTLS(manager, nextProtos)
 		config.GetConfigForClient = checkName(func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, nil })
 	}
 	if insecure {
@@ -70,9 +74,10 @@ func serverTLS(manager gen.CertManager, insecure bool) (*tls.Config, error) {
 	return config, nil
 }
 
-func baseServerTLS(manager gen.CertManager) *tls.Config {
+func baseServerTLS(manager gen.CertManager, nextProtos []string) *tls.Config {
 	return &tls.Config{
 		GetCertificate: manager.GetCertificateFunc(),
+		NextProtos:     nextProtos,
 		MinVersion:     tls.VersionTLS12,
 		CipherSuites:   suitesTLS12,
 	}
@@ -188,6 +193,9 @@ func clientTLS(o *TCPConnectionOptions) (*tls.Config, error) {
 		if m, ok := o.CertManager.(rootHolder); ok {
 			config.RootCAs = m.RootCAs()
 		}
+	}
+	if len(o.NextProtos) > 0 {
+		config.NextProtos = o.NextProtos
 	}
 	if o.InsecureSkipVerify {
 		config = config.Clone()

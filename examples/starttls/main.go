@@ -55,7 +55,7 @@ func start(port uint16, certs gen.CertManager) (gen.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	actor := &server{options: meta.TCPServerOptions{
+	actor := &server{secure: map[gen.Alias]bool{}, options: meta.TCPServerOptions{
 		Host: "localhost", Port: port, CertManager: certs,
 		StartTLS: true, Active: 1, // one line at a time: nothing behind STARTTLS is read
 		Split: bufio.ScanLines, MaxFrame: 1000,
@@ -71,6 +71,7 @@ func start(port uint16, certs gen.CertManager) (gen.Node, error) {
 type server struct {
 	act.Actor
 	options meta.TCPServerOptions
+	secure  map[gen.Alias]bool // the connections over TLS
 }
 
 func (s *server) Init(...any) error {
@@ -93,8 +94,10 @@ func (s *server) HandleMessage(_ gen.PID, message any) error {
 		s.line(m.ID, string(m.Data))
 	case meta.MessageTCPSecured: // from here on nobody on the path reads along
 		s.Log().Info("%s is over %s now", m.Peer, m.Peer.Version)
+		s.secure[m.ID] = true
 		s.tell(m.ID, meta.MessageTCPActive{N: 1})
 	case meta.MessageTCPDisconnect:
+		delete(s.secure, m.ID)
 		s.Log().Info("%s has gone: %s", m.ID, m.Reason)
 	}
 	return nil
@@ -111,7 +114,11 @@ func (s *server) line(id gen.Alias, line string) {
 		s.tell(id, meta.MessageTCPClose{})
 		return
 	case "EHLO":
-		s.say(id, "250-smtp example\r\n250 STARTTLS")
+		if s.secure[id] {
+			s.say(id, "250 smtp example") // RFC 3207 section 4.2: it is not offered again
+		} else {
+			s.say(id, "250-smtp example\r\n250 STARTTLS")
+		}
 	case "MAIL", "RCPT", "NOOP", "RSET":
 		s.say(id, "250 OK")
 	default:

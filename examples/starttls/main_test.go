@@ -61,6 +61,8 @@ func TestMail(t *testing.T) {
 	require.NoError(t, client.StartTLS(&tls.Config{InsecureSkipVerify: true}))
 	_, secure := client.TLSConnectionState()
 	assert.True(t, secure)
+	again, _ := client.Extension("STARTTLS")
+	assert.False(t, again, "it is not offered over TLS")
 	require.NoError(t, client.Mail("me@example.test"))
 	require.NoError(t, client.Rcpt("you@example.test"))
 	require.NoError(t, client.Quit())
