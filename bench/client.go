@@ -57,11 +57,12 @@ func (c *cell) dial(config *tls.Config, size int) (*client, error) {
 	return l, nil
 }
 
-// dialAll opens n connections.
+// dialAll opens n connections, or the whole crowd where that is smaller.
 func (c *cell) dialAll(n, size int) ([]*client, error) {
+	n = min(n, c.Crowd)
 	config := c.clientConfig()
 	clients, errs := make([]*client, n), make(chan error, n)
-	var slots = make(chan struct{}, 16)
+	slots := make(chan struct{}, 16)
 	var wait sync.WaitGroup
 	for i := range clients {
 		slots <- struct{}{}

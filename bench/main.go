@@ -50,7 +50,7 @@ func parse(args []string) (settings, error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.IntVar(&s.Rounds, "rounds", 9, "`number` of interleaved rounds")
 	flags.DurationVar(&s.Time, "time", 2*time.Second, "`duration` of one measurement")
-	flags.IntVar(&s.Crowd, "crowd", 10_000, "`connections` of the workloads with many; two open files each, one in each process")
+	flags.IntVar(&s.Crowd, "crowd", 10_000, "`connections` of the workloads with many; no other has more")
 	flags.StringVar(&s.Profile, "cpuprofile", "", "`directory` for a CPU profile of the server per workload and variant, of the last round")
 	flags.StringVar(&s.Curve, "curve", "", "measure the cost curve instead and draw it into this SVG `file`")
 	run := flags.String("run", "", "only the workloads and variants, written workload/variant, that match the `regexp`")
