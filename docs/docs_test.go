@@ -1,0 +1,122 @@
+// Package docs_test holds the pages of this folder to the code: what a page shows compiles, what it names is there.
+package docs_test
+
+import (
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	slog.SetDefault(slog.New(slog.DiscardHandler)) // where managers write
+	goleak.VerifyTestMain(m)
+}
+
+var (
+	snippet  = regexp.MustCompile("(?ms)^```go\n(.*?)^```$")
+	link     = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	testName = regexp.MustCompile(`\b(?:Test|Fuzz)[A-Z]\w*`)
+)
+
+// pages gives the text of the pages of this folder and of the repository's README, by path.
+func pages(t *testing.T) map[string]string {
+	t.Helper()
+	paths, err := filepath.Glob("*.md")
+	require.NoError(t, err)
+	require.NotEmpty(t, paths)
+	all := map[string]string{}
+	for _, path := range append(paths, "../README.md") {
+		text, err := os.ReadFile(path)
+		require.NoError(t, err)
+		all[path] = string(text)
+	}
+	return all
+}
+
+// goFiles gives the text of every Go file of the repository, by path, for which want returns true.
+func goFiles(t *testing.T, want func(path string) bool) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	require.NoError(t, filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && path != ".." && strings.HasPrefix(entry.Name(), "."):
+			return fs.SkipDir
+		case entry.IsDir() || filepath.Ext(path) != ".go" || !want(path):
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		all[path] = string(text)
+		return err
+	}))
+	require.NotEmpty(t, all)
+	return all
+}
+
+// words makes texts comparable that are indented or aligned differently.
+func words(text string) string { return strings.Join(strings.Fields(text), " ") }
+
+// A snippet of Go is the text of a file that is compiled, an example's or a test's.
+func TestSnippetsCompile(t *testing.T) {
+	var code []string
+	for _, text := range goFiles(t, func(string) bool { return true }) {
+		code = append(code, words(text))
+	}
+	count := 0
+	for path, page := range pages(t) {
+		for _, found := range snippet.FindAllStringSubmatch(page, -1) {
+			count++
+			want, is := words(found[1]), false
+			for _, text := range code {
+				is = is || strings.Contains(text, want)
+			}
+			assert.True(t, is, "%s: this is in no .go file; put it into an example:\n%s", path, found[1])
+		}
+	}
+	assert.GreaterOrEqual(t, count, 20, "the pages have snippets")
+}
+
+func TestLinksLeadToFiles(t *testing.T) {
+	for path, page := range pages(t) {
+		for _, found := range link.FindAllStringSubmatch(page, -1) {
+			target, _, _ := strings.Cut(found[1], "#")
+			if strings.Contains(target, "://") || target == "" {
+				continue
+			}
+			_, err := os.Stat(filepath.Join(filepath.Dir(path), target))
+			assert.NoError(t, err, "%s links to it", path)
+		}
+	}
+}
+
+// A test that a page names as proof is there.
+func TestNamedTestsExist(t *testing.T) {
+	var code strings.Builder
+	for _, text := range goFiles(t, func(path string) bool { return strings.HasSuffix(path, "_test.go") }) {
+		code.WriteString(text)
+	}
+	for path, page := range pages(t) {
+		for _, name := range testName.FindAllString(page, -1) {
+			assert.True(t, strings.Contains(code.String(), "\nfunc "+name+"("), "%s names %s, which is no test", path, name)
+		}
+	}
+}
+
+// The index leads to every page.
+func TestIndexIsComplete(t *testing.T) {
+	index := pages(t)["README.md"]
+	for path := range pages(t) {
+		if path != "README.md" && path != "../README.md" {
+			assert.Contains(t, index, "("+path+")")
+		}
+	}
+}

@@ -1,0 +1,90 @@
+package docs_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+var verb = regexp.MustCompile(`%[-+# 0-9.]*[a-zA-Z]`)
+
+// sentences gives the literals that become the texts of errors in the files of a pattern.
+func sentences(t *testing.T, pattern string) (all []string) {
+	t.Helper()
+	paths, err := filepath.Glob(pattern)
+	require.NoError(t, err)
+	for _, path := range paths {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		require.NoError(t, err)
+		ast.Inspect(file, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			selector, ok := call.Fun.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			arg := 0
+			switch selector.Sel.Name {
+			case "refuse":
+				arg = 1
+			case "New":
+				if base, ok := selector.X.(*ast.Ident); !ok || base.Name != "errors" {
+					return true
+				}
+			case "Errorf":
+			default:
+				return true
+			}
+			if literal, ok := call.Args[arg].(*ast.BasicLit); ok {
+				text, err := strconv.Unquote(literal.Value)
+				require.NoError(t, err)
+				all = append(all, text)
+			}
+			return true
+		})
+	}
+	require.NotEmpty(t, all, pattern)
+	return all
+}
+
+// core is the longest part of a sentence that is the same each time.
+func core(sentence string) (longest string) {
+	for _, part := range verb.Split(sentence, -1) {
+		if part = strings.Trim(part, " :;,()"); len(part) > len(longest) {
+			longest = part
+		}
+	}
+	return longest
+}
+
+// The operator who searches the page for the words of an error finds them: sentinels, and what is said around them.
+func TestEveryErrorIsExplained(t *testing.T) {
+	page := words(pages(t)["troubleshooting.md"])
+	for _, file := range []string{"../meta/errors.go", "../certmanager/errors.go"} {
+		for _, text := range sentences(t, file) {
+			if !strings.Contains(text, "%") {
+				assert.True(t, strings.Contains(page, "`"+text+"`"), "%s: the sentinel %q is not in troubleshooting.md", file, text)
+			}
+		}
+	}
+	for _, folder := range []string{"../meta", "../certmanager", "../internal/sni"} {
+		for _, text := range sentences(t, folder+"/*.go") {
+			if part := core(text); len(part) >= 8 {
+				assert.True(t, strings.Contains(page, words(part)), "%s: an error says %q: explain it in troubleshooting.md", folder, part)
+			}
+		}
+	}
+}
