@@ -108,6 +108,7 @@ type ACME struct {
 // KeyType is the type of a private key.
 type KeyType int
 
+// The types of keys that ACME makes.
 const (
 	ECDSAP256 KeyType = iota
 	ECDSAP384

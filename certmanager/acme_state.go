@@ -228,9 +228,9 @@ func (s *acmeState) emit(kind Kind, name string, err error) {
 
 // ACMEStatus is about one name of an [ACME] source.
 type ACMEStatus struct {
-	Name     string
+	Name     string    // in lower case
 	Serving  bool      // there is a certificate, and Status.Certificates has it
-	NotAfter time.Time `json:",omitzero"`
+	NotAfter time.Time `json:",omitzero"`  // its end; zero without one
 	Next     time.Time `json:",omitzero"`  // the renewal, or the next try
 	Failures int       `json:",omitempty"` // in a row
 	Error    string    `json:",omitempty"` // of the last of them

@@ -31,9 +31,9 @@ const (
 
 // Event is one thing that happened. It has no key material.
 type Event struct {
-	Time       time.Time
-	Kind       Kind
-	Generation uint64 // of the set in service
+	Time       time.Time // when it was noticed
+	Kind       Kind      // what it is about; it says which of the fields below are set
+	Generation uint64    // of the set in service
 
 	Certificate *CertificateInfo `json:",omitempty"` // Loaded: the default one; Expiring, Expired, Issued
 	Names       int              `json:",omitempty"` // Loaded: how many names are served

@@ -42,8 +42,9 @@ type Options struct {
 	MaxSessionAge time.Duration
 
 	// TicketKeys encrypt session tickets, the first new ones. Machines that share them
-	// resume each other's sessions. Nil is random keys that change every day. See also
-	// SetTicketKeys.
+	// resume each other's sessions, if their trust is the same and its CAs come from Files: a pool in
+	// Static cannot be compared between machines. Who has a key can come back as any client. Nil is random
+	// keys that change every day. See also SetTicketKeys.
 	TicketKeys [][32]byte
 
 	// KeepExpired keeps connections open whose peer's certificate ends meanwhile. By

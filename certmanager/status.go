@@ -19,10 +19,12 @@ type Status struct {
 	Certificates []CertificateInfo // the first is the default
 	Names        int               // DNS names and wildcards served
 	ClientCAs    []CertificateInfo // those that came from files
-	RootCAs      []CertificateInfo
-	CRLs         []CRLInfo
-	ECHKeys      int
+	RootCAs      []CertificateInfo // the same; none may mean the system's roots
+	CRLs         []CRLInfo         // those in use
+	ECHKeys      int               // how many Encrypted Client Hello keys
 
+	// What is asked of clients, as tls.ClientAuthType prints it, the names of the rules, and whether
+	// they and the lists only report.
 	ClientAuth string
 	ClientRule string
 	ServerRule string
@@ -33,9 +35,9 @@ type Status struct {
 
 	Drift         bool      // what the source has is not what is served
 	LastError     string    // of the last candidate that was rejected, also after a good one
-	LastErrorTime time.Time `json:",omitzero"`
+	LastErrorTime time.Time `json:",omitzero"` // zero: none was rejected
 
-	Loads, Rejections uint64
+	Loads, Rejections uint64 // sets put in service, and candidates that were not
 	Connections       int    // tracked and open
 	Refused, Evicted  uint64 // peers
 	Reported          uint64 // peers that ReportOnly let in
@@ -45,18 +47,21 @@ type Status struct {
 
 // CertificateInfo describes a certificate.
 type CertificateInfo struct {
+	// Subject and Issuer are in the form of RFC 2253.
 	Subject     string
 	Issuer      string
-	Serial      string   // hexadecimal
-	Names       []string `json:",omitempty"` // DNS names, IP addresses and URIs
-	NotBefore   time.Time
-	NotAfter    time.Time
-	Fingerprint string // SHA-256, hexadecimal
-	Origin      string `json:",omitempty"` // the file that it came from
+	Serial      string    // hexadecimal
+	Names       []string  `json:",omitempty"` // DNS names, IP addresses and URIs
+	NotBefore   time.Time // its first second
+	NotAfter    time.Time // its last second
+	Fingerprint string    // SHA-256, hexadecimal
+	Origin      string    `json:",omitempty"` // the file that it came from
 }
 
 // CRLInfo describes a revocation list.
 type CRLInfo struct {
+	// Issuer is in the form of RFC 2253, Number the CRL number (RFC 5280 section 5.2.3). Revoked counts the
+	// entries. OutOfDate says that NextUpdate, zero if the list has none, has passed.
 	Issuer     string
 	Number     string `json:",omitempty"`
 	ThisUpdate time.Time

@@ -63,6 +63,7 @@ type DisconnectError struct {
 	Accepted, Written uint64
 }
 
+// Error gives the reason, the cause, and how much was written where that was not all.
 func (e *DisconnectError) Error() string {
 	text := e.Reason.Error()
 	if e.Cause != nil {

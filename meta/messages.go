@@ -36,6 +36,7 @@ type MessageTCP struct {
 // follows each MessageTCPConnect. An outgoing connection sends it also where the
 // handshake failed and no MessageTCPConnect came, so that who dialled always hears.
 type MessageTCPDisconnect struct {
+	// ID is the connection, which takes no more messages.
 	ID gen.Alias
 	// Reason is a *DisconnectError; never nil.
 	Reason error
@@ -44,12 +45,14 @@ type MessageTCPDisconnect struct {
 // MessageTCPActive, sent to a connection whose option Active is set, allows it N
 // further messages. N below 1 is ignored with a warning.
 type MessageTCPActive struct {
+	// N is added to the messages that are still allowed.
 	N int
 }
 
 // MessageTCPPassive says that the connection has delivered all messages it
 // was allowed and has stopped reading until a MessageTCPActive comes.
 type MessageTCPPassive struct {
+	// ID is the connection: send the MessageTCPActive to it.
 	ID gen.Alias
 }
 
@@ -76,6 +79,7 @@ type MessageTCPStartTLS struct {
 
 // MessageTCPSecured says that the upgrade of MessageTCPStartTLS is complete. What comes after it came over TLS.
 type MessageTCPSecured struct {
+	// ID is the connection, TLS and Peer are as in MessageTCPConnect, now that there is a handshake.
 	ID   gen.Alias
 	TLS  *tls.ConnectionState
 	Peer Peer
@@ -92,6 +96,7 @@ type MessageTCPDrain struct {
 
 // MessageTCPDraining tells the owner of a connection that it will be ended at Deadline.
 type MessageTCPDraining struct {
+	// ID is the connection, Deadline when it ends with ErrDrained.
 	ID       gen.Alias
 	Deadline time.Time
 }

@@ -134,12 +134,14 @@ type TCPConnectionOptions struct {
 	StartTLS           bool
 	HandshakeTimeout   time.Duration
 
+	// Reading, as in TCPServerOptions.
 	BufferSize int
 	BufferPool *sync.Pool
 	Split      bufio.SplitFunc
 	MaxFrame   int
 	Active     int
 
+	// Writing and ending, as in TCPServerOptions.
 	WriteBuffer     int
 	WriteTimeout    time.Duration
 	IdleTimeout     time.Duration

@@ -31,13 +31,14 @@ type ServerStats struct {
 	Handshaking    int // that compute at the moment
 	MaxHandshakes  int // 0: no TLS
 
-	Accepted     uint64
-	AcceptErrors uint64
+	Accepted     uint64            // connections, also those that were refused later
+	AcceptErrors uint64            // failed calls of accept, such as without a free descriptor
 	Challenges   uint64            // handshakes of CAs that validate a name (RFC 8737)
 	Refused      map[string]uint64 // connections that no actor has heard of, by why
 	Ended        map[string]uint64 // connections that actors knew of, by reason: the text of its sentinel
 	Handshakes   []HandshakeStats  // complete ones
 
+	// What was read and written, without what TLS adds; messages are those to and from actors.
 	BytesIn, BytesOut, MessagesIn, MessagesOut uint64
 	// BackPressure is how long connections have waited, in sum, for peers to take what was to be written.
 	BackPressure time.Duration
@@ -45,10 +46,10 @@ type ServerStats struct {
 
 // HandshakeStats are the complete TLS handshakes of one kind.
 type HandshakeStats struct {
-	Version string // "TLS 1.3", say
-	Resumed bool
-	Count   uint64
-	Total   time.Duration
+	Version string        // "TLS 1.3", say
+	Resumed bool          // or full
+	Count   uint64        // since the server was created
+	Total   time.Duration // the sum of how long they took, waiting for the peer included
 	// Buckets are how many took no longer than the bound of the same index in HandshakeBuckets.
 	Buckets [len(HandshakeBuckets)]uint64
 }
@@ -61,11 +62,12 @@ var HandshakeBuckets = [...]time.Duration{
 
 // ConnectionStats are the counters of an open connection.
 type ConnectionStats struct {
-	ID     gen.Alias
-	Peer   Peer
-	Opened time.Time
-	State  string // "active", "passive", or "ending: " and why
+	ID     gen.Alias // the connection
+	Peer   Peer      // the other side
+	Opened time.Time // when it was accepted
+	State  string    // "active", "passive", or "ending: " and why
 
+	// As in ServerStats, of this connection.
 	BytesIn, BytesOut, MessagesIn, MessagesOut uint64
 	BytesWaiting                               uint64 // to be written
 	BackPressure                               time.Duration

@@ -17,7 +17,7 @@ import (
 
 // Peer is a client that behaves badly.
 type Peer struct {
-	Name string
+	Name string // for subtests
 
 	// Visit misbehaves on a connection that was just dialled, for as long as
 	// the server bears it and patience lasts, and closes it. The config is

@@ -24,6 +24,7 @@ import (
 // Usage is what a leaf may be used for (RFC 5280, 4.2.1.12).
 type Usage int
 
+// What a leaf may be used for; the zero value serves both.
 const (
 	ServerAndClient Usage = iota
 	ServerOnly
@@ -34,6 +35,7 @@ const (
 // KeyType is the algorithm of a leaf's key.
 type KeyType int
 
+// The algorithms of keys; the zero value is the fast one.
 const (
 	ECDSAP256 KeyType = iota
 	// RSA2048 keys are slow to make: a process makes four and hands them out
@@ -181,10 +183,10 @@ func (u Usage) extended() ([]x509.ExtKeyUsage, error) {
 
 // Pair is a leaf with its key.
 type Pair struct {
-	CertPEM []byte // the leaf, then the intermediates
-	KeyPEM  []byte // PKCS#8
-	Leaf    *x509.Certificate
-	Key     crypto.Signer
+	CertPEM []byte            // the leaf, then the intermediates
+	KeyPEM  []byte            // PKCS#8
+	Leaf    *x509.Certificate // the first of CertPEM, parsed
+	Key     crypto.Signer     // that of KeyPEM
 
 	chain [][]byte
 }

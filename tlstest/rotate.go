@@ -13,7 +13,7 @@ import (
 
 // Gesture is a way in which operators and their tools replace files.
 type Gesture struct {
-	Name string
+	Name string // for subtests
 
 	// Replace gives the folder dir the files, name to content; those that it
 	// creates have mode 0600. It also works where dir is empty, or was left by
