@@ -37,7 +37,8 @@ tidy: ## go mod tidy everywhere, and go.upstream.mod from go.mod
 	@sed '/^replace /d' go.mod | cat -s > go.upstream.mod
 	@(cat go.sum; printf '$(ERGO_SUMS)') | LC_ALL=C sort > go.upstream.sum
 
-bench: ## the benchmarks beside the code
+bench: ## servers side by side (25 minutes; BENCHFLAGS=-short: 2), then the benchmarks beside the code
+	$(GO) run ./bench $(BENCHFLAGS)
 	@for m in $(MODULES); do (cd $$m && $(GO) test -run '^$$' -bench . -benchmem ./...) || exit 1; done
 
 soak: ## half an hour of everything together, then 10,000 rotations of certificates and trust under load (about 40 minutes)
