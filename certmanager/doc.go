@@ -23,4 +23,8 @@
 // again if the manager knows of them, see [Manager.Track].
 //
 // TLS 1.2 is the floor, with ECDHE and AEAD cipher suites only.
+//
+// What this package does not do: it fetches no revocation lists and speaks no OCSP, answers
+// no ACME challenges in DNS, issues nothing by itself, and opens no port but those that
+// [ACME] names, while [New] waits for its first certificates.
 package certmanager

@@ -16,6 +16,9 @@
 // Pebble reads its settings from the environment, which is set for the moment in which
 // a Server is made. Nothing else in the process should read or set the environment
 // variables that begin with PEBBLE_ then.
+//
+// What this package does not do: it serves nobody but this machine, and nothing that it
+// issues is trusted anywhere else. For certificates without ACME use package tlstest.
 package acmetest
 
 import (

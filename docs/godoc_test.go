@@ -1,0 +1,155 @@
+package docs_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// constructor is the name of a function that makes something: it has an example.
+var constructor = regexp.MustCompile(`^(New|Create|Generate|Start)([A-Z]|$)`)
+
+// library gives the parsed files of each package that a program may import, by folder. The engine is Ergo's and documented there.
+func library(t *testing.T) (fset *token.FileSet, packages map[string][]*ast.File) {
+	t.Helper()
+	fset, packages = token.NewFileSet(), map[string][]*ast.File{}
+	for name, text := range goFiles(t, func(name string) bool {
+		return !regexp.MustCompile(`^../(engine|internal|docs)/|/(testdata|e2e)/`).MatchString(filepath.ToSlash(name))
+	}) {
+		file, err := parser.ParseFile(fset, name, text, parser.ParseComments)
+		require.NoError(t, err)
+		if file.Name.Name != "main" {
+			folder := path.Dir(filepath.ToSlash(name))
+			packages[folder] = append(packages[folder], file)
+		}
+	}
+	require.Contains(t, packages, "../meta")
+	return fset, packages
+}
+
+func isTest(fset *token.FileSet, file *ast.File) bool {
+	return strings.HasSuffix(fset.Position(file.Pos()).Filename, "_test.go")
+}
+
+// No exported name is without a comment: types, their fields and methods, functions, constants, variables, and the package.
+func TestEverythingIsDocumented(t *testing.T) {
+	fset, packages := library(t)
+	missing := func(at token.Pos, name string) {
+		assert.Fail(t, name+" has no comment", "%s: say what it does, its unit, its default, its errors", fset.Position(at))
+	}
+	for folder, files := range packages {
+		described := false
+		for _, file := range files {
+			if isTest(fset, file) {
+				continue
+			}
+			described = described || file.Doc != nil
+			for _, declaration := range file.Decls {
+				switch d := declaration.(type) {
+				case *ast.FuncDecl:
+					if name, exported := nameOf(d); exported && d.Doc == nil {
+						missing(d.Pos(), name)
+					}
+				case *ast.GenDecl:
+					for _, spec := range d.Specs {
+						checkSpec(fset, d, spec, missing)
+					}
+				}
+			}
+		}
+		onlyTests := true
+		for _, file := range files {
+			onlyTests = onlyTests && isTest(fset, file)
+		}
+		assert.True(t, described || onlyTests, "%s has no package comment", folder)
+	}
+}
+
+// nameOf gives the name of a function or method as examples have it, and whether other packages can call it.
+func nameOf(d *ast.FuncDecl) (name string, exported bool) {
+	if d.Recv == nil {
+		return d.Name.Name, d.Name.IsExported()
+	}
+	receiver := d.Recv.List[0].Type
+	if star, ok := receiver.(*ast.StarExpr); ok {
+		receiver = star.X
+	}
+	base, ok := receiver.(*ast.Ident)
+	if !ok {
+		return d.Name.Name, false
+	}
+	return base.Name + "_" + d.Name.Name, base.IsExported() && d.Name.IsExported()
+}
+
+// checkSpec looks at a type, a constant or a variable. A comment of a group is one of each member. One above a field
+// is also of the fields below it, up to an empty line.
+func checkSpec(fset *token.FileSet, group *ast.GenDecl, spec ast.Spec, missing func(token.Pos, string)) {
+	switch s := spec.(type) {
+	case *ast.ValueSpec:
+		for _, name := range s.Names {
+			if name.IsExported() && group.Doc == nil && s.Doc == nil && s.Comment == nil {
+				missing(name.Pos(), name.Name)
+			}
+		}
+	case *ast.TypeSpec:
+		if !s.Name.IsExported() {
+			return
+		}
+		if group.Doc == nil && s.Doc == nil {
+			missing(s.Pos(), s.Name.Name)
+		}
+		if structure, ok := s.Type.(*ast.StructType); ok {
+			covered, last := false, 0
+			for _, field := range structure.Fields.List {
+				covered = field.Doc != nil || covered && fset.Position(field.Pos()).Line == last+1
+				last = fset.Position(field.End()).Line
+				for _, name := range field.Names {
+					if name.IsExported() && !covered && field.Comment == nil {
+						missing(name.Pos(), s.Name.Name+"."+name.Name)
+					}
+				}
+			}
+		}
+	}
+}
+
+// Who wants to make something finds an example of it.
+func TestEveryConstructorHasAnExample(t *testing.T) {
+	fset, packages := library(t)
+	count := 0
+	for folder, files := range packages {
+		examples := map[string]bool{}
+		var constructors []string
+		for _, file := range files {
+			for _, declaration := range file.Decls {
+				d, ok := declaration.(*ast.FuncDecl)
+				if !ok {
+					continue
+				}
+				name, exported := nameOf(d)
+				if after, is := strings.CutPrefix(d.Name.Name, "Example"); is && isTest(fset, file) {
+					examples[after] = true
+				} else if exported && !isTest(fset, file) && constructor.MatchString(d.Name.Name) {
+					constructors = append(constructors, name)
+				}
+			}
+		}
+		for _, name := range constructors {
+			count++
+			has := examples[name]
+			for example := range examples {
+				has = has || strings.HasPrefix(example, name+"_")
+			}
+			assert.True(t, has, "%s: there is no func Example%s", folder, name)
+		}
+	}
+	assert.Greater(t, count, 10)
+}
