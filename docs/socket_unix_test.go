@@ -83,7 +83,7 @@ func TestReloadOnHangup(t *testing.T) {
 	}()
 	keep := make(chan os.Signal, 1) // so that a SIGHUP before it listens does not end the test
 	signal.Notify(keep, syscall.SIGHUP)
-	defer signal.Stop(keep)
+	t.Cleanup(func() { signal.Ignore(syscall.SIGHUP) }) // one that is still on its way either
 	next := ca.Issue(t, tlstest.Leaf{})
 	files := map[string][]byte{"server.crt": next.CertPEM, "server.key": next.KeyPEM}
 	require.NoError(t, tlstest.WithoutEvent(dir, files, nil)) // only a signal will tell

@@ -18,7 +18,7 @@ func TestServer(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	dir := t.TempDir()
 	cert, key := ca.Issue(t, tlstest.Leaf{Names: []string{"server.example.test"}}).Files(t, dir, "server")
-	certs, err := certmanager.New(certmanager.Options{Source: certmanager.Files{Cert: cert, Key: key}})
+	certs, err := certmanager.New(certmanager.Options{Source: certmanager.Files{Cert: cert, Key: key}, PollInterval: time.Second})
 	require.NoError(t, err)
 	defer certs.Close()
 	s, stop := serve(meta.TCPServerOptions{CertManager: certs}, echo)
