@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 )
@@ -90,6 +91,7 @@ func (f Files) read() (*content, error) {
 	sum := sha256.New()
 	var errs []error
 	for _, path := range append(names, pairs...) {
+		runtime.Gosched() // as rehearse does
 		b, err := readFile(path)
 		if err != nil {
 			errs = append(errs, err)

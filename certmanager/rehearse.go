@@ -8,7 +8,15 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"time"
+)
+
+// A reload of very many certificates leaves most of a core to those who are being served: after the first few each
+// rehearsal is followed by a pause of pace times its length.
+const (
+	unpaced = 16
+	pace    = 3
 )
 
 // rehearsalTimeout bounds a rehearsed handshake. Only a key that is not in memory, in
@@ -32,7 +40,9 @@ func (s *snapshot) rehearse(o *Options, previous *snapshot, now time.Time) error
 		errs = append(errs, fmt.Errorf("%w: none for servers is left of those in service; a server that is to end ends its listener", ErrNoCertificate))
 	}
 	s.chained = len(s.certs) > 0
+	tried := 0
 	for _, c := range s.certs {
+		runtime.Gosched() // a thousand of these would hold up who is being served
 		built, err := c.checkChain(now, s.trust.rootCAs)
 		s.chained = s.chained && built
 		// What is in service stays so with this candidate or without it. If it ended
@@ -46,7 +56,11 @@ func (s *snapshot) rehearse(o *Options, previous *snapshot, now time.Time) error
 		}
 		err = cmp.Or(c.checkDates(now), err)
 		if err == nil {
+			start := time.Now()
 			err = c.tryHandshake()
+			if tried++; previous != nil && tried > unpaced {
+				time.Sleep(pace * time.Since(start))
+			}
 		}
 		if err != nil {
 			errs = append(errs, err)

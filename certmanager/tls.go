@@ -146,6 +146,10 @@ func (m *Manager) HandshakeFailed(err error, remote net.Addr) {
 // that the connection asks for, which net/http and tls.Dialer set. A connection to an
 // IP address asks for none (RFC 6066 section 3), so that it needs the name here.
 //
+// Sessions are resumed over all these configs of the manager, as long as trust stays
+// the same. A resumed connection shows the certificate that the server had when the
+// session began.
+//
 // NextProtos may be set, and EncryptedClientHelloConfigList together with MinVersion, TLS
 // 1.3, which crypto/tls asks for.
 func (m *Manager) ClientTLS(serverName string) *tls.Config {

@@ -243,7 +243,10 @@ func (d *demo) newClient(name string, issuer *tlstest.CA) (*certmanager.Manager,
 
 // manage makes a manager that stop closes. It logs nothing: the demonstration shows by itself what it is about.
 func (d *demo) manage(source certmanager.Source) (*certmanager.Manager, error) {
-	manager, err := certmanager.New(certmanager.Options{Source: source, Logger: slog.New(slog.DiscardHandler)})
+	manager, err := certmanager.New(certmanager.Options{
+		Source: source, Logger: slog.New(slog.DiscardHandler),
+		MaxSessionAge: -1, // no resumption: a resumed session shows the certificate that it began with
+	})
 	if err == nil {
 		d.managers = append(d.managers, manager)
 	}
