@@ -20,9 +20,6 @@ import (
 //     in Terminate, waits for Start's.
 //   - the writer's drain, there while the peer does not take what is written. Its writes have deadlines.
 
-// lingerTimeout is how long a closed connection waits for the peer to close too, so that our last bytes are not lost in a reset.
-const lingerTimeout = 500 * time.Millisecond
-
 // The phases of a connection.
 const (
 	created int32 = iota
@@ -166,108 +163,6 @@ func (c *tcpConnection) awaitReady() {
 		case <-up.done:
 		case <-c.done:
 		}
-	}
-}
-
-// Terminate implements gen.MetaBehavior. It ends the connection, in any phase, and returns when it has ended.
-func (c *tcpConnection) Terminate(reason error) {
-	if c.phase.CompareAndSwap(created, terminated) {
-		c.sock.Close()
-		c.leave()
-		close(c.done)
-		return
-	}
-	c.end(ErrTerminated, reason)
-	<-c.done
-}
-
-// end ends the connection for a reason, and returns whether this was the first one. It may be called from any goroutine and does not block.
-func (c *tcpConnection) end(reason, cause error) (first bool) {
-	if !c.ended.CompareAndSwap(nil, &DisconnectError{Reason: reason, Cause: cause}) {
-		return false
-	}
-	if cancel := c.cancel.Load(); cancel != nil {
-		(*cancel)()
-	}
-	c.interrupt()
-	return true
-}
-
-// interrupt makes the read loop look at what has changed.
-func (c *tcpConnection) interrupt() {
-	c.sock.SetReadDeadline(aLongTimeAgo)
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
-}
-
-// finish brings the connection to its end. It runs once, at the end of Start, also when that panics.
-func (c *tcpConnection) finish() {
-	c.end(ErrTerminated, gen.TerminateReasonPanic) // where nothing else ended it
-	reason := c.ended.Load()
-	c.writer.close()
-	if up := c.upgrade.Swap(nil); up != nil {
-		close(up.done)
-	}
-	if !c.established {
-		close(c.ready)
-	}
-	c.sock.closeBy(time.Now().Add(c.opt.CloseTimeout))
-	flushed := c.writer.sync()
-	if flushed == nil && orderly(reason.Reason) && c.stream != stream(c.sock) {
-		c.stream.CloseWrite() // close_notify; none after an alert
-	}
-	if c.release != nil {
-		c.release()
-	}
-	if c.connected.Load() || c.server == nil {
-		c.disconnected(reason)
-	}
-	if reason.Reason == ErrReset || flushed != nil || timeout(reason.Cause) {
-		c.sock.Close()
-	} else {
-		c.sock.linger(lingerTimeout)
-	}
-	c.leave()
-	c.inbox.discard()
-	close(c.done)
-}
-
-// orderly says whether the TLS stream can be closed with close_notify: not where it has failed, after which
-// crypto/tls has sent an alert of its own or the peer does not listen.
-func orderly(reason error) bool {
-	switch reason {
-	case ErrProtocol, ErrRefused, ErrHandshake, ErrReset, ErrTruncated, ErrStartTLS:
-		return false
-	}
-	return true
-}
-
-// disconnected tells the owner.
-func (c *tcpConnection) disconnected(reason *DisconnectError) {
-	told := *reason
-	w := c.writer.stats()
-	told.Accepted, told.Written = w.accepted, w.sent
-	if err := c.process.Send(c.to, MessageTCPDisconnect{ID: c.process.ID(), Reason: &told}); err != nil {
-		c.process.Log().Debug("connection with %s ended (%s); its owner %v was not told: %s", c.sock.RemoteAddr(), &told, c.to, err)
-	}
-}
-
-// draining sends the Draining that drain has asked for, once, and not before Connect.
-func (c *tcpConnection) draining() {
-	if !c.connected.Load() {
-		return
-	}
-	if deadline := c.drainAt.Swap(nil); deadline != nil {
-		c.send(MessageTCPDraining{ID: c.process.ID(), Deadline: *deadline})
-	}
-}
-
-// leave gives back what the server holds for this connection.
-func (c *tcpConnection) leave() {
-	if c.server != nil {
-		c.server.left(c)
 	}
 }
 
