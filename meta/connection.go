@@ -172,7 +172,7 @@ type flushRequest struct{}
 // write takes data for writing and sees to it that it is written.
 func (c *tcpConnection) write(data []byte) error {
 	schedule, err := c.take(data)
-	if schedule && c.process.SendWithPriority(c.self, flushRequest{}, gen.MessagePriorityNormal) != nil {
+	if schedule && c.process.Send(c.self, flushRequest{}) != nil {
 		c.writer.flush() // the mailbox is full, or the parent has ended
 	}
 	return err
