@@ -57,6 +57,7 @@ func TestSocketActivation(t *testing.T) {
 	_, err = conn.Read(answer)
 	require.NoError(t, err)
 	assert.Equal(t, "hello", string(answer))
+	require.NoError(t, conn.Close())
 	stdin.Close()
 	assert.NoError(t, child.Wait())
 }
