@@ -88,7 +88,8 @@ type MessageTCPSecured struct {
 // MessageTCPDrain, sent to a server, stops accepting, sends a
 // MessageTCPDraining to the owner of each connection and ends those that are
 // left after Timeout with the reason ErrDrained. As a Call it is answered, when no
-// connection is left, with the number that had to be ended (an int).
+// connection is left, with the number that had to be ended (an int); an owner of
+// connections that makes this Call can't handle its MessageTCPDraining meanwhile.
 type MessageTCPDrain struct {
 	// Timeout: zero ends the connections at once.
 	Timeout time.Duration
