@@ -13,10 +13,11 @@ import (
 )
 
 // A reload of very many certificates leaves most of a core to those who are being served: after the first few each
-// rehearsal is followed by a pause of pace times its length.
+// rehearsal is followed by a pause of pace times its length, but not of what a slow key far away took.
 const (
-	unpaced = 16
-	pace    = 3
+	unpaced  = 16
+	pace     = 3
+	maxPause = 5 * time.Millisecond
 )
 
 // rehearsalTimeout bounds a rehearsed handshake. Only a key that is not in memory, in
@@ -59,7 +60,7 @@ func (s *snapshot) rehearse(o *Options, previous *snapshot, now time.Time) error
 			start := time.Now()
 			err = c.tryHandshake()
 			if tried++; previous != nil && tried > unpaced {
-				time.Sleep(pace * time.Since(start))
+				time.Sleep(min(pace*time.Since(start), maxPause))
 			}
 		}
 		if err != nil {
