@@ -170,9 +170,10 @@ func (e *echo) HandleMessage(_ gen.PID, message any) error {
 	return nil
 }
 
-func (w *world) newServerCertificate() {
+func (w *world) newServerCertificate() (serial string) {
 	pair := w.ca.Issue(w.t, tlstest.Leaf{})
 	w.files["server.crt"], w.files["server.key"] = pair.CertPEM, pair.KeyPEM
+	return fmt.Sprintf("%x", pair.Leaf.SerialNumber)
 }
 
 // client is the configuration of a peer that expects the server's file certificate.
@@ -275,29 +276,35 @@ func (w *world) public(ctx context.Context) {
 func (w *world) comeAndGo(ctx context.Context) {
 	gestures := slices.DeleteFunc(slices.Clone(tlstest.Gestures), func(g tlstest.Gesture) bool { return g.Silent })
 	for round := 0; ctx.Err() == nil; round++ {
-		generation := w.manager.Status().Generation
 		var removed *tls.Config
 		var open *tls.Conn
+		var inService func(certmanager.Status) bool // not the generation: renewals of the ACME source count there too
 		switch round % 4 {
 		case 0:
-			w.newServerCertificate()
+			serial := w.newServerCertificate()
+			inService = func(s certmanager.Status) bool {
+				return slices.ContainsFunc(s.Certificates, func(c certmanager.CertificateInfo) bool { return c.Serial == serial })
+			}
 		case 1: // guests come
 			w.files["clients.pem"] = slices.Concat(w.ca.PEM(), w.guests.PEM())
+			inService = func(s certmanager.Status) bool { return len(s.ClientCAs) == 2 }
 		case 2: // and have to go
 			removed = w.client(w.guests, "guest")
 			open = w.letIn(ctx, removed)
 			w.files["clients.pem"] = w.ca.PEM()
+			inService = func(s certmanager.Status) bool { return len(s.ClientCAs) == 1 }
 		case 3: // one peer is revoked
 			removed = w.client(w.ca, "victim")
 			open = w.letIn(ctx, removed)
 			w.revoked = append(w.revoked, removed.Certificates[0].Leaf)
 			w.files["crl.pem"] = w.ca.CRL(w.t, w.revoked...)
+			inService = func(s certmanager.Status) bool { return len(s.CRLs) == 1 && s.CRLs[0].Revoked == len(w.revoked) }
 		}
 		gesture := gestures[rand.IntN(len(gestures))]
 		if !assert.NoError(w.t, gesture.Replace(w.dir, maps.Clone(w.files), nil), gesture.Name) {
 			return
 		}
-		if !w.eventually(func() bool { return w.manager.Status().Generation > generation }, "%s is not noticed", gesture.Name) {
+		if !w.eventually(func() bool { return inService(w.manager.Status()) }, "%s is not noticed", gesture.Name) {
 			return
 		}
 		w.rotations.Add(1)
