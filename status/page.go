@@ -126,7 +126,7 @@ func (p *Page) AddServer(name string, behavior gen.MetaBehavior, manager string)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if last := p.servers[name]; last != nil {
-		added.history.minutes = last.history.minutes
+		added.history.minutes = slices.Clone(last.history.minutes)
 	}
 	added.history.add(time.Now(), stats)
 	p.servers[name] = added

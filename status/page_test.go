@@ -68,6 +68,7 @@ func TestView(t *testing.T) {
 	_, err = s.Dial(t, s.Other, tlstest.Leaf{CommonName: "bob", URIs: []string{"spiffe://example.test/bob"}})
 	require.NoError(t, err)
 
+	assert.NotContains(t, get(p, "/status.json").Body.String(), "null")
 	v := read(t, p, "/status.json")
 	require.Len(t, v.Managers, 1)
 	assert.Equal(t, "main", v.Managers[0].Name)

@@ -89,9 +89,10 @@ func (p *Page) view(ca string, now time.Time) *view {
 	}
 	for _, name := range slices.Sorted(maps.Keys(servers)) {
 		s := servers[name]
-		stats := meta.Stats(s.behavior)
 		p.mu.Lock()
+		stats := meta.Stats(s.behavior) // under mu: in the order in which they are read they are added
 		s.history.add(now, stats)
+		stats.Handshakes = cut(stats.Handshakes)
 		minutes := slices.Clone(s.history.minutes)
 		p.mu.Unlock()
 		v.Servers = append(v.Servers, serverView{name, s.manager, stats, minutes, graphs(minutes, now)})
@@ -135,17 +136,17 @@ func (p *Page) connections(name string, m *manager, open []meta.ConnectionStats)
 
 // bounded cuts what can be long.
 func bounded(s certmanager.Status) certmanager.Status {
-	s.Certificates = s.Certificates[:min(maxRows, len(s.Certificates))]
-	s.ClientCAs = s.ClientCAs[:min(maxRows, len(s.ClientCAs))]
-	s.RootCAs = s.RootCAs[:min(maxRows, len(s.RootCAs))]
-	s.CRLs = s.CRLs[:min(maxRows, len(s.CRLs))]
-	s.ACME = s.ACME[:min(maxRows, len(s.ACME))]
+	s.Certificates, s.ClientCAs, s.RootCAs = cut(s.Certificates), cut(s.ClientCAs), cut(s.RootCAs)
+	s.CRLs, s.ACME = cut(s.CRLs), cut(s.ACME)
 	s.LastError = printable(s.LastError)
 	for i := range s.ACME {
 		s.ACME[i].Name, s.ACME[i].Error = printable(s.ACME[i].Name), printable(s.ACME[i].Error)
 	}
 	return s
 }
+
+// cut gives the first of a list, and an empty one for nil, which would be null in the JSON.
+func cut[T any](all []T) []T { return append([]T{}, all[:min(maxRows, len(all))]...) }
 
 // attention says what someone should look at.
 func attention(name string, s *certmanager.Status, rows []row) (all []string) {

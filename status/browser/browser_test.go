@@ -110,13 +110,19 @@ func (b *browser) look(name string, width int64, scheme string) {
 	if folder == "" {
 		return
 	}
+	b.prefer(scheme)
+	b.do(chromedp.EmulateViewport(width, 900))
+	png := get(b, chromedp.FullScreenshot(100))
+	require.NoError(b.t, os.WriteFile(filepath.Join(folder, name+".png"), png, 0o644))
+}
+
+// prefer makes the reader one who likes light or dark.
+func (b *browser) prefer(scheme string) {
+	b.t.Helper()
 	_, err := chromedp.Call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
 		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
 	})
 	require.NoError(b.t, err)
-	b.do(chromedp.EmulateViewport(width, 900))
-	png := get(b, chromedp.FullScreenshot(100))
-	require.NoError(b.t, os.WriteFile(filepath.Join(folder, name+".png"), png, 0o644))
 }
 
 // serve is the page of a server with some life on it.
@@ -172,15 +178,26 @@ func TestRotation(t *testing.T) {
 	b.quiet()
 }
 
-// With the keyboard alone one asks who needs a CA, and the answer stays while the page refreshes itself.
-func TestImpact(t *testing.T) {
+// With the keyboard alone one gets everywhere, in the order of the page, and asks who needs a CA; the answer stays while
+// the page refreshes itself.
+func TestKeyboard(t *testing.T) {
 	s, url := serve(t)
 	b := open(t, true)
 	b.do(chromedp.Navigate(url + "/"))
-	find := fmt.Sprintf(`[...document.querySelectorAll("#ca option")].find(o => o.text.includes(%q)).value`, s.Other.Certificate().Subject.CommonName)
-	value := get(b, chromedp.Evaluate[string](find))
-	b.do(chromedp.SetValue(chromedp.CSS("#ca"), value), chromedp.Focus(chromedp.CSS("#ask-button")), chromedp.KeyEvent("\r"),
-		chromedp.WaitVisible(chromedp.CSS("#answer-table")))
+	focused := func() string {
+		return get(b, chromedp.Evaluate[string](`document.activeElement.id || document.activeElement.getAttribute("href")`))
+	}
+	for _, want := range []string{"#main", "pause", "connections-table", "ca"} {
+		b.do(chromedp.KeyEvent("\t"))
+		assert.Equal(t, want, focused())
+		assert.NotEqual(t, "none", get(b, chromedp.Evaluate[string](`getComputedStyle(document.activeElement).outlineStyle`)), "one sees where one is: %s", want)
+	}
+	b.do(chromedp.KeyEvent("CN=" + s.Other.Certificate().Subject.CommonName)) // a list goes to what is typed
+	for _, want := range []string{"ask-button", "events-table", "status.json"} {
+		b.do(chromedp.KeyEvent("\t"))
+		assert.Equal(t, want, focused())
+	}
+	b.do(chromedp.Focus(chromedp.CSS("#ask-button")), chromedp.KeyEvent("\r"), chromedp.WaitVisible(chromedp.CSS("#answer-table")))
 	assert.Contains(t, b.text("#answer"), "carol")
 	assert.NotContains(t, b.text("#answer"), "alice")
 	b.look("impact", 1280, "light")
@@ -216,6 +233,31 @@ func TestWithoutScripts(t *testing.T) {
 	b.quiet()
 }
 
+// Every text stands out from its ground as WCAG 2.2 asks of text of this size (1.4.3: 4.5 to 1), in light and in dark, also when there is trouble.
+func TestContrast(t *testing.T) {
+	s, url := serve(t)
+	s.Break(t)
+	b := open(t, true)
+	for _, scheme := range []string{"light", "dark"} {
+		b.prefer(scheme)
+		b.do(chromedp.Navigate(url + "/"))
+		grounds := get(b, chromedp.Evaluate[string](`getComputedStyle(document.body).backgroundColor`))
+		assert.Equal(t, map[string]string{"light": "rgb(250, 250, 248)", "dark": "rgb(21, 23, 26)"}[scheme], grounds)
+		faint := get(b, chromedp.Evaluate[[]string](`(() => {
+			const parts = color => color.match(/[\d.]+/g).map(Number);
+			const luminance = color => parts(color).slice(0, 3).map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+				.reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+			const ground = e => { const c = getComputedStyle(e).backgroundColor; return parts(c)[3] === 0 ? ground(e.parentElement) : c; };
+			return [...document.body.querySelectorAll("*")].filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()) && e.checkVisibility()).map(e => {
+				const style = getComputedStyle(e), text = luminance(e.closest("svg") ? style.fill : style.color), back = luminance(ground(e));
+				return [e, (Math.max(text, back) + 0.05) / (Math.min(text, back) + 0.05)];
+			}).filter(([, ratio]) => ratio < 4.5).map(([e, ratio]) => e.tagName + "." + e.className + " " + e.textContent.slice(0, 30) + " " + ratio.toFixed(2));
+		})()`))
+		assert.Empty(t, faint, scheme)
+	}
+	b.quiet()
+}
+
 // Every table has a caption, every picture a text, every field a label, and the headings are in order.
 func TestForScreenReaders(t *testing.T) {
 	_, url := serve(t)
@@ -229,6 +271,8 @@ func TestForScreenReaders(t *testing.T) {
 		for (const e of document.querySelectorAll("th")) if (!e.scope) say(e, "has no scope");
 		for (const e of document.querySelectorAll("[data-live], [tabindex]")) if (!e.id) say(e, "has no id");
 		for (const e of document.querySelectorAll("[style]")) say(e, "has a style of its own");
+		const names = [...document.querySelectorAll("section, [role=region]")].map(e => e.ariaLabel || document.getElementById(e.getAttribute("aria-labelledby"))?.textContent);
+		for (const name of names) if (!name || names.indexOf(name) !== names.lastIndexOf(name)) wrong.push("regions have the name " + name);
 		let last = 0;
 		for (const e of document.querySelectorAll("h1, h2, h3")) {
 			if (+e.tagName[1] > last + 1) say(e, "skips a level");
