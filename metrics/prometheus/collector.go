@@ -8,8 +8,8 @@
 //	watch.AddManager("public", manager)
 //	watch.AddServer("echo", server) // what meta.CreateTCPServer returned
 //
-// A Collector reads the counters when it is asked and runs no goroutine. No label has a value that a peer chose.
-// It does not serve /metrics: promhttp does. README.md lists the metrics; dashboard.json and alerts.yml are for
+// A Collector reads the counters when it is asked and runs no goroutine. Labels have values that the operator
+// chose, or of a fixed list, so no peer can make series without end. It does not serve /metrics: promhttp does. README.md lists the metrics; dashboard.json and alerts.yml are for
 // Grafana and Prometheus.
 package prometheus
 

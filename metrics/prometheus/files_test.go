@@ -76,6 +76,19 @@ func TestAlerts(t *testing.T) {
 	}
 }
 
+// Prometheus's own tool has nothing to say about names, units and help texts of what a server and a manager give.
+func TestPromtoolCheckMetrics(t *testing.T) {
+	promtool := needs.Program(t, "promtool")
+	_, _, registry := busy(t)
+	page := httptest.NewRecorder()
+	promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP(page, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	check := exec.Command(promtool, "check", "metrics")
+	check.Stdin = page.Body
+	out, err := check.CombinedOutput()
+	assert.NoError(t, err)
+	assert.Empty(t, string(out))
+}
+
 // queries are the queries of dashboard.json, as Grafana would send them.
 func queries(t *testing.T) (all []string) {
 	t.Helper()

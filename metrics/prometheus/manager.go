@@ -2,8 +2,10 @@ package prometheus
 
 import (
 	"cmp"
+	"crypto/tls"
 	"crypto/x509"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -13,7 +15,7 @@ import (
 )
 
 // maxNames is how many certificates of a kind, revocation lists and ACME names of one manager have a label of their own:
-// those that end first, or that failed most often. The horizon is over all of them.
+// those that end first. The horizon is over all of them.
 const maxNames = 100
 
 var (
@@ -32,7 +34,7 @@ var (
 	managerDropped     = describe("manager_events_dropped_total", "Events that subscribers were too slow for.", "manager")
 
 	certificateBegin = describe("certificate_not_before_timestamp_seconds",
-		"When a certificate in service begins. Its kind is server, client_ca or root_ca.", "manager", "kind", "name")
+		"When a certificate in service begins. Its kind is server, intermediate, client_ca or root_ca.", "manager", "kind", "name")
 	certificateEnd = describe("certificate_not_after_timestamp_seconds",
 		"When a certificate in service ends; of several with one name, the first.", "manager", "kind", "name")
 	crlEnd     = describe("crl_next_update_timestamp_seconds", "When the next revocation list of an issuer is due.", "manager", "issuer")
@@ -49,6 +51,9 @@ type watched struct {
 	*certmanager.Manager
 	cancel         func()
 	issued, failed atomic.Uint64
+
+	mu    sync.Mutex      // guards named
+	named map[string]bool // ACME names with a label of their own at the last scrape
 }
 
 func watch(m *certmanager.Manager) *watched {
@@ -72,7 +77,8 @@ func (w *watched) collect(out chan<- prometheus.Metric, name string) {
 	e.counter(managerReloads, float64(s.Rejections), "rejected")
 	e.gauge(managerRejection, seconds(s.LastErrorTime))
 	e.gauge(managerDrift, number(s.Drift))
-	if end := horizon(&s, w.GetCertificate().Certificate); !end.IsZero() {
+	chain := intermediates(w.GetCertificate())
+	if end := horizon(&s, chain); !end.IsZero() {
 		e.gauge(managerHorizon, seconds(end))
 	}
 	e.gauge(managerConnections, float64(s.Connections))
@@ -82,13 +88,14 @@ func (w *watched) collect(out chan<- prometheus.Metric, name string) {
 	e.counter(managerTickets, float64(s.DeclinedTickets))
 	e.counter(managerDropped, float64(s.DroppedEvents))
 	e.certificates("server", s.Certificates)
+	e.certificates("intermediate", chain)
 	e.certificates("client_ca", s.ClientCAs)
 	e.certificates("root_ca", s.RootCAs)
 	e.crls(s.CRLs)
 	if len(s.ACME) > 0 {
 		e.counter(acmeOrders, float64(w.issued.Load()), "issued")
 		e.counter(acmeOrders, float64(w.failed.Load()), "failed")
-		e.acme(s.ACME)
+		e.acme(s.ACME, w.choose(s.ACME))
 	}
 }
 
@@ -116,7 +123,24 @@ func (e emitter) crls(all []certmanager.CRLInfo) {
 	}
 }
 
-func (e emitter) acme(all []certmanager.ACMEStatus) {
+// choose says which ACME names have a label of their own. One that has it keeps it: under a HostPolicy strangers say
+// what is ordered, and with ever new names at the front they would make ever new series.
+func (w *watched) choose(all []certmanager.ACMEStatus) []named[certmanager.ACMEStatus] {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	chosen := firstOfName(all, func(a certmanager.ACMEStatus) string { return a.Name },
+		func(a, b certmanager.ACMEStatus) int {
+			return cmp.Or(-cmp.Compare(number(w.named[label(a.Name)]), number(w.named[label(b.Name)])),
+				-cmp.Compare(a.Failures, b.Failures), a.NotAfter.Compare(b.NotAfter))
+		})
+	w.named = map[string]bool{}
+	for _, a := range chosen {
+		w.named[a.name] = true
+	}
+	return chosen
+}
+
+func (e emitter) acme(all []certmanager.ACMEStatus, chosen []named[certmanager.ACMEStatus]) {
 	serving := 0
 	for _, a := range all {
 		if a.Serving {
@@ -125,11 +149,7 @@ func (e emitter) acme(all []certmanager.ACMEStatus) {
 	}
 	e.gauge(acmeNames, float64(serving), "true")
 	e.gauge(acmeNames, float64(len(all)-serving), "false")
-	named := firstOfName(all, func(a certmanager.ACMEStatus) string { return a.Name },
-		func(a, b certmanager.ACMEStatus) int {
-			return cmp.Or(-cmp.Compare(a.Failures, b.Failures), a.NotAfter.Compare(b.NotAfter))
-		})
-	for _, a := range named {
+	for _, a := range chosen {
 		e.gauge(acmeFailures, float64(a.value.Failures), a.name)
 		if !a.value.Next.IsZero() {
 			e.gauge(acmeNext, seconds(a.value.Next), a.name)
@@ -156,26 +176,28 @@ func firstOfName[T any](all []T, name func(T) string, order func(a, b T) int) (o
 	return out
 }
 
+// intermediates are what is served behind a leaf.
+func intermediates(cert tls.Certificate) (all []certmanager.CertificateInfo) {
+	for _, raw := range cert.Certificate[min(1, len(cert.Certificate)):] {
+		if c, err := x509.ParseCertificate(raw); err == nil {
+			all = append(all, certmanager.CertificateInfo{Subject: c.Subject.String(), NotBefore: c.NotBefore, NotAfter: c.NotAfter})
+		}
+	}
+	return all
+}
+
 // horizon is the first end of all that is in service; zero if nothing ends.
-func horizon(s *certmanager.Status, chain [][]byte) (first time.Time) {
+func horizon(s *certmanager.Status, chain []certmanager.CertificateInfo) (first time.Time) {
 	ends := func(t time.Time) {
 		if !t.IsZero() && (first.IsZero() || t.Before(first)) {
 			first = t
 		}
 	}
-	for _, c := range slices.Concat(s.Certificates, s.ClientCAs, s.RootCAs) {
+	for _, c := range slices.Concat(s.Certificates, chain, s.ClientCAs, s.RootCAs) {
 		ends(c.NotAfter)
 	}
 	for _, l := range s.CRLs {
 		ends(l.NextUpdate)
-	}
-	for i, raw := range chain {
-		if i == 0 {
-			continue // the leaf is in Certificates
-		}
-		if cert, err := x509.ParseCertificate(raw); err == nil {
-			ends(cert.NotAfter)
-		}
 	}
 	return first
 }
