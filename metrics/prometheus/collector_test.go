@@ -2,6 +2,8 @@ package prometheus_test
 
 import (
 	"fmt"
+	"log/slog"
+	"net"
 	"os"
 	"strings"
 	"testing"
@@ -122,6 +124,57 @@ ergotls_manager_expiry_horizon_timestamp_seconds{manager="main"} %d
 		}
 	}
 	t.Error("there is no histogram of handshakes")
+}
+
+// watchOrders adds a manager whose orders fail, because nobody is there where its CA should be.
+func watchOrders(t *testing.T, watch *prometheus.Collector) {
+	t.Helper()
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	m, err := certmanager.New(certmanager.Options{
+		Source: &certmanager.ACME{
+			Domains: []string{"a.example.test", "b.example.test"}, Directory: "https://" + silent.Addr().String(), Background: true,
+		},
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, m.Close()) })
+	watch.AddManager("acme", m)
+	require.NoError(t, silent.Close()) // not before: the first failure is to be counted too
+}
+
+// What became of orders is counted, and which names have no certificate is told.
+func TestOrders(t *testing.T) {
+	watch, registry := prometheus.New(), client.NewPedanticRegistry()
+	require.NoError(t, registry.Register(watch))
+	watchOrders(t, watch)
+	compare := func(text string, names ...string) error {
+		return testutil.GatherAndCompare(registry, strings.NewReader(text), names...)
+	}
+	var err error
+	if !assert.Eventually(t, func() bool {
+		err = compare(`
+# HELP ergotls_acme_names Names that an ACME source looks after, by whether there is a certificate in service.
+# TYPE ergotls_acme_names gauge
+ergotls_acme_names{manager="acme",serving="false"} 2
+ergotls_acme_names{manager="acme",serving="true"} 0
+# HELP ergotls_acme_consecutive_failures Attempts to get a name's certificate that failed since the last that succeeded.
+# TYPE ergotls_acme_consecutive_failures gauge
+ergotls_acme_consecutive_failures{manager="acme",name="a.example.test"} 1
+ergotls_acme_consecutive_failures{manager="acme",name="b.example.test"} 1
+# HELP ergotls_acme_orders_total Orders of certificates by result, issued or failed, since the manager is watched.
+# TYPE ergotls_acme_orders_total counter
+ergotls_acme_orders_total{manager="acme",result="failed"} 2
+ergotls_acme_orders_total{manager="acme",result="issued"} 0
+`, "ergotls_acme_names", "ergotls_acme_consecutive_failures", "ergotls_acme_orders_total")
+		return err == nil
+	}, 30*time.Second, 10*time.Millisecond) {
+		assert.NoError(t, err)
+	}
+	problems, err := testutil.GatherAndLint(registry)
+	require.NoError(t, err)
+	assert.Empty(t, problems)
 }
 
 // A server that was started again takes the place of the last one; what was removed is gone, and is not
