@@ -121,3 +121,32 @@ func TestIndexIsComplete(t *testing.T) {
 		}
 	}
 }
+
+// An example has a line in the list, is short enough to be read at once (the demonstration, mtls, in parts that are), and a
+// test runs it, beside it or by its path.
+func TestExamples(t *testing.T) {
+	list, err := os.ReadFile("../examples/README.md")
+	require.NoError(t, err)
+	lines, tested, tests := map[string]int{}, map[string]bool{}, ""
+	for path, text := range goFiles(t, func(string) bool { return true }) {
+		path = filepath.ToSlash(path)
+		rest, is := strings.CutPrefix(path, "../examples/")
+		name, file, _ := strings.Cut(rest, "/")
+		switch {
+		case is && strings.HasSuffix(file, "_test.go"):
+			tested[name] = tested[name] || strings.Contains(text, "\nfunc Test")
+		case is && name == "mtls":
+			lines[name] = max(lines[name], strings.Count(text, "\n"))
+		case is:
+			lines[name] += strings.Count(text, "\n")
+		case strings.HasSuffix(path, "_test.go"):
+			tests += text
+		}
+	}
+	assert.GreaterOrEqual(t, len(lines), 9)
+	for name, count := range lines {
+		assert.Contains(t, string(list), "| ["+name+"]("+name+") |")
+		assert.Less(t, count, 120, name)
+		assert.True(t, tested[name] || strings.Contains(tests, `"./examples/`+name+`"`), "no test runs examples/%s", name)
+	}
+}

@@ -14,7 +14,7 @@ import (
 	"github.com/ergotls/ergotls/internal/needs"
 )
 
-// mailers upgrade a connection to examples/starttls, whose certificate nobody knows. After the upgrade they say something that
+// mailers upgrade a connection to examples/starttls, whose certificate they do not verify. After the upgrade they say something that
 // the server answers, and QUIT.
 var mailers = []struct {
 	client string // its name in clients
@@ -58,7 +58,7 @@ func TestStartTLS(t *testing.T) {
 	needs.Program(t, "go")
 	require.NoError(t, output("go", "build", "-o", binary, "../examples/starttls"))
 	port := freePort(t)
-	server := command{args: []string{binary, "-port", fmt.Sprint(port)}, limit: 2 * time.Minute}.start(t)
+	server := command{args: []string{binary, "-port", fmt.Sprint(port), "-cert", certs.file("server.crt"), "-key", certs.file("server.key")}, limit: 2 * time.Minute}.start(t)
 	dial(t, server, port).Close()
 	for _, m := range mailers {
 		t.Run(m.client, func(t *testing.T) {

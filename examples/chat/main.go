@@ -1,8 +1,7 @@
-// Chat is a chat server over mutual TLS: lines are frames, names come from client certificates, and who talks faster than the room
-// can follow is held back by TCP itself.
+// Chat is a chat server over mutual TLS: a line is a frame, names come from client certificates, and TCP holds back who talks too fast.
 //
 //	go run ./examples/chat -dir /tmp/chat     # makes a CA, and certificates for alice and bob
-//	openssl s_client -quiet -connect localhost:4433 -cert /tmp/chat/alice.crt -key /tmp/chat/alice.key
+//	openssl s_client -quiet -connect localhost:4433 -CAfile /tmp/chat/root.crt -cert /tmp/chat/alice.crt -key /tmp/chat/alice.key
 package main
 
 import (
@@ -26,43 +25,36 @@ func main() {
 	dir := flag.String("dir", "chat-certs", "`folder` for the certificates")
 	port := flag.Uint("port", 4433, "`port` to listen on")
 	flag.Parse()
-	if err := issue(*dir, "alice", "bob"); err != nil {
-		log.Fatal(err)
-	}
+	issue(*dir, "server", "alice", "bob")
 	certs, err := certmanager.New(certmanager.Options{Source: certmanager.Files{
 		Cert: filepath.Join(*dir, "server.crt"), Key: filepath.Join(*dir, "server.key"), ClientCAs: filepath.Join(*dir, "root.crt"),
 	}})
-	if err != nil {
-		log.Fatal(err)
-	}
+	check(err)
 	defer certs.Close()
 	node, err := start(uint16(*port), certs)
-	if err != nil {
-		log.Fatal(err)
-	}
+	check(err)
 	node.SetCTRLC(true)
 	node.Wait()
 }
 
 // issue makes a CA and certificates. In earnest they come from your own CA.
-func issue(dir string, clients ...string) error {
+func issue(dir string, names ...string) {
 	ca, err := tlstest.GenerateCA()
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	for _, name := range append(clients, "server") {
+	check(err)
+	check(os.MkdirAll(dir, 0o700))
+	for _, name := range names {
 		pair, err := ca.Generate(tlstest.Leaf{CommonName: name, Names: []string{name, "localhost"}})
-		if err != nil {
-			return err
-		}
-		if _, _, err := pair.WriteFiles(dir, name); err != nil {
-			return err
-		}
+		check(err)
+		_, _, err = pair.WriteFiles(dir, name)
+		check(err)
 	}
-	return tlstest.WriteFile(filepath.Join(dir, "root.crt"), ca.PEM(), 0o644)
+	check(tlstest.WriteFile(filepath.Join(dir, "root.crt"), ca.PEM(), 0o644))
+}
+
+func check(err error) {
+	if err != nil {
+		log.Fatal(err)
+	}
 }
 
 func start(port uint16, certs gen.CertManager) (gen.Node, error) {
@@ -71,11 +63,10 @@ func start(port uint16, certs gen.CertManager) (gen.Node, error) {
 		return nil, err
 	}
 	chat := &room{port: port, certs: certs, names: map[gen.Alias]string{}}
-	if _, err := node.Spawn(func() gen.ProcessBehavior { return chat }, gen.ProcessOptions{}); err != nil {
+	if _, err = node.Spawn(func() gen.ProcessBehavior { return chat }, gen.ProcessOptions{}); err != nil {
 		node.Stop()
-		return nil, err
 	}
-	return node, nil
+	return node, err
 }
 
 // room is an actor with everybody in it.

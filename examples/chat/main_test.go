@@ -22,7 +22,7 @@ func TestChat(t *testing.T) {
 	// Ergo 3.1 keeps a goroutine that waits for signals when its node has ended.
 	defer goleak.VerifyNone(t, goleak.IgnoreAnyFunction("ergo.services/ergo/node.(*node).SetCTRLC.func1"))
 	dir := t.TempDir()
-	require.NoError(t, issue(dir, "alice", "bob"))
+	issue(dir, "server", "alice", "bob")
 	root, err := os.ReadFile(filepath.Join(dir, "root.crt"))
 	require.NoError(t, err)
 	certs, err := certmanager.New(certmanager.Options{Source: certmanager.Files{

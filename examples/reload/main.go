@@ -6,8 +6,8 @@ package main
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
+	"io"
 	"log"
 	"log/slog"
 	"os"
@@ -22,100 +22,70 @@ import (
 	"github.com/ergotls/ergotls/tlstest"
 )
 
-func main() {
-	if err := demonstrate(); err != nil {
-		log.Fatal(err)
-	}
-}
+func main() { demonstrate(os.Stdout) }
 
-func demonstrate() error {
-	dir, err := os.MkdirTemp("", "reload")
-	if err != nil {
-		return err
-	}
+func demonstrate(out io.Writer) {
+	dir := must(os.MkdirTemp("", "reload"))
 	defer os.RemoveAll(dir)
-	ca, err := tlstest.GenerateCA()
-	if err != nil {
-		return err
-	}
-	if err := issue(ca, dir); err != nil {
-		return err
-	}
-	certs, err := certmanager.New(certmanager.Options{
+	ca := must(tlstest.GenerateCA())
+	issue(ca, dir)
+	certs := must(certmanager.New(certmanager.Options{
 		Source: certmanager.Files{Cert: filepath.Join(dir, "server.crt"), Key: filepath.Join(dir, "server.key")},
 		Logger: slog.New(slog.DiscardHandler), // Subscribe below speaks for it
-	})
-	if err != nil {
-		return err
-	}
+	}))
 	defer certs.Close()
 	events := make(chan certmanager.Event, 16)
 	defer certs.Subscribe(func(e certmanager.Event) { events <- e })()
-	node, err := ergo.StartNode("reload@localhost", gen.NodeOptions{Network: gen.NetworkOptions{Mode: gen.NetworkModeDisabled}})
-	if err != nil {
-		return err
-	}
+	node := must(ergo.StartNode("reload@localhost", gen.NodeOptions{
+		Network: gen.NetworkOptions{Mode: gen.NetworkModeDisabled},
+		Log:     gen.LogOptions{DefaultLogger: gen.DefaultLoggerOptions{Disable: true}},
+	}))
 	defer node.Stop()
-	server, err := meta.CreateTCPServer(meta.TCPServerOptions{Host: "localhost", CertManager: certs})
-	if err != nil {
-		return err
-	}
-	if _, err := node.Spawn(func() gen.ProcessBehavior { return &echo{server: server} }, gen.ProcessOptions{}); err != nil {
-		server.Terminate(err)
-		return err
-	}
-	addr := meta.Stats(server).Listen
+	server := must(meta.CreateTCPServer(meta.TCPServerOptions{Host: "localhost", CertManager: certs}))
+	must(node.Spawn(func() gen.ProcessBehavior { return &echo{server: server} }, gen.ProcessOptions{}))
+	addr, config := meta.Stats(server).Listen, &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"}
 
-	open, err := connect(addr, ca.Pool())
-	if err != nil {
-		return err
-	}
+	open := must(tls.Dial("tcp", addr, config))
 	defer open.Close()
-	fmt.Println("serving          ", serial(open))
-	if err := issue(ca, dir); err != nil {
-		return err
-	}
-	fmt.Println((<-events).Kind)
-	fresh, err := connect(addr, ca.Pool())
-	if err != nil {
-		return err
-	}
-	defer fresh.Close()
-	fmt.Println("a new connection ", serial(fresh))
+	fmt.Fprintln(out, "serving", serial(open))
 
-	if err := os.WriteFile(filepath.Join(dir, "server.crt"), []byte("nonsense"), 0o644); err != nil {
-		return err
-	}
+	issue(ca, dir)
+	fmt.Fprintln(out, (<-events).Kind)
+	fresh := must(tls.Dial("tcp", addr, config))
+	defer fresh.Close()
+	fmt.Fprintln(out, "a new connection sees", serial(fresh))
+
+	must(0, os.WriteFile(filepath.Join(dir, "server.crt"), []byte("nonsense"), 0o644))
 	event := <-events
-	fmt.Println(event.Kind, event.Err)
-	if _, err := open.Write([]byte("x")); err != nil {
-		return err
-	}
-	if _, err := open.Read(make([]byte, 1)); err != nil {
-		return err
-	}
-	fmt.Println("the first one    ", serial(open), "still echoes")
-	return nil
+	fmt.Fprintln(out, event.Kind, event.Err)
+	again := must(tls.Dial("tcp", addr, config))
+	defer again.Close()
+	fmt.Fprintln(out, "a new connection still sees", serial(again))
+
+	must(open.Write([]byte("x")))
+	must(open.Read(make([]byte, 1)))
+	fmt.Fprintln(out, "the first connection still echoes, over", serial(open))
 }
 
 // issue makes a certificate for this machine and replaces that in dir.
-func issue(ca *tlstest.CA, dir string) error {
-	pair, err := ca.Generate(tlstest.Leaf{})
-	if err != nil {
-		return err
-	}
-	_, _, err = pair.WriteFiles(dir, "server")
-	return err
-}
-
-func connect(addr string, roots *x509.CertPool) (*tls.Conn, error) {
-	return tls.Dial("tcp", addr, &tls.Config{RootCAs: roots})
+func issue(ca *tlstest.CA, dir string) {
+	_, _, err := must(ca.Generate(tlstest.Leaf{})).WriteFiles(dir, "server")
+	must(0, err)
 }
 
 func serial(c *tls.Conn) string {
 	return "certificate " + c.ConnectionState().PeerCertificates[0].SerialNumber.Text(16)[:8]
 }
 
+// must ends the demonstration where something fails. A server would say what, and go on.
+func must[T any](value T, err error) T {
+	if err != nil {
+		log.Panic(err)
+	}
+	return value
+}
+
+// echo is an actor that answers each client with its own bytes.
 type echo struct {
 	act.Actor
 	server gen.MetaBehavior

@@ -1,12 +1,11 @@
 // Starttls upgrades open connections to TLS: enough of SMTP for it (RFC 5321, RFC 3207).
 //
-//	go run ./examples/starttls
-//	openssl s_client -starttls smtp -connect localhost:2525
+//	go run ./examples/starttls -cert server.crt -key server.key
+//	openssl s_client -starttls smtp -CAfile server.crt -connect localhost:2525
 package main
 
 import (
 	"bufio"
-	"crypto/tls"
 	"flag"
 	"log"
 	"strings"
@@ -17,13 +16,15 @@ import (
 
 	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/meta"
-	"github.com/ergotls/ergotls/tlstest"
 )
 
 func main() {
+	var files certmanager.Files
+	flag.StringVar(&files.Cert, "cert", "server.crt", "`file` with the certificate chain (PEM)")
+	flag.StringVar(&files.Key, "key", "server.key", "`file` with its private key (PEM)")
 	port := flag.Uint("port", 2525, "`port` to listen on")
 	flag.Parse()
-	certs, err := ephemeral()
+	certs, err := certmanager.New(certmanager.Options{Source: files})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -34,19 +35,6 @@ func main() {
 	}
 	node.SetCTRLC(true)
 	node.Wait()
-}
-
-// ephemeral makes a certificate for this run. A real server has certmanager.Files.
-func ephemeral() (*certmanager.Manager, error) {
-	ca, err := tlstest.GenerateCA()
-	if err != nil {
-		return nil, err
-	}
-	pair, err := ca.Generate(tlstest.Leaf{})
-	if err != nil {
-		return nil, err
-	}
-	return certmanager.New(certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{pair.Certificate()}}})
 }
 
 // start starts a node with the server on it.
@@ -60,11 +48,10 @@ func start(port uint16, certs gen.CertManager) (gen.Node, error) {
 		StartTLS: true, Active: 1, // one line at a time: nothing behind STARTTLS is read
 		Split: bufio.ScanLines, MaxFrame: 1000,
 	}}
-	if _, err := node.Spawn(func() gen.ProcessBehavior { return actor }, gen.ProcessOptions{}); err != nil {
+	if _, err = node.Spawn(func() gen.ProcessBehavior { return actor }, gen.ProcessOptions{}); err != nil {
 		node.Stop()
-		return nil, err
 	}
-	return node, nil
+	return node, err
 }
 
 // server is an actor that serves all connections.
@@ -79,11 +66,10 @@ func (s *server) Init(...any) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.SpawnMeta(listener, gen.MetaOptions{}); err != nil {
-		listener.Terminate(err)
-		return err
+	if _, err = s.SpawnMeta(listener, gen.MetaOptions{}); err != nil {
+		listener.Terminate(err) // frees the port
 	}
-	return nil
+	return err
 }
 
 func (s *server) HandleMessage(_ gen.PID, message any) error {
@@ -95,7 +81,7 @@ func (s *server) HandleMessage(_ gen.PID, message any) error {
 	case meta.MessageTCPSecured: // from here on nobody on the path reads along
 		s.Log().Info("%s is over %s now", m.Peer, m.Peer.Version)
 		s.secure[m.ID] = true
-		s.tell(m.ID, meta.MessageTCPActive{N: 1})
+		_ = s.SendAlias(m.ID, meta.MessageTCPActive{N: 1})
 	case meta.MessageTCPDisconnect:
 		delete(s.secure, m.ID)
 		s.Log().Info("%s has gone: %s", m.ID, m.Reason)
@@ -107,11 +93,11 @@ func (s *server) HandleMessage(_ gen.PID, message any) error {
 func (s *server) line(id gen.Alias, line string) {
 	switch verb, _, _ := strings.Cut(strings.ToUpper(line), " "); verb {
 	case "STARTTLS":
-		s.tell(id, meta.MessageTCPStartTLS{Reply: []byte("220 go ahead\r\n")})
+		_ = s.SendAlias(id, meta.MessageTCPStartTLS{Reply: []byte("220 go ahead\r\n")})
 		return // the next line comes over TLS
 	case "QUIT":
 		s.say(id, "221 bye")
-		s.tell(id, meta.MessageTCPClose{})
+		_ = s.SendAlias(id, meta.MessageTCPClose{})
 		return
 	case "EHLO":
 		if s.secure[id] {
@@ -124,12 +110,10 @@ func (s *server) line(id gen.Alias, line string) {
 	default:
 		s.say(id, "500 what?")
 	}
-	s.tell(id, meta.MessageTCPActive{N: 1})
+	_ = s.SendAlias(id, meta.MessageTCPActive{N: 1})
 }
 
+// say writes a line. An error of SendAlias says that the connection has ended: its Disconnect is on the way.
 func (s *server) say(id gen.Alias, line string) {
-	s.tell(id, meta.MessageTCP{Data: []byte(line + "\r\n")})
+	_ = s.SendAlias(id, meta.MessageTCP{Data: []byte(line + "\r\n")})
 }
-
-// tell sends a message to a connection. An error says that it has ended: its Disconnect is on the way.
-func (s *server) tell(id gen.Alias, message any) { _ = s.SendAlias(id, message) }

@@ -15,7 +15,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/internal/needs"
+	"github.com/ergotls/ergotls/tlstest"
 )
 
 func TestMain(m *testing.M) {
@@ -23,9 +25,11 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("ergo.services/ergo/node.(*node).SetCTRLC.func1"))
 }
 
-// serve starts the server and returns its address.
-func serve(t *testing.T) string {
-	certs, err := ephemeral()
+// serve starts the server and returns its address, and the configuration of a client.
+func serve(t *testing.T) (string, *tls.Config) {
+	ca := tlstest.NewCA(t)
+	cert, key := ca.Issue(t, tlstest.Leaf{}).Files(t, t.TempDir(), "server")
+	certs, err := certmanager.New(certmanager.Options{Source: certmanager.Files{Cert: cert, Key: key}})
 	require.NoError(t, err)
 	t.Cleanup(func() { certs.Close() })
 	free, err := net.Listen("tcp", "localhost:0")
@@ -35,13 +39,13 @@ func serve(t *testing.T) string {
 	node, err := start(uint16(port), certs)
 	require.NoError(t, err)
 	t.Cleanup(func() { node.Stop() })
-	return fmt.Sprintf("localhost:%d", port)
+	return fmt.Sprintf("localhost:%d", port), ca.ClientConfig(t, "localhost")
 }
 
 func TestOpenSSL(t *testing.T) {
 	for _, version := range []string{"-tls1_2", "-tls1_3"} {
 		t.Run(version, func(t *testing.T) {
-			addr := serve(t)
+			addr, _ := serve(t)
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
 			openssl := exec.CommandContext(ctx, needs.Program(t, "openssl"), "s_client", "-starttls", "smtp", "-connect", addr, version, "-crlf", "-ign_eof")
@@ -56,9 +60,10 @@ func TestOpenSSL(t *testing.T) {
 }
 
 func TestMail(t *testing.T) {
-	client, err := smtp.Dial(serve(t))
+	addr, config := serve(t)
+	client, err := smtp.Dial(addr)
 	require.NoError(t, err)
-	require.NoError(t, client.StartTLS(&tls.Config{InsecureSkipVerify: true}))
+	require.NoError(t, client.StartTLS(config))
 	_, secure := client.TLSConnectionState()
 	assert.True(t, secure)
 	again, _ := client.Extension("STARTTLS")
