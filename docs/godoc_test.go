@@ -89,8 +89,8 @@ func nameOf(d *ast.FuncDecl) (name string, exported bool) {
 	return base.Name + "_" + d.Name.Name, base.IsExported() && d.Name.IsExported()
 }
 
-// checkSpec looks at a type, a constant or a variable. A comment of a group is one of each member. One above a field
-// is also of the fields below it, up to an empty line.
+// checkSpec looks at a type, a constant or a variable. A comment of a group is one of each member. A field, or a method of an
+// interface, may be explained by name in the comment of the type, or in the one above its neighbours up to an empty line.
 func checkSpec(fset *token.FileSet, group *ast.GenDecl, spec ast.Spec, missing func(token.Pos, string)) {
 	switch s := spec.(type) {
 	case *ast.ValueSpec:
@@ -106,19 +106,37 @@ func checkSpec(fset *token.FileSet, group *ast.GenDecl, spec ast.Spec, missing f
 		if group.Doc == nil && s.Doc == nil {
 			missing(s.Pos(), s.Name.Name)
 		}
-		if structure, ok := s.Type.(*ast.StructType); ok {
-			covered, last := false, 0
-			for _, field := range structure.Fields.List {
-				covered = field.Doc != nil || covered && fset.Position(field.Pos()).Line == last+1
-				last = fset.Position(field.End()).Line
-				for _, name := range field.Names {
-					if name.IsExported() && !covered && field.Comment == nil {
-						missing(name.Pos(), s.Name.Name+"."+name.Name)
-					}
+		var members *ast.FieldList
+		switch t := s.Type.(type) {
+		case *ast.StructType:
+			members = t.Fields
+		case *ast.InterfaceType:
+			members = t.Methods
+		default:
+			return
+		}
+		about, last := group.Doc.Text()+s.Doc.Text(), 0
+		above := ""
+		for _, member := range members.List {
+			if member.Doc != nil || fset.Position(member.Pos()).Line != last+1 {
+				above = member.Doc.Text()
+			}
+			last = fset.Position(member.End()).Line
+			for _, name := range member.Names {
+				if name.IsExported() && member.Doc == nil && member.Comment == nil && !tells(above+about, name.Name) {
+					missing(name.Pos(), s.Name.Name+"."+name.Name)
 				}
 			}
 		}
 	}
+}
+
+// asIn sends the reader to another type.
+var asIn = regexp.MustCompile(`(^|\W)[Aa]s in [A-Z]\w+\W`)
+
+// tells says whether a comment is about a name that has none of its own: it names it, or says where that is explained.
+func tells(comment, name string) bool {
+	return asIn.MatchString(comment) || regexp.MustCompile(`\b`+name+`\b`).MatchString(comment)
 }
 
 // Who wants to make something finds an example of it.

@@ -14,7 +14,7 @@ import (
 type MessageTCPConnect struct {
 	// ID is the connection: send MessageTCP and the other messages of this package to it.
 	ID gen.Alias
-	// RemoteAddr is the peer's address; behind a trusted PROXY header, the address in it.
+	// RemoteAddr is the peer's address; behind a trusted PROXY header, the address in it. LocalAddr is ours.
 	RemoteAddr net.Addr
 	LocalAddr  net.Addr
 	// TLS is a copy of the connection's TLS state, nil without TLS.

@@ -130,18 +130,22 @@ type TCPConnectionOptions struct {
 	// InsecureSkipVerify accepts any server certificate: whoever is on the path reads along. It is
 	// logged as a warning, and is an error without CertManager.
 	InsecureSkipVerify bool
-	NextProtos         []string
-	StartTLS           bool
-	HandshakeTimeout   time.Duration
+	// NextProtos are the application protocols that the client offers, the preferred one first (ALPN, RFC 7301). Peer.ALPN is what
+	// was agreed on, empty if the server knows no ALPN; one that speaks none of them refuses.
+	NextProtos []string
+	// StartTLS starts in the clear and upgrades on MessageTCPStartTLS. It needs CertManager and Active: 1.
+	StartTLS bool
+	// HandshakeTimeout bounds the TLS handshake. 0 means 10 s.
+	HandshakeTimeout time.Duration
 
-	// Reading, as in TCPServerOptions.
+	// Reading, as in TCPServerOptions: sizes are in bytes, 0 means the default.
 	BufferSize int
 	BufferPool *sync.Pool
 	Split      bufio.SplitFunc
 	MaxFrame   int
 	Active     int
 
-	// Writing and ending, as in TCPServerOptions.
+	// Writing and ending, as in TCPServerOptions, with the same defaults.
 	WriteBuffer     int
 	WriteTimeout    time.Duration
 	IdleTimeout     time.Duration

@@ -15,8 +15,8 @@ type Peer struct {
 	Addr net.Addr
 	// Verified is true if the peer presented a certificate that was verified in this handshake or in the one that it resumes.
 	Verified bool
-	// Subject of the leaf certificate in the form of RFC 2253, Serial in hexadecimal, and the end of its
-	// validity; empty without a certificate, as are the names below.
+	// Subject of the leaf certificate is in the form of RFC 2253, Serial in hexadecimal, and NotAfter is its last
+	// second; empty without a certificate, as are the names below.
 	Subject  string
 	Serial   string
 	NotAfter time.Time
@@ -28,7 +28,8 @@ type Peer struct {
 	SPIFFE string
 	// SPKI is the base64 of the SHA-256 of the leaf's public key (SubjectPublicKeyInfo), as in RFC 7469's pin-sha256.
 	SPKI string
-	// Version is "TLS 1.3", say; empty without TLS. SNI is the server name that the client asked for, ALPN the protocol that was agreed on.
+	// Version is "TLS 1.3", say; empty without TLS. SNI is the server name that the client asked for, ALPN the protocol that was agreed
+	// on. Resumed says that the handshake continued an earlier session.
 	Version string
 	SNI     string
 	ALPN    string

@@ -34,7 +34,7 @@ import (
 	"time"
 )
 
-// TB is the part of [testing.TB] that this package needs. Programs that use the
+// TB is the part of [testing.TB] that this package needs: Helper and Fatalf. Programs that use the
 // package do not link package testing.
 type TB interface {
 	Helper()

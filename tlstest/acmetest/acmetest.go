@@ -62,7 +62,7 @@ type Options struct {
 	Log *log.Logger
 }
 
-// TB is the part of [testing.TB] that [Start] needs.
+// TB is the part of [testing.TB] that [Start] needs: Helper, Fatalf and Cleanup.
 type TB interface {
 	Helper()
 	Fatalf(format string, args ...any)
