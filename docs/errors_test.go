@@ -16,7 +16,7 @@ import (
 
 var verb = regexp.MustCompile(`%[-+# 0-9.]*[a-zA-Z]`)
 
-// sentences gives the literals that become the texts of errors in the files of a pattern.
+// sentences gives the literals that become the texts of errors, and of warnings in the log, in the files of a pattern.
 func sentences(t *testing.T, pattern string) (all []string) {
 	t.Helper()
 	paths, err := filepath.Glob(pattern)
@@ -44,11 +44,14 @@ func sentences(t *testing.T, pattern string) (all []string) {
 				if base, ok := selector.X.(*ast.Ident); !ok || base.Name != "errors" {
 					return true
 				}
-			case "Errorf":
+			case "Errorf", "Warning", "Warn", "Error":
 			default:
 				return true
 			}
-			if literal, ok := call.Args[arg].(*ast.BasicLit); ok {
+			if len(call.Args) <= arg {
+				return true // the Error of an error
+			}
+			if literal, ok := call.Args[arg].(*ast.BasicLit); ok && literal.Kind == token.STRING {
 				text, err := strconv.Unquote(literal.Value)
 				require.NoError(t, err)
 				all = append(all, text)
@@ -60,14 +63,14 @@ func sentences(t *testing.T, pattern string) (all []string) {
 	return all
 }
 
-// core is the longest part of a sentence that is the same each time.
-func core(sentence string) (longest string) {
+// cores are the parts of a sentence that are the same each time, and long enough to be searched for.
+func cores(sentence string) (all []string) {
 	for _, part := range verb.Split(sentence, -1) {
-		if part = strings.Trim(part, " :;,()"); len(part) > len(longest) {
-			longest = part
+		if part = strings.Trim(part, " :;,()"); len(part) >= 8 {
+			all = append(all, part)
 		}
 	}
-	return longest
+	return all
 }
 
 // The operator who searches the page for the words of an error finds them: sentinels, and what is said around them.
@@ -80,9 +83,9 @@ func TestEveryErrorIsExplained(t *testing.T) {
 			}
 		}
 	}
-	for _, folder := range []string{"../meta", "../certmanager", "../internal/sni"} {
+	for _, folder := range []string{"../meta", "../certmanager", "../certmanager/rediscache", "../internal/sni", "../status"} {
 		for _, text := range sentences(t, folder+"/*.go") {
-			if part := core(text); len(part) >= 8 {
+			for _, part := range cores(text) {
 				assert.True(t, strings.Contains(page, words(part)), "%s: an error says %q: explain it in troubleshooting.md", folder, part)
 			}
 		}
