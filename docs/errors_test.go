@@ -4,6 +4,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -71,6 +72,19 @@ func cores(sentence string) (all []string) {
 		}
 	}
 	return all
+}
+
+var kind = regexp.MustCompile(`\bKind += "([a-z-]+)"`)
+
+// Every event of a manager, which is a word of its log lines, is explained.
+func TestEveryEventIsExplained(t *testing.T) {
+	text, err := os.ReadFile("../certmanager/events.go")
+	require.NoError(t, err)
+	kinds := kind.FindAllStringSubmatch(string(text), -1)
+	require.Greater(t, len(kinds), 10)
+	for _, k := range kinds {
+		assert.Contains(t, pages(t)["watching.md"], "| `"+k[1]+"` |")
+	}
 }
 
 // The operator who searches the page for the words of an error finds them: sentinels, and what is said around them.
