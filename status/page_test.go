@@ -1,6 +1,7 @@
 package status
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -238,6 +239,24 @@ func TestManyCertificates(t *testing.T) {
 	assert.Equal(t, []string{"many: certificate 249.test ended 10 days ago"}, late.Attention[:1])
 	assert.Contains(t, late.Attention, "many: and 247 more that are ended")
 	assert.Len(t, late.Attention, 4)
+}
+
+// The chain behind the default certificate ends too, and often nobody thinks of that.
+func TestIntermediates(t *testing.T) {
+	ca := tlstest.NewCA(t).Intermediate(t, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(20 * day) })
+	var files certmanager.Files
+	files.Cert, files.Key = ca.Issue(t, tlstest.Leaf{}).Files(t, t.TempDir(), "server")
+	m, err := certmanager.New(certmanager.Options{Source: files, Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	defer m.Close()
+	p := New()
+	defer p.Close()
+	p.AddManager("main", m, nil)
+	v := p.view("", time.Now())
+	require.Len(t, v.Managers[0].Rows, 2)
+	assert.Equal(t, "Intermediate", v.Managers[0].Rows[1].Kind)
+	assert.Equal(t, []string{"main: intermediate " + ca.Certificate().Subject.String() + " ends in 19 days"}, v.Attention)
+	assert.Equal(t, ca.Certificate().SerialNumber.Text(16), v.Managers[0].Chain[0].Serial)
 }
 
 // What a look at the page costs the program, with 250 certificates.

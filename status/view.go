@@ -32,8 +32,9 @@ type view struct {
 type managerView struct {
 	Name   string
 	Status certmanager.Status
-	Rows   []row `json:"-"` // the time line
-	Hidden int   `json:"-"` // rows that there were too many of
+	Chain  []certmanager.CertificateInfo `json:",omitempty"` // behind the default certificate
+	Rows   []row                         `json:"-"`          // the time line
+	Hidden int                           `json:"-"`          // rows that there were too many of
 }
 
 type serverView struct {
@@ -77,7 +78,8 @@ func (p *Page) view(ca string, now time.Time) *view {
 		p.mu.Lock()
 		m.note(status.Generation, status.Published)
 		p.mu.Unlock()
-		mv := managerView{Name: name, Rows: rows(&status, now)}
+		chain := intermediates(m.GetCertificate())
+		mv := managerView{Name: name, Chain: chain, Rows: rows(&status, chain, now)}
 		v.Attention = append(v.Attention, attention(name, &status, mv.Rows)...)
 		mv.Hidden = max(0, len(mv.Rows)-maxRows)
 		mv.Rows = mv.Rows[:len(mv.Rows)-mv.Hidden]
