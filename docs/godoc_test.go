@@ -73,6 +73,32 @@ func TestEverythingIsDocumented(t *testing.T) {
 	}
 }
 
+var (
+	firstStep = regexp.MustCompile(`(Start with|Call) \[\w+\]|:= \w+\.Start\(`)
+	notThis   = regexp.MustCompile(`\b(not|no|nothing|nowhere)\b`)
+)
+
+// The overview of a package says what to call first, and what it does not do.
+func TestOverviews(t *testing.T) {
+	fset, packages := library(t)
+	count := 0
+	for folder, files := range packages {
+		overview, exports := "", false
+		for _, file := range files {
+			if !isTest(fset, file) {
+				overview += file.Doc.Text()
+				exports = exports || ast.FileExports(file)
+			}
+		}
+		if exports {
+			count++
+			assert.Regexp(t, firstStep, overview, folder)
+			assert.Regexp(t, notThis, overview, folder)
+		}
+	}
+	assert.GreaterOrEqual(t, count, 7)
+}
+
 // nameOf gives the name of a function or method as examples have it, and whether other packages can call it.
 func nameOf(d *ast.FuncDecl) (name string, exported bool) {
 	if d.Recv == nil {

@@ -1,5 +1,5 @@
 // Package rediscache lets several machines share the certificates of an ACME source: it is an
-// autocert.Cache in Redis, with a lock.
+// autocert.Cache in Redis, with a lock. Start with [New]:
 //
 //	client := redis.NewClient(&redis.Options{Addr: "redis.internal:6379", TLSConfig: ...})
 //	source := &certmanager.ACME{Domains: ..., Cache: rediscache.New(client, "acme:")}
@@ -10,6 +10,8 @@
 // Redis holds the private keys of the certificates and of the account, in the clear:
 // protect it with TLS and an ACL, and turn its persistence on, or a restart of Redis is an
 // order for every name.
+//
+// What this package does not do: it encrypts nothing, and it does not close the client.
 package rediscache
 
 import (
