@@ -43,7 +43,7 @@ type Options struct {
 
 	// TicketKeys encrypt session tickets, the first new ones. Machines that share them
 	// resume each other's sessions, if their trust is the same and its CAs come from Files: a pool in
-	// Static cannot be compared between machines. Who has a key can come back as any client. Nil is random
+	// Static cannot be compared between machines. Whoever has a key can come back as any client. Nil is random
 	// keys that change every day. See also SetTicketKeys.
 	TicketKeys [][32]byte
 

@@ -27,23 +27,23 @@ var (
 	testName = regexp.MustCompile(`\b(?:Test|Fuzz)[A-Z]\w*`)
 )
 
-// pages gives the text of the pages of this folder and of the repository's README, by path.
+// pages gives the text of all pages of the repository, those of this folder by their name and others by a path that begins with "../".
 func pages(t *testing.T) map[string]string {
 	t.Helper()
-	paths, err := filepath.Glob("*.md")
-	require.NoError(t, err)
-	require.NotEmpty(t, paths)
 	all := map[string]string{}
-	for _, path := range append(paths, "../README.md") {
-		text, err := os.ReadFile(path)
-		require.NoError(t, err)
-		all[path] = string(text)
+	for path, text := range files(t, ".md", func(string) bool { return true }) {
+		all[strings.TrimPrefix(filepath.ToSlash(path), "../docs/")] = text
 	}
 	return all
 }
 
 // goFiles gives the text of every Go file of the repository, by path, for which want returns true.
 func goFiles(t *testing.T, want func(path string) bool) map[string]string {
+	t.Helper()
+	return files(t, ".go", want)
+}
+
+func files(t *testing.T, ext string, want func(path string) bool) map[string]string {
 	t.Helper()
 	all := map[string]string{}
 	require.NoError(t, filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
@@ -52,7 +52,7 @@ func goFiles(t *testing.T, want func(path string) bool) map[string]string {
 			return err
 		case entry.IsDir() && path != ".." && strings.HasPrefix(entry.Name(), "."):
 			return fs.SkipDir
-		case entry.IsDir() || filepath.Ext(path) != ".go" || !want(path):
+		case entry.IsDir() || filepath.Ext(path) != ext || !want(path):
 			return nil
 		}
 		text, err := os.ReadFile(path)
@@ -116,7 +116,7 @@ func TestNamedTestsExist(t *testing.T) {
 func TestIndexIsComplete(t *testing.T) {
 	index := pages(t)["README.md"]
 	for path := range pages(t) {
-		if path != "README.md" && path != "../README.md" {
+		if path != "README.md" && !strings.HasPrefix(path, "../") {
 			assert.Contains(t, index, "("+path+")")
 		}
 	}

@@ -34,7 +34,7 @@ type MessageTCP struct {
 
 // MessageTCPDisconnect is the last message of a connection: exactly one
 // follows each MessageTCPConnect. An outgoing connection sends it also where the
-// handshake failed and no MessageTCPConnect came, so that who dialled always hears.
+// handshake failed and no MessageTCPConnect came, so that whoever dialled always hears.
 type MessageTCPDisconnect struct {
 	// ID is the connection, which takes no more messages.
 	ID gen.Alias

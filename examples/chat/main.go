@@ -110,7 +110,7 @@ func (r *room) HandleMessage(_ gen.PID, message any) error {
 	return nil
 }
 
-// say writes a line to everybody. Who does not read and has a hundred lines waiting misses it.
+// say writes a line to everybody. Whoever does not read and has a hundred lines waiting misses it.
 func (r *room) say(format string, args ...any) {
 	line := fmt.Appendf(nil, format+"\n", args...)
 	for id := range r.names {
