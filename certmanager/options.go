@@ -41,7 +41,7 @@ type Options struct {
 	// section 4.6.1); negative turns resumption off.
 	MaxSessionAge time.Duration
 
-	// TicketKeys encrypt session tickets, the first new ones. Machines that share them
+	// TicketKeys are the keys of session tickets: the first encrypts new ones, all decrypt. Machines that share them
 	// resume each other's sessions, if their trust is the same and its CAs come from Files: a pool in
 	// Static cannot be compared between machines. Whoever has a key can come back as any client. Nil is random
 	// keys that change every day. See also SetTicketKeys.

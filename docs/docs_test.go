@@ -150,3 +150,18 @@ func TestExamples(t *testing.T) {
 		assert.True(t, tested[name] || strings.Contains(tests, `"./examples/`+name+`"`), "no test runs examples/%s", name)
 	}
 }
+
+// What `make test` and `make check` go through, and with them CI, is every module.
+func TestEveryModuleIsTested(t *testing.T) {
+	makefile, err := os.ReadFile("../Makefile")
+	require.NoError(t, err)
+	list := regexp.MustCompile(`(?m)^MODULES +:= (.*)$`).FindSubmatch(makefile)
+	require.NotNil(t, list)
+	var modules []string
+	for path := range files(t, ".mod", func(path string) bool { return filepath.Base(path) == "go.mod" }) {
+		folder, err := filepath.Rel("..", filepath.Dir(path))
+		require.NoError(t, err)
+		modules = append(modules, filepath.ToSlash(folder))
+	}
+	assert.ElementsMatch(t, strings.Fields(string(list[1])), modules)
+}
