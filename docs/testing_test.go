@@ -2,6 +2,7 @@ package docs_test
 
 import (
 	"crypto/tls"
+	"io"
 	"net"
 	"testing"
 	"time"
@@ -33,7 +34,10 @@ func TestServer(t *testing.T) {
 		_, err = peer.Visit(raw, ca.ClientConfig(t, "server.example.test"), 200*time.Millisecond)
 		t.Logf("%s: %v", peer.Name, err)
 	}
-	say(conn, "and everybody else is served")
+	_, err = conn.Write([]byte("hello"))
+	require.NoError(t, err)
+	_, err = io.ReadFull(conn, make([]byte, 5))
+	require.NoError(t, err, "everybody else is served")
 
 	for _, gesture := range tlstest.Gestures {
 		p := ca.Issue(t, tlstest.Leaf{CommonName: gesture.Name})
