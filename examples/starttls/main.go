@@ -1,7 +1,7 @@
 // Starttls upgrades open connections to TLS: enough of SMTP for it (RFC 5321, RFC 3207).
 //
-//	go run ./examples/starttls -cert server.crt -key server.key
-//	openssl s_client -starttls smtp -CAfile server.crt -connect localhost:2525
+//	go run ./examples/starttls
+//	openssl s_client -starttls smtp -CAfile testdata/certs/root.crt -connect localhost:2525
 package main
 
 import (
@@ -20,8 +20,8 @@ import (
 
 func main() {
 	var files certmanager.Files
-	flag.StringVar(&files.Cert, "cert", "server.crt", "`file` with the certificate chain (PEM)")
-	flag.StringVar(&files.Key, "key", "server.key", "`file` with its private key (PEM)")
+	flag.StringVar(&files.Cert, "cert", "testdata/certs/server.crt", "`file` with the certificate chain (PEM)")
+	flag.StringVar(&files.Key, "key", "testdata/certs/server.key", "`file` with its private key (PEM)")
 	port := flag.Uint("port", 2525, "`port` to listen on")
 	flag.Parse()
 	certs, err := certmanager.New(certmanager.Options{Source: files})
