@@ -79,6 +79,9 @@ func newConnection(opt *TCPConnectionOptions, server *tcpServer, sock *socket, w
 	c.credit.Store(int64(opt.Active))
 	c.inbox.opt = opt
 	c.writer.init(opt.WriteBuffer, sock, c.writeFailed, c.inbox.recycle)
+	if opt.IdleTimeout > 0 {
+		c.writer.progress = c.touch
+	}
 	c.stats.opened = time.Now()
 	return c
 }
@@ -182,7 +185,6 @@ func (c *tcpConnection) write(data []byte) error {
 func (c *tcpConnection) take(data []byte) (schedule bool, err error) {
 	if schedule, err = c.writer.write(data); err == nil {
 		c.stats.messagesOut.Add(1)
-		c.touch()
 	}
 	return schedule, err
 }

@@ -63,6 +63,9 @@ func (c *tcpConnection) pump() (done bool) {
 			n, err := c.stream.Read(c.inbox.space())
 			c.inbox.end += n
 			c.stats.bytesIn.Add(uint64(n))
+			if n > 0 {
+				c.touch()
+			}
 			switch {
 			case err == nil:
 			case err == error(errWouldBlock):
@@ -84,7 +87,6 @@ func (c *tcpConnection) pump() (done bool) {
 				break // reads block: what came is all there is for now
 			}
 		}
-		c.touch()
 	}
 }
 

@@ -38,6 +38,8 @@ type writer struct {
 	failed  func(error)  // called once, with the first error and without the lock
 	written func([]byte) // called for each message whose bytes are not needed any more
 
+	progress func() // called when bytes were written; nil: nobody wants to know
+
 	mu        sync.Mutex // guards all below
 	changed   sync.Cond  // on mu: sent, err, flushing or closed have changed
 	out       stream
@@ -162,6 +164,7 @@ func (w *writer) flushLocked() {
 // drain writes until the queue is empty, however long the socket takes within its deadlines.
 func (w *writer) drain() {
 	left, err := w.sock.drain()
+	w.wrote(err)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
@@ -206,6 +209,7 @@ func (w *writer) send(s *segment) {
 		out := w.out
 		w.mu.Unlock()
 		n, err := out.Write(piece)
+		w.wrote(err)
 		behind := w.sock.behind()
 		s.data = s.data[n:]
 		if len(s.data) == 0 {
@@ -219,6 +223,12 @@ func (w *writer) send(s *segment) {
 		}
 		w.fail(err)
 		w.changed.Broadcast()
+	}
+}
+
+func (w *writer) wrote(err error) {
+	if err == nil && w.progress != nil {
+		w.progress()
 	}
 }
 

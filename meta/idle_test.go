@@ -1,0 +1,55 @@
+package meta_test
+
+import (
+	"io"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/meta"
+)
+
+// Who only speaks is not idle.
+func TestReadingIsNotIdle(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		const idle = time.Second
+		a := newHost(t).spawn(nil)
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, IdleTimeout: idle})
+		peer := m.dial(t, addr)
+		expect[meta.MessageTCPConnect](a)
+		tick := time.NewTicker(idle / 20)
+		defer tick.Stop()
+		for since := time.Now(); time.Since(since) < idle+idle/2; <-tick.C {
+			_, err := io.WriteString(peer, "x")
+			require.NoError(t, err)
+			assert.Equal(t, "x", string(expect[meta.MessageTCP](a).Data))
+		}
+		assert.ErrorIs(t, expect[meta.MessageTCPDisconnect](a).Reason, meta.ErrIdle, "when it has fallen silent")
+	})
+}
+
+// Nor is who takes long for one message, as long as it takes some of it.
+func TestWritingIsNotIdle(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		const idle, size, step = time.Second, 16 << 20, 128 << 10
+		a := newHost(t).spawn(nil)
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, IdleTimeout: idle})
+		peer := m.dial(t, addr)
+		require.NoError(t, rawTCP(peer).SetReadBuffer(256<<10)) // else the kernel takes most of it at once
+		id := expect[meta.MessageTCPConnect](a).ID
+		since := time.Now()
+		a.send(id, meta.MessageTCP{Data: make([]byte, size)})
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for range size / step {
+			_, err := io.CopyN(io.Discard, peer, step)
+			require.NoError(t, err)
+			require.Equal(t, "active", a.inspect(id)["state"])
+			<-tick.C
+		}
+		assert.Greater(t, time.Since(since), 2*idle)
+		assert.ErrorIs(t, expect[meta.MessageTCPDisconnect](a).Reason, meta.ErrIdle, "when all is taken")
+	})
+}
