@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"ergo.services/ergo/gen"
@@ -200,9 +201,10 @@ func (c *tcpConnection) writeFailed(err error) {
 	c.interrupt()
 }
 
+// timeout says that a deadline of ours has passed. ETIMEDOUT is another: the kernel has given the peer up.
 func timeout(err error) bool {
 	var ne net.Error
-	return errors.As(err, &ne) && ne.Timeout()
+	return errors.As(err, &ne) && ne.Timeout() && !errors.Is(err, syscall.ETIMEDOUT)
 }
 
 func (c *tcpConnection) closeWrite() {

@@ -1,6 +1,8 @@
 package meta
 
 import (
+	"errors"
+	"syscall"
 	"time"
 
 	"ergo.services/ergo/gen"
@@ -55,6 +57,10 @@ func (c *tcpConnection) finish() {
 	}
 	c.sock.closeBy(time.Now().Add(c.opt.CloseTimeout))
 	flushed := c.writer.sync()
+	if c.resetHidden(reason.Reason, flushed) {
+		reason = &DisconnectError{Reason: ErrReset, Cause: flushed}
+		c.ended.Store(reason)
+	}
 	if flushed == nil && orderly(reason.Reason) && c.stream != stream(c.sock) {
 		c.stream.CloseWrite() // close_notify; none after an alert
 	}
@@ -72,6 +78,13 @@ func (c *tcpConnection) finish() {
 	c.leave()
 	c.inbox.discard()
 	close(c.done)
+}
+
+// resetHidden says that the peer's reset was told to a write, after which the kernel lets reads see no more than an end. After a FIN it
+// tells a write EPIPE instead, and close_notify is an end in order whatever comes then.
+func (c *tcpConnection) resetHidden(reason, flushed error) bool {
+	ended := reason == ErrTruncated || reason == ErrClosedByPeer && c.stats.tls.Load() == nil
+	return ended && (errors.Is(flushed, syscall.ECONNRESET) || errors.Is(flushed, syscall.ETIMEDOUT))
 }
 
 // orderly says whether the TLS stream can be closed with close_notify: not where it has failed, after which

@@ -161,7 +161,8 @@ func TestEveryByteIsAccountedFor(t *testing.T) {
 				sender <- sent
 			})))
 			received, _ := io.ReadFull(peer, make([]byte, points.IntN(2<<20)))
-			if round%2 == 0 {
+			killed := round%2 == 0
+			if killed {
 				rawTCP(peer).SetLinger(0)
 			}
 			rawTCP(peer).Close()
@@ -169,6 +170,10 @@ func TestEveryByteIsAccountedFor(t *testing.T) {
 			disconnect := expect[meta.MessageTCPDisconnect](a)
 			var reason *meta.DisconnectError
 			require.ErrorAs(t, disconnect.Reason, &reason)
+			if killed {
+				assert.Equal(t, meta.ErrReset, reason.Reason, "it is a reset whoever hears of it first: %v", reason)
+				assert.Error(t, reason.Cause)
+			}
 			assert.LessOrEqual(t, reason.Accepted, sent)
 			assert.LessOrEqual(t, reason.Written, reason.Accepted)
 			assert.LessOrEqual(t, uint64(received), reason.Written)
