@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -53,6 +54,8 @@ type tcpConnection struct {
 	ready     chan struct{}                   // closed: it can be written to, or has ended before
 	connected atomic.Bool                     // Connect was sent
 	drainAt   atomic.Pointer[time.Time]       // a Draining that is to be sent
+	telling   sync.Mutex                      // held while a Draining is sent; guards final
+	final     bool                            // Disconnect is on its way: nothing may follow
 	ended     atomic.Pointer[DisconnectError] // why it ends; set once
 	cancel    atomic.Pointer[context.CancelFunc]
 	upgrade   atomic.Pointer[upgrade]

@@ -38,9 +38,11 @@ func (s *tcpServer) drain(timeout time.Duration) (evicted int) {
 	return evicted
 }
 
-// draining sends the Draining that drain has asked for, once, and not before Connect.
+// draining sends the Draining that drain has asked for, once, not before Connect and not after Disconnect.
 func (c *tcpConnection) draining() {
-	if !c.connected.Load() {
+	c.telling.Lock()
+	defer c.telling.Unlock()
+	if !c.connected.Load() || c.final {
 		return
 	}
 	if deadline := c.drainAt.Swap(nil); deadline != nil {

@@ -99,6 +99,9 @@ func orderly(reason error) bool {
 
 // disconnected tells the owner.
 func (c *tcpConnection) disconnected(reason *DisconnectError) {
+	c.telling.Lock()
+	c.final = true
+	c.telling.Unlock()
 	told := *reason
 	w := c.writer.stats()
 	told.Accepted, told.Written = w.accepted, w.sent
