@@ -67,8 +67,9 @@ func (c *tcpConnection) finish() {
 	if c.release != nil {
 		c.release()
 	}
+	told := true
 	if c.connected.Load() || c.server == nil {
-		c.disconnected(reason)
+		told = c.disconnected(reason)
 	}
 	if reason.Reason == ErrReset || flushed != nil || timeout(reason.Cause) {
 		c.sock.Close()
@@ -77,6 +78,10 @@ func (c *tcpConnection) finish() {
 	}
 	c.leave()
 	c.inbox.discard()
+	for wait := time.Millisecond; !told; wait = min(2*wait, time.Second) {
+		time.Sleep(wait)
+		told = c.disconnected(reason)
+	}
 	close(c.done)
 }
 
@@ -97,17 +102,23 @@ func orderly(reason error) bool {
 	return true
 }
 
-// disconnected tells the owner.
-func (c *tcpConnection) disconnected(reason *DisconnectError) {
+// disconnected tells the owner. It returns false where the owner's mailbox is full, and is then called again: an owner that cannot
+// keep up must not be left with a connection that it thinks is open.
+func (c *tcpConnection) disconnected(reason *DisconnectError) (told bool) {
 	c.telling.Lock()
 	c.final = true
 	c.telling.Unlock()
-	told := *reason
+	copied := *reason
 	w := c.writer.stats()
-	told.Accepted, told.Written = w.accepted, w.sent
-	if err := c.process.Send(c.to, MessageTCPDisconnect{ID: c.process.ID(), Reason: &told}); err != nil {
-		c.process.Log().Debug("connection with %s ended (%s); its owner %v was not told: %s", c.sock.RemoteAddr(), &told, c.to, err)
+	copied.Accepted, copied.Written = w.accepted, w.sent
+	err := c.process.Send(c.to, MessageTCPDisconnect{ID: c.process.ID(), Reason: &copied})
+	if errors.Is(err, gen.ErrProcessMailboxFull) {
+		return false
 	}
+	if err != nil {
+		c.process.Log().Debug("connection with %s ended (%s); its owner %v was not told: %s", c.sock.RemoteAddr(), &copied, c.to, err)
+	}
+	return true
 }
 
 // leave gives back what the server holds for this connection.

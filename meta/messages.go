@@ -34,7 +34,8 @@ type MessageTCP struct {
 
 // MessageTCPDisconnect is the last message of a connection: exactly one
 // follows each MessageTCPConnect. An outgoing connection sends it also where the
-// handshake failed and no MessageTCPConnect came, so that whoever dialled always hears.
+// handshake failed and no MessageTCPConnect came, so that whoever dialled always hears. It waits for
+// room where the mailbox of its receiver is full.
 type MessageTCPDisconnect struct {
 	// ID is the connection, which takes no more messages.
 	ID gen.Alias
