@@ -84,6 +84,7 @@ func TestWritePathAllocations(t *testing.T) {
 			}
 			var w writer
 			w.init(64<<10, sock, func(err error) { t.Error(err) }, func([]byte) {})
+			w.watch = func() func() { return func() {} }
 			w.setOut(out)
 			data, got := make([]byte, 64), make([]byte, 16<<10)
 			allocs := testing.AllocsPerRun(2000, func() {

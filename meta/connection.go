@@ -83,6 +83,7 @@ func newConnection(opt *TCPConnectionOptions, server *tcpServer, sock *socket, w
 	c.credit.Store(int64(opt.Active))
 	c.inbox.opt = opt
 	c.writer.init(opt.WriteBuffer, sock, c.writeFailed, c.inbox.recycle)
+	c.writer.watch = c.watch
 	if opt.IdleTimeout > 0 {
 		c.writer.progress = c.touch
 	}
@@ -162,9 +163,11 @@ func (c *tcpConnection) HandleCall(from gen.PID, _ gen.Ref, request any) (any, e
 
 // awaitReady waits while a handshake is under way.
 func (c *tcpConnection) awaitReady() {
-	if !c.connected.Load() {
-		<-c.ready
+	if c.connected.Load() && c.upgrade.Load() == nil {
+		return
 	}
+	defer c.watch()()
+	<-c.ready
 	if up := c.upgrade.Load(); up != nil {
 		select {
 		case <-up.done:

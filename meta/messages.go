@@ -35,7 +35,8 @@ type MessageTCP struct {
 // MessageTCPDisconnect is the last message of a connection: exactly one
 // follows each MessageTCPConnect. An outgoing connection sends it also where the
 // handshake failed and no MessageTCPConnect came, so that whoever dialled always hears. It waits for
-// room where the mailbox of its receiver is full.
+// room where the mailbox of its receiver is full. Only the end of the parent, with which no message of its connections is
+// delivered any more, is not told: workers link to the parent or monitor it.
 type MessageTCPDisconnect struct {
 	// ID is the connection, which takes no more messages.
 	ID gen.Alias
@@ -58,7 +59,7 @@ type MessageTCPPassive struct {
 }
 
 // MessageTCPClose, sent to a connection, ends it with the reason ErrTerminated
-// after what was accepted before it has been written.
+// after what was sent before it has been written. An exit (SendExitMeta) waits for no message: it writes only what was accepted.
 type MessageTCPClose struct{}
 
 // MessageTCPCloseWrite, sent to a connection, writes what was accepted before

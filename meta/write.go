@@ -38,7 +38,8 @@ type writer struct {
 	failed  func(error)  // called once, with the first error and without the lock
 	written func([]byte) // called for each message whose bytes are not needed any more
 
-	progress func() // called when bytes were written; nil: nobody wants to know
+	watch    func() (stop func()) // called where it begins to wait for the peer
+	progress func()               // called when bytes were written; nil: nobody wants to know
 
 	mu        sync.Mutex // guards all below
 	changed   sync.Cond  // on mu: sent, err, flushing or closed have changed
@@ -83,10 +84,15 @@ func (w *writer) write(data []byte) (schedule bool, err error) {
 	defer w.mu.Unlock()
 	if w.lacksRoom(size) {
 		since := time.Now()
+		var stop func()
 		for w.lacksRoom(size) {
 			if !w.flushing {
 				w.flushLocked()
 				continue
+			}
+			if stop == nil {
+				stop = w.watch()
+				defer stop()
 			}
 			w.changed.Wait()
 		}
@@ -257,10 +263,15 @@ func (w *writer) fail(err error) {
 func (w *writer) sync() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	var stop func()
 	for w.err == nil && (w.flushing || w.head < len(w.queue)) {
 		if !w.flushing {
 			w.flushLocked()
 			continue
+		}
+		if stop == nil {
+			stop = w.watch()
+			defer stop()
 		}
 		w.changed.Wait()
 	}
