@@ -81,7 +81,7 @@ func newConnection(opt *TCPConnectionOptions, server *tcpServer, sock *socket, w
 		c.wake = make(chan struct{}, 1)
 	}
 	c.credit.Store(int64(opt.Active))
-	c.inbox.opt = opt
+	c.inbox.init(opt)
 	c.writer.init(opt.WriteBuffer, sock, c.writeFailed, c.inbox.recycle)
 	c.writer.watch = c.watch
 	if opt.IdleTimeout > 0 {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"sync/atomic"
 )
 
 const (
@@ -23,11 +22,20 @@ type inbox struct {
 	opt        *TCPConnectionOptions
 	buf        []byte // nil: none is held
 	scratch    *[scratchSize]byte
-	start, end int          // what is in buf
-	err        error        // of the last read; it comes after what is in buf
-	atEOF      bool         // Split was told that no more comes
-	final      bool         // Split has given its last token
-	pooled     atomic.Int64 // capacity of the user's buffers
+	start, end int   // what is in buf
+	err        error // of the last read; it comes after what is in buf
+	atEOF      bool  // Split was told that no more comes
+	final      bool  // Split has given its last token
+	pooled     int   // capacity of the buffers in the user's pool
+}
+
+func (b *inbox) init(opt *TCPConnectionOptions) {
+	b.opt = opt
+	if opt.BufferPool != nil {
+		b.buf = opt.poolBuffer()
+		b.pooled = cap(b.buf)
+		b.discard()
+	}
 }
 
 // empty says that nothing waits to be delivered.
@@ -40,11 +48,7 @@ func (b *inbox) space() []byte {
 	switch {
 	case b.buf != nil:
 	case b.opt.BufferPool != nil:
-		buf, _ := b.opt.BufferPool.Get().([]byte)
-		if cap(buf) == 0 {
-			buf = make([]byte, b.opt.BufferSize)
-		}
-		b.pooled.Store(int64(cap(buf)))
+		buf := b.opt.poolBuffer()
 		b.buf = buf[:min(cap(buf), b.opt.BufferSize)]
 	default:
 		b.scratch = scratches.Get().(*[scratchSize]byte)
@@ -167,9 +171,19 @@ func (b *inbox) discard() {
 	b.buf, b.scratch, b.start, b.end = nil, nil, 0, 0
 }
 
-// recycle gives the buffer of a written message back to the user's pool, if it can have come from there. It may be called from any goroutine.
+// poolBuffer takes a buffer from the user's pool.
+func (o *TCPConnectionOptions) poolBuffer() []byte {
+	buf, _ := o.BufferPool.Get().([]byte)
+	if cap(buf) == 0 {
+		buf = make([]byte, o.BufferSize)
+	}
+	return buf
+}
+
+// recycle gives the buffer of a written message back to the user's pool, if it can have come from there: in any other the next bytes
+// of some peer would overwrite what may still be in use. It may be called from any goroutine.
 func (b *inbox) recycle(data []byte) {
-	if b.opt.BufferPool != nil && cap(data) > 0 && int64(cap(data)) >= b.pooled.Load() {
+	if b.opt.BufferPool != nil && cap(data) == b.pooled {
 		//lint:ignore SA6002 the values of the user's pool are []byte, as Ergo documents it
 		b.opt.BufferPool.Put(data[:cap(data)])
 	}

@@ -80,9 +80,10 @@ type TCPServerOptions struct {
 	// BufferSize is the largest number of bytes in one MessageTCP, unless Split is set. 0 means
 	// gen.DefaultTCPBufferSize. A message takes only the memory of what was read.
 	BufferSize int
-	// BufferPool, if set, is where the buffers of read messages come from, as []byte values of any
-	// length, made by New or else of BufferSize bytes. A buffer that is sent back in a MessageTCP returns to it after it
-	// was written; one that is not sent back is the receiver's to put back or to drop. It can't be combined with Split.
+	// BufferPool, if set, is where the buffers of read messages come from, as []byte values of one
+	// size, made by New or else of BufferSize bytes. A buffer that is sent back in a MessageTCP returns to it after it
+	// was written; one that is not sent back is the receiver's to put back or to drop. It is known by its capacity: whatever
+	// has that of the pool's buffers and is sent is given away. It can't be combined with Split.
 	BufferPool *sync.Pool
 	// Split cuts what is read into frames, one MessageTCP each: any of bufio's own, [FixedLength],
 	// [LengthPrefixed], or another that keeps no state. Unset, messages are whatever was read.
