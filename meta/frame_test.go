@@ -168,6 +168,16 @@ func TestFramesFillTheBuffer(t *testing.T) {
 	assert.Len(t, got, 5)
 }
 
+// What is skipped between frames is not a part of one, and how much has arrived makes no difference.
+func TestMaxFrameIsOfFrames(t *testing.T) {
+	const stream = "one" + "                    " + "two three"
+	for way, r := range map[string]io.Reader{"at once": strings.NewReader(stream), "byte by byte": iotest.OneByteReader(strings.NewReader(stream))} {
+		got, reason := frames(bufio.ScanWords, 10, r)
+		assert.Equal(t, io.EOF, reason, way)
+		assert.Equal(t, []string{"one", "two", "three"}, texts(got), way)
+	}
+}
+
 // A cut stream's last piece is not taken for a frame: someone may have cut it.
 func TestCutStreamLeavesNoFrame(t *testing.T) {
 	got, reason := frames(bufio.ScanLines, 100, iotest.DataErrReader(io.MultiReader(

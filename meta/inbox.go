@@ -87,8 +87,9 @@ func (b *inbox) nextFrame() (data []byte, reason, cause error) {
 		if b.empty() {
 			b.atEOF = true // without that, Split may not be called with nothing
 		}
-		rest := b.buf[b.start:b.end]
-		advance, token, err := b.opt.Split(rest, b.atEOF)
+		rest := b.buf[b.start:min(b.end, b.start+b.opt.MaxFrame)] // never more, so that it does not matter how much has arrived
+		atEOF := b.atEOF && b.start+len(rest) == b.end
+		advance, token, err := b.opt.Split(rest, atEOF)
 		switch {
 		case err == bufio.ErrFinalToken:
 			b.final, b.start, b.end = true, 0, 0
@@ -104,9 +105,9 @@ func (b *inbox) nextFrame() (data []byte, reason, cause error) {
 			return nil, ErrFraming, bufio.ErrNegativeAdvance
 		case advance > len(rest):
 			return nil, ErrFraming, bufio.ErrAdvanceTooFar
-		case advance > b.opt.MaxFrame, advance == 0 && token == nil && len(rest) >= b.opt.MaxFrame:
+		case advance == 0 && token == nil && len(rest) == b.opt.MaxFrame:
 			return nil, ErrFrameTooLarge, fmt.Errorf("over %d bytes (MaxFrame)", b.opt.MaxFrame)
-		case advance == 0 && token != nil && !b.atEOF:
+		case advance == 0 && token != nil && !atEOF:
 			return nil, ErrFraming, io.ErrNoProgress
 		case advance == 0 && token == nil && b.err == nil:
 			b.makeRoom()
