@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"time"
 )
 
@@ -38,7 +39,7 @@ func (c *tcpConnection) read() {
 
 // interrupted says that the read loop has something else to do than to read.
 func (c *tcpConnection) interrupted() bool {
-	return c.ended.Load() != nil || c.upgrade.Load() != nil
+	return c.ended.Load() != nil || c.upgrade.Load() != nil || c.broken.Load() != nil && c.brokenUntil.IsZero()
 }
 
 func (c *tcpConnection) paused() bool { return c.opt.Active > 0 && c.credit.Load() <= 0 }
@@ -201,9 +202,9 @@ func readReason(err error) error {
 		return ErrProtocol
 	case isAlert(err):
 		return ErrRefused
-	case errors.As(err, &op) && op.Op != "local error":
-		return ErrReset
-	default:
+	case errors.As(err, &op) && op.Op == "local error", strings.HasPrefix(err.Error(), "tls: "):
 		return ErrProtocol
+	default:
+		return ErrReset
 	}
 }
