@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"crypto/tls"
 	"io"
-	"net"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -14,20 +13,6 @@ import (
 
 	"github.com/ergotls/ergotls/tlstest"
 )
-
-// socketPair gives the two ends of a real TCP connection.
-func socketPair(t *testing.T) (near, far net.Conn) {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer listener.Close()
-	far, err = net.Dial("tcp", listener.Addr().String())
-	require.NoError(t, err)
-	near, err = listener.Accept()
-	require.NoError(t, err)
-	t.Cleanup(func() { near.Close(); far.Close() })
-	return near, far
-}
 
 // A message that is read takes its own bytes, small ones share an allocation, and nothing else.
 func TestReadPathAllocations(t *testing.T) {
@@ -69,7 +54,7 @@ func TestWritePathAllocations(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	for name, secure := range map[string]bool{"plain": false, "TLS": true} {
 		t.Run(name, func(t *testing.T) {
-			near, far := socketPair(t)
+			near, far := tcpPair(t)
 			sock := newSocket(near)
 			var out stream = sock
 			var peer io.Reader = far

@@ -144,7 +144,7 @@ func (c *tcpConnection) HandleMessage(from gen.PID, message any) error {
 }
 
 // HandleCall implements gen.MetaBehavior. A MessageTCP is answered when it was handed to the kernel, with the number of its bytes or
-// an error as the result; the others when they are done.
+// an error as the result.
 func (c *tcpConnection) HandleCall(from gen.PID, _ gen.Ref, request any) (any, error) {
 	m, ok := request.(MessageTCP)
 	if !ok {

@@ -14,11 +14,18 @@ import (
 type teller struct {
 	gen.MetaProcess
 	sent []any
+	told chan struct{} // nil, or one for each of sent
 }
 
-func (p *teller) ID() gen.Alias                 { return gen.Alias{ID: [3]uint64{1}} }
-func (p *teller) Parent() gen.PID               { return gen.PID{ID: 1} }
-func (p *teller) Send(_ any, message any) error { p.sent = append(p.sent, message); return nil }
+func (p *teller) ID() gen.Alias   { return gen.Alias{ID: [3]uint64{1}} }
+func (p *teller) Parent() gen.PID { return gen.PID{ID: 1} }
+func (p *teller) Send(_ any, message any) error {
+	p.sent = append(p.sent, message)
+	if p.told != nil {
+		p.told <- struct{}{}
+	}
+	return nil
+}
 
 // A drain that comes to a connection which has just ended says nothing any more: Disconnect is the last message.
 func TestDrainingNeverFollowsDisconnect(t *testing.T) {

@@ -17,7 +17,11 @@ const challengeProtocol = "acme-tls/1"
 
 // establish brings the connection to where its owner can be told of it. It returns false if it came to an end before.
 func (c *tcpConnection) establish() bool {
-	c.sock.SetDeadline(time.Now().Add(c.opt.HandshakeTimeout))
+	deadline := time.Now().Add(c.opt.HandshakeTimeout)
+	c.sock.SetDeadline(deadline)
+	if c.ended.Load() != nil {
+		return false // it was ended before the deadline was set, which so has undone the interrupt
+	}
 	if err := c.admit(); err != nil {
 		c.refused("admission", err)
 		return false
@@ -25,7 +29,7 @@ func (c *tcpConnection) establish() bool {
 	var state *tls.ConnectionState
 	if c.opt.CertManager != nil && !c.opt.StartTLS {
 		var err error
-		if state, err = c.handshake(); err != nil {
+		if state, err = c.handshake(deadline); err != nil {
 			c.refused("handshake", err)
 			return false
 		}
@@ -78,8 +82,8 @@ func (c *tcpConnection) admit() error {
 }
 
 // handshake makes the TLS handshake and, with the manager's consent, makes its stream that of the connection.
-func (c *tcpConnection) handshake() (*tls.ConnectionState, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), c.opt.HandshakeTimeout)
+func (c *tcpConnection) handshake(deadline time.Time) (*tls.ConnectionState, error) {
+	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
 	c.cancel.Store(&cancel)
 	defer c.cancel.Store(nil)
@@ -187,12 +191,16 @@ func (c *tcpConnection) runUpgrade() {
 		c.end(ErrStartTLS, err)
 		return
 	}
-	if _, err := c.writer.write(up.reply); err != nil || c.writer.sync() != nil {
+	if _, err := c.writer.write(up.reply); errors.Is(err, errWriteClosed) {
+		c.end(ErrStartTLS, err)
+		return
+	} else if err != nil || c.writer.sync() != nil {
 		return // the failed write ends the connection
 	}
 	c.sock.writeTimeout = 0
-	c.sock.SetDeadline(time.Now().Add(c.opt.HandshakeTimeout))
-	state, err := c.handshake()
+	deadline := time.Now().Add(c.opt.HandshakeTimeout)
+	c.sock.SetDeadline(deadline)
+	state, err := c.handshake(deadline)
 	if err != nil {
 		c.refused("StartTLS handshake", err)
 		return

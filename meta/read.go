@@ -122,6 +122,7 @@ func (c *tcpConnection) send(message any) bool {
 
 // awaitCredit waits, without reading, until the owner allows more messages.
 func (c *tcpConnection) awaitCredit() {
+	c.inbox.park()
 	var idle <-chan time.Time
 	if c.opt.IdleTimeout > 0 {
 		timer := time.NewTimer(time.Until(c.idleAt()))

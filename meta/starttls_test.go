@@ -208,3 +208,19 @@ func TestStartTLSInterrupted(t *testing.T) {
 		assert.NotErrorIs(t, err, os.ErrDeadlineExceeded)
 	})
 }
+
+// After a half-close there is no upgrade, and nobody waits for one.
+func TestStartTLSAfterCloseWrite(t *testing.T) {
+	tlsModes(t, func(t *testing.T, m mode) {
+		a := newHost(t).spawn(nil)
+		_, addr := a.listen(startTLSServer(m))
+		peer := dialTCP(t, addr)
+		id := expect[meta.MessageTCPConnect](a).ID
+		exchange(t, a, peer, "STARTTLS")
+		a.send(id, meta.MessageTCPCloseWrite{})
+		a.send(id, meta.MessageTCPStartTLS{Reply: []byte("go ahead\n")})
+		disconnect := expect[meta.MessageTCPDisconnect](a)
+		assert.ErrorIs(t, disconnect.Reason, meta.ErrStartTLS)
+		assert.ErrorContains(t, disconnect.Reason, "closed for writing")
+	})
+}

@@ -1,0 +1,67 @@
+package meta
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// tcpPair gives the two ends of a real TCP connection.
+func tcpPair(t *testing.T) (near, far net.Conn) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	far, err = net.Dial("tcp", listener.Addr().String())
+	require.NoError(t, err)
+	near, err = listener.Accept()
+	require.NoError(t, err)
+	t.Cleanup(func() { near.Close(); far.Close() })
+	return near, far
+}
+
+// A connection that waits for credit holds no buffer without need: there may be many that do.
+func TestPassiveHoldsNoBuffer(t *testing.T) {
+	near, far := tcpPair(t)
+	process := &teller{told: make(chan struct{})}
+	c := newConnection(&TCPConnectionOptions{Active: 1, BufferSize: 1000}, nil, newSocket(near), "")
+	require.NoError(t, c.Init(process))
+	c.connected.Store(true)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		c.read()
+	}()
+	_, err := far.Write([]byte("x"))
+	require.NoError(t, err)
+	<-process.told
+	<-process.told
+	assert.IsType(t, MessageTCPPassive{}, process.sent[1])
+	for range cap(c.wake) + 2 { // it has waited when the last of these gets through
+		c.wake <- struct{}{}
+	}
+	c.end(ErrTerminated, nil)
+	<-ended
+	assert.Nil(t, c.inbox.buf)
+}
+
+// An end that comes before the deadline of the handshake is set does not wait for a PROXY header.
+func TestEndedBeforeHandshake(t *testing.T) {
+	near, _ := tcpPair(t)
+	server := &tcpServer{opt: TCPServerOptions{ProxyFrom: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}}
+	c := newConnection(&TCPConnectionOptions{HandshakeTimeout: time.Hour}, server, newSocket(near), "")
+	require.NoError(t, c.Init(&teller{}))
+	c.end(ErrTerminated, nil)
+	established := make(chan bool)
+	go func() { established <- c.establish() }()
+	select {
+	case got := <-established:
+		assert.False(t, got)
+	case <-time.After(5 * time.Second):
+		t.Fatal("it waits for the header")
+	}
+}
