@@ -194,7 +194,7 @@ func TestCloseIsBounded(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		a := newHost(t).spawn(nil)
 		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, WriteBuffer: 64 << 20, CloseTimeout: 50 * time.Millisecond})
-		m.dial(t, addr)
+		peer := m.dial(t, addr)
 		id := expect[meta.MessageTCPConnect](a).ID
 		a.send(id, meta.MessageTCP{Data: make([]byte, 32<<20)})
 		a.send(id, meta.MessageTCPClose{})
@@ -205,6 +205,8 @@ func TestCloseIsBounded(t *testing.T) {
 		assert.EqualValues(t, 32<<20, reason.Accepted)
 		assert.Less(t, reason.Written, reason.Accepted)
 		assert.ErrorContains(t, reason, "of 33554432 bytes written")
+		got, _ := io.Copy(io.Discard, peer) // what the kernel still had
+		assert.EqualValues(t, reason.Written, got, "what is said to be written can be read, and nothing else")
 	})
 }
 

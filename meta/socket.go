@@ -49,6 +49,9 @@ type socket struct {
 	eager    bool       // Write does not block
 	deadline bool       // for writes, one is set
 	rest     []byte     // taken by Write but not by the kernel
+	kept     []int      // sizes of the writes that end in rest; over TLS they are records
+	writes   int        // that were taken since behind was false
+	taken    int        // their bytes
 	writeRaw func(fd uintptr) bool
 	toWrite  []byte // of writeRaw, as are the two below
 	wrote    int
@@ -155,16 +158,17 @@ func (s *socket) Write(b []byte) (int, error) {
 		}
 		return s.write(b)
 	}
+	s.writes++
+	s.taken += len(b)
+	n := 0
 	if len(s.rest) == 0 {
-		n, err := s.writeNow(b)
-		if err != nil {
+		var err error
+		if n, err = s.writeNow(b); err != nil || n == len(b) {
 			return n, err
 		}
-		b = b[n:]
-		s.rest = append(s.rest, b...)
-		return n + len(b), nil
 	}
-	s.rest = append(s.rest, b...)
+	s.rest = append(s.rest, b[n:]...)
+	s.kept = append(s.kept, len(b))
 	return len(b), nil
 }
 
@@ -184,14 +188,29 @@ func (s *socket) setEager(on bool) (behind bool) {
 func (s *socket) behind() bool {
 	s.writing.Lock()
 	defer s.writing.Unlock()
+	if len(s.rest) == 0 {
+		s.writes, s.taken = 0, 0
+	}
 	return len(s.rest) > 0
 }
 
-// drain writes what is left over. It blocks, and returns how many bytes of it an error has kept back.
-func (s *socket) drain() (left int, err error) {
+// drain writes what is left over of the writes that carried so many bytes of payload. It blocks, and returns how much of the payload an
+// error has kept back: with a record that is cut off all that it carries, for it is no use to the peer.
+func (s *socket) drain(payload int) (lost int, err error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	return s.drainLocked()
+	writes, overhead := s.writes, s.taken-payload
+	kept := s.kept
+	left, err := s.drainLocked()
+	if left == 0 || overhead <= 0 {
+		return left, err
+	}
+	for ; left > 0 && len(kept) > 0; kept = kept[:len(kept)-1] {
+		record := kept[len(kept)-1]
+		left -= record
+		lost += record - overhead/writes // AEAD: the same for each record
+	}
+	return min(lost, payload), err
 }
 
 func (s *socket) drainLocked() (left int, err error) {
@@ -200,7 +219,7 @@ func (s *socket) drainLocked() (left int, err error) {
 	}
 	n, err := s.write(s.rest)
 	left = len(s.rest) - n
-	s.rest = nil
+	s.rest, s.kept, s.writes, s.taken = nil, nil, 0, 0
 	return left, err
 }
 

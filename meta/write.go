@@ -169,17 +169,14 @@ func (w *writer) flushLocked() {
 
 // drain writes until the queue is empty, however long the socket takes within its deadlines.
 func (w *writer) drain() {
-	left, err := w.sock.drain()
+	w.mu.Lock()
+	owed := w.owed
+	w.mu.Unlock()
+	lost, err := w.sock.drain(int(owed))
 	w.wrote(err)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	switch {
-	case err == nil:
-		w.sent += w.owed
-	case w.out == stream(w.sock):
-		w.sent += w.owed - uint64(left)
-	default: // a part of a record is no use to the peer
-	}
+	w.sent += owed - uint64(lost)
 	w.owed = 0
 	w.fail(err)
 	w.changed.Broadcast()
