@@ -178,6 +178,13 @@ func (o *TCPServerOptions) parse() (*TCPConnectionOptions, error) {
 		"Listener: it is open already; leave Host, Port, UnixPath and ReusePort unset")
 	c.refuse(o.UnixPath != "" && (hostPort || o.ReusePort),
 		"UnixPath: a unix socket has no Host, Port or ReusePort; leave them unset")
+	unix := o.UnixPath != "" || isUnix(o.Listener)
+	c.refuse(unix && len(o.ProxyFrom) > 0, "ProxyFrom: peers of a unix socket have no address to trust; leave it unset")
+	c.refuse(unix && (o.MaxConnectionsPerAddress > 0 || o.MaxHandshakeFailures > 0),
+		"MaxConnectionsPerAddress, MaxHandshakeFailures: peers of a unix socket have no address; use MaxConnections")
+	c.refuse(o.CertManager == nil && len(o.ProxyFrom) == 0 && o.HandshakeTimeout > 0,
+		"HandshakeTimeout: there is no handshake without TLS and no header without ProxyFrom; set CertManager")
+	c.refuse(o.ConnectionMeta.MailboxSize < 0, "ConnectionMeta.MailboxSize: is %d; use 0 for no limit, or a positive number", o.ConnectionMeta.MailboxSize)
 	c.refuse(o.CertManager == nil && (o.MaxHandshakes > 0 || o.MaxHandshakeFailures > 0),
 		"MaxHandshakes, MaxHandshakeFailures: there are no handshakes without TLS; set CertManager")
 	for i, name := range o.ProcessPool {
@@ -192,6 +199,7 @@ func (o *TCPServerOptions) parse() (*TCPConnectionOptions, error) {
 // parse checks the options and fills in the defaults.
 func (o *TCPConnectionOptions) parse() error {
 	var c check
+	c.refuse(o.HandshakeTimeout > 0 && o.CertManager == nil, "HandshakeTimeout: there is no handshake without TLS; set CertManager")
 	o.parseShared(&c)
 	c.notNegative("DialTimeout", o.DialTimeout)
 	c.refuse(o.UnixPath != "" && (o.Host != "" || o.Port != 0), "UnixPath: a unix socket has no Host or Port; leave them unset")

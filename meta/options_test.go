@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -21,38 +22,45 @@ func TestServerOptions(t *testing.T) {
 	require.NoError(t, err)
 	defer listener.Close()
 	certs := modes()[2].manager
+	trusted := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 	for names, options := range map[string]meta.TCPServerOptions{
-		"MaxConnections":             {MaxConnections: -1},
-		"MaxConnectionsPerAddress":   {MaxConnectionsPerAddress: -1},
-		"MaxHandshakes:":             {MaxHandshakes: -1, CertManager: certs},
-		"MaxHandshakeFailures:":      {MaxHandshakeFailures: -1, CertManager: certs},
-		"MaxHandshakes, ":            {MaxHandshakes: 1},
-		"MaxHandshakes, MaxHands":    {MaxHandshakeFailures: 1},
-		"Listener":                   {Listener: listener, Host: "localhost"},
-		"Listener:":                  {Listener: listener, Port: 1},
-		"leave Host, Port, UnixPath": {Listener: listener, UnixPath: "x"},
-		"and ReusePort":              {Listener: listener, ReusePort: true},
-		"UnixPath":                   {UnixPath: "x", Port: 1},
-		"UnixPath:":                  {UnixPath: "x", Host: "localhost"},
-		"Port or ReusePort":          {UnixPath: "x", ReusePort: true},
-		"ProcessPool[1]":             {ProcessPool: []gen.Atom{"a", ""}},
-		"ProxyFrom[0]":               {ProxyFrom: []netip.Prefix{{}}},
-		"BufferSize":                 {BufferSize: -1},
-		"MaxFrame":                   {MaxFrame: -1, Split: bufio.ScanLines},
-		"MaxFrame:":                  {MaxFrame: 1},
-		"BufferSize:":                {BufferSize: 1, Split: bufio.ScanLines},
-		"BufferPool":                 {BufferPool: new(sync.Pool), Split: bufio.ScanLines},
-		"Active":                     {Active: -1},
-		"WriteBuffer":                {WriteBuffer: -1},
-		"HandshakeTimeout":           {HandshakeTimeout: -1},
-		"WriteTimeout":               {WriteTimeout: -1},
-		"IdleTimeout":                {IdleTimeout: -time.Second},
-		"CloseTimeout":               {CloseTimeout: -1},
-		"InsecureSkipVerify":         {InsecureSkipVerify: true},
-		"StartTLS":                   {StartTLS: true, Active: 1},
-		"NextProtos:":                {NextProtos: []string{"h2"}},
-		"NextProtos[1]":              {NextProtos: []string{"h2", ""}, CertManager: certs},
-		"StartTLS: set Active":       {StartTLS: true, CertManager: certs},
+		"MaxConnections":              {MaxConnections: -1},
+		"MaxConnectionsPerAddress":    {MaxConnectionsPerAddress: -1},
+		"MaxHandshakes:":              {MaxHandshakes: -1, CertManager: certs},
+		"MaxHandshakeFailures:":       {MaxHandshakeFailures: -1, CertManager: certs},
+		"MaxHandshakes, ":             {MaxHandshakes: 1},
+		"MaxHandshakes, MaxHands":     {MaxHandshakeFailures: 1},
+		"Listener":                    {Listener: listener, Host: "localhost"},
+		"Listener:":                   {Listener: listener, Port: 1},
+		"leave Host, Port, UnixPath":  {Listener: listener, UnixPath: "x"},
+		"and ReusePort":               {Listener: listener, ReusePort: true},
+		"UnixPath":                    {UnixPath: "x", Port: 1},
+		"UnixPath:":                   {UnixPath: "x", Host: "localhost"},
+		"Port or ReusePort":           {UnixPath: "x", ReusePort: true},
+		"ProxyFrom: peers":            {UnixPath: "x", ProxyFrom: trusted},
+		"ProxyFrom: peers of":         {Listener: unixListener(t), ProxyFrom: trusted},
+		"MaxConnectionsPerAddress, ":  {UnixPath: "x", MaxConnectionsPerAddress: 1},
+		"MaxConnectionsPerAddress, M": {Listener: unixListener(t), MaxHandshakeFailures: 1, CertManager: certs},
+		"HandshakeTimeout: there":     {HandshakeTimeout: time.Second},
+		"ConnectionMeta.MailboxSize":  {ConnectionMeta: gen.MetaOptions{MailboxSize: -1}},
+		"ProcessPool[1]":              {ProcessPool: []gen.Atom{"a", ""}},
+		"ProxyFrom[0]":                {ProxyFrom: []netip.Prefix{{}}},
+		"BufferSize":                  {BufferSize: -1},
+		"MaxFrame":                    {MaxFrame: -1, Split: bufio.ScanLines},
+		"MaxFrame:":                   {MaxFrame: 1},
+		"BufferSize:":                 {BufferSize: 1, Split: bufio.ScanLines},
+		"BufferPool":                  {BufferPool: new(sync.Pool), Split: bufio.ScanLines},
+		"Active":                      {Active: -1},
+		"WriteBuffer":                 {WriteBuffer: -1},
+		"HandshakeTimeout":            {HandshakeTimeout: -1},
+		"WriteTimeout":                {WriteTimeout: -1},
+		"IdleTimeout":                 {IdleTimeout: -time.Second},
+		"CloseTimeout":                {CloseTimeout: -1},
+		"InsecureSkipVerify":          {InsecureSkipVerify: true},
+		"StartTLS":                    {StartTLS: true, Active: 1},
+		"NextProtos:":                 {NextProtos: []string{"h2"}},
+		"NextProtos[1]":               {NextProtos: []string{"h2", ""}, CertManager: certs},
+		"StartTLS: set Active":        {StartTLS: true, CertManager: certs},
 	} {
 		server, err := meta.CreateTCPServer(options)
 		assert.Nil(t, server)
@@ -65,7 +73,19 @@ func TestServerOptions(t *testing.T) {
 	}
 }
 
+func unixListener(t *testing.T) net.Listener {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "unix") // t.TempDir can be too long for a socket
+	require.NoError(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	listener, err := net.Listen("unix", dir+"/socket")
+	require.NoError(t, err)
+	t.Cleanup(func() { listener.Close() })
+	return listener
+}
+
 func TestConnectionOptions(t *testing.T) {
+	certs := modes()[2].manager
 	for names, options := range map[string]meta.TCPConnectionOptions{
 		"Port":                 {},
 		"DialTimeout":          {Port: 1, DialTimeout: -1},
@@ -74,6 +94,21 @@ func TestConnectionOptions(t *testing.T) {
 		"ServerName":           {Port: 1, ServerName: "x"},
 		"InsecureSkipVerify":   {Port: 1, InsecureSkipVerify: true},
 		"StartTLS: set CertMa": {Port: 1, StartTLS: true, Active: 1},
+		"StartTLS: set Active": {Port: 1, StartTLS: true, CertManager: certs},
+		"NextProtos: have":     {Port: 1, NextProtos: []string{"h2"}},
+		"NextProtos[0]":        {Port: 1, NextProtos: []string{""}, CertManager: certs},
+		"HandshakeTimeout:":    {Port: 1, HandshakeTimeout: time.Second},
+		"HandshakeTimeout: is": {Port: 1, HandshakeTimeout: -1, CertManager: certs},
+		"MaxFrame":             {Port: 1, MaxFrame: 1},
+		"MaxFrame: is":         {Port: 1, MaxFrame: -1, Split: bufio.ScanLines},
+		"BufferSize":           {Port: 1, BufferSize: 1, Split: bufio.ScanLines},
+		"BufferSize: is":       {Port: 1, BufferSize: -1, BufferPool: new(sync.Pool)},
+		"BufferPool":           {Port: 1, BufferPool: new(sync.Pool), Split: bufio.ScanLines},
+		"Active: is":           {Port: 1, Active: -1},
+		"WriteBuffer: is":      {Port: 1, WriteBuffer: -1},
+		"WriteTimeout: is":     {Port: 1, WriteTimeout: -1},
+		"IdleTimeout: is":      {Port: 1, IdleTimeout: -1},
+		"CloseTimeout: is":     {Port: 1, CloseTimeout: -1},
 	} {
 		connection, err := meta.CreateTCPConnection(options)
 		assert.Nil(t, connection)
@@ -100,7 +135,11 @@ func TestCannotDialOrListen(t *testing.T) {
 func TestInspectNeverBlocks(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		a := newHost(t).spawn(nil)
-		server, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, WriteBuffer: 1 << 20, CloseTimeout: 50 * time.Millisecond, HandshakeTimeout: time.Minute})
+		options := meta.TCPServerOptions{CertManager: m.manager, WriteBuffer: 1 << 20, CloseTimeout: 50 * time.Millisecond}
+		if m.tls() {
+			options.HandshakeTimeout = time.Minute
+		}
+		server, addr := a.listen(options)
 		m.dial(t, addr)
 		id := expect[meta.MessageTCPConnect](a).ID
 		if m.tls() {
