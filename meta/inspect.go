@@ -19,7 +19,6 @@ func (c *tcpConnection) HandleInspect(gen.PID, ...string) map[string]string {
 		"age":              time.Since(c.stats.opened).Round(time.Millisecond).String(),
 		"state":            c.state(),
 		"bytes waiting":    decimal(w.accepted - w.sent),
-		"write buffer":     strconv.Itoa(c.opt.WriteBuffer),
 		"tls":              "off",
 		"messages allowed": "unlimited",
 	}
@@ -43,7 +42,7 @@ func (c *tcpConnection) HandleInspect(gen.PID, ...string) map[string]string {
 		m["peer verified"] = strconv.FormatBool(peer.Verified)
 		m["peer serial"] = peer.Serial
 	}
-	c.opt.showTimeouts(m)
+	c.opt.showLimits(m)
 	t := c.traffic()
 	showTraffic(m, t)
 	return m
@@ -68,7 +67,13 @@ func (c *tcpConnection) state() string {
 	}
 }
 
-func (o *TCPConnectionOptions) showTimeouts(m map[string]string) {
+func (o *TCPConnectionOptions) showLimits(m map[string]string) {
+	m["write buffer"], m["active"] = strconv.Itoa(o.WriteBuffer), limit(o.Active)
+	if o.Split != nil {
+		m["max frame"] = strconv.Itoa(o.MaxFrame)
+	} else {
+		m["buffer size"] = strconv.Itoa(o.BufferSize)
+	}
 	m["handshake timeout"], m["write timeout"] = o.HandshakeTimeout.String(), o.WriteTimeout.String()
 	m["close timeout"], m["idle timeout"] = o.CloseTimeout.String(), "never"
 	if o.IdleTimeout > 0 {
@@ -110,7 +115,7 @@ func (s *tcpServer) HandleInspect(from gen.PID, item ...string) map[string]strin
 	if len(s.opt.ProcessPool) > 0 {
 		m["pool"] = fmt.Sprint(s.opt.ProcessPool)
 	}
-	s.connection.showTimeouts(m)
+	s.connection.showLimits(m)
 	showTraffic(m, traffic{stats.BytesIn, stats.BytesOut, stats.MessagesIn, stats.MessagesOut, stats.BackPressure})
 	return m
 }

@@ -153,14 +153,15 @@ func TestInspectNeverBlocks(t *testing.T) {
 		assert.Contains(t, a.inspect(server, "unknown")["error"], "unknown")
 		for _, key := range []string{
 			"local", "remote", "process", "age", "state", "tls", "messages allowed", "bytes in", "bytes out", "messages in", "messages out",
-			"bytes waiting", "write buffer", "handshake timeout", "write timeout", "close timeout", "idle timeout",
+			"bytes waiting", "back-pressure", "write buffer", "active", "buffer size", "handshake timeout", "write timeout", "close timeout",
+			"idle timeout",
 		} {
 			assert.NotEmpty(t, connection[key], key)
 		}
 		for _, key := range []string{
 			"listen", "tls", "pool", "connections", "connections establishing", "connections total", "max connections", "max connections per address",
 			"max handshake failures", "refused", "handshake failures", "over limit", "accept errors", "bytes in", "bytes out", "messages in",
-			"messages out", "handshake timeout", "write timeout", "close timeout", "idle timeout",
+			"messages out", "back-pressure", "write buffer", "active", "buffer size", "handshake timeout", "write timeout", "close timeout", "idle timeout",
 		} {
 			assert.NotEmpty(t, listening[key], key)
 		}
