@@ -18,14 +18,22 @@ import (
 // limit is one of the whole process, so the test runs in one of its own.
 func TestOutOfDescriptors(t *testing.T) {
 	const child = "ERGOTLS_TEST_OUT_OF_DESCRIPTORS"
-	if os.Getenv(child) == "" {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestOutOfDescriptors$", "-test.timeout=60s")
-		cmd.Env = append(os.Environ(), child+"=1")
-		output, err := cmd.CombinedOutput()
-		require.NoError(t, err, "%s", output)
-		return
+	for _, m := range modes() {
+		switch os.Getenv(child) {
+		case "":
+			t.Run(m.name, func(t *testing.T) {
+				cmd := exec.Command(os.Args[0], "-test.run=^TestOutOfDescriptors$", "-test.timeout=60s")
+				cmd.Env = append(os.Environ(), child+"="+m.name)
+				output, err := cmd.CombinedOutput()
+				require.NoError(t, err, "%s", output)
+			})
+		case m.name:
+			testOutOfDescriptors(t, m)
+		}
 	}
-	m := modes()[3]
+}
+
+func testOutOfDescriptors(t *testing.T, m mode) {
 	a := newHost(t).spawn(echo)
 	id, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager})
 	early := m.dial(t, addr)

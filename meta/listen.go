@@ -38,7 +38,9 @@ func listen(ctx context.Context, o *TCPServerOptions) (net.Listener, error) {
 }
 
 // isUnix says that a given listener is a unix socket.
-func isUnix(listener net.Listener) bool { return listener != nil && listener.Addr().Network() == "unix" }
+func isUnix(listener net.Listener) bool {
+	return listener != nil && listener.Addr().Network() == "unix"
+}
 
 func listenAdvice(err error) string {
 	switch {

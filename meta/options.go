@@ -44,7 +44,8 @@ type TCPServerOptions struct {
 	// parent handles all. A pool actor (act.Pool) in it would mix up the order of a connection's messages.
 	ProcessPool []gen.Atom
 	// Route, if set, chooses the worker by who the peer is; an empty name leaves it to ProcessPool.
-	// It is called on the connection's goroutine, for several connections at a time.
+	// It is called on the connection's goroutine, for several connections at a time; with StartTLS before the upgrade, when
+	// only the address is known.
 	Route func(Peer) gen.Atom
 
 	// MaxConnections is the number of connections at a time. The server accepts no further one
@@ -72,7 +73,8 @@ type TCPServerOptions struct {
 	// NextProtos are the application protocols that the server speaks, the preferred one first (ALPN, RFC 7301). A
 	// client that offers others only is refused; one that offers none is not. Peer.ALPN is what was agreed on.
 	NextProtos []string
-	// StartTLS starts in the clear and upgrades on MessageTCPStartTLS. It needs CertManager and Active: 1.
+	// StartTLS starts in the clear and upgrades on MessageTCPStartTLS. It needs CertManager and Active: 1. A peer that never asks for
+	// the upgrade is an open connection like any other: IdleTimeout bounds it, HandshakeTimeout only the upgrade.
 	StartTLS bool
 	// HandshakeTimeout bounds the TLS handshake and the PROXY header before it, together. 0 means 10 s.
 	HandshakeTimeout time.Duration

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"io"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -180,7 +181,7 @@ func TestActiveHoldsPeerBack(t *testing.T) {
 		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, Active: 1})
 		peer := m.dial(t, addr)
 		id := expect[meta.MessageTCPConnect](a).ID
-		const size = 64 << 20
+		const size = 16 << 20 // more than the kernels at both ends take
 		wrote := make(chan error, 1)
 		go func() {
 			_, err := peer.Write(make([]byte, size))
@@ -188,13 +189,8 @@ func TestActiveHoldsPeerBack(t *testing.T) {
 		}()
 		got := len(expect[meta.MessageTCP](a).Data)
 		expect[meta.MessageTCPPassive](a)
-		assert.Equal(t, a.inspect(id)["bytes in"], a.inspect(id)["bytes in"])
-		select {
-		case <-wrote:
-			t.Fatal("64 MiB were written to a connection that does not read")
-		default:
-		}
 		for got < size {
+			require.Equal(t, strconv.Itoa(got), a.inspect(id)["bytes in"], "it reads on")
 			a.send(id, meta.MessageTCPActive{N: 1})
 			got += len(expect[meta.MessageTCP](a).Data)
 			expect[meta.MessageTCPPassive](a)
