@@ -61,6 +61,9 @@ func (c *tcpConnection) establish() bool {
 	if !c.send(MessageTCPConnect{
 		ID: c.process.ID(), RemoteAddr: c.sock.RemoteAddr(), LocalAddr: c.sock.LocalAddr(), TLS: state, Peer: peer,
 	}) {
+		if c.server != nil {
+			c.server.refused(c, "connection", c.ended.Load()) // there is nobody else to tell
+		}
 		return false
 	}
 	c.connected.Store(true)

@@ -30,12 +30,12 @@ func TestReadingIsNotIdle(t *testing.T) {
 	})
 }
 
-// Nor is who takes long for one message, as long as it takes some of it.
+// Nor is who takes long for one message, as long as it takes some of it, and no slow consumer.
 func TestWritingIsNotIdle(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		const idle, size, step = time.Second, 16 << 20, 128 << 10
 		a := newHost(t).spawn(nil)
-		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, IdleTimeout: idle})
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, IdleTimeout: idle, WriteTimeout: idle})
 		peer := m.dial(t, addr)
 		require.NoError(t, rawTCP(peer).SetReadBuffer(256<<10)) // else the kernel takes most of it at once
 		id := expect[meta.MessageTCPConnect](a).ID

@@ -221,7 +221,7 @@ func (s *tcpServer) refused(c *tcpConnection, stage string, err error) {
 		}
 	})
 	source := limitAddr(c.sock.RemoteAddr())
-	if s.addresses != nil && why != refusedLimit && why != refusedProxy {
+	if s.addresses != nil && isFailure(why) {
 		s.addresses.failed(source)
 	}
 	if s.strangers.allow(source) {

@@ -165,11 +165,16 @@ func (s *serverStats) handshake(version uint16, resumed bool, took time.Duration
 // failures gives the number of failed handshakes.
 func (s *ServerStats) failures() (n uint64) {
 	for why, count := range s.Refused {
-		if why != refusedLimit && why != refusedProxy {
+		if isFailure(why) {
 			n += count
 		}
 	}
 	return n
+}
+
+// isFailure says that what was refused was a handshake.
+func isFailure(why string) bool {
+	return why != refusedLimit && why != refusedProxy && why != refusedNobody
 }
 
 func (s *tcpServer) snapshot() ServerStats {
@@ -223,6 +228,7 @@ func (s *tcpServer) connections() (all []ConnectionStats) {
 const (
 	refusedLimit       = "limit"
 	refusedProxy       = "PROXY header"
+	refusedNobody      = "owner gone"
 	refusedTimeout     = "timeout"
 	refusedNotTLS      = "not TLS"
 	refusedName        = "server name"
@@ -242,6 +248,8 @@ func whyRefused(err error) string {
 		return refusedLimit
 	case errors.Is(err, errNoProxy), errors.Is(err, errSpoofedProxy):
 		return refusedProxy
+	case errors.Is(err, ErrOwnerGone):
+		return refusedNobody
 	case timeout(err), errors.Is(err, context.DeadlineExceeded):
 		return refusedTimeout
 	case errors.As(err, &header):

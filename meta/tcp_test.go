@@ -87,10 +87,13 @@ func TestRoundRobin(t *testing.T) {
 func TestUndeliverableEndsConnection(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		parent := newHost(t).spawn(nil)
-		_, addr := parent.listen(meta.TCPServerOptions{CertManager: m.manager, ProcessPool: []gen.Atom{"nobody"}})
+		server, addr := parent.listen(meta.TCPServerOptions{CertManager: m.manager, ProcessPool: []gen.Atom{"nobody"}})
 		_, err := m.dial(t, addr).Read(make([]byte, 1))
 		assert.ErrorIs(t, err, io.EOF)
 		parent.quiet()
+		assert.Equal(t, "1", parent.inspect(server)["refused"])
+		assert.Equal(t, "0", parent.inspect(server)["handshake failures"])
+		assert.Contains(t, parent.h.log.String(), "refused: owner gone: meta.MessageTCPConnect not delivered to 'nobody'", "it is said why")
 	})
 }
 

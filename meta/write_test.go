@@ -8,7 +8,6 @@ import (
 	"net"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"ergo.services/ergo/gen"
 	"github.com/stretchr/testify/assert"
@@ -181,22 +180,5 @@ func TestEveryByteIsAccountedFor(t *testing.T) {
 				assert.ErrorContains(t, reason, "bytes written)")
 			}
 		}
-	})
-}
-
-// WriteTimeout is for a peer that takes nothing, not for one that takes long.
-func TestSlowIsNoSlowConsumer(t *testing.T) {
-	eachMode(t, func(t *testing.T, m mode) {
-		a := newHost(t).spawn(nil)
-		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, WriteTimeout: time.Second, WriteBuffer: 64 << 20})
-		peer := m.dial(t, addr)
-		id := expect[meta.MessageTCPConnect](a).ID
-		const size = 8 << 20
-		a.send(id, meta.MessageTCP{Data: make([]byte, size)})
-		// It reads all the time, but in small steps: no single write of ours takes a second.
-		n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, io.LimitReader(peer, size), make([]byte, 16<<10))
-		require.NoError(t, err)
-		assert.EqualValues(t, size, n)
-		a.quiet()
 	})
 }
