@@ -90,7 +90,7 @@ type TCPServerOptions struct {
 	// Split cuts what is read into frames, one MessageTCP each: any of bufio's own, [FixedLength],
 	// [LengthPrefixed], or another that keeps no state. Unset, messages are whatever was read.
 	Split bufio.SplitFunc
-	// MaxFrame is the largest frame in bytes that Split may wait for. 0 means 64 KiB.
+	// MaxFrame is the most bytes that Split is shown at a time: the largest frame with its header or delimiter. 0 means 64 KiB.
 	MaxFrame int
 	// Active, if above 0, delivers that many messages and one MessageTCPPassive, and then stops reading
 	// until a MessageTCPActive allows more. 0 reads without such a limit.

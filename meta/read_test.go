@@ -174,29 +174,49 @@ func TestActive(t *testing.T) {
 	})
 }
 
-// An actor that sleeps holds its peer back: TCP's window closes, and nothing is read ahead.
+// An actor that sleeps holds its peer back: TCP's window closes, and no more is read ahead than one buffer with frames.
 func TestActiveHoldsPeerBack(t *testing.T) {
-	eachMode(t, func(t *testing.T, m mode) {
-		a := newHost(t).spawn(nil)
-		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, Active: 1})
-		peer := m.dial(t, addr)
-		id := expect[meta.MessageTCPConnect](a).ID
-		const size = 16 << 20 // more than the kernels at both ends take
-		wrote := make(chan error, 1)
-		go func() {
-			_, err := peer.Write(make([]byte, size))
-			wrote <- err
-		}()
-		got := len(expect[meta.MessageTCP](a).Data)
-		expect[meta.MessageTCPPassive](a)
-		for got < size {
-			require.Equal(t, strconv.Itoa(got), a.inspect(id)["bytes in"], "it reads on")
-			a.send(id, meta.MessageTCPActive{N: 1})
-			got += len(expect[meta.MessageTCP](a).Data)
-			expect[meta.MessageTCPPassive](a)
-		}
-		require.NoError(t, <-wrote)
-	})
+	split, err := meta.FixedLength(1 << 10)
+	require.NoError(t, err)
+	for name, test := range map[string]struct {
+		options meta.TCPServerOptions
+		ahead   int
+	}{
+		"bytes":  {meta.TCPServerOptions{Active: 1}, 0},
+		"frames": {meta.TCPServerOptions{Active: 100, Split: split}, 16 << 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachMode(t, func(t *testing.T, m mode) {
+				a := newHost(t).spawn(nil)
+				options := test.options
+				options.CertManager = m.manager
+				_, addr := a.listen(options)
+				peer := m.dial(t, addr)
+				id := expect[meta.MessageTCPConnect](a).ID
+				const size = 16 << 20 // more than the kernels at both ends take
+				wrote := make(chan error, 1)
+				go func() {
+					_, err := peer.Write(make([]byte, size))
+					wrote <- err
+				}()
+				for got := 0; ; a.send(id, meta.MessageTCPActive{N: options.Active}) {
+					for range options.Active {
+						if got < size {
+							got += len(expect[meta.MessageTCP](a).Data)
+						}
+					}
+					if got == size {
+						break
+					}
+					expect[meta.MessageTCPPassive](a)
+					read, err := strconv.Atoi(a.inspect(id)["bytes in"])
+					require.NoError(t, err)
+					require.LessOrEqual(t, read, got+test.ahead, "it reads on")
+				}
+				require.NoError(t, <-wrote)
+			})
+		})
+	}
 }
 
 // The credit reaches a connection also while it is busy delivering.
