@@ -27,7 +27,7 @@ func (a *actor) busy(id gen.Alias) {
 // stalled gives a connection to whose peer nothing more can be written, while its message goroutine has something to write.
 func stalled(t *testing.T, m mode, a *actor) (id gen.Alias) {
 	t.Helper()
-	server, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, WriteTimeout: time.Hour, CloseTimeout: 50 * time.Millisecond})
+	server, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, WriteTimeout: 2 * patience, CloseTimeout: 50 * time.Millisecond})
 	m.dial(t, addr)
 	id = expect[meta.MessageTCPConnect](a).ID
 	a.send(id, meta.MessageTCP{Data: make([]byte, 32<<20)})
@@ -72,7 +72,7 @@ func TestExitEndsCall(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		h := newHost(t)
 		a, caller := h.spawn(nil), h.spawn(nil)
-		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, WriteTimeout: time.Hour, CloseTimeout: 50 * time.Millisecond})
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, WriteTimeout: 2 * patience, CloseTimeout: 50 * time.Millisecond})
 		m.dial(t, addr)
 		id := expect[meta.MessageTCPConnect](a).ID
 		answer := make(chan any, 1)
@@ -98,7 +98,7 @@ func TestExitDuringHandshake(t *testing.T) {
 		defer mute.Close()
 		id := a.connect(meta.TCPConnectionOptions{
 			Host: "127.0.0.1", Port: portOf(t, mute.Addr().String()), CertManager: m.manager,
-			HandshakeTimeout: time.Hour, CloseTimeout: 50 * time.Millisecond,
+			HandshakeTimeout: 2 * patience, CloseTimeout: 50 * time.Millisecond,
 		})
 		a.send(id, meta.MessageTCP{Data: []byte("waits")})
 		a.busy(id)
@@ -106,7 +106,7 @@ func TestExitDuringHandshake(t *testing.T) {
 		assert.ErrorIs(t, expect[meta.MessageTCPDisconnect](a).Reason, meta.ErrTerminated)
 
 		options := startTLSServer(m)
-		options.HandshakeTimeout, options.CloseTimeout = time.Hour, 50*time.Millisecond
+		options.HandshakeTimeout, options.CloseTimeout = 2*patience, 50*time.Millisecond
 		_, addr := a.listen(options)
 		peer := dialTCP(t, addr)
 		id = expect[meta.MessageTCPConnect](a).ID
