@@ -21,6 +21,7 @@ import (
 //   - the engine's message goroutine, there while there are messages: it handles one at a time and,
 //     in Terminate, waits for Start's.
 //   - the writer's drain, there while the peer does not take what is written. Its writes have deadlines.
+//   - awaitExit, there while the message goroutine waits for the peer for long. It ends with that wait.
 
 // The phases of a connection.
 const (
@@ -56,7 +57,7 @@ type tcpConnection struct {
 	drainAt   atomic.Pointer[time.Time]       // a Draining that is to be sent
 	telling   sync.Mutex                      // held while a Draining is sent; guards final
 	final     bool                            // Disconnect is on its way: nothing may follow
-	ended     atomic.Pointer[DisconnectError] // why it ends; set once
+	ended     atomic.Pointer[DisconnectError] // why it ends; set once, and by finish where a write knows better
 	cancel    atomic.Pointer[context.CancelFunc]
 	upgrade   atomic.Pointer[upgrade]
 	broken    atomic.Pointer[error] // the write error that the read loop may still find a better reason for
