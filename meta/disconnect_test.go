@@ -3,8 +3,10 @@ package meta_test
 import (
 	"bufio"
 	"io"
+	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"ergo.services/ergo/gen"
 	"github.com/stretchr/testify/assert"
@@ -50,5 +52,55 @@ func TestDisconnectWaitsForRoom(t *testing.T) {
 		worker.quiet()
 		m.dial(t, addr)
 		expect[meta.MessageTCPConnect](worker)
+	})
+}
+
+// A Split or Route that panics ends the one connection that it panicked for.
+func TestPanicEndsOneConnection(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		a := newHost(t).spawn(echo)
+		server, addr := a.listen(meta.TCPServerOptions{
+			CertManager: m.manager,
+			Split: func(data []byte, atEOF bool) (int, []byte, error) {
+				if strings.HasPrefix(string(data), "boom") {
+					panic("in Split")
+				}
+				return len(data), data, nil
+			},
+			Route: func(p meta.Peer) gen.Atom {
+				if strings.HasPrefix(p.Addr.String(), "127.0.0.2:") {
+					panic("in Route")
+				}
+				return ""
+			},
+		})
+		healthy := m.dial(t, addr)
+		expect[meta.MessageTCPConnect](a)
+		sick := m.dial(t, addr)
+		id := expect[meta.MessageTCPConnect](a).ID
+		_, err := io.WriteString(sick, "boom")
+		require.NoError(t, err)
+		disconnect := expect[meta.MessageTCPDisconnect](a)
+		assert.Equal(t, id, disconnect.ID)
+		assert.ErrorIs(t, disconnect.Reason, meta.ErrTerminated)
+		assert.ErrorIs(t, disconnect.Reason, gen.TerminateReasonPanic)
+		_, err = io.ReadAll(sick)
+		assertEnded(t, err)
+
+		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+		lost, err := dialer.Dial("tcp", addr)
+		if err != nil {
+			t.Skipf("this system has no 127.0.0.2: %s", err)
+		}
+		defer lost.Close()
+		require.NoError(t, lost.SetDeadline(time.Now().Add(patience)))
+		_, err = io.ReadAll(m.secure(t, lost))
+		assertEnded(t, err)
+		eventually(t, func() bool {
+			inspect := a.inspect(server)
+			return inspect["connections"] == "1" && inspect["connections establishing"] == "0"
+		}, "its slot is free")
+		talk(t, healthy)
+		a.quiet()
 	})
 }
