@@ -106,7 +106,9 @@ func TestWorkersAreReusedAndLetGo(t *testing.T) {
 		time.Sleep(2 * trimInterval)
 		require.Zero(t, idle(), "nor were the others")
 
-		busy(maxIdleWorkers + 50)()
+		release = busy(maxIdleWorkers + 50)
+		require.Zero(t, idle(), "none waits for another")
+		release()
 		require.Equal(t, maxIdleWorkers, idle())
 		release = busy(1)
 		ws.close()

@@ -68,7 +68,7 @@ func newProcess(n *node, parent *process, factory gen.ProcessFactory, options ge
 	p.state.Store(int32(gen.ProcessStateInit))
 	p.box.Init(options.MailboxSize)
 	p.log = newLog(n, level, p.logSource)
-	p.kind = p
+	p.kind, p.gathers = p, true
 	return p, nil
 }
 

@@ -16,6 +16,9 @@ type unit struct {
 	box  mailbox.Mailbox
 	log  *log
 	kind kind
+
+	gathers    bool // see gather, as for the next two, which are the consumer's
+	skip, vain uint8
 }
 
 // kind is the part in which they differ.
