@@ -13,22 +13,29 @@ type gate struct{ places chan struct{} }
 
 func newGate(places int) *gate { return &gate{make(chan struct{}, places)} }
 
-// enter takes a place for s, or returns the error of ctx.
-func (g *gate) enter(ctx context.Context, s *socket) error {
+// pass is what a handshake goes in and out with. Only its goroutine uses it.
+type pass struct {
+	gate   *gate
+	ctx    context.Context // of the handshake
+	inside bool            // holds a place
+}
+
+// enter takes a place, or returns the error of the context.
+func (p *pass) enter() error {
 	select {
-	case g.places <- struct{}{}:
-		s.inside = true
+	case p.gate.places <- struct{}{}:
+		p.inside = true
 		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	case <-p.ctx.Done():
+		return p.ctx.Err()
 	}
 }
 
-// leave gives the place of s back if it has one. Only the goroutine of its handshake calls it.
-func (g *gate) leave(s *socket) {
-	if s.inside {
-		s.inside = false
-		<-g.places
+// leave gives the place back if it has one.
+func (p *pass) leave() {
+	if p.inside {
+		p.inside = false
+		<-p.gate.places
 	}
 }
 

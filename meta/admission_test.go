@@ -90,21 +90,21 @@ func TestAddressBook(t *testing.T) {
 func TestGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(1)
-		first, second, third := &socket{}, &socket{}, &socket{}
-		require.NoError(t, g.enter(t.Context(), first))
 		hurry, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		assert.ErrorIs(t, g.enter(hurry, second), context.DeadlineExceeded)
-		g.leave(second) // has none
+		first, second, third := &pass{gate: g, ctx: t.Context()}, &pass{gate: g, ctx: hurry}, &pass{gate: g, ctx: t.Context()}
+		require.NoError(t, first.enter())
+		assert.ErrorIs(t, second.enter(), context.DeadlineExceeded)
+		second.leave() // has none
 		entered := make(chan error, 1)
-		go func() { entered <- g.enter(t.Context(), third) }()
+		go func() { entered <- third.enter() }()
 		synctest.Wait()
 		assert.Empty(t, entered)
-		g.leave(first)
-		g.leave(first)
+		first.leave()
+		first.leave()
 		require.NoError(t, <-entered)
 		assert.Len(t, g.places, 1)
-		g.leave(third)
+		third.leave()
 		assert.Empty(t, g.places)
 	})
 }

@@ -68,8 +68,7 @@ func TestWritePathAllocations(t *testing.T) {
 				out, peer = server, far // nobody decrypts: that would allocate too
 			}
 			var w writer
-			w.init(64<<10, sock, func(err error) { t.Error(err) }, func([]byte) {})
-			w.watch = func() func() { return func() {} }
+			w.init(testOwner{t}, 64<<10, sock)
 			w.setOut(out)
 			data, got := make([]byte, 64), make([]byte, 16<<10)
 			allocs := testing.AllocsPerRun(2000, func() {
@@ -85,3 +84,11 @@ func TestWritePathAllocations(t *testing.T) {
 		})
 	}
 }
+
+// testOwner wants no error.
+type testOwner struct{ t *testing.T }
+
+func (o testOwner) writeFailed(err error) { o.t.Error(err) }
+func (o testOwner) recycle([]byte)        {}
+func (o testOwner) touch()                {}
+func (o testOwner) watch() (stop func())  { return func() {} }

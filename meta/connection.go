@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -36,23 +35,24 @@ type tcpConnection struct {
 	server    *tcpServer  // nil: outgoing
 	clientTLS *tls.Config // outgoing, with TLS
 	sock      *socket
-	worker    gen.Atom   // empty: the parent
-	counted   netip.Addr // what the server's address book counts it as
 
 	process gen.MetaProcess // set by Init
-	to      any             // who gets the messages: a gen.Atom or gen.PID; boxed once
-	self    any             // its own alias; boxed once
+	to      any             // who gets the messages: a gen.Atom or gen.PID; nil before Init: the parent
+	self    any             // the message goroutine's: its own alias, once it was needed
 	stream  stream          // the TLS connection, or the socket without TLS; settled once ready is closed, but for StartTLS
 	writer  writer
 	inbox   inbox
 	release func() // of the manager's Track; nil: not tracked
 
-	refusing    bool      // the message goroutine's: a write was refused
-	established bool      // Start's: ready was closed by establish
-	brokenUntil time.Time // Start's: how long to read on after broken
+	answered    uint64 // the message goroutine's: stats.messagesIn at the last write
+	refusing    bool   // the message goroutine's: a write was refused
+	lone        bool   // Start's: the last time that there was something to read it was one record
+	established bool   // Start's: ready was reached by establish
+	counted     bool   // by the server's address book
+	brokenUntil int64  // Start's: how long to read on after broken; unix nanoseconds
 
 	phase     atomic.Int32
-	ready     chan struct{}                   // closed: it can be written to, or has ended before
+	ready     sync.WaitGroup                  // done: it can be written to, or has ended before
 	connected atomic.Bool                     // Connect was sent
 	drainAt   atomic.Pointer[time.Time]       // a Draining that is to be sent
 	telling   sync.Mutex                      // held while a Draining is sent; guards final
@@ -63,7 +63,7 @@ type tcpConnection struct {
 	broken    atomic.Pointer[error] // the write error that the read loop may still find a better reason for
 	credit    atomic.Int64          // messages that may be delivered, where opt.Active is set
 	wake      chan struct{}         // capacity 1: credit, upgrade, broken or ended have changed; nil without opt.Active
-	done      chan struct{}         // closed: it is over
+	done      sync.WaitGroup        // done: it is over
 	stats     connectionStats
 }
 
@@ -73,21 +73,17 @@ type stream interface {
 	CloseWrite() error
 }
 
-func newConnection(opt *TCPConnectionOptions, server *tcpServer, sock *socket, worker gen.Atom) *tcpConnection {
-	c := &tcpConnection{
-		opt: opt, server: server, sock: sock, worker: worker, stream: sock,
-		ready: make(chan struct{}), done: make(chan struct{}),
-	}
+// newConnection makes a connection whose messages go to a gen.Atom, to a gen.PID or, where to is nil, to the parent.
+func newConnection(opt *TCPConnectionOptions, server *tcpServer, sock *socket, to any) *tcpConnection {
+	c := &tcpConnection{opt: opt, server: server, sock: sock, to: to, stream: sock}
+	c.ready.Add(1)
+	c.done.Add(1)
 	if opt.Active > 0 {
 		c.wake = make(chan struct{}, 1)
 	}
 	c.credit.Store(int64(opt.Active))
 	c.inbox.init(opt)
-	c.writer.init(opt.WriteBuffer, sock, c.writeFailed, c.inbox.recycle)
-	c.writer.watch = c.watch
-	if opt.IdleTimeout > 0 {
-		c.writer.progress = c.touch
-	}
+	c.writer.init(c, opt.WriteBuffer, sock)
 	c.stats.opened = time.Now()
 	return c
 }
@@ -95,9 +91,8 @@ func newConnection(opt *TCPConnectionOptions, server *tcpServer, sock *socket, w
 // Init implements gen.MetaBehavior. It runs on the goroutine of whoever spawns the connection.
 func (c *tcpConnection) Init(process gen.MetaProcess) error {
 	c.process = process
-	c.to, c.self = process.Parent(), process.ID()
-	if c.worker != "" {
-		c.to = c.worker
+	if c.to == nil {
+		c.to = process.Parent()
 	}
 	return nil
 }
@@ -168,26 +163,41 @@ func (c *tcpConnection) awaitReady() {
 		return
 	}
 	defer c.watch()()
-	<-c.ready
+	c.ready.Wait()
 	if up := c.upgrade.Load(); up != nil {
-		select {
-		case <-up.done:
-		case <-c.done:
+		if c.ended.Load() != nil {
+			c.done.Wait() // the upgrade may have come too late for finish to see it
+			return
 		}
+		<-up.done
 	}
 }
 
 // flushRequest is what a connection sends to itself behind the messages that are waiting: when it comes, they are collected.
 type flushRequest struct{}
 
-// write takes data for writing and sees to it that it is written.
+// write takes data for writing and sees to it that it is written: at once where it looks like the answer to a
+// single message, to which the peer waits, else behind the messages that follow.
 func (c *tcpConnection) write(data []byte) error {
+	in := c.stats.messagesIn.Load()
+	single := in-c.answered == 1
+	c.answered = in
 	schedule, err := c.take(data)
-	if schedule && c.process.Send(c.self, flushRequest{}) != nil {
-		c.writer.flush() // the mailbox is full, or the parent has ended
+	if schedule && (single || !c.flushLater()) {
+		c.writer.flush()
 	}
 	return err
 }
+
+// flushLater asks for a flush behind the messages that wait. It fails where the mailbox is full, or the parent has ended.
+func (c *tcpConnection) flushLater() bool {
+	if c.self == nil {
+		c.self = c.process.ID()
+	}
+	return c.process.Send(c.self, flushRequest{}) == nil
+}
+
+func (c *tcpConnection) recycle(message []byte) { c.inbox.recycle(message) }
 
 // take takes data for writing.
 func (c *tcpConnection) take(data []byte) (schedule bool, err error) {

@@ -37,7 +37,11 @@ func CreateTCPConnection(options TCPConnectionOptions) (gen.MetaBehavior, error)
 		return nil, fmt.Errorf("%w to %s %s: %w%s", ErrDial, network, address, err, dialAdvice(err))
 	}
 	setKeepAlive(conn, options.KeepAlivePeriod)
-	c := newConnection(&options, nil, newSocket(conn), options.Process)
+	var to any
+	if options.Process != "" {
+		to = options.Process
+	}
+	c := newConnection(&options, nil, newSocket(conn), to)
 	c.clientTLS = config
 	return c, nil
 }

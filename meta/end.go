@@ -16,11 +16,11 @@ func (c *tcpConnection) Terminate(reason error) {
 	if c.phase.CompareAndSwap(created, terminated) {
 		c.sock.Close()
 		c.leave()
-		close(c.done)
+		c.done.Done()
 		return
 	}
 	c.end(ErrTerminated, reason)
-	<-c.done
+	c.done.Wait()
 }
 
 // end ends the connection for a reason, and returns whether this was the first one. It may be called from any goroutine and does not block.
@@ -53,7 +53,7 @@ func (c *tcpConnection) finish() {
 		close(up.done)
 	}
 	if !c.established {
-		close(c.ready)
+		c.ready.Done()
 	}
 	c.sock.closeBy(time.Now().Add(c.opt.CloseTimeout))
 	flushed := c.writer.sync()
@@ -82,7 +82,7 @@ func (c *tcpConnection) finish() {
 		time.Sleep(wait)
 		told = c.disconnected(reason)
 	}
-	close(c.done)
+	c.done.Done()
 }
 
 // resetHidden says that the peer's reset was told to a write, after which the kernel lets reads see no more than an end. After a FIN it

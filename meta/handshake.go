@@ -57,7 +57,7 @@ func (c *tcpConnection) establish() bool {
 		return false
 	}
 	c.established = true
-	close(c.ready)
+	c.ready.Done()
 	if !c.send(MessageTCPConnect{
 		ID: c.process.ID(), RemoteAddr: c.sock.RemoteAddr(), LocalAddr: c.sock.LocalAddr(), TLS: state, Peer: peer,
 	}) {
@@ -96,10 +96,10 @@ func (c *tcpConnection) handshake(deadline time.Time) (*tls.ConnectionState, err
 	started := time.Now()
 	var conn *tls.Conn
 	if c.server != nil {
-		c.sock.gate, c.sock.gateCtx = c.server.gate, ctx
+		c.sock.pass = &pass{gate: c.server.gate, ctx: ctx}
 		defer func() {
-			c.server.gate.leave(c.sock)
-			c.sock.gate, c.sock.gateCtx = nil, nil
+			c.sock.pass.leave()
+			c.sock.pass = nil
 		}()
 		conn = tls.Server(c.sock, c.server.tls)
 	} else {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"time"
 )
@@ -39,7 +40,7 @@ func (c *tcpConnection) read() {
 
 // interrupted says that the read loop has something else to do than to read.
 func (c *tcpConnection) interrupted() bool {
-	return c.ended.Load() != nil || c.upgrade.Load() != nil || c.broken.Load() != nil && c.brokenUntil.IsZero()
+	return c.ended.Load() != nil || c.upgrade.Load() != nil || c.broken.Load() != nil && c.brokenUntil == 0
 }
 
 func (c *tcpConnection) paused() bool { return c.opt.Active > 0 && c.credit.Load() <= 0 }
@@ -48,11 +49,16 @@ func (c *tcpConnection) paused() bool { return c.opt.Active > 0 && c.credit.Load
 // must look further, because the connection is paused, interrupted or at its end, and false to be called again
 // when there is more.
 func (c *tcpConnection) pump() (done bool) {
+	reads := 0
 	for {
 		if c.interrupted() {
 			return true
 		}
 		delivered := c.deliver()
+		if c.lone && c.sock.single {
+			c.sock.single = false
+			runtime.Gosched()
+		}
 		if c.inbox.err != nil && c.inbox.empty() {
 			c.readFailed(c.inbox.err)
 			return true
@@ -69,7 +75,9 @@ func (c *tcpConnection) pump() (done bool) {
 			}
 			switch {
 			case err == nil:
+				reads++
 			case err == error(errWouldBlock):
+				c.lone = reads < 2
 				if !c.deliver() || c.interrupted() {
 					return true
 				}
@@ -84,8 +92,8 @@ func (c *tcpConnection) pump() (done bool) {
 			default:
 				c.inbox.err = err
 			}
-			if !c.sock.in {
-				break // reads block: what came is all there is for now
+			if !c.sock.in || c.lone && c.sock.single {
+				break // what came is all there is for now
 			}
 		}
 	}
@@ -159,10 +167,10 @@ func (c *tcpConnection) checkIdle() {
 func (c *tcpConnection) readDeadline() time.Time {
 	switch {
 	case c.broken.Load() != nil:
-		if c.brokenUntil.IsZero() {
-			c.brokenUntil = time.Now().Add(brokenGrace)
+		if c.brokenUntil == 0 {
+			c.brokenUntil = time.Now().Add(brokenGrace).UnixNano()
 		}
-		return c.brokenUntil
+		return time.Unix(0, c.brokenUntil)
 	case c.opt.IdleTimeout > 0:
 		return c.idleAt()
 	default:
@@ -183,7 +191,7 @@ func (c *tcpConnection) readFailed(err error) {
 			err = errors.Join(err, *broken)
 		}
 		c.end(reason, err)
-	case broken != nil && !c.brokenUntil.IsZero() && !time.Now().Before(c.brokenUntil):
+	case broken != nil && c.brokenUntil != 0 && time.Now().UnixNano() >= c.brokenUntil:
 		c.end(ErrReset, *broken)
 	default:
 		c.checkIdle()

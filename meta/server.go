@@ -36,6 +36,7 @@ type tcpServer struct {
 	next       int           // Start's: index in ProcessPool
 
 	process   gen.MetaProcess // set by Init
+	parent    any             // its PID; boxed once for all connections
 	closing   chan struct{}   // closed: no further connection is accepted
 	stopped   chan struct{}   // closed: Start has returned
 	closeOnce sync.Once
@@ -82,7 +83,7 @@ func CreateTCPServer(options TCPServerOptions) (gen.MetaBehavior, error) {
 
 // Init implements gen.MetaBehavior.
 func (s *tcpServer) Init(process gen.MetaProcess) error {
-	s.process = process
+	s.process, s.parent = process, process.Parent()
 	return nil
 }
 
@@ -148,12 +149,12 @@ func (s *tcpServer) freeSlot() {
 // serve spawns the meta process of an accepted connection. It does not block.
 func (s *tcpServer) serve(conn net.Conn) {
 	setKeepAlive(conn, s.connection.KeepAlivePeriod)
-	worker := gen.Atom("")
+	to := s.parent
 	if len(s.opt.ProcessPool) > 0 {
-		worker = s.opt.ProcessPool[s.next]
+		to = s.opt.ProcessPool[s.next]
 		s.next = (s.next + 1) % len(s.opt.ProcessPool)
 	}
-	c := newConnection(s.connection, s, newSocket(conn), worker)
+	c := newConnection(s.connection, s, newSocket(conn), to)
 	s.mu.Lock()
 	s.open[c] = struct{}{}
 	s.stats.accepted++
@@ -184,18 +185,17 @@ func (s *tcpServer) admit(c *tcpConnection) error {
 	if s.addresses == nil {
 		return nil
 	}
-	addr := limitAddr(c.sock.RemoteAddr())
-	if option := s.addresses.admit(addr); option != "" {
+	if option := s.addresses.admit(limitAddr(c.sock.RemoteAddr())); option != "" {
 		return fmt.Errorf("%w %s", errOverLimit, option)
 	}
-	c.counted = addr
+	c.counted = true
 	return nil
 }
 
 // left takes back what a connection has held. It is called once for each connection of serve.
 func (s *tcpServer) left(c *tcpConnection) {
-	if s.addresses != nil {
-		s.addresses.release(c.counted)
+	if c.counted {
+		s.addresses.release(limitAddr(c.sock.RemoteAddr()))
 	}
 	s.mu.Lock()
 	delete(s.open, c)

@@ -1,7 +1,6 @@
 package meta
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net"
@@ -22,6 +21,9 @@ func (wouldBlock) Error() string   { return "would block" }
 func (wouldBlock) Timeout() bool   { return false }
 func (wouldBlock) Temporary() bool { return true }
 
+// recordHeader is the size in bytes of what precedes each TLS record (RFC 8446 section 5.1).
+const recordHeader = 5
+
 // peekTimeout is how long peek waits where a read can't be made without blocking.
 const peekTimeout = 5 * time.Millisecond
 
@@ -35,15 +37,14 @@ var aLongTimeAgo = time.Unix(1, 0)
 // called, by that time.
 type socket struct {
 	net.Conn
-	raw syscall.RawConn // nil: wait can't be used
-	fd  uintptr         // valid within wait
-	in  bool            // within wait
+	raw    syscall.RawConn // nil: wait can't be used
+	fd     uintptr         // valid within wait
+	in     bool            // within wait
+	single bool            // the last read brought all there was, and it looks like one TLS record
 
 	pending []byte      // bytes read ahead of the TLS layer, served first
 	guard   *proxyGuard // nil: no look-out for PROXY headers
-	gate    *gate       // not nil during a server's handshake
-	gateCtx context.Context
-	inside  bool // holds a place at the gate
+	pass    *pass       // not nil during a server's handshake
 
 	writing  sync.Mutex // one write at a time; guards all up to the empty line
 	eager    bool       // Write does not block
@@ -104,14 +105,14 @@ func (s *socket) read(b []byte) (int, error) {
 	if s.in {
 		return s.readNow(b)
 	}
-	if s.gate == nil {
+	if s.pass == nil {
 		return s.Conn.Read(b)
 	}
 	// A handshake holds its place at the gate while it computes, not while it waits for its peer.
-	s.gate.leave(s)
+	s.pass.leave()
 	n, err := s.Conn.Read(b)
 	if err == nil {
-		err = s.gate.enter(s.gateCtx, s)
+		err = s.pass.enter()
 	}
 	return n, err
 }

@@ -23,7 +23,7 @@ func (c *tcpConnection) watch() (stop func()) {
 func (c *tcpConnection) awaitExit(over <-chan struct{}, interval time.Duration) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
-	for !unreachable(c.process.Send(c.self, flushRequest{})) {
+	for !unreachable(c.process.Send(c.process.ID(), flushRequest{})) {
 		select {
 		case <-over:
 			return

@@ -33,13 +33,9 @@ type segment struct {
 // they fill a record, so that small ones share records and system calls and nothing waits for a timer. A flush
 // does not block: where the socket takes no more, a goroutine of its own goes on, and is there only as long as that lasts.
 type writer struct {
-	limit   uint64       // bytes that may wait
-	sock    *socket      // below out
-	failed  func(error)  // called once, with the first error and without the lock
-	written func([]byte) // called for each message whose bytes are not needed any more
-
-	watch    func() (stop func()) // called where it begins to wait for the peer
-	progress func()               // called when bytes were written; nil: nobody wants to know
+	owner writerOwner
+	limit uint64  // bytes that may wait
+	sock  *socket // below out
 
 	mu        sync.Mutex // guards all below
 	changed   sync.Cond  // on mu: sent, err, flushing or closed have changed
@@ -54,6 +50,14 @@ type writer struct {
 	writerStats
 }
 
+// writerOwner is who is told of what a writer does. All are called without the lock, but for watch.
+type writerOwner interface {
+	writeFailed(error)      // once, with the first error
+	recycle(message []byte) // its bytes are not needed any more
+	touch()                 // bytes were written
+	watch() (stop func())   // it begins to wait for the peer, until stop
+}
+
 // writerStats are what a writer counts.
 type writerStats struct {
 	accepted uint64        // bytes taken
@@ -61,8 +65,8 @@ type writerStats struct {
 	waited   time.Duration // for room
 }
 
-func (w *writer) init(limit int, sock *socket, failed func(error), written func([]byte)) {
-	w.limit, w.sock, w.failed, w.written = uint64(limit), sock, failed, written
+func (w *writer) init(owner writerOwner, limit int, sock *socket) {
+	w.owner, w.limit, w.sock = owner, uint64(limit), sock
 	w.changed.L = &w.mu
 }
 
@@ -91,7 +95,7 @@ func (w *writer) write(data []byte) (schedule bool, err error) {
 				continue
 			}
 			if stop == nil {
-				stop = w.watch()
+				stop = w.owner.watch()
 				defer stop()
 			}
 			w.changed.Wait()
@@ -107,7 +111,7 @@ func (w *writer) write(data []byte) (schedule bool, err error) {
 	w.accepted += size
 	if size < coalesced {
 		w.appendCopy(data)
-		w.written(data)
+		w.owner.recycle(data)
 	} else {
 		w.queue = append(w.queue, segment{data: data, whole: data})
 	}
@@ -173,7 +177,9 @@ func (w *writer) drain() {
 	owed := w.owed
 	w.mu.Unlock()
 	lost, err := w.sock.drain(int(owed))
-	w.wrote(err)
+	if err == nil {
+		w.owner.touch()
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.sent += owed - uint64(lost)
@@ -212,7 +218,9 @@ func (w *writer) send(s *segment) {
 		out := w.out
 		w.mu.Unlock()
 		n, err := out.Write(piece)
-		w.wrote(err)
+		if err == nil {
+			w.owner.touch()
+		}
 		behind := w.sock.behind()
 		s.data = s.data[n:]
 		if len(s.data) == 0 {
@@ -229,16 +237,10 @@ func (w *writer) send(s *segment) {
 	}
 }
 
-func (w *writer) wrote(err error) {
-	if err == nil && w.progress != nil {
-		w.progress()
-	}
-}
-
 // release gives back the memory of a segment that is written.
 func (w *writer) release(s *segment) {
 	if s.record == nil {
-		w.written(s.whole)
+		w.owner.recycle(s.whole)
 		return
 	}
 	*s.record = (*s.record)[:0]
@@ -252,7 +254,7 @@ func (w *writer) fail(err error) {
 	}
 	w.err = err
 	w.mu.Unlock()
-	w.failed(err)
+	w.owner.writeFailed(err)
 	w.mu.Lock()
 }
 
@@ -267,7 +269,7 @@ func (w *writer) sync() error {
 			continue
 		}
 		if stop == nil {
-			stop = w.watch()
+			stop = w.owner.watch()
 			defer stop()
 		}
 		w.changed.Wait()
