@@ -69,7 +69,7 @@ func (e *ergoEcho) Init(...any) error {
 
 func (e *ergoEcho) HandleMessage(_ gen.PID, message any) error {
 	if m, ok := message.(meta.MessageTCP); ok {
-		_ = e.SendAlias(m.ID, m)
+		_ = e.SendAlias(m.ID, message)
 	}
 	return nil
 }

@@ -26,7 +26,11 @@ func startOurs(j serverJob, l net.Listener) (func(context.Context) error, error)
 	if err != nil {
 		return nil, err
 	}
-	options := meta.TCPServerOptions{Listener: l, CertManager: manager}
+	port := uint16(l.Addr().(*net.TCPAddr).Port)
+	if err := l.Close(); err != nil { // as the server opens its port it sets each socket option once
+		return nil, err
+	}
+	options := meta.TCPServerOptions{Host: "127.0.0.1", Port: port, CertManager: manager}
 	switch {
 	case j.Variant == oursPool:
 		options.BufferPool = &sync.Pool{New: func() any { return make([]byte, 16<<10) }}

@@ -71,8 +71,8 @@ func (c *tcpConnection) finish() {
 	if c.connected.Load() || c.server == nil {
 		told = c.disconnected(reason)
 	}
-	if reason.Reason == ErrReset || flushed != nil || timeout(reason.Cause) {
-		c.sock.Close()
+	if reason.Reason == ErrReset || reason.Reason == ErrClosedByPeer || flushed != nil || timeout(reason.Cause) {
+		c.sock.Close() // nothing comes any more that could turn it into a reset
 	} else {
 		c.sock.linger(lingerTimeout)
 	}

@@ -13,17 +13,19 @@ import (
 // log implements gen.Log.
 type log struct {
 	loggers *loggers
-	source  func() any // a gen.MessageLogNode, -Process or -Meta
+	source  logSource
 	level   atomic.Int32
 
 	mu     sync.Mutex
 	fields []gen.LogField // replaced, never changed: messages share it
 }
 
-func newLog(n *node, level gen.LogLevel, source func() any) *log {
-	l := &log{loggers: &n.loggers, source: source}
+// logSource says who logs: a gen.MessageLogNode, -Process or -Meta.
+type logSource interface{ logSource() any }
+
+func (l *log) init(n *node, level gen.LogLevel, source logSource) {
+	l.loggers, l.source = &n.loggers, source
 	l.level.Store(int32(level))
-	return l
 }
 
 // inheritLevel returns the level, or that of the parent where it is the default.
@@ -83,7 +85,7 @@ func (l *log) write(level gen.LogLevel, format string, args []any) {
 	l.loggers.log(gen.MessageLog{
 		Time:   time.Now(),
 		Level:  level,
-		Source: l.source(),
+		Source: l.source.logSource(),
 		Format: format,
 		Args:   args,
 		Fields: l.snapshot(),

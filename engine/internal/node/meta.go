@@ -39,9 +39,9 @@ func (p *process) SpawnMeta(behavior gen.MetaBehavior, options gen.MetaOptions) 
 		return gen.Alias{}, gen.ErrProcessTerminated
 	}
 	if p.metas == nil {
-		p.metas = make(map[gen.Alias]*meta)
+		p.metas = make(map[*meta]struct{})
 	}
-	p.metas[m.id] = m
+	p.metas[m] = struct{}{}
 	p.node.aliases.Store(m.id.ID[0], &address{unit: &m.unit, meta: m})
 	p.node.living.join()
 	p.node.starts.join()
@@ -68,7 +68,7 @@ func newMeta(p *process, behavior gen.MetaBehavior, options gen.MetaOptions) (*m
 	}
 	m := &meta{parent: p, behavior: behavior, id: p.node.newAlias(), priority: options.SendPriority}
 	m.box.Init(options.MailboxSize)
-	m.log = newLog(p.node, level, m.logSource)
+	m.log.init(p.node, level, m)
 	m.kind = m
 	return m, nil
 }
@@ -133,7 +133,7 @@ func (m *meta) shut(reason error) (consumer bool) {
 	if first {
 		m.parent.node.aliases.Delete(m.id.ID[0])
 		m.parent.mu.Lock()
-		delete(m.parent.metas, m.id)
+		delete(m.parent.metas, m)
 		m.parent.mu.Unlock()
 	}
 	return consumer
@@ -157,7 +157,7 @@ func (m *meta) ID() gen.Alias                  { return m.id }
 func (m *meta) Parent() gen.PID                { return m.parent.pid }
 func (m *meta) Env(name gen.Env) (any, bool)   { return m.parent.Env(name) }
 func (m *meta) EnvList() map[gen.Env]any       { return m.parent.EnvList() }
-func (m *meta) Log() gen.Log                   { return m.log }
+func (m *meta) Log() gen.Log                   { return &m.log }
 func (m *meta) Send(to any, message any) error { return m.SendWithPriority(to, message, m.priority) }
 
 func (m *meta) SendWithPriority(to any, message any, priority gen.MessagePriority) error {

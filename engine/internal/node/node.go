@@ -27,7 +27,7 @@ type node struct {
 	pid      gen.PID
 	env      env
 	certs    gen.CertManager
-	log      *log
+	log      log
 	loggers  loggers
 	workers  workers
 
@@ -75,7 +75,7 @@ func Start(name gen.Atom, options gen.NodeOptions) (gen.Node, error) {
 	n.processIDs.Store(firstProcessID - 1)
 	n.env.inherit(nil, options.Env)
 	n.watches.init()
-	n.log = newLog(n, level, func() any { return gen.MessageLogNode{Node: name, Creation: n.creation} })
+	n.log.init(n, level, n)
 	if err := n.loggers.init(options.Log); err != nil {
 		return nil, fmt.Errorf("NodeOptions.Log.Loggers: %w", err)
 	}
@@ -88,7 +88,7 @@ func (n *node) Uptime() int64                { return int64(time.Since(n.started
 func (n *node) PID() gen.PID                 { return n.pid }
 func (n *node) Creation() int64              { return n.creation }
 func (n *node) CertManager() gen.CertManager { return n.certs }
-func (n *node) Log() gen.Log                 { return n.log }
+func (n *node) Log() gen.Log                 { return &n.log }
 
 func (n *node) EnvList() map[gen.Env]any             { return n.env.list() }
 func (n *node) SetEnv(name gen.Env, value any)       { n.env.set(name, value) }
@@ -199,3 +199,5 @@ func (n *node) eachProcess(do func(*process)) {
 		return true
 	})
 }
+
+func (n *node) logSource() any { return gen.MessageLogNode{Node: n.name, Creation: n.creation} }

@@ -31,7 +31,7 @@ type process struct {
 	mu      sync.Mutex // guards what follows
 	name    *address   // nil where it has none
 	aliases map[gen.Alias]struct{}
-	metas   map[gen.Alias]*meta
+	metas   map[*meta]struct{}
 }
 
 func newProcess(n *node, parent *process, factory gen.ProcessFactory, options gen.ProcessOptions) (*process, error) {
@@ -44,9 +44,9 @@ func newProcess(n *node, parent *process, factory gen.ProcessFactory, options ge
 	if options.Fallback.Enable && options.Fallback.Name == "" {
 		return nil, fmt.Errorf("ProcessOptions.Fallback is enabled but names no process: %w", gen.ErrIncorrect)
 	}
-	above, parentEnv, parentPID, leader := n.log, &n.env, n.pid, n.pid
+	above, parentEnv, parentPID, leader := &n.log, &n.env, n.pid, n.pid
 	if parent != nil {
-		above, parentEnv, parentPID, leader = parent.log, &parent.env, parent.pid, parent.leader
+		above, parentEnv, parentPID, leader = &parent.log, &parent.env, parent.pid, parent.leader
 	}
 	level, err := inheritLevel(options.LogLevel, above.Level())
 	if err != nil {
@@ -67,7 +67,7 @@ func newProcess(n *node, parent *process, factory gen.ProcessFactory, options ge
 	p.priority.Store(int32(options.SendPriority))
 	p.state.Store(int32(gen.ProcessStateInit))
 	p.box.Init(options.MailboxSize)
-	p.log = newLog(n, level, p.logSource)
+	p.log.init(n, level, p)
 	p.kind, p.gathers = p, true
 	return p, nil
 }
@@ -177,7 +177,7 @@ func (p *process) bury() {
 	p.name, p.aliases, p.metas = nil, nil, nil
 	p.mu.Unlock()
 
-	for _, m := range metas {
+	for m := range metas {
 		m.end(reason)
 	}
 	n.watches.forget(p)
@@ -203,7 +203,7 @@ func (p *process) Parent() gen.PID               { return p.parent }
 func (p *process) Uptime() int64                 { return int64(time.Since(p.started) / time.Second) }
 func (p *process) State() gen.ProcessState       { return gen.ProcessState(p.state.Load()) }
 func (p *process) Behavior() gen.ProcessBehavior { return p.behavior }
-func (p *process) Log() gen.Log                  { return p.log }
+func (p *process) Log() gen.Log                  { return &p.log }
 
 func (p *process) EnvList() map[gen.Env]any             { return p.env.list() }
 func (p *process) SetEnv(name gen.Env, value any)       { p.env.set(name, value) }
@@ -239,8 +239,8 @@ func (p *process) info() gen.ProcessInfo {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for alias := range p.metas {
-		info.Metas = append(info.Metas, alias)
+	for m := range p.metas {
+		info.Metas = append(info.Metas, m.id)
 	}
 	return info
 }

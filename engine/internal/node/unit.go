@@ -14,7 +14,7 @@ import (
 // callbacks that one goroutine at a time runs.
 type unit struct {
 	box  mailbox.Mailbox
-	log  *log
+	log  log
 	kind kind
 
 	gathers    bool // see gather, as for the next two, which are the consumer's
