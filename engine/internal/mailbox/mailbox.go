@@ -67,14 +67,19 @@ type Mailbox struct {
 	// changed tells the consumer, between two messages of what it took, that a
 	// more urgent one came or that the mailbox was closed.
 	changed atomic.Bool
-	// waiting counts in and taken, where there is a limit.
-	waiting [priorities]atomic.Int64
+	// waiting counts in and taken; nil where there is no limit.
+	waiting *[priorities]atomic.Int64
 
 	taken [priorities]list // the consumer's own
 }
 
 // Init sets how many messages of each priority may wait; 0 means any number.
-func (m *Mailbox) Init(limit int64) { m.limit = limit }
+func (m *Mailbox) Init(limit int64) {
+	m.limit = limit
+	if limit > 0 {
+		m.waiting = new([priorities]atomic.Int64)
+	}
+}
 
 // Push adds a message. Where wake is true the caller must start the consumer.
 func (m *Mailbox) Push(message *Message, priority gen.MessagePriority) (wake bool, err error) {
@@ -92,7 +97,7 @@ func (m *Mailbox) push(message *Message, priority gen.MessagePriority, limit int
 		m.mu.Unlock()
 		return false, ErrClosed
 	}
-	if m.limit > 0 {
+	if m.waiting != nil {
 		if limit > 0 && m.waiting[priority].Load() >= limit {
 			m.mu.Unlock()
 			return false, ErrFull
@@ -141,7 +146,7 @@ func (m *Mailbox) take() bool {
 func (m *Mailbox) pop(message *Message) bool {
 	for i := priorities - 1; i >= 0; i-- {
 		if m.taken[i].pop(message) {
-			if m.limit > 0 {
+			if m.waiting != nil {
 				m.waiting[i].Add(-1)
 			}
 			return true

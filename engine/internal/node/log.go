@@ -15,9 +15,7 @@ type log struct {
 	loggers *loggers
 	source  logSource
 	level   atomic.Int32
-
-	mu     sync.Mutex
-	fields []gen.LogField // replaced, never changed: messages share it
+	fields  atomic.Pointer[[]gen.LogField] // replaced, never changed: messages share it; nil: none
 }
 
 // logSource says who logs: a gen.MessageLogNode, -Process or -Meta.
@@ -50,24 +48,32 @@ func (l *log) SetLevel(level gen.LogLevel) error {
 }
 
 func (l *log) snapshot() []gen.LogField {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.fields
+	if fields := l.fields.Load(); fields != nil {
+		return *fields
+	}
+	return nil
+}
+
+// change replaces the fields by what f makes of them.
+func (l *log) change(f func([]gen.LogField) []gen.LogField) {
+	for {
+		last := l.fields.Load()
+		fields := f(l.snapshot())
+		if l.fields.CompareAndSwap(last, &fields) {
+			return
+		}
+	}
 }
 
 func (l *log) Fields() []gen.LogField { return slices.Clone(l.snapshot()) }
 
 func (l *log) AddFields(fields ...gen.LogField) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.fields = slices.Concat(l.fields, fields)
+	l.change(func(last []gen.LogField) []gen.LogField { return slices.Concat(last, fields) })
 }
 
 func (l *log) DeleteFields(fields ...string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.fields = slices.DeleteFunc(slices.Clone(l.fields), func(f gen.LogField) bool {
-		return slices.Contains(fields, f.Name)
+	l.change(func(last []gen.LogField) []gen.LogField {
+		return slices.DeleteFunc(slices.Clone(last), func(f gen.LogField) bool { return slices.Contains(fields, f.Name) })
 	})
 }
 
