@@ -44,18 +44,18 @@ type tcpConnection struct {
 	inbox   inbox
 	release func() // of the manager's Track; nil: not tracked
 
-	answered    uint64 // the message goroutine's: stats.messagesIn at the last write
+	brokenUntil int64  // Start's: how long to read on after broken; unix nanoseconds
+	answered    uint32 // the message goroutine's: the last bits of stats.messagesIn at the last write
 	refusing    bool   // the message goroutine's: a write was refused
 	lone        bool   // Start's: the last time that there was something to read it was one record
 	established bool   // Start's: ready was reached by establish
 	counted     bool   // by the server's address book
-	brokenUntil int64  // Start's: how long to read on after broken; unix nanoseconds
 
 	phase     atomic.Int32
 	ready     sync.WaitGroup                  // done: it can be written to, or has ended before
-	connected atomic.Bool                     // Connect was sent
 	drainAt   atomic.Pointer[time.Time]       // a Draining that is to be sent
 	telling   sync.Mutex                      // held while a Draining is sent; guards final
+	connected atomic.Bool                     // Connect was sent
 	final     bool                            // Disconnect is on its way: nothing may follow
 	ended     atomic.Pointer[DisconnectError] // why it ends; set once, and by finish where a write knows better
 	cancel    atomic.Pointer[context.CancelFunc]
@@ -84,7 +84,7 @@ func newConnection(opt *TCPConnectionOptions, server *tcpServer, sock *socket, t
 	c.credit.Store(int64(opt.Active))
 	c.inbox.init(opt)
 	c.writer.init(c, opt.WriteBuffer, sock)
-	c.stats.opened = time.Now()
+	c.stats.opened = time.Now().UnixNano()
 	return c
 }
 
@@ -179,7 +179,7 @@ type flushRequest struct{}
 // write takes data for writing and sees to it that it is written: at once where it looks like the answer to a
 // single message, to which the peer waits, else behind the messages that follow.
 func (c *tcpConnection) write(data []byte) error {
-	in := c.stats.messagesIn.Load()
+	in := uint32(c.stats.messagesIn.Load())
 	single := in-c.answered == 1
 	c.answered = in
 	schedule, err := c.take(data)

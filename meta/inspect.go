@@ -16,7 +16,7 @@ func (c *tcpConnection) HandleInspect(gen.PID, ...string) map[string]string {
 		"local":            c.sock.LocalAddr().String(),
 		"remote":           c.sock.RemoteAddr().String(),
 		"process":          "not chosen yet",
-		"age":              time.Since(c.stats.opened).Round(time.Millisecond).String(),
+		"age":              time.Since(time.Unix(0, c.stats.opened)).Round(time.Millisecond).String(),
 		"state":            c.state(),
 		"bytes waiting":    decimal(w.accepted - w.sent),
 		"tls":              "off",

@@ -41,27 +41,32 @@ type socket struct {
 	fd     uintptr         // valid within wait
 	in     bool            // within wait
 	single bool            // the last read brought all there was, and it looks like one TLS record
+	eof    bool            // the peer's FIN was read
 
 	pending []byte      // bytes read ahead of the TLS layer, served first
 	guard   *proxyGuard // nil: no look-out for PROXY headers
 	pass    *pass       // not nil during a server's handshake
 
 	writing  sync.Mutex // one write at a time; guards all up to the empty line
+	backlog  *backlog   // taken by Write but not by the kernel; nil: nothing
+	writes   int32      // that were taken since behind was false
+	taken    int32      // their bytes
 	eager    bool       // Write does not block
 	deadline bool       // for writes, one is set
-	rest     []byte     // taken by Write but not by the kernel
-	kept     []int      // sizes of the writes that end in rest; over TLS they are records
-	writes   int        // that were taken since behind was false
-	taken    int        // their bytes
 	writeRaw func(fd uintptr) bool
 	toWrite  []byte // of writeRaw, as are the two below
 	wrote    int
 	writeErr error
 
-	eof          bool                     // the peer's FIN was read
 	remote       atomic.Pointer[net.Addr] // in place of the connection's own; nil: its own
 	writeTimeout time.Duration            // 0 during the handshake, which has a deadline of its own
 	closing      atomic.Int64             // unix nanoseconds; 0: not closing
+}
+
+// backlog is what waits for the kernel.
+type backlog struct {
+	rest   []byte
+	writes []int // sizes of those that end in rest; over TLS they are records
 }
 
 func newSocket(conn net.Conn) *socket {
@@ -160,16 +165,17 @@ func (s *socket) Write(b []byte) (int, error) {
 		return s.write(b)
 	}
 	s.writes++
-	s.taken += len(b)
+	s.taken += int32(len(b))
 	n := 0
-	if len(s.rest) == 0 {
+	if s.backlog == nil {
 		var err error
 		if n, err = s.writeNow(b); err != nil || n == len(b) {
 			return n, err
 		}
+		s.backlog = &backlog{}
 	}
-	s.rest = append(s.rest, b[n:]...)
-	s.kept = append(s.kept, len(b))
+	s.backlog.rest = append(s.backlog.rest, b[n:]...)
+	s.backlog.writes = append(s.backlog.writes, len(b))
 	return len(b), nil
 }
 
@@ -182,17 +188,17 @@ func (s *socket) setEager(on bool) (behind bool) {
 		s.setWriteDeadline(time.Time{}) // one that has passed would fail eager writes too
 	}
 	s.eager = on
-	return len(s.rest) > 0
+	return s.backlog != nil
 }
 
 // behind says whether bytes are left over.
 func (s *socket) behind() bool {
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	if len(s.rest) == 0 {
+	if s.backlog == nil {
 		s.writes, s.taken = 0, 0
 	}
-	return len(s.rest) > 0
+	return s.backlog != nil
 }
 
 // drain writes what is left over of the writes that carried so many bytes of payload. It blocks, and returns how much of the payload an
@@ -200,28 +206,26 @@ func (s *socket) behind() bool {
 func (s *socket) drain(payload int) (lost int, err error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	writes, overhead := s.writes, s.taken-payload
-	kept := s.kept
+	writes, overhead, behind := int(s.writes), int(s.taken)-payload, s.backlog
 	left, err := s.drainLocked()
 	if left == 0 || overhead <= 0 {
 		return left, err
 	}
-	for ; left > 0 && len(kept) > 0; kept = kept[:len(kept)-1] {
-		record := kept[len(kept)-1]
-		left -= record
-		lost += record - overhead/writes // AEAD: the same for each record
+	for i := len(behind.writes) - 1; left > 0 && i >= 0; i-- {
+		left -= behind.writes[i]
+		lost += behind.writes[i] - overhead/writes // AEAD: the same for each record
 	}
 	return min(lost, payload), err
 }
 
 func (s *socket) drainLocked() (left int, err error) {
-	if len(s.rest) == 0 {
+	if s.backlog == nil {
 		return 0, nil
 	}
-	n, err := s.write(s.rest)
-	left = len(s.rest) - n
-	s.rest, s.kept, s.writes, s.taken = nil, nil, 0, 0
-	return left, err
+	rest := s.backlog.rest
+	n, err := s.write(rest)
+	s.backlog, s.writes, s.taken = nil, 0, 0
+	return len(rest) - n, err
 }
 
 // write blocks, for writeTimeout at most for each chunk.

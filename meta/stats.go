@@ -104,7 +104,7 @@ func (t *traffic) add(other traffic) {
 
 // connectionStats are what a connection counts. They are read at any time.
 type connectionStats struct {
-	opened      time.Time
+	opened      int64 // unix nanoseconds
 	bytesIn     atomic.Uint64
 	messagesIn  atomic.Uint64
 	messagesOut atomic.Uint64
@@ -214,7 +214,7 @@ func (s *tcpServer) connections() (all []ConnectionStats) {
 		}
 		w, t := c.writer.stats(), c.traffic()
 		one := ConnectionStats{
-			ID: c.process.ID(), Peer: c.peer(c.stats.tlsState()), Opened: c.stats.opened, State: c.state(),
+			ID: c.process.ID(), Peer: c.peer(c.stats.tlsState()), Opened: time.Unix(0, c.stats.opened), State: c.state(),
 			BytesIn: t.bytesIn, BytesOut: t.bytesOut, MessagesIn: t.messagesIn, MessagesOut: t.messagesOut,
 			BytesWaiting: w.accepted - w.sent, BackPressure: w.waited,
 		}

@@ -40,11 +40,11 @@ type writer struct {
 	mu        sync.Mutex // guards all below
 	changed   sync.Cond  // on mu: sent, err, flushing or closed have changed
 	out       stream
-	queue     []segment
-	head      int    // index of the first in queue
-	owed      uint64 // bytes that the socket has taken but the kernel has not
-	flushing  bool   // somebody writes
-	scheduled bool   // a flush is to come
+	queue     []segment // what waits is queue[head:]
+	owed      uint64    // bytes that the socket has taken but the kernel has not
+	head      int32
+	flushing  bool // somebody writes
+	scheduled bool // a flush is to come
 	closed    bool
 	err       error
 	writerStats
@@ -129,7 +129,7 @@ func (w *writer) write(data []byte) (schedule bool, err error) {
 
 // appendCopy puts a small message into the last record of the queue, or a new one.
 func (w *writer) appendCopy(data []byte) {
-	if n := len(w.queue); n > w.head {
+	if n := len(w.queue); n > int(w.head) {
 		last := &w.queue[n-1]
 		if last.record != nil && len(last.data)+len(data) <= recordSize {
 			last.data = append(last.data, data...)
@@ -193,7 +193,7 @@ func (w *writer) drain() {
 
 // writeQueue writes until the queue is empty, an error, or the socket is behind.
 func (w *writer) writeQueue() {
-	for w.head < len(w.queue) && w.err == nil && w.owed == 0 {
+	for int(w.head) < len(w.queue) && w.err == nil && w.owed == 0 {
 		s := w.queue[w.head]
 		w.queue[w.head] = segment{}
 		w.head++
@@ -203,7 +203,7 @@ func (w *writer) writeQueue() {
 			w.queue[w.head] = s
 		}
 	}
-	if w.head == len(w.queue) {
+	if int(w.head) == len(w.queue) {
 		w.queue, w.head = w.queue[:0], 0
 		if cap(w.queue) > 64 {
 			w.queue = nil
@@ -263,7 +263,7 @@ func (w *writer) sync() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var stop func()
-	for w.err == nil && (w.flushing || w.head < len(w.queue)) {
+	for w.err == nil && (w.flushing || int(w.head) < len(w.queue)) {
 		if !w.flushing {
 			w.flushLocked()
 			continue
