@@ -107,7 +107,7 @@ func (k *keeper) lookIn(d time.Duration) {
 func (k *keeper) look() {
 	k.watch.renew()
 	now := time.Now()
-	got, err := k.m.options.Source.read()
+	got, number, err := k.m.read()
 	digest := sha256.Sum256(fmt.Append(nil, err))
 	if err == nil {
 		digest = got.digest
@@ -128,14 +128,18 @@ func (k *keeper) look() {
 		return
 	}
 	k.restless = time.Time{}
+	stale := false
 	if err == nil {
-		err = k.m.load(got, nil)
+		stale, err = k.m.load(got, number)
 	}
-	if err != nil {
+	switch {
+	case stale:
+		k.lookIn(glance)
+	case err != nil:
 		k.fail(digest, err)
-		return
+	default:
+		k.succeed()
 	}
-	k.succeed()
 }
 
 func (k *keeper) succeed() {

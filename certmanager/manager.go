@@ -9,17 +9,16 @@ package certmanager
 //     by Close. It tells the keeper.
 //   - deliver (events.go): one per Manager, started by New, ended by Close. It calls the
 //     subscribers.
+//   - reload (load.go): one per call of Reload, ended by what it does, also after the call has returned.
 //   - the two ends of a rehearsed handshake (rehearse.go): ended by the handshake.
 //   - timers of open connections (live.go): stopped by release and by Close.
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,8 +37,11 @@ type Manager struct {
 	current    atomic.Pointer[snapshot]
 	lastServer atomic.Pointer[Peer] // that a handshake of ours verified
 
-	mu     sync.Mutex // makes changes one after the other; guards closed
+	reads atomic.Uint64 // numbers the readings of the source in the order in which they begin
+
+	mu     sync.Mutex // makes changes one after the other; guards the two below
 	closed bool
+	loaded uint64 // the reading that is in service
 
 	live   live
 	http   sync.Map // connections of ConnState, with the release of each
@@ -97,59 +99,6 @@ func New(o Options) (*Manager, error) {
 	return m, nil
 }
 
-func (m *Manager) loadFirst() error {
-	got, err := m.options.Source.read()
-	if err != nil {
-		return err
-	}
-	o := &m.options
-	return m.load(got, &inputs{clientAuth: o.ClientAuth, clientRule: o.ClientRule, serverRule: o.ServerRule})
-}
-
-// changed makes the keeper look at the source soon. It never blocks, and any goroutine may
-// call it.
-func (m *Manager) changed() {
-	select {
-	case m.wanted <- struct{}{}:
-	default: // it has not looked since the last call
-	}
-}
-
-// push puts the present set of one source in service, beside what is in service of the others,
-// which may be in the middle of a change, or broken. Without a rehearsal it takes
-// back what must not be served any longer. Before the first set it is changed.
-func (m *Manager) push(source Source, rehearse bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	current := m.current.Load()
-	var got *content
-	var err error
-	if current == nil {
-		m.changed()
-		return
-	}
-	all, _ := m.options.Source.(Sources)
-	i := slices.Index(all, source)
-	switch {
-	case m.options.Source == source:
-		got, err = source.read()
-	case i >= 0:
-		parts := slices.Clone(current.in.content.parts)
-		if parts[i], err = source.read(); err == nil {
-			got = joinContents(parts)
-		}
-	default: // Sources inside of Sources
-		m.changed()
-		return
-	}
-	if err == nil && got.digest != current.in.digest {
-		err = m.loadNext(got, rehearse)
-	}
-	if err != nil && !errors.Is(err, ErrClosed) {
-		m.reject(err)
-	}
-}
-
 // Close stops watching the source, delivering events and closing connections, and
 // waits for the goroutines that do so. The configs that the Manager gave go on serving
 // the last set. Close may be called twice, but not by a subscriber.
@@ -166,53 +115,6 @@ func (m *Manager) Close() error {
 	m.live.close()
 	m.done.Wait()
 	return nil
-}
-
-// Reload reads the source now and puts it in service, without waiting for files to
-// settle. The error says why the set in service was kept.
-func (m *Manager) Reload(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	got, err := m.options.Source.read()
-	if err == nil {
-		err = m.load(got, nil)
-	}
-	if err != nil && !errors.Is(err, ErrClosed) {
-		m.reject(err)
-	}
-	if err != nil {
-		return fmt.Errorf("certmanager: reload: %w", err)
-	}
-	return nil
-}
-
-// load puts what was read in service. first are the inputs of the first set.
-func (m *Manager) load(got *content, first *inputs) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if first != nil {
-		return m.loadInto(*first, got, nil, true)
-	}
-	if got.digest == m.current.Load().in.digest {
-		return nil
-	}
-	return m.loadNext(got, true)
-}
-
-// loadNext is load after the first. The caller holds mu.
-func (m *Manager) loadNext(got *content, rehearse bool) error {
-	in := m.current.Load().in
-	return m.loadInto(in, got, in.material.byDigest, rehearse)
-}
-
-func (m *Manager) loadInto(in inputs, got *content, known map[[sha256.Size]byte]*certificate, rehearse bool) error {
-	parsed, err := got.parse(known)
-	if err != nil {
-		return err
-	}
-	in.material, in.content, in.digest, in.update = parsed, got, got.digest, nil
-	return m.publish(in, rehearse)
 }
 
 // publish makes a snapshot of inputs and puts it in service. The caller holds mu.

@@ -1,0 +1,102 @@
+package certmanager
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+// slow is a source one of whose readings can be held up after it has taken what is there.
+type slow struct {
+	*fake
+	hold    chan chan struct{} // the next reading takes one, and waits until it is closed
+	holding chan struct{}      // told when it does
+}
+
+func newSlow(body string, certs map[string]*tlstest.Pair) *slow {
+	return &slow{fake: &fake{body: body, certs: certs}, hold: make(chan chan struct{}, 1), holding: make(chan struct{})}
+}
+
+func (s *slow) read() (*content, error) {
+	got, err := s.fake.read()
+	select {
+	case gate := <-s.hold:
+		s.holding <- struct{}{}
+		<-gate
+	default:
+	}
+	return got, err
+}
+
+// The keeper has read b when someone replaces that by c and calls Reload: b, which comes to be
+// loaded last, is not put in service, neither then nor for a moment.
+func TestStaleReadingIsNotPublished(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		source := newSlow("a", map[string]*tlstest.Pair{"a": ca.Issue(t, tlstest.Leaf{}), "b": ca.Issue(t, tlstest.Leaf{}), "c": ca.Issue(t, tlstest.Leaf{})})
+		m := newManager(t, Options{Source: source})
+		events := collect(m)
+		source.set("b")
+		source.await() // the next look loads it
+		gate := make(chan struct{})
+		source.hold <- gate
+		<-source.holding
+		source.set("c")
+		require.NoError(t, m.Reload(t.Context()))
+		close(gate)
+		time.Sleep(time.Minute)
+		require.Len(t, events(Loaded), 1)
+		assert.True(t, source.certs["c"].Leaf.Equal(m.GetCertificate().Leaf))
+	})
+}
+
+// The other way round: what Reload has read is not what is there any more, so that it reads again.
+func TestReloadReadsAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		source := newSlow("a", map[string]*tlstest.Pair{"a": ca.Issue(t, tlstest.Leaf{}), "b": ca.Issue(t, tlstest.Leaf{}), "c": ca.Issue(t, tlstest.Leaf{})})
+		m := newManager(t, Options{Source: source})
+		source.set("b")
+		gate := make(chan struct{})
+		source.hold <- gate
+		done := make(chan error)
+		go func() { done <- m.Reload(t.Context()) }()
+		<-source.holding
+		source.set("c")
+		time.Sleep(time.Minute) // the keeper takes it
+		close(gate)
+		require.NoError(t, <-done)
+		assert.True(t, source.certs["c"].Leaf.Equal(m.GetCertificate().Leaf))
+		assert.Equal(t, uint64(2), m.Status().Generation)
+	})
+}
+
+// A file system that hangs keeps Reload no longer than its context says.
+func TestReloadEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		source := newSlow("a", map[string]*tlstest.Pair{"a": ca.Issue(t, tlstest.Leaf{}), "b": ca.Issue(t, tlstest.Leaf{})})
+		m := newManager(t, Options{Source: source})
+		source.set("b")
+		gate := make(chan struct{})
+		source.hold <- gate
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		start := time.Now()
+		done := make(chan error)
+		go func() { done <- m.Reload(ctx) }()
+		<-source.holding
+		require.ErrorIs(t, <-done, context.DeadlineExceeded)
+		assert.Equal(t, 5*time.Second, time.Since(start))
+		close(gate)
+		synctest.Wait()
+		assert.True(t, source.certs["b"].Leaf.Equal(m.GetCertificate().Leaf), "what was read is of use all the same")
+		require.ErrorIs(t, m.Reload(ctx), context.DeadlineExceeded)
+	})
+}
