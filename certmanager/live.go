@@ -22,7 +22,6 @@ type live struct {
 // conn is one open connection.
 type conn struct {
 	remote     net.Addr
-	since      time.Time
 	generation uint64
 	evict      func(error)
 	ended      atomic.Bool // evicted or released
@@ -55,7 +54,7 @@ func (m *Manager) Track(state *tls.ConnectionState, remote net.Addr, evict func(
 	// A server's connections carry the chains that crypto/tls verified. A client's do
 	// not, since ClientTLS verifies by itself.
 	server := len(state.PeerCertificates) > 0 && len(state.VerifiedChains) == 0
-	c := &conn{peer: m.newPeer(state, server), remote: remote, since: time.Now(), generation: current.generation, evict: evict}
+	c := &conn{peer: m.newPeer(state, server), remote: remote, generation: current.generation, evict: evict}
 	var err error
 	c.peer, err = m.live.judge(c, current) // outside the lock, as it may verify signatures
 	if open, latest := m.live.add(c, current, err); open && latest != nil {
@@ -91,10 +90,11 @@ func (l *live) add(c *conn, judged *snapshot, err error) (open bool, latest erro
 // connection is listed.
 func (l *live) judge(c *conn, s *snapshot) (*Peer, error) {
 	now := time.Now()
-	if l.m.options.KeepExpired {
-		now = c.since
+	peer, err := s.trust.judge(c.peer, now, now)
+	if end := c.peer.expires(); err != nil && l.m.options.KeepExpired && !end.IsZero() && now.After(end) {
+		return s.trust.judge(c.peer, end, now) // as in their last moment
 	}
-	return s.trust.judge(c.peer, now)
+	return peer, err
 }
 
 // arm sets the timer for the end of the peer's certificate. The caller holds mu.

@@ -241,18 +241,20 @@ func TestCloseEndsEvictions(t *testing.T) {
 }
 
 func TestFreshCRLsAndOpenConnections(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ca := tlstest.NewCA(t)
-		list, err := ca.GenerateCRL(tlstest.CRL{NextUpdate: time.Now().Add(time.Hour)})
-		require.NoError(t, err)
-		m := newManager(t, Options{RequireFreshCRLs: true, Source: Static{
-			Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(),
-			CRLs: []*x509.RevocationList{parseCRL(t, list)}, CRLIssuers: []*x509.Certificate{ca.Certificate()},
-		}})
-		c := track(m, connectPipe(m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})).ok(t).server)
-		time.Sleep(59 * time.Minute)
-		c.open(t, "the list is current")
-		time.Sleep(2 * time.Minute)
-		require.ErrorIs(t, c.evicted(t), ErrCRLOutOfDate)
-	})
+	for _, keep := range []bool{false, true} { // dates of certificates are another matter
+		synctest.Test(t, func(t *testing.T) {
+			ca := tlstest.NewCA(t)
+			list, err := ca.GenerateCRL(tlstest.CRL{NextUpdate: time.Now().Add(time.Hour)})
+			require.NoError(t, err)
+			m := newManager(t, Options{RequireFreshCRLs: true, KeepExpired: keep, Source: Static{
+				Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(),
+				CRLs: []*x509.RevocationList{parseCRL(t, list)}, CRLIssuers: []*x509.Certificate{ca.Certificate()},
+			}})
+			c := track(m, connectPipe(m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})).ok(t).server)
+			time.Sleep(59 * time.Minute)
+			c.open(t, "the list is current")
+			time.Sleep(2 * time.Minute)
+			require.ErrorIs(t, c.evicted(t), ErrCRLOutOfDate)
+		})
+	}
 }

@@ -153,7 +153,7 @@ func (m *Manager) publish(in inputs, rehearse bool) error {
 	for _, regression := range next.regressions(previous) {
 		m.events.emit(Event{Kind: Regressed, Generation: next.generation, Err: regression})
 	}
-	if next.trust.fingerprint != previous.trust.fingerprint {
+	if next.trust.fingerprint != previous.trust.fingerprint || in.ruled != previous.in.ruled {
 		m.live.judgeAll(next)
 	}
 	return nil

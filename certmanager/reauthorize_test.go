@@ -207,3 +207,63 @@ func TestTrustChangesDuringHandshake(t *testing.T) {
 		require.ErrorIs(t, connect(t, begun, client).serverErr, ErrUntrusted)
 	}
 }
+
+// Trust that moves from an intermediate to its root, which has revoked the intermediate, does not stop
+// at the chains that are known: they end at the intermediate, which the root still verifies.
+func TestKnownChainsAreFollowedToTheRoot(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	intermediate := ca.Intermediate(t)
+	below := x509.NewCertPool()
+	below.AddCert(intermediate.Certificate())
+	source := &remembered{static: Static{
+		Certificates: []tls.Certificate{intermediate.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: below, RootCAs: below,
+	}}
+	m := newManager(t, Options{PollInterval: time.Hour, Source: source})
+	server, client := m.ServerTLS(), m.ClientTLS("localhost")
+	got := connect(t, server, client).ok(t)
+	theirs, ours := track(m, got.server), track(m, got.client)
+
+	source.number++
+	source.static.ClientCAs, source.static.RootCAs = ca.Pool(), ca.Pool()
+	require.NoError(t, m.Reload(t.Context()))
+	connect(t, server, client).ok(t)
+	theirs.open(t, "the root is above it")
+	ours.open(t, "the same")
+
+	source.number++
+	source.static.CRLs = []*x509.RevocationList{parseCRL(t, ca.CRL(t, intermediate.Certificate()))}
+	source.static.CRLIssuers = []*x509.Certificate{ca.Certificate()}
+	require.NoError(t, m.Reload(t.Context()))
+	require.ErrorIs(t, theirs.evicted(t), ErrRevoked)
+	require.ErrorIs(t, ours.evicted(t), ErrRevoked)
+	m.SetClientAuth(tls.NoClientCert) // so that it is the client who refuses
+	require.ErrorIs(t, connect(t, server, client).refused(t).clientErr, ErrRevoked)
+}
+
+// A connection that may outlive its certificate is judged as in the last moment of that: its CA can be renewed and removed.
+func TestKeptConnectionsFollowTheirCA(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, second, cert := renewedRoot(t, time.Hour, 200*time.Hour)
+		pool := func(root *x509.Certificate) *x509.CertPool {
+			p := x509.NewCertPool()
+			p.AddCert(root)
+			return p
+		}
+		ca := tlstest.NewCA(t)
+		m := newManager(t, Options{KeepExpired: true, Source: Static{
+			Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: pool(first),
+		}})
+		client := ca.ClientConfig(t, "localhost")
+		client.Certificates = []tls.Certificate{cert}
+		c := track(m, connectPipe(m.ServerTLS(), client).ok(t).server)
+		for range 2 { // the second time the certificate has ended too
+			time.Sleep(60 * time.Hour)
+			m.SetClientCAs(pool(second))
+			m.SetClientRule(Rule{})
+			time.Sleep(time.Minute)
+			c.open(t, "KeepExpired")
+		}
+		m.SetClientCAs(ca.Pool())
+		require.ErrorIs(t, c.evicted(t), ErrUntrusted)
+	})
+}

@@ -3,6 +3,7 @@ package certmanager
 import (
 	"crypto/tls"
 	"errors"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -103,4 +104,36 @@ func TestRulesInHandshakes(t *testing.T) {
 		connect(t, m.ServerTLS(), ca.ClientConfig(t, "localhost")).ok(t)
 		connect(t, m.ServerTLS(), ca.MutualClientConfig(t, "localhost", job)).refused(t)
 	})
+}
+
+// A rule is asked in resumed handshakes too, which skip everything else, and for open connections when it is
+// set again: it may ask a table that was changed.
+func TestRuleThatChangesItsMind(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	for _, version := range versions {
+		var removed atomic.Bool
+		table := func(*Peer) error {
+			if removed.Load() {
+				return errors.New("it was removed")
+			}
+			return nil
+		}
+		m := newManager(t, Options{ClientRule: NewRule("table", table), ServerRule: NewRule("table", table), Source: Static{
+			Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(), RootCAs: ca.Pool(),
+		}})
+		client := ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})
+		client.MaxVersion, client.ClientSessionCache = version, &tlstest.Replay{}
+		open := track(m, connect(t, m.ServerTLS(), client).ok(t).server)
+		called := track(m, connect(t, m.ServerTLS(), m.ClientTLS("localhost")).ok(t).client)
+		require.True(t, connect(t, m.ServerTLS(), client).ok(t).server.DidResume)
+		removed.Store(true)
+		c := connect(t, m.ServerTLS(), client).refused(t)
+		require.ErrorIs(t, c.serverErr, ErrNotAuthorized)
+		require.Zero(t, m.Status().DeclinedTickets, "the session was resumed, so that it was the rule")
+
+		open.open(t, "nobody has said that the rule decides otherwise")
+		m.SetClientRule(NewRule("table", table))
+		require.ErrorIs(t, open.evicted(t), ErrNotAuthorized)
+		require.ErrorIs(t, called.evicted(t), ErrNotAuthorized)
+	}
 }

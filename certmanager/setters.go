@@ -81,14 +81,15 @@ func (m *Manager) SetServerName(name string) {
 // ServerName returns the name set by SetServerName.
 func (m *Manager) ServerName() string { return m.current.Load().trust.serverName }
 
-// SetClientRule replaces Options.ClientRule.
+// SetClientRule replaces Options.ClientRule. Open connections are judged again, also where the rule has the
+// name of the one before, or is the same and decides otherwise now.
 func (m *Manager) SetClientRule(rule Rule) {
-	m.change(false, func(in *inputs) { in.clientRule = rule })
+	m.change(false, func(in *inputs) { in.clientRule, in.ruled = rule, in.ruled+1 })
 }
 
-// SetServerRule replaces Options.ServerRule.
+// SetServerRule replaces Options.ServerRule, as SetClientRule does the other.
 func (m *Manager) SetServerRule(rule Rule) {
-	m.change(false, func(in *inputs) { in.serverRule = rule })
+	m.change(false, func(in *inputs) { in.serverRule, in.ruled = rule, in.ruled+1 })
 }
 
 // SetTicketKeys replaces Options.TicketKeys, the first for new tickets, all for those

@@ -27,6 +27,7 @@ type inputs struct {
 	serverName    string
 	clientRule    Rule
 	serverRule    Rule
+	ruled         int // how often a rule was set: one of the same name may decide otherwise
 }
 
 // certificates returns what is served, the default first.

@@ -119,7 +119,8 @@ func (s *snapshot) echKeys() []tls.EncryptedClientHelloKey {
 // handshake began with: a peer that was removed in between is refused.
 func (m *Manager) verifyClient(state tls.ConnectionState) error {
 	current := m.current.Load()
-	peer, err := current.trust.judge(m.newPeer(&state, false), time.Now())
+	now := time.Now()
+	peer, err := current.trust.judge(m.newPeer(&state, false), now, now)
 	return m.verdict(current, peer, err)
 }
 
@@ -195,7 +196,8 @@ func (m *Manager) verifyServer(state tls.ConnectionState, name string) error {
 		return m.verdict(current, peer, fmt.Errorf("%s: %w: %w", peer, ErrUntrusted,
 			&tls.CertificateVerificationError{UnverifiedCertificates: peer.presented, Err: err}))
 	}
-	peer, err := current.trust.judge(peer, time.Now())
+	now := time.Now()
+	peer, err := current.trust.judge(peer, now, now)
 	if err == nil {
 		m.lastServer.Store(peer)
 	}

@@ -112,8 +112,9 @@ func poolID(b bundle, override, pool, previous *x509.CertPool, previousID string
 }
 
 // judge decides about a peer. It is what every handshake, resumed or not, and every open
-// connection has to pass. The peer that it returns carries the chains that hold now.
-func (t *trust) judge(p *Peer, now time.Time) (*Peer, error) {
+// connection has to pass. The peer that it returns carries the chains that hold at the time when, which is now but
+// for connections that outlive their certificates.
+func (t *trust) judge(p *Peer, when, now time.Time) (*Peer, error) {
 	roots, rule, usage := t.clientCAs, t.clientRule, x509.ExtKeyUsageClientAuth
 	if p.Server {
 		roots, rule, usage = t.rootCAs, t.serverRule, x509.ExtKeyUsageServerAuth
@@ -126,7 +127,7 @@ func (t *trust) judge(p *Peer, now time.Time) (*Peer, error) {
 		}
 		return p, fmt.Errorf("%w: the client showed no certificate", ErrUntrusted)
 	}
-	chains, err := p.chainsTo(roots, usage, now)
+	chains, err := p.chainsTo(roots, usage, when)
 	if err != nil {
 		return p, err
 	}
@@ -192,9 +193,10 @@ func stillHolds(chain []*x509.Certificate, roots *x509.CertPool, now time.Time) 
 	}
 	// For a member of the pool this is a lookup, see anyValidVerifiedChain in
 	// crypto/tls. Where the system verifies (no bundle given, on macOS and Windows)
-	// it is a verification of the root, which is right as well.
-	_, err := chain[len(chain)-1].Verify(x509.VerifyOptions{
+	// it is a verification of the root, which is right as well. That another root has issued this
+	// one is not enough: the chain is longer then, and the new root may have revoked the old.
+	chains, err := chain[len(chain)-1].Verify(x509.VerifyOptions{
 		Roots: roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	})
-	return err == nil
+	return err == nil && slices.ContainsFunc(chains, func(c []*x509.Certificate) bool { return len(c) == 1 })
 }
