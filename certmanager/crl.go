@@ -52,16 +52,22 @@ func newRevocations(lists []*x509.RevocationList, issuers []*x509.Certificate, f
 }
 
 func (r *revocations) add(l *revocationList) {
-	same := r.lists[string(l.issuer.RawSubject)]
-	for i, other := range same {
-		if bytes.Equal(other.issuer.RawSubjectPublicKeyInfo, l.issuer.RawSubjectPublicKeyInfo) {
-			if l.list.ThisUpdate.After(other.list.ThisUpdate) {
-				same[i] = l
-			}
-			return
+	switch other := r.of(l.issuer); {
+	case other == nil:
+		r.lists[string(l.issuer.RawSubject)] = append(r.lists[string(l.issuer.RawSubject)], l)
+	case l.list.ThisUpdate.After(other.list.ThisUpdate):
+		*other = *l
+	}
+}
+
+// of returns the list of an issuer, nil without one. An issuer is a name and a key.
+func (r *revocations) of(issuer *x509.Certificate) *revocationList {
+	for _, l := range r.lists[string(issuer.RawSubject)] {
+		if bytes.Equal(l.issuer.RawSubjectPublicKeyInfo, issuer.RawSubjectPublicKeyInfo) {
+			return l
 		}
 	}
-	r.lists[string(l.issuer.RawSubject)] = append(same, l)
+	return nil
 }
 
 func issuerOf(list *x509.RevocationList, issuers []*x509.Certificate) (*x509.Certificate, error) {
@@ -104,16 +110,15 @@ func (r *revocations) check(chain []*x509.Certificate, now time.Time) error {
 }
 
 func (r *revocations) checkOne(cert, issuer *x509.Certificate, now time.Time) error {
-	for _, l := range r.lists[string(issuer.RawSubject)] {
-		if !bytes.Equal(l.issuer.RawSubjectPublicKeyInfo, issuer.RawSubjectPublicKeyInfo) {
-			continue
-		}
-		if when, ok := l.revoked[string(cert.SerialNumber.Bytes())]; ok {
-			return fmt.Errorf("%w: %s was revoked by %s on %s", ErrRevoked, describe(cert), describe(issuer), when.Format(time.RFC3339))
-		}
-		if r.fresh && l.outOfDate(now) {
-			return fmt.Errorf("%w: that of %s ended %s", ErrCRLOutOfDate, describe(issuer), l.list.NextUpdate.Format(time.RFC3339))
-		}
+	l := r.of(issuer)
+	if l == nil {
+		return nil
+	}
+	if when, ok := l.revoked[string(cert.SerialNumber.Bytes())]; ok {
+		return fmt.Errorf("%w: %s was revoked by %s on %s", ErrRevoked, describe(cert), describe(issuer), when.Format(time.RFC3339))
+	}
+	if r.fresh && l.outOfDate(now) {
+		return fmt.Errorf("%w: that of %s ended %s", ErrCRLOutOfDate, describe(issuer), l.list.NextUpdate.Format(time.RFC3339))
 	}
 	return nil
 }

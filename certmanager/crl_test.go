@@ -154,3 +154,23 @@ func TestCRLOutOfDate(t *testing.T) {
 	both := newManager(t, Options{Source: source, RequireFreshCRLs: true})
 	connect(t, both.ServerTLS(), client).ok(t)
 }
+
+// A list says nothing about the certificates of another CA with the same name.
+func TestCRLOfATwin(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	twin := tlstest.NewCA(t, func(template *x509.Certificate) { template.Subject = ca.Certificate().Subject })
+	both := ca.Pool()
+	both.AddCert(twin.Certificate())
+	pair := ca.Issue(t, tlstest.Leaf{})
+	newer, err := twin.GenerateCRL(tlstest.CRL{Revoked: []*x509.Certificate{pair.Leaf}, ThisUpdate: time.Now()})
+	require.NoError(t, err)
+	source := Static{
+		Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: both,
+		CRLs: []*x509.RevocationList{parseCRL(t, newer)}, CRLIssuers: []*x509.Certificate{ca.Certificate(), twin.Certificate()},
+	}
+	client := ca.ClientConfig(t, "localhost")
+	client.Certificates = []tls.Certificate{pair.Certificate()}
+	connect(t, newManager(t, Options{Source: source}).ServerTLS(), client).ok(t)
+	source.CRLs = append(source.CRLs, parseCRL(t, ca.CRL(t, pair.Leaf)))
+	require.ErrorIs(t, connect(t, newManager(t, Options{Source: source}).ServerTLS(), client).serverErr, ErrRevoked)
+}

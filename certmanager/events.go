@@ -104,7 +104,8 @@ type events struct {
 }
 
 // eventQueue is how many events may wait for slow subscribers. Refused peers can make
-// events faster than anyone reads them; what is too many is dropped and counted.
+// events faster than anyone reads them; what is too many is dropped and counted. They take half of the
+// queue at most, so that nobody on the network can keep an operator from hearing of anything else.
 const eventQueue = 1024
 
 func (e *events) init(logger *slog.Logger) {
@@ -123,6 +124,10 @@ func (e *events) emit(event Event) {
 	wanted := len(e.subscribers) > 0
 	e.mu.Unlock()
 	if !wanted {
+		return
+	}
+	if (event.Kind == PeerRefused || event.Kind == PeerEvicted) && len(e.queue) >= cap(e.queue)/2 {
+		e.dropped.Add(1)
 		return
 	}
 	select {

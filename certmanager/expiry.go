@@ -57,8 +57,16 @@ func (s *snapshot) deadlines() []deadline {
 			all = append(all, deadline{when: when, cert: cert, origin: origin})
 		}
 	}
+	shared := make(map[string]bool) // issuers that were added
 	for _, c := range s.certs {
 		add(c.tls.Leaf, c.origin)
+		for _, issuer := range c.chain[1:] {
+			// Peers refuse the whole chain when the first of it ends.
+			if issuer.NotAfter.Before(c.tls.Leaf.NotAfter) && !shared[string(issuer.Raw)] {
+				shared[string(issuer.Raw)] = true
+				add(issuer, c.origin)
+			}
+		}
 	}
 	for _, ca := range slices.Concat(s.in.material.clientCAs.certs, s.in.material.rootCAs.certs) {
 		add(ca, "CA bundle")

@@ -104,3 +104,32 @@ func TestExpiryOfAShortLife(t *testing.T) {
 		assert.Equal(t, []int{2 * 60}, events.at(Expired))
 	})
 }
+
+// A chain ends with the first of its certificates. An issuer that outlives the leaf is the CA's business.
+func TestExpiryOfIssuersIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		root := tlstest.NewCA(t)
+		const hours = time.Hour
+		short := root.Intermediate(t, func(template *x509.Certificate) {
+			template.NotBefore, template.NotAfter = time.Now(), time.Now().Add(240*hours)
+		})
+		long := root.Intermediate(t, func(template *x509.Certificate) {
+			template.NotBefore, template.NotAfter = time.Now(), time.Now().Add(960*hours)
+		})
+		leaf := tlstest.Leaf{NotBefore: time.Now(), NotAfter: time.Now().Add(480 * hours)}
+		m := newManager(t, Options{PollInterval: 24 * hours, Source: Static{Certificates: []tls.Certificate{
+			short.Issue(t, leaf).Certificate(), short.Issue(t, leaf).Certificate(), long.Issue(t, leaf).Certificate(),
+		}}})
+		events := collect(m)
+		time.Sleep(241 * hours)
+		synctest.Wait()
+		ended := events(Expired)
+		require.Len(t, ended, 1, "for all that have this issuer")
+		assert.Equal(t, short.Certificate().Subject.String(), ended[0].Certificate.Subject)
+		assert.ErrorIs(t, ended[0].Err, ErrExpired)
+		assert.Len(t, events(Expiring), 4)
+		time.Sleep(1000 * hours)
+		synctest.Wait()
+		assert.Len(t, events(Expired), 4, "and the three leaves")
+	})
+}

@@ -84,6 +84,13 @@ func TestEmptiedFolder(t *testing.T) {
 	require.NoError(t, os.Remove(filepath.Join(dir, "tls.crt")))
 	require.ErrorIs(t, m.Reload(t.Context()), ErrNoCertificate)
 	connect(t, m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})).ok(t)
+
+	// Nor to show servers nothing.
+	ca.Issue(t, tlstest.Leaf{Usage: tlstest.ClientOnly, CommonName: "client"}).Files(t, dir, "tls")
+	client := newManager(t, Options{Source: Files{Dir: dir, RootCAs: write(t, t.TempDir(), "ca.crt", ca.PEM())}})
+	require.NoError(t, os.Remove(filepath.Join(dir, "tls.crt")))
+	require.ErrorIs(t, client.Reload(t.Context()), ErrNoCertificate)
+	connect(t, ca.MutualServerConfig(t), client.ClientTLS("localhost")).ok(t)
 }
 
 // Folders that come and go while the files are looked at all the time do not stop the keeper:

@@ -170,6 +170,7 @@ func (l *live) judgeAll(current *snapshot) {
 		case current.trust.tolerates(err):
 			l.m.counts.reported.Add(1)
 			l.m.events.emit(Event{Kind: PeerEvicted, Generation: current.generation, Peer: newPeerInfo(c.peer, c.remote), ReportOnly: true, Err: err})
+			l.arm(c)
 		default:
 			failed[c] = err
 		}

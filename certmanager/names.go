@@ -87,7 +87,7 @@ func (n *names) find(hello *tls.ClientHelloInfo) *certificate {
 	}
 	if cs == nil && hello.Conn != nil {
 		if local, ok := hello.Conn.LocalAddr().(*net.TCPAddr); ok {
-			cs = n.addrs[local.AddrPort().Addr().Unmap()]
+			cs = n.addrs[local.AddrPort().Addr().Unmap().WithZone("")] // no certificate names a zone
 		}
 	}
 	if cs == nil {
@@ -193,7 +193,7 @@ func normalName(name string) string {
 	return strings.ToLower(name) // wildcards and names with underscores are not IDNA
 }
 
-// all yields every name with its certificates, wildcards as "*.example.test".
+// all yields every name and address with its certificates, wildcards as "*.example.test".
 func (n *names) all() iter.Seq2[string, candidates] {
 	return func(yield func(string, candidates) bool) {
 		for name, cs := range n.exact {
@@ -206,6 +206,11 @@ func (n *names) all() iter.Seq2[string, candidates] {
 				return
 			}
 		}
+		for addr, cs := range n.addrs {
+			if !yield(addr.String(), cs) {
+				return
+			}
+		}
 	}
 }
 
@@ -213,6 +218,9 @@ func (n *names) all() iter.Seq2[string, candidates] {
 func (n *names) serving(name string) candidates {
 	if rest, ok := strings.CutPrefix(name, "*"); ok {
 		return n.wildcard[rest]
+	}
+	if addr, err := netip.ParseAddr(name); err == nil {
+		return n.addrs[addr]
 	}
 	return n.forName(name)
 }

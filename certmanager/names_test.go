@@ -86,6 +86,8 @@ func TestFindByName(t *testing.T) {
 		hello.ServerName = "a.test"
 		assert.Equal(t, "a.test", index.find(hello).origin, "a name goes before the address")
 	}
+	zoned := &net.TCPAddr{IP: net.ParseIP("::2"), Zone: "eth0"} // as link-local addresses are
+	assert.Equal(t, "10.0.0.1 ::2", index.find(&tls.ClientHelloInfo{Conn: addressed{local: zoned}}).origin)
 	assert.Nil(t, newNames(nil, nil).find(&tls.ClientHelloInfo{}))
 	client := named(ecdsaKey, "client.test")
 	client.server = false

@@ -65,7 +65,16 @@ func TestReportOnlyKeepsConnections(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	m := newManager(t, Options{ReportOnly: true, Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
 	events := collect(m)
-	c := track(m, connect(t, m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})).ok(t).server)
+	state := connect(t, m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})).ok(t).server
+	c := track(m, state)
+	list := []*x509.RevocationList{parseCRL(t, ca.CRL(t, state.PeerCertificates[0]))}
+	candidate := Static{ClientCAs: ca.Pool(), CRLs: list, CRLIssuers: []*x509.Certificate{ca.Certificate()}}
+	impact, err := m.Impact(candidate)
+	require.NoError(t, err)
+	require.Empty(t, impact, "a revocation is reported only")
+	impact, err = m.Impact(Static{ClientCAs: tlstest.NewCA(t).Pool()})
+	require.NoError(t, err)
+	require.Len(t, impact, 1)
 	m.SetClientRule(DNSName("other.test"))
 	eventually(t, "the report", func() bool { return len(events(PeerEvicted)) == 1 })
 	report := events(PeerEvicted)[0]

@@ -51,7 +51,7 @@ func (m *Manager) Impact(candidate Source) ([]PeerInfo, error) {
 	m.live.mu.Lock()
 	defer m.live.mu.Unlock()
 	for c := range m.live.conns {
-		if _, err := m.live.judge(c, then); err != nil {
+		if _, err := m.live.judge(c, then); err != nil && !trust.tolerates(err) {
 			affected = append(affected, *newPeerInfo(c.peer, c.remote))
 		}
 	}

@@ -37,8 +37,12 @@ func (s *snapshot) rehearse(o *Options, previous *snapshot, now time.Time) error
 		mustBuild = previous.chained && s.trust.rootCAs.Equal(previous.trust.rootCAs)
 	}
 	var errs []error
-	if previous != nil && previous.names.fallback != nil && s.names.fallback == nil {
+	switch {
+	case previous == nil:
+	case previous.names.fallback != nil && s.names.fallback == nil:
 		errs = append(errs, fmt.Errorf("%w: none for servers is left of those in service; a server that is to end ends its listener", ErrNoCertificate))
+	case len(previous.certs) > 0 && len(s.certs) == 0:
+		errs = append(errs, fmt.Errorf("%w: none is left of those in service", ErrNoCertificate))
 	}
 	s.chained = len(s.certs) > 0
 	tried := 0

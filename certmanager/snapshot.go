@@ -124,31 +124,3 @@ func (s *snapshot) covers(name string) bool {
 		return c.server && c.tls.Leaf.VerifyHostname(name) == nil
 	})
 }
-
-// regressions says in what the candidate is less than the snapshot before it.
-func (s *snapshot) regressions(previous *snapshot) []error {
-	var found []error
-	missing := 0
-	for name, old := range previous.names.all() {
-		now := s.names.serving(name)
-		if now == nil {
-			missing++
-			if missing == 1 {
-				found = append(found, fmt.Errorf("the name %s is no longer served", name))
-			}
-			continue
-		}
-		if now[0].owner && !old[0].owner {
-			continue // what stood in for it may be younger
-		}
-		if now[0].tls.Leaf.NotBefore.Before(old[0].tls.Leaf.NotBefore) {
-			found = append(found, fmt.Errorf("for %s the certificate %s was issued before the one that was in service, %s",
-				name, describe(now[0].tls.Leaf), describe(old[0].tls.Leaf)))
-			break // one is enough to look at
-		}
-	}
-	if missing > 1 {
-		found = append(found, fmt.Errorf("%d names are no longer served", missing))
-	}
-	return found
-}

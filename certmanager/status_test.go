@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -105,4 +106,33 @@ func TestWatch(t *testing.T) {
 	m.Update(ca.Issue(t, tlstest.Leaf{}).Certificate())
 	require.NoError(t, m.Close())
 	assert.Empty(t, events)
+}
+
+// However many peers are refused, a subscriber hears of everything else.
+func TestRefusalsDoNotKeepOtherEventsOut(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	m := newManager(t, Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})
+	busy, reached := make(chan struct{}), make(chan struct{}, 1)
+	var others atomic.Int32
+	m.Subscribe(func(e Event) {
+		select {
+		case reached <- struct{}{}:
+		default:
+		}
+		<-busy
+		if e.Kind != PeerRefused {
+			others.Add(1)
+		}
+	})
+	m.events.emit(Event{Kind: PeerRefused})
+	<-reached
+	for range 2 * eventQueue {
+		m.events.emit(Event{Kind: PeerRefused})
+	}
+	for range 100 {
+		m.Update(tls.Certificate{})
+	}
+	assert.GreaterOrEqual(t, m.Status().DroppedEvents, uint64(eventQueue))
+	close(busy)
+	eventually(t, "the others", func() bool { return others.Load() == 100 })
 }

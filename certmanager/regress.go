@@ -1,0 +1,86 @@
+package certmanager
+
+import (
+	"fmt"
+	"slices"
+)
+
+// regressions says in what the candidate is less than the snapshot before it. It is taken all the same, with
+// a warning: whoever put the files there may know why.
+func (s *snapshot) regressions(previous *snapshot) []error {
+	found := s.lostNames(previous)
+	if err := s.olderCertificate(previous); err != nil {
+		found = append(found, err)
+	}
+	plays := func(c *certificate) bool { return c.client }
+	if slices.ContainsFunc(previous.certs, plays) && !slices.ContainsFunc(s.certs, plays) {
+		found = append(found, fmt.Errorf("no certificate is left to show to servers that ask for one: the extended key usage of the new ones lacks TLS clients"))
+	}
+	return append(found, s.olderLists(previous)...)
+}
+
+// lostNames looks for names that are no longer served.
+func (s *snapshot) lostNames(previous *snapshot) []error {
+	var found []error
+	missing := 0
+	for name := range previous.names.all() {
+		if s.names.serving(name) == nil {
+			missing++
+			if missing == 1 {
+				found = append(found, fmt.Errorf("the name %s is no longer served", name))
+			}
+		}
+	}
+	if missing > 1 {
+		found = append(found, fmt.Errorf("%d names are no longer served", missing))
+	}
+	return found
+}
+
+// olderCertificate looks for a certificate that was issued before the one whose place it takes. The first
+// is enough to look at.
+func (s *snapshot) olderCertificate(previous *snapshot) error {
+	for name, old := range previous.names.all() {
+		now := s.names.serving(name)
+		if now == nil || now[0].owner && !old[0].owner { // what stood in for it may be younger
+			continue
+		}
+		if now[0].tls.Leaf.NotBefore.Before(old[0].tls.Leaf.NotBefore) {
+			return fmt.Errorf("for %s the certificate %s was issued before the one that was in service, %s",
+				name, describe(now[0].tls.Leaf), describe(old[0].tls.Leaf))
+		}
+	}
+	// Those that no client asks for by a name, such as one with a SPIFFE ID: by where they come from.
+	before := make(map[string]*certificate)
+	for _, c := range previous.certs {
+		if c.nameless() {
+			before[c.origin] = c
+		}
+	}
+	for _, c := range s.certs {
+		if old := before[c.origin]; old != nil && c.tls.Leaf.NotBefore.Before(old.tls.Leaf.NotBefore) {
+			return fmt.Errorf("%s: the certificate %s was issued before the one that was in service, %s",
+				c.origin, describe(c.tls.Leaf), describe(old.tls.Leaf))
+		}
+	}
+	return nil
+}
+
+func (c *certificate) nameless() bool {
+	return !c.server || len(c.tls.Leaf.DNSNames)+len(c.tls.Leaf.IPAddresses) == 0
+}
+
+// olderLists looks for revocation lists that were taken back: who was revoked is let in again.
+func (s *snapshot) olderLists(previous *snapshot) []error {
+	var found []error
+	m := s.in.material
+	for _, old := range previous.trust.crls.all() {
+		switch now := s.trust.crls.of(old.issuer); {
+		case now != nil && now.list.ThisUpdate.Before(old.list.ThisUpdate):
+			found = append(found, fmt.Errorf("the revocation list of %s was issued before the one that was in service", describe(old.issuer)))
+		case now == nil && slices.ContainsFunc(slices.Concat(m.clientCAs.certs, m.rootCAs.certs, m.crlIssuers), old.issuer.Equal):
+			found = append(found, fmt.Errorf("the revocation list of %s is no longer there", describe(old.issuer)))
+		}
+	}
+	return found
+}

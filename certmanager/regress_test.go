@@ -1,0 +1,65 @@
+package certmanager
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+// What is less than before is taken with one warning, and what is as good or better without.
+func TestRegressions(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	cert := func(l tlstest.Leaf) tls.Certificate { return ca.Issue(t, l).Certificate() }
+	list := func(age time.Duration) *x509.RevocationList {
+		data, err := ca.GenerateCRL(tlstest.CRL{ThisUpdate: time.Now().Add(-age)})
+		require.NoError(t, err)
+		return parseCRL(t, data)
+	}
+	at := func(age time.Duration) time.Time { return time.Now().Add(-age) }
+	server := cert(tlstest.Leaf{Usage: tlstest.ServerOnly})
+	workload := tlstest.Leaf{Usage: tlstest.ClientOnly, URIs: []string{"spiffe://example.test/web"}}
+	with := func(certs ...tls.Certificate) Static { return Static{Certificates: certs} }
+	lists := func(issuers []*x509.Certificate, lists ...*x509.RevocationList) Static {
+		return Static{Certificates: []tls.Certificate{server}, CRLs: lists, CRLIssuers: issuers}
+	}
+	issuers := []*x509.Certificate{ca.Certificate()}
+	older, newer := workload, workload
+	older.NotBefore, newer.NotBefore = at(48*time.Hour), at(time.Minute)
+	for name, c := range map[string]struct {
+		before, after Static
+		says          string
+	}{
+		"renewed":            {with(cert(older)), with(cert(newer)), ""},
+		"older":              {with(cert(tlstest.Leaf{})), with(cert(tlstest.Leaf{NotBefore: at(48 * time.Hour)})), "for "},
+		"older without name": {with(server, cert(newer)), with(server, cert(older)), "Static.Certificates[1]"},
+		"name":               {with(cert(tlstest.Leaf{Names: []string{"a.test", "b.test"}})), with(cert(tlstest.Leaf{Names: []string{"b.test"}})), "a.test is no longer served"},
+		"address":            {with(cert(tlstest.Leaf{Names: []string{"a.test", "192.0.2.1", "::2"}})), with(cert(tlstest.Leaf{Names: []string{"a.test", "::2"}})), "192.0.2.1 is no longer served"},
+		"for servers only":   {with(cert(tlstest.Leaf{Usage: tlstest.ServerAndClient})), with(server), "lacks TLS clients"},
+		"list renewed":       {lists(issuers, list(2*time.Hour)), lists(issuers, list(time.Hour)), ""},
+		"list older":         {lists(issuers, list(time.Hour)), lists(issuers, list(2*time.Hour)), "issued before"},
+		"list gone":          {lists(issuers, list(time.Hour)), lists(issuers), "no longer there"},
+		"CA and list gone":   {lists(issuers, list(time.Hour)), lists(nil), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			source := &remembered{static: c.before}
+			m := newManager(t, Options{PollInterval: time.Hour, Source: source})
+			events := collect(m)
+			source.static, source.number = c.after, 1
+			require.NoError(t, m.Reload(t.Context()))
+			m.events.emit(Event{Kind: Drift}) // the last
+			eventually(t, "all events", func() bool { return len(events(Drift)) == 1 })
+			if c.says == "" {
+				assert.Empty(t, events(Regressed))
+				return
+			}
+			require.Len(t, events(Regressed), 1)
+			assert.ErrorContains(t, events(Regressed)[0].Err, c.says)
+		})
+	}
+}
