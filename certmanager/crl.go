@@ -23,7 +23,10 @@ type revocationList struct {
 	revoked map[string]time.Time // by serial, when it was revoked
 }
 
-var oidIssuingDistributionPoint = asn1.ObjectIdentifier{2, 5, 29, 28}
+var (
+	oidIssuingDistributionPoint = asn1.ObjectIdentifier{2, 5, 29, 28}
+	oidDeltaCRLIndicator        = asn1.ObjectIdentifier{2, 5, 29, 27}
+)
 
 // newRevocations checks the lists against the certificates of possible issuers. Of
 // several lists by one issuer the newest counts.
@@ -34,21 +37,30 @@ func newRevocations(lists []*x509.RevocationList, issuers []*x509.Certificate, f
 		if err != nil {
 			return nil, err
 		}
-		for _, ext := range list.Extensions {
-			if !ext.Critical {
-				continue
-			}
-			// RFC 5280 section 5.2: a list with a critical extension that is not
-			// understood says nothing about who is not on it.
-			kind := "with the unknown critical extension " + ext.Id.String()
-			if ext.Id.Equal(oidIssuingDistributionPoint) {
-				kind = "for a part of the issuer's certificates only"
-			}
+		if kind := notFull(list); kind != "" {
 			return nil, fmt.Errorf("revocation list of %s: %w: it is a list %s; use a full list", describe(issuer), ErrInvalid, kind)
 		}
 		r.add(&revocationList{issuer: issuer, list: list, revoked: revokedIn(list)})
 	}
 	return r, nil
+}
+
+// notFull says what keeps a list from telling all that its issuer has revoked, if anything does.
+func notFull(list *x509.RevocationList) string {
+	for _, ext := range list.Extensions {
+		switch {
+		case ext.Id.Equal(oidDeltaCRLIndicator): // also where it is not critical, against RFC 5280 section 5.2.4
+			return "of changes only"
+		case !ext.Critical:
+		case ext.Id.Equal(oidIssuingDistributionPoint):
+			return "for a part of the issuer's certificates only"
+		default:
+			// RFC 5280 section 5.2: a list with a critical extension that is not
+			// understood says nothing about who is not on it.
+			return "with the unknown critical extension " + ext.Id.String()
+		}
+	}
+	return ""
 }
 
 func (r *revocations) add(l *revocationList) {

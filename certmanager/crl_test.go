@@ -82,11 +82,11 @@ func TestRevokedIntermediate(t *testing.T) {
 	require.ErrorIs(t, connect(t, m.ServerTLS(), client).serverErr, ErrRevoked)
 }
 
-// partialCRL makes a list with a critical issuing distribution point.
-func partialCRL(t *testing.T, ca *x509.Certificate, key crypto.Signer) []byte {
+// partialCRL makes a list with an extension.
+func partialCRL(t *testing.T, ca *x509.Certificate, key crypto.Signer, ext pkix.Extension) []byte {
 	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
 		Number: big.NewInt(1), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour),
-		ExtraExtensions: []pkix.Extension{{Id: oidIssuingDistributionPoint, Critical: true, Value: []byte{0x30, 0}}},
+		ExtraExtensions: []pkix.Extension{ext},
 	}, ca, key)
 	require.NoError(t, err)
 	return pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der})
@@ -127,9 +127,21 @@ func TestCRLOfAPart(t *testing.T) {
 	require.NoError(t, err)
 	ca, err := x509.ParseCertificate(der)
 	require.NoError(t, err)
-	_, err = newRevocations([]*x509.RevocationList{parseCRL(t, partialCRL(t, ca, key))}, []*x509.Certificate{ca}, false)
-	require.ErrorIs(t, err, ErrInvalid)
-	require.ErrorContains(t, err, "part of the issuer's")
+	for says, ext := range map[string]pkix.Extension{
+		"part of the issuer's":       {Id: oidIssuingDistributionPoint, Critical: true, Value: []byte{0x30, 0}},
+		"changes only":               {Id: oidDeltaCRLIndicator, Critical: true, Value: []byte{2, 1, 1}},
+		"changes only; use":          {Id: oidDeltaCRLIndicator, Value: []byte{2, 1, 1}},
+		"critical extension 1.2.3.4": {Id: []int{1, 2, 3, 4}, Critical: true, Value: []byte{5, 0}},
+		"":                           {Id: []int{1, 2, 3, 4}, Value: []byte{5, 0}},
+	} {
+		_, err = newRevocations([]*x509.RevocationList{parseCRL(t, partialCRL(t, ca, key, ext))}, []*x509.Certificate{ca}, false)
+		if says == "" {
+			require.NoError(t, err)
+			continue
+		}
+		require.ErrorIs(t, err, ErrInvalid)
+		require.ErrorContains(t, err, says)
+	}
 }
 
 func TestCRLOutOfDate(t *testing.T) {
