@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -106,16 +107,17 @@ func TestKeeper(t *testing.T) {
 // A source that never rests is loaded all the same.
 func TestRestlessSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ca := tlstest.NewCA(t)
-		source := &fake{body: "a", certs: map[string]*tlstest.Pair{"a": ca.Issue(t, tlstest.Leaf{}), "b": ca.Issue(t, tlstest.Leaf{}), "c": ca.Issue(t, tlstest.Leaf{})}}
-		m := newManager(t, Options{Source: source, PollInterval: time.Second})
-		for range 100 {
-			source.set("b")
-			time.Sleep(70 * time.Millisecond)
-			source.set("c")
-			time.Sleep(70 * time.Millisecond)
+		pair := tlstest.NewCA(t).Issue(t, tlstest.Leaf{})
+		source := &fake{body: "0", certs: map[string]*tlstest.Pair{"0": pair}}
+		for i := range 1000 {
+			source.certs[strconv.Itoa(i)] = pair
 		}
-		assert.Greater(t, m.Status().Generation, uint64(1))
+		m := newManager(t, Options{Source: source, PollInterval: time.Second})
+		for i := range 1000 {
+			source.set(strconv.Itoa(i)) // never the same twice, whenever it is looked at
+			time.Sleep(7 * time.Millisecond)
+		}
+		assert.InDelta(t, 3, m.Status().Generation, 1, "one load each two seconds")
 	})
 }
 

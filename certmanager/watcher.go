@@ -99,6 +99,7 @@ func (w *watcher) folders() []string {
 	var folders []string
 	for _, path := range w.paths {
 		folders = append(folders, filepath.Dir(path))
+		folders = append(folders, above(path)...)
 		if real, err := filepath.EvalSymlinks(path); err == nil {
 			folders = append(folders, filepath.Dir(real))
 		}
@@ -108,6 +109,22 @@ func (w *watcher) folders() []string {
 	}
 	slices.Sort(folders)
 	return slices.Compact(folders)
+}
+
+// above returns the folders of the links on the way to a path, which may come to lead elsewhere, and of what is
+// missing there, up to the first that exists: what was removed comes back into it.
+func above(path string) []string {
+	var folders []string
+	for {
+		parent := filepath.Dir(path)
+		if parent == path {
+			return folders
+		}
+		if info, err := os.Lstat(path); err != nil || info.Mode()&os.ModeSymlink != 0 {
+			folders = append(folders, parent)
+		}
+		path = parent
+	}
 }
 
 // changes and failures are nil, and so never ready, where there is no watcher.
