@@ -1,0 +1,82 @@
+package certmanager
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"math/big"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+// selfSigned makes a certificate of which everything can be wrong.
+func selfSigned(t *testing.T, curve elliptic.Curve, edit func(*x509.Certificate)) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(curve, rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}
+	if edit != nil {
+		edit(template)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	require.NoError(t, err)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// What a peer would refuse in a chain is refused before.
+func TestBadChains(t *testing.T) {
+	root := tlstest.NewCA(t)
+	between := root.Intermediate(t)
+	below := between.Intermediate(t)
+	chain := below.Issue(t, tlstest.Leaf{}).Certificate()
+	with := func(certificates ...[]byte) tls.Certificate {
+		return tls.Certificate{Certificate: certificates, PrivateKey: chain.PrivateKey}
+	}
+	leafDER, belowDER, betweenDER := chain.Certificate[0], chain.Certificate[1], chain.Certificate[2]
+	ended := root.Intermediate(t, func(template *x509.Certificate) {
+		template.NotBefore, template.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
+	})
+	early := root.Intermediate(t, func(template *x509.Certificate) { template.NotBefore = time.Now().Add(time.Hour) })
+	for name, c := range map[string]struct {
+		cert tls.Certificate
+		is   error
+		says string
+	}{
+		"good":                {chain, nil, ""},
+		"with the root":       {with(append(slices.Clone(chain.Certificate), root.Certificate().Raw)...), nil, ""},
+		"issuers reversed":    {with(leafDER, betweenDER, belowDER), ErrInvalid, "out of order"},
+		"one missing":         {with(leafDER, betweenDER), ErrInvalid, "out of order"},
+		"another CA's":        {with(leafDER, tlstest.NewCA(t).Certificate().Raw), ErrInvalid, "out of order"},
+		"issuer first":        {with(belowDER, leafDER), ErrMismatch, ""},
+		"issuer ended":        {ended.Issue(t, tlstest.Leaf{}).Certificate(), ErrExpired, "ended"},
+		"issuer not begun":    {early.Issue(t, tlstest.Leaf{}).Certificate(), ErrNotYetValid, "begins"},
+		"not DER":             {with(leafDER, []byte{1}), ErrInvalid, ""},
+		"self-signed":         {selfSigned(t, elliptic.P256(), nil), nil, ""},
+		"key transport only":  {selfSigned(t, elliptic.P256(), func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment }), ErrInvalid, "digital signature"},
+		"signing, and others": {selfSigned(t, elliptic.P256(), func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment }), nil, ""},
+		"mail": {selfSigned(t, elliptic.P256(), func(c *x509.Certificate) {
+			c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageEmailProtection}
+		}), ErrInvalid, "extended key usage"},
+		"curve": {selfSigned(t, elliptic.P224(), nil), ErrInvalid, "use P-256"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, err := New(Options{Source: recordKeys(Static{Certificates: []tls.Certificate{c.cert}})})
+			recorded.text(err)
+			if c.is == nil {
+				require.NoError(t, err)
+				require.NoError(t, m.Close())
+				return
+			}
+			require.ErrorIs(t, err, c.is)
+			require.ErrorContains(t, err, c.says)
+			require.ErrorContains(t, err, "Static.Certificates[0]")
+		})
+	}
+}
