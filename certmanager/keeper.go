@@ -180,7 +180,7 @@ func (k *keeper) tell() time.Duration {
 		e.Generation = current.generation
 		k.m.events.emit(e)
 		if e.Kind == CRLOutOfDate && k.m.options.RequireFreshCRLs {
-			k.m.live.judgeAll(current)
+			k.m.judgeAgain()
 		}
 	}
 	return next

@@ -3,8 +3,10 @@ package certmanager
 import (
 	"crypto/tls"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,7 +58,7 @@ func (m *Manager) Track(state *tls.ConnectionState, remote net.Addr, evict func(
 	server := len(state.PeerCertificates) > 0 && len(state.VerifiedChains) == 0
 	c := &conn{peer: m.newPeer(state, server), remote: remote, generation: current.generation, evict: evict}
 	var err error
-	c.peer, err = m.live.judge(c, current) // outside the lock, as it may verify signatures
+	c.peer, err = m.live.judge(c.peer, current) // outside the lock, as it may verify signatures
 	if open, latest := m.live.add(c, current, err); open && latest != nil {
 		m.live.evict(c, latest)
 	}
@@ -76,7 +78,7 @@ func (l *live) add(c *conn, judged *snapshot, err error) (open bool, latest erro
 	l.conns[c] = struct{}{}
 	current := l.m.current.Load()
 	if current != judged {
-		c.peer, err = l.judge(c, current)
+		c.peer, err = l.judge(c.peer, current)
 	}
 	if err != nil && !current.trust.tolerates(err) {
 		return true, err
@@ -85,16 +87,15 @@ func (l *live) add(c *conn, judged *snapshot, err error) (open bool, latest erro
 	return true, nil
 }
 
-// judge decides about an open connection. The peer that it returns carries the chains that
-// hold, so that the next judgement of it is a lookup. The caller holds mu if the
-// connection is listed.
-func (l *live) judge(c *conn, s *snapshot) (*Peer, error) {
+// judge decides about the peer of an open connection. The peer that it returns carries the chains that
+// hold, so that the next judgement of it is a lookup.
+func (l *live) judge(p *Peer, s *snapshot) (*Peer, error) {
 	now := time.Now()
-	peer, err := s.trust.judge(c.peer, now, now)
-	if end := c.peer.expires(); err != nil && l.m.options.KeepExpired && !end.IsZero() && now.After(end) {
-		return s.trust.judge(c.peer, end, now) // as in their last moment
+	judged, err := s.trust.judge(p, now, now)
+	if end := p.expires(); err != nil && l.m.options.KeepExpired && !end.IsZero() && now.After(end) {
+		return s.trust.judge(p, end, now) // as in their last moment
 	}
-	return peer, err
+	return judged, err
 }
 
 // arm sets the timer for the end of the peer's certificate. The caller holds mu.
@@ -114,7 +115,7 @@ func (l *live) review(c *conn) {
 	l.mu.Lock()
 	current := l.m.current.Load()
 	var err error
-	c.peer, err = l.judge(c, current)
+	c.peer, err = l.judge(c.peer, current)
 	_, listed := l.conns[c]
 	failed := err != nil && !current.trust.tolerates(err)
 	if listed && !failed {
@@ -156,26 +157,40 @@ func (l *live) evict(c *conn, reason error) {
 	c.evict(reason)
 }
 
-// judgeAll judges every connection by a snapshot that was just published.
+// judgeAll judges every connection by a snapshot that was just published. The caller holds the Manager's mu.
 func (l *live) judgeAll(current *snapshot) {
 	failed := make(map[*conn]error)
+	for _, c := range l.list() {
+		l.mu.Lock()
+		peer := c.peer
+		l.mu.Unlock()
+		// Outside the lock, which new connections need: where a CA was renewed it verifies signatures, of every peer.
+		peer, err := l.judge(peer, current)
+		l.mu.Lock()
+		if _, listed := l.conns[c]; listed {
+			c.peer = peer
+			switch {
+			case err == nil:
+				l.arm(c)
+			case current.trust.tolerates(err):
+				l.m.counts.reported.Add(1)
+				l.m.events.emit(Event{Kind: PeerEvicted, Generation: current.generation, Peer: newPeerInfo(peer, c.remote), ReportOnly: true, Err: err})
+				l.arm(c)
+			default:
+				failed[c] = err
+			}
+		}
+		l.mu.Unlock()
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for c := range l.conns {
-		var err error
-		c.peer, err = l.judge(c, current)
-		switch {
-		case err == nil:
-			l.arm(c)
-		case current.trust.tolerates(err):
-			l.m.counts.reported.Add(1)
-			l.m.events.emit(Event{Kind: PeerEvicted, Generation: current.generation, Peer: newPeerInfo(c.peer, c.remote), ReportOnly: true, Err: err})
-			l.arm(c)
-		default:
-			failed[c] = err
-		}
-	}
 	l.evictLater(failed, min(evictionSpread, time.Duration(len(failed))*time.Millisecond))
+}
+
+func (l *live) list() []*conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Collect(maps.Keys(l.conns))
 }
 
 // evictLater ends connections spread evenly at random over a time, or sooner where they

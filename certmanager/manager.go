@@ -159,6 +159,13 @@ func (m *Manager) publish(in inputs, rehearse bool) error {
 	return nil
 }
 
+// judgeAgain judges the open connections by what is in service, since time has passed.
+func (m *Manager) judgeAgain() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.live.judgeAll(m.current.Load())
+}
+
 // change edits what the program has set and puts the result in service.
 func (m *Manager) change(rehearse bool, edit func(*inputs)) {
 	m.mu.Lock()

@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"math/big"
 	"testing"
 	"testing/synctest"
@@ -275,4 +276,44 @@ func TestKeptConnectionsFollowTheirCA(t *testing.T) {
 		m.SetClientCAs(ca.Pool())
 		require.ErrorIs(t, c.evicted(t), ErrUntrusted)
 	})
+}
+
+// While the open connections are judged, which may take long, others come and go.
+func TestJudgingKeepsNobodyWaiting(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
+	client := func(name string) tls.ConnectionState {
+		return connect(t, m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{Names: []string{name}})).ok(t).server
+	}
+	first, second := client("first.test"), client("second.test")
+	slow := track(m, first)
+	judging, gate := make(chan struct{}, 1), make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		m.SetClientRule(NewRule("slow", func(p *Peer) error {
+			if p.Certificate.DNSNames[0] == "second.test" {
+				return nil
+			}
+			judging <- struct{}{}
+			<-gate
+			return errors.New("no")
+		}))
+	}()
+	<-judging
+	passed := make(chan struct{})
+	go func() {
+		defer close(passed)
+		track(m, second).release()
+		assert.Equal(t, 1, m.Status().Connections)
+	}()
+	select {
+	case <-passed:
+	case <-time.After(10 * time.Second):
+		t.Error("Track waits for the judgement of another connection")
+	}
+	close(gate)
+	<-done
+	<-passed
+	require.ErrorIs(t, slow.evicted(t), ErrNotAuthorized)
 }

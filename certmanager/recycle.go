@@ -48,11 +48,12 @@ func (m *Manager) Impact(candidate Source) ([]PeerInfo, error) {
 	}
 	then := &snapshot{trust: trust}
 	var affected []PeerInfo
-	m.live.mu.Lock()
-	defer m.live.mu.Unlock()
-	for c := range m.live.conns {
-		if _, err := m.live.judge(c, then); err != nil && !trust.tolerates(err) {
-			affected = append(affected, *newPeerInfo(c.peer, c.remote))
+	for _, c := range m.live.list() {
+		m.live.mu.Lock()
+		peer := c.peer
+		m.live.mu.Unlock()
+		if _, err := m.live.judge(peer, then); err != nil && !trust.tolerates(err) {
+			affected = append(affected, *newPeerInfo(peer, c.remote))
 		}
 	}
 	return affected, nil

@@ -19,8 +19,9 @@ type Rule struct {
 
 // NewRule returns a rule of one's own. The name stands for the rule in errors and
 // events and tells rules apart: sessions of a rule with another name are not resumed.
-// check runs inside handshakes, resumed ones too, for many at once, and returns why a peer is refused. If
-// it comes to decide otherwise, open connections hear of that by [Manager.SetClientRule].
+// check runs inside handshakes, resumed ones too, for many at once, and returns why a peer is refused. It must not
+// call the Manager, which may be waiting for it. If it comes to decide otherwise, open connections hear of that by
+// [Manager.SetClientRule].
 func NewRule(name string, check func(*Peer) error) Rule {
 	return Rule{name: name, check: check}
 }
