@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"os"
 	"strings"
 	"sync"
@@ -105,6 +106,9 @@ func (r *recorder) bytes(secret []byte) {
 	r.keys[hex.EncodeToString(middle)] = true
 	r.keys[strings.ToUpper(hex.EncodeToString(middle))] = true
 	r.keys[strings.Trim(fmt.Sprint(middle), "[]")] = true
+	if decimal := new(big.Int).SetBytes(secret).String(); len(decimal) >= 48 { // as fmt prints the numbers of a key
+		r.keys[decimal[len(decimal)/4:len(decimal)*3/4]] = true
+	}
 	for i := range 3 {
 		whole := middle[i : i+(len(middle)-i)/3*3]
 		r.keys[base64.StdEncoding.EncodeToString(whole)] = true
@@ -204,7 +208,7 @@ func TestRecorderFindsKeys(t *testing.T) {
 		der, err := x509.MarshalPKCS8PrivateKey(pair.Key)
 		require.NoError(t, err)
 		for name, text := range map[string]any{
-			"PEM": string(pair.KeyPEM), "%x": hex.EncodeToString(der), "%v": fmt.Sprint(der), "raw": string(der),
+			"PEM": string(pair.KeyPEM), "%x": hex.EncodeToString(der), "%v": fmt.Sprint(der), "raw": string(der), "the key itself": fmt.Sprintf("%+v", pair.Key),
 			"base64": base64.StdEncoding.EncodeToString(der), "shifted": base64.StdEncoding.EncodeToString(der[1:]), "shifted more": base64.StdEncoding.EncodeToString(der[2:]),
 		} {
 			var r recorder
