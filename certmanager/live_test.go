@@ -6,6 +6,7 @@ import (
 	"net"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -149,6 +150,29 @@ func TestTrackAfterChange(t *testing.T) {
 	state := connect(t, m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})).ok(t).server
 	m.SetClientCAs(tlstest.NewCA(t).Pool())
 	require.ErrorIs(t, track(m, state).evicted(t), ErrUntrusted)
+}
+
+// Nor is one between the judgement of a new connection and its listing.
+func TestTrackDuringChange(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	var armed atomic.Bool
+	judging, gate := make(chan struct{}), make(chan struct{})
+	rule := NewRule("slow", func(*Peer) error {
+		if armed.CompareAndSwap(true, false) {
+			close(judging)
+			<-gate
+		}
+		return nil
+	})
+	m := newManager(t, Options{ClientRule: rule, Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
+	state := connect(t, m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})).ok(t).server
+	armed.Store(true)
+	conns := make(chan *tracked)
+	go func() { conns <- track(m, state) }()
+	<-judging
+	m.SetClientCAs(tlstest.NewCA(t).Pool())
+	close(gate)
+	require.ErrorIs(t, (<-conns).evicted(t), ErrUntrusted)
 }
 
 // Whatever the order of Track and the change, the peer ends up evicted, once.
