@@ -192,8 +192,12 @@ func (c *certificate) supportedBy(hello *tls.ClientHelloInfo) bool {
 	return slices.ContainsFunc(hello.CipherSuites, func(id uint16) bool { return slices.Contains(suites, id) })
 }
 
-// signs says whether the key makes signatures of a scheme, RFC 8446 section 4.2.3.
+// signs says whether the key makes signatures of a scheme, RFC 8446 section 4.2.3. One that is not in memory may be
+// restricted to some.
 func (c *certificate) signs(s tls.SignatureScheme, tls13 bool) bool {
+	if only := c.tls.SupportedSignatureAlgorithms; only != nil && !slices.Contains(only, s) {
+		return false
+	}
 	switch s {
 	case tls.ECDSAWithP256AndSHA256:
 		return c.key == ecdsaKey && (!tls13 || c.curve == tls.CurveP256)

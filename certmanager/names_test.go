@@ -1,6 +1,7 @@
 package certmanager
 
 import (
+	"crypto/elliptic"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -147,9 +148,15 @@ func TestFindByKeyOfClient(t *testing.T) {
 // supportedBy answers as crypto/tls does.
 func TestSupportedByAgreesWithTLS(t *testing.T) {
 	ca := tlstest.NewCA(t)
-	var certs []*certificate
+	restricted := ca.Issue(t, tlstest.Leaf{Key: tlstest.RSA2048}).Certificate()
+	restricted.SupportedSignatureAlgorithms = []tls.SignatureScheme{tls.PSSWithSHA256, tls.PKCS1WithSHA256} // as some HSMs are
+	all := []tls.Certificate{selfSigned(t, elliptic.P384(), nil), selfSigned(t, elliptic.P521(), nil), restricted}
 	for _, key := range []tlstest.KeyType{tlstest.ECDSAP256, tlstest.RSA2048, tlstest.Ed25519} {
-		c, err := newCertificate(ca.Issue(t, tlstest.Leaf{Key: key}).Certificate(), "")
+		all = append(all, ca.Issue(t, tlstest.Leaf{Key: key}).Certificate())
+	}
+	var certs []*certificate
+	for _, cert := range all {
+		c, err := newCertificate(cert, "")
 		require.NoError(t, err)
 		certs = append(certs, c)
 	}
@@ -160,7 +167,7 @@ func TestSupportedByAgreesWithTLS(t *testing.T) {
 	for _, c := range certs {
 		for _, scheme := range schemes {
 			for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-				for _, curve := range []tls.CurveID{tls.X25519, tls.CurveP256} {
+				for _, curve := range []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521} {
 					for _, suite := range allSuites {
 						hello := &tls.ClientHelloInfo{
 							SupportedVersions: []uint16{version}, SignatureSchemes: []tls.SignatureScheme{scheme},

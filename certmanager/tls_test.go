@@ -198,14 +198,20 @@ func TestRealLookupDoesNotAllocate(t *testing.T) {
 	ca.Issue(t, tlstest.Leaf{}).Files(t, dir, "ec")
 	ca.Issue(t, tlstest.Leaf{Key: tlstest.RSA2048}).Files(t, dir, "rsa")
 	m := newManager(t, Options{Source: Files{Dir: dir}})
-	var hello *tls.ClientHelloInfo
-	server := m.ServerTLS().Clone()
-	server.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) { hello = h; return nil, nil }
-	connect(t, server, ca.ClientConfig(t, "localhost")).ok(t)
 	get := m.GetCertificateFunc()
-	assert.Zero(t, testing.AllocsPerRun(100, func() {
-		if cert, err := get(hello); err != nil || cert.Leaf == nil {
-			t.Error("no certificate, or one that crypto/tls would parse")
+	for _, version := range versions {
+		for _, name := range []string{"localhost", "127.0.0.1"} {
+			var hello *tls.ClientHelloInfo
+			server := m.ServerTLS().Clone()
+			server.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) { hello = h; return nil, nil }
+			client := ca.ClientConfig(t, name)
+			client.MaxVersion = version
+			connect(t, server, client).ok(t)
+			assert.Zero(t, testing.AllocsPerRun(100, func() {
+				if cert, err := get(hello); err != nil || cert.Leaf == nil {
+					t.Error("no certificate, or one that crypto/tls would parse")
+				}
+			}), "%x %s", version, name)
 		}
-	}))
+	}
 }
