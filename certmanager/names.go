@@ -193,6 +193,14 @@ func normalName(name string) string {
 	return strings.ToLower(name) // wildcards and names with underscores are not IDNA
 }
 
+// hostName is the form in which a client asks for a name: what is no ASCII is written in it, as net/http does.
+func hostName(name string) string {
+	if strings.ContainsFunc(name, func(r rune) bool { return r >= 0x80 }) {
+		return normalName(name)
+	}
+	return name
+}
+
 // all yields every name and address with its certificates, wildcards as "*.example.test".
 func (n *names) all() iter.Seq2[string, candidates] {
 	return func(yield func(string, candidates) bool) {

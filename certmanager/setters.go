@@ -75,10 +75,10 @@ func (m *Manager) ClientAuth() tls.ClientAuthType { return m.current.Load().trus
 // SetServerName sets the name that ClientTLS("") verifies servers for; empty is the
 // name that the connection asked for.
 func (m *Manager) SetServerName(name string) {
-	m.change(false, func(in *inputs) { in.serverName = name })
+	m.change(false, func(in *inputs) { in.serverName = hostName(name) })
 }
 
-// ServerName returns the name set by SetServerName.
+// ServerName returns the name set by SetServerName, in ASCII.
 func (m *Manager) ServerName() string { return m.current.Load().trust.serverName }
 
 // SetClientRule replaces Options.ClientRule. Open connections are judged again, also where the rule has the

@@ -202,6 +202,9 @@ func (s *soak) rotate(i int) {
 	}
 	gesture := tlstest.Gestures[s.random.IntN(len(tlstest.Gestures))]
 	require.NoError(s.t, gesture.Replace(s.dir, s.files(), nil))
+	if s.random.IntN(4) == 0 { // someone is impatient, while the keeper may be about to load what it has read before
+		require.NoError(s.t, s.m.Reload(s.t.Context()))
+	}
 	eventually(s.t, fmt.Sprintf("rotation %d by %s:%s", i, gesture.Name, what), s.published)
 	if number, ok := s.numbers.Load(s.pair.Leaf.SerialNumber.String()); ok {
 		s.number.Store(number.(int64))

@@ -155,6 +155,7 @@ func (m *Manager) HandshakeFailed(err error, remote net.Addr) {
 // 1.3, which crypto/tls asks for.
 func (m *Manager) ClientTLS(serverName string) *tls.Config {
 	config := newTLSConfig()
+	serverName = hostName(serverName)
 	config.ServerName = serverName
 	if serverName == "" {
 		config.ServerName = m.ServerName()

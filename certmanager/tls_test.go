@@ -188,6 +188,12 @@ func TestInternationalNames(t *testing.T) {
 	client.Certificates = []tls.Certificate{pair.Certificate()}
 	c := connect(t, m.ServerTLS(), client).ok(t)
 	assert.True(t, pair.Leaf.Equal(c.client.PeerCertificates[0]))
+
+	caller := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{pair.Certificate()}, RootCAs: ca.Pool()}})
+	assert.Equal(t, ascii, connect(t, m.ServerTLS(), caller.ClientTLS(unicode)).ok(t).server.ServerName)
+	caller.SetServerName(unicode)
+	assert.Equal(t, ascii, connect(t, m.ServerTLS(), caller.ClientTLS("")).ok(t).server.ServerName)
+	connect(t, m.ServerTLS(), caller.ClientTLS("b\u00fccher.example")).refused(t)
 }
 
 // Certificates of real files are chosen without parsing them again: crypto/tls parses those
