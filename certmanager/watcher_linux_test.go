@@ -25,21 +25,63 @@ func TestWithoutInotify(t *testing.T) {
 	}
 	for _, limit := range []string{"max_inotify_instances", "max_inotify_watches"} {
 		t.Run(limit, func(t *testing.T) {
-			inside := exec.Command(os.Args[0], "-test.run=^TestWithoutInotify$", "-test.v", "-test.timeout=100s")
-			inside.Env = append(os.Environ(), limitVariable+"="+limit)
-			inside.SysProcAttr = &syscall.SysProcAttr{
-				Cloneflags:  syscall.CLONE_NEWUSER,
-				UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-				GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-			}
-			output, err := inside.CombinedOutput()
-			if inside.Process == nil {
-				t.Skipf("this machine gives no user namespace: %v", err)
-			}
-			require.NoError(t, err, string(output))
-			require.Contains(t, string(output), "--- PASS: TestWithoutInotify")
+			inNamespace(t, "TestWithoutInotify", 0, limitVariable+"="+limit)
 		})
 	}
+}
+
+// inNamespace runs a test alone in a process whose user has an id of one's own choice: with 0 it may do as it likes there,
+// with another it has no privileges at all, even if ours is the superuser.
+func inNamespace(t *testing.T, test string, id int, variable string) {
+	inside := exec.Command(os.Args[0], "-test.run=^"+test+"$", "-test.v", "-test.timeout=100s")
+	inside.Env = append(os.Environ(), variable)
+	inside.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: id, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: id, HostID: os.Getgid(), Size: 1}},
+	}
+	output, err := inside.CombinedOutput()
+	if inside.Process == nil {
+		t.Skipf("this machine gives no user namespace: %v", err)
+	}
+	require.NoError(t, err, string(output))
+	require.Contains(t, string(output), "--- PASS: "+test)
+}
+
+// A superuser, as which tests often run, reads files whatever their mode: without that privilege the new pair arrives
+// with a change of mode, and nothing else.
+func TestUnreadableUntilChmod(t *testing.T) {
+	const variable = "CERTMANAGER_TEST_CHMOD"
+	if os.Getenv(variable) == "" {
+		inNamespace(t, "TestUnreadableUntilChmod", 1000, variable+"=1")
+		return
+	}
+	_, err := os.ReadFile(write(t, t.TempDir(), "secret", nil))
+	require.NoError(t, err)
+	closed := write(t, t.TempDir(), "secret", nil)
+	require.NoError(t, os.Chmod(closed, 0))
+	_, err = os.ReadFile(closed)
+	require.ErrorIs(t, err, os.ErrPermission)
+
+	ca := tlstest.NewCA(t)
+	dir := t.TempDir()
+	files := func(pair *tlstest.Pair) map[string][]byte {
+		return map[string][]byte{"tls.crt": pair.CertPEM, "tls.key": pair.KeyPEM}
+	}
+	first, next := ca.Issue(t, tlstest.Leaf{}), ca.Issue(t, tlstest.Leaf{})
+	require.NoError(t, tlstest.RenameOver(dir, files(first), nil))
+	m := newManager(t, Options{PollInterval: time.Hour, Source: Files{Dir: dir}})
+	events := collect(m)
+	step := 0
+	require.NoError(t, tlstest.UnreadableUntilChmod(dir, files(next), func() {
+		if step++; step == 2 { // the certificate may be read, the key not yet
+			eventually(t, "the report", func() bool { return len(events(Rejected)) > 0 })
+			require.ErrorIs(t, events(Rejected)[len(events(Rejected))-1].Err, os.ErrPermission)
+			require.True(t, m.GetCertificate().Leaf.Equal(first.Leaf))
+		}
+	}))
+	require.Equal(t, 2, step)
+	eventually(t, "the new pair", func() bool { return m.GetCertificate().Leaf.Equal(next.Leaf) })
 }
 
 func pollWithoutInotify(t *testing.T) {
