@@ -99,6 +99,7 @@ func TestImpossibleOptions(t *testing.T) {
 		"wrong usage":      {Options{Source: leaf(ca.Issue(t, tlstest.Leaf{Usage: tlstest.WrongUsage}))}, "extended key usage", ErrInvalid},
 		"two pools":        {Options{Source: Sources{Static{RootCAs: ca.Pool()}, Static{RootCAs: ca.Pool()}}}, "RootCAs", ErrInvalid},
 		"nil in sources":   {Options{Source: Sources{nil}}, "Sources[0]", ErrInvalid},
+		"zero ticket key":  {Options{Source: static, TicketKeys: [][32]byte{{1}, {}}}, "ticket key 1 is all zero", ErrInvalid},
 		"key log":          {Options{Source: static, KeyLogFile: "/nowhere/keys"}, "Options.KeyLogFile", nil},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -83,6 +84,9 @@ func (o Options) ready() (Options, error) {
 	if o.MaxSessionAge > maxMaxSessionAge {
 		return o, fmt.Errorf("certmanager: Options.MaxSessionAge is %v; TLS allows %v at most", o.MaxSessionAge, maxMaxSessionAge)
 	}
+	if err := checkTicketKeys(o.TicketKeys); err != nil {
+		return o, fmt.Errorf("certmanager: Options.TicketKeys: %w", err)
+	}
 	if o.PollInterval == 0 {
 		o.PollInterval = defaultPollInterval
 	}
@@ -101,6 +105,14 @@ func checkClientAuth(auth tls.ClientAuthType) error {
 		return nil
 	}
 	return fmt.Errorf("%w: %v would let any client in that shows any certificate; use VerifyClientCertIfGiven or RequireAndVerifyClientCert", ErrInvalid, auth)
+}
+
+// checkTicketKeys refuses the key that everybody has.
+func checkTicketKeys(keys [][32]byte) error {
+	if i := slices.Index(keys, [32]byte{}); i >= 0 {
+		return fmt.Errorf("%w: ticket key %d is all zero: nothing was copied into it", ErrInvalid, i)
+	}
+	return nil
 }
 
 func (m *Manager) openKeyLog() error {

@@ -160,6 +160,9 @@ func TestSharedTicketKeys(t *testing.T) {
 		if name == "own keys" {
 			c.second.SetTicketKeys(slices.Concat([][32]byte{{9}}, keys))
 			assert.True(t, connect(t, c.second.ServerTLS(), client).ok(t).server.DidResume, "keys set later")
+			c.second.SetTicketKeys([][32]byte{{}, {9}})
+			assert.True(t, connect(t, c.second.ServerTLS(), client).ok(t).server.DidResume, "those before stay")
+			assert.Contains(t, c.second.Status().LastError, "SetTicketKeys")
 		}
 	}
 }

@@ -93,8 +93,12 @@ func (m *Manager) SetServerRule(rule Rule) {
 }
 
 // SetTicketKeys replaces Options.TicketKeys, the first for new tickets, all for those
-// that clients hold. It does nothing without a key.
+// that clients hold. It does nothing without a key. One that is all zero is reported as an event, and none of them used.
 func (m *Manager) SetTicketKeys(keys [][32]byte) {
+	if err := checkTicketKeys(keys); err != nil {
+		m.reject(fmt.Errorf("SetTicketKeys: %w", err))
+		return
+	}
 	if len(keys) > 0 {
 		m.tickets.SetSessionTicketKeys(keys)
 	}
