@@ -103,14 +103,20 @@ func (s *snapshot) getCertificateOrNone(hello *tls.ClientHelloInfo) (*tls.Certif
 }
 
 // getClientCertificate is what the snapshot shows a server that asks: the first
-// certificate that the server accepts, or none, as crypto/tls does.
+// certificate that the server accepts, or none, as crypto/tls does. One that has ended
+// comes after those that hold.
 func (s *snapshot) getClientCertificate(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	now, last := time.Now(), new(tls.Certificate)
 	for _, c := range s.certs {
-		if c.client && request.SupportsCertificate(&c.tls) == nil {
+		switch {
+		case !c.client || request.SupportsCertificate(&c.tls) != nil:
+		case !now.After(c.tls.Leaf.NotAfter):
 			return &c.tls, nil
+		case last.Leaf == nil:
+			last = &c.tls
 		}
 	}
-	return new(tls.Certificate), nil
+	return last, nil
 }
 
 // covers says whether a client that asks for the name gets a certificate for it.

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -153,6 +155,25 @@ func TestClientCertificateSelection(t *testing.T) {
 		}
 		assert.Equal(t, want, got.server.PeerCertificates[0].Subject.CommonName)
 	}
+}
+
+// A certificate that ended in service, since nobody renewed it, makes way for the next that the server accepts.
+func TestEndedClientCertificateMakesWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		lasting := func(name string, d time.Duration) tls.Certificate {
+			return ca.Issue(t, tlstest.Leaf{Usage: tlstest.ClientOnly, CommonName: name, NotAfter: time.Now().Add(d)}).Certificate()
+		}
+		m := newManager(t, Options{Source: Static{RootCAs: ca.Pool(), Certificates: []tls.Certificate{lasting("first", time.Hour), lasting("second", 2*time.Hour)}}})
+		server := ca.ServerConfig(t)
+		server.ClientAuth = tls.RequestClientCert // what it verifies is another matter
+		for _, want := range []string{"first", "second", "first"} {
+			got := connectPipe(server, m.ClientTLS("localhost")).ok(t)
+			assert.Equal(t, want, got.server.PeerCertificates[0].Subject.CommonName)
+			m.sessions = tls.NewLRUClientSessionCache(1)
+			time.Sleep(61 * time.Minute)
+		}
+	})
 }
 
 // Only the two roles that a certificate allows are played: a client's is not served.
