@@ -3,6 +3,7 @@ package meta
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"sync"
@@ -59,11 +60,13 @@ type certWatcher struct {
 	stop     chan struct{}
 	stopOnce sync.Once
 	events   atomic.Uint64
+	dropped  atomic.Uint64
 }
 
 // CreateCertWatcher returns a meta process that sends the events of a certificate manager to
 // an actor, as [MessageCertEvent], and answers [MessageCertReload] and [MessageCertStatus] calls. It
-// ends with its parent, or when an event can't be delivered. Any number of them may watch one manager.
+// ends with its parent, or when the actor has ended. Events for which the actor's mailbox has no room are dropped, and
+// counted in Inspect. Any number of watchers may watch one manager.
 //
 // The error wraps [ErrOption].
 func CreateCertWatcher(options CertWatcherOptions) (gen.MetaBehavior, error) {
@@ -86,14 +89,18 @@ func (w *certWatcher) Init(process gen.MetaProcess) error {
 
 // receive is called by the manager.
 func (w *certWatcher) receive(event any) {
-	if err := w.process.Send(w.to, MessageCertEvent{ID: w.process.ID(), Event: event}); err != nil {
+	err := w.process.Send(w.to, MessageCertEvent{ID: w.process.ID(), Event: event})
+	switch {
+	case err == nil:
+		w.events.Add(1)
+	case errors.Is(err, gen.ErrProcessMailboxFull):
+		w.dropped.Add(1) // peers that are refused can fill it, and are not to end the watch
+	default:
 		w.stopOnce.Do(func() {
 			w.process.Log().Warning("certificate events can't be delivered to %v: %s", w.to, err)
 			close(w.stop)
 		})
-		return
 	}
-	w.events.Add(1)
 }
 
 // Start implements gen.MetaBehavior.
@@ -131,7 +138,11 @@ func (w *certWatcher) HandleCall(_ gen.PID, _ gen.Ref, request any) (any, error)
 
 // HandleInspect implements gen.MetaBehavior.
 func (w *certWatcher) HandleInspect(gen.PID, ...string) map[string]string {
-	return map[string]string{"process": fmt.Sprint(w.to), "events": strconv.FormatUint(w.events.Load(), 10)}
+	return map[string]string{
+		"process": fmt.Sprint(w.to),
+		"events":  strconv.FormatUint(w.events.Load(), 10),
+		"dropped": strconv.FormatUint(w.dropped.Load(), 10),
+	}
 }
 
 // Terminate implements gen.MetaBehavior.

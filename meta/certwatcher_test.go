@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"os"
+	"sync"
 	"testing"
 
 	"ergo.services/ergo/gen"
@@ -87,6 +88,34 @@ func TestCertWatcherEndsWithItsReceiver(t *testing.T) {
 	require.NoError(t, p.manager.Reload(t.Context()))
 	eventually(t, func() bool { return a.inspectAny(id) == nil }, "it ends")
 	assert.Contains(t, a.h.log.String(), "nobody")
+}
+
+// An actor that is busy misses events, but not those that come later.
+func TestCertWatcherOfABusyActor(t *testing.T) {
+	p := newPKI(t, false)
+	reached, gate := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	a := newHost(t).spawn(func(_ *owner, message any) bool {
+		if _, ok := message.(meta.MessageCertEvent); ok {
+			once.Do(func() { close(reached); <-gate })
+		}
+		return false
+	}, gen.ProcessOptions{MailboxSize: 1})
+	id := a.watch(p.manager)
+	a.call(id, meta.MessageCertStatus{}) // it watches
+	p.manager.Update(tls.Certificate{})
+	<-reached
+	for range 7 { // one waits in the mailbox
+		p.manager.Update(tls.Certificate{})
+	}
+	b := a.h.spawn(nil)
+	eventually(t, func() bool { return b.inspect(id)["dropped"] == "6" }, "the others are counted")
+	close(gate)
+	expect[meta.MessageCertEvent](a)
+	expect[meta.MessageCertEvent](a)
+	p.manager.Update(tls.Certificate{})
+	expect[meta.MessageCertEvent](a)
+	assert.Equal(t, "3", b.inspect(id)["events"])
 }
 
 func TestCertWatcherOptions(t *testing.T) {
