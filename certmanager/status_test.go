@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -106,6 +108,23 @@ func TestWatch(t *testing.T) {
 	m.Update(ca.Issue(t, tlstest.Leaf{}).Certificate())
 	require.NoError(t, m.Close())
 	assert.Empty(t, events)
+}
+
+// Refused peers do not fill the log.
+func TestRefusalsDoNotFillTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log logBuffer
+		m := newManager(t, Options{Source: leaf(tlstest.NewCA(t).Issue(t, tlstest.Leaf{})), Logger: log.logger()})
+		for range 3 {
+			for range 1000 {
+				m.events.emit(Event{Kind: PeerRefused, Err: ErrUntrusted})
+			}
+			m.Update(tls.Certificate{})
+			time.Sleep(time.Second)
+		}
+		assert.Equal(t, 30, strings.Count(log.String(), "event=peer-refused"))
+		assert.Equal(t, 3, strings.Count(log.String(), "event=rejected"))
+	})
 }
 
 // However many peers are refused, a subscriber hears of everything else.

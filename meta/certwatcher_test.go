@@ -95,12 +95,14 @@ func TestCertWatcherOfABusyActor(t *testing.T) {
 	p := newPKI(t, false)
 	reached, gate := make(chan struct{}), make(chan struct{})
 	var once sync.Once
+	open := sync.OnceFunc(func() { close(gate) })
 	a := newHost(t).spawn(func(_ *owner, message any) bool {
 		if _, ok := message.(meta.MessageCertEvent); ok {
 			once.Do(func() { close(reached); <-gate })
 		}
 		return false
 	}, gen.ProcessOptions{MailboxSize: 1})
+	t.Cleanup(open) // before the node waits for its actors
 	id := a.watch(p.manager)
 	a.call(id, meta.MessageCertStatus{}) // it watches
 	p.manager.Update(tls.Certificate{})
@@ -110,7 +112,7 @@ func TestCertWatcherOfABusyActor(t *testing.T) {
 	}
 	b := a.h.spawn(nil)
 	eventually(t, func() bool { return b.inspect(id)["dropped"] == "6" }, "the others are counted")
-	close(gate)
+	open()
 	expect[meta.MessageCertEvent](a)
 	expect[meta.MessageCertEvent](a)
 	p.manager.Update(tls.Certificate{})
