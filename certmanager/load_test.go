@@ -100,3 +100,33 @@ func TestReloadEndsWithItsContext(t *testing.T) {
 		require.ErrorIs(t, m.Reload(ctx), context.DeadlineExceeded)
 	})
 }
+
+// What a source pushes while the keeper reads, having read that source before, stays in service.
+func TestPushIsNotTakenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		certs := map[string]*tlstest.Pair{}
+		for _, body := range []string{"a", "b", "x", "y"} {
+			certs[body] = ca.Issue(t, tlstest.Leaf{})
+		}
+		first := &pushing{fake: &fake{body: "a", certs: certs}, running: make(chan struct{}), ended: make(chan struct{})}
+		second := newSlow("x", certs)
+		m := newManager(t, Options{PollInterval: time.Second, Source: Sources{first, second}})
+		events := collect(m)
+		second.set("y")
+		second.await()
+		gate := make(chan struct{})
+		second.hold <- gate
+		<-second.holding
+		first.set("b")
+		m.push(first, true)
+		close(gate)
+		time.Sleep(time.Minute)
+		loaded := events(Loaded)
+		require.Len(t, loaded, 2, "what was pushed, then the other as well")
+		for _, e := range loaded {
+			assert.Equal(t, newCertificateInfo(certs["b"].Leaf, "").Serial, e.Certificate.Serial)
+		}
+		assert.True(t, certs["y"].Leaf.Equal(m.current.Load().certs[1].tls.Leaf))
+	})
+}
