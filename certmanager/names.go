@@ -227,10 +227,11 @@ func (n *names) serving(name string) candidates {
 	if rest, ok := strings.CutPrefix(name, "*"); ok {
 		return n.wildcard[rest]
 	}
-	if addr, err := netip.ParseAddr(name); err == nil {
-		return n.addrs[addr]
+	if cs := n.forName(name); cs != nil {
+		return cs
 	}
-	return n.forName(name)
+	addr, _ := netip.ParseAddr(name) // last, as its errors allocate
+	return n.addrs[addr]
 }
 
 func (n *names) count() int { return len(n.exact) + len(n.wildcard) }
