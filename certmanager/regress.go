@@ -8,10 +8,7 @@ import (
 // regressions says in what the candidate is less than the snapshot before it. It is taken all the same, with
 // a warning: whoever put the files there may know why.
 func (s *snapshot) regressions(previous *snapshot) []error {
-	found := s.lostNames(previous)
-	if err := s.olderCertificate(previous); err != nil {
-		found = append(found, err)
-	}
+	found := append(s.lesserNames(previous), s.olderNameless(previous)...)
 	plays := func(c *certificate) bool { return c.client }
 	if slices.ContainsFunc(previous.certs, plays) && !slices.ContainsFunc(s.certs, plays) {
 		found = append(found, fmt.Errorf("no certificate is left to show to servers that ask for one: the extended key usage of the new ones lacks TLS clients"))
@@ -19,16 +16,24 @@ func (s *snapshot) regressions(previous *snapshot) []error {
 	return append(found, s.olderLists(previous)...)
 }
 
-// lostNames looks for names that are no longer served.
-func (s *snapshot) lostNames(previous *snapshot) []error {
+// lesserNames looks for names that are no longer served, or by a certificate that was issued before the one whose
+// place it takes. The first of either is enough to look at.
+func (s *snapshot) lesserNames(previous *snapshot) []error {
 	var found []error
-	missing := 0
-	for name := range previous.names.all() {
-		if s.names.serving(name) == nil {
+	missing, older := 0, false
+	for name, old := range previous.names.all() {
+		now := s.names.serving(name)
+		switch {
+		case now == nil:
 			missing++
 			if missing == 1 {
 				found = append(found, fmt.Errorf("the name %s is no longer served", name))
 			}
+		case older || now[0].owner && !old[0].owner: // what stood in for it may be younger
+		case now[0].tls.Leaf.NotBefore.Before(old[0].tls.Leaf.NotBefore):
+			older = true
+			found = append(found, fmt.Errorf("for %s the certificate %s was issued before the one that was in service, %s",
+				name, describe(now[0].tls.Leaf), describe(old[0].tls.Leaf)))
 		}
 	}
 	if missing > 1 {
@@ -37,20 +42,9 @@ func (s *snapshot) lostNames(previous *snapshot) []error {
 	return found
 }
 
-// olderCertificate looks for a certificate that was issued before the one whose place it takes. The first
-// is enough to look at.
-func (s *snapshot) olderCertificate(previous *snapshot) error {
-	for name, old := range previous.names.all() {
-		now := s.names.serving(name)
-		if now == nil || now[0].owner && !old[0].owner { // what stood in for it may be younger
-			continue
-		}
-		if now[0].tls.Leaf.NotBefore.Before(old[0].tls.Leaf.NotBefore) {
-			return fmt.Errorf("for %s the certificate %s was issued before the one that was in service, %s",
-				name, describe(now[0].tls.Leaf), describe(old[0].tls.Leaf))
-		}
-	}
-	// Those that no client asks for by a name, such as one with a SPIFFE ID: by where they come from.
+// olderNameless does the same for certificates that no client asks for by a name, such as one with a SPIFFE ID: by
+// where they come from.
+func (s *snapshot) olderNameless(previous *snapshot) []error {
 	before := make(map[string]*certificate)
 	for _, c := range previous.certs {
 		if c.nameless() {
@@ -59,8 +53,8 @@ func (s *snapshot) olderCertificate(previous *snapshot) error {
 	}
 	for _, c := range s.certs {
 		if old := before[c.origin]; old != nil && c.tls.Leaf.NotBefore.Before(old.tls.Leaf.NotBefore) {
-			return fmt.Errorf("%s: the certificate %s was issued before the one that was in service, %s",
-				c.origin, describe(c.tls.Leaf), describe(old.tls.Leaf))
+			return []error{fmt.Errorf("%s: the certificate %s was issued before the one that was in service, %s",
+				c.origin, describe(c.tls.Leaf), describe(old.tls.Leaf))}
 		}
 	}
 	return nil
