@@ -1,6 +1,7 @@
 package certmanager
 
 import (
+	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -18,4 +19,13 @@ func TestSpecialFiles(t *testing.T) {
 		require.ErrorIs(t, err, ErrInvalid)
 		require.ErrorContains(t, err, "no regular file")
 	}
+}
+
+// Nor is a path that leads to a disk image read to its end.
+func TestHugeFile(t *testing.T) {
+	path := write(t, t.TempDir(), "huge.crt", nil)
+	require.NoError(t, os.Truncate(path, maxFileSize+1))
+	_, err := New(Options{Source: Files{Cert: path}})
+	require.ErrorIs(t, err, ErrInvalid)
+	require.ErrorContains(t, err, "larger than")
 }
