@@ -212,7 +212,11 @@ func TestTrustChangesDuringHandshake(t *testing.T) {
 		require.NoError(t, err)
 		client := ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})
 		client.MaxVersion = version
+		client.ClientSessionCache = &tlstest.Replay{}
+		m.SetClientRule(DNSName("localhost"))
 		connect(t, begun, client).ok(t)
+		require.False(t, connect(t, m.ServerTLS(), client).ok(t).server.DidResume, "what was verified then is not what is asked for now")
+		client.ClientSessionCache = nil
 		m.SetClientCAs(tlstest.NewCA(t).Pool())
 		require.ErrorIs(t, connect(t, begun, client).serverErr, ErrUntrusted)
 	}
