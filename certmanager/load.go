@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // read takes what the source has. The number tells load which of several readings began last.
@@ -15,7 +16,17 @@ func (m *Manager) read() (got *content, number uint64, err error) {
 	return got, number, err
 }
 
+// loadFirst gives a pair that is just being replaced the time that the keeper gives it: a program may start at that moment.
 func (m *Manager) loadFirst() error {
+	err := m.tryFirst()
+	for began := time.Now(); errors.Is(err, ErrMismatch) && len(m.options.Source.paths()) > 0 && time.Since(began) < patience; {
+		time.Sleep(settle)
+		err = m.tryFirst()
+	}
+	return err
+}
+
+func (m *Manager) tryFirst() error {
 	got, number, err := m.read()
 	if err != nil {
 		return err

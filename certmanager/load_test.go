@@ -130,3 +130,30 @@ func TestPushIsNotTakenBack(t *testing.T) {
 		assert.True(t, certs["y"].Leaf.Equal(m.current.Load().certs[1].tls.Leaf))
 	})
 }
+
+// torn is a source of files that do not match at the first readings.
+type torn struct {
+	Source
+	path  string
+	first int
+	reads int
+}
+
+func (t *torn) paths() []string { return []string{t.path} }
+
+func (t *torn) read() (*content, error) {
+	if t.reads++; t.reads <= t.first {
+		return nil, ErrMismatch
+	}
+	return t.Source.read()
+}
+
+// A program that starts while its certificate is being replaced starts all the same.
+func TestStartDuringRotation(t *testing.T) {
+	source := leaf(tlstest.NewCA(t).Issue(t, tlstest.Leaf{}))
+	newManager(t, Options{PollInterval: time.Hour, Source: &torn{Source: source, path: t.TempDir(), first: 3}})
+	wrong := &torn{Source: source, path: t.TempDir(), first: 1000}
+	_, err := New(Options{Source: wrong})
+	require.ErrorIs(t, err, ErrMismatch)
+	assert.Less(t, wrong.reads, 20, "but not for ever")
+}

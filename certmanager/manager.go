@@ -59,7 +59,8 @@ type Manager struct {
 const sessionsKept = 256
 
 // New loads and rehearses the source and returns when its first set is in service, or
-// why it cannot be. Close the Manager when it is no longer used.
+// why it cannot be. A pair of files that does not match may be in the middle of its replacement: New looks again for a
+// second. Close the Manager when it is no longer used.
 func New(o Options) (*Manager, error) {
 	o, err := o.ready()
 	if err != nil {
