@@ -117,6 +117,54 @@ func TestMaxSessionAge(t *testing.T) {
 	}
 }
 
+// Two clients resume at the same time: each ticket keeps its own beginning.
+func TestSessionAgesAreNotMixedUp(t *testing.T) {
+	for _, version := range versions {
+		synctest.Test(t, func(t *testing.T) {
+			ca := tlstest.NewCA(t)
+			days := tlstest.Leaf{NotAfter: time.Now().AddDate(0, 0, 20)}
+			m := newManager(t, Options{Source: leaf(ca.Issue(t, days))})
+			server := m.ServerTLS()
+			configFor, waiting := server.GetConfigForClient, make(chan chan struct{}, 1)
+			server.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+				config, err := configFor(hello)
+				if gate := <-waiting; gate != nil { // once the old session was looked at
+					verify := config.VerifyConnection
+					config = config.Clone()
+					config.VerifyConnection = func(state tls.ConnectionState) error {
+						gate <- struct{}{}
+						<-gate
+						return verify(state)
+					}
+				}
+				return config, err
+			}
+			client := func() *tls.Config {
+				config := ca.ClientConfig(t, "localhost")
+				config.MaxVersion, config.ClientSessionCache = version, tls.NewLRUClientSessionCache(1)
+				return config
+			}
+			resumes := func(config *tls.Config, gate chan struct{}) bool {
+				waiting <- gate
+				return connectPipe(server, config).ok(t).server.DidResume
+			}
+			old, young := client(), client()
+			require.False(t, resumes(old, nil))
+			time.Sleep(20 * time.Hour)
+			require.False(t, resumes(young, nil))
+			gate, done := make(chan struct{}), make(chan bool)
+			go func() { done <- resumes(old, gate) }()
+			<-gate
+			require.True(t, resumes(young, nil))
+			gate <- struct{}{}
+			require.True(t, <-done)
+			time.Sleep(5 * time.Hour)
+			require.False(t, resumes(old, nil), "a day has passed since it began")
+			require.True(t, resumes(young, nil))
+		})
+	}
+}
+
 func TestResumptionOff(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	m := newManager(t, Options{Source: leaf(ca.Issue(t, tlstest.Leaf{})), MaxSessionAge: -1})

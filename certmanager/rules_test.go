@@ -29,6 +29,7 @@ func TestRules(t *testing.T) {
 		{DNSName("*.test"), web, "nearest match *.test"},
 		{DNSName("*"), web, "nearest match"},
 		{DNSName("wex.example.test", "b.c"), web, "its DNS name is web.example.test, the nearest match wex.example.test"},
+		{DNSName("b.c", "wex.example.test", "web.example.org"), web, "the nearest match wex.example.test"},
 		{DNSName("a.test"), bare, "carries no DNS name"},
 		{SPIFFEID("spiffe://example.test/web"), web, ""},
 		{SPIFFEID("spiffe://example.test/we"), web, "the nearest match spiffe://example.test/we"},
