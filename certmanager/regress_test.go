@@ -22,7 +22,7 @@ func TestRegressions(t *testing.T) {
 		return parseCRL(t, data)
 	}
 	at := func(age time.Duration) time.Time { return time.Now().Add(-age) }
-	server := cert(tlstest.Leaf{Usage: tlstest.ServerOnly})
+	server := cert(tlstest.Leaf{Usage: tlstest.ServerOnly, NotBefore: at(time.Minute)}) // the default is an hour
 	workload := tlstest.Leaf{Usage: tlstest.ClientOnly, URIs: []string{"spiffe://example.test/web"}}
 	with := func(certs ...tls.Certificate) Static { return Static{Certificates: certs} }
 	lists := func(issuers []*x509.Certificate, lists ...*x509.RevocationList) Static {

@@ -123,7 +123,7 @@ func TestSessionAgesAreNotMixedUp(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			ca := tlstest.NewCA(t)
 			days := tlstest.Leaf{NotAfter: time.Now().AddDate(0, 0, 20)}
-			m := newManager(t, Options{Source: leaf(ca.Issue(t, days))})
+			m := newManager(t, Options{Source: leaf(ca.Issue(t, days)), PollInterval: time.Hour})
 			server := m.ServerTLS()
 			configFor, waiting := server.GetConfigForClient, make(chan chan struct{}, 1)
 			server.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
