@@ -11,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"math/big"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -58,6 +59,26 @@ func TestEvictionsAreSpread(t *testing.T) {
 			assert.Greater(t, tenths[tenth], 10, tenth)
 		}
 		assert.LessOrEqual(t, len(tenths), 11)
+	})
+}
+
+// Nor is an end put off by further changes, of which there may always be another before it comes.
+func TestEvictionsAreNotPutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		m := newManager(t, Options{PollInterval: time.Hour, Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
+		state := connectPipe(m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})).ok(t).server
+		const n = 1000
+		var ended atomic.Int32
+		for range n {
+			m.Track(&state, nil, func(error) { ended.Add(1) })
+		}
+		for range 4 {
+			m.SetClientCAs(tlstest.NewCA(t).Pool())
+			time.Sleep(evictionSpread / 4)
+		}
+		synctest.Wait()
+		assert.EqualValues(t, n, ended.Load())
 	})
 }
 
