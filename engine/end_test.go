@@ -393,17 +393,3 @@ func TestMonitorRacesEnd(t *testing.T) {
 	}
 	assert.Empty(t, watcher.inbox)
 }
-
-// What a process watched is forgotten with it.
-func TestEndedWatcherIsForgotten(t *testing.T) {
-	node := startNode(t)
-	watched, pid := spawn(t, node, newActor())
-	watcher, watcherPID := spawn(t, node, newActor())
-	require.NoError(t, watcher.MonitorPID(pid))
-	require.NoError(t, watcher.LinkPID(pid))
-	require.NoError(t, node.SendExit(watcherPID, gen.TerminateReasonNormal))
-	receive(t, watcher.reasons)
-	eventually(t, func() bool { _, err := node.ProcessInfo(watcherPID); return err != nil })
-	require.NoError(t, node.SendExit(pid, gen.TerminateReasonNormal))
-	receive(t, watched.reasons)
-}

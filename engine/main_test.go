@@ -266,6 +266,9 @@ func (m *meta) HandleMessage(from gen.PID, message any) error {
 
 func (m *meta) HandleCall(from gen.PID, ref gen.Ref, request any) (any, error) {
 	defer m.alone()()
+	if do, ok := request.(task); ok {
+		return nil, do()
+	}
 	if m.call != nil {
 		return m.call(from, ref, request)
 	}
@@ -291,6 +294,9 @@ func (m *meta) HandleInspect(from gen.PID, item ...string) map[string]string {
 	defer m.alone()()
 	out := map[string]string{"kind": "meta"}
 	for _, i := range item {
+		if i == "panic" {
+			panic("in HandleInspect")
+		}
 		out[i] = "asked"
 	}
 	return out

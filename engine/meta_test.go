@@ -2,6 +2,7 @@ package ergo_test
 
 import (
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"testing"
 
@@ -28,6 +29,7 @@ func TestMetaInitRunsOnTheCaller(t *testing.T) {
 	inInit := false
 	m.init = func() error {
 		inInit = true
+		assert.Contains(t, string(debug.Stack()), "(*actor).HandleMessage", "on the caller's goroutine")
 		assert.Equal(t, pid, m.Parent())
 		assert.ErrorIs(t, node.Send(m.ID(), 1), gen.ErrProcessTerminated, "not reachable yet")
 		_, err := node.MetaInfo(m.ID())
@@ -94,10 +96,19 @@ var endings = map[string]struct {
 			return nil
 		}))
 	}, gen.TerminateReasonPanic},
+	"HandleCall returns error": {func(t testing.TB, parent *actor, alias gen.Alias, _ *meta) {
+		ask(t, parent, alias, func(from *actor) { _, _ = from.Call(alias, task(func() error { return errTest })) })
+	}, errTest},
+	"HandleCall panics": {func(t testing.TB, parent *actor, alias gen.Alias, _ *meta) {
+		ask(t, parent, alias, func(from *actor) { _, _ = from.Call(alias, task(func() error { panic("in HandleCall") })) })
+	}, gen.TerminateReasonPanic},
+	"HandleInspect panics": {func(t testing.TB, parent *actor, alias gen.Alias, _ *meta) {
+		ask(t, parent, alias, func(from *actor) { _, _ = from.InspectMeta(alias, "panic") })
+	}, gen.TerminateReasonPanic},
 	"SendExitMeta": {func(t testing.TB, parent *actor, alias gen.Alias, _ *meta) {
 		_ = parent.SendExitMeta(alias, errTest)
 	}, errTest},
-	"SendExitMeta with nil": {func(t testing.TB, parent *actor, alias gen.Alias, _ *meta) {
+	"SendExitMeta, normal": {func(t testing.TB, parent *actor, alias gen.Alias, _ *meta) {
 		_ = parent.SendExitMeta(alias, gen.TerminateReasonNormal)
 	}, gen.TerminateReasonNormal},
 	"parent exits": {func(t testing.TB, parent *actor, _ gen.Alias, _ *meta) {
@@ -112,6 +123,24 @@ var endings = map[string]struct {
 	"node stops": {func(t testing.TB, parent *actor, _ gen.Alias, _ *meta) {
 		parent.Node().Stop()
 	}, gen.TerminateReasonShutdown},
+}
+
+// ask lets an actor ask a meta process that ends over it.
+func ask(t testing.TB, parent *actor, alias gen.Alias, do func(from *actor)) {
+	node, from := parent.Node(), newActor()
+	pid, err := node.Spawn(factory(from), gen.ProcessOptions{})
+	if err != nil {
+		return // the node stops
+	}
+	_ = node.Send(pid, task(func() error {
+		do(from)
+		return nil
+	}))
+	eventually(t, func() bool {
+		_, err := node.MetaInfo(alias)
+		return err != nil
+	})
+	_ = node.Kill(pid) // it waits for an answer
 }
 
 func TestEveryWayEndsTheMetaProcess(t *testing.T) {
@@ -413,6 +442,27 @@ func TestMetaInfo(t *testing.T) {
 	other.Node = "other@host"
 	_, err = node.MetaInfo(other)
 	assert.ErrorIs(t, err, gen.ErrNoConnection)
+}
+
+// A parent that ends while Init runs leaves no meta process behind.
+func TestParentEndsDuringInit(t *testing.T) {
+	node := startNode(t)
+	parent, pid := spawn(t, node, newActor())
+	first, late := newMeta(), newMeta()
+	spawnMeta(t, parent, first, gen.MetaOptions{})
+	late.init = func() error {
+		require.NoError(t, node.SendExit(pid, errTest))
+		receive(t, parent.reasons)
+		eventually(t, func() bool {
+			_, err := parent.Info()
+			return err != nil
+		})
+		return nil
+	}
+	_, err := first.Spawn(late, gen.MetaOptions{})
+	assert.ErrorIs(t, err, gen.ErrProcessTerminated)
+	node.Stop()
+	assert.Empty(t, late.reasons, "Terminate is left to the caller")
 }
 
 // Meta processes that are spawned while their parent ends either fail to or end.

@@ -159,6 +159,49 @@ func TestStopWaitsForProcessesAndMetas(t *testing.T) {
 	node.Stop() // again is no harm
 }
 
+// What processes and meta processes log in their last callbacks arrives, and a
+// Start that Terminate has unblocked has returned: it may be writing last bytes.
+func TestStopEndsLoggersAndStartsLast(t *testing.T) {
+	log := &recorder{}
+	node := startNodeWith(t, gen.NodeOptions{Log: gen.LogOptions{
+		DefaultLogger: gen.DefaultLoggerOptions{Disable: true},
+		Loggers:       []gen.Logger{{Name: "recorder", Logger: log}},
+	}})
+	parent, _ := spawn(t, node, newActor())
+	m := &lateStart{meta: newMeta(), terminated: make(chan struct{}), leave: make(chan struct{})}
+	parent.end = func(error) { parent.Log().Info("last words of the actor") }
+	_, err := parent.SpawnMeta(m, gen.MetaOptions{})
+	require.NoError(t, err)
+	stopped := make(chan struct{})
+	go func() {
+		node.Stop()
+		close(stopped)
+	}()
+	receive(t, m.terminated)
+	assert.ErrorIs(t, node.WaitWithTimeout(10*time.Millisecond), gen.ErrTimeout, "Start has not returned")
+	close(m.leave)
+	receive(t, stopped)
+	assert.Equal(t, "[info] last words of the actor\n[info] last words of Terminate\n[info] last words of Start\n", log.text())
+	assert.Equal(t, 1, log.ended)
+}
+
+// lateStart is a meta process whose Start goes on after Terminate.
+type lateStart struct {
+	*meta
+	terminated, leave chan struct{}
+}
+
+func (m *lateStart) Start() error {
+	<-m.leave
+	m.Log().Info("last words of Start")
+	return nil
+}
+
+func (m *lateStart) Terminate(error) {
+	m.Log().Info("last words of Terminate")
+	close(m.terminated)
+}
+
 // Processes that spawn while the node stops either fail to or are stopped too.
 func TestStopRacesSpawn(t *testing.T) {
 	for range 50 {

@@ -29,6 +29,9 @@ func TestSpawnReturnsAfterInit(t *testing.T) {
 	require.NoError(t, err)
 	assert.True(t, done)
 	assert.Equal(t, "from init", receive(t, a.inbox).Message)
+
+	idle, _ := spawn(t, node, newActor())
+	assert.Equal(t, gen.ProcessStateSleep, idle.State())
 }
 
 func TestFailedInit(t *testing.T) {
@@ -304,6 +307,9 @@ func TestSendErrors(t *testing.T) {
 	assert.ErrorIs(t, node.SendExit(other, nil), gen.ErrIncorrect)
 	assert.ErrorIs(t, from.SendExit(from.PID(), gen.TerminateReasonNormal), gen.ErrNotAllowed)
 	assert.ErrorIs(t, from.SendExit(from.Parent(), gen.TerminateReasonNormal), gen.ErrNotAllowed)
+	assert.ErrorIs(t, from.SendExitMeta(unknownAlias, nil), gen.ErrIncorrect)
+	assert.ErrorIs(t, from.SendExitMeta(unknownAlias, gen.TerminateReasonNormal), gen.ErrMetaUnknown)
+	assert.ErrorIs(t, ended.SendExitMeta(unknownAlias, gen.TerminateReasonNormal), gen.ErrProcessTerminated)
 	assert.ErrorIs(t, node.Kill(endedPID), gen.ErrProcessTerminated)
 	_, err = from.SendAfter(42, 1, time.Second)
 	assert.ErrorIs(t, err, gen.ErrUnsupported)
@@ -457,23 +463,35 @@ func TestProcessInfo(t *testing.T) {
 	assert.Same(t, a, a.Behavior())
 }
 
-// A process without messages owns no goroutine; those that were kept for the next
-// message are let go when nothing comes.
+// A process without messages owns no goroutine, and a meta process only that of its
+// Start; those that were kept for the next message are let go when nothing comes.
 func TestIdleProcessesOwnNoGoroutine(t *testing.T) {
 	before := runtime.NumGoroutine()
 	node := startNode(t)
-	const count = 1000
+	const count, metas = 1000, 100
 	actors := make([]*actor, count)
 	for i := range actors {
 		actors[i], _ = spawn(t, node, newActor())
 	}
+	connections := make([]*meta, metas)
+	for i := range connections {
+		connections[i] = newMeta()
+		_, err := actors[i].SpawnMeta(connections[i], gen.MetaOptions{})
+		require.NoError(t, err)
+	}
 	for _, a := range actors {
 		require.NoError(t, node.Send(a.PID(), 1))
+	}
+	for _, m := range connections {
+		require.NoError(t, node.Send(m.ID(), 1))
 	}
 	for _, a := range actors {
 		receive(t, a.inbox)
 	}
-	eventually(t, func() bool { return runtime.NumGoroutine() <= before })
+	for _, m := range connections {
+		receive(t, m.inbox)
+	}
+	eventually(t, func() bool { return runtime.NumGoroutine() <= before+metas })
 }
 
 func TestKill(t *testing.T) {

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -10,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"ergo.services/ergo/act"
 	"ergo.services/ergo/gen"
 )
 
@@ -50,6 +52,46 @@ func TestInheritLevel(t *testing.T) {
 		_, err := inheritLevel(bad, gen.LogLevelInfo)
 		assert.ErrorIs(t, err, gen.ErrIncorrect)
 	}
+}
+
+// watcher is an actor that links to and monitors a process, and ends at its first message.
+type watcher struct {
+	act.Actor
+	target gen.PID
+}
+
+func (w *watcher) Init(...any) error {
+	if w.target == (gen.PID{}) {
+		return nil
+	}
+	return errors.Join(w.LinkPID(w.target), w.MonitorPID(w.target))
+}
+
+func (w *watcher) HandleMessage(gen.PID, any) error { return gen.TerminateReasonNormal }
+
+// What a process watched is forgotten with it, while its target lives on.
+func TestEndedWatcherIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		started, err := Start("test@localhost", gen.NodeOptions{Log: gen.LogOptions{Level: gen.LogLevelDisabled}})
+		require.NoError(t, err)
+		defer started.Stop()
+		n := started.(*node)
+		spawn := func(w *watcher) gen.PID {
+			pid, err := n.Spawn(func() gen.ProcessBehavior { return w }, gen.ProcessOptions{})
+			require.NoError(t, err)
+			return pid
+		}
+		target := spawn(&watcher{})
+		pid := spawn(&watcher{target: target})
+		require.Len(t, n.watches.byWatcher, 1)
+		require.Len(t, n.watches.byTarget, 2)
+		require.NoError(t, n.Send(pid, "end"))
+		synctest.Wait()
+		assert.Empty(t, n.watches.byWatcher)
+		assert.Empty(t, n.watches.byTarget)
+		_, err = n.ProcessInfo(target)
+		assert.NoError(t, err)
+	})
 }
 
 // blocking is a kind of unit that works until it is released.
