@@ -22,7 +22,8 @@ type demo struct {
 	port   uint16
 	ca     *tlstest.CA
 	server *certmanager.Manager
-	loaded chan uint64 // generations that the server has put in service
+	loaded chan uint64    // generations that the server has put in service
+	seen   chan meta.Peer // clients that the server's actor has heard of
 	alice  *certmanager.Manager
 	first  *session // alice's first connection; it stays open
 	serial string   // of the server's certificate at that time
@@ -57,6 +58,9 @@ func demonstrate() error {
 
 func show(format string, args ...any) { fmt.Printf("   "+format+"\n", args...) }
 
+// short is enough of a serial number for a reader.
+func short(serial string) string { return serial[:min(8, len(serial))] + "…" }
+
 func (d *demo) start() (err error) {
 	if d.dir, err = os.MkdirTemp("", "mtls"); err != nil {
 		return err
@@ -83,7 +87,8 @@ func (d *demo) start() (err error) {
 	if d.node, err = startNode(io.Discard); err != nil {
 		return err
 	}
-	server, err := startEcho(d.node, "127.0.0.1:0", d.server)
+	d.seen = make(chan meta.Peer, 16)
+	server, err := startEcho(d.node, "127.0.0.1:0", d.server, d.seen)
 	if err != nil {
 		return err
 	}

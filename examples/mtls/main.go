@@ -59,7 +59,7 @@ func serve(addr, statusAddr string, files certmanager.Files) error {
 		return err
 	}
 	defer node.Stop()
-	server, err := startEcho(node, addr, manager)
+	server, err := startEcho(node, addr, manager, nil)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"testing"
 	"time"
 
@@ -16,9 +17,19 @@ import (
 	"github.com/ergotls/ergotls/tlstest"
 )
 
-func TestDemonstration(t *testing.T) {
+// asProgram is set in the environment of a test binary that is to be this program.
+const asProgram = "ERGOTLS_TEST_MTLS"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+		return
+	}
 	// Ergo 3.1 keeps a goroutine that waits for signals when its node has ended.
-	defer goleak.VerifyNone(t, goleak.IgnoreAnyFunction("ergo.services/ergo/node.(*node).SetCTRLC.func1"))
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("ergo.services/ergo/node.(*node).SetCTRLC.func1"))
+}
+
+func TestDemonstration(t *testing.T) {
 	start := time.Now()
 	if err := demonstrate(); err != nil {
 		t.Fatal(err)
@@ -30,7 +41,6 @@ func TestDemonstration(t *testing.T) {
 
 // The page of -status shows what the echo server serves.
 func TestStatus(t *testing.T) {
-	defer goleak.VerifyNone(t, goleak.IgnoreAnyFunction("ergo.services/ergo/node.(*node).SetCTRLC.func1"))
 	ca := tlstest.NewCA(t)
 	pair := ca.Issue(t, tlstest.Leaf{})
 	cert, key := pair.Files(t, t.TempDir(), "server")
@@ -41,7 +51,7 @@ func TestStatus(t *testing.T) {
 	node, err := startNode(io.Discard)
 	require.NoError(t, err)
 	defer node.Stop()
-	server, err := startEcho(node, "127.0.0.1:0", manager)
+	server, err := startEcho(node, "127.0.0.1:0", manager, nil)
 	require.NoError(t, err)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

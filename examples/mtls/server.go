@@ -13,11 +13,12 @@ import (
 // echo is an actor that owns a TLS server and answers each client with its own bytes.
 type echo struct {
 	act.Actor
-	server gen.MetaBehavior
+	server  gen.MetaBehavior
+	clients chan<- meta.Peer // hears who has connected; nil where nobody wants to know
 }
 
 // startEcho opens the port, spawns the echo actor and returns its server.
-func startEcho(node gen.Node, addr string, manager gen.CertManager) (gen.MetaBehavior, error) {
+func startEcho(node gen.Node, addr string, manager gen.CertManager, clients chan<- meta.Peer) (gen.MetaBehavior, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, err
@@ -30,7 +31,7 @@ func startEcho(node gen.Node, addr string, manager gen.CertManager) (gen.MetaBeh
 	if err != nil {
 		return nil, err
 	}
-	_, err = node.Spawn(func() gen.ProcessBehavior { return &echo{server: server} }, gen.ProcessOptions{})
+	_, err = node.Spawn(func() gen.ProcessBehavior { return &echo{server: server, clients: clients} }, gen.ProcessOptions{})
 	if err != nil {
 		server.Terminate(err) // frees the port
 		return nil, err
@@ -48,6 +49,9 @@ func (e *echo) HandleMessage(_ gen.PID, message any) error {
 	switch m := message.(type) {
 	case meta.MessageTCPConnect: // the handshake is complete, the peer is proven
 		e.Log().Info("%s connected over %s", m.Peer, m.Peer.Version)
+		if e.clients != nil {
+			e.clients <- m.Peer
+		}
 	case meta.MessageTCP:
 		// An error says that the client has gone meanwhile: its Disconnect is on the way.
 		_ = e.SendAlias(m.ID, m)

@@ -20,7 +20,15 @@ func (d *demo) talk() (err error) {
 	server := d.first.peer
 	d.serial = server.Serial
 	show("alice sees %s, serial %s, over %s", server.Subject, short(server.Serial), server.Version)
-	return d.first.echo("hello from alice")
+	if err := d.first.echo("hello from alice"); err != nil {
+		return err
+	}
+	client := <-d.seen // it is there: the server hears who it is before what it says
+	show("the server sees %s, serial %s", client.Subject, short(client.Serial))
+	if client.Subject != "CN=alice" {
+		return errors.New("the server does not know who it talks to")
+	}
+	return nil
 }
 
 func (d *demo) refuseNameless() error {
@@ -108,6 +116,3 @@ func (d *demo) refused(manager *certmanager.Manager) error {
 	show("the client saw: %s", err)
 	return nil
 }
-
-// short is enough of a serial number for a reader.
-func short(serial string) string { return serial[:min(8, len(serial))] + "…" }
