@@ -2,6 +2,7 @@ package ergo_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -163,11 +164,15 @@ func TestEndIsLoggedAsFailure(t *testing.T) {
 				Loggers:       []gen.Logger{{Name: "recorder", Logger: log}},
 			}})
 			a, pid := spawn(t, node, newActor())
+			m := newMeta()
+			alias := spawnMeta(t, a, m, gen.MetaOptions{})
+			require.NoError(t, a.SendExitMeta(alias, reason))
+			assert.Equal(t, reason, receive(t, m.reasons))
 			require.NoError(t, node.SendExit(pid, reason))
 			assert.Equal(t, reason, receive(t, a.reasons))
 			node.Stop()
-			if logged {
-				assert.Contains(t, log.text(), "[error] terminated: "+reason.Error())
+			if logged { // for the meta process, and for the process
+				assert.Equal(t, strings.Repeat("[error] terminated: "+reason.Error()+"\n", 2), log.text())
 			} else {
 				assert.Empty(t, log.text())
 			}

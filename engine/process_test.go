@@ -270,6 +270,8 @@ func TestSendErrors(t *testing.T) {
 	unknown.ID, other.Node, earlier.Creation = 99999, "other@host", 1
 	unknownAlias, otherAlias, earlierAlias := endedAlias, endedAlias, endedAlias
 	unknownAlias.ID[0], otherAlias.Node, earlierAlias.Creation = 99999, "other@host", 1
+	zeroAlias := endedAlias
+	zeroAlias.ID[0] = 0
 	for _, c := range []struct {
 		to   any
 		want error
@@ -282,6 +284,7 @@ func TestSendErrors(t *testing.T) {
 		{gen.ProcessID{Name: "unknown"}, gen.ErrProcessUnknown},
 		{unknownAlias, gen.ErrProcessUnknown},
 		{gen.Alias{}, gen.ErrProcessUnknown},
+		{zeroAlias, gen.ErrProcessUnknown},
 		{endedPID, gen.ErrProcessTerminated},
 		{endedAlias, gen.ErrProcessTerminated},
 		{earlier, gen.ErrProcessIncarnation},
