@@ -164,8 +164,8 @@ func TestDefaultLoggerFilter(t *testing.T) {
 	assert.Equal(t, 2, strings.Count(out.String(), "\n"))
 }
 
-// While one write is under way nobody else waits for it; the lines keep their
-// order and none is lost.
+// While one write is under way nobody else waits for it, and who did that write does
+// not do those of the others; the lines keep their order and none is lost.
 func TestDefaultLoggerDoesNotBlockOthers(t *testing.T) {
 	out := &buffer{}
 	writing, release := make(chan struct{}, 100), make(chan struct{})
@@ -186,6 +186,9 @@ func TestDefaultLoggerDoesNotBlockOthers(t *testing.T) {
 			second.Log().Info("line %d", i+1)
 		}
 	})
+	release <- struct{}{}
+	receive(t, writing) // line 1
+	within(t, first, func() {})
 	close(release)
 	node.Stop() // waits for what was left to write
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
@@ -316,6 +319,21 @@ func TestPanickingLoggerIsRemoved(t *testing.T) {
 	assert.Equal(t, 1, strings.Count(log.text(), "removed"))
 }
 
+// clumsy is a logger that panics at its end.
+type clumsy struct{ recorder }
+
+func (*clumsy) Terminate() { panic("in Terminate") }
+
+func TestPanicInLoggerTerminate(t *testing.T) {
+	log := &recorder{}
+	node := startNodeWith(t, gen.NodeOptions{Log: gen.LogOptions{
+		DefaultLogger: gen.DefaultLoggerOptions{Disable: true},
+		Loggers:       []gen.Logger{{Name: "clumsy", Logger: &clumsy{}}, {Name: "recorder", Logger: log}},
+	}})
+	node.Stop()
+	assert.Equal(t, 1, log.ended, "the node ends, and its other loggers")
+}
+
 // No Log runs beside or after Terminate.
 func TestLoggerDeleteRacesLog(t *testing.T) {
 	node := startNode(t)
@@ -351,4 +369,30 @@ func (s *strict) Terminate() {
 	assert.True(s.t, s.mu.TryLock(), "Terminate beside Log")
 	defer s.mu.Unlock()
 	s.ended = true
+}
+
+// held is a logger that waits in Log.
+type held struct{ *gate }
+
+func (h held) Log(gen.MessageLog) { _ = h.task()() }
+func (held) Terminate()           {}
+
+// A message that was on its way when a logger was deleted does not reach it.
+func TestLoggerDeleteWhileLogging(t *testing.T) {
+	first, second := held{newGate()}, &recorder{}
+	node := startNodeWith(t, gen.NodeOptions{Log: gen.LogOptions{
+		DefaultLogger: gen.DefaultLoggerOptions{Disable: true},
+		Loggers:       []gen.Logger{{Name: "first", Logger: first}, {Name: "second", Logger: second}},
+	}})
+	logged := make(chan struct{})
+	go func() {
+		defer close(logged)
+		node.Log().Info("x")
+	}()
+	receive(t, first.entered)
+	node.LoggerDelete("second")
+	first.open()
+	receive(t, logged)
+	assert.Equal(t, 1, second.ended)
+	assert.Empty(t, second.text(), "Log after Terminate")
 }

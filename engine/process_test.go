@@ -381,10 +381,19 @@ func TestNames(t *testing.T) {
 	assert.Equal(t, gen.Atom("name"), b.Name())
 
 	require.NoError(t, a.MonitorPID(other))
+	require.NoError(t, a.Monitor("name"))
 	require.NoError(t, node.SendExit(other, gen.TerminateReasonNormal))
-	receive(t, a.inbox)
+	assert.IsType(t, gen.MessageDownProcessID{}, receive(t, a.inbox).Message)
+	assert.IsType(t, gen.MessageDownPID{}, receive(t, a.inbox).Message)
 	require.NoError(t, a.RegisterName("name"), "the end frees the name before it is told")
 	require.NoError(t, a.UnregisterName())
+
+	child := newActor()
+	_, err = a.SpawnRegister("name", factory(child), gen.ProcessOptions{})
+	require.NoError(t, err)
+	assert.Equal(t, a.PID(), child.Parent())
+	require.NoError(t, node.Send("name", "hello"))
+	assert.Equal(t, "hello", receive(t, child.inbox).Message)
 }
 
 func TestAliases(t *testing.T) {
