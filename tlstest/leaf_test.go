@@ -1,6 +1,7 @@
 package tlstest_test
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
@@ -8,6 +9,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -202,6 +204,25 @@ func TestEditedCA(t *testing.T) {
 	assert.Equal(t, "old root", ca.Certificate().Subject.CommonName)
 	assert.Equal(t, end, ca.Certificate().NotAfter)
 	assert.NotEqual(t, tlstest.NewCA(t).Certificate().Subject.String(), tlstest.NewCA(t).Certificate().Subject.String())
+}
+
+// Who has a file open keeps what it was: it is replaced, not written to.
+func TestFilesAreReplaced(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows replaces no open file")
+	}
+	ca, dir := tlstest.NewCA(t), t.TempDir()
+	first := ca.Issue(t, tlstest.Leaf{})
+	for path, want := range map[string][]byte{"server.crt": first.CertPEM, "server.key": first.KeyPEM} {
+		first.Files(t, dir, "server")
+		file, err := os.Open(filepath.Join(dir, path))
+		require.NoError(t, err)
+		defer file.Close()
+		ca.Issue(t, tlstest.Leaf{}).Files(t, dir, "server")
+		got, err := io.ReadAll(file)
+		require.NoError(t, err)
+		assert.True(t, bytes.Equal(want, got), path)
+	}
 }
 
 func TestFiles(t *testing.T) {
