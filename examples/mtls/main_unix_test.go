@@ -56,6 +56,7 @@ func TestServe(t *testing.T) {
 	server := program(t, "-listen", "127.0.0.1:0", "-cert", cert, "-key", key, "-client-ca", root)
 	stdout, err := server.StdoutPipe()
 	require.NoError(t, err)
+	server.Stderr = os.Stderr
 	require.NoError(t, server.Start())
 	lines := bufio.NewScanner(stdout)
 	listening := regexp.MustCompile(`listening on (\S+)`)
