@@ -73,7 +73,7 @@ func TestWritePathAllocations(t *testing.T) {
 			data, got := make([]byte, 64), make([]byte, 16<<10)
 			allocs := testing.AllocsPerRun(2000, func() {
 				for range 16 {
-					w.write(data)
+					w.write(data, later)
 				}
 				w.flush()
 				io.ReadAtLeast(peer, got, 16*64)
@@ -91,4 +91,5 @@ type testOwner struct{ t *testing.T }
 func (o testOwner) writeFailed(err error) { o.t.Error(err) }
 func (o testOwner) recycle([]byte)        {}
 func (o testOwner) touch()                {}
+func (o testOwner) flushLater() bool      { return true } // the test does
 func (o testOwner) watch() (stop func())  { return func() {} }

@@ -148,7 +148,7 @@ func (c *tcpConnection) HandleCall(from gen.PID, _ gen.Ref, request any) (any, e
 	}
 	c.awaitReady()
 	size := len(m.Data)
-	if _, err := c.take(m.Data); err != nil {
+	if err := c.take(m.Data, synced); err != nil {
 		return err, nil
 	}
 	if err := c.writer.sync(); err != nil {
@@ -182,11 +182,10 @@ func (c *tcpConnection) write(data []byte) error {
 	in := uint32(c.stats.messagesIn.Load())
 	single := in-c.answered == 1
 	c.answered = in
-	schedule, err := c.take(data)
-	if schedule && (single || !c.flushLater()) {
-		c.writer.flush()
+	if single {
+		return c.take(data, now)
 	}
-	return err
+	return c.take(data, later)
 }
 
 // flushLater asks for a flush behind the messages that wait. It fails where the mailbox is full, or the parent has ended.
@@ -200,11 +199,12 @@ func (c *tcpConnection) flushLater() bool {
 func (c *tcpConnection) recycle(message []byte) { c.inbox.recycle(message) }
 
 // take takes data for writing.
-func (c *tcpConnection) take(data []byte) (schedule bool, err error) {
-	if schedule, err = c.writer.write(data); err == nil {
+func (c *tcpConnection) take(data []byte, when when) error {
+	err := c.writer.write(data, when)
+	if err == nil {
 		c.stats.messagesOut.Add(1)
 	}
-	return schedule, err
+	return err
 }
 
 // writeFailed is called by the writer with its first error.

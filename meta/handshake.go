@@ -194,7 +194,7 @@ func (c *tcpConnection) runUpgrade() {
 		c.end(ErrStartTLS, err)
 		return
 	}
-	if _, err := c.writer.write(up.reply); errors.Is(err, errWriteClosed) {
+	if err := c.writer.write(up.reply, synced); errors.Is(err, errWriteClosed) {
 		c.end(ErrStartTLS, err)
 		return
 	} else if err != nil || c.writer.sync() != nil {

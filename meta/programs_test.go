@@ -136,7 +136,7 @@ func TestCurl(t *testing.T) {
 			a := newHost(t).spawn(func(o *owner, message any) bool {
 				m, ok := message.(meta.MessageTCP)
 				if ok && bytes.HasSuffix(m.Data, []byte("\r\n\r\n")) {
-					o.SendAlias(m.ID, meta.MessageTCP{Data: []byte("HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\nhello to curl\n")})
+					o.SendAlias(m.ID, meta.MessageTCP{Data: []byte("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello to curl\n")})
 					o.SendAlias(m.ID, meta.MessageTCPClose{})
 				}
 				return ok

@@ -50,11 +50,12 @@ type writer struct {
 	writerStats
 }
 
-// writerOwner is who is told of what a writer does. All are called without the lock, but for watch.
+// writerOwner is who is told of what a writer does. The last two are called with the lock held.
 type writerOwner interface {
 	writeFailed(error)      // once, with the first error
 	recycle(message []byte) // its bytes are not needed any more
 	touch()                 // bytes were written
+	flushLater() bool       // calls flush as soon as no further message waits; false where that cannot be
 	watch() (stop func())   // it begins to wait for the peer, until stop
 }
 
@@ -77,12 +78,12 @@ func (w *writer) setOut(out stream) {
 	w.out = out
 }
 
-// write accepts a message. It waits only for room: an empty queue has room for a message of any size. The caller has to
-// call flush where schedule is true, as soon as it has no further messages. One goroutine at a time calls write.
-func (w *writer) write(data []byte) (schedule bool, err error) {
+// write accepts a message. It waits only for room: an empty queue has room for a message of any size. One
+// goroutine at a time calls it.
+func (w *writer) write(data []byte, when when) error {
 	size := uint64(len(data))
 	if size == 0 {
-		return false, nil
+		return nil
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -103,10 +104,10 @@ func (w *writer) write(data []byte) (schedule bool, err error) {
 		w.waited += time.Since(since)
 	}
 	if w.err != nil {
-		return false, w.err
+		return w.err
 	}
 	if w.closed {
-		return false, errWriteClosed
+		return errWriteClosed
 	}
 	w.accepted += size
 	if size < coalesced {
@@ -115,17 +116,28 @@ func (w *writer) write(data []byte) (schedule bool, err error) {
 	} else {
 		w.queue = append(w.queue, segment{data: data, whole: data})
 	}
-	if w.flushing {
-		return false, nil
-	}
-	if w.accepted-w.sent >= recordSize {
+	switch {
+	case w.flushing:
+	case when == now, w.accepted-w.sent >= recordSize:
 		w.flushLocked()
-		return false, nil
+	case when == later && !w.scheduled:
+		// With the lock held, so that after close no request is on its way: what comes to a meta process at the very moment of its
+		// end, Ergo itself hands to the parent.
+		if w.scheduled = true; !w.owner.flushLater() {
+			w.flushLocked()
+		}
 	}
-	schedule = !w.scheduled
-	w.scheduled = true
-	return schedule, nil
+	return nil
 }
+
+// when a message is written, unless it fills a record before.
+type when int
+
+const (
+	later when = iota // when no further message waits
+	now
+	synced // the caller calls sync
+)
 
 // appendCopy puts a small message into the last record of the queue, or a new one.
 func (w *writer) appendCopy(data []byte) {
@@ -145,11 +157,11 @@ func (w *writer) lacksRoom(size uint64) bool {
 	return w.err == nil && !w.closed && waiting > 0 && waiting+size > w.limit
 }
 
-// flush writes what is queued, or sees to it that it is written.
+// flush does what flushLater was asked for, unless that was done meanwhile: it writes what is queued, or sees to it that it is written.
 func (w *writer) flush() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.flushing {
+	if w.scheduled && !w.flushing {
 		w.flushLocked()
 	}
 }
