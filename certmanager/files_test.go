@@ -23,6 +23,19 @@ import (
 	"github.com/ergotls/ergotls/tlstest"
 )
 
+// Files that nobody here has made: the server lets in who is under the root, and nobody else.
+func TestFixedFiles(t *testing.T) {
+	file := func(name string) string { return filepath.Join("..", "testdata", "certs", name) }
+	server := newManager(t, Options{Source: Files{Cert: file("server.crt"), Key: file("server.key"), ClientCAs: file("root.crt")}})
+	client := func(name string) *tls.Config {
+		m := newManager(t, Options{Source: Files{Cert: file(name + ".crt"), Key: file(name + ".key"), RootCAs: file("root.crt")}})
+		return m.ClientTLS("server.example.test")
+	}
+	peers := connect(t, server.ServerTLS(), client("client")).ok(t)
+	assert.Equal(t, "spiffe://example.test/client", peers.server.PeerCertificates[0].URIs[0].String())
+	connect(t, server.ServerTLS(), client("other-client")).refused(t)
+}
+
 // A change of the chain alone is a change.
 func TestChangeOfAnyByte(t *testing.T) {
 	dir := t.TempDir()
