@@ -91,7 +91,7 @@ func (s *tcpServer) Init(process gen.MetaProcess) error {
 func (s *tcpServer) Start() error {
 	defer close(s.stopped)
 	log := s.process.Log()
-	log.Info("listening on %s (%s)", s.listener.Addr(), s.describeTLS())
+	log.Info("listening on %s (TLS: %s)", s.listener.Addr(), s.describeTLS())
 	if s.opt.InsecureSkipVerify {
 		log.Warning("InsecureSkipVerify is set: client certificates are not verified on %s", s.listener.Addr())
 	}
