@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"net"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -90,6 +91,11 @@ func TestChangesOfTrustReachOpenConnections(t *testing.T) {
 		anonymous.open(t, "a rule is about certificates")
 		m.SetClientAuth(tls.RequireAndVerifyClientCert)
 		require.ErrorIs(t, anonymous.evicted(t), ErrUntrusted)
+
+		impact, err = m.Impact(Static{ClientCAs: other.Pool()})
+		require.NoError(t, err)
+		dependent := func(p PeerInfo) bool { return slices.Contains(p.Names, "stays.test") }
+		assert.True(t, slices.ContainsFunc(impact, dependent), "the candidate counts, not what SetClientCAs has set")
 
 		time.Sleep(time.Minute)
 		stays.open(t, "it holds")

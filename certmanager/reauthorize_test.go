@@ -9,105 +9,15 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"errors"
 	"math/big"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/ergotls/ergotls/tlstest"
 )
-
-// A connection that is being recycled, some time within the hour, does not stay that long
-// once its CA is removed.
-func TestRecycledPeerIsRemovedAtOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ca := tlstest.NewCA(t)
-		m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
-		c := track(m, connectPipe(m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})).ok(t).server)
-		require.Equal(t, 1, m.Recycle(m.Status().Generation+1, time.Hour))
-		m.SetClientCAs(tlstest.NewCA(t).Pool())
-		m.Recycle(m.Status().Generation+1, time.Hour) // and asking again puts nothing off
-		time.Sleep(evictionSpread)
-		synctest.Wait()
-		require.ErrorIs(t, c.evicted(t), ErrUntrusted)
-	})
-}
-
-// Many connections that fail at once are not closed at once: their peers all come back.
-func TestEvictionsAreSpread(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ca := tlstest.NewCA(t)
-		m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
-		state := connectPipe(m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})).ok(t).server
-		const n = 500
-		ends := make(chan time.Time, n)
-		for range n {
-			m.Track(&state, nil, func(error) { ends <- time.Now() })
-		}
-		start := time.Now()
-		m.SetClientCAs(tlstest.NewCA(t).Pool())
-		tenths := make(map[time.Duration]int)
-		for range n {
-			tenths[(<-ends).Sub(start)/(50*time.Millisecond)]++
-		}
-		for tenth := range time.Duration(10) { // half a second, for 500
-			assert.Greater(t, tenths[tenth], 10, tenth)
-		}
-		assert.LessOrEqual(t, len(tenths), 11)
-	})
-}
-
-// Nor is an end put off by further changes, of which there may always be another before it comes.
-func TestEvictionsAreNotPutOff(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ca := tlstest.NewCA(t)
-		m := newManager(t, Options{PollInterval: time.Hour, Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
-		state := connectPipe(m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})).ok(t).server
-		const n = 1000
-		var ended atomic.Int32
-		for range n {
-			m.Track(&state, nil, func(error) { ended.Add(1) })
-		}
-		for range 4 {
-			m.SetClientCAs(tlstest.NewCA(t).Pool())
-			time.Sleep(evictionSpread / 4)
-		}
-		synctest.Wait()
-		assert.EqualValues(t, n, ended.Load())
-	})
-}
-
-// What a rule would do to open connections can be tried out.
-func TestReportOnlyKeepsConnections(t *testing.T) {
-	ca := tlstest.NewCA(t)
-	m := newManager(t, Options{ReportOnly: true, Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
-	events := collect(m)
-	state := connect(t, m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})).ok(t).server
-	c := track(m, state)
-	list := []*x509.RevocationList{parseCRL(t, ca.CRL(t, state.PeerCertificates[0]))}
-	candidate := Static{ClientCAs: ca.Pool(), CRLs: list, CRLIssuers: []*x509.Certificate{ca.Certificate()}}
-	impact, err := m.Impact(candidate)
-	require.NoError(t, err)
-	require.Empty(t, impact, "a revocation is reported only")
-	impact, err = m.Impact(Static{ClientCAs: tlstest.NewCA(t).Pool()})
-	require.NoError(t, err)
-	require.Len(t, impact, 1)
-	m.SetClientRule(DNSName("other.test"))
-	eventually(t, "the report", func() bool { return len(events(PeerEvicted)) == 1 })
-	report := events(PeerEvicted)[0]
-	assert.True(t, report.ReportOnly)
-	assert.ErrorIs(t, report.Err, ErrNotAuthorized)
-	assert.Equal(t, uint64(1), m.Status().Reported)
-	assert.Zero(t, m.Status().Evicted)
-	c.open(t, "it was only reported")
-	m.SetClientCAs(tlstest.NewCA(t).Pool())
-	require.ErrorIs(t, c.evicted(t), ErrUntrusted, "a CA that is removed is no matter of rules")
-}
 
 // renewedRoot makes one CA with two certificates, that end after different times, and a client of
 // it.
@@ -301,44 +211,4 @@ func TestKeptConnectionsFollowTheirCA(t *testing.T) {
 		m.SetClientCAs(ca.Pool())
 		require.ErrorIs(t, c.evicted(t), ErrUntrusted)
 	})
-}
-
-// While the open connections are judged, which may take long, others come and go.
-func TestJudgingKeepsNobodyWaiting(t *testing.T) {
-	ca := tlstest.NewCA(t)
-	m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
-	client := func(name string) tls.ConnectionState {
-		return connect(t, m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{Names: []string{name}})).ok(t).server
-	}
-	first, second := client("first.test"), client("second.test")
-	slow := track(m, first)
-	judging, gate := make(chan struct{}, 1), make(chan struct{})
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		m.SetClientRule(NewRule("slow", func(p *Peer) error {
-			if p.Certificate.DNSNames[0] == "second.test" {
-				return nil
-			}
-			judging <- struct{}{}
-			<-gate
-			return errors.New("no")
-		}))
-	}()
-	<-judging
-	passed := make(chan struct{})
-	go func() {
-		defer close(passed)
-		track(m, second).release()
-		assert.Equal(t, 1, m.Status().Connections)
-	}()
-	select {
-	case <-passed:
-	case <-time.After(10 * time.Second):
-		t.Error("Track waits for the judgement of another connection")
-	}
-	close(gate)
-	<-done
-	<-passed
-	require.ErrorIs(t, slow.evicted(t), ErrNotAuthorized)
 }
