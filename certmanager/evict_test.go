@@ -90,6 +90,8 @@ func TestReportOnlyKeepsConnections(t *testing.T) {
 	impact, err = m.Impact(Static{ClientCAs: tlstest.NewCA(t).Pool()})
 	require.NoError(t, err)
 	require.Len(t, impact, 1)
+	_, err = m.Impact(Static{})
+	require.ErrorContains(t, err, "no client CA bundle")
 	m.SetClientRule(DNSName("other.test"))
 	eventually(t, "the report", func() bool { return len(events(PeerEvicted)) == 1 })
 	report := events(PeerEvicted)[0]
