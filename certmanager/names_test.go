@@ -119,7 +119,8 @@ func TestPreferredAloneServesItsNames(t *testing.T) {
 // The choice between keys agrees with crypto/tls, for real clients of all kinds.
 func TestFindByKeyOfClient(t *testing.T) {
 	ca := tlstest.NewCA(t)
-	ecdsaPair, rsaPair, edPair := ca.Issue(t, tlstest.Leaf{}), ca.Issue(t, tlstest.Leaf{Key: tlstest.RSA2048}), ca.Issue(t, tlstest.Leaf{Key: tlstest.Ed25519})
+	names := []string{"localhost", "127.0.0.2"}
+	ecdsaPair, rsaPair, edPair := ca.Issue(t, tlstest.Leaf{Names: names}), ca.Issue(t, tlstest.Leaf{Names: names, Key: tlstest.RSA2048}), ca.Issue(t, tlstest.Leaf{Names: names, Key: tlstest.Ed25519})
 	m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{rsaPair.Certificate(), edPair.Certificate(), ecdsaPair.Certificate()}}})
 	ecdsaOnly := []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}
 	rsaOnly := []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}
@@ -138,7 +139,7 @@ func TestFindByKeyOfClient(t *testing.T) {
 			c.edit(config)
 			got := connect(t, m.ServerTLS(), config).ok(t)
 			assert.True(t, c.want.Leaf.Equal(got.client.PeerCertificates[0]))
-			config.ServerName = "127.0.0.1" // the default has three keys too
+			config.ServerName = "127.0.0.2" // which asks for nothing, and was not dialled: the default has three keys too
 			got = connect(t, m.ServerTLS(), config).ok(t)
 			assert.True(t, c.want.Leaf.Equal(got.client.PeerCertificates[0]))
 		})
