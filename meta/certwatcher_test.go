@@ -1,6 +1,7 @@
 package meta_test
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"net/http"
@@ -8,6 +9,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"ergo.services/ergo/gen"
 	"github.com/stretchr/testify/assert"
@@ -134,6 +136,37 @@ func TestCertWatcherOptions(t *testing.T) {
 		assert.ErrorIs(t, err, meta.ErrOption)
 		_, err = meta.CreateACMEResponder(meta.ACMEResponderOptions{CertManager: m})
 		assert.ErrorIs(t, err, meta.ErrOption)
+	}
+}
+
+// watched is a manager that tells when it is no longer watched.
+type watched struct {
+	manager
+	ended chan struct{}
+}
+
+func (w watched) Watch(func(any)) (status func() any, cancel func()) {
+	return func() any { return "fine" }, func() { close(w.ended) }
+}
+
+// Reload hangs, as a file system may.
+func (w watched) Reload(ctx context.Context) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// What a watcher has asked of the manager ends with it, and a manager that hangs keeps its caller no longer than was asked.
+func TestCertWatcherOfAnotherManager(t *testing.T) {
+	m := watched{ended: make(chan struct{})}
+	a := newHost(t).spawn(nil)
+	id := a.watch(m)
+	assert.Equal(t, "fine", a.call(id, meta.MessageCertStatus{}))
+	assert.Equal(t, context.DeadlineExceeded, a.call(id, meta.MessageCertReload{Timeout: time.Millisecond}))
+	a.do(func(o *owner) { assert.NoError(t, o.SendExitMeta(id, gen.TerminateReasonNormal)) })
+	select {
+	case <-m.ended:
+	case <-time.After(patience):
+		t.Fatal("it is still watched")
 	}
 }
 
