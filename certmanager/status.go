@@ -18,10 +18,12 @@ type Status struct {
 
 	Certificates []CertificateInfo // the first is the default
 	Names        int               // DNS names and wildcards served
-	ClientCAs    []CertificateInfo // those that came from files
-	RootCAs      []CertificateInfo // the same; none may mean the system's roots
-	CRLs         []CRLInfo         // those in use
-	ECHKeys      int               // how many Encrypted Client Hello keys
+	// Intermediates are the issuers that are served behind the leaves, each once.
+	Intermediates []CertificateInfo
+	ClientCAs     []CertificateInfo // those that came from files
+	RootCAs       []CertificateInfo // the same; none may mean the system's roots
+	CRLs          []CRLInfo         // those in use
+	ECHKeys       int               // how many Encrypted Client Hello keys
 
 	// ClientAuth is what is asked of clients, as tls.ClientAuthType prints it. ClientRule and ServerRule are the names
 	// of the rules. ReportOnly says that they and the lists only report.
@@ -139,6 +141,15 @@ func (m *Manager) Status() Status {
 	}
 	for _, cert := range s.certs {
 		status.Certificates = append(status.Certificates, newCertificateInfo(cert.tls.Leaf, cert.origin))
+	}
+	seen := make(map[string]bool)
+	for _, cert := range s.certs {
+		for _, issuer := range cert.chain[1:] {
+			if !seen[string(issuer.Raw)] {
+				seen[string(issuer.Raw)] = true
+				status.Intermediates = append(status.Intermediates, newCertificateInfo(issuer, cert.origin))
+			}
+		}
 	}
 	for _, ca := range s.in.material.clientCAs.certs {
 		status.ClientCAs = append(status.ClientCAs, newCertificateInfo(ca, ""))

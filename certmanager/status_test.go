@@ -155,3 +155,19 @@ func TestRefusalsDoNotKeepOtherEventsOut(t *testing.T) {
 	close(busy)
 	eventually(t, "the others", func() bool { return others.Load() == 100 })
 }
+
+// Not only the default certificate's chain ends, and an issuer that many share is one.
+func TestStatusOfIntermediates(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	first, second := ca.Intermediate(t), ca.Intermediate(t)
+	m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{
+		first.Issue(t, tlstest.Leaf{Names: []string{"a.test"}}).Certificate(),
+		second.Issue(t, tlstest.Leaf{Names: []string{"b.test"}}).Certificate(),
+		second.Issue(t, tlstest.Leaf{Names: []string{"c.test"}}).Certificate(),
+	}}})
+	var serials []string
+	for _, issuer := range m.Status().Intermediates {
+		serials = append(serials, issuer.Serial)
+	}
+	assert.Equal(t, []string{first.Certificate().SerialNumber.Text(16), second.Certificate().SerialNumber.Text(16)}, serials)
+}

@@ -241,7 +241,7 @@ func TestManyCertificates(t *testing.T) {
 	assert.Len(t, late.Attention, 4)
 }
 
-// The chain behind the default certificate ends too, and often nobody thinks of that.
+// The chain behind a certificate ends too, and often nobody thinks of that.
 func TestIntermediates(t *testing.T) {
 	ca := tlstest.NewCA(t).Intermediate(t, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(20 * day) })
 	var files certmanager.Files
@@ -256,7 +256,7 @@ func TestIntermediates(t *testing.T) {
 	require.Len(t, v.Managers[0].Rows, 2)
 	assert.Equal(t, "Intermediate", v.Managers[0].Rows[1].Kind)
 	assert.Equal(t, []string{"main: intermediate " + ca.Certificate().Subject.String() + " ends in 19 days"}, v.Attention)
-	assert.Equal(t, ca.Certificate().SerialNumber.Text(16), v.Managers[0].Chain[0].Serial)
+	assert.Equal(t, ca.Certificate().SerialNumber.Text(16), v.Managers[0].Status.Intermediates[0].Serial)
 }
 
 // What a look at the page costs the program, with 250 certificates.

@@ -2,8 +2,6 @@ package status
 
 import (
 	"cmp"
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"math"
 	"slices"
@@ -56,20 +54,8 @@ var ticks = func() (all []tick) {
 	return all
 }()
 
-// intermediates are what is served behind a leaf.
-func intermediates(cert tls.Certificate) (all []certmanager.CertificateInfo) {
-	for _, raw := range cert.Certificate[min(1, len(cert.Certificate)):] {
-		if c, err := x509.ParseCertificate(raw); err == nil {
-			all = append(all, certmanager.CertificateInfo{
-				Subject: c.Subject.String(), Issuer: c.Issuer.String(), Serial: c.SerialNumber.Text(16), NotBefore: c.NotBefore, NotAfter: c.NotAfter,
-			})
-		}
-	}
-	return all
-}
-
 // rows are all that ends, by kind, and of each kind the first to end on top.
-func rows(s *certmanager.Status, chain []certmanager.CertificateInfo, now time.Time) (all []row) {
+func rows(s *certmanager.Status, now time.Time) (all []row) {
 	next := map[string]time.Time{}
 	for _, a := range s.ACME {
 		next["ACME "+a.Name] = a.Next
@@ -77,7 +63,7 @@ func rows(s *certmanager.Status, chain []certmanager.CertificateInfo, now time.T
 	for _, kind := range []struct {
 		name  string
 		certs []certmanager.CertificateInfo
-	}{{"Certificate", s.Certificates}, {"Intermediate", chain}, {"Client CA", s.ClientCAs}, {"Root CA", s.RootCAs}} {
+	}{{"Certificate", s.Certificates}, {"Intermediate", s.Intermediates}, {"Client CA", s.ClientCAs}, {"Root CA", s.RootCAs}} {
 		first := len(all)
 		for _, c := range kind.certs {
 			r := row{Kind: kind.name, Name: printable(c.Subject), Serial: c.Serial, Begin: c.NotBefore, End: c.NotAfter}

@@ -71,7 +71,7 @@ func TestRows(t *testing.T) {
 			if c.acmeNext != 0 {
 				s.ACME = []certmanager.ACMEStatus{{Name: "x", Next: now.Add(c.acmeNext)}}
 			}
-			r := rows(s, nil, now)[0]
+			r := rows(s, now)[0]
 			assert.Equal(t, c.state, r.State)
 			assert.Equal(t, c.says, r.Says)
 			assert.NotEmpty(t, r.Label())

@@ -32,9 +32,8 @@ type view struct {
 type managerView struct {
 	Name   string
 	Status certmanager.Status
-	Chain  []certmanager.CertificateInfo `json:",omitempty"` // behind the default certificate
-	Rows   []row                         `json:"-"`          // the time line
-	Hidden int                           `json:"-"`          // rows that there were too many of
+	Rows   []row `json:"-"` // the time line
+	Hidden int   `json:"-"` // rows that there were too many of
 }
 
 type serverView struct {
@@ -78,8 +77,7 @@ func (p *Page) view(ca string, now time.Time) *view {
 		p.mu.Lock()
 		m.note(status.Generation, status.Published)
 		p.mu.Unlock()
-		chain := intermediates(m.GetCertificate())
-		mv := managerView{Name: name, Chain: chain, Rows: rows(&status, chain, now)}
+		mv := managerView{Name: name, Rows: rows(&status, now)}
 		v.Attention = append(v.Attention, attention(name, &status, mv.Rows)...)
 		mv.Hidden = max(0, len(mv.Rows)-maxRows)
 		mv.Rows = mv.Rows[:len(mv.Rows)-mv.Hidden]
@@ -138,7 +136,8 @@ func (p *Page) connections(name string, m *manager, open []meta.ConnectionStats)
 
 // bounded cuts what can be long.
 func bounded(s certmanager.Status) certmanager.Status {
-	s.Certificates, s.ClientCAs, s.RootCAs = cut(s.Certificates), cut(s.ClientCAs), cut(s.RootCAs)
+	s.Certificates, s.Intermediates = cut(s.Certificates), cut(s.Intermediates)
+	s.ClientCAs, s.RootCAs = cut(s.ClientCAs), cut(s.RootCAs)
 	s.CRLs, s.ACME = cut(s.CRLs), cut(s.ACME)
 	s.LastError = printable(s.LastError)
 	for i := range s.ACME {

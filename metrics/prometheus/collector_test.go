@@ -96,7 +96,7 @@ ergotls_manager_drift{manager="main"} 0
 ergotls_certificate_not_after_timestamp_seconds{kind="client_ca",manager="main",name=%q} %d
 ergotls_certificate_not_after_timestamp_seconds{kind="client_ca",manager="main",name=%q} %d
 ergotls_certificate_not_after_timestamp_seconds{kind="server",manager="main",name="localhost"} %d
-# HELP ergotls_manager_expiry_horizon_timestamp_seconds The earliest end of all certificates and revocation lists in service, and of the default certificate's chain.
+# HELP ergotls_manager_expiry_horizon_timestamp_seconds The earliest end of all certificates, their issuers included, and revocation lists in service.
 # TYPE ergotls_manager_expiry_horizon_timestamp_seconds gauge
 ergotls_manager_expiry_horizon_timestamp_seconds{manager="main"} %d
 `, status.Rejections,

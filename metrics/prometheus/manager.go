@@ -2,8 +2,6 @@ package prometheus
 
 import (
 	"cmp"
-	"crypto/tls"
-	"crypto/x509"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -25,7 +23,7 @@ var (
 	managerRejection  = describe("manager_last_rejection_timestamp_seconds", "When a candidate was last rejected; 0 is never.", "manager")
 	managerDrift      = describe("manager_drift", "1 while, for a minute or longer, what the source has is not what is served.", "manager")
 	managerHorizon    = describe("manager_expiry_horizon_timestamp_seconds",
-		"The earliest end of all certificates and revocation lists in service, and of the default certificate's chain.", "manager")
+		"The earliest end of all certificates, their issuers included, and revocation lists in service.", "manager")
 	managerConnections = describe("manager_connections", "Open connections that are judged again when trust changes.", "manager")
 	managerRefused     = describe("manager_peers_refused_total", "Peers that were refused.", "manager")
 	managerReported    = describe("manager_peers_reported_total", "Peers that were let in only because of ReportOnly.", "manager")
@@ -77,8 +75,7 @@ func (w *watched) collect(out chan<- prometheus.Metric, name string) {
 	e.counter(managerReloads, float64(s.Rejections), "rejected")
 	e.gauge(managerRejection, seconds(s.LastErrorTime))
 	e.gauge(managerDrift, number(s.Drift))
-	chain := intermediates(w.GetCertificate())
-	if end := horizon(&s, chain); !end.IsZero() {
+	if end := horizon(&s); !end.IsZero() {
 		e.gauge(managerHorizon, seconds(end))
 	}
 	e.gauge(managerConnections, float64(s.Connections))
@@ -88,7 +85,7 @@ func (w *watched) collect(out chan<- prometheus.Metric, name string) {
 	e.counter(managerTickets, float64(s.DeclinedTickets))
 	e.counter(managerDropped, float64(s.DroppedEvents))
 	e.certificates("server", s.Certificates)
-	e.certificates("intermediate", chain)
+	e.certificates("intermediate", s.Intermediates)
 	e.certificates("client_ca", s.ClientCAs)
 	e.certificates("root_ca", s.RootCAs)
 	e.crls(s.CRLs)
@@ -176,24 +173,14 @@ func firstOfName[T any](all []T, name func(T) string, order func(a, b T) int) (o
 	return out
 }
 
-// intermediates are what is served behind a leaf.
-func intermediates(cert tls.Certificate) (all []certmanager.CertificateInfo) {
-	for _, raw := range cert.Certificate[min(1, len(cert.Certificate)):] {
-		if c, err := x509.ParseCertificate(raw); err == nil {
-			all = append(all, certmanager.CertificateInfo{Subject: c.Subject.String(), NotBefore: c.NotBefore, NotAfter: c.NotAfter})
-		}
-	}
-	return all
-}
-
 // horizon is the first end of all that is in service; zero if nothing ends.
-func horizon(s *certmanager.Status, chain []certmanager.CertificateInfo) (first time.Time) {
+func horizon(s *certmanager.Status) (first time.Time) {
 	ends := func(t time.Time) {
 		if !t.IsZero() && (first.IsZero() || t.Before(first)) {
 			first = t
 		}
 	}
-	for _, c := range slices.Concat(s.Certificates, chain, s.ClientCAs, s.RootCAs) {
+	for _, c := range slices.Concat(s.Certificates, s.Intermediates, s.ClientCAs, s.RootCAs) {
 		ends(c.NotAfter)
 	}
 	for _, l := range s.CRLs {
