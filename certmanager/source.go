@@ -183,6 +183,19 @@ func (ss Sources) paths() []string {
 	return all
 }
 
+// flat takes Sources inside of Sources apart.
+func (ss Sources) flat() Sources {
+	var all Sources
+	for _, s := range ss {
+		if inner, ok := s.(Sources); ok {
+			all = append(all, inner.flat()...)
+		} else {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
 func (ss Sources) open(m *Manager) error {
 	for _, s := range ss {
 		if o, ok := s.(opener); ok {
