@@ -28,7 +28,8 @@ const rehearsalTimeout = 10 * time.Second
 // previous served already is not tried again.
 func (s *snapshot) rehearse(o *Options, previous *snapshot, now time.Time) error {
 	served := make(map[*certificate]bool)
-	// Where all chains led to these very roots, one that does not has lost its intermediate.
+	// Where all chains led to these very roots, one that does not has lost its intermediate. Those of an ACME
+	// source are a public CA's, where RootCAs may well be those of a private one.
 	mustBuild := false
 	if previous != nil {
 		for _, c := range previous.certs {
@@ -49,13 +50,13 @@ func (s *snapshot) rehearse(o *Options, previous *snapshot, now time.Time) error
 	for _, c := range s.certs {
 		runtime.Gosched() // a thousand of these would hold up who is being served
 		built, err := c.checkChain(now, s.trust.rootCAs)
-		s.chained = s.chained && built
+		s.chained = s.chained && (built || c.owner)
 		// What is in service stays so with this candidate or without it. If it ended
 		// meanwhile, that is no reason to hold a revocation or another renewal back.
 		if served[c] {
 			continue
 		}
-		if err == nil && !built && mustBuild {
+		if err == nil && !built && mustBuild && !c.owner {
 			err = fmt.Errorf("%s: certificate %s: %w: its chain builds to none of the CAs in RootCAs, as the one in service does; add the missing intermediate or root",
 				c.origin, describe(c.chain[0]), ErrUntrusted)
 		}
