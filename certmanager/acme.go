@@ -198,6 +198,13 @@ func (a *ACME) open(m *Manager) error {
 	if err != nil {
 		return err
 	}
+	for _, other := range m.acme {
+		for _, name := range o.Domains {
+			if other.names[name] != nil {
+				return fmt.Errorf("%w: ACME.Domains: %q stands in two sources; a name belongs to one", ErrInvalid, name)
+			}
+		}
+	}
 	a.state = newACMEState(a, o, m)
 	m.acme = append(m.acme, a.state)
 	return nil

@@ -33,7 +33,8 @@ func (s *acmeState) client(ctx context.Context) (*acme.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	client := &acme.Client{Key: key, HTTPClient: s.http, DirectoryURL: s.o.Directory, UserAgent: "ergotls", RetryBackoff: retryRequest}
+	web := &http.Client{Transport: replacing{s.http.Transport, key}, Timeout: s.http.Timeout}
+	client := &acme.Client{Key: key, HTTPClient: web, DirectoryURL: s.o.Directory, UserAgent: "ergotls", RetryBackoff: retryRequest}
 	account := &acme.Account{ExternalAccountBinding: s.o.ExternalAccount}
 	if s.o.Email != "" {
 		account.Contact = []string{"mailto:" + s.o.Email}

@@ -181,6 +181,8 @@ func (s *acmeState) load(ctx context.Context, name string) *tls.Certificate {
 		err = s.check(cert, name)
 	}
 	switch {
+	case err == nil && !time.Now().Before(endOfService(cert.Leaf)):
+		return nil // or it would be put in service and taken out again until it ends
 	case err == nil:
 		return &cert
 	case errors.Is(err, ErrExpired), errors.Is(err, ErrNotYetValid):

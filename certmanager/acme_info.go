@@ -14,6 +14,7 @@ import (
 type acmeInfo struct {
 	at         time.Time // of the next question
 	start, end time.Time
+	id         string // names the certificate to a CA that offers such information
 }
 
 // askWhen asks the CA when a certificate is to be renewed.
@@ -69,7 +70,7 @@ func (s *acmeState) renewalInfo(ctx context.Context, leaf *x509.Certificate) (su
 	if again == 0 {
 		again = 6 * time.Hour
 	}
-	return suggestion{acmeInfo{start: start, end: end}, again}, nil
+	return suggestion{acmeInfo{start: start, end: end, id: id}, again}, nil
 }
 
 func (s *acmeState) getJSON(ctx context.Context, url string, to any) (http.Header, error) {

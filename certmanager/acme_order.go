@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -45,7 +46,7 @@ func (s *acmeState) orderWith(ctx context.Context, client *acme.Client, n *acmeN
 	}
 	var errs []error
 	for _, kind := range kinds {
-		order, err := s.authorize(ctx, client, n.name, kind)
+		order, err := s.authorize(ctx, client, n, kind)
 		var refused *acme.AuthorizationError
 		if errors.As(err, &refused) {
 			errs = append(errs, fmt.Errorf("%s: %w", kind, err))
@@ -61,12 +62,15 @@ func (s *acmeState) orderWith(ctx context.Context, client *acme.Client, n *acmeN
 }
 
 // authorize makes an order and brings it to where it can be finalized.
-func (s *acmeState) authorize(ctx context.Context, client *acme.Client, name, kind string) (*acme.Order, error) {
+func (s *acmeState) authorize(ctx context.Context, client *acme.Client, n *acmeName, kind string) (*acme.Order, error) {
 	var options []acme.OrderOption
 	if s.o.Profile != "" {
+		if err := s.checkProfile(ctx, client); err != nil {
+			return nil, err
+		}
 		options = append(options, acme.WithOrderIssuanceProfile(acme.ProfileName(s.o.Profile)))
 	}
-	order, err := client.AuthorizeOrder(ctx, acme.DomainIDs(name), options...)
+	order, err := s.newOrder(ctx, client, n, options...)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +80,7 @@ func (s *acmeState) authorize(ctx context.Context, client *acme.Client, name, ki
 			return nil, err
 		}
 		if authorization.Status == acme.StatusPending {
-			if err := s.prove(ctx, client, authorization, name, kind); err != nil {
+			if err := s.prove(ctx, client, authorization, n.name, kind); err != nil {
 				return nil, err
 			}
 		}
@@ -92,6 +96,19 @@ func (s *acmeState) authorize(ctx context.Context, client *acme.Client, name, ki
 		return order.Status == acme.StatusReady || order.Status == acme.StatusValid, nil
 	})
 	return order, err
+}
+
+// checkProfile refuses a profile that the CA does not have, which package acme does with an error
+// that cannot be told from those that pass.
+func (s *acmeState) checkProfile(ctx context.Context, client *acme.Client) error {
+	directory, err := client.Discover(ctx)
+	if err != nil {
+		return err
+	}
+	if _, ok := directory.Profiles[acme.ProfileName(s.o.Profile)]; !ok {
+		return fmt.Errorf("%w: ACME.Profile: the CA has no %q, it has %q", ErrInvalid, s.o.Profile, slices.Sorted(maps.Keys(directory.Profiles)))
+	}
+	return nil
 }
 
 // prove answers a challenge and waits for the CA's judgement.

@@ -56,8 +56,10 @@ const (
 	firstRetry        = time.Second
 	firstRetryInvalid = 10 * time.Second
 
-	// maxRetry bounds the wait while nothing is in service.
-	maxRetry = 6 * time.Hour
+	// maxRetry bounds these waits, maxRetryDark those for a CA or a network that is down while
+	// nothing is in service.
+	maxRetry     = 6 * time.Hour
+	maxRetryDark = time.Hour
 
 	// maxRetryAfter bounds what a CA can ask for.
 	maxRetryAfter = 24 * time.Hour
@@ -70,16 +72,18 @@ const (
 // a certificate is in service it is at most a tenth of what remains of it, so that a
 // CA that comes back in time is found back in time. What the CA asked for comes first.
 func retryDelay(failures int, invalid bool, remaining, retryAfter time.Duration, chance float64) time.Duration {
-	delay := firstRetry
+	delay, most := firstRetry, maxRetry
 	if invalid {
 		delay = firstRetryInvalid
+	} else if remaining <= 0 {
+		most = maxRetryDark
 	}
 	for range failures - 1 {
-		if delay = delay * 3; delay > maxRetry {
+		if delay = delay * 3; delay > most {
 			break
 		}
 	}
-	delay = min(delay, maxRetry)
+	delay = min(delay, most)
 	if remaining > 0 {
 		delay = max(min(delay, remaining/10), minRetry)
 	}
@@ -109,13 +113,13 @@ func parseRetryAfter(h http.Header, now time.Time) time.Duration {
 }
 
 // isInvalid says whether a CA looked at the name and did not find what it wanted, or refused
-// the order itself: to ask again at once brings the same answer.
+// the order itself, or cannot give what is wanted: to ask again at once brings the same answer.
 func isInvalid(err error) bool {
 	var authorization *acme.AuthorizationError
 	var order *acme.OrderError
 	var problem *acme.Error
 	switch {
-	case errors.As(err, &authorization), errors.As(err, &order):
+	case errors.As(err, &authorization), errors.As(err, &order), errors.Is(err, ErrInvalid):
 		return true
 	case errors.As(err, &problem):
 		return problem.StatusCode >= 400 && problem.StatusCode < 500 && problem.StatusCode != http.StatusTooManyRequests

@@ -5,9 +5,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
-
+	"slices"
 	"sync"
 	"time"
 )
@@ -34,11 +36,7 @@ func (s *acmeState) start(ctx context.Context) {
 			missing = append(missing, n)
 		}
 	}
-	if s.o.Background {
-		for _, n := range missing {
-			n.due = time.Now().Add(backgroundDelay)
-		}
-	}
+	s.giveTimeToListen(missing)
 	if len(missing) > 0 && !s.o.Background {
 		stop, err := s.serve()
 		if err != nil {
@@ -52,6 +50,18 @@ func (s *acmeState) start(ctx context.Context) {
 	}
 	if !s.o.Background {
 		s.startErr = s.waitFor(limited, missing)
+	}
+}
+
+// giveTimeToListen puts off what the program's own server has to answer: all that New does not
+// wait for.
+func (s *acmeState) giveTimeToListen(missing []*acmeName) {
+	soonest := time.Now().Add(backgroundDelay)
+	for _, domain := range s.o.Domains {
+		n := s.names[domain]
+		if waits := slices.Contains(missing, n) && !s.o.Background; !waits && n.due.Before(soonest) {
+			n.due = soonest
+		}
 	}
 }
 
@@ -89,57 +99,114 @@ func (s *acmeState) waitForOne(ctx context.Context, n *acmeName) error {
 
 // serve answers challenges until stop: while New waits, no server of the program runs.
 func (s *acmeState) serve() (stop func(), err error) {
-	listener, err := net.Listen("tcp", s.o.Listen)
+	stopTLS, err := s.doors.enter("tls "+s.o.Listen, func() (func(), error) { return s.m.listenTLS(s.o.Listen) })
 	if err != nil {
 		return nil, fmt.Errorf("ACME.Listen: nothing could answer the CA before New returns: %w; if the program's own server is to answer, set Background", err)
 	}
+	if s.o.ListenHTTP == "" {
+		return stopTLS, nil
+	}
+	stopHTTP, err := s.doors.enter("http "+s.o.ListenHTTP, func() (func(), error) { return s.m.listenHTTP(s.o.ListenHTTP) })
+	if err != nil {
+		stopTLS()
+		return nil, fmt.Errorf("ACME.ListenHTTP: %w", err)
+	}
+	s.http01.Add(1)
+	return func() {
+		s.http01.Add(-1)
+		stopTLS()
+		stopHTTP()
+	}, nil
+}
+
+// acmeDoors are the listeners that are open while New waits. The sources of a Manager share
+// them: every CA comes to the same port.
+type acmeDoors struct {
+	mu    sync.Mutex // guards doors
+	doors map[string]*acmeDoor
+}
+
+type acmeDoor struct {
+	users int
+	close func()
+}
+
+// enter opens a listener, unless another source has. The last to leave closes it.
+func (d *acmeDoors) enter(key string, open func() (stop func(), err error)) (leave func(), err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	door := d.doors[key]
+	if door == nil {
+		door = &acmeDoor{}
+		if door.close, err = open(); err != nil {
+			return nil, err
+		}
+		d.doors[key] = door
+	}
+	door.users++
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if door.users--; door.users == 0 {
+			delete(d.doors, key)
+			door.close()
+		}
+	}, nil
+}
+
+// listenTLS answers TLS-ALPN-01, and nothing else, until stop.
+func (m *Manager) listenTLS(addr string) (stop func(), err error) {
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
 	config := &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		if config := s.m.challengeConfig(hello, &snapshot{}); config != nil {
+		if config := m.challengeConfig(hello, &snapshot{}); config != nil {
 			return config, nil
 		}
 		return nil, ErrNoCertificate
 	}}
+	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	done.Go(func() {
 		for {
 			conn, err := listener.Accept()
-			if err != nil {
+			switch {
+			case errors.Is(err, net.ErrClosed):
 				return
+			case err != nil: // too many files, or the client has gone
+				sleep(ctx, 100*time.Millisecond)
+				continue
 			}
 			done.Go(func() {
 				defer conn.Close()
-				conn.SetDeadline(time.Now().Add(challengeTimeout))
-				tls.Server(conn, config).Handshake()
+				limited, cancel := context.WithTimeout(ctx, challengeTimeout)
+				defer cancel()
+				tls.Server(conn, config).HandshakeContext(limited)
 			})
 		}
 	})
-	stopHTTP := func() {}
-	if s.o.ListenHTTP != "" {
-		if stopHTTP, err = s.serveHTTP(&done); err != nil {
-			listener.Close()
-			done.Wait()
-			return nil, err
-		}
-	}
 	return func() {
 		listener.Close()
-		stopHTTP()
+		cancel()
 		done.Wait()
 	}, nil
 }
 
-func (s *acmeState) serveHTTP(done *sync.WaitGroup) (stop func(), err error) {
-	listener, err := net.Listen("tcp", s.o.ListenHTTP)
+// listenHTTP answers HTTP-01, and nothing else, until stop.
+func (m *Manager) listenHTTP(addr string) (stop func(), err error) {
+	listener, err := net.Listen("tcp", addr)
 	if err != nil {
-		return nil, fmt.Errorf("ACME.ListenHTTP: %w", err)
+		return nil, err
 	}
 	server := &http.Server{
-		Handler: s.m.answerHTTP01(http.NotFoundHandler()), ReadTimeout: challengeTimeout, WriteTimeout: challengeTimeout,
+		Handler: m.answerHTTP01(http.NotFoundHandler()), ReadTimeout: challengeTimeout, WriteTimeout: challengeTimeout,
+		ErrorLog: log.New(io.Discard, "", 0), // what strangers send is no news
 	}
-	s.http01.Add(1)
+	var done sync.WaitGroup
 	done.Go(func() { server.Serve(listener) })
 	return func() {
-		s.http01.Add(-1)
 		server.Close()
+		done.Wait()
 	}, nil
 }

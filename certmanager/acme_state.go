@@ -40,6 +40,7 @@ type acmeState struct {
 
 	account acmeAccount
 	tokens  acmeTokens
+	doors   *acmeDoors // of all sources of m
 
 	mu      sync.Mutex // guards the fields below, and those of each name that say so
 	closing bool       // no further name is tended
@@ -57,11 +58,13 @@ type acmeName struct {
 	busy     bool             // an attempt is under way or about to be
 	changed  chan struct{}    // closed and replaced when an attempt ends
 	failures int              // in a row
+	step     int              // of the back-off: failures, since the end of a certificate if that came between
 	err      error            // of the last
 	due      time.Time        // of the next attempt or renewal
 	expiry   *time.Timer      // takes cert out of service
 
 	// Only tend's, and start's before it.
+	refused bool // by HostPolicy, while cert is in service
 	unsaved bool // cert is not in the cache yet
 	saves   int  // that failed in a row
 	saveAt  time.Time
@@ -72,7 +75,10 @@ type acmeName struct {
 }
 
 func newACMEState(source *ACME, o ACME, m *Manager) *acmeState {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment}
+	if usual, ok := http.DefaultTransport.(*http.Transport); ok { // programs may put another there
+		transport = usual.Clone()
+	}
 	transport.TLSClientConfig = &tls.Config{RootCAs: o.Roots, MinVersion: tls.VersionTLS12}
 	s := &acmeState{
 		source: source, o: o, m: m,
@@ -84,6 +90,11 @@ func newACMEState(source *ACME, o ACME, m *Manager) *acmeState {
 	s.tokens.certs, s.tokens.http = make(map[string]*tls.Certificate), make(map[string][]byte)
 	for _, domain := range o.Domains {
 		s.names[domain] = newACMEName(domain, true)
+	}
+	if len(m.acme) > 0 {
+		s.doors = m.acme[0].doors
+	} else {
+		s.doors = &acmeDoors{doors: make(map[string]*acmeDoor)}
 	}
 	return s
 }
@@ -154,17 +165,21 @@ func (s *acmeState) adopt(n *acmeName, cert *tls.Certificate) {
 	if n.expiry != nil {
 		n.expiry.Stop()
 	}
-	n.cert, n.busy, n.failures, n.err = cert, false, 0, nil
+	n.cert, n.busy, n.failures, n.step, n.err = cert, false, 0, 0, nil
 	n.due = s.plan(n, cert.Leaf)
-	// A moment early, so that on a busy machine too it is out of service at its end.
-	early := min(cert.Leaf.NotAfter.Sub(cert.Leaf.NotBefore)/100, time.Second)
 	if !s.closing {
-		n.expiry = time.AfterFunc(time.Until(cert.Leaf.NotAfter)-early, func() { s.expire(n, cert) })
+		n.expiry = time.AfterFunc(time.Until(endOfService(cert.Leaf)), func() { s.expire(n, cert) })
 	}
 	n.notify()
 	s.mu.Unlock()
 	n.info = acmeInfo{}
 	s.m.push(s.source, true)
+}
+
+// endOfService is a moment before the end of a certificate, so that on a busy machine too
+// it is out of service then.
+func endOfService(leaf *x509.Certificate) time.Time {
+	return leaf.NotAfter.Add(-min(leaf.NotAfter.Sub(leaf.NotBefore)/100, time.Second))
 }
 
 // expire takes a certificate out of service, if it still is in it.
@@ -174,11 +189,11 @@ func (s *acmeState) expire(n *acmeName, cert *tls.Certificate) {
 		s.mu.Unlock()
 		return
 	}
-	n.cert = nil
+	n.cert, n.step = nil, 0 // it is missing from now on: no time for the long waits of an old failure
 	s.mu.Unlock()
 	s.m.push(s.source, false)
 	info := newCertificateInfo(cert.Leaf, "ACME "+n.name)
-	s.m.events.emit(Event{Kind: Expired, Name: n.name, Certificate: &info, Err: checkDates(cert.Leaf, cert.Leaf.NotAfter.Add(time.Second))})
+	s.report(Event{Kind: Expired, Name: n.name, Certificate: &info, Err: checkDates(cert.Leaf, cert.Leaf.NotAfter.Add(time.Second))})
 }
 
 // notify wakes who waits for the name. The caller holds mu.
@@ -199,29 +214,35 @@ func (s *acmeState) plan(n *acmeName, leaf *x509.Certificate) time.Time {
 
 // fail notes that an attempt failed, and plans the next.
 func (s *acmeState) fail(n *acmeName, err error) {
+	next := s.postpone(n, err)
+	s.emit(OrderFailed, n.name, fmt.Errorf("%w; next try %s", err, next.Format(time.RFC3339)))
+}
+
+// postpone plans the next attempt after one that failed.
+func (s *acmeState) postpone(n *acmeName, err error) (next time.Time) {
 	now := time.Now()
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	n.failures++
+	n.step++
 	n.busy, n.err = false, err
 	remaining := time.Duration(0)
 	if n.cert != nil {
 		remaining = n.cert.Leaf.NotAfter.Sub(now)
 	}
-	n.due = now.Add(retryDelay(n.failures, isInvalid(err), remaining, retryAfterOf(err, now), chance()))
-	next := n.due
+	n.due = now.Add(retryDelay(n.step, isInvalid(err), remaining, retryAfterOf(err, now), chance()))
 	n.notify()
-	s.mu.Unlock()
-	s.emit(OrderFailed, n.name, fmt.Errorf("%w; next try %s", err, next.Format(time.RFC3339)))
+	return n.due
 }
 
 // emit reports what happened to a name.
 func (s *acmeState) emit(kind Kind, name string, err error) {
-	e := Event{Kind: kind, Name: name, Err: err}
+	s.report(Event{Kind: kind, Name: name, Err: fmt.Errorf("ACME: %s: %w", name, err)})
+}
+
+func (s *acmeState) report(e Event) {
 	if current := s.m.current.Load(); current != nil {
 		e.Generation = current.generation
-	}
-	if err != nil {
-		e.Err = fmt.Errorf("ACME: %s: %w", name, err)
 	}
 	s.m.events.emit(e)
 }

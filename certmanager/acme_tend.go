@@ -3,16 +3,23 @@ package certmanager
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"fmt"
 	"math/rand/v2"
 	"time"
 )
 
 const (
-	// orderTimeout bounds an attempt while nothing is in service.
-	orderTimeout = 5 * time.Minute
+	// orderTimeout bounds an attempt while nothing is in service, minOrderTimeout in the last moments
+	// of what is.
+	orderTimeout    = 5 * time.Minute
+	minOrderTimeout = 5 * time.Second
 
 	// lookEvery bounds how old a certificate can be that another machine has replaced.
 	lookEvery = time.Minute
+
+	// policyTimeout bounds a question to HostPolicy that no handshake waits for.
+	policyTimeout = 10 * time.Second
 
 	// maxSaveRetry bounds the time between attempts to store a certificate.
 	maxSaveRetry = 10 * time.Minute
@@ -34,10 +41,13 @@ func (s *acmeState) tend(ctx context.Context, n *acmeName) {
 		looks := s.shared() && (cert != nil || failures > 0)
 		switch {
 		case !now.Before(due):
-			if !n.fixed && !s.stillWanted(ctx, n, cert != nil || failures == 0) {
+			wanted, known := s.stillWanted(ctx, n, cert != nil, failures)
+			if !known {
 				return
 			}
-			s.attempt(ctx, n, cert)
+			if wanted {
+				s.attempt(ctx, n, cert)
+			}
 		case n.unsaved && !now.Before(n.saveAt):
 			s.save(ctx, n, cert)
 		case looks && !now.Before(n.lookAt):
@@ -79,26 +89,43 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// stillWanted decides about the next order for a name that a handshake asked for: one that
-// failed is ordered again when a handshake asks again, and never when the policy
-// has changed its mind.
-func (s *acmeState) stillWanted(ctx context.Context, n *acmeName, unasked bool) bool {
-	if !unasked {
+// stillWanted decides about the next order for a name that a handshake asked for. One that
+// failed is ordered again when a handshake asks again. When the policy has changed its mind the
+// name is known no longer, but not before the end of what is in service: the policy may be
+// mistaken, when its database is away for example, and is asked again.
+func (s *acmeState) stillWanted(ctx context.Context, n *acmeName, serving bool, failures int) (wanted, known bool) {
+	if n.fixed {
+		return true, true
+	}
+	if !serving && failures > 0 {
 		select {
 		case <-n.asked:
 		case <-ctx.Done():
-			return false
+			return false, false
 		}
 	}
-	if s.allows(ctx, n.name) {
-		return true
+	limited, cancel := context.WithTimeout(ctx, policyTimeout)
+	defer cancel()
+	err := s.o.HostPolicy(limited, n.name)
+	first := err != nil && !n.refused
+	n.refused = err != nil
+	switch {
+	case err == nil:
+		return true, true
+	case serving:
+		err = fmt.Errorf("ACME.HostPolicy refuses a name that is served; it is not renewed: %w", err)
+		s.postpone(n, err)
+		if first {
+			s.emit(ACMEWarning, n.name, err)
+		}
+		return false, true
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.names, n.name)
 	n.busy = false
 	n.notify()
-	return false
+	return false, false
 }
 
 // attempt obtains a certificate, or plans the next attempt. What is in service is cert.
@@ -113,7 +140,7 @@ func (s *acmeState) attempt(ctx context.Context, n *acmeName, cert *tls.Certific
 	timeout := orderTimeout
 	if cert != nil {
 		// A CA that hangs does not use up all the time that is left.
-		timeout = min(orderTimeout, max(time.Until(cert.Leaf.NotAfter)/2, 2*time.Second))
+		timeout = min(orderTimeout, max(time.Until(cert.Leaf.NotAfter)/2, minOrderTimeout))
 	}
 	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -134,7 +161,7 @@ func (s *acmeState) obtain(ctx context.Context, n *acmeName, current *tls.Certif
 	switch {
 	case err == nil:
 		defer unlock()
-	case current != nil || ctx.Err() != nil:
+	case ctx.Err() != nil || current != nil && !s.urgent(current.Leaf):
 		return err
 	default: // better one order too many than no certificate
 		s.emit(CacheFailed, n.name, err)
@@ -149,9 +176,15 @@ func (s *acmeState) obtain(ctx context.Context, n *acmeName, current *tls.Certif
 	n.unsaved, n.saves = true, 0
 	s.adopt(n, cert)
 	info := newCertificateInfo(cert.Leaf, "ACME "+n.name)
-	s.m.events.emit(Event{Kind: Issued, Name: n.name, Certificate: &info})
+	s.report(Event{Kind: Issued, Name: n.name, Certificate: &info})
 	s.save(s.ctx, n, cert)
 	return nil
+}
+
+// urgent says whether half of the time for the renewal has gone.
+func (s *acmeState) urgent(leaf *x509.Certificate) bool {
+	window, _ := renewalWindow(leaf.NotAfter.Sub(leaf.NotBefore), s.o.RenewBefore)
+	return time.Until(leaf.NotAfter) < window/2
 }
 
 // look takes a certificate from the cache that is newer than the one in service.

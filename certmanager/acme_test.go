@@ -85,9 +85,11 @@ func TestRetryDelay(t *testing.T) {
 		"the third":                 {3, false, 0, 0, 9 * time.Second},
 		"a validation":              {1, true, 0, 0, 10 * time.Second},
 		"its third":                 {3, true, 0, 0, 90 * time.Second},
-		"many":                      {1000, false, 0, 0, 6 * time.Hour},
+		"many":                      {1000, false, 0, 0, time.Hour},
+		"many validations":          {1000, true, 0, 0, 6 * time.Hour},
 		"little is left":            {1000, true, time.Hour, 0, 6 * time.Minute},
 		"much is left":              {1000, true, 30 * day, 0, 6 * time.Hour},
+		"much, with the CA down":    {1000, false, 30 * day, 0, 6 * time.Hour},
 		"next to nothing is left":   {5, true, time.Millisecond, 0, 100 * time.Millisecond},
 		"the CA asks for more":      {1, false, 0, time.Minute, time.Minute},
 		"also where little is left": {1, false, time.Minute, time.Hour, time.Hour},
@@ -165,14 +167,18 @@ func TestACMEName(t *testing.T) {
 }
 
 func TestACMEOptions(t *testing.T) {
-	for want, source := range map[string]*ACME{
-		"both empty":   {},
-		"any name":     {HostPolicy: func(context.Context, string) error { return nil }},
-		"wildcards":    {Domains: []string{"*.example.test"}},
-		"not a DNS":    {Domains: []string{"127.0.0.1"}},
-		"negative":     {Domains: []string{"a.example.test"}, RenewBefore: -1},
-		"ACME.Key 7":   {Domains: []string{"a.example.test"}, Key: 7},
-		"ACME.Listen:": {Domains: []string{"a.example.test"}, Cache: autocert.DirCache(t.TempDir()), Listen: "nowhere"},
+	for want, source := range map[string]Source{
+		"both empty": &ACME{},
+		"any name":   &ACME{HostPolicy: func(context.Context, string) error { return nil }},
+		"wildcards":  &ACME{Domains: []string{"*.example.test"}},
+		"not a DNS":  &ACME{Domains: []string{"127.0.0.1"}},
+		"negative":   &ACME{Domains: []string{"a.example.test"}, RenewBefore: -1},
+		"ACME.Key 7": &ACME{Domains: []string{"a.example.test"}, Key: 7},
+		"stands in two sources": Sources{
+			&ACME{Domains: []string{"a.example.test", "b.example.test"}, Cache: autocert.DirCache(t.TempDir())},
+			&ACME{Domains: []string{"c.example.test", "B.example.test"}, Cache: autocert.DirCache(t.TempDir())},
+		},
+		"ACME.Listen:": &ACME{Domains: []string{"a.example.test"}, Cache: autocert.DirCache(t.TempDir()), Listen: "nowhere"},
 	} {
 		_, err := New(Options{Source: source})
 		require.ErrorContains(t, err, want)

@@ -46,16 +46,18 @@ func readJWS(r *http.Request) (jws, error) {
 	return jws{true, header.Kid, payload}, err
 }
 
-// names returns the names of a new order, sorted.
-func (j jws) names() []string {
-	var order struct{ Identifiers []struct{ Value string } }
+// order returns the names of a new order, sorted, and whether it replaces a certificate.
+func (j jws) order() (names []string, replaces bool) {
+	var order struct {
+		Identifiers []struct{ Value string }
+		Replaces    string
+	}
 	json.Unmarshal(j.payload, &order)
-	var names []string
 	for _, id := range order.Identifiers {
 		names = append(names, id.Value)
 	}
 	slices.Sort(names)
-	return names
+	return names, order.Replaces != ""
 }
 
 func setRetryAfter(h http.Header, d time.Duration) {

@@ -36,6 +36,7 @@ type weather struct {
 	accounts []string        // URLs
 	lost     map[string]bool // of them
 	orders   [][]string      // the names of each
+	replaced int             // of the orders, how many replace a certificate
 	requests int
 }
 
@@ -141,6 +142,13 @@ func (w *weather) Orders(names ...string) int {
 	return count
 }
 
+// Replacements counts the orders that said which certificate they replace (RFC 9773 section 5).
+func (w *weather) Replacements() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.replaced
+}
+
 // Accounts counts the accounts that were registered, lost ones included.
 func (w *weather) Accounts() int {
 	w.mu.Lock()
@@ -214,7 +222,13 @@ func (w *weather) pass(out http.ResponseWriter, r *http.Request, request jws, re
 	case r.URL.Path == newAccountPath && answer.Code == http.StatusCreated:
 		w.change(func() { w.accounts = append(w.accounts, answer.Header().Get("Location")) })
 	case r.URL.Path == newOrderPath && answer.Code == http.StatusCreated:
-		w.change(func() { w.orders = append(w.orders, request.names()) })
+		names, replaces := request.order()
+		w.change(func() {
+			w.orders = append(w.orders, names)
+			if replaces {
+				w.replaced++
+			}
+		})
 	case r.URL.Path == wfe.DirectoryPath && r.Method == http.MethodGet && renewal == nil:
 		body = without(body, "renewalInfo")
 	case strings.HasPrefix(r.URL.Path, renewalInfoPath) && renewal != nil:

@@ -1,0 +1,180 @@
+package certmanager
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/acme/autocert"
+
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+const acmeTestName = "a.example.test"
+
+// idleACME returns a manager with an ACME source whose CA cannot be reached, and a name of it
+// that only the test looks after.
+func idleACME(t *testing.T, wrap func(*ACME) Source) (*Manager, *acmeState, *acmeName) {
+	t.Helper()
+	source := &ACME{
+		HostPolicy: autocert.HostWhitelist(acmeTestName), Cache: autocert.DirCache(t.TempDir()),
+		Directory: "https://127.0.0.1:1/", HandshakeTimeout: -1,
+	}
+	m := newManager(t, Options{Source: wrap(source), PollInterval: time.Hour})
+	s, n := source.state, newACMEName(acmeTestName, false)
+	s.mu.Lock()
+	s.names[n.name] = n
+	s.mu.Unlock()
+	return m, s, n
+}
+
+// issueACME makes a certificate as a CA would issue it to the source.
+func issueACME(t *testing.T, ca *tlstest.CA, notBefore, notAfter time.Time) *tls.Certificate {
+	t.Helper()
+	pair := ca.Issue(t, tlstest.Leaf{Names: []string{acmeTestName}, NotBefore: notBefore, NotAfter: notAfter})
+	recorded.key(pair.Key)
+	cert := pair.Certificate()
+	return &cert
+}
+
+func servesACME(m *Manager) bool { return m.current.Load().names.lookup(acmeTestName) != nil }
+
+// What the keeper read before the source got a certificate, or lost one, does not undo that when
+// it is loaded after it.
+func TestPushIsNotUndone(t *testing.T) {
+	standIn := Static{Certificates: []tls.Certificate{tlstest.NewCA(t).Issue(t, tlstest.Leaf{}).Certificate()}}
+	for what, wrap := range map[string]func(*ACME) Source{
+		"beside others": func(a *ACME) Source { return Sources{a, standIn} },
+		"nested":        func(a *ACME) Source { return Sources{standIn, Sources{a}} },
+		"alone":         func(a *ACME) Source { return a },
+	} {
+		t.Run(what, func(t *testing.T) {
+			m, s, n := idleACME(t, wrap)
+			cert := issueACME(t, tlstest.NewCA(t), time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
+			before, number, err := m.read()
+			require.NoError(t, err)
+			s.adopt(n, cert)
+			require.True(t, servesACME(m))
+			_, err = m.load(before, number)
+			require.NoError(t, err)
+			assert.True(t, servesACME(m), "an older reading")
+
+			before, number, err = m.read()
+			require.NoError(t, err)
+			s.expire(n, cert)
+			require.False(t, servesACME(m))
+			_, err = m.load(before, number)
+			require.NoError(t, err)
+			assert.False(t, servesACME(m), "what is out of service stays out of it")
+		})
+	}
+}
+
+// A certificate of a public CA takes the place of the fallback of a private one, to whose roots
+// it does not lead.
+func TestACMEBesideAPrivateCA(t *testing.T) {
+	private := tlstest.NewCA(t)
+	m, s, n := idleACME(t, func(a *ACME) Source {
+		return Sources{a, Static{
+			Certificates: []tls.Certificate{private.Issue(t, tlstest.Leaf{Names: []string{acmeTestName}}).Certificate()},
+			ClientCAs:    private.Pool(), RootCAs: private.Pool(),
+		}}
+	})
+	cert := issueACME(t, tlstest.NewCA(t), time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
+	s.adopt(n, cert)
+	assert.Empty(t, m.Status().LastError)
+	assert.Equal(t, cert.Leaf.Raw, m.current.Load().names.lookup(acmeTestName)[0].tls.Leaf.Raw)
+}
+
+// What is about to be taken out of service is not put in service again from the cache.
+func TestLastMomentIsNotTakenFromTheCache(t *testing.T) {
+	_, s, n := idleACME(t, func(a *ACME) Source { return a })
+	for left, usable := range map[time.Duration]bool{time.Minute: true, 900 * time.Millisecond: false, -time.Minute: false} {
+		cert := issueACME(t, tlstest.NewCA(t), time.Now().Add(-24*time.Hour), time.Now().Add(left))
+		data, err := encodeCached(*cert)
+		require.NoError(t, err)
+		require.NoError(t, s.put(t.Context(), n.name, data))
+		assert.Equal(t, usable, s.load(t.Context(), n.name) != nil, "%v before its end", left)
+	}
+}
+
+// The long waits of failures while there was time left are not those of a name without a certificate.
+func TestBackOffBeginsAnewAtTheEnd(t *testing.T) {
+	m, s, n := idleACME(t, func(a *ACME) Source { return a })
+	cert := issueACME(t, tlstest.NewCA(t), time.Now().Add(-time.Hour), time.Now().Add(30*time.Hour))
+	s.adopt(n, cert)
+	wait := func() time.Duration {
+		s.postpone(n, errors.New("the CA is down"))
+		return time.Until(s.status()[0].Next)
+	}
+	for range 8 {
+		wait()
+	}
+	assert.Greater(t, wait(), time.Hour)
+	s.expire(n, cert)
+	assert.Less(t, wait(), 2*time.Second)
+	assert.Less(t, wait(), 4*time.Second)
+	assert.Equal(t, 11, m.Status().ACME[0].Failures)
+	for range 8 {
+		wait()
+	}
+	assert.Greater(t, wait(), 50*time.Minute)
+}
+
+// A policy that refuses a name which is served, for example since its database is away, does not
+// take it out of service, and is asked again.
+func TestPolicyThatFailsIsAskedAgain(t *testing.T) {
+	var away atomic.Bool
+	m, s, n := idleACME(t, func(a *ACME) Source {
+		a.HostPolicy = func(_ context.Context, host string) error {
+			if away.Load() || host != acmeTestName {
+				return errors.New("the database is away")
+			}
+			return nil
+		}
+		return a
+	})
+	events := collect(m)
+	cert := issueACME(t, tlstest.NewCA(t), time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
+	s.adopt(n, cert)
+	away.Store(true)
+	for range 3 {
+		wanted, known := s.stillWanted(t.Context(), n, true, 0)
+		assert.False(t, wanted)
+		assert.True(t, known)
+	}
+	assert.True(t, servesACME(m))
+	status := m.Status().ACME[0]
+	assert.Contains(t, status.Error, "the database is away")
+	assert.Less(t, time.Until(status.Next), 8*time.Minute, "a tenth of what is left")
+	eventually(t, "one warning", func() bool { return len(events(ACMEWarning)) == 1 })
+
+	away.Store(false)
+	wanted, _ := s.stillWanted(t.Context(), n, true, 3)
+	assert.True(t, wanted)
+	away.Store(true)
+	s.expire(n, cert)
+	n.asked <- struct{}{}
+	_, known := s.stillWanted(t.Context(), n, false, 3)
+	assert.False(t, known, "without a certificate the policy decides")
+	assert.Empty(t, m.Status().ACME)
+	assert.Len(t, events(ACMEWarning), 1)
+}
+
+// A certificate that is to be renewed when the program starts is renewed when its server listens.
+func TestRenewalAtStartWaitsForTheServer(t *testing.T) {
+	cert := issueACME(t, tlstest.NewCA(t), time.Now().Add(-time.Hour), time.Now().Add(time.Minute))
+	data, err := encodeCached(*cert)
+	require.NoError(t, err)
+	cache := autocert.DirCache(t.TempDir())
+	require.NoError(t, cache.Put(t.Context(), acmeTestName, data))
+	began := time.Now()
+	m := newManager(t, Options{Source: &ACME{Domains: []string{acmeTestName}, Cache: cache, Directory: "https://127.0.0.1:1/"}})
+	assert.True(t, servesACME(m))
+	assert.False(t, m.Status().ACME[0].Next.Before(began.Add(backgroundDelay)))
+}
