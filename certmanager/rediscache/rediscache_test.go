@@ -156,6 +156,25 @@ func TestLockIsRenewed(t *testing.T) {
 	}, lease, 50*time.Millisecond, "the lease is extended")
 }
 
+// The lock of a machine that is gone is free when its lease has ended.
+func TestLockOfAMachineThatIsGone(t *testing.T) {
+	client := startRedis(t)
+	gone := redis.NewClient(&redis.Options{Network: "unix", Addr: client.Options().Addr})
+	unlock, err := New(gone, "acme:").Lock(t.Context(), "a")
+	require.NoError(t, err)
+	require.NoError(t, gone.Close())
+	defer unlock()
+	left := client.PTTL(t.Context(), "acme:lock:a").Val()
+	assert.Greater(t, left, time.Duration(0))
+	assert.LessOrEqual(t, left, lease)
+	require.NoError(t, client.PExpire(t.Context(), "acme:lock:a", time.Second).Err()) // so that the test need not wait for all of it
+	ctx, cancel := context.WithTimeout(t.Context(), lease)
+	defer cancel()
+	unlockOther, err := New(client, "acme:").Lock(ctx, "a")
+	require.NoError(t, err)
+	unlockOther()
+}
+
 // What is another's by now is not given back.
 func TestLockThatWasLost(t *testing.T) {
 	client := startRedis(t)

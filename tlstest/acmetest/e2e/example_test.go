@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/pem"
 	"io"
 	"net/http"
@@ -59,11 +60,15 @@ func TestExampleAutocert(t *testing.T) {
 					}
 					return log.String()
 				}
-				t.Cleanup(func() { stop() })
+				t.Cleanup(func() {
+					if log := stop(); t.Failed() {
+						t.Log(log)
+					}
+				})
 				return stop
 			}
 			stop := run()
-			w.eventually(t, "an echo", func() bool { return echoes(w) == nil })
+			first := w.echo(t)
 			client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 			defer client.CloseIdleConnections()
 			response, err := client.Get("http://" + plain + "/")
@@ -71,34 +76,36 @@ func TestExampleAutocert(t *testing.T) {
 			response.Body.Close()
 			assert.Equal(t, http.StatusFound, response.StatusCode)
 
-			first := ca.Orders()
-			if kind == "tls-alpn-01" {
-				w.eventually(t, "a renewal, answered by the actors' server", func() bool { return ca.Orders() > first })
-				w.eventually(t, "the certificate of it", func() bool { return echoes(w) == nil })
-			}
+			w.eventually(t, "a renewal, answered by the actors' servers", func() bool { return !w.echo(t).Equal(first) })
 			log := stop()
 			before := ca.Orders()
 			ca.Refuse(http.StatusServiceUnavailable, 0)
 			run()
-			w.eventually(t, "an echo", func() bool { return echoes(w) == nil })
+			w.echo(t)
 			assert.Equal(t, before, ca.Orders(), "from the cache\n%s", log)
 		})
 	}
 }
 
-// echoes sends a word and waits for it.
-func echoes(w *world) error {
-	conn, err := tls.Dial("tcp", w.addr, &tls.Config{ServerName: name, RootCAs: w.ca.Roots()})
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
-	if _, err := io.WriteString(conn, "echo"); err != nil {
-		return err
-	}
-	_, err = io.ReadFull(conn, make([]byte, 4))
-	return err
+// echo sends a word until it comes back, and returns the certificate of who answered.
+func (w *world) echo(t *testing.T) (leaf *x509.Certificate) {
+	t.Helper()
+	w.eventually(t, "an echo", func() bool {
+		conn, err := tls.Dial("tcp", w.addr, &tls.Config{ServerName: name, RootCAs: w.ca.Roots()})
+		if err != nil {
+			return false
+		}
+		defer conn.Close()
+		leaf = conn.ConnectionState().PeerCertificates[0]
+		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		_, err = io.WriteString(conn, "echo")
+		answer := make([]byte, 4)
+		if err == nil {
+			_, err = io.ReadFull(conn, answer)
+		}
+		return err == nil && string(answer) == "echo"
+	})
+	return leaf
 }
 
 // rootsPEM is for a program that has no other way to trust the CA.

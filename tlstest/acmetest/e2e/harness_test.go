@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -28,6 +29,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if settings, ok := os.LookupEnv(machineVariable); ok {
+		log.Fatal(dyingMachine(settings))
+	}
 	flag.Parse()
 	flag.Set("test.parallel", "6") // they mostly wait for certificates to grow old
 	goleak.VerifyTestMain(m)
@@ -167,7 +171,7 @@ func unverified(c *tls.Config) { c.InsecureSkipVerify = true }
 // eventually waits for something that another goroutine brings about.
 func (w *world) eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(40 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !holds() {
 		if time.Now().After(deadline) {
 			require.Fail(t, what, "%s", w.events)

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -109,6 +110,36 @@ func TestTakeOverFromAutocert(t *testing.T) {
 	after := &world{ca: ca, addr: freeAddr(t), events: &eventLog{}}
 	serve(t, after.addr, plain().TLSConfig())
 	assert.True(t, leaf.Equal(after.mustDial(t, name)), "autocert reads what we leave")
+}
+
+// autocert keeps an ECDSA and an RSA certificate of a name whose clients know one or the other. Each is
+// taken over, whichever type of key is asked for.
+func TestTakeOverBothKeyTypes(t *testing.T) {
+	t.Parallel()
+	ca := acmetest.Start(t)
+	cache := autocert.DirCache(t.TempDir())
+	before := &world{ca: ca, addr: freeAddr(t), events: &eventLog{}}
+	ca.TLSALPN01(before.addr)
+	serve(t, before.addr, (&autocert.Manager{
+		Prompt: autocert.AcceptTOS, Cache: cache, HostPolicy: autocert.HostWhitelist(name),
+		Client: &acme.Client{DirectoryURL: ca.Directory(), HTTPClient: ca.HTTPClient()},
+	}).TLSConfig())
+	onlyRSA := func(c *tls.Config) {
+		c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}
+	}
+	leaves := map[certmanager.KeyType]*x509.Certificate{
+		certmanager.ECDSAP256: before.mustDial(t, name), certmanager.RSA2048: before.mustDial(t, name, onlyRSA),
+	}
+	require.Equal(t, 2, ca.Orders())
+	require.Equal(t, x509.RSA, leaves[certmanager.RSA2048].PublicKeyAlgorithm)
+	for key, leaf := range leaves {
+		w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: cache, Key: key})
+		w.serve(t)
+		assert.True(t, leaf.Equal(w.mustDial(t, name)))
+		assert.Empty(t, w.events.of(certmanager.CacheFailed))
+	}
+	assert.Equal(t, 2, ca.Orders(), "no new order")
+	assert.Equal(t, 1, ca.Accounts())
 }
 
 // The first handshakes for a name come all at once: one order.
@@ -245,19 +276,29 @@ func TestSeveralSources(t *testing.T) {
 	t.Parallel()
 	first, second := acmetest.Start(t), acmetest.Start(t)
 	standIn, leaf := fallback(t)
-	addr := freeAddr(t)
-	b := &certmanager.ACME{
-		Domains: []string{other}, Directory: second.Directory(), Roots: second.Roots(),
-		Cache: autocert.DirCache(t.TempDir()), Listen: addr,
+	w := &world{ca: first, addr: freeAddr(t), events: &eventLog{}}
+	sources := certmanager.Sources{standIn}
+	for ca, domain := range map[*acmetest.Server]string{first: name, second: other} {
+		ca.TLSALPN01(w.addr) // both come to the same port
+		sources = append(sources, &certmanager.ACME{
+			Domains: []string{domain}, HostPolicy: autocert.HostWhitelist("later." + domain), HandshakeTimeout: 30 * time.Second,
+			Directory: ca.Directory(), Roots: ca.Roots(), Cache: autocert.DirCache(t.TempDir()), Listen: w.addr,
+		})
 	}
-	second.TLSALPN01(addr)
-	w := start(t, first, &certmanager.ACME{Domains: []string{name}}, b, standIn)
+	var err error
+	w.Manager, err = certmanager.New(certmanager.Options{Source: sources, Logger: slog.New(w.events)})
+	require.NoError(t, err, "%s", w.events)
+	defer w.Close()
 	w.serve(t)
-	w.mustDial(t, name)
-	w.mustDial(t, other, func(c *tls.Config) { c.RootCAs = second.Roots() })
+	for ca, domain := range map[*acmetest.Server]string{first: name, second: other} {
+		for _, host := range []string{domain, "later." + domain} {
+			w.mustDial(t, host, func(c *tls.Config) { c.RootCAs = ca.Roots() })
+			assert.Equal(t, 1, ca.Orders(host))
+		}
+		assert.Equal(t, 2, ca.Orders(), "none of the other's")
+	}
 	assert.True(t, leaf.Equal(w.mustDial(t, "fallback.example.test", unverified)))
-	assert.Equal(t, 1, first.Orders(name))
-	assert.Equal(t, 1, second.Orders(other))
+	assert.Empty(t, w.events.of(certmanager.OrderFailed))
 }
 
 // A user's own autocert.Manager is a source, with its challenges.
@@ -303,8 +344,11 @@ func TestKeyTypesAndProfiles(t *testing.T) {
 		assert.Equal(t, algorithm, leaf.PublicKeyAlgorithm)
 		assert.Equal(t, time.Hour, leaf.NotAfter.Sub(leaf.NotBefore)+time.Second)
 	}
-	_, err := tryStart(t, ca, &certmanager.ACME{Domains: []string{name}, Profile: "none", StartTimeout: 500 * time.Millisecond})
-	require.ErrorContains(t, err, "none")
+	orders := ca.Orders()
+	_, err := tryStart(t, ca, &certmanager.ACME{Domains: []string{name}, Profile: "none"})
+	require.ErrorContains(t, err, `the CA has no "none", it has ["long" "short"]`)
+	assert.NotContains(t, err.Error(), "StartTimeout", "it does not wait for what does not come")
+	assert.Equal(t, orders, ca.Orders())
 }
 
 // A client that asks for one name while another is being ordered is not held up.
