@@ -107,6 +107,9 @@ func (s *acmeState) stillWanted(ctx context.Context, n *acmeName, serving bool, 
 	limited, cancel := context.WithTimeout(ctx, policyTimeout)
 	defer cancel()
 	err := s.o.HostPolicy(limited, n.name)
+	if ctx.Err() != nil {
+		return false, true
+	}
 	first := err != nil && !n.refused
 	n.refused = err != nil
 	switch {

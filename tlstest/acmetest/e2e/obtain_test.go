@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -319,6 +320,24 @@ func TestAutocertAsASource(t *testing.T) {
 	w.mustDial(t, name)
 	assert.True(t, leaf.Equal(w.mustDial(t, "unknown.example.test", unverified)))
 	assert.Equal(t, 1, ca.Orders())
+}
+
+// The CA knows where to write to, and a restart makes no other account.
+func TestEmail(t *testing.T) {
+	t.Parallel()
+	ca := acmetest.Start(t)
+	folder := t.TempDir()
+	for _, domain := range []string{name, other} {
+		w := start(t, ca, &certmanager.ACME{Domains: []string{domain}, Email: "tls@example.test", Cache: autocert.DirCache(folder)})
+		require.NoError(t, w.Close())
+	}
+	block, _ := pem.Decode([]byte(readFile(t, filepath.Join(folder, "acme_account+key"))))
+	key, err := x509.ParseECPrivateKey(block.Bytes)
+	require.NoError(t, err)
+	account, err := (&acme.Client{Key: key, DirectoryURL: ca.Directory(), HTTPClient: ca.HTTPClient()}).GetReg(t.Context(), "")
+	require.NoError(t, err)
+	assert.Equal(t, []string{"mailto:tls@example.test"}, account.Contact)
+	assert.Equal(t, 1, ca.Accounts())
 }
 
 func TestExternalAccountAndBadNonces(t *testing.T) {

@@ -151,9 +151,15 @@ func TestRetryAfter(t *testing.T) {
 func TestDownAtStart(t *testing.T) {
 	t.Parallel()
 	ca := acmetest.Start(t)
+	for _, begin := range []func(*acmetest.Server){bad["hanging"], bad["refusing"]} {
+		begin(ca)
+		began := time.Now()
+		_, err := tryStart(t, ca, &certmanager.ACME{Domains: []string{name}, StartTimeout: 300 * time.Millisecond})
+		require.ErrorContains(t, err, "StartTimeout")
+		assert.Less(t, time.Since(began), 20*time.Second)
+		clearUp(ca)
+	}
 	ca.Refuse(http.StatusServiceUnavailable, 0)
-	_, err := tryStart(t, ca, &certmanager.ACME{Domains: []string{name}, StartTimeout: 300 * time.Millisecond})
-	require.ErrorContains(t, err, "StartTimeout")
 
 	standIn, leaf := fallback(t)
 	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Background: true, HandshakeTimeout: 100 * time.Millisecond}, standIn)
