@@ -46,8 +46,8 @@ func readJWS(r *http.Request) (jws, error) {
 	return jws{true, header.Kid, payload}, err
 }
 
-// order returns the names of a new order, sorted, and whether it replaces a certificate.
-func (j jws) order() (names []string, replaces bool) {
+// order returns the names of a new order, sorted, and the ID of the certificate that it replaces, if any.
+func (j jws) order() (names []string, replaces string) {
 	var order struct {
 		Identifiers []struct{ Value string }
 		Replaces    string
@@ -57,7 +57,7 @@ func (j jws) order() (names []string, replaces bool) {
 		names = append(names, id.Value)
 	}
 	slices.Sort(names)
-	return names, order.Replaces != ""
+	return names, order.Replaces
 }
 
 func setRetryAfter(h http.Header, d time.Duration) {

@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	mathrand "math/rand/v2"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	"github.com/letsencrypt/pebble/v2/core"
 	"github.com/letsencrypt/pebble/v2/db"
 	"github.com/letsencrypt/pebble/v2/wfe"
 )
@@ -215,7 +217,9 @@ func (w *weather) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 // pass lets Pebble answer, and notes or changes what it says.
 func (w *weather) pass(out http.ResponseWriter, r *http.Request, request jws, renewal *renewalInfo) {
 	answer := httptest.NewRecorder()
+	unlock := w.lockReplaced(request)
 	w.pebble.ServeHTTP(answer, r)
+	unlock()
 	body := answer.Body.Bytes()
 	switch {
 	case answer.Code >= http.StatusBadRequest:
@@ -225,7 +229,7 @@ func (w *weather) pass(out http.ResponseWriter, r *http.Request, request jws, re
 		names, replaces := request.order()
 		w.change(func() {
 			w.orders = append(w.orders, names)
-			if replaces {
+			if replaces != "" {
 				w.replaced++
 			}
 		})
@@ -240,6 +244,28 @@ func (w *weather) pass(out http.ResponseWriter, r *http.Request, request jws, re
 	}
 	out.WriteHeader(answer.Code)
 	out.Write(body)
+}
+
+// lockReplaced holds the order of the certificate that a request replaces: Pebble reads it without its lock
+// while another goroutine may be marking it as replaced.
+func (w *weather) lockReplaced(request jws) (unlock func()) {
+	_, replaces := request.order()
+	issuer, serial, _ := strings.Cut(replaces, ".")
+	akid, err := base64.RawURLEncoding.DecodeString(issuer)
+	if err != nil || replaces == "" {
+		return func() {}
+	}
+	number, _ := base64.RawURLEncoding.DecodeString(serial)
+	id, err := core.NewCertID(number, akid)
+	if err != nil {
+		return func() {}
+	}
+	order, err := w.store.GetOrderByIssuedSerial(id.SerialHex())
+	if err != nil {
+		return func() {}
+	}
+	order.Lock()
+	return order.Unlock
 }
 
 func (w *weather) isLost(kid string) bool {

@@ -120,13 +120,16 @@ func TestMachinesShareRedis(t *testing.T) {
 func TestRedisGoesAway(t *testing.T) {
 	t.Parallel()
 	ca, server := acmetest.StartWith(t, acmetest.Options{Lifetime: 30 * time.Second}), startRedis(t)
-	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: rediscache.New(server.machine(t), "acme:")})
+	client := redis.NewClient(&redis.Options{Network: "unix", Addr: server.socket, MaxRetries: -1, DialerRetries: 1})
+	defer client.Close()
+	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, RenewBefore: 15 * time.Second, Cache: rediscache.New(client, "acme:")})
+	defer w.Close()
 	w.serve(t)
 	server.kill()
 	stop := w.traffic(t)
 	w.eventually(t, "the renewal", func() bool { return len(w.events.of(certmanager.Issued)) >= 2 })
 	met := stop()
-	assert.Empty(t, met.failures)
+	assert.Empty(t, met.failures, "%s", w.events)
 	assert.Zero(t, met.expired)
 	assert.NotEmpty(t, w.events.of(certmanager.CacheFailed))
 }

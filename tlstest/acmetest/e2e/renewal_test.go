@@ -3,7 +3,9 @@ package e2e
 import (
 	"crypto/ecdsa"
 	"log/slog"
+	"math/big"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -143,8 +145,15 @@ func TestReplacedAlready(t *testing.T) {
 	t.Parallel()
 	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: time.Minute})
 	folders := [2]string{t.TempDir(), t.TempDir()}
-	require.NoError(t, start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: autocert.DirCache(folders[0])}).Close())
+	for serial := big.NewInt(0); serial.BitLen()%8 == 0; { // Pebble does not find those by an ID as RFC 9773 has it
+		require.NoError(t, os.RemoveAll(filepath.Join(folders[0], name)))
+		w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: autocert.DirCache(folders[0])})
+		_, ok := serial.SetString(w.Status().Certificates[0].Serial, 16)
+		require.True(t, ok)
+		require.NoError(t, w.Close())
+	}
 	require.NoError(t, os.CopyFS(folders[1], os.DirFS(folders[0])))
+	first := ca.Orders()
 	past := time.Now().Add(-time.Hour)
 	ca.SetRenewalInfo(past, past.Add(time.Minute), time.Second)
 	for orders, folder := range folders {
@@ -153,7 +162,7 @@ func TestReplacedAlready(t *testing.T) {
 		w.eventually(t, "the renewal", func() bool { return len(w.events.of(certmanager.Issued)) == 1 })
 		assert.Empty(t, w.events.of(certmanager.OrderFailed))
 		require.NoError(t, w.Close())
-		assert.Equal(t, 2+orders, ca.Orders())
+		assert.Equal(t, first+1+orders, ca.Orders())
 		assert.Equal(t, 1, ca.Replacements())
 	}
 }
