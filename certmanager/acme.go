@@ -48,7 +48,8 @@ type ACME struct {
 	// HostPolicy allows further names, which are ordered when the first handshake asks for
 	// them and no other source serves them. Nil allows none. A policy that allows any name is an
 	// error: anyone could spend the rate limit of the account by asking for
-	// names. It may be called by every handshake for a name that is not served.
+	// names. It may be called by every handshake for a name that is not served, and is
+	// asked again before each renewal; what is in service when it refuses is served to its end.
 	HostPolicy autocert.HostPolicy
 
 	// Email is where the CA writes to. Optional.

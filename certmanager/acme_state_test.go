@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -169,6 +170,24 @@ func TestPolicyThatFailsIsAskedAgain(t *testing.T) {
 	assert.False(t, known, "without a certificate the policy decides")
 	assert.Empty(t, m.Status().ACME)
 	assert.Len(t, events(ACMEWarning), 1)
+}
+
+// Where timers stood still, as while a machine sleeps, what ended meanwhile is taken out of service within
+// a minute.
+func TestExpiredWhileTheMachineSlept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, s, n := idleACME(t, func(a *ACME) Source { return a })
+		cert := issueACME(t, tlstest.NewCA(t), time.Now(), time.Now().Add(time.Hour))
+		s.adopt(n, cert)
+		n.expiry.Stop()
+		n.due, n.info.at = time.Now().Add(100*time.Hour), time.Now().Add(100*time.Hour)
+		n.fixed = true // it does not look into the cache
+		s.tending.Go(func() { s.tend(s.ctx, n) })
+		time.Sleep(time.Hour - time.Minute)
+		assert.True(t, servesACME(m))
+		time.Sleep(2 * time.Minute)
+		assert.False(t, servesACME(m))
+	})
 }
 
 // The CA says when it is to be asked again, within bounds.

@@ -18,6 +18,9 @@ const (
 	// lookEvery bounds how old a certificate can be that another machine has replaced.
 	lookEvery = time.Minute
 
+	// maxSleep bounds how late it is noticed that the time is another.
+	maxSleep = time.Minute
+
 	// policyTimeout bounds a question to HostPolicy that no handshake waits for.
 	policyTimeout = 10 * time.Second
 
@@ -40,6 +43,8 @@ func (s *acmeState) tend(ctx context.Context, n *acmeName) {
 		cert, due, failures := s.view(n)
 		looks := s.shared() && (cert != nil || failures > 0)
 		switch {
+		case cert != nil && !now.Before(endOfService(cert.Leaf)):
+			s.expire(n, cert)
 		case !now.Before(due):
 			wanted, known := s.stillWanted(ctx, n, cert != nil, failures)
 			if !known {
@@ -65,7 +70,8 @@ func (s *acmeState) tend(ctx context.Context, n *acmeName) {
 			if cert != nil && n.info.at.Before(next) {
 				next = n.info.at
 			}
-			sleep(ctx, next.Sub(now))
+			// Timers stand still while the machine sleeps, and do not know when its clock is set.
+			sleep(ctx, min(next.Sub(now), maxSleep))
 		}
 	}
 	if n.unsaved {

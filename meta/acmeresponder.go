@@ -106,6 +106,6 @@ func (r *acmeResponder) HandleInspect(gen.PID, ...string) map[string]string {
 
 // Terminate implements gen.MetaBehavior. It may be called in any phase and more than once.
 func (r *acmeResponder) Terminate(error) {
-	r.listener.Close() // Close of the server knows only a listener that it serves
-	r.server.Close()
+	r.server.Close()   // first, so that Start ends without an error
+	r.listener.Close() // the server knows only a listener that it serves
 }
