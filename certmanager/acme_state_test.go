@@ -231,15 +231,19 @@ func TestRenewalInfoIsAskedAgain(t *testing.T) {
 	assert.Equal(t, due, s.status()[0].Next, "which changes nothing")
 }
 
-// A certificate that is to be renewed when the program starts is renewed when its server listens.
-func TestRenewalAtStartWaitsForTheServer(t *testing.T) {
-	cert := issueACME(t, tlstest.NewCA(t), time.Now().Add(-time.Hour), time.Now().Add(time.Minute))
-	data, err := encodeCached(*cert)
-	require.NoError(t, err)
-	cache := autocert.DirCache(t.TempDir())
-	require.NoError(t, cache.Put(t.Context(), acmeTestName, data))
-	began := time.Now()
-	m := newManager(t, Options{Source: &ACME{Domains: []string{acmeTestName}, Cache: cache, Directory: "https://127.0.0.1:1/"}})
-	assert.True(t, servesACME(m))
-	assert.False(t, m.Status().ACME[0].Next.Before(began.Add(backgroundDelay)))
+// At start only what New waits for is ordered at once: all else has to be answered by the program's own
+// server, which listens later.
+func TestOrdersAtStartWaitForTheServer(t *testing.T) {
+	for _, background := range []bool{false, true} {
+		source := &ACME{Domains: []string{"due.example.test", "young.example.test", "missing.example.test"}, Background: background}
+		o, err := source.ready()
+		require.NoError(t, err)
+		s, began := newACMEState(source, o, &Manager{}), time.Now()
+		due, young, missing := s.names["due.example.test"], s.names["young.example.test"], s.names["missing.example.test"]
+		due.due, young.due = began.Add(-time.Hour), began.Add(time.Hour)
+		s.giveTimeToListen([]*acmeName{missing})
+		assert.False(t, due.due.Before(began.Add(backgroundDelay)))
+		assert.Equal(t, began.Add(time.Hour), young.due)
+		assert.Equal(t, background, missing.due.After(began))
+	}
 }

@@ -200,10 +200,10 @@ func TestRedisIsAway(t *testing.T) {
 // A machine that has the folder of another takes what that has renewed, instead of ordering.
 func TestTwoProcessesShareAFolder(t *testing.T) {
 	t.Parallel()
-	ca := short(t)
+	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: 30 * time.Second})
 	cache := autocert.DirCache(t.TempDir())
-	first := start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: cache})
-	second := start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: cache, RenewBefore: 4 * time.Second})
+	first := start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: cache, RenewBefore: 15 * time.Second})
+	second := start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: cache, RenewBefore: 5 * time.Second})
 	assert.Equal(t, 1, ca.Orders())
 	ca.TLSALPN01(first.addr)
 	first.serve(t)
