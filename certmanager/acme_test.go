@@ -187,6 +187,8 @@ func TestACMEOptions(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, []string{"a.example.test"}, o.Domains)
 	assert.Equal(t, acme.LetsEncryptURL, o.Directory)
+	assert.Equal(t, 5*time.Second, o.HandshakeTimeout)
+	assert.Equal(t, time.Minute, o.StartTimeout)
 	assert.Contains(t, string(o.Cache.(autocert.DirCache)), "golang-autocert")
 	o, err = (&ACME{Domains: []string{"a.example.test"}, Directory: "staging"}).ready()
 	require.NoError(t, err)

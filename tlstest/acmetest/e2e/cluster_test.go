@@ -66,6 +66,7 @@ func TestMachinesShareRedis(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			ca, server := acmetest.StartWith(t, acmetest.Options{Lifetime: 30 * time.Second}), startRedis(t)
+			ca.Hang(true) // until all of them listen
 			var cluster []*world
 			var tlsAddrs, httpAddrs []string
 			for range 3 {
@@ -83,6 +84,7 @@ func TestMachinesShareRedis(t *testing.T) {
 			} else {
 				ca.TLSALPN01(tlsAddrs...)
 			}
+			ca.Hang(false)
 			var serials []string
 			for _, w := range cluster {
 				w.eventually(t, "a certificate", func() bool {

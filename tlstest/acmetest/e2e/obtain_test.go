@@ -109,6 +109,8 @@ func TestHandshakesThatCannotBeServed(t *testing.T) {
 			} else {
 				assert.ErrorContains(t, err, "unrecognized name", what)
 			}
+			_, err = w.dial(t.Context(), ask, unverified, func(c *tls.Config) { c.NextProtos = []string{acme.ALPNProto} })
+			assert.ErrorContains(t, err, "unrecognized name", "a challenge, "+what)
 		}
 		assert.Equal(t, before, ca.Requests())
 	}
@@ -297,7 +299,7 @@ func TestServedNamesDoNotWait(t *testing.T) {
 // policy changes its mind.
 func TestOnDemand(t *testing.T) {
 	t.Parallel()
-	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: 6 * time.Second})
+	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: 15 * time.Second})
 	cache := autocert.DirCache(t.TempDir())
 	var denied atomic.Bool
 	source := func() *certmanager.ACME {
