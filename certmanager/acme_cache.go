@@ -163,22 +163,25 @@ func (s *acmeState) setAside(ctx context.Context, name, key string, data []byte,
 	s.emit(CacheFailed, name, errors.Join(fmt.Errorf("cache: %s is set aside as %s: %w", key, setAsideCacheKey(key), reason), err))
 }
 
-// load returns the certificate of a name from the cache, nil if there is none of use.
-func (s *acmeState) load(ctx context.Context, name string) *tls.Certificate {
-	key := certCacheKey(name, s.o.Key)
+// load returns the certificate of a name from the cache, nil if there is none of use. A cache that
+// cannot be read is reported once, until it can: where it is shared it is read every minute.
+func (s *acmeState) load(ctx context.Context, n *acmeName) *tls.Certificate {
+	key := certCacheKey(n.name, s.o.Key)
 	data, err := s.get(ctx, key)
-	if isMiss(err) {
+	if err != nil && !isMiss(err) {
+		if ctx.Err() == nil && !n.unread {
+			n.unread = true
+			s.emit(CacheFailed, n.name, err)
+		}
 		return nil
 	}
+	n.unread = false
 	if err != nil {
-		if ctx.Err() == nil {
-			s.emit(CacheFailed, name, err)
-		}
 		return nil
 	}
 	cert, err := decodeCached(data)
 	if err == nil {
-		err = s.check(cert, name)
+		err = s.check(cert, n.name)
 	}
 	switch {
 	case err == nil && !time.Now().Before(endOfService(cert.Leaf)):
@@ -188,7 +191,7 @@ func (s *acmeState) load(ctx context.Context, name string) *tls.Certificate {
 	case errors.Is(err, ErrExpired), errors.Is(err, ErrNotYetValid):
 		return nil // what follows it will take its place
 	}
-	s.setAside(ctx, name, key, data, err)
+	s.setAside(ctx, n.name, key, data, err)
 	return nil
 }
 

@@ -30,7 +30,7 @@ func (s *acmeState) start(ctx context.Context) {
 	var missing []*acmeName
 	for _, domain := range s.o.Domains {
 		n := s.names[domain]
-		if cert := s.load(limited, n.name); cert != nil {
+		if cert := s.load(limited, n); cert != nil {
 			s.adopt(n, cert)
 		} else {
 			missing = append(missing, n)

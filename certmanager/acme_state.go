@@ -65,6 +65,7 @@ type acmeName struct {
 
 	// Only tend's, and start's before it.
 	refused bool // by HostPolicy, while cert is in service
+	unread  bool // the cache cannot be read
 	unsaved bool // cert is not in the cache yet
 	saves   int  // that failed in a row
 	saveAt  time.Time

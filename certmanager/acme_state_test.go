@@ -105,8 +105,42 @@ func TestLastMomentIsNotTakenFromTheCache(t *testing.T) {
 		data, err := encodeCached(*cert)
 		require.NoError(t, err)
 		require.NoError(t, s.put(t.Context(), n.name, data))
-		assert.Equal(t, usable, s.load(t.Context(), n.name) != nil, "%v before its end", left)
+		assert.Equal(t, usable, s.load(t.Context(), n) != nil, "%v before its end", left)
 	}
+}
+
+// cacheWithout is a Cache that is away as long as away says so.
+type cacheWithout struct {
+	autocert.Cache
+	away *atomic.Bool
+}
+
+func (c cacheWithout) Get(ctx context.Context, key string) ([]byte, error) {
+	if c.away.Load() {
+		return nil, errors.New("the cache is away")
+	}
+	return c.Cache.Get(ctx, key)
+}
+
+// A shared cache is read all the time: when it is away that is told once.
+func TestUnreadableCacheIsToldOnce(t *testing.T) {
+	var away atomic.Bool
+	m, s, n := idleACME(t, func(a *ACME) Source {
+		a.Cache = cacheWithout{a.Cache, &away}
+		return a
+	})
+	events := collect(m)
+	for range 2 {
+		away.Store(true)
+		for range 3 {
+			assert.False(t, s.look(t.Context(), n, nil))
+		}
+		away.Store(false)
+		assert.False(t, s.look(t.Context(), n, nil))
+	}
+	m.events.emit(Event{Kind: Drift}) // the last
+	eventually(t, "all events", func() bool { return len(events(Drift)) == 1 })
+	assert.Len(t, events(CacheFailed), 2)
 }
 
 // The long waits of failures while there was time left are not those of a name without a certificate.

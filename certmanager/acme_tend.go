@@ -34,7 +34,7 @@ func chance() float64 { return rand.Float64() }
 // is not allowed any more.
 func (s *acmeState) tend(ctx context.Context, n *acmeName) {
 	if !n.fixed {
-		if cert := s.load(ctx, n.name); cert != nil {
+		if cert := s.load(ctx, n); cert != nil {
 			s.adopt(n, cert)
 		}
 	}
@@ -204,7 +204,7 @@ func (s *acmeState) look(ctx context.Context, n *acmeName, current *tls.Certific
 	} else {
 		n.lookAt = time.Now().Add(time.Second)
 	}
-	cert := s.load(ctx, n.name)
+	cert := s.load(ctx, n)
 	if cert == nil || current != nil && !cert.Leaf.NotAfter.After(current.Leaf.NotAfter) {
 		return false
 	}
