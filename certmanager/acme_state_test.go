@@ -109,6 +109,26 @@ func TestLastMomentIsNotTakenFromTheCache(t *testing.T) {
 	}
 }
 
+// What makes no sense is kept under another name, and out of the way.
+func TestSetAside(t *testing.T) {
+	_, s, n := idleACME(t, func(a *ACME) Source { return a })
+	require.NoError(t, s.put(t.Context(), n.name, []byte("nonsense")))
+	require.NoError(t, s.put(t.Context(), accountCacheKey, []byte("nonsense too")))
+	assert.Nil(t, s.load(t.Context(), n))
+	key, err := s.accountKey(t.Context())
+	require.NoError(t, err)
+	_, err = s.get(t.Context(), n.name)
+	assert.ErrorIs(t, err, autocert.ErrCacheMiss)
+	for name, want := range map[string]string{n.name: "nonsense", accountCacheKey: "nonsense too"} {
+		kept, err := s.get(t.Context(), name+"+unreadable")
+		require.NoError(t, err)
+		assert.Equal(t, want, string(kept))
+	}
+	again, err := s.accountKey(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, key, again)
+}
+
 // cacheWithout is a Cache that is away as long as away says so.
 type cacheWithout struct {
 	autocert.Cache

@@ -89,12 +89,13 @@ func TestHandshakesStopWithTheirContext(t *testing.T) {
 func TestBackOffAndReason(t *testing.T) {
 	t.Parallel()
 	ca := acmetest.Start(t)
-	w := start(t, ca, &certmanager.ACME{HostPolicy: autocert.HostWhitelist(name), HandshakeTimeout: 2 * time.Second})
+	w := start(t, ca, &certmanager.ACME{HostPolicy: autocert.HostWhitelist(name), HandshakeTimeout: time.Minute})
 	w.serve(t)
 	ca.FailValidation(func(string) bool { return true })
 	w.dial(t.Context(), name)
 	w.eventually(t, "a failure", func() bool { return len(w.events.of(certmanager.OrderFailed)) == 1 })
 	orders, status := ca.Orders(), w.Status().ACME[0]
+	began := time.Now()
 	for range 50 {
 		_, err := w.dial(t.Context(), name)
 		require.Error(t, err)
@@ -102,6 +103,7 @@ func TestBackOffAndReason(t *testing.T) {
 	if now := ca.Orders(); time.Now().Before(status.Next) {
 		assert.Equal(t, orders, now, "the next try is not before 10 seconds")
 	}
+	assert.Less(t, time.Since(began), 50*time.Second, "they do not wait for it")
 	event := w.events.of(certmanager.OrderFailed)[0]
 	assert.Contains(t, event, "Could not resolve URL", "the CA's own words")
 	assert.Contains(t, event, name)
@@ -185,7 +187,7 @@ func TestListenInUse(t *testing.T) {
 // What cannot be stored is served from memory, and stored when it can be.
 func TestStorageFails(t *testing.T) {
 	t.Parallel()
-	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: 20 * time.Second})
+	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: 30 * time.Second})
 	folder := t.TempDir()
 	cache := &brokenCache{Cache: autocert.DirCache(folder)}
 	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: cache})
@@ -203,6 +205,7 @@ func TestStorageFails(t *testing.T) {
 		now, err := os.ReadFile(filepath.Join(folder, name))
 		return err == nil && string(now) != string(stored)
 	})
+	assert.Len(t, w.events.of(certmanager.Issued), 2, "the one that could not be stored, and not the next")
 	assert.Empty(t, w.events.of(certmanager.OrderFailed))
 }
 
