@@ -3,12 +3,7 @@ package certmanager
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/json"
 	"errors"
-	"io"
-	"net/http"
-	"net/http/httptest"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -97,72 +92,6 @@ func TestACMEBesideAPrivateCA(t *testing.T) {
 	assert.Equal(t, cert.Leaf.Raw, m.current.Load().names.lookup(acmeTestName)[0].tls.Leaf.Raw)
 }
 
-// What is about to be taken out of service is not put in service again from the cache.
-func TestLastMomentIsNotTakenFromTheCache(t *testing.T) {
-	_, s, n := idleACME(t, func(a *ACME) Source { return a })
-	for left, usable := range map[time.Duration]bool{time.Minute: true, 900 * time.Millisecond: false, -time.Minute: false} {
-		cert := issueACME(t, tlstest.NewCA(t), time.Now().Add(-24*time.Hour), time.Now().Add(left))
-		data, err := encodeCached(*cert)
-		require.NoError(t, err)
-		require.NoError(t, s.put(t.Context(), n.name, data))
-		assert.Equal(t, usable, s.load(t.Context(), n) != nil, "%v before its end", left)
-	}
-}
-
-// What makes no sense is kept under another name, and out of the way.
-func TestSetAside(t *testing.T) {
-	_, s, n := idleACME(t, func(a *ACME) Source { return a })
-	require.NoError(t, s.put(t.Context(), n.name, []byte("nonsense")))
-	require.NoError(t, s.put(t.Context(), accountCacheKey, []byte("nonsense too")))
-	assert.Nil(t, s.load(t.Context(), n))
-	key, err := s.accountKey(t.Context())
-	require.NoError(t, err)
-	_, err = s.get(t.Context(), n.name)
-	assert.ErrorIs(t, err, autocert.ErrCacheMiss)
-	for name, want := range map[string]string{n.name: "nonsense", accountCacheKey: "nonsense too"} {
-		kept, err := s.get(t.Context(), name+"+unreadable")
-		require.NoError(t, err)
-		assert.Equal(t, want, string(kept))
-	}
-	again, err := s.accountKey(t.Context())
-	require.NoError(t, err)
-	assert.Equal(t, key, again)
-}
-
-// cacheWithout is a Cache that is away as long as away says so.
-type cacheWithout struct {
-	autocert.Cache
-	away *atomic.Bool
-}
-
-func (c cacheWithout) Get(ctx context.Context, key string) ([]byte, error) {
-	if c.away.Load() {
-		return nil, errors.New("the cache is away")
-	}
-	return c.Cache.Get(ctx, key)
-}
-
-// A shared cache is read all the time: when it is away that is told once.
-func TestUnreadableCacheIsToldOnce(t *testing.T) {
-	var away atomic.Bool
-	m, s, n := idleACME(t, func(a *ACME) Source {
-		a.Cache = cacheWithout{a.Cache, &away}
-		return a
-	})
-	events := collect(m)
-	for range 2 {
-		away.Store(true)
-		for range 3 {
-			assert.False(t, s.look(t.Context(), n, nil))
-		}
-		away.Store(false)
-		assert.False(t, s.look(t.Context(), n, nil))
-	}
-	m.events.emit(Event{Kind: Drift}) // the last
-	eventually(t, "all events", func() bool { return len(events(Drift)) == 1 })
-	assert.Len(t, events(CacheFailed), 2)
-}
-
 // The long waits of failures while there was time left are not those of a name without a certificate.
 func TestBackOffBeginsAnewAtTheEnd(t *testing.T) {
 	m, s, n := idleACME(t, func(a *ACME) Source { return a })
@@ -242,47 +171,6 @@ func TestExpiredWhileTheMachineSlept(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		assert.False(t, servesACME(m))
 	})
-}
-
-// The CA says when it is to be asked again, within bounds.
-func TestRenewalInfoIsAskedAgain(t *testing.T) {
-	var after string
-	window := map[string]time.Time{"start": time.Now().Add(time.Hour), "end": time.Now().Add(2 * time.Hour)}
-	ca := httptest.NewTLSServer(nil)
-	defer ca.Close()
-	mux := http.NewServeMux()
-	ca.Config.Handler = mux
-	mux.HandleFunc("/dir", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"renewalInfo": "`+ca.URL+`/ari"}`) })
-	mux.HandleFunc("/ari/{id}", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Retry-After", after)
-		json.NewEncoder(w).Encode(map[string]any{"suggestedWindow": window})
-	})
-	roots := x509.NewCertPool()
-	roots.AddCert(ca.Certificate())
-	_, s, n := idleACME(t, func(a *ACME) Source {
-		a.Directory, a.Roots = ca.URL+"/dir", roots
-		return a
-	})
-	defer s.http.CloseIdleConnections()
-	cert := issueACME(t, tlstest.NewCA(t), time.Now(), time.Now().Add(3*time.Hour))
-	s.adopt(n, cert)
-	asked := func() time.Duration {
-		s.askWhen(t.Context(), n, cert.Leaf)
-		return time.Until(n.info.at)
-	}
-	for value, want := range map[string]time.Duration{
-		"7200": 2 * time.Hour, "": 6 * time.Hour, "nonsense": 6 * time.Hour, "1000000": 24 * time.Hour, "1": time.Second,
-		time.Now().Add(3 * time.Hour).UTC().Format(http.TimeFormat): 3 * time.Hour,
-	} {
-		after = value
-		assert.InDelta(t, want.Seconds(), asked().Seconds(), 30, value)
-		assert.Equal(t, renewalID(cert.Leaf), n.info.id)
-	}
-	due := s.status()[0].Next
-	assert.WithinRange(t, due, window["start"], window["end"])
-	window["end"] = window["start"].Add(-time.Second)
-	assert.InDelta(t, 6*time.Minute.Seconds(), asked().Seconds(), 30, "a thirtieth of the lifetime after nonsense")
-	assert.Equal(t, due, s.status()[0].Next, "which changes nothing")
 }
 
 // At start only what New waits for is ordered at once: all else has to be answered by the program's own
