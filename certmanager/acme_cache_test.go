@@ -26,6 +26,19 @@ func TestLastMomentIsNotTakenFromTheCache(t *testing.T) {
 	}
 }
 
+// The end of a certificate is told by its source alone, however late that is on a busy machine.
+func TestExpiredIsToldOnce(t *testing.T) {
+	m, s, n := idleACME(t, func(a *ACME) Source { return a })
+	cert := issueACME(t, tlstest.NewCA(t), time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
+	s.adopt(n, cert)
+	var c calendar
+	events, _ := c.due(m.current.Load(), cert.Leaf.NotAfter.Add(time.Second))
+	for _, e := range events {
+		assert.Equal(t, Expiring, e.Kind)
+	}
+	assert.NotEmpty(t, events)
+}
+
 // What makes no sense is kept under another name, and out of the way.
 func TestSetAside(t *testing.T) {
 	_, s, n := idleACME(t, func(a *ACME) Source { return a })

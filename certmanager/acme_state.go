@@ -180,7 +180,7 @@ func (s *acmeState) adopt(n *acmeName, cert *tls.Certificate) {
 // endOfService is a moment before the end of a certificate, so that on a busy machine too
 // it is out of service then.
 func endOfService(leaf *x509.Certificate) time.Time {
-	return leaf.NotAfter.Add(-min(leaf.NotAfter.Sub(leaf.NotBefore)/100, time.Second))
+	return leaf.NotAfter.Add(-min(leaf.NotAfter.Sub(leaf.NotBefore)/20, time.Second))
 }
 
 // expire takes a certificate out of service, if it still is in it.

@@ -52,24 +52,28 @@ func (d deadline) event() Event {
 // deadlines returns what is to be told of a snapshot in its life, the soonest first.
 func (s *snapshot) deadlines() []deadline {
 	var all []deadline
-	add := func(cert *x509.Certificate, origin string) {
-		for _, when := range append(warnings(cert.NotBefore, cert.NotAfter), cert.NotAfter) {
+	add := func(cert *x509.Certificate, origin string, end ...time.Time) {
+		for _, when := range append(warnings(cert.NotBefore, cert.NotAfter), end...) {
 			all = append(all, deadline{when: when, cert: cert, origin: origin})
 		}
 	}
 	shared := make(map[string]bool) // issuers that were added
 	for _, c := range s.certs {
-		add(c.tls.Leaf, c.origin)
+		if c.owner {
+			add(c.tls.Leaf, c.origin) // its source takes it out of service before its end, and tells that
+		} else {
+			add(c.tls.Leaf, c.origin, c.tls.Leaf.NotAfter)
+		}
 		for _, issuer := range c.chain[1:] {
 			// Peers refuse the whole chain when the first of it ends.
 			if issuer.NotAfter.Before(c.tls.Leaf.NotAfter) && !shared[string(issuer.Raw)] {
 				shared[string(issuer.Raw)] = true
-				add(issuer, c.origin)
+				add(issuer, c.origin, issuer.NotAfter)
 			}
 		}
 	}
 	for _, ca := range slices.Concat(s.in.material.clientCAs.certs, s.in.material.rootCAs.certs) {
-		add(ca, "CA bundle")
+		add(ca, "CA bundle", ca.NotAfter)
 	}
 	for _, l := range s.trust.crls.all() {
 		if !l.list.NextUpdate.IsZero() {

@@ -61,19 +61,13 @@ func (m *Manager) push(source Source, rehearse bool) {
 		return
 	}
 	number := m.reads.Add(1)
-	all, _ := m.options.Source.(Sources)
-	i := slices.Index(all, source)
-	switch {
-	case m.options.Source == source:
-		got, err = source.read()
-	case i >= 0:
-		parts := slices.Clone(current.in.content.parts)
+	if all, ok := m.options.Source.(Sources); ok {
+		i, parts := slices.Index(all, source), slices.Clone(current.in.content.parts)
 		if parts[i], err = source.read(); err == nil {
 			got = joinContents(parts)
 		}
-	default: // Sources inside of Sources
-		m.changed()
-		return
+	} else {
+		got, err = source.read()
 	}
 	if err == nil {
 		err = m.loadNext(got, number, rehearse)

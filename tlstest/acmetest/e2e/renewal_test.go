@@ -73,7 +73,7 @@ func TestDownAtRenewal(t *testing.T) {
 // With the CA down for longer, the fallback is served and not the expired certificate.
 func TestDownForTooLong(t *testing.T) {
 	t.Parallel()
-	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: 6 * time.Second})
+	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: 10 * time.Second})
 	standIn, leaf := fallback(t)
 	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, HandshakeTimeout: 100 * time.Millisecond}, standIn)
 	w.serve(t)
