@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -165,17 +166,14 @@ func TestFloods(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, "hello", string(got))
 
-			const flood1 = 10_000
 			sent := 0
-			for ; sent < flood1; sent++ {
-				if _, err := conn.Write(flood(s)); err != nil {
-					break
-				}
+			for ; err == nil; sent++ {
+				_, err = conn.Write(flood(s))
 			}
+			assert.NotErrorIs(t, err, os.ErrDeadlineExceeded, "it bears all of it")
 			disconnect := expect[meta.MessageTCPDisconnect](a)
 			assert.ErrorIs(t, disconnect.Reason, meta.ErrProtocol)
 			t.Logf("%s: %d records written until %v", name, sent, disconnect.Reason)
-			assert.Less(t, sent, flood1)
 		})
 	}
 }
@@ -250,8 +248,8 @@ func TestPlaintextOnTLSPort(t *testing.T) {
 					io.ReadAll(conn)
 				}
 				eventually(t, func() bool { return a.inspect(id)["handshake failures"] == "20" }, "all are counted")
+				eventually(t, a.h.log.contains(fmt.Sprintf("does not speak TLS, it began with %q", text[:5])), "it is said why")
 				assert.Equal(t, 1, strings.Count(a.h.log.String(), "refused:"))
-				assert.Contains(t, a.h.log.String(), fmt.Sprintf("does not speak TLS, it began with %q", text[:5]))
 				a.quiet()
 			})
 		}
@@ -269,7 +267,7 @@ func TestImpossibleServerName(t *testing.T) {
 			var alert tls.AlertError
 			assert.True(t, errors.As(err, &alert) || strings.Contains(err.Error(), "remote error"), "%v", err)
 			eventually(t, func() bool { return a.inspect(id)["handshake failures"] == "1" }, "it is counted")
-			assert.Contains(t, a.h.log.String(), "server name (SNI) refused")
+			eventually(t, a.h.log.contains("server name (SNI) refused"), "it is said why")
 			assert.NotContains(t, a.h.log.String(), "\x1b")
 			a.quiet()
 		})

@@ -46,7 +46,7 @@ func TestMaxConnections(t *testing.T) {
 		for range 20 {
 			dialTCP(t, addr)
 		}
-		assert.Equal(t, "3", a.inspect(id)["connections"])
+		eventually(t, func() bool { return a.inspect(id)["connections"] == "3" }, "it counts them when their Connects are sent")
 		assert.Equal(t, "3", a.inspect(id)["max connections"])
 		peers[0].Close()
 		expect[meta.MessageTCPDisconnect](a)

@@ -93,7 +93,7 @@ func TestUndeliverableEndsConnection(t *testing.T) {
 		parent.quiet()
 		assert.Equal(t, "1", parent.inspect(server)["refused"])
 		assert.Equal(t, "0", parent.inspect(server)["handshake failures"])
-		assert.Contains(t, parent.h.log.String(), "refused: owner gone: meta.MessageTCPConnect not delivered to 'nobody'", "it is said why")
+		eventually(t, parent.h.log.contains("refused: owner gone: meta.MessageTCPConnect not delivered to 'nobody'"), "it is said why")
 	})
 }
 
