@@ -73,8 +73,10 @@ func (c *tcpConnection) finish() {
 	}
 	if reason.Reason == ErrReset || reason.Reason == ErrClosedByPeer || flushed != nil || timeout(reason.Cause) {
 		c.sock.Close() // nothing comes any more that could turn it into a reset
-	} else {
+	} else if c.established {
 		c.sock.linger(lingerTimeout)
+	} else { // a peer that failed holds its slot no longer than one that is still trying
+		c.sock.linger(min(lingerTimeout, time.Until(time.Unix(0, c.stats.opened).Add(c.opt.HandshakeTimeout))))
 	}
 	c.leave()
 	c.inbox.discard()

@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -64,4 +65,33 @@ func TestEndedBeforeHandshake(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		t.Fatal("it waits for the header")
 	}
+}
+
+// stubborn is a connection from 127.0.0.1 whose peer never closes.
+type stubborn struct{ net.Conn }
+
+func (stubborn) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
+func (stubborn) CloseWrite() error    { return nil }
+
+// A peer that fails just before its deadline holds its slot no longer than that: we do not wait for it to close.
+func TestRefusedWithinHandshakeTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		defer far.Close()
+		server := &tcpServer{
+			opt:   TCPServerOptions{ProxyFrom: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
+			stats: newServerStats(),
+		}
+		server.strangers.allow(netip.MustParseAddr("127.0.0.1")) // so that it is not logged again
+		c := newConnection(&TCPConnectionOptions{HandshakeTimeout: time.Second, CloseTimeout: time.Second}, server, newSocket(stubborn{near}), "")
+		require.NoError(t, c.Init(&teller{}))
+		since := time.Now()
+		go c.Start()
+		time.Sleep(900 * time.Millisecond)
+		_, err := far.Write([]byte("GET / HTTP/1.1\r\n"))
+		require.NoError(t, err)
+		c.done.Wait()
+		assert.Equal(t, time.Second, time.Since(since))
+		assert.Equal(t, map[string]uint64{refusedProxy: 1}, server.stats.refused)
+	})
 }
