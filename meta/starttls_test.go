@@ -224,3 +224,40 @@ func TestStartTLSAfterCloseWrite(t *testing.T) {
 		assert.ErrorContains(t, disconnect.Reason, "closed for writing")
 	})
 }
+
+// The same holds for a client: what came with the server's agreement did not come over TLS.
+func TestStartTLSInjectionIntoClient(t *testing.T) {
+	for name, inject := range map[string]string{"with the agreement": "OK\nEVIL\n", "half a line": "OK\nEV", "a later packet": "OK\n"} {
+		t.Run(name, func(t *testing.T) {
+			tlsModes(t, func(t *testing.T, m mode) {
+				listener := newListener(t)
+				defer listener.Close()
+				a := newHost(t).spawn(nil)
+				id := a.connect(meta.TCPConnectionOptions{
+					Host: "127.0.0.1", Port: portOf(t, listener.Addr().String()), CertManager: m.manager,
+					StartTLS: true, Active: 1, Split: bufio.ScanLines,
+				})
+				server, err := listener.Accept()
+				require.NoError(t, err)
+				defer server.Close()
+				require.NoError(t, server.SetDeadline(time.Now().Add(patience)))
+				expect[meta.MessageTCPConnect](a)
+				_, err = io.WriteString(server, inject)
+				require.NoError(t, err)
+				assert.Equal(t, "OK", string(expect[meta.MessageTCP](a).Data))
+				expect[meta.MessageTCPPassive](a)
+				if name == "a later packet" {
+					_, err = io.WriteString(server, "EVIL\n")
+					require.NoError(t, err)
+				}
+				a.send(id, meta.MessageTCPStartTLS{})
+				disconnect := expect[meta.MessageTCPDisconnect](a)
+				assert.ErrorIs(t, disconnect.Reason, meta.ErrStartTLS)
+				assert.ErrorContains(t, disconnect.Reason, "in the clear")
+				got, err := io.ReadAll(server)
+				assertEnded(t, err)
+				assert.Empty(t, got, "there is no ClientHello")
+			})
+		})
+	}
+}
