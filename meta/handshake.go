@@ -118,7 +118,8 @@ func (c *tcpConnection) handshake(deadline time.Time) (*tls.ConnectionState, err
 		c.server.count(func(stats *serverStats) { stats.handshake(state.Version, state.DidResume, c.stats.handshake) })
 	}
 	c.stream = conn
-	if manager, ok := c.opt.CertManager.(tracker); ok && !c.opt.InsecureSkipVerify {
+	challenge := c.server != nil && state.NegotiatedProtocol == challengeProtocol // shows no certificate, and is over
+	if manager, ok := c.opt.CertManager.(tracker); ok && !c.opt.InsecureSkipVerify && !challenge {
 		c.release = manager.Track(&state, c.sock.RemoteAddr(), func(reason error) { c.end(ErrEvicted, reason) })
 	}
 	return &state, nil

@@ -80,4 +80,6 @@ func TestActorsWithMutualTLS(t *testing.T) {
 	<-actor.gone
 	assert.Empty(t, actor.connect)
 	assert.Empty(t, actor.gone)
+	assert.Zero(t, w.Status().Evicted, "nor is a challenge a peer that has to go")
+	assert.Empty(t, w.events.of(certmanager.PeerEvicted))
 }
