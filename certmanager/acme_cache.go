@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/acme/autocert"
+
+	"github.com/ergotls/ergotls/internal/clock"
 )
 
 // The keys of autocert's cache. They and the formats below are part of what its users
@@ -184,7 +186,7 @@ func (s *acmeState) load(ctx context.Context, n *acmeName) *tls.Certificate {
 		err = s.check(cert, n.name)
 	}
 	switch {
-	case err == nil && !time.Now().Before(endOfService(cert.Leaf)):
+	case err == nil && !clock.Now().Before(endOfService(cert.Leaf)):
 		return nil // or it would be put in service and taken out again until it ends
 	case err == nil:
 		return &cert
@@ -210,5 +212,5 @@ func (s *acmeState) check(cert tls.Certificate, name string) error {
 	if isRSA := c.key == rsaKey; isRSA != (s.o.Key == RSA2048) {
 		return fmt.Errorf("%w: its key is not of the type that ACME.Key asks for", ErrInvalid)
 	}
-	return c.checkDates(time.Now())
+	return c.checkDates(clock.Now())
 }

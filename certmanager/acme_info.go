@@ -8,6 +8,8 @@ import (
 	"io"
 	"net/http"
 	"time"
+
+	"github.com/ergotls/ergotls/internal/clock"
 )
 
 // acmeInfo is what the CA said about the renewal of a certificate.
@@ -23,9 +25,9 @@ func (s *acmeState) askWhen(ctx context.Context, n *acmeName, leaf *x509.Certifi
 	ctx, cancel := context.WithTimeout(ctx, max(min(lifetime/30, 30*time.Second), time.Second))
 	defer cancel()
 	info, err := s.renewalInfo(ctx, leaf)
-	info.at = time.Now().Add(max(min(info.again, maxRetryAfter), time.Second))
+	info.at = clock.Now().Add(max(min(info.again, maxRetryAfter), time.Second))
 	if err != nil {
-		n.info.at = time.Now().Add(max(min(lifetime/30, time.Hour), time.Second))
+		n.info.at = clock.Now().Add(max(min(lifetime/30, time.Hour), time.Second))
 		return // our own time stands
 	}
 	changed := !info.start.Equal(n.info.start) || !info.end.Equal(n.info.end)
@@ -66,7 +68,7 @@ func (s *acmeState) renewalInfo(ctx context.Context, leaf *x509.Certificate) (su
 	if !start.Before(end) {
 		return suggestion{}, fmt.Errorf("%w: the CA's renewal window ends before it starts", ErrInvalid)
 	}
-	again := parseRetryAfter(header, time.Now())
+	again := parseRetryAfter(header, clock.Now())
 	if again == 0 {
 		again = 6 * time.Hour
 	}

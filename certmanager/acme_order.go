@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/acme"
+
+	"github.com/ergotls/ergotls/internal/clock"
 )
 
 // order gets a new certificate with a new key, registering again if the CA does not know
@@ -180,7 +182,7 @@ func (s *acmeState) finalize(ctx context.Context, client *acme.Client, order *ac
 		return nil, fmt.Errorf("%w: the CA's certificate: %w", ErrInvalid, err)
 	}
 	// The CA's clock may be ahead of ours.
-	if ahead := time.Until(cert.Leaf.NotBefore); ahead > 0 && ahead < time.Minute {
+	if ahead := clock.Until(cert.Leaf.NotBefore); ahead > 0 && ahead < time.Minute {
 		sleep(ctx, ahead)
 	}
 	if err := s.check(cert, name); err != nil {

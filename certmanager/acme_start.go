@@ -12,6 +12,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/ergotls/ergotls/internal/clock"
 )
 
 const (
@@ -56,7 +58,7 @@ func (s *acmeState) start(ctx context.Context) {
 // giveTimeToListen puts off what the program's own server has to answer: all that New does not
 // wait for.
 func (s *acmeState) giveTimeToListen(missing []*acmeName) {
-	soonest := time.Now().Add(backgroundDelay)
+	soonest := clock.Now().Add(backgroundDelay)
 	for _, domain := range s.o.Domains {
 		n := s.names[domain]
 		if waits := slices.Contains(missing, n) && !s.o.Background; !waits && n.due.Before(soonest) {

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/ergotls/ergotls/internal/clock"
 )
 
 // Goroutines of a running ACME source, all ended by Close of the Manager:
@@ -63,10 +65,11 @@ type acmeName struct {
 	due      time.Time        // of the next attempt or renewal
 	expiry   *time.Timer      // takes cert out of service
 
+	unsaved atomic.Bool // cert is not in the cache yet; set by tend
+
 	// Only tend's, and start's before it.
 	refused bool // by HostPolicy, while cert is in service
 	unread  bool // the cache cannot be read
-	unsaved bool // cert is not in the cache yet
 	saves   int  // that failed in a row
 	saveAt  time.Time
 	lookAt  time.Time // for what another machine got
@@ -169,7 +172,7 @@ func (s *acmeState) adopt(n *acmeName, cert *tls.Certificate) {
 	n.cert, n.busy, n.failures, n.step, n.err = cert, false, 0, 0, nil
 	n.due = s.plan(n, cert.Leaf)
 	if !s.closing {
-		n.expiry = time.AfterFunc(time.Until(endOfService(cert.Leaf)), func() { s.expire(n, cert) })
+		n.expiry = time.AfterFunc(clock.Until(endOfService(cert.Leaf)), func() { s.expire(n, cert) })
 	}
 	n.notify()
 	s.mu.Unlock()
@@ -183,6 +186,18 @@ func endOfService(leaf *x509.Certificate) time.Time {
 	return leaf.NotAfter.Add(-min(leaf.NotAfter.Sub(leaf.NotBefore)/20, time.Second))
 }
 
+// clockStepped makes everybody look at the clock again.
+func (s *acmeState) clockStepped() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range s.names {
+		if n.cert != nil && !s.closing {
+			n.expiry.Reset(clock.Until(endOfService(n.cert.Leaf)))
+		}
+		n.notify()
+	}
+}
+
 // expire takes a certificate out of service, if it still is in it.
 func (s *acmeState) expire(n *acmeName, cert *tls.Certificate) {
 	s.mu.Lock()
@@ -194,7 +209,7 @@ func (s *acmeState) expire(n *acmeName, cert *tls.Certificate) {
 	s.mu.Unlock()
 	s.m.push(s.source, false)
 	info := newCertificateInfo(cert.Leaf, "ACME "+n.name)
-	s.report(Event{Kind: Expired, Name: n.name, Certificate: &info, Err: checkDates(cert.Leaf, cert.Leaf.NotAfter.Add(time.Second))})
+	s.m.emit(Event{Kind: Expired, Name: n.name, Certificate: &info, Err: checkDates(cert.Leaf, cert.Leaf.NotAfter.Add(time.Second))})
 }
 
 // notify wakes who waits for the name. The caller holds mu.
@@ -221,7 +236,7 @@ func (s *acmeState) fail(n *acmeName, err error) {
 
 // postpone plans the next attempt after one that failed.
 func (s *acmeState) postpone(n *acmeName, err error) (next time.Time) {
-	now := time.Now()
+	now := clock.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n.failures++
@@ -238,14 +253,7 @@ func (s *acmeState) postpone(n *acmeName, err error) (next time.Time) {
 
 // emit reports what happened to a name.
 func (s *acmeState) emit(kind Kind, name string, err error) {
-	s.report(Event{Kind: kind, Name: name, Err: fmt.Errorf("ACME: %s: %w", name, err)})
-}
-
-func (s *acmeState) report(e Event) {
-	if current := s.m.current.Load(); current != nil {
-		e.Generation = current.generation
-	}
-	s.m.events.emit(e)
+	s.m.emit(Event{Kind: kind, Name: name, Err: fmt.Errorf("ACME: %s: %w", name, err)})
 }
 
 // ACMEStatus is about one name of an [ACME] source.
@@ -256,6 +264,7 @@ type ACMEStatus struct {
 	Next     time.Time `json:",omitzero"`  // the renewal, or the next try
 	Failures int       `json:",omitempty"` // in a row
 	Error    string    `json:",omitempty"` // of the last of them
+	Unsaved  bool      `json:",omitempty"` // it could not be stored in the Cache yet; after a restart it is ordered again
 }
 
 func (s *acmeState) status() []ACMEStatus {
@@ -264,7 +273,7 @@ func (s *acmeState) status() []ACMEStatus {
 	var all []ACMEStatus
 	for _, name := range slices.Sorted(maps.Keys(s.names)) {
 		n := s.names[name]
-		status := ACMEStatus{Name: name, Serving: n.cert != nil, Next: n.due, Failures: n.failures}
+		status := ACMEStatus{Name: name, Serving: n.cert != nil, Next: n.due, Failures: n.failures, Unsaved: n.unsaved.Load()}
 		if n.cert != nil {
 			status.NotAfter = n.cert.Leaf.NotAfter
 		}

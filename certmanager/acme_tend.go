@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/ergotls/ergotls/internal/clock"
 )
 
 const (
@@ -18,7 +20,7 @@ const (
 	// lookEvery bounds how old a certificate can be that another machine has replaced.
 	lookEvery = time.Minute
 
-	// maxSleep bounds how late it is noticed that the time is another.
+	// maxSleep bounds how late it is noticed that the time is another, where polls are further apart.
 	maxSleep = time.Minute
 
 	// policyTimeout bounds a question to HostPolicy that no handshake waits for.
@@ -39,8 +41,8 @@ func (s *acmeState) tend(ctx context.Context, n *acmeName) {
 		}
 	}
 	for ctx.Err() == nil {
-		now := time.Now()
-		cert, due, failures := s.view(n)
+		now := clock.Now()
+		cert, due, failures, changed := s.view(n)
 		looks := s.shared() && (cert != nil || failures > 0)
 		switch {
 		case cert != nil && !now.Before(endOfService(cert.Leaf)):
@@ -53,7 +55,7 @@ func (s *acmeState) tend(ctx context.Context, n *acmeName) {
 			if wanted {
 				s.attempt(ctx, n, cert)
 			}
-		case n.unsaved && !now.Before(n.saveAt):
+		case n.unsaved.Load() && !now.Before(n.saveAt):
 			s.save(ctx, n, cert)
 		case looks && !now.Before(n.lookAt):
 			s.look(ctx, n, cert)
@@ -61,7 +63,7 @@ func (s *acmeState) tend(ctx context.Context, n *acmeName) {
 			s.askWhen(ctx, n, cert.Leaf)
 		default:
 			next := due
-			if n.unsaved && n.saveAt.Before(next) {
+			if n.unsaved.Load() && n.saveAt.Before(next) {
 				next = n.saveAt
 			}
 			if looks && n.lookAt.Before(next) {
@@ -70,28 +72,31 @@ func (s *acmeState) tend(ctx context.Context, n *acmeName) {
 			if cert != nil && n.info.at.Before(next) {
 				next = n.info.at
 			}
-			// Timers stand still while the machine sleeps, and do not know when its clock is set.
-			sleep(ctx, min(next.Sub(now), maxSleep))
+			sleepUnless(ctx, min(next.Sub(now), maxSleep), changed)
 		}
 	}
-	if n.unsaved {
-		cert, _, _ := s.view(n)
+	if n.unsaved.Load() {
+		cert, _, _, _ := s.view(n)
 		s.save(ctx, n, cert)
 	}
 }
 
-func (s *acmeState) view(n *acmeName) (cert *tls.Certificate, due time.Time, failures int) {
+func (s *acmeState) view(n *acmeName) (cert *tls.Certificate, due time.Time, failures int, changed <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return n.cert, n.due, n.failures
+	return n.cert, n.due, n.failures, n.changed
 }
 
-func sleep(ctx context.Context, d time.Duration) {
+func sleep(ctx context.Context, d time.Duration) { sleepUnless(ctx, d, nil) }
+
+// sleepUnless also ends when changed is closed.
+func sleepUnless(ctx context.Context, d time.Duration, changed <-chan struct{}) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 	case <-timer.C:
+	case <-changed:
 	}
 }
 
@@ -149,7 +154,7 @@ func (s *acmeState) attempt(ctx context.Context, n *acmeName, cert *tls.Certific
 	timeout := orderTimeout
 	if cert != nil {
 		// A CA that hangs does not use up all the time that is left.
-		timeout = min(orderTimeout, max(time.Until(cert.Leaf.NotAfter)/2, minOrderTimeout))
+		timeout = min(orderTimeout, max(clock.Until(cert.Leaf.NotAfter)/2, minOrderTimeout))
 	}
 	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -182,10 +187,12 @@ func (s *acmeState) obtain(ctx context.Context, n *acmeName, current *tls.Certif
 	if err != nil {
 		return err
 	}
-	n.unsaved, n.saves = true, 0
+	n.saves = 0
+	n.unsaved.Store(true)
 	s.adopt(n, cert)
+	s.rest(n, cert.Leaf)
 	info := newCertificateInfo(cert.Leaf, "ACME "+n.name)
-	s.report(Event{Kind: Issued, Name: n.name, Certificate: &info})
+	s.m.emit(Event{Kind: Issued, Name: n.name, Certificate: &info})
 	s.save(s.ctx, n, cert)
 	return nil
 }
@@ -193,22 +200,33 @@ func (s *acmeState) obtain(ctx context.Context, n *acmeName, current *tls.Certif
 // urgent says whether half of the time for the renewal has gone.
 func (s *acmeState) urgent(leaf *x509.Certificate) bool {
 	window, _ := renewalWindow(leaf.NotAfter.Sub(leaf.NotBefore), s.o.RenewBefore)
-	return time.Until(leaf.NotAfter) < window/2
+	return clock.Until(leaf.NotAfter) < window/2
+}
+
+// rest keeps a name whose new certificate seems to be due at once, since our clock is ahead of the CA's, from being ordered
+// again and again.
+func (s *acmeState) rest(n *acmeName, leaf *x509.Certificate) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	earliest := clock.Now().Add(min(leaf.NotAfter.Sub(leaf.NotBefore)/10, maxSuggestedWait))
+	if n.due.Before(earliest) {
+		n.due = earliest
+	}
 }
 
 // look takes a certificate from the cache that is newer than the one in service.
 func (s *acmeState) look(ctx context.Context, n *acmeName, current *tls.Certificate) bool {
 	if current != nil {
 		lifetime := current.Leaf.NotAfter.Sub(current.Leaf.NotBefore)
-		n.lookAt = time.Now().Add(max(min(lifetime/30, lookEvery), time.Second))
+		n.lookAt = clock.Now().Add(max(min(lifetime/30, lookEvery), time.Second))
 	} else {
-		n.lookAt = time.Now().Add(time.Second)
+		n.lookAt = clock.Now().Add(time.Second)
 	}
 	cert := s.load(ctx, n)
 	if cert == nil || current != nil && !cert.Leaf.NotAfter.After(current.Leaf.NotAfter) {
 		return false
 	}
-	n.unsaved = false
+	n.unsaved.Store(false)
 	s.adopt(n, cert)
 	return true
 }
@@ -216,7 +234,7 @@ func (s *acmeState) look(ctx context.Context, n *acmeName, current *tls.Certific
 // save stores what is served from memory, and plans the next attempt if it cannot.
 func (s *acmeState) save(ctx context.Context, n *acmeName, cert *tls.Certificate) {
 	if cert == nil { // it ended before it could be stored
-		n.unsaved = false
+		n.unsaved.Store(false)
 		return
 	}
 	data, err := encodeCached(*cert)
@@ -224,11 +242,11 @@ func (s *acmeState) save(ctx context.Context, n *acmeName, cert *tls.Certificate
 		err = s.put(context.WithoutCancel(ctx), certCacheKey(n.name, s.o.Key), data)
 	}
 	if err == nil {
-		n.unsaved = false
+		n.unsaved.Store(false)
 		return
 	}
 	n.saves++
-	n.saveAt = time.Now().Add(min(retryDelay(n.saves, false, 0, 0, chance()), maxSaveRetry))
+	n.saveAt = clock.Now().Add(min(retryDelay(n.saves, false, 0, 0, chance()), maxSaveRetry))
 	s.emit(CacheFailed, n.name, err)
 }
 

@@ -3,7 +3,8 @@ package certmanager
 import (
 	"context"
 	"crypto/tls"
-	"time"
+
+	"github.com/ergotls/ergotls/internal/clock"
 )
 
 // await waits, for a handshake with a name that nothing is served for, until an ACME source
@@ -80,7 +81,7 @@ func (s *acmeState) want(ctx context.Context, name string) *acmeName {
 		s.names[name] = n
 		s.tending.Go(func() { s.tend(s.ctx, n) })
 	}
-	if n.cert == nil && !time.Now().Before(n.due) {
+	if n.cert == nil && !clock.Now().Before(n.due) {
 		n.busy = true
 	}
 	select {

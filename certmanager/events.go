@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/ergotls/ergotls/internal/clock"
 )
 
 // Kind says what an [Event] is about.
@@ -20,6 +22,8 @@ const (
 	Expired      Kind = "expired"         // a certificate in service ended
 	CRLOutOfDate Kind = "crl-out-of-date" // a revocation list is past its nextUpdate
 	Drift        Kind = "drift"           // for some time what the source has is not what is served
+	Polling      Kind = "polling"         // file events are missing or were lost; changes are found by polling
+	ClockStepped Kind = "clock-stepped"   // the clock was set, or the machine slept
 	PeerRefused  Kind = "peer-refused"    // a handshake ended, or with ReportOnly would have
 	PeerEvicted  Kind = "peer-evicted"    // an open connection was closed
 
@@ -116,7 +120,7 @@ func (e *events) init(logger *slog.Logger) {
 
 // emit never blocks, so that handshakes may call it.
 func (e *events) emit(event Event) {
-	event.Time = time.Now()
+	event.Time = clock.Now()
 	if event.Kind != PeerRefused && !event.ReportOnly || e.refusal.allow(event.Time) {
 		e.logger.LogAttrs(context.Background(), event.level(), "certificate manager: "+string(event.Kind), event.attrs()...)
 	}

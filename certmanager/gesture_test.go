@@ -3,6 +3,7 @@ package certmanager
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -112,4 +113,33 @@ func TestKeeperOutlivesFolders(t *testing.T) {
 	}
 	last := replace(tlstest.FolderSwapped)
 	eventually(t, "the last pair", func() bool { return m.GetCertificate().Leaf.Equal(last.Leaf) })
+	assert.Empty(t, m.Status().Polling, "folders that come and go do so with events")
+}
+
+// A change that no event told of says so, until there are events again.
+func TestChangeWithoutEvent(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	dir := filepath.Join(t.TempDir(), "tls")
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	var log logBuffer
+	replace := func(gesture func(string, map[string][]byte, func()) error) *tlstest.Pair {
+		pair := ca.Issue(t, tlstest.Leaf{})
+		require.NoError(t, gesture(dir, map[string][]byte{"tls.crt": pair.CertPEM, "tls.key": pair.KeyPEM}, nil))
+		return pair
+	}
+	replace(tlstest.RenameOver)
+	m := newManager(t, Options{PollInterval: 20 * time.Millisecond, Logger: log.logger(), Source: Files{Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key")}})
+	served := func(pair *tlstest.Pair) func() bool {
+		return func() bool { return m.GetCertificate().Leaf.Equal(pair.Leaf) }
+	}
+	eventually(t, "a change with events", served(replace(tlstest.RenameOver)))
+	assert.Empty(t, m.Status().Polling)
+	for range 3 {
+		eventually(t, "a change without", served(replace(tlstest.WithoutEvent)))
+		eventually(t, "what the operator sees", func() bool { return m.Status().Polling != "" })
+	}
+	assert.Contains(t, m.Status().Polling, "without an event")
+	assert.Equal(t, 1, strings.Count(log.String(), "event=polling"))
+	eventually(t, "a change with events again", served(replace(tlstest.RenameOver)))
+	eventually(t, "what the operator sees", func() bool { return m.Status().Polling == "" })
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/ergotls/ergotls/internal/clock"
 )
 
 const (
@@ -36,6 +38,12 @@ type keeper struct {
 	watch    *watcher
 	calendar calendar
 
+	polled    time.Time // the last poll, by the clock
+	awake     time.Time // the same by what timers count
+	announced bool      // since the last load something told of a change, or of why nothing would
+	blind     error     // why changes are found by polling alone; nil as far as is known
+	unheard   bool      // blind is that a change came without an event
+
 	again   *time.Timer // the next look that is not a poll
 	againAt time.Time   // zero if none is planned
 
@@ -50,7 +58,9 @@ type keeper struct {
 }
 
 func newKeeper(m *Manager) *keeper {
-	return &keeper{m: m, again: time.NewTimer(time.Hour), watch: newWatcher(m.options.Source.paths(), m.options.Logger)}
+	k := &keeper{m: m, again: time.NewTimer(time.Hour), watch: newWatcher(m.options.Source.paths()), polled: clock.Now(), awake: time.Now()}
+	k.watchAgain()
+	return k
 }
 
 // keep runs until ctx ends.
@@ -67,14 +77,16 @@ func (k *keeper) keep(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-k.watch.changes():
+			k.announced, k.unheard = true, false
 			k.lookIn(glance)
 		case <-k.m.wanted:
+			k.announced = true
 			k.lookIn(glance)
 		case err := <-k.watch.failures():
-			k.watch.complain(err)
+			k.blinded(err)
 			k.lookIn(glance) // events may have been lost
 		case <-poll.C:
-			k.look()
+			k.poll()
 			poll.Reset(k.interval())
 		case <-k.again.C:
 			k.againAt = time.Time{}
@@ -93,6 +105,59 @@ func (k *keeper) interval() time.Duration {
 	return d - d/10 + rand.N(d/5+1)
 }
 
+// poll looks at what no event tells of: the source, the clock, and whether there are events again.
+func (k *keeper) poll() {
+	k.checkClock()
+	before := k.blind
+	k.blind, k.announced = nil, k.announced || before != nil
+	k.look() // and watches again
+	switch {
+	case k.blind != nil: // it still is
+	case k.unheard:
+		k.blind = before
+	default:
+		k.m.counts.polling.Store(nil)
+	}
+}
+
+// watchAgain watches what there is to be watched now.
+func (k *keeper) watchAgain() {
+	if err := k.watch.renew(); err != nil {
+		k.blinded(err)
+	}
+}
+
+var errUnheard = errors.New("a change came without an event, as on network, FUSE and overlay file systems and in files that are mounted one by one")
+
+// blinded notes that file events are missing or were lost, and tells it where that is news.
+func (k *keeper) blinded(err error) {
+	k.announced = true
+	k.blind = fmt.Errorf("file events are not reliable; changes are found by polling every %v: %w", k.m.options.PollInterval, err)
+	if text := k.blind.Error(); k.m.counts.polling.Swap(&text) == nil {
+		k.m.emit(Event{Kind: Polling, Err: k.blind})
+	}
+}
+
+// maxStep is how far the clock may be set before that is told. Time servers correct less by making it faster or slower.
+const maxStep = 2 * time.Second
+
+// checkClock finds out that the clock was set, or that the machine slept. Timers have not noticed: they count the time
+// that the machine was awake.
+func (k *keeper) checkClock() {
+	now, passed := clock.Now(), time.Since(k.awake)
+	step := now.Round(0).Sub(k.polled.Round(0)) - passed
+	k.polled, k.awake = now, time.Now()
+	if step.Abs() <= maxStep {
+		return
+	}
+	k.m.counts.clockSteps.Add(1)
+	k.m.emit(Event{Kind: ClockStepped, Err: fmt.Errorf("the clock was set by %v, or the machine slept", step.Round(time.Millisecond))})
+	k.m.live.clockStepped()
+	for _, s := range k.m.acme {
+		s.clockStepped()
+	}
+}
+
 // lookIn plans a look, or brings the planned one forward.
 func (k *keeper) lookIn(d time.Duration) {
 	when := time.Now().Add(d)
@@ -105,7 +170,7 @@ func (k *keeper) lookIn(d time.Duration) {
 // look reads the source and, when it has come to rest on something that is not in
 // service, loads it.
 func (k *keeper) look() {
-	k.watch.renew()
+	k.watchAgain()
 	now := time.Now()
 	got, number, err := k.m.read()
 	digest := sha256.Sum256(fmt.Append(nil, err))
@@ -138,8 +203,18 @@ func (k *keeper) look() {
 	case err != nil:
 		k.fail(digest, err)
 	default:
+		k.heard()
 		k.succeed()
 	}
+}
+
+// heard looks, after a load, whether anything had told of the change.
+func (k *keeper) heard() {
+	if !k.announced && k.watch != nil {
+		k.unheard = true
+		k.blinded(errUnheard)
+	}
+	k.announced = false
 }
 
 func (k *keeper) succeed() {
@@ -175,7 +250,7 @@ func (k *keeper) fail(digest [sha256.Size]byte, err error) {
 // tell emits what is due by the calendar and returns the time until something is again.
 func (k *keeper) tell() time.Duration {
 	current := k.m.current.Load()
-	events, next := k.calendar.due(current, time.Now())
+	events, next := k.calendar.due(current, clock.Now())
 	for _, e := range events {
 		e.Generation = current.generation
 		k.m.events.emit(e)

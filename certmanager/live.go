@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/ergotls/ergotls/internal/clock"
 )
 
 // live knows every open connection, so that trust that changes reaches them too.
@@ -90,7 +92,7 @@ func (l *live) add(c *conn, judged *snapshot, err error) (open bool, latest erro
 // judge decides about the peer of an open connection. The peer that it returns carries the chains that
 // hold, so that the next judgement of it is a lookup.
 func (l *live) judge(p *Peer, s *snapshot) (*Peer, error) {
-	now := time.Now()
+	now := clock.Now()
 	judged, err := s.trust.judge(p, now, now)
 	if end := p.expires(); err != nil && l.m.options.KeepExpired && !end.IsZero() && now.After(end) {
 		return s.trust.judge(p, end, now) // as in their last moment
@@ -105,7 +107,16 @@ func (l *live) arm(c *conn) {
 	}
 	if end := c.peer.expires(); !end.IsZero() && !l.m.options.KeepExpired {
 		// Certificates are valid up to and with the last second that they name.
-		c.expiry = time.AfterFunc(time.Until(end)+time.Nanosecond, func() { l.review(c) })
+		c.expiry = time.AfterFunc(clock.Until(end)+time.Nanosecond, func() { l.review(c) })
+	}
+}
+
+// clockStepped sets the timers anew, which fire at once where a certificate has ended meanwhile.
+func (l *live) clockStepped() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.conns {
+		l.arm(c)
 	}
 }
 

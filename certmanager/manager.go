@@ -3,8 +3,8 @@ package certmanager
 // Goroutines:
 //   - keep (keeper.go): one per Manager, started by New, ended by Close. It looks at the
 //     source and tells when something ends.
-//   - drain (watcher.go): one per Manager with files, started by New, ended by keep. It passes
-//     file events on.
+//   - drain (watcher.go): one per Manager with files, started by New, or by keep where the system gave no
+//     file events then, ended by keep. It passes file events on.
 //   - run (source.go): one per Manager whose source changes by itself, started by New, ended
 //     by Close. It tells the keeper.
 //   - deliver (events.go): one per Manager, started by New, ended by Close. It calls the
@@ -21,7 +21,8 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
-	"time"
+
+	"github.com/ergotls/ergotls/internal/clock"
 )
 
 // Manager serves certificates and decides about peers. Make one with [New]. All its
@@ -128,7 +129,7 @@ func (m *Manager) publish(in inputs, rehearse bool) error {
 	if err != nil {
 		return err
 	}
-	now := time.Now()
+	now := clock.Now()
 	if rehearse {
 		if err := next.rehearse(&m.options, previous, now); err != nil {
 			return err
@@ -178,9 +179,17 @@ func (m *Manager) change(rehearse bool, edit func(*inputs)) {
 	}
 }
 
+// emit reports something about the set in service, or what is to become the first.
+func (m *Manager) emit(e Event) {
+	if current := m.current.Load(); current != nil {
+		e.Generation = current.generation
+	}
+	m.events.emit(e)
+}
+
 // reject reports a candidate that was not put in service.
 func (m *Manager) reject(err error) {
 	m.counts.rejections.Add(1)
-	m.counts.lastError.Store(&lastError{when: time.Now(), text: err.Error()})
+	m.counts.lastError.Store(&lastError{when: clock.Now(), text: err.Error()})
 	m.events.emit(Event{Kind: Rejected, Generation: m.current.Load().generation, Err: err})
 }

@@ -7,6 +7,8 @@ import (
 	"encoding/binary"
 	"strings"
 	"time"
+
+	"github.com/ergotls/ergotls/internal/clock"
 )
 
 // resumption lets sessions be resumed, but never beyond the trust that they began
@@ -36,7 +38,7 @@ func (r *resumption) install(config *tls.Config) {
 // wrap binds to the snapshot that the handshake began with. If trust changed since, the
 // ticket is declined later, which is safe, while the reverse would not be.
 func (r *resumption) wrap(state tls.ConnectionState, session *tls.SessionState) ([]byte, error) {
-	first := time.Now()
+	first := clock.Now()
 	if state.DidResume {
 		first = r.first
 	}
@@ -72,7 +74,7 @@ func (m *Manager) accepts(extra [][]byte, serverName string) (first time.Time, o
 		}
 		entry = entry[len(ticketMark):]
 		first = time.Unix(int64(binary.BigEndian.Uint64(entry)), 0)
-		age := time.Since(first)
+		age := clock.Now().Sub(first)
 		return first, bytes.Equal(entry[8:], binding[:]) && -maxClockSkew <= age && age <= m.options.MaxSessionAge
 	}
 	return first, false

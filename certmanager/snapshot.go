@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/ergotls/ergotls/internal/clock"
 )
 
 // inputs is everything that a snapshot is made of: what the source gave last, and what
@@ -106,7 +108,7 @@ func (s *snapshot) getCertificateOrNone(hello *tls.ClientHelloInfo) (*tls.Certif
 // certificate that the server accepts, or none, as crypto/tls does. One that has ended
 // comes after those that hold.
 func (s *snapshot) getClientCertificate(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
-	now, last := time.Now(), new(tls.Certificate)
+	now, last := clock.Now(), new(tls.Certificate)
 	for _, c := range s.certs {
 		switch {
 		case !c.client || request.SupportsCertificate(&c.tls) != nil:

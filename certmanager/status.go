@@ -8,6 +8,8 @@ import (
 	"net"
 	"sync/atomic"
 	"time"
+
+	"github.com/ergotls/ergotls/internal/clock"
 )
 
 // Status is everything that an operator asks, at one moment. It can be marshalled to
@@ -34,6 +36,9 @@ type Status struct {
 	KeyLog     bool // secrets are being written to Options.KeyLogFile
 
 	ACME []ACMEStatus `json:",omitempty"` // the names of ACME sources
+
+	Polling    string `json:",omitempty"` // why changes of files are found by polling alone; empty: events work, as far as is known
+	ClockSteps uint64 // how often the clock was set, or the machine slept
 
 	Drift         bool      // what the source has is not what is served
 	LastError     string    // of the last candidate that was rejected, also after a good one
@@ -110,8 +115,10 @@ func newPeerInfo(p *Peer, remote net.Addr) *PeerInfo {
 type counts struct {
 	loads, rejections, refused, reported, evicted, declinedTickets atomic.Uint64
 
-	drift     atomic.Bool
-	lastError atomic.Pointer[lastError]
+	drift      atomic.Bool
+	polling    atomic.Pointer[string]
+	clockSteps atomic.Uint64
+	lastError  atomic.Pointer[lastError]
 }
 
 type lastError struct {
@@ -128,10 +135,13 @@ func (m *Manager) Status() Status {
 		Names: s.names.count(), ECHKeys: len(s.ech),
 		ClientAuth: s.trust.clientAuth.String(), ClientRule: s.trust.clientRule.String(), ServerRule: s.trust.serverRule.String(),
 		ReportOnly: s.trust.reportOnly, KeyLog: m.keyLog != nil,
-		Drift: c.drift.Load(),
+		Drift: c.drift.Load(), ClockSteps: c.clockSteps.Load(),
 		Loads: c.loads.Load(), Rejections: c.rejections.Load(),
 		Connections: m.live.count(), Refused: c.refused.Load(), Evicted: c.evicted.Load(), Reported: c.reported.Load(),
 		DeclinedTickets: c.declinedTickets.Load(), DroppedEvents: m.events.dropped.Load(),
+	}
+	if why := c.polling.Load(); why != nil {
+		status.Polling = *why
 	}
 	for _, source := range m.acme {
 		status.ACME = append(status.ACME, source.status()...)
@@ -166,7 +176,7 @@ func (m *Manager) Status() Status {
 func newCRLInfo(l *revocationList) CRLInfo {
 	info := CRLInfo{
 		Issuer: l.issuer.Subject.String(), ThisUpdate: l.list.ThisUpdate, NextUpdate: l.list.NextUpdate,
-		Revoked: len(l.revoked), OutOfDate: l.outOfDate(time.Now()),
+		Revoked: len(l.revoked), OutOfDate: l.outOfDate(clock.Now()),
 	}
 	if l.list.Number != nil {
 		info.Number = l.list.Number.String()

@@ -7,9 +7,10 @@ import (
 	"net"
 	"slices"
 	"sync/atomic"
-	"time"
 
 	"github.com/ergotls/ergotls/internal/sni"
+
+	"github.com/ergotls/ergotls/internal/clock"
 )
 
 // The TLS 1.2 cipher suites in use: ECDHE for forward secrecy, AEAD against padding
@@ -119,7 +120,7 @@ func (s *snapshot) echKeys() []tls.EncryptedClientHelloKey {
 // handshake began with: a peer that was removed in between is refused.
 func (m *Manager) verifyClient(state tls.ConnectionState) error {
 	current := m.current.Load()
-	now := time.Now()
+	now := clock.Now()
 	peer, err := current.trust.judge(m.newPeer(&state, false), now, now)
 	return m.verdict(current, peer, err)
 }
@@ -197,7 +198,7 @@ func (m *Manager) verifyServer(state tls.ConnectionState, name string) error {
 		return m.verdict(current, peer, fmt.Errorf("%s: %w: %w", peer, ErrUntrusted,
 			&tls.CertificateVerificationError{UnverifiedCertificates: peer.presented, Err: err}))
 	}
-	now := time.Now()
+	now := clock.Now()
 	peer, err := current.trust.judge(peer, now, now)
 	if err == nil {
 		m.lastServer.Store(peer)

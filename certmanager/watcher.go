@@ -2,8 +2,8 @@ package certmanager
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,29 +16,19 @@ import (
 // renamed over is another one. What it misses, a poll finds. A nil watcher reports
 // nothing.
 type watcher struct {
-	paths      []string
-	logger     *slog.Logger
-	system     *fsnotify.Watcher // nil where the system gives none
-	complained bool
+	paths  []string
+	system *fsnotify.Watcher // nil as long as the system gives none
 
 	events  chan struct{} // something changed since the last look
 	errors  chan error
 	drained chan struct{} // drain has ended
 }
 
-func newWatcher(paths []string, logger *slog.Logger) *watcher {
+func newWatcher(paths []string) *watcher {
 	if len(paths) == 0 {
 		return nil
 	}
-	w := &watcher{paths: paths, logger: logger, events: make(chan struct{}, 1), errors: make(chan error, 1), drained: make(chan struct{})}
-	var err error
-	if w.system, err = fsnotify.NewWatcher(); err != nil {
-		w.complain(err)
-		return w
-	}
-	go w.drain()
-	w.renew()
-	return w
+	return &watcher{paths: paths, events: make(chan struct{}, 1), errors: make(chan error, 1), drained: make(chan struct{})}
 }
 
 // drain takes what fsnotify has to say until it is closed, and never calls it: it sends errors
@@ -67,19 +57,17 @@ func (w *watcher) drain() {
 	}
 }
 
-// complain logs the first failure of the system's events; polling goes on.
-func (w *watcher) complain(err error) {
-	if !w.complained {
-		w.complained = true
-		w.logger.Warn("certificate manager: file events are not reliable here; changes are found by polling", "error", err.Error())
-	}
-}
-
 // renew watches the folders as they are now: one that was removed and made anew is
-// another one, and what a symbolic link leads to may have moved.
-func (w *watcher) renew() {
-	if w == nil || w.system == nil {
-		return
+// another one, and what a symbolic link leads to may have moved. The error says what cannot be watched.
+func (w *watcher) renew() (err error) {
+	if w == nil {
+		return nil
+	}
+	if w.system == nil {
+		if w.system, err = fsnotify.NewWatcher(); err != nil {
+			return err
+		}
+		go w.drain()
 	}
 	want := w.folders()
 	for _, old := range w.system.WatchList() {
@@ -88,10 +76,11 @@ func (w *watcher) renew() {
 		}
 	}
 	for _, folder := range want {
-		if err := w.system.Add(folder); err != nil && !isMissing(err) {
-			w.complain(err)
+		if e := w.system.Add(folder); e != nil && !isMissing(e) {
+			err = fmt.Errorf("%s: %w", folder, e)
 		}
 	}
+	return err
 }
 
 // folders returns where the paths are and where their links lead.

@@ -20,7 +20,7 @@ func TestWithoutInotify(t *testing.T) {
 	const limitVariable = "CERTMANAGER_TEST_LIMIT"
 	if limit := os.Getenv(limitVariable); limit != "" {
 		require.NoError(t, os.WriteFile("/proc/sys/user/"+limit, []byte("0"), 0))
-		pollWithoutInotify(t)
+		pollWithoutInotify(t, "/proc/sys/user/"+limit)
 		return
 	}
 	for _, limit := range []string{"max_inotify_instances", "max_inotify_watches"} {
@@ -84,7 +84,7 @@ func TestUnreadableUntilChmod(t *testing.T) {
 	eventually(t, "the new pair", func() bool { return m.GetCertificate().Leaf.Equal(next.Leaf) })
 }
 
-func pollWithoutInotify(t *testing.T) {
+func pollWithoutInotify(t *testing.T, limit string) {
 	ca := tlstest.NewCA(t)
 	cert, key := ca.Issue(t, tlstest.Leaf{}).Files(t, t.TempDir(), "tls")
 	var log logBuffer
@@ -95,7 +95,12 @@ func pollWithoutInotify(t *testing.T) {
 		require.NoError(t, tlstest.WriteFile(cert, next.CertPEM, 0o600))
 		eventually(t, "the new certificate", func() bool { return serial(t, m, ca) == next.Leaf.SerialNumber.String() })
 	}
-	assert.Equal(t, 1, strings.Count(log.String(), "found by polling"), log.String())
+	assert.Equal(t, 1, strings.Count(log.String(), "event=polling"), log.String())
+	assert.Contains(t, m.Status().Polling, "found by polling")
+
+	require.NoError(t, os.WriteFile(limit, []byte("100"), 0))
+	eventually(t, "events again", func() bool { return m.Status().Polling == "" })
+	assert.Equal(t, 1, strings.Count(log.String(), "event=polling"), log.String())
 }
 
 // What is watched is what a change of the path shows in, wherever that is.
@@ -129,8 +134,8 @@ func TestWatcherHears(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			top := t.TempDir()
 			c.before(t, top)
-			var log logBuffer
-			w := newWatcher([]string{top + "/a/tls/tls.crt"}, log.logger())
+			w := newWatcher([]string{top + "/a/tls/tls.crt"})
+			require.NoError(t, w.renew())
 			defer w.close()
 			select {
 			case <-w.changes():
@@ -143,7 +148,7 @@ func TestWatcherHears(t *testing.T) {
 			case <-time.After(15 * time.Second):
 				t.Fatal("nothing is heard")
 			}
-			assert.Empty(t, log.String())
+			require.NoError(t, w.renew())
 		})
 	}
 }

@@ -1,0 +1,48 @@
+package certmanager
+
+import (
+	"crypto/tls"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/ergotls/ergotls/internal/clock"
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+// The timers of connections count the time that the machine is awake. When the clock is set forward they are set anew, and when
+// it is set back nobody has to go.
+func TestClockIsSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		m := newManager(t, Options{Source: Static{
+			Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(), RootCAs: ca.Pool(),
+		}})
+		events := collect(m)
+		open := func(hours time.Duration) *tracked {
+			client := ca.MutualClientConfig(t, "localhost", tlstest.Leaf{NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(hours * time.Hour)})
+			return track(m, connectPipe(m.ServerTLS(), client).server)
+		}
+		short, long := open(3), open(100)
+		set := func(d time.Duration) {
+			clock.Step(d)
+			t.Cleanup(func() { clock.Step(-d) })
+			time.Sleep(2 * defaultPollInterval)
+		}
+		set(time.Second) // as time servers do
+		assert.Empty(t, events(ClockStepped))
+		set(-10 * time.Hour)
+		short.open(t, "it holds for longer now")
+		long.open(t, "it has begun long ago")
+		set(14 * time.Hour)
+		assert.ErrorIs(t, short.evicted(t), ErrExpired)
+		long.open(t, "it holds")
+		assert.Len(t, events(ClockStepped), 2)
+		assert.EqualValues(t, 2, m.Status().ClockSteps)
+		assert.ErrorContains(t, events(ClockStepped)[1].Err, "the clock was set by 14h0m0s")
+		short.release()
+		long.release()
+	})
+}
