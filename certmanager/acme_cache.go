@@ -45,6 +45,14 @@ func setAsideCacheKey(key string) string { return key + "+unreadable" }
 // cacheTimeout bounds one access to the cache.
 const cacheTimeout = 10 * time.Second
 
+// cacheTime is for how long a cache that hangs may hold something up that has to end with ctx.
+func cacheTime(ctx context.Context) time.Duration {
+	if end, ok := ctx.Deadline(); ok {
+		return min(cacheTimeout, max(time.Until(end)/4, time.Second))
+	}
+	return cacheTimeout
+}
+
 // errUnreadable is about a cache entry whose contents make no sense, now or later.
 var errUnreadable = errors.New("unreadable cache entry")
 
@@ -136,7 +144,7 @@ func newACMEKey(kind KeyType) (crypto.Signer, error) {
 func isMiss(err error) bool { return errors.Is(err, autocert.ErrCacheMiss) }
 
 func (s *acmeState) get(ctx context.Context, key string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, cacheTimeout)
+	ctx, cancel := context.WithTimeout(ctx, cacheTime(ctx))
 	defer cancel()
 	b, err := s.o.Cache.Get(ctx, key)
 	if err != nil && !isMiss(err) {
@@ -146,7 +154,7 @@ func (s *acmeState) get(ctx context.Context, key string) ([]byte, error) {
 }
 
 func (s *acmeState) put(ctx context.Context, key string, data []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, cacheTimeout)
+	ctx, cancel := context.WithTimeout(ctx, cacheTime(ctx))
 	defer cancel()
 	if err := s.o.Cache.Put(ctx, key, data); err != nil {
 		return fmt.Errorf("cache: writing %s: %w", key, err)
@@ -158,7 +166,7 @@ func (s *acmeState) put(ctx context.Context, key string, data []byte) error {
 func (s *acmeState) setAside(ctx context.Context, name, key string, data []byte, reason error) {
 	err := s.put(ctx, setAsideCacheKey(key), data)
 	if err == nil {
-		ctx, cancel := context.WithTimeout(ctx, cacheTimeout)
+		ctx, cancel := context.WithTimeout(ctx, cacheTime(ctx))
 		defer cancel()
 		err = s.o.Cache.Delete(ctx, key)
 	}
@@ -171,7 +179,7 @@ func (s *acmeState) load(ctx context.Context, n *acmeName) *tls.Certificate {
 	key := certCacheKey(n.name, s.o.Key)
 	data, err := s.get(ctx, key)
 	if err != nil && !isMiss(err) {
-		if ctx.Err() == nil && !n.unread {
+		if s.ctx.Err() == nil && !n.unread {
 			n.unread = true
 			s.emit(CacheFailed, n.name, err)
 		}

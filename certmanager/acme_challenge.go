@@ -62,7 +62,7 @@ func (s *acmeState) present(ctx context.Context, client *acme.Client, challenge 
 		delete(t.certs, name)
 		delete(t.http, client.HTTP01ChallengePath(challenge.Token))
 		t.mu.Unlock()
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cacheTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cacheTime(ctx))
 		defer cancel()
 		s.o.Cache.Delete(ctx, key)
 	}, nil

@@ -171,16 +171,18 @@ func (s *acmeState) obtain(ctx context.Context, n *acmeName, current *tls.Certif
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	unlock, err := s.lock(ctx, certCacheKey(n.name, s.o.Key))
+	// Better one order too many than no certificate: what has none, or not for long, does not need the lock.
+	must := current == nil || s.urgent(current.Leaf)
+	unlock, err := s.lockOrTry(ctx, n.name, must)
 	switch {
 	case err == nil:
 		defer unlock()
-	case ctx.Err() != nil || current != nil && !s.urgent(current.Leaf):
+	case !must || ctx.Err() != nil:
 		return err
-	default: // better one order too many than no certificate
+	default:
 		s.emit(CacheFailed, n.name, err)
 	}
-	if s.look(ctx, n, current) {
+	if (err == nil || current == nil) && s.look(ctx, n, current) {
 		return nil
 	}
 	cert, err := s.order(ctx, n)
@@ -214,11 +216,24 @@ func (s *acmeState) rest(n *acmeName, leaf *x509.Certificate) {
 	}
 }
 
+// lockOrTry waits for the lock until ctx ends or, where there is something to be done without it, a quarter as long.
+func (s *acmeState) lockOrTry(ctx context.Context, name string, try bool) (unlock func(), err error) {
+	if end, ok := ctx.Deadline(); ok && try {
+		limited, cancel := context.WithTimeout(ctx, time.Until(end)/4)
+		defer cancel()
+		ctx = limited
+	}
+	return s.lock(ctx, certCacheKey(name, s.o.Key))
+}
+
 // look takes a certificate from the cache that is newer than the one in service.
 func (s *acmeState) look(ctx context.Context, n *acmeName, current *tls.Certificate) bool {
 	if current != nil {
-		lifetime := current.Leaf.NotAfter.Sub(current.Leaf.NotBefore)
-		n.lookAt = clock.Now().Add(max(min(lifetime/30, lookEvery), time.Second))
+		every := max(min(current.Leaf.NotAfter.Sub(current.Leaf.NotBefore)/30, lookEvery), time.Second)
+		n.lookAt = clock.Now().Add(every)
+		limited, cancel := context.WithTimeout(ctx, every)
+		defer cancel()
+		ctx = limited
 	} else {
 		n.lookAt = clock.Now().Add(time.Second)
 	}

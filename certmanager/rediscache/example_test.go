@@ -10,7 +10,7 @@ import (
 )
 
 func ExampleNew() {
-	client := redis.NewClient(&redis.Options{Addr: "redis.internal:6379"})
+	client := redis.NewClient(&redis.Options{Addr: "redis.internal:6379", ContextTimeoutEnabled: true})
 	defer client.Close()
 	var cache autocert.Cache = rediscache.New(client, "acme:")
 	log.Printf("the Cache of certmanager.ACME on every machine: %T", cache)

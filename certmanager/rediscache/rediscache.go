@@ -1,7 +1,7 @@
 // Package rediscache lets several machines share the certificates of an ACME source: it is an
 // autocert.Cache in Redis, with a lock. Start with [New]:
 //
-//	client := redis.NewClient(&redis.Options{Addr: "redis.internal:6379", TLSConfig: ...})
+//	client := redis.NewClient(&redis.Options{Addr: "redis.internal:6379", TLSConfig: ..., ContextTimeoutEnabled: true})
 //	source := &certmanager.ACME{Domains: ..., Cache: rediscache.New(client, "acme:")}
 //
 // Of N machines one orders a certificate, any one answers the CA's challenge, and the
@@ -49,7 +49,8 @@ type Cache struct {
 var _ autocert.Cache = (*Cache)(nil)
 
 // New makes a Cache whose keys in Redis begin with prefix. Machines that share it use the
-// same prefix, and for each CA another. The client stays the caller's to close.
+// same prefix, and for each CA another. The client stays the caller's to close. Its option ContextTimeoutEnabled
+// is to be set: without it a Redis that hangs holds everything up for as long as its own timeouts and retries say.
 func New(client redis.UniversalClient, prefix string) *Cache {
 	return &Cache{client: client, locks: redislock.New(client), prefix: prefix}
 }
