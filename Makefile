@@ -10,7 +10,7 @@ MODULES     := . engine certmanager/rediscache tlstest/acmetest tlstest/acmetest
 # Ergo's public checksums, which go.sum lacks as long as go.mod replaces Ergo by ./engine.
 ERGO_SUMS   := ergo.services/ergo v1.999.310 h1:qHx35J5UxCheNJaFrOK/1K6/p7jir680+NTPZo6bhbI=\nergo.services/ergo v1.999.310/go.mod h1:bLQ6PoO6Mz/8gVuzvPv3xfMfo1P9w6rZV1WnMXMeMdg=\n
 
-.PHONY: help demo demo-acme test check tidy bench soak soak-short fuzz testdata interop
+.PHONY: help demo demo-acme test check tidy bench soak soak-short chaos chaos-short fuzz testdata interop
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -47,6 +47,12 @@ soak: ## half an hour of everything together, then 10,000 rotations of certifica
 
 soak-short: ## a minute of everything together
 	cd tlstest/acmetest/e2e && $(GO) test -timeout 5m ./soak -soak 1m -peers 2000
+
+chaos: ## breaks network, descriptors, disks, file events, clock, process and Redis, and prints what became of it (2 minutes)
+	cd tlstest/acmetest/e2e/chaos && $(GO) test -race -timeout 15m -faults=all
+
+chaos-short: ## the same with fewer repetitions (75 seconds)
+	cd tlstest/acmetest/e2e/chaos && $(GO) test -race -timeout 10m -faults=short
 
 fuzz: ## each fuzz target for FUZZTIME (default 10s)
 	@grep -rno --include='*_test.go' '^func Fuzz[A-Za-z0-9]*' . | while IFS=: read -r file _ func; do \
