@@ -22,6 +22,7 @@ import (
 	"golang.org/x/crypto/acme"
 	"golang.org/x/crypto/acme/autocert"
 
+	"github.com/ergotls/ergotls/internal/needs"
 	"github.com/ergotls/ergotls/tlstest"
 )
 
@@ -268,6 +269,7 @@ func TestDecodeCached(t *testing.T) {
 }
 
 func FuzzDecodeCached(f *testing.F) {
+	needs.Corpus(f)
 	_, whole := acmeEntry(f, "a.example.test", tlstest.ECDSAP256)
 	f.Add(whole)
 	f.Add([]byte("-----BEGIN EC PRIVATE KEY-----\n-----END EC PRIVATE KEY-----\n"))

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ergotls/ergotls/internal/needs"
 	"github.com/ergotls/ergotls/tlstest"
 )
 
@@ -218,6 +219,7 @@ func TestLookupDoesNotAllocate(t *testing.T) {
 
 // FuzzLookup: a lookup by any spelling finds what the normal spelling finds.
 func FuzzLookup(f *testing.F) {
+	needs.Corpus(f)
 	index := newNames([]*certificate{named(ecdsaKey, "a.test"), named(ecdsaKey, "*.b.test"), named(ecdsaKey, "xn--bcher-kva.test")}, nil)
 	for _, seed := range []string{"a.test", "A.Test.", "x.b.test", "*.b.test", "bücher.test", "..", "Äb.test", "\x00", ".b.test"} {
 		f.Add(seed)

@@ -7,8 +7,6 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -16,7 +14,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/internal/needs"
 )
 
 func must(split bufio.SplitFunc, err error) bufio.SplitFunc {
@@ -188,9 +187,7 @@ func TestCutStreamLeavesNoFrame(t *testing.T) {
 
 // However a stream is cut into pieces, its frames are the same, and those of bufio.Scanner.
 func FuzzSplit(f *testing.F) {
-	entries, err := os.ReadDir(filepath.Join("testdata", "fuzz", "FuzzSplit"))
-	require.NoError(f, err)
-	require.NotEmpty(f, entries, "the corpus is gone")
+	needs.Corpus(f)
 	names := make([]string, 0, len(splits))
 	for name := range splits {
 		names = append(names, name)

@@ -9,6 +9,8 @@ import (
 
 	"github.com/pires/go-proxyproto"
 	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/internal/needs"
 )
 
 // readerConn is a connection that only reads.
@@ -22,6 +24,7 @@ func (c readerConn) RemoteAddr() net.Addr       { return &net.TCPAddr{IP: net.IP
 
 // However a header comes in pieces, it says the same, and the bytes behind it are all left for the layer above.
 func FuzzProxyHeader(f *testing.F) {
+	needs.Corpus(f)
 	client := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 7), Port: 4711}
 	for _, version := range []byte{1, 2} {
 		header, err := proxyproto.HeaderProxyFromAddrs(version, client, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 443}).Format()

@@ -11,6 +11,8 @@ import (
 
 	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/meta"
+
+	"github.com/ergotls/ergotls/internal/needs"
 )
 
 const day = 24 * time.Hour
@@ -131,6 +133,7 @@ func TestWords(t *testing.T) {
 }
 
 func FuzzPrintable(f *testing.F) {
+	needs.Corpus(f)
 	f.Add("CN=alice")
 	f.Add("\u202ebad\x00\xff\n")
 	f.Add(strings.Repeat("é", 300))

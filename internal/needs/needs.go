@@ -1,9 +1,10 @@
-// Package needs tells a test where an outside program is.
+// Package needs tells tests where what they need is: outside programs, and corpora.
 package needs
 
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 )
 
@@ -21,4 +22,14 @@ func Program(t testing.TB, name string) string {
 		t.Skipf("%s is not installed", name)
 	}
 	return ""
+}
+
+// Corpus fails a fuzz target whose committed corpus, testdata/fuzz/NAME, is gone: without it the target tries next to nothing where
+// nobody fuzzes.
+func Corpus(f *testing.F) {
+	f.Helper()
+	folder := filepath.Join("testdata", "fuzz", f.Name())
+	if entries, err := os.ReadDir(folder); err != nil || len(entries) == 0 {
+		f.Fatalf("the corpus in %s is gone: %v", folder, err)
+	}
 }

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+
+	"github.com/ergotls/ergotls/internal/needs"
 )
 
 func TestCheck(t *testing.T) {
@@ -23,6 +25,7 @@ func TestCheck(t *testing.T) {
 }
 
 func FuzzCheck(f *testing.F) {
+	needs.Corpus(f)
 	f.Add("example.test")
 	f.Add("a\x00b")
 	f.Fuzz(func(t *testing.T, name string) {
