@@ -2,6 +2,7 @@
 
 GO          ?= go
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 $(VULNFLAGS)
 FUZZTIME    ?= 10s
 # -e and its silence: with the tag upstream bench imports a package of Ergo itself, which engine/ has not.
 TIDY        := test -z "$$($(GO) mod tidy -e -diff 2>/dev/null)" || { $(GO) mod tidy -e -diff; false; }
@@ -10,7 +11,7 @@ MODULES     := . engine certmanager/rediscache tlstest/acmetest tlstest/acmetest
 # Ergo's public checksums, which go.sum lacks as long as go.mod replaces Ergo by ./engine.
 ERGO_SUMS   := ergo.services/ergo v1.999.310 h1:qHx35J5UxCheNJaFrOK/1K6/p7jir680+NTPZo6bhbI=\nergo.services/ergo v1.999.310/go.mod h1:bLQ6PoO6Mz/8gVuzvPv3xfMfo1P9w6rZV1WnMXMeMdg=\n
 
-.PHONY: help demo demo-acme test check tidy bench soak soak-short chaos chaos-short fuzz testdata interop
+.PHONY: help demo demo-acme test check tidy bench soak soak-short chaos chaos-short fuzz vuln testdata interop
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -59,6 +60,11 @@ fuzz: ## each of the eight fuzz targets for FUZZTIME (default 10s: two minutes)
 		echo "fuzz $$file $${func#func }"; \
 		test -n "$$(ls $$(dirname $$file)/testdata/fuzz/$${func#func })" || { echo "it has no corpus in testdata/fuzz"; exit 1; }; \
 		(cd $$(dirname $$file) && $(GO) test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(FUZZTIME) .) || exit 1; done
+
+vuln: ## known vulnerabilities that the code can reach; SKIPPED where their database is out of reach
+	@if timeout 60 $(GOVULNCHECK) -version | grep 'DB updated'; then \
+		for m in $(MODULES); do echo "govulncheck $$m"; (cd $$m && $(GOVULNCHECK) ./...) || exit 1; done; \
+	else echo "SKIPPED: govulncheck: it or its database, https://vuln.go.dev, is out of reach"; fi
 
 testdata: ## makes testdata/certs anew
 	$(GO) run ./testdata/certs/generate
