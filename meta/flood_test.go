@@ -125,47 +125,55 @@ func (s *sealer) seal(contentType byte, content string) []byte {
 	return s.aead.Seal(header, nonce, append([]byte(content), contentType), header)
 }
 
+// update gives a record that says that the next has other keys, and asks for the same in return or does not.
+func (s *sealer) update(request string) []byte {
+	record := s.seal(22, "\x18\x00\x00\x01"+request)
+	s.secret = s.expand("traffic upd", 32)
+	s.rekey()
+	return record
+}
+
+// floods are records after the handshake that carry nothing, one after the other without an end.
+var floods = map[string]func(s *sealer) []byte{
+	"empty records":       func(s *sealer) []byte { return s.seal(23, "") },
+	"key updates":         func(s *sealer) []byte { return s.update("\x00") },
+	"key update requests": func(s *sealer) []byte { return s.update("\x01") },
+	"alerts":              func(s *sealer) []byte { return s.seal(21, "\x01\x5a") }, // user_canceled
+	"empty handshakes":    func(s *sealer) []byte { return s.seal(22, "") },
+	"half a handshake":    func(s *sealer) []byte { return s.seal(22, "\x18\x00\xff\xff"+strings.Repeat("x", 1000)) },
+	"unknown handshake":   func(s *sealer) []byte { return s.seal(22, "\x63\x00\x00\x00") },
+	"hello again":         func(s *sealer) []byte { return s.seal(22, "\x01\x00\x00\x00") }, // what a renegotiation begins with
+}
+
+// helloSealer makes a handshake of TLS 1.3, sends a message in records of its own, and reads the answer.
+func helloSealer(t *testing.T, conn net.Conn, config *tls.Config) *sealer {
+	t.Helper()
+	var keyLog bytes.Buffer
+	config = config.Clone()
+	config.KeyLogWriter = &keyLog
+	secure := tls.Client(conn, config)
+	require.NoError(t, secure.Handshake())
+	require.Equal(t, tls.TLS_AES_128_GCM_SHA256, secure.ConnectionState().CipherSuite)
+	s := newSealer(t, conn, keyLog.String())
+	conn.Write(s.seal(23, "hello")) // the keys are right
+	got := make([]byte, 5)
+	_, err := io.ReadFull(secure, got)
+	require.NoError(t, err)
+	assert.Equal(t, "hello", string(got))
+	return s
+}
+
 // Records that carry nothing end the connection after a few, whatever kind they are.
 func TestFloods(t *testing.T) {
 	m := modes()[2]
-	for name, flood := range map[string]func(s *sealer) []byte{
-		"empty records": func(s *sealer) []byte { return s.seal(23, "") },
-		"key updates": func(s *sealer) []byte {
-			record := s.seal(22, "\x18\x00\x00\x01\x00")
-			s.secret = s.expand("traffic upd", 32)
-			s.rekey()
-			return record
-		},
-		"key update requests": func(s *sealer) []byte {
-			record := s.seal(22, "\x18\x00\x00\x01\x01")
-			s.secret = s.expand("traffic upd", 32)
-			s.rekey()
-			return record
-		},
-		"alerts":            func(s *sealer) []byte { return s.seal(21, "\x01\x5a") }, // user_canceled
-		"empty handshakes":  func(s *sealer) []byte { return s.seal(22, "") },
-		"half a handshake":  func(s *sealer) []byte { return s.seal(22, "\x18\x00\xff\xff"+strings.Repeat("x", 1000)) },
-		"unknown handshake": func(s *sealer) []byte { return s.seal(22, "\x63\x00\x00\x00") },
-		"hello again":       func(s *sealer) []byte { return s.seal(22, "\x01\x00\x00\x00") },
-	} {
+	for name, flood := range floods {
 		t.Run(name, func(t *testing.T) {
 			a := newHost(t).spawn(echo)
 			_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager})
-			var keyLog bytes.Buffer
-			client := m.client.Clone()
-			client.KeyLogWriter = &keyLog
 			conn := dialTCP(t, addr)
-			secure := tls.Client(conn, client)
-			require.NoError(t, secure.Handshake())
-			require.Equal(t, tls.TLS_AES_128_GCM_SHA256, secure.ConnectionState().CipherSuite)
+			s := helloSealer(t, conn, m.client)
 			expect[meta.MessageTCPConnect](a)
-			s := newSealer(t, conn, keyLog.String())
-			conn.Write(s.seal(23, "hello")) // the keys are right
-			got := make([]byte, 5)
-			_, err := io.ReadFull(secure, got)
-			require.NoError(t, err)
-			assert.Equal(t, "hello", string(got))
-
+			var err error
 			sent := 0
 			for ; err == nil; sent++ {
 				_, err = conn.Write(flood(s))
@@ -178,17 +186,20 @@ func TestFloods(t *testing.T) {
 	}
 }
 
+// handshakeFloods are records instead of a handshake.
+var handshakeFloods = map[string]string{
+	"empty handshakes":   "\x16\x03\x03\x00\x00",
+	"warnings":           "\x15\x03\x03\x00\x02\x01\x5a",
+	"change cipher spec": "\x14\x03\x03\x00\x01\x01",
+	"application data":   "\x17\x03\x03\x00\x01x",
+	"a huge ClientHello": "\x16\x03\x03\x00\x04\x01\xff\xff\xff",
+	"no end":             "\x16\x03\x03\x40\x00" + strings.Repeat("\x01\x00\xff\xf0", 4096),
+}
+
 // The same before the handshake is complete: what is no progress ends it.
 func TestHandshakeFloods(t *testing.T) {
 	tlsModes(t, func(t *testing.T, m mode) {
-		for name, record := range map[string]string{
-			"empty handshakes":   "\x16\x03\x03\x00\x00",
-			"warnings":           "\x15\x03\x03\x00\x02\x01\x5a",
-			"change cipher spec": "\x14\x03\x03\x00\x01\x01",
-			"application data":   "\x17\x03\x03\x00\x01x",
-			"a huge ClientHello": "\x16\x03\x03\x00\x04\x01\xff\xff\xff",
-			"no end":             "\x16\x03\x03\x40\x00" + strings.Repeat("\x01\x00\xff\xf0", 4096),
-		} {
+		for name, record := range handshakeFloods {
 			t.Run(name, func(t *testing.T) {
 				a := newHost(t).spawn(nil)
 				id, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, HandshakeTimeout: time.Minute})
