@@ -25,6 +25,7 @@ test: ## all tests of all modules, with the race detector; the guards of allocat
 	@for m in $(MODULES); do echo "test $$m"; (cd $$m && $(GO) test -race ./... && $(GO) test -run Alloc ./...) || exit 1; done
 
 check: ## formatting, vet on three systems, staticcheck, tidy modules
+	@for t in $$(sed -n 's/^.PHONY://p' $(MAKEFILE_LIST)); do grep -q "^$$t:" $(MAKEFILE_LIST) || { echo "make $$t does nothing"; exit 1; }; done
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "not formatted: run gofmt -w ."; exit 1; }
 	@for m in $(MODULES); do echo "check $$m"; (cd $$m && \
 		$(TIDY) && $(GO) vet ./... && GOOS=darwin $(GO) vet ./... && GOOS=windows $(GO) vet ./... && \
@@ -65,6 +66,9 @@ vuln: ## known vulnerabilities that the code can reach; SKIPPED where their data
 	@if timeout 60 $(GOVULNCHECK) -version | grep 'DB updated'; then \
 		for m in $(MODULES); do echo "govulncheck $$m"; (cd $$m && $(GOVULNCHECK) ./...) || exit 1; done; \
 	else echo "SKIPPED: govulncheck: it or its database, https://vuln.go.dev, is out of reach"; fi
+
+interop: ## the programs of others against ours, written to docs/interop.md
+	$(GO) test -count=1 ./interop -write
 
 testdata: ## makes testdata/certs anew
 	$(GO) run ./testdata/certs/generate
