@@ -44,11 +44,11 @@ bench: ## servers side by side (25 minutes; BENCHFLAGS=-short: 2), then the benc
 	@for m in $(MODULES); do (cd $$m && $(GO) test -run '^$$' -bench . -benchmem ./...) || exit 1; done
 
 soak: ## half an hour of everything together, then 10,000 rotations of certificates and trust under load (about 40 minutes)
-	cd tlstest/acmetest/e2e && $(GO) test -v -timeout 1h ./soak -soak 30m -peers 2000
+	cd tlstest/acmetest/e2e/soak && $(GO) test -timeout 1h -soak=30m -peers=2000
 	ERGOTLS_SOAK=1 $(GO) test -race -run '^TestSoak$$' -v -timeout 3h ./certmanager
 
 soak-short: ## a minute of everything together
-	cd tlstest/acmetest/e2e && $(GO) test -timeout 5m ./soak -soak 1m -peers 2000
+	cd tlstest/acmetest/e2e/soak && $(GO) test -timeout 5m -soak=1m -peers=2000
 
 chaos: ## breaks network, descriptors, disks, file events, clock, process and Redis, and prints what became of it (2 minutes)
 	cd tlstest/acmetest/e2e/chaos && $(GO) test -race -timeout 15m -faults=all

@@ -16,7 +16,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net"
-	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -87,14 +86,10 @@ func TestSoak(t *testing.T) {
 	for range 4 {
 		running.Go(func() { w.misbehave(ctx) })
 	}
-	memory := w.watch(ctx)
+	samples := w.watch(ctx)
 	running.Wait()
 
-	stats := meta.Stats(w.server)
-	t.Logf("%s with %d peers: %d messages echoed, %d connections of proven peers, none failed; %d rotations, generation %d, %d ACME orders, %d renewals seen; "+
-		"removed peers refused %d times, evicted %d times; %d hostile visits; refused: %v; ended: %v",
-		*lasts, *peers, w.echoed.Load(), w.connected.Load(), w.rotations.Load(), w.manager.Status().Generation, w.acme.Orders(), w.renewed.Load(),
-		w.refused.Load(), w.evicted.Load(), w.hostile.Load(), stats.Refused, stats.Ended)
+	w.summary(samples)
 	assert.Positive(t, w.echoed.Load())
 	assert.Positive(t, w.refused.Load())
 	assert.Positive(t, w.evicted.Load())
@@ -102,11 +97,7 @@ func TestSoak(t *testing.T) {
 		assert.Positive(t, w.renewed.Load())
 	}
 	assert.Zero(t, w.manager.Status().Rejections, w.manager.Status().LastError)
-	if n := len(memory); n >= 8 { // the first quarter warms up
-		early, late := slices.Min(memory[n/4:n/2]), slices.Min(memory[3*n/4:])
-		t.Logf("heap after collection: %d KiB early, %d KiB late", early>>10, late>>10)
-		assert.Less(t, late, early+early/4+4<<20, "memory grows")
-	}
+	flat(t, samples)
 	stop()
 	gone := func() bool {
 		runtime.GC() // closes the pipes through which net has spliced, which it pools
@@ -364,29 +355,6 @@ func (w *world) misbehave(ctx context.Context) {
 	}
 }
 
-// watch shows the progress and gives the heap's sizes after collections until ctx ends.
-func (w *world) watch(ctx context.Context) (heap []uint64) {
-	every := max(*lasts/40, 500*time.Millisecond)
-	begun := time.Now()
-	for tick := time.NewTicker(every); ; {
-		select {
-		case <-ctx.Done():
-			tick.Stop()
-			return heap
-		case <-tick.C:
-		}
-		var m runtime.MemStats
-		runtime.GC()
-		runtime.ReadMemStats(&m)
-		heap = append(heap, m.HeapAlloc)
-		if testing.Verbose() {
-			s := meta.Stats(w.server)
-			fmt.Printf("%6s of %s: %d echoed, %d open, %d rotations, %d evicted, %d hostile visits, heap %d KiB, %d goroutines\n", time.Since(begun).Round(time.Second),
-				*lasts, w.echoed.Load(), s.Connections, w.rotations.Load(), w.evicted.Load(), w.hostile.Load(), m.HeapAlloc>>10, runtime.NumGoroutine())
-		}
-	}
-}
-
 func (w *world) eventually(condition func() bool, format string, args ...any) bool {
 	for deadline := time.Now().Add(30 * time.Second); !condition(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -402,19 +370,4 @@ func pause(ctx context.Context, most int) {
 	case <-ctx.Done():
 	case <-time.After(time.Duration(rand.IntN(most)) * time.Millisecond):
 	}
-}
-
-// openDescriptors says what is open.
-func openDescriptors(t *testing.T) (open []string) {
-	entries, err := os.ReadDir("/proc/self/fd")
-	if errors.Is(err, os.ErrNotExist) {
-		return nil // not on this system
-	}
-	require.NoError(t, err)
-	for _, entry := range entries {
-		if target, err := os.Readlink(filepath.Join("/proc/self/fd", entry.Name())); err == nil {
-			open = append(open, target)
-		}
-	}
-	return open
 }
