@@ -11,7 +11,7 @@ MODULES     := . engine certmanager/rediscache tlstest/acmetest tlstest/acmetest
 # Ergo's public checksums, which go.sum lacks as long as go.mod replaces Ergo by ./engine.
 ERGO_SUMS   := ergo.services/ergo v1.999.310 h1:qHx35J5UxCheNJaFrOK/1K6/p7jir680+NTPZo6bhbI=\nergo.services/ergo v1.999.310/go.mod h1:bLQ6PoO6Mz/8gVuzvPv3xfMfo1P9w6rZV1WnMXMeMdg=\n
 
-.PHONY: help demo demo-acme test check tidy bench soak soak-short chaos chaos-short fuzz vuln testdata interop
+.PHONY: help demo demo-acme test check tidy bench bench-short soak soak-short chaos chaos-short fuzz vuln testdata interop
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -39,9 +39,12 @@ tidy: ## go mod tidy everywhere, and go.upstream.mod from go.mod
 	@sed '/^replace /d' go.mod | cat -s > go.upstream.mod
 	@(cat go.sum; printf '$(ERGO_SUMS)') | LC_ALL=C sort > go.upstream.sum
 
-bench: ## servers side by side (25 minutes; BENCHFLAGS=-short: 2), then the benchmarks beside the code
-	$(GO) run ./bench $(BENCHFLAGS)
+bench: ## servers side by side (25 minutes), then the benchmarks beside the code
+	$(GO) run ./bench
 	@for m in $(MODULES); do (cd $$m && $(GO) test -run '^$$' -bench . -benchmem ./...) || exit 1; done
+
+bench-short: ## the servers side by side in two minutes, too rough to judge by: CI prints it
+	$(GO) run ./bench -short
 
 soak: ## half an hour of everything together, then 10,000 rotations of certificates and trust under load (about 40 minutes)
 	cd tlstest/acmetest/e2e/soak && $(GO) test -timeout 1h -soak=30m -peers=2000
