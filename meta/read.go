@@ -55,7 +55,8 @@ func (c *tcpConnection) pump() (done bool) {
 			return true
 		}
 		delivered := c.deliver()
-		if c.lone && c.sock.single {
+		if c.lone && reads == 1 && c.sock.single {
+			// Once, or who is served now would be served again and again before the others are looked at.
 			c.sock.single = false
 			runtime.Gosched()
 		}
@@ -92,7 +93,7 @@ func (c *tcpConnection) pump() (done bool) {
 			default:
 				c.inbox.err = err
 			}
-			if !c.sock.in || c.lone && c.sock.single {
+			if !c.sock.in || c.lone && reads == 1 && c.sock.single {
 				break // what came is all there is for now
 			}
 		}
