@@ -157,6 +157,9 @@ func attention(name string, s *certmanager.Status, rows []row) (all []string) {
 	} else if s.LastErrorTime.After(s.Published) {
 		say("the last candidate was rejected: %s", printable(s.LastError))
 	}
+	if s.Polling != "" {
+		say("%s", printable(s.Polling))
+	}
 	count := map[string]int{}
 	for _, r := range rows {
 		if r.State != "" {
@@ -170,8 +173,11 @@ func attention(name string, s *certmanager.Status, rows []row) (all []string) {
 			say("and %d more that are %s", more, state)
 		}
 	}
-	failing := 0
+	failing, unsaved := 0, 0
 	for _, a := range s.ACME {
+		if a.Unsaved {
+			unsaved++
+		}
 		if a.Failures > 0 {
 			if failing++; failing <= 3 {
 				say("%s was not issued, %d times in a row: %s", printable(a.Name), a.Failures, printable(a.Error))
@@ -180,6 +186,9 @@ func attention(name string, s *certmanager.Status, rows []row) (all []string) {
 	}
 	if failing > 3 {
 		say("and %d more names were not issued", failing-3)
+	}
+	if unsaved > 0 {
+		say("%d certificates could not be stored, and would be ordered again after a restart", unsaved)
 	}
 	if s.ReportOnly {
 		say("ReportOnly is set: peers that rules or revocation lists refuse get in")

@@ -91,6 +91,12 @@ ergotls_manager_reloads_total{manager="main",result="rejected"} %d
 # HELP ergotls_manager_drift 1 while, for a minute or longer, what the source has is not what is served.
 # TYPE ergotls_manager_drift gauge
 ergotls_manager_drift{manager="main"} 0
+# HELP ergotls_manager_polling 1 while file events are missing or were lost, so that changes are found by polling alone.
+# TYPE ergotls_manager_polling gauge
+ergotls_manager_polling{manager="main"} 0
+# HELP ergotls_manager_clock_steps_total How often the clock was set, or the machine slept.
+# TYPE ergotls_manager_clock_steps_total counter
+ergotls_manager_clock_steps_total{manager="main"} 0
 # HELP ergotls_certificate_not_after_timestamp_seconds When a certificate in service ends; of several with one name, the first.
 # TYPE ergotls_certificate_not_after_timestamp_seconds gauge
 ergotls_certificate_not_after_timestamp_seconds{kind="client_ca",manager="main",name=%q} %d
@@ -105,7 +111,7 @@ ergotls_manager_expiry_horizon_timestamp_seconds{manager="main"} %d
 		status.Certificates[0].NotAfter.Unix(), min(status.CRLs[0].NextUpdate.Unix(), status.Certificates[0].NotAfter.Unix()))),
 		"ergotls_server_connections", "ergotls_server_connection_slots", "ergotls_server_connections_accepted_total",
 		"ergotls_server_connections_refused_total", "ergotls_server_connections_ended_total", "ergotls_server_received_bytes_total",
-		"ergotls_server_sent_messages_total", "ergotls_manager_generation", "ergotls_manager_reloads_total", "ergotls_manager_drift",
+		"ergotls_server_sent_messages_total", "ergotls_manager_generation", "ergotls_manager_reloads_total", "ergotls_manager_drift", "ergotls_manager_polling", "ergotls_manager_clock_steps_total",
 		"ergotls_certificate_not_after_timestamp_seconds", "ergotls_manager_expiry_horizon_timestamp_seconds"))
 
 	families, err := registry.Gather()

@@ -22,6 +22,8 @@ var (
 	managerReloads    = describe("manager_reloads_total", "Sets that were put in service (result loaded) and candidates that were not (rejected).", "manager", "result")
 	managerRejection  = describe("manager_last_rejection_timestamp_seconds", "When a candidate was last rejected; 0 is never.", "manager")
 	managerDrift      = describe("manager_drift", "1 while, for a minute or longer, what the source has is not what is served.", "manager")
+	managerPolling    = describe("manager_polling", "1 while file events are missing or were lost, so that changes are found by polling alone.", "manager")
+	managerClock      = describe("manager_clock_steps_total", "How often the clock was set, or the machine slept.", "manager")
 	managerHorizon    = describe("manager_expiry_horizon_timestamp_seconds",
 		"The earliest end of all certificates, their issuers included, and revocation lists in service.", "manager")
 	managerConnections = describe("manager_connections", "Open connections that are judged again when trust changes.", "manager")
@@ -41,6 +43,7 @@ var (
 	acmeOrders   = describe("acme_orders_total", "Orders of certificates by result, issued or failed, since the manager is watched.", "manager", "result")
 	acmeNames    = describe("acme_names", "Names that an ACME source looks after, by whether there is a certificate in service.", "manager", "serving")
 	acmeFailures = describe("acme_consecutive_failures", "Attempts to get a name's certificate that failed since the last that succeeded.", "manager", "name")
+	acmeUnsaved  = describe("acme_unsaved", "Names whose certificate is served from memory because it could not be stored.", "manager")
 	acmeNext     = describe("acme_next_attempt_timestamp_seconds", "When a name's certificate is renewed or tried for again.", "manager", "name")
 )
 
@@ -75,6 +78,8 @@ func (w *watched) collect(out chan<- prometheus.Metric, name string) {
 	e.counter(managerReloads, float64(s.Rejections), "rejected")
 	e.gauge(managerRejection, seconds(s.LastErrorTime))
 	e.gauge(managerDrift, number(s.Drift))
+	e.gauge(managerPolling, number(s.Polling != ""))
+	e.counter(managerClock, float64(s.ClockSteps))
 	if end := horizon(&s); !end.IsZero() {
 		e.gauge(managerHorizon, seconds(end))
 	}
@@ -138,12 +143,16 @@ func (w *watched) choose(all []certmanager.ACMEStatus) []named[certmanager.ACMES
 }
 
 func (e emitter) acme(all []certmanager.ACMEStatus, chosen []named[certmanager.ACMEStatus]) {
-	serving := 0
+	serving, unsaved := 0, 0
 	for _, a := range all {
 		if a.Serving {
 			serving++
 		}
+		if a.Unsaved {
+			unsaved++
+		}
 	}
+	e.gauge(acmeUnsaved, float64(unsaved))
 	e.gauge(acmeNames, float64(serving), "true")
 	e.gauge(acmeNames, float64(len(all)-serving), "false")
 	for _, a := range chosen {
