@@ -50,7 +50,7 @@ type writer struct {
 	writerStats
 }
 
-// writerOwner is who is told of what a writer does. The last two are called with the lock held.
+// writerOwner is who is told of what a writer does. All but writeFailed and touch may be called with the lock held.
 type writerOwner interface {
 	writeFailed(error)      // once, with the first error
 	recycle(message []byte) // its bytes are not needed any more

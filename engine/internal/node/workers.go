@@ -43,6 +43,11 @@ type worker struct {
 // run sees to it that some goroutine runs the unit.
 func (ws *workers) run(u *unit) {
 	ws.mu.Lock()
+	if len(ws.queue) == cap(ws.queue) && 2*ws.head > len(ws.queue) { // it may never become empty under load
+		n := copy(ws.queue, ws.queue[ws.head:])
+		clear(ws.queue[n:])
+		ws.queue, ws.head = ws.queue[:n], 0
+	}
 	ws.queue = append(ws.queue, u)
 	ws.callAndUnlock()
 }
