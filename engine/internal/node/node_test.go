@@ -159,3 +159,16 @@ func TestWorkersAreReusedAndLetGo(t *testing.T) {
 		require.Zero(t, idle(), "one that works ends afterwards")
 	})
 }
+
+// Under load the queue of units may never become empty, and must not grow with what has passed through it.
+func TestQueueOfUnitsStaysSmall(t *testing.T) {
+	ws := workers{coming: true} // nobody else takes units
+	u := newBlocking()
+	ws.run(&u.unit)
+	for range 10_000 {
+		ws.run(&u.unit)
+		got, _ := ws.next(nil, false)
+		require.Same(t, &u.unit, got)
+	}
+	assert.LessOrEqual(t, cap(ws.queue), 16)
+}
