@@ -60,10 +60,11 @@ type tcpConnection struct {
 	ended     atomic.Pointer[DisconnectError] // why it ends; set once, and by finish where a write knows better
 	cancel    atomic.Pointer[context.CancelFunc]
 	upgrade   atomic.Pointer[upgrade]
-	broken    atomic.Pointer[error] // the write error that the read loop may still find a better reason for
-	credit    atomic.Int64          // messages that may be delivered, where opt.Active is set
-	wake      chan struct{}         // capacity 1: credit, upgrade, broken or ended have changed; nil without opt.Active
-	done      sync.WaitGroup        // done: it is over
+	broken    atomic.Pointer[error]         // the write error that the read loop may still find a better reason for
+	credit    atomic.Int64                  // messages that may be delivered, where opt.Active is set
+	readLimit atomic.Uint64                 // of stats.bytesIn, while writes wait for the peer: there reading stops; 0: none
+	wake      atomic.Pointer[chan struct{}] // of capacity 1: what the read loop looks at has changed; nil as long as it never paused
+	done      sync.WaitGroup                // done: it is over
 	stats     connectionStats
 }
 
@@ -78,9 +79,6 @@ func newConnection(opt *TCPConnectionOptions, server *tcpServer, sock *socket, t
 	c := &tcpConnection{opt: opt, server: server, sock: sock, to: to, stream: sock}
 	c.ready.Add(1)
 	c.done.Add(1)
-	if opt.Active > 0 {
-		c.wake = make(chan struct{}, 1)
-	}
 	c.credit.Store(int64(opt.Active))
 	c.inbox.init(opt)
 	c.writer.init(c, opt.WriteBuffer, sock)
@@ -125,6 +123,7 @@ func (c *tcpConnection) HandleMessage(from gen.PID, message any) error {
 		}
 	case flushRequest:
 		c.writer.flush()
+		c.readOn()
 	case MessageTCPActive:
 		c.activate(m.N)
 	case MessageTCPClose:
@@ -162,7 +161,7 @@ func (c *tcpConnection) awaitReady() {
 	if c.connected.Load() && c.upgrade.Load() == nil {
 		return
 	}
-	defer c.watch()()
+	defer c.watchExit()()
 	c.ready.Wait()
 	if up := c.upgrade.Load(); up != nil {
 		if c.ended.Load() != nil {
@@ -244,8 +243,5 @@ func (c *tcpConnection) activate(n int) {
 		return
 	}
 	c.credit.Add(int64(min(n, 1<<31)))
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
+	c.wakeUp()
 }

@@ -38,10 +38,7 @@ func (c *tcpConnection) end(reason, cause error) (first bool) {
 // interrupt makes the read loop look at what has changed.
 func (c *tcpConnection) interrupt() {
 	c.sock.SetReadDeadline(aLongTimeAgo)
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
+	c.wakeUp()
 }
 
 // finish brings the connection to its end. It runs once, at the end of Start, also when that panics.

@@ -60,6 +60,8 @@ func (c *tcpConnection) state() string {
 		return "ending: " + ended.Error()
 	case !c.connected.Load():
 		return "connecting"
+	case c.heldBack():
+		return "held back: the peer does not read"
 	case c.paused():
 		return "passive"
 	default:

@@ -97,7 +97,9 @@ type TCPServerOptions struct {
 	Active int
 
 	// WriteBuffer is the number of bytes that may wait to be written before the connection stops
-	// taking messages from its mailbox. 0 means 64 KiB.
+	// taking messages from its mailbox. 0 means 64 KiB. While it takes none, and Active is 0, it reads 16 times as much
+	// from the peer and then stops reading until the peer has taken what waited, so that a peer that sends and does not read can't fill the memory
+	// with what is answered to it. A peer that sends more than that before it reads anything needs a larger one.
 	WriteBuffer int
 	// WriteTimeout is how long the peer may take nothing of what is to be written. 0 means 30 s.
 	WriteTimeout time.Duration

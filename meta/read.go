@@ -14,6 +14,9 @@ import (
 // brokenGrace is how long the read loop looks for the peer's last words after a write has failed.
 const brokenGrace = time.Second
 
+// readAhead is how many times WriteBuffer is read while what was written before waits for the peer.
+const readAhead = 16
+
 // read delivers what the peer sends until the connection ends.
 func (c *tcpConnection) read() {
 	pump := c.pump
@@ -23,7 +26,7 @@ func (c *tcpConnection) read() {
 			c.runUpgrade()
 			continue
 		case c.paused():
-			c.awaitCredit()
+			c.pause()
 			continue
 		}
 		c.sock.SetReadDeadline(c.readDeadline())
@@ -43,7 +46,32 @@ func (c *tcpConnection) interrupted() bool {
 	return c.ended.Load() != nil || c.upgrade.Load() != nil || c.broken.Load() != nil && c.brokenUntil == 0
 }
 
-func (c *tcpConnection) paused() bool { return c.opt.Active > 0 && c.credit.Load() <= 0 }
+// paused says that nothing may be read or delivered for now.
+func (c *tcpConnection) paused() bool {
+	return c.opt.Active > 0 && c.credit.Load() <= 0 || c.heldBack()
+}
+
+// heldBack says that enough was read from a peer that does not take what is written to it.
+func (c *tcpConnection) heldBack() bool {
+	limit := c.readLimit.Load()
+	return limit != 0 && c.stats.bytesIn.Load() >= limit
+}
+
+// limitReading is called when the message goroutine begins to wait for the peer. Reading goes on, since a peer may well write all
+// before it reads, but not without end, since what the owner answers waits in the mailbox. Active is the owner's own limit.
+func (c *tcpConnection) limitReading() {
+	if c.opt.Active == 0 && c.readLimit.Load() == 0 {
+		c.readLimit.Store(c.stats.bytesIn.Load() + readAhead*uint64(c.opt.WriteBuffer))
+	}
+}
+
+// readOn is called with each flushRequest: what was in the mailbox when that was sent is written or in the write buffer.
+func (c *tcpConnection) readOn() {
+	if c.readLimit.Load() != 0 {
+		c.readLimit.Store(0)
+		c.wakeUp()
+	}
+}
 
 // pump reads until nothing is left to read and delivers it. It returns true where the read loop
 // must look further, because the connection is paused, interrupted or at its end, and false to be called again
@@ -129,8 +157,19 @@ func (c *tcpConnection) send(message any) bool {
 	return true
 }
 
-// awaitCredit waits, without reading, until the owner allows more messages.
-func (c *tcpConnection) awaitCredit() {
+// pause waits, without reading, until something has changed: the owner allows more messages, the peer has taken what waited for it, or
+// the connection comes to its end.
+func (c *tcpConnection) pause() {
+	wake := c.wake.Load()
+	if wake == nil {
+		made := make(chan struct{}, 1)
+		c.wake.Store(&made)
+		return // to look again: what has changed before that sent nothing
+	}
+	if c.heldBack() && c.process.Send(c.process.ID(), flushRequest{}) != nil {
+		c.readLimit.Store(0) // the mailbox is full, so has a bound of its own
+		return
+	}
 	c.inbox.park()
 	var idle <-chan time.Time
 	if c.opt.IdleTimeout > 0 {
@@ -139,12 +178,22 @@ func (c *tcpConnection) awaitCredit() {
 		idle = timer.C
 	}
 	select {
-	case <-c.wake:
+	case <-*wake:
 	case <-idle:
 		c.checkIdle()
 	}
 	if broken := c.broken.Load(); broken != nil {
 		c.end(ErrReset, *broken)
+	}
+}
+
+// wakeUp makes a paused read loop look at what has changed.
+func (c *tcpConnection) wakeUp() {
+	if wake := c.wake.Load(); wake != nil {
+		select {
+		case *wake <- struct{}{}:
+		default:
+		}
 	}
 }
 

@@ -42,8 +42,10 @@ func TestPassiveHoldsNoBuffer(t *testing.T) {
 	<-process.told
 	<-process.told
 	assert.IsType(t, MessageTCPPassive{}, process.sent[1])
-	for range cap(c.wake) + 2 { // it has waited when the last of these gets through
-		c.wake <- struct{}{}
+	require.Eventually(t, func() bool { return c.wake.Load() != nil }, 10*time.Second, time.Millisecond, "it pauses")
+	wake := *c.wake.Load()
+	for range cap(wake) + 2 { // it has waited when the last of these gets through
+		wake <- struct{}{}
 	}
 	c.end(ErrTerminated, nil)
 	<-ended

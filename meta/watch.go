@@ -8,9 +8,15 @@ import (
 	"ergo.services/ergo/gen"
 )
 
-// watch is called before the message goroutine waits for the peer, and stop after it. An exit is handled on that goroutine, so it would
-// wait too, for up to WriteTimeout or HandshakeTimeout. What tells of it before is the alias, which is gone at once.
+// watch is called by the writer before the message goroutine waits for the peer, and stop after it.
 func (c *tcpConnection) watch() (stop func()) {
+	c.limitReading()
+	return c.watchExit()
+}
+
+// watchExit ends the connection on an exit while the message goroutine waits, until stop. An exit is handled on that goroutine, so it would
+// wait too, for up to WriteTimeout or HandshakeTimeout. What tells of it before is the alias, which is gone at once.
+func (c *tcpConnection) watchExit() (stop func()) {
 	if c.ended.Load() != nil {
 		return func() {}
 	}

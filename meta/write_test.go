@@ -5,8 +5,11 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"ergo.services/ergo/gen"
 	"github.com/stretchr/testify/assert"
@@ -134,6 +137,39 @@ func TestPushBack(t *testing.T) {
 			got <- n
 		}()
 		assert.EqualValues(t, accepted*16<<10, <-got, "nothing that was accepted is lost")
+	})
+}
+
+// A peer that sends without end and reads nothing does not fill the memory with what is answered to it, and gets all of it when
+// it reads.
+func TestEchoToPeerThatDoesNotRead(t *testing.T) {
+	const buffer = 32 << 10
+	stream := random(32 << 20) // more than the kernels hold
+	eachMode(t, func(t *testing.T, m mode) {
+		a := newHost(t).spawn(func(o *owner, message any) bool {
+			m, ok := message.(meta.MessageTCP)
+			return ok && o.SendAlias(m.ID, m) == nil
+		})
+		server, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, WriteBuffer: buffer})
+		peer := m.dial(t, addr)
+		id := expect[meta.MessageTCPConnect](a).ID
+		require.NoError(t, peer.SetDeadline(time.Now().Add(time.Minute)))
+		go peer.Write(stream)
+		eventually(t, func() bool {
+			return strings.HasPrefix(a.inspect(server, id.String())["state"], "held back")
+		}, "it stops reading")
+		held := a.inspect(server, id.String())
+		in, err := strconv.Atoi(held["bytes in"])
+		require.NoError(t, err)
+		out, err := strconv.Atoi(held["bytes out"])
+		require.NoError(t, err)
+		assert.Greater(t, in, out+16*buffer, "a peer may write a good deal before it reads")
+		assert.Less(t, in, len(stream))
+		got := make([]byte, len(stream))
+		_, err = io.ReadFull(peer, got)
+		require.NoError(t, err)
+		assert.True(t, bytes.Equal(stream, got))
+		eventually(t, func() bool { return a.inspect(id)["state"] == "active" }, "it reads on")
 	})
 }
 

@@ -62,6 +62,7 @@ type world struct {
 	server  gen.MetaBehavior
 	addr    string
 	acme    *acmetest.Server
+	visits  sync.RWMutex // held while a hostile peer visits, who may make the server hold a megabyte or more
 
 	echoed, connected, refused, evicted, hostile, renewed, rotations atomic.Int64
 }
@@ -272,7 +273,7 @@ func (w *world) public(ctx context.Context) {
 // comeAndGo changes certificates and trust, one thing after another, and sees to it that who was removed is out.
 func (w *world) comeAndGo(ctx context.Context) {
 	gestures := slices.DeleteFunc(slices.Clone(tlstest.Gestures), func(g tlstest.Gesture) bool { return g.Silent })
-	for round := 0; ctx.Err() == nil; round++ {
+	for round := 0; ctx.Err() == nil || round < 4; round++ { // each once at least
 		var removed *tls.Config
 		var open *tls.Conn
 		var inService func(certmanager.Status) bool // not the generation: renewals of the ACME source count there too
@@ -345,12 +346,16 @@ func (w *world) isOut(ctx context.Context, config *tls.Config, open *tls.Conn) {
 func (w *world) misbehave(ctx context.Context) {
 	config := w.client(w.ca, "traitor")
 	for ctx.Err() == nil {
-		hostile := tlstest.Peers[rand.IntN(len(tlstest.Peers))]
-		conn, err := net.Dial("tcp", w.addr)
-		if !assert.NoError(w.t, err) {
-			return
-		}
-		hostile.Visit(conn, config, 2*time.Second)
+		w.visit(tlstest.Peers[rand.IntN(len(tlstest.Peers))], config)
+	}
+}
+
+func (w *world) visit(hostile tlstest.Peer, config *tls.Config) {
+	w.visits.RLock()
+	defer w.visits.RUnlock()
+	conn, err := net.Dial("tcp", w.addr)
+	if assert.NoError(w.t, err) {
+		hostile.Visit(conn, config, min(2*time.Second, *lasts/20))
 		w.hostile.Add(1)
 	}
 }

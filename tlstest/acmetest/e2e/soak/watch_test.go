@@ -32,8 +32,10 @@ func (w *world) watch(ctx context.Context) (samples []sample) {
 		case <-tick.C:
 		}
 		var m runtime.MemStats
+		w.visits.Lock()
 		runtime.GC()
 		runtime.ReadMemStats(&m)
+		w.visits.Unlock()
 		now := sample{m.HeapAlloc, uint64(runtime.NumGoroutine()), uint64(len(openDescriptors(w.t)))}
 		if ctx.Err() != nil { // who has left already does not count
 			continue
