@@ -15,8 +15,9 @@ import (
 
 // The goroutines of a connection:
 //
-//   - Start's, run by the engine: it makes the handshake, reads, and in finish brings the
+//   - Start's, run by the engine: it has the handshake made, reads, and in finish brings the
 //     connection to its end, whoever ended it. It ends when the connection is closed.
+//   - one of the server's crew, for the handshake of an accepted connection; Start's waits for it, so they are as one.
 //   - the engine's message goroutine, there while there are messages: it handles one at a time and,
 //     in Terminate, waits for Start's.
 //   - the writer's drain, there while the peer does not take what is written. Its writes have deadlines.
@@ -104,7 +105,7 @@ func (c *tcpConnection) Start() error {
 	if c.server == nil && c.opt.InsecureSkipVerify {
 		c.process.Log().Warning("InsecureSkipVerify is set: the certificate of %s is not verified", c.sock.RemoteAddr())
 	}
-	if c.establish() {
+	if c.establishAside() {
 		c.read()
 	}
 	// The reason went to the owner. To the engine every end of a connection is normal.

@@ -15,6 +15,15 @@ import (
 // challengeProtocol is negotiated by a CA that validates a name (RFC 8737). The handshake alone is its answer.
 const challengeProtocol = "acme-tls/1"
 
+// establishAside calls establish where its stack is best: a server's handshake on one of its crew.
+func (c *tcpConnection) establishAside() (ok bool) {
+	if c.server == nil || c.server.tls == nil {
+		return c.establish()
+	}
+	c.server.crew.do(func() { ok = c.establish() })
+	return ok
+}
+
 // establish brings the connection to where its owner can be told of it. It returns false if it came to an end before.
 func (c *tcpConnection) establish() bool {
 	deadline := time.Now().Add(c.opt.HandshakeTimeout)

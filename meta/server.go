@@ -31,6 +31,7 @@ type tcpServer struct {
 	listener   net.Listener
 	tls        *tls.Config // nil: no TLS
 	gate       *gate
+	crew       crew // makes the handshakes
 	slots      chan struct{} // nil: no limit
 	addresses  *addressBook  // nil: no limits
 	next       int           // Start's: index in ProcessPool
@@ -263,5 +264,6 @@ func (s *tcpServer) close() {
 	s.closeOnce.Do(func() {
 		close(s.closing)
 		s.listener.Close()
+		s.crew.dismiss()
 	})
 }
