@@ -12,11 +12,12 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
 // certificate is a chain with its key and what a lookup needs to know of it. It is
-// immutable.
+// immutable but for ended.
 type certificate struct {
 	tls    tls.Certificate     // Leaf is set
 	chain  []*x509.Certificate // leaf first
@@ -26,6 +27,9 @@ type certificate struct {
 
 	server, client bool // what its extended key usage allows
 	owner          bool // of its names: it comes before others of another source
+
+	// ended says that the chain is past its end. The keeper sets it, so that no lookup has to read the clock.
+	ended atomic.Bool
 }
 
 type keyKind int
@@ -124,6 +128,14 @@ func (c *certificate) checkUsage() error {
 		return fmt.Errorf("%w: its extended key usage allows neither TLS servers nor TLS clients", ErrInvalid)
 	}
 	return nil
+}
+
+// note sets ended by the clock.
+func (c *certificate) note(now time.Time) {
+	ended := slices.ContainsFunc(c.chain, func(cert *x509.Certificate) bool { return now.After(cert.NotAfter) })
+	if ended != c.ended.Load() { // what every handshake reads is written rarely
+		c.ended.Store(ended)
+	}
 }
 
 // checkDates refuses a chain of which any certificate is outside its time.

@@ -247,10 +247,14 @@ func (k *keeper) fail(digest [sha256.Size]byte, err error) {
 	k.attempts++
 }
 
-// tell emits what is due by the calendar and returns the time until something is again.
+// tell emits what is due by the calendar and returns the time until something is again. The end of a certificate is due
+// then, so that lookups know of it at once.
 func (k *keeper) tell() time.Duration {
-	current := k.m.current.Load()
-	events, next := k.calendar.due(current, clock.Now())
+	current, now := k.m.current.Load(), clock.Now()
+	for _, c := range current.certs {
+		c.note(now)
+	}
+	events, next := k.calendar.due(current, now)
 	for _, e := range events {
 		e.Generation = current.generation
 		k.m.events.emit(e)

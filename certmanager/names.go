@@ -96,18 +96,27 @@ func (n *names) find(hello *tls.ClientHelloInfo) *certificate {
 	return cs.best(hello)
 }
 
-// best returns the first certificate that the client supports, or the first of all:
-// the alert that follows then says more than none.
+// best returns the first certificate that the client supports and that has not ended, or the first that it supports, or
+// the first of all: the alert that follows then says more than none.
 func (cs candidates) best(hello *tls.ClientHelloInfo) *certificate {
 	if len(cs) == 0 {
 		return nil
 	}
-	if len(cs) > 1 {
-		for _, c := range cs {
-			if c.supportedBy(hello) {
-				return c
-			}
+	if len(cs) == 1 {
+		return cs[0]
+	}
+	var ended *certificate
+	for _, c := range cs {
+		switch {
+		case !c.supportedBy(hello):
+		case !c.ended.Load():
+			return c
+		case ended == nil:
+			ended = c
 		}
+	}
+	if ended != nil {
+		return ended
 	}
 	return cs[0]
 }

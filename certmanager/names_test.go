@@ -8,11 +8,13 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ergotls/ergotls/internal/clock"
 	"github.com/ergotls/ergotls/internal/needs"
 	"github.com/ergotls/ergotls/tlstest"
 )
@@ -145,6 +147,48 @@ func TestFindByKeyOfClient(t *testing.T) {
 			assert.True(t, c.want.Leaf.Equal(got.client.PeerCertificates[0]))
 		})
 	}
+}
+
+// A certificate that has ended, or whose issuer has, leaves its place to one that holds, from its end on. The client still
+// gets one where all have ended, and where the one that holds is of no use to it.
+func TestEndedCertificateIsNotPreferred(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		const hours = time.Hour
+		brief := ca.Intermediate(t, func(template *x509.Certificate) {
+			template.NotBefore, template.NotAfter = time.Now(), time.Now().Add(1*hours)
+		})
+		ends := func(ca *tlstest.CA, key tlstest.KeyType, hours time.Duration) *tlstest.Pair {
+			return ca.Issue(t, tlstest.Leaf{Key: key, NotBefore: time.Now(), NotAfter: time.Now().Add(hours * time.Hour)})
+		}
+		chained, second, third := ends(brief, tlstest.ECDSAP256, 9), ends(ca, tlstest.Ed25519, 2), ends(ca, tlstest.RSA2048, 3)
+		m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{chained.Certificate(), second.Certificate(), third.Certificate()}}})
+		serves := func(want *tlstest.Pair, schemes ...tls.SignatureScheme) {
+			t.Helper()
+			for _, name := range []string{"localhost", ""} { // by name, and as the default
+				cert, err := m.GetCertificateFunc()(&tls.ClientHelloInfo{ServerName: name, SupportedVersions: []uint16{tls.VersionTLS13}, SignatureSchemes: schemes})
+				require.NoError(t, err)
+				assert.Equal(t, want.Leaf.SerialNumber, cert.Leaf.SerialNumber, "%s %q", time.Now(), name)
+			}
+		}
+		all := []tls.SignatureScheme{tls.ECDSAWithP256AndSHA256, tls.Ed25519, tls.PSSWithSHA256}
+		serves(chained, all...)
+		time.Sleep(1 * hours)
+		serves(chained, all...)
+		time.Sleep(time.Second)
+		serves(second, all...)
+		serves(chained, tls.ECDSAWithP256AndSHA256)
+		m.SetServerName("x") // the next snapshot knows it too
+		serves(second, all...)
+		time.Sleep(1 * hours)
+		serves(third, all...)
+		time.Sleep(1 * hours)
+		serves(chained, all...)
+		clock.Step(-90 * time.Minute) // the clock was wrong
+		defer clock.Step(90 * time.Minute)
+		time.Sleep(2 * defaultPollInterval)
+		serves(second, all...)
+	})
 }
 
 // supportedBy answers as crypto/tls does.
