@@ -76,6 +76,7 @@ func CreateACMEResponder(options ACMEResponderOptions) (gen.MetaBehavior, error)
 // Init implements gen.MetaBehavior.
 func (r *acmeResponder) Init(process gen.MetaProcess) error {
 	r.process = process
+	process.Log().AddFields(gen.LogField{Name: "listener", Value: r.listener.Addr().String()})
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -66,6 +67,7 @@ type tcpConnection struct {
 	readLimit atomic.Uint64                 // of stats.bytesIn, while writes wait for the peer: there reading stops; 0: none
 	wake      atomic.Pointer[chan struct{}] // of capacity 1: what the read loop looks at has changed; nil as long as it never paused
 	done      sync.WaitGroup                // done: it is over
+	logged    sync.Once             // its log has its fields
 	stats     connectionStats
 }
 
@@ -87,6 +89,15 @@ func newConnection(opt *TCPConnectionOptions, server *tcpServer, sock *socket, t
 	return c
 }
 
+// log is the log of the connection. The first line adds the fields, since most connections never write one.
+func (c *tcpConnection) log(fields ...gen.LogField) gen.Log {
+	log := c.process.Log()
+	c.logged.Do(func() {
+		log.AddFields(append(fields, gen.LogField{Name: "remote", Value: c.sock.RemoteAddr().String()}, gen.LogField{Name: "owner", Value: fmt.Sprint(c.to)})...)
+	})
+	return log
+}
+
 // Init implements gen.MetaBehavior. It runs on the goroutine of whoever spawns the connection.
 func (c *tcpConnection) Init(process gen.MetaProcess) error {
 	c.process = process
@@ -103,7 +114,7 @@ func (c *tcpConnection) Start() error {
 	}
 	defer c.finish()
 	if c.server == nil && c.opt.InsecureSkipVerify {
-		c.process.Log().Warning("InsecureSkipVerify is set: the certificate of %s is not verified", c.sock.RemoteAddr())
+		c.log().Warning("InsecureSkipVerify is set: the certificate of %s is not verified", c.sock.RemoteAddr())
 	}
 	if c.establishAside() {
 		c.read()
@@ -120,7 +131,7 @@ func (c *tcpConnection) HandleMessage(from gen.PID, message any) error {
 	case MessageTCP:
 		if err := c.write(m.Data); err != nil && !c.refusing {
 			c.refusing = true
-			c.process.Log().Debug("%d bytes from %s and all after them not taken: %s", len(m.Data), from, err)
+			c.log().Debug("%d bytes from %s and all after them not taken: %s", len(m.Data), from, err)
 		}
 	case flushRequest:
 		c.writer.flush()
@@ -134,7 +145,7 @@ func (c *tcpConnection) HandleMessage(from gen.PID, message any) error {
 	case MessageTCPStartTLS:
 		c.startTLS(from, m.Reply)
 	default:
-		c.process.Log().Warning("unknown message from %s ignored: %T", from, message)
+		c.log().Warning("unknown message from %s ignored: %T", from, message)
 	}
 	return nil
 }
@@ -234,13 +245,13 @@ func (c *tcpConnection) closeWrite() {
 		err = c.sock.CloseWrite()
 	}
 	if err != nil {
-		c.process.Log().Debug("half-close failed: %s", err)
+		c.log().Debug("half-close failed: %s", err)
 	}
 }
 
 func (c *tcpConnection) activate(n int) {
 	if n < 1 || c.opt.Active == 0 {
-		c.process.Log().Warning("MessageTCPActive{%d} ignored: N must be above 0, and the option Active be set", n)
+		c.log().Warning("MessageTCPActive{%d} ignored: N must be above 0, and the option Active be set", n)
 		return
 	}
 	c.credit.Add(int64(min(n, 1<<31)))

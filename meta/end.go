@@ -115,7 +115,7 @@ func (c *tcpConnection) disconnected(reason *DisconnectError) (told bool) {
 		return false
 	}
 	if err != nil {
-		c.process.Log().Debug("connection with %s ended (%s); its owner %v was not told: %s", c.sock.RemoteAddr(), &copied, c.to, err)
+		c.log().Debug("connection with %s ended (%s); its owner %v was not told: %s", c.sock.RemoteAddr(), &copied, c.to, err)
 	}
 	return true
 }

@@ -85,6 +85,7 @@ func CreateTCPServer(options TCPServerOptions) (gen.MetaBehavior, error) {
 // Init implements gen.MetaBehavior.
 func (s *tcpServer) Init(process gen.MetaProcess) error {
 	s.process, s.parent = process, process.Parent()
+	process.Log().AddFields(gen.LogField{Name: "listener", Value: s.listener.Addr().String()})
 	return nil
 }
 
@@ -226,7 +227,11 @@ func (s *tcpServer) refused(c *tcpConnection, stage string, err error) {
 		s.addresses.failed(source)
 	}
 	if s.strangers.allow(source) {
-		s.process.Log().Warning("%s of %s refused: %s (%d refused so far)", stage, c.sock.RemoteAddr(), err, total)
+		log := s.process.Log()
+		if c.process != nil { // it was spawned
+			log = c.log(gen.LogField{Name: "listener", Value: s.listener.Addr().String()}, gen.LogField{Name: "refused", Value: why})
+		}
+		log.Warning("%s of %s refused: %s (%d refused so far)", stage, c.sock.RemoteAddr(), err, total)
 	}
 }
 
