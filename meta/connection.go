@@ -67,7 +67,7 @@ type tcpConnection struct {
 	readLimit atomic.Uint64                 // of stats.bytesIn, while writes wait for the peer: there reading stops; 0: none
 	wake      atomic.Pointer[chan struct{}] // of capacity 1: what the read loop looks at has changed; nil as long as it never paused
 	done      sync.WaitGroup                // done: it is over
-	logged    sync.Once             // its log has its fields
+	logged    sync.Once                     // its log has its fields
 	stats     connectionStats
 }
 

@@ -31,7 +31,7 @@ type tcpServer struct {
 	listener   net.Listener
 	tls        *tls.Config // nil: no TLS
 	gate       *gate
-	crew       crew // makes the handshakes
+	crew       crew          // makes the handshakes
 	slots      chan struct{} // nil: no limit
 	addresses  *addressBook  // nil: no limits
 	next       int           // Start's: index in ProcessPool

@@ -34,7 +34,7 @@ type ServerStats struct {
 	Accepted     uint64            // connections, also those that were refused later
 	AcceptErrors uint64            // failed calls of accept, such as without a free descriptor
 	Challenges   uint64            // handshakes of CAs that validate a name (RFC 8737)
-	Refused      map[string]uint64 // connections that no actor has heard of, by why
+	Refused      map[string]uint64 // connections that no actor has heard of, by why: see RefusedReasons
 	Ended        map[string]uint64 // connections that actors knew of, by reason: the text of its sentinel
 	Handshakes   []HandshakeStats  // complete ones
 
@@ -238,6 +238,12 @@ const (
 	refusedRule        = "not authorized"
 	refusedProtocol    = "protocol"
 )
+
+// RefusedReasons are the keys that ServerStats.Refused may have.
+var RefusedReasons = [...]string{
+	refusedLimit, refusedProxy, refusedNobody, refusedTimeout, refusedNotTLS, refusedName, refusedCertificate, refusedByPeer, refusedGone,
+	refusedRule, refusedProtocol,
+}
 
 // whyRefused sorts the errors of admission and handshake.
 func whyRefused(err error) string {

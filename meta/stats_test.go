@@ -62,6 +62,9 @@ func TestStats(t *testing.T) {
 	want := map[string]uint64{"certificate": 2, "server name": 1, "protocol": 1, "refused by peer": 1, "not TLS": 1, "peer gone": 1}
 	eventually(t, func() bool { return assert.ObjectsAreEqual(want, meta.Stats(server).Refused) }, "all are counted")
 	stats := meta.Stats(server)
+	for why := range stats.Refused {
+		assert.Contains(t, meta.RefusedReasons, why)
+	}
 	assert.Equal(t, map[string]uint64{"closed by peer": 2}, stats.Ended)
 	assert.EqualValues(t, 9, stats.Accepted)
 	assert.EqualValues(t, 10, stats.BytesIn)

@@ -51,6 +51,18 @@ func busy(t *testing.T) (*echotest.Server, *prometheus.Collector, *client.Regist
 	return s, watch, registry
 }
 
+// byReason gives the lines of a counter of the server: 1 for what happened, 0 for what did not.
+func byReason(metric string, reasons []string, happened string) (lines string) {
+	for _, reason := range reasons {
+		n := 0
+		if reason == happened {
+			n = 1
+		}
+		lines += fmt.Sprintf("%s{reason=%q,server=\"echo\"} %d\n", metric, reason, n)
+	}
+	return lines
+}
+
 // What Prometheus gets is what happened, and its own linter has nothing to say.
 func TestCollector(t *testing.T) {
 	s, _, registry := busy(t)
@@ -71,11 +83,9 @@ ergotls_server_connection_slots{server="echo"} 100
 ergotls_server_connections_accepted_total{server="echo"} 3
 # HELP ergotls_server_connections_refused_total Connections that ended before an actor heard of them, by why.
 # TYPE ergotls_server_connections_refused_total counter
-ergotls_server_connections_refused_total{reason="certificate",server="echo"} 1
-# HELP ergotls_server_connections_ended_total Connections that actors knew of and that have ended, by why.
+%s# HELP ergotls_server_connections_ended_total Connections that actors knew of and that have ended, by why.
 # TYPE ergotls_server_connections_ended_total counter
-ergotls_server_connections_ended_total{reason="closed by peer",server="echo"} 1
-# HELP ergotls_server_received_bytes_total Bytes that were received, decrypted.
+%s# HELP ergotls_server_received_bytes_total Bytes that were received, decrypted.
 # TYPE ergotls_server_received_bytes_total counter
 ergotls_server_received_bytes_total{server="echo"} 10
 # HELP ergotls_server_sent_messages_total Messages from actors.
@@ -105,7 +115,12 @@ ergotls_certificate_not_after_timestamp_seconds{kind="server",manager="main",nam
 # HELP ergotls_manager_expiry_horizon_timestamp_seconds The earliest end of all certificates, their issuers included, and revocation lists in service.
 # TYPE ergotls_manager_expiry_horizon_timestamp_seconds gauge
 ergotls_manager_expiry_horizon_timestamp_seconds{manager="main"} %d
-`, status.Rejections,
+`, byReason("ergotls_server_connections_refused_total", meta.RefusedReasons[:], "certificate"),
+		byReason("ergotls_server_connections_ended_total", []string{
+			"closed by peer", "truncated: TLS stream ended without close_notify", "connection reset", "idle", "TLS handshake failed", "refused by peer",
+			"TLS protocol violation", "slow consumer", "frame too large", "framing", "owner gone", "evicted", "drained", "terminated", "StartTLS",
+		}, "closed by peer"),
+		status.Rejections,
 		s.CA.Certificate().Subject.String(), s.CA.Certificate().NotAfter.Unix(),
 		s.Other.Certificate().Subject.String(), s.Other.Certificate().NotAfter.Unix(),
 		status.Certificates[0].NotAfter.Unix(), min(status.CRLs[0].NextUpdate.Unix(), status.Certificates[0].NotAfter.Unix()))),

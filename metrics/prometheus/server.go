@@ -29,6 +29,12 @@ var (
 	serverBackPressure = describe("server_backpressure_seconds_total", "Time that connections have waited, in sum, for peers to take what was to be written.", "server")
 )
 
+// endReasons are those for which a connection of a server ends.
+var endReasons = []error{
+	meta.ErrClosedByPeer, meta.ErrTruncated, meta.ErrReset, meta.ErrIdle, meta.ErrRefused, meta.ErrProtocol, meta.ErrSlowConsumer, meta.ErrFrameTooLarge,
+	meta.ErrFraming, meta.ErrOwnerGone, meta.ErrEvicted, meta.ErrDrained, meta.ErrTerminated, meta.ErrStartTLS, meta.ErrHandshake,
+}
+
 func collectServer(out chan<- prometheus.Metric, name string, s meta.ServerStats) {
 	e := emitter{out, name}
 	e.gauge(serverConnections, float64(s.Connections))
@@ -37,11 +43,11 @@ func collectServer(out chan<- prometheus.Metric, name string, s meta.ServerStats
 	e.gauge(serverHandshaking, float64(s.Handshaking))
 	e.gauge(serverPlaces, float64(s.MaxHandshakes))
 	e.counter(serverAccepted, float64(s.Accepted))
-	for reason, n := range s.Refused {
-		e.counter(serverRefused, float64(n), reason)
+	for _, reason := range meta.RefusedReasons { // those that have not happened too, so that the first is an increase
+		e.counter(serverRefused, float64(s.Refused[reason]), reason)
 	}
-	for reason, n := range s.Ended {
-		e.counter(serverEnded, float64(n), reason)
+	for _, reason := range endReasons {
+		e.counter(serverEnded, float64(s.Ended[reason.Error()]), reason.Error())
 	}
 	e.counter(serverAcceptErrors, float64(s.AcceptErrors))
 	e.counter(serverChallenges, float64(s.Challenges))

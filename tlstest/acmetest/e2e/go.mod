@@ -7,6 +7,7 @@ require (
 	github.com/ergotls/ergotls v0.0.0
 	github.com/ergotls/ergotls/certmanager/rediscache v0.0.0
 	github.com/ergotls/ergotls/tlstest/acmetest v0.0.0
+	github.com/prometheus/client_golang v1.25.0
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/stretchr/testify v1.12.1
 	go.uber.org/goleak v1.3.0
@@ -15,8 +16,19 @@ require (
 )
 
 require (
+	github.com/beorn7/perks v1.0.1 // indirect
+	github.com/kylelemons/godebug v1.1.0 // indirect
+	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
+	github.com/prometheus/client_model v0.6.3 // indirect
+	github.com/prometheus/common v0.72.0 // indirect
+	github.com/prometheus/procfs v0.22.0 // indirect
+	google.golang.org/protobuf v1.36.12 // indirect
+)
+
+require (
 	github.com/bsm/redislock v0.9.4 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
+	github.com/ergotls/ergotls/metrics/prometheus v0.0.0
 	github.com/fsnotify/fsnotify v1.10.1 // indirect
 	github.com/go-jose/go-jose/v4 v4.1.4 // indirect
 	github.com/letsencrypt/challtestsrv v1.4.2 // indirect
@@ -40,3 +52,5 @@ replace (
 	github.com/ergotls/ergotls/certmanager/rediscache => ../../../certmanager/rediscache
 	github.com/ergotls/ergotls/tlstest/acmetest => ..
 )
+
+replace github.com/ergotls/ergotls/metrics/prometheus => ../../../metrics/prometheus
