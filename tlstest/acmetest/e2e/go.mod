@@ -6,6 +6,7 @@ require (
 	ergo.services/ergo v1.999.310
 	github.com/ergotls/ergotls v0.0.0
 	github.com/ergotls/ergotls/certmanager/rediscache v0.0.0
+	github.com/ergotls/ergotls/metrics/prometheus v0.0.0
 	github.com/ergotls/ergotls/tlstest/acmetest v0.0.0
 	github.com/prometheus/client_golang v1.25.0
 	github.com/redis/go-redis/v9 v9.23.0
@@ -28,7 +29,6 @@ require (
 require (
 	github.com/bsm/redislock v0.9.4 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
-	github.com/ergotls/ergotls/metrics/prometheus v0.0.0
 	github.com/fsnotify/fsnotify v1.10.1 // indirect
 	github.com/go-jose/go-jose/v4 v4.1.4 // indirect
 	github.com/letsencrypt/challtestsrv v1.4.2 // indirect
@@ -50,7 +50,6 @@ replace (
 	ergo.services/ergo => ../../../engine
 	github.com/ergotls/ergotls => ../../..
 	github.com/ergotls/ergotls/certmanager/rediscache => ../../../certmanager/rediscache
+	github.com/ergotls/ergotls/metrics/prometheus => ../../../metrics/prometheus
 	github.com/ergotls/ergotls/tlstest/acmetest => ..
 )
-
-replace github.com/ergotls/ergotls/metrics/prometheus => ../../../metrics/prometheus
