@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -30,8 +31,15 @@ func printed(t *testing.T, path string) []string {
 	block, _ := pem.Decode(text)
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	require.NoError(t, err)
-	secret, err := key.(*ecdsa.PrivateKey).Bytes()
-	require.NoError(t, err)
+	return forms(key.(*ecdsa.PrivateKey))
+}
+
+// forms are those in which a private key could be printed.
+func forms(key *ecdsa.PrivateKey) []string {
+	secret, err := key.Bytes()
+	if err != nil {
+		panic(err)
+	}
 	forms := []string{
 		"PRIVATE KEY", string(secret), hex.EncodeToString(secret), fmt.Sprintf("%X", secret), strings.Trim(fmt.Sprint(secret), "[]"),
 		new(big.Int).SetBytes(secret).String(),
@@ -42,18 +50,46 @@ func printed(t *testing.T, path string) []string {
 	return forms
 }
 
+// said is what nodes, servers, connections and managers said in all tests of this package: log lines, messages to actors, inspect values.
+// No key that the harness made is to be in it.
+var said suite
+
+type suite struct {
+	logBuffer
+	keys sync.Map // *ecdsa.PrivateKey
+}
+
+func (s *suite) key(pair tls.Certificate) {
+	s.keys.Store(pair.PrivateKey.(*ecdsa.PrivateKey), nil)
+}
+
+// check returns the exit code of the tests.
+func (s *suite) check() (code int) {
+	text := s.String()
+	s.keys.Range(func(key, _ any) bool {
+		for _, form := range forms(key.(*ecdsa.PrivateKey)) {
+			if at := strings.Index(text, form); at >= 0 {
+				fmt.Printf("FAIL: a private key was printed: …%q…\n", text[max(0, at-100):at])
+				code = 1
+			}
+		}
+		return true
+	})
+	return code
+}
+
 // Whatever a server, its connections and a watcher say, to the log, to an inspector, to their actor and to a caller,
 // has no key in it, also where a key is what is wrong.
 func TestNoKeyIsPrinted(t *testing.T) {
 	p := newPKI(t, true)
-	said := new(logBuffer)
+	told := new(logBuffer)
 	manager, err := certmanager.New(certmanager.Options{
-		Logger: slog.New(slog.NewTextHandler(said, nil)),
+		Logger: slog.New(slog.NewTextHandler(told, nil)),
 		Source: certmanager.Files{Cert: p.file("server.crt"), Key: p.file("server.key"), ClientCAs: p.file("root.crt")},
 	})
 	require.NoError(t, err)
 	defer manager.Close()
-	say := func(what ...any) { fmt.Fprintf(said, "%+v\n", what) }
+	say := func(what ...any) { fmt.Fprintf(told, "%+v\n", what) }
 	a := newHost(t).spawn(func(_ *owner, message any) bool {
 		say(message)
 		return false
@@ -78,16 +114,16 @@ func TestNoKeyIsPrinted(t *testing.T) {
 	_, err = stranger.Read(make([]byte, 1))
 	require.Error(t, err)
 	say(err)
-	eventually(t, func() bool { return strings.Contains(said.String(), "event=peer-refused") }, "the refusal is reported")
+	eventually(t, func() bool { return strings.Contains(told.String(), "event=peer-refused") }, "the refusal is reported")
 
 	good, err := os.ReadFile(p.file("server.key"))
 	require.NoError(t, err)
-	forms := printed(t, p.file("server.key"))
+	secrets := printed(t, p.file("server.key"))
 	for _, name := range []string{"client", "stranger"} {
-		forms = append(forms, printed(t, p.file(name+".key"))...)
+		secrets = append(secrets, printed(t, p.file(name+".key"))...)
 	}
 	tlstest.NewCA(t).Issue(t, tlstest.Leaf{}).Files(t, p.dir, "other")
-	forms = append(forms, printed(t, p.file("other.key"))...)
+	secrets = append(secrets, printed(t, p.file("other.key"))...)
 	other, err := os.ReadFile(p.file("other.key"))
 	require.NoError(t, err)
 	for _, bad := range [][]byte{other, good[:len(good)-40], []byte(strings.ReplaceAll(string(good), "PRIVATE", "EC PRIVATE")), append([]byte("x"), good...)} {
@@ -96,11 +132,11 @@ func TestNoKeyIsPrinted(t *testing.T) {
 	}
 	say(a.call(watcher, meta.MessageCertStatus{}), a.inspect(watcher), a.inspect(server), a.h.log)
 
-	text := said.String()
+	text := told.String()
 	for _, part := range []string{"handshake failures", "peer-refused", "CN=client", "does not match", "cut off", "cannot be parsed"} {
 		assert.Contains(t, text, part, "this was to be said")
 	}
-	for _, form := range forms {
+	for _, form := range secrets {
 		assert.NotContains(t, text, form)
 	}
 }

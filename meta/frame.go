@@ -8,7 +8,8 @@ import (
 	"math"
 )
 
-// FixedLength gives the function for TCPServerOptions.Split that cuts frames of n bytes each. The error wraps [ErrOption].
+// FixedLength gives the function for TCPServerOptions.Split that cuts frames of n bytes each. Set MaxFrame to n where that is
+// over 64 KiB: it is the bound that counts. The error wraps [ErrOption].
 func FixedLength(n int) (bufio.SplitFunc, error) {
 	if n < 1 {
 		return nil, fmt.Errorf("%w: FixedLength: is %d; use a length above 0", ErrOption, n)
@@ -36,7 +37,7 @@ type LengthPrefixed struct {
 	LittleEndian bool
 	// IncludesHeader says that the length counts the header too.
 	IncludesHeader bool
-	// MaxPayload is the largest payload in bytes that is taken. 0 leaves it to MaxFrame.
+	// MaxPayload is the largest payload in bytes that is taken. 0 leaves it to MaxFrame, which bounds the frame with its header in any case.
 	MaxPayload int
 	// KeepHeader delivers the header with the payload.
 	KeepHeader bool

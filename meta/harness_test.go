@@ -2,10 +2,13 @@ package meta_test
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -22,9 +25,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	slog.SetDefault(slog.New(slog.DiscardHandler))
+	slog.SetDefault(slog.New(slog.NewTextHandler(&said, nil)))
 	// Ergo 3.1 keeps a goroutine that waits for signals when its node has ended.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("ergo.services/ergo/node.(*node).SetCTRLC.func1"))
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("ergo.services/ergo/node.(*node).SetCTRLC.func1"), goleak.Cleanup(func(code int) {
+		os.Exit(cmp.Or(code, said.check()))
+	}))
 }
 
 // patience is how long a test waits for what must happen.
@@ -114,6 +119,7 @@ func generate(ca *tlstest.CA, name string) tls.Certificate {
 	if err != nil {
 		panic(err)
 	}
+	said.key(pair.Certificate())
 	return pair.Certificate()
 }
 
@@ -156,6 +162,7 @@ func newHost(t *testing.T) *host {
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		node.Stop()
+		said.Write([]byte(log.String()))
 		if t.Failed() {
 			t.Logf("log of the node:\n%s", log)
 		}
@@ -195,9 +202,13 @@ type owner struct {
 type run func(*owner)
 
 func (o *owner) HandleMessage(_ gen.PID, message any) error {
-	if f, ok := message.(run); ok {
-		f(o)
+	switch m := message.(type) {
+	case run:
+		m(o)
 		return nil
+	case meta.MessageTCP: // the peer's own bytes
+	default:
+		fmt.Fprintf(&said, "%+v\n", m)
 	}
 	if o.react == nil || !o.react(o, message) {
 		o.mail <- message
@@ -288,6 +299,7 @@ func (a *actor) inspect(id gen.Alias, item ...string) (m map[string]string) {
 	var err error
 	a.do(func(o *owner) { m, err = o.InspectMeta(id, item...) })
 	require.NoError(a.h.t, err)
+	fmt.Fprintln(&said, m)
 	return m
 }
 

@@ -3,6 +3,7 @@ package meta_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"io"
 	"os/exec"
 	"path/filepath"
@@ -33,6 +34,11 @@ func newPKI(t *testing.T, mutual bool) pki {
 	ca.Issue(t, tlstest.Leaf{CommonName: "server", Names: []string{"localhost", "127.0.0.1"}, Usage: tlstest.ServerOnly}).Files(t, dir, "server")
 	ca.Issue(t, tlstest.Leaf{CommonName: "client", Usage: tlstest.ClientOnly}).Files(t, dir, "client")
 	tlstest.NewCA(t).Issue(t, tlstest.Leaf{CommonName: "stranger", Usage: tlstest.ClientOnly}).Files(t, dir, "stranger")
+	for _, name := range []string{"server", "client", "stranger"} {
+		pair, err := tls.LoadX509KeyPair(filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key"))
+		require.NoError(t, err)
+		said.key(pair)
+	}
 	files := certmanager.Files{Cert: filepath.Join(dir, "server.crt"), Key: filepath.Join(dir, "server.key")}
 	if mutual {
 		files.ClientCAs = filepath.Join(dir, "root.crt")
