@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/acme"
@@ -14,8 +15,9 @@ import (
 
 // acmeAccount is the account at the CA, made when it is first needed.
 type acmeAccount struct {
-	mu     sync.Mutex // held while the account is being made
-	client *acme.Client
+	mu      sync.Mutex // held while the account is being made
+	client  *acme.Client
+	unsaved atomic.Pointer[[]byte] // its key, which could not be stored yet
 }
 
 // client returns a client with an account.
@@ -81,9 +83,29 @@ func (s *acmeState) accountKey(ctx context.Context) (crypto.Signer, error) {
 		err2 = s.put(ctx, accountCacheKey, data)
 	}
 	if err2 != nil {
+		if len(data) > 0 {
+			s.account.unsaved.Store(&data)
+		}
 		s.emit(CacheFailed, "account", err2)
 	}
 	return key, nil
+}
+
+// saveAccount stores the key that could not be stored before, unless another machine has stored one meanwhile. It is
+// called when a certificate could be.
+func (s *acmeState) saveAccount(ctx context.Context) {
+	data := s.account.unsaved.Swap(nil)
+	if data == nil {
+		return
+	}
+	_, err := s.get(ctx, accountCacheKey)
+	if isMiss(err) {
+		err = s.put(ctx, accountCacheKey, *data)
+	}
+	if err != nil {
+		s.account.unsaved.CompareAndSwap(nil, data)
+		s.emit(CacheFailed, "account", err)
+	}
 }
 
 // retryRequest repeats a request at once that had a stale nonce, and soon one that met a

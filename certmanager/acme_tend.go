@@ -258,6 +258,7 @@ func (s *acmeState) save(ctx context.Context, n *acmeName, cert *tls.Certificate
 	}
 	if err == nil {
 		n.unsaved.Store(false)
+		s.saveAccount(context.WithoutCancel(ctx))
 		return
 	}
 	n.saves++

@@ -209,6 +209,24 @@ func TestStorageFails(t *testing.T) {
 	assert.Empty(t, w.events.of(certmanager.OrderFailed))
 }
 
+// An account that could not be stored when it was made is stored with the first certificate that can be, so that the next start needs no
+// other.
+func TestAccountIsStoredLater(t *testing.T) {
+	t.Parallel()
+	ca := acmetest.Start(t)
+	folder := t.TempDir()
+	cache := &brokenCache{Cache: autocert.DirCache(folder)}
+	cache.fail(nil, syscall.ENOSPC)
+	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: cache})
+	assert.False(t, exists(filepath.Join(folder, "acme_account+key")))
+	cache.fail(nil, nil)
+	w.eventually(t, "the account in the cache", func() bool { return exists(filepath.Join(folder, "acme_account+key")) })
+	require.NoError(t, w.Close())
+	start(t, ca, &certmanager.ACME{Domains: []string{name, other}, Cache: cache})
+	assert.Equal(t, 2, ca.Orders())
+	assert.Equal(t, 1, ca.Accounts())
+}
+
 // A cache that cannot be read does not keep the server from serving, nor is the account lost.
 func TestStorageUnreadable(t *testing.T) {
 	t.Parallel()
