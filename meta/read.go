@@ -166,6 +166,10 @@ func (c *tcpConnection) pause() {
 		c.wake.Store(&made)
 		return // to look again: what has changed before that sent nothing
 	}
+	if broken := c.broken.Load(); broken != nil {
+		c.end(ErrReset, *broken)
+		return
+	}
 	if c.heldBack() && c.process.Send(c.process.ID(), flushRequest{}) != nil {
 		c.readLimit.Store(0) // the mailbox is full, so has a bound of its own
 		return

@@ -3,6 +3,7 @@ package meta
 import (
 	"net"
 	"net/netip"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,6 +51,26 @@ func TestPassiveHoldsNoBuffer(t *testing.T) {
 	c.end(ErrTerminated, nil)
 	<-ended
 	assert.Nil(t, c.inbox.buf)
+}
+
+// A write that fails before the read loop pauses for the first time is noticed by it.
+func TestBrokenBeforePause(t *testing.T) {
+	near, _ := tcpPair(t)
+	c := newConnection(&TCPConnectionOptions{Active: 1}, nil, newSocket(near), "")
+	require.NoError(t, c.Init(&teller{}))
+	c.credit.Store(0)
+	c.writeFailed(syscall.ECONNRESET)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		c.read()
+	}()
+	select {
+	case <-ended:
+		assert.Equal(t, ErrReset, c.ended.Load().Reason)
+	case <-time.After(10 * time.Second):
+		t.Fatal("it waits for credit")
+	}
 }
 
 // An end that comes before the deadline of the handshake is set does not wait for a PROXY header.
