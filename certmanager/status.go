@@ -80,7 +80,7 @@ type CRLInfo struct {
 // PeerInfo describes a peer.
 type PeerInfo struct {
 	CertificateInfo
-	Remote string `json:",omitempty"` // its address; of a server that is refused it is not known
+	Remote string `json:",omitempty"` // its address; as far as it is known during a handshake
 	Server bool   `json:",omitempty"` // it is a server that this program called
 }
 

@@ -76,19 +76,13 @@ func (s *server) configForClient(hello *tls.ClientHelloInfo) (*tls.Config, error
 		inner = &innerConfig{snapshot: current, config: s.m.serverConfig(current, s.outer.NextProtos)}
 		s.inner.Store(inner)
 	}
-	ticket, mutual := offersTicket(hello), inner.config.ClientAuth != tls.NoClientCert && hello.Conn != nil
-	if !ticket && !mutual {
+	if !offersTicket(hello) {
 		return inner.config, nil
 	}
-	// Two exceptions. UnwrapSession has to tell WrapSession when the session began, and the only thing that the two
-	// share is the config of their connection. And who is refused is reported with the address, which only the hello knows.
+	// The one exception: UnwrapSession has to tell WrapSession when the session began,
+	// and the only thing that the two share is the config of their connection.
 	config := inner.config.Clone()
-	if ticket {
-		(&resumption{m: s.m, snapshot: current}).install(config)
-	}
-	if mutual {
-		config.VerifyConnection = func(state tls.ConnectionState) error { return s.m.verifyClient(state, hello.Conn.RemoteAddr()) }
-	}
+	(&resumption{m: s.m, snapshot: current}).install(config)
 	return config, nil
 }
 
@@ -101,7 +95,7 @@ func (m *Manager) serverConfig(s *snapshot, nextProtos []string) *tls.Config {
 	}
 	config.ClientAuth = s.trust.clientAuth
 	config.ClientCAs = s.trust.clientCAs
-	config.VerifyConnection = func(state tls.ConnectionState) error { return m.verifyClient(state, nil) }
+	config.VerifyConnection = m.verifyClient
 	config.GetEncryptedClientHelloKeys = func(*tls.ClientHelloInfo) ([]tls.EncryptedClientHelloKey, error) {
 		return s.echKeys(), nil
 	}
@@ -124,11 +118,11 @@ func (s *snapshot) echKeys() []tls.EncryptedClientHelloKey {
 // verifyClient runs in every handshake, resumed ones too, which skip all other
 // callbacks. It judges by what is in service now, which may be newer than what the
 // handshake began with: a peer that was removed in between is refused.
-func (m *Manager) verifyClient(state tls.ConnectionState, remote net.Addr) error {
+func (m *Manager) verifyClient(state tls.ConnectionState) error {
 	current := m.current.Load()
 	now := clock.Now()
 	peer, err := current.trust.judge(m.newPeer(&state, false), now, now)
-	return m.verdict(current, peer, remote, err)
+	return m.verdict(current, peer, err)
 }
 
 // HandshakeFailed is for servers that make the handshakes of ServerTLS themselves: it tells the
@@ -201,7 +195,7 @@ func (m *Manager) verifyServer(state tls.ConnectionState, name string) error {
 	}
 	peer := m.newPeer(&state, true)
 	if err := peer.Certificate.VerifyHostname(name); err != nil {
-		return m.verdict(current, peer, nil, fmt.Errorf("%s: %w: %w", peer, ErrUntrusted,
+		return m.verdict(current, peer, fmt.Errorf("%s: %w: %w", peer, ErrUntrusted,
 			&tls.CertificateVerificationError{UnverifiedCertificates: peer.presented, Err: err}))
 	}
 	now := clock.Now()
@@ -209,11 +203,11 @@ func (m *Manager) verifyServer(state tls.ConnectionState, name string) error {
 	if err == nil {
 		m.lastServer.Store(peer)
 	}
-	return m.verdict(current, peer, nil, err)
+	return m.verdict(current, peer, err)
 }
 
 // verdict reports a refusal and returns it, unless it is only to be reported.
-func (m *Manager) verdict(current *snapshot, peer *Peer, remote net.Addr, err error) error {
+func (m *Manager) verdict(current *snapshot, peer *Peer, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -223,7 +217,7 @@ func (m *Manager) verdict(current *snapshot, peer *Peer, remote net.Addr, err er
 	} else {
 		m.counts.refused.Add(1)
 	}
-	m.events.emit(Event{Kind: PeerRefused, Generation: current.generation, Peer: newPeerInfo(peer, remote), ReportOnly: tolerated, Err: err})
+	m.events.emit(Event{Kind: PeerRefused, Generation: current.generation, Peer: newPeerInfo(peer, nil), ReportOnly: tolerated, Err: err})
 	if tolerated {
 		return nil
 	}
