@@ -14,7 +14,7 @@ func FixedLength(n int) (bufio.SplitFunc, error) {
 	if n < 1 {
 		return nil, fmt.Errorf("%w: FixedLength: is %d; use a length above 0", ErrOption, n)
 	}
-	return func(data []byte, atEOF bool) (int, []byte, error) {
+	return sized(n, func(data []byte, atEOF bool) (int, []byte, error) {
 		switch {
 		case len(data) >= n:
 			return n, data[:n], nil
@@ -22,7 +22,33 @@ func FixedLength(n int) (bufio.SplitFunc, error) {
 			return 0, nil, io.ErrUnexpectedEOF
 		}
 		return 0, nil, nil
-	}, nil
+	}), nil
+}
+
+// sizeProbe is shown to Split at Create: the functions of this file know it by its address and answer with a frameSize, others
+// see the first byte of a frame. So a frame that MaxFrame never lets through is refused at Create, not by the end of every connection.
+var sizeProbe = []byte{0}
+
+// frameSize is the size in bytes, with its header, of the largest frame that the options of a ready function allow.
+type frameSize int
+
+func (n frameSize) Error() string { return fmt.Sprintf("frames of %d bytes", int(n)) }
+
+// sized is split, which also answers the sizeProbe.
+func sized(n int, split bufio.SplitFunc) bufio.SplitFunc {
+	return func(data []byte, atEOF bool) (int, []byte, error) {
+		if len(data) == 1 && &data[0] == &sizeProbe[0] {
+			return 0, nil, frameSize(n)
+		}
+		return split(data, atEOF)
+	}
+}
+
+// largestFrame is the frameSize of a ready function, 0 of any other.
+func largestFrame(split bufio.SplitFunc) int {
+	_, _, err := split(sizeProbe, false)
+	size, _ := err.(frameSize)
+	return int(size)
 }
 
 // LengthPrefixed describes frames that carry their length in a header. The zero value is not
@@ -37,7 +63,7 @@ type LengthPrefixed struct {
 	LittleEndian bool
 	// IncludesHeader says that the length counts the header too.
 	IncludesHeader bool
-	// MaxPayload is the largest payload in bytes that is taken. 0 leaves it to MaxFrame, which bounds the frame with its header in any case.
+	// MaxPayload is the largest payload in bytes that is taken. 0 leaves it to MaxFrame, which must hold it together with the header.
 	MaxPayload int
 	// KeepHeader delivers the header with the payload.
 	KeepHeader bool
@@ -53,8 +79,14 @@ func (l LengthPrefixed) Split() (bufio.SplitFunc, error) {
 	c.notNegative("LengthPrefixed.MaxPayload", l.MaxPayload)
 	setDefault(&l.HeaderSize, l.Offset+l.Width)
 	c.refuse(l.HeaderSize < l.Offset+l.Width, "LengthPrefixed.HeaderSize: is %d, but the length field ends at %d", l.HeaderSize, l.Offset+l.Width)
-	setDefault(&l.MaxPayload, math.MaxInt-l.HeaderSize)
-	return l.split, c.err()
+	if err := c.err(); err != nil {
+		return nil, err
+	}
+	most := math.MaxInt - l.HeaderSize // the sum with the header is an int
+	l.MaxPayload = min(l.MaxPayload, most)
+	largest := l.HeaderSize + l.MaxPayload
+	setDefault(&l.MaxPayload, most)
+	return sized(largest, l.split), nil
 }
 
 func (l LengthPrefixed) split(data []byte, atEOF bool) (int, []byte, error) {

@@ -90,7 +90,8 @@ type TCPServerOptions struct {
 	// Split cuts what is read into frames, one MessageTCP each: any of bufio's own, [FixedLength],
 	// [LengthPrefixed], or another that keeps no state. Unset, messages are whatever was read.
 	Split bufio.SplitFunc
-	// MaxFrame is the most bytes that Split is shown at a time: the largest frame with its header or delimiter. 0 means 64 KiB.
+	// MaxFrame is the most bytes that Split is shown at a time: the largest frame with its header or delimiter. 0 means 64 KiB. What
+	// FixedLength or LengthPrefixed.MaxPayload say must not be more.
 	MaxFrame int
 	// Active, if above 0, delivers that many messages and one MessageTCPPassive, and then stops reading
 	// until a MessageTCPActive allows more. 0 reads without such a limit.
@@ -239,6 +240,10 @@ func (o *TCPConnectionOptions) parseShared(c *check) {
 
 	setDefault(&o.BufferSize, gen.DefaultTCPBufferSize)
 	setDefault(&o.MaxFrame, DefaultMaxFrame)
+	if o.Split != nil && o.MaxFrame > 0 {
+		largest := largestFrame(o.Split)
+		c.refuse(largest > o.MaxFrame, "MaxFrame: is %d, but FixedLength or LengthPrefixed makes frames of %d bytes with their header; set it to that", o.MaxFrame, largest)
+	}
 	setDefault(&o.WriteBuffer, DefaultWriteBuffer)
 	setDefault(&o.HandshakeTimeout, DefaultHandshakeTimeout)
 	setDefault(&o.WriteTimeout, DefaultWriteTimeout)

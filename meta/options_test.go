@@ -2,6 +2,7 @@ package meta_test
 
 import (
 	"bufio"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -15,6 +16,46 @@ import (
 
 	"github.com/ergotls/ergotls/meta"
 )
+
+// A ready splitter whose frames MaxFrame never lets through is refused; one that fits, or leaves it to MaxFrame, is not.
+func TestSplitFitsMaxFrame(t *testing.T) {
+	fixed := func(n int) bufio.SplitFunc {
+		split, err := meta.FixedLength(n)
+		require.NoError(t, err)
+		return split
+	}
+	prefixed := func(l meta.LengthPrefixed) bufio.SplitFunc {
+		split, err := l.Split()
+		require.NoError(t, err)
+		return split
+	}
+	for name, test := range map[string]struct {
+		split    bufio.SplitFunc
+		maxFrame int
+		refused  bool
+	}{
+		"fixed fits the default":          {fixed(meta.DefaultMaxFrame), 0, false},
+		"fixed over the default":          {fixed(meta.DefaultMaxFrame + 1), 0, true},
+		"fixed over MaxFrame":             {fixed(11), 10, true},
+		"payload and header fit":          {prefixed(meta.LengthPrefixed{Width: 2, MaxPayload: 8}), 10, false},
+		"the header is too much":          {prefixed(meta.LengthPrefixed{Width: 2, MaxPayload: 9}), 10, true},
+		"no payload fits":                 {prefixed(meta.LengthPrefixed{HeaderSize: 11, Width: 2}), 10, true},
+		"the payload is MaxFrame's":       {prefixed(meta.LengthPrefixed{Width: 8}), 10, false},
+		"a payload of all there can be":   {prefixed(meta.LengthPrefixed{Width: 8, MaxPayload: math.MaxInt}), 10, true},
+		"lines have no size of their own": {bufio.ScanLines, 1, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server, err := meta.CreateTCPServer(meta.TCPServerOptions{Host: "127.0.0.1", Split: test.split, MaxFrame: test.maxFrame})
+			if test.refused {
+				assert.ErrorIs(t, err, meta.ErrOption)
+				assert.ErrorContains(t, err, "MaxFrame: is")
+				return
+			}
+			require.NoError(t, err)
+			server.Terminate(nil)
+		})
+	}
+}
 
 // What makes no sense is refused by name, and all of it at once.
 func TestServerOptions(t *testing.T) {
