@@ -10,6 +10,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -250,4 +252,42 @@ func TestUnixSocket(t *testing.T) {
 		server.do(func(o *owner) { assert.NoError(t, o.SendExitMeta(id, gen.TerminateReasonNormal)) })
 		eventually(t, func() bool { _, err := os.Stat(path); return os.IsNotExist(err) }, "the file is gone")
 	})
+}
+
+// Of servers that start at once where a killed program has left its socket, one gets the path and keeps it.
+func TestStaleUnixSocketHasOneHeir(t *testing.T) {
+	dir, err := os.MkdirTemp("", "unix")
+	require.NoError(t, err)
+	defer os.RemoveAll(dir)
+	for i := range 50 {
+		path := fmt.Sprintf("%s/%d", dir, i)
+		stale, err := net.Listen("unix", path)
+		require.NoError(t, err)
+		stale.(*net.UnixListener).SetUnlinkOnClose(false)
+		require.NoError(t, stale.Close())
+
+		const servers = 8
+		var group sync.WaitGroup
+		started := make(chan gen.MetaBehavior, servers)
+		for range servers {
+			group.Go(func() {
+				server, err := meta.CreateTCPServer(meta.TCPServerOptions{UnixPath: path})
+				if err == nil {
+					started <- server
+				} else {
+					assert.ErrorIs(t, err, syscall.EADDRINUSE)
+				}
+			})
+		}
+		group.Wait()
+		close(started)
+		assert.Len(t, started, 1)
+		conn, err := net.Dial("unix", path)
+		if assert.NoError(t, err) {
+			conn.Close()
+		}
+		for server := range started {
+			server.Terminate(nil)
+		}
+	}
 }

@@ -7,9 +7,13 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 )
+
+// unixFiles is held while a unix socket is bound, so that servers of one program do not take each other's new socket for a stale one.
+var unixFiles sync.Mutex
 
 // listen opens the listening socket that the options describe.
 func listen(ctx context.Context, o *TCPServerOptions) (net.Listener, error) {
@@ -26,9 +30,11 @@ func listen(ctx context.Context, o *TCPServerOptions) (net.Listener, error) {
 	network, address := "tcp", net.JoinHostPort(o.Host, strconv.Itoa(int(o.Port)))
 	if o.UnixPath != "" {
 		network, address = "unix", o.UnixPath
+		unixFiles.Lock()
+		defer unixFiles.Unlock()
 	}
 	listener, err := config.Listen(ctx, network, address)
-	if errors.Is(err, syscall.EADDRINUSE) && removeStale(o.UnixPath) {
+	if errors.Is(err, syscall.EADDRINUSE) && o.UnixPath != "" && removeStale(o.UnixPath) {
 		listener, err = config.Listen(ctx, network, address)
 	}
 	if err != nil {
@@ -54,10 +60,13 @@ func listenAdvice(err error) string {
 	return ""
 }
 
-// removeStale removes a socket file that nobody listens on, as a killed program leaves it.
+// removeStale removes a socket file that nobody listens on, as a killed program leaves it. The caller holds unixFiles.
+//
+// Another program may put its own socket there meanwhile: it is left alone where it came during the dial. Between the last look and
+// the removal, and between another program's bind and its listen, lie microseconds that no call of the kernel closes.
 func removeStale(path string) (removed bool) {
-	info, err := os.Lstat(path)
-	if path == "" || err != nil || info.Mode().Type() != os.ModeSocket {
+	before, err := os.Lstat(path)
+	if err != nil || before.Mode().Type() != os.ModeSocket {
 		return false
 	}
 	conn, err := net.DialTimeout("unix", path, time.Second)
@@ -65,8 +74,15 @@ func removeStale(path string) (removed bool) {
 		conn.Close()
 		return false
 	}
-	return errors.Is(err, syscall.ECONNREFUSED) && os.Remove(path) == nil
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		return false
+	}
+	after, err := os.Lstat(path)
+	return err == nil && sameFile(before, after) && os.Remove(path) == nil
 }
+
+// sameFile compares the time too: a file system gives the number of a removed file to the next one.
+func sameFile(a, b os.FileInfo) bool { return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) }
 
 // setKeepAlive sets the keep-alive probes of a TCP connection; below 0 turns them off.
 func setKeepAlive(conn net.Conn, period time.Duration) {
