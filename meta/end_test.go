@@ -234,6 +234,33 @@ func TestCloseWrite(t *testing.T) {
 	})
 }
 
+// A peer that half-closes behind its request still gets the whole answer that was sent before its end was read.
+func TestPeerHalfCloses(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		a := newHost(t).spawn(nil)
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, CloseTimeout: patience})
+		peer := m.dial(t, addr)
+		id := expect[meta.MessageTCPConnect](a).ID
+		_, err := io.WriteString(peer, "request")
+		require.NoError(t, err)
+		assert.Equal(t, "request", string(expect[meta.MessageTCP](a).Data))
+		var accepted any
+		const size = 16 << 20 // more than the kernels hold
+		a.send(id, meta.MessageTCP{Data: make([]byte, size)})
+		eventually(t, func() bool { return a.inspect(id)["bytes waiting"] != "0" }, "the answer is under way")
+		require.NoError(t, peer.(interface{ CloseWrite() error }).CloseWrite())
+		got, err := io.Copy(io.Discard, peer)
+		require.NoError(t, err)
+		assert.EqualValues(t, size, got)
+		var reason *meta.DisconnectError
+		require.ErrorAs(t, expect[meta.MessageTCPDisconnect](a).Reason, &reason)
+		assert.ErrorIs(t, reason, meta.ErrClosedByPeer)
+		assert.EqualValues(t, size, reason.Written)
+		a.do(func(o *owner) { accepted = o.SendAlias(id, meta.MessageTCP{Data: []byte("too late")}) })
+		assert.Error(t, accepted.(error), "the connection is gone")
+	})
+}
+
 // The end of the server leaves its connections alone.
 func TestConnectionsOutliveServer(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {

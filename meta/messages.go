@@ -35,7 +35,9 @@ type MessageTCP struct {
 // MessageTCPDisconnect is the last message of a connection: exactly one
 // follows each MessageTCPConnect. An outgoing connection sends it also where the
 // handshake failed and no MessageTCPConnect came, so that whoever dialled always hears. It waits for
-// room where the mailbox of its receiver is full. Only the end of the parent, with which no message of its connections is
+// room where the mailbox of its receiver is full. A peer that half-closes (FIN, or close_notify) has ended the connection: what was accepted
+// for writing before its end was read still goes to it, within CloseTimeout, and what is sent later is refused. So an answer to such a
+// peer's last request is lost where it takes longer than that: the protocol must have the client wait for its answer before it closes. Only the end of the parent, with which no message of its connections is
 // delivered any more, is not told: workers link to the parent or monitor it.
 type MessageTCPDisconnect struct {
 	// ID is the connection, which takes no more messages.
@@ -59,7 +61,9 @@ type MessageTCPPassive struct {
 }
 
 // MessageTCPClose, sent to a connection, ends it with the reason ErrTerminated
-// after what was sent before it has been written. An exit (SendExitMeta) waits for no message: it writes only what was accepted.
+// after what was sent before it has been written. It is handled when its turn in the mailbox comes. A peer that takes nothing is given up
+// before that after WriteTimeout, as a slow consumer; one that takes a little now and then can put it off. From then on CloseTimeout
+// bounds the rest. An exit (SendExitMeta) waits for no message in the mailbox, only for the handler that is running: it writes what was accepted.
 type MessageTCPClose struct{}
 
 // MessageTCPCloseWrite, sent to a connection, writes what was accepted before

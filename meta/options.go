@@ -37,7 +37,8 @@ type TCPServerOptions struct {
 	ReusePort bool
 	// ProxyFrom lists the sources whose connections start with a PROXY protocol header, v1 or v2;
 	// the address in it becomes RemoteAddr. Such a source must send one within HandshakeTimeout, and a
-	// header from any other source is refused. Empty means that nobody sends one.
+	// header from any other source is refused. Of a v2 header at most 4096 bytes may follow the first 16, addresses and TLVs together; a
+	// longer one is refused. Empty means that nobody sends one.
 	ProxyFrom []netip.Prefix
 
 	// ProcessPool names the workers; each new connection goes to the next of them in turn. Unset, the

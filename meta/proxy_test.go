@@ -61,3 +61,27 @@ func FuzzProxyHeader(f *testing.F) {
 		}
 	})
 }
+
+// The TLVs of load balancers fit; what is over the documented size is refused before memory is taken for it.
+func TestProxyHeaderSize(t *testing.T) {
+	read := func(length int) error {
+		header := proxyproto.HeaderProxyFromAddrs(2, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 7), Port: 1}, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 2})
+		const addresses, tlv = 12, 3
+		require.NoError(t, header.SetTLVs([]proxyproto.TLV{{Type: 0xE0, Value: make([]byte, length-addresses-tlv)}}))
+		wire, err := header.Format()
+		require.NoError(t, err)
+		require.Len(t, wire, 16+length)
+		s := newSocket(readerConn{r: iotest.OneByteReader(io.MultiReader(bytes.NewReader(wire), bytes.NewReader([]byte("hello"))))})
+		addr, err := readProxyHeader(s)
+		if err != nil {
+			return err
+		}
+		require.Equal(t, "192.0.2.7:1", addr.String())
+		rest, err := io.ReadAll(s)
+		require.NoError(t, err)
+		require.Equal(t, "hello", string(rest))
+		return nil
+	}
+	require.NoError(t, read(4096))
+	require.ErrorIs(t, read(4097), errNoProxy)
+}
