@@ -84,6 +84,7 @@ func (w *certWatcher) Init(process gen.MetaProcess) error {
 	if w.toOption != "" {
 		w.to = w.toOption
 	}
+	process.Log().AddFields(gen.LogField{Name: "owner", Value: fmt.Sprint(w.to)})
 	return nil
 }
 

@@ -62,8 +62,8 @@ func listenAdvice(err error) string {
 
 // removeStale removes a socket file that nobody listens on, as a killed program leaves it. The caller holds unixFiles.
 //
-// Another program may put its own socket there meanwhile: it is left alone where it came during the dial. Between the last look and
-// the removal, and between another program's bind and its listen, lie microseconds that no call of the kernel closes.
+// Another program may put its own socket there meanwhile: it is left alone where it came during the dial. Two short gaps stay: between the
+// last look and the removal, and between another program's bind and its listen.
 func removeStale(path string) (removed bool) {
 	before, err := os.Lstat(path)
 	if err != nil || before.Mode().Type() != os.ModeSocket {

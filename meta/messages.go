@@ -37,8 +37,8 @@ type MessageTCP struct {
 // handshake failed and no MessageTCPConnect came, so that whoever dialled always hears. It waits for
 // room where the mailbox of its receiver is full. A peer that half-closes (FIN, or close_notify) has ended the connection: what was accepted
 // for writing before its end was read still goes to it, within CloseTimeout, and what is sent later is refused. So an answer to such a
-// peer's last request is lost where it takes longer than that: the protocol must have the client wait for its answer before it closes. Only the end of the parent, with which no message of its connections is
-// delivered any more, is not told: workers link to the parent or monitor it.
+// peer's last request is lost where it takes longer than that: the protocol must have the client wait for its answer before it closes. Only
+// the end of the parent, with which no message of its connections is delivered any more, is not told: workers link to the parent or monitor it.
 type MessageTCPDisconnect struct {
 	// ID is the connection, which takes no more messages.
 	ID gen.Alias

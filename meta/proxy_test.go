@@ -62,7 +62,7 @@ func FuzzProxyHeader(f *testing.F) {
 	})
 }
 
-// The TLVs of load balancers fit; what is over the documented size is refused before memory is taken for it.
+// What is over the documented size is refused before memory is taken for it.
 func TestProxyHeaderSize(t *testing.T) {
 	read := func(length int) error {
 		header := proxyproto.HeaderProxyFromAddrs(2, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 7), Port: 1}, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 2})
