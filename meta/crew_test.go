@@ -4,12 +4,18 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 )
 
-// A crew does all jobs at once, keeps few goroutines for the next ones, and none when it is dismissed: goleak sees that.
+// A crew does all jobs at once, keeps few goroutines for the next ones, none that is not needed for long, and none when it is dismissed.
 func TestCrew(t *testing.T) {
+	synctest.Test(t, testCrew) // which fails where a goroutine is left
+}
+
+func testCrew(t *testing.T) {
 	var c crew
 	const jobs = 2 * maxResting
 	var together, callers sync.WaitGroup
@@ -41,7 +47,21 @@ func TestCrew(t *testing.T) {
 	assert.Panics(t, func() { c.do(runtime.Goexit) }, "or nobody would ever return")
 	assert.Len(t, c.resting, maxResting-2)
 
+	rest := func() int {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return len(c.resting)
+	}
+	for range 3 * restTime / (restTime / 4) { // one is needed
+		c.do(func() {})
+		time.Sleep(restTime / 4)
+	}
+	assert.Equal(t, 1, rest())
+	time.Sleep(2*restTime + 1)
+	assert.Zero(t, rest())
+
+	c.do(func() {})
 	c.do(c.dismiss)
 	c.do(func() {})
-	assert.Empty(t, c.resting)
+	assert.Zero(t, rest())
 }
