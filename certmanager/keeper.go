@@ -201,7 +201,7 @@ func (k *keeper) look() {
 	case stale:
 		k.lookIn(glance)
 	case err != nil:
-		k.fail(digest, err)
+		k.fail(now, digest, err)
 	default:
 		k.heard()
 		k.succeed()
@@ -224,23 +224,23 @@ func (k *keeper) succeed() {
 
 // fail notes a candidate that was not put in service, reports it when candidates have
 // failed for a while, and plans to try again after ever longer times: what is not yet
-// valid will be.
-func (k *keeper) fail(digest [sha256.Size]byte, err error) {
+// valid will be. How long is counted from the end of the first failed look to the beginning of this one, so that two torn reads of a
+// keeper that was held up between are not taken for a state that lasts.
+func (k *keeper) fail(looked time.Time, digest [sha256.Size]byte, err error) {
 	if errors.Is(err, ErrClosed) {
 		return
 	}
-	now := time.Now()
 	if k.failing.IsZero() {
-		k.failing, k.failed = now, [sha256.Size]byte{}
+		k.failing, k.failed = time.Now(), [sha256.Size]byte{}
 	}
 	if digest != k.failed {
 		k.failed, k.attempts, k.reported = digest, 0, false
 	}
-	if !k.reported && now.Sub(k.failing) >= patience {
+	if !k.reported && looked.Sub(k.failing) >= patience {
 		k.reported = true
 		k.m.reject(err)
 	}
-	if now.Sub(k.failing) >= driftAfter && !k.m.counts.drift.Swap(true) {
+	if looked.Sub(k.failing) >= driftAfter && !k.m.counts.drift.Swap(true) {
 		k.m.events.emit(Event{Kind: Drift, Generation: k.m.current.Load().generation, Err: err})
 	}
 	k.lookIn(min(settle<<min(k.attempts, 16), k.m.options.PollInterval))
