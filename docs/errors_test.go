@@ -97,7 +97,9 @@ func TestEveryErrorIsExplained(t *testing.T) {
 			}
 		}
 	}
-	for _, folder := range []string{"../meta", "../certmanager", "../certmanager/rediscache", "../internal/sni", "../status"} {
+	for _, folder := range []string{
+		"../meta", "../certmanager", "../certmanager/rediscache", "../internal/sni", "../status", "../tlstest", "../tlstest/acmetest",
+	} {
 		for _, text := range sentences(t, folder+"/*.go") {
 			for _, part := range cores(text) {
 				assert.True(t, strings.Contains(page, words(part)), "%s: an error says %q: explain it in troubleshooting.md", folder, part)
