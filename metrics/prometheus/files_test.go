@@ -2,6 +2,7 @@ package prometheus_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -124,10 +125,10 @@ func queries(t *testing.T) (all []string) {
 	return all
 }
 
-// A real Prometheus takes what the collector gives and answers every query of the dashboard.
+// A real Prometheus takes what the collector gives, answers every query of the dashboard, and evaluates every alert.
 func TestDashboard(t *testing.T) {
 	program := needs.Program(t, "prometheus")
-	_, watch, registry := busy(t)
+	s, watch, registry := busy(t)
 	watchOrders(t, watch)
 	target := httptest.NewServer(promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	defer target.Close()
@@ -136,15 +137,47 @@ func TestDashboard(t *testing.T) {
 		values, err := query(api, `count_over_time(ergotls_manager_generation[1m]) > 2`)
 		return err == nil && len(values) == 2
 	}, time.Minute, 100*time.Millisecond, "Prometheus has scraped three times")
+	s.Rotate(t)
+	s.Break(t)
+	var states map[string]string
+	var err error
+	assert.Eventually(t, func() bool {
+		states, err = alertStates(api)
+		return states["ErgoTLSReloadFailing"] == "firing"
+	}, time.Minute, 100*time.Millisecond, "the alert rings for what was rejected while Prometheus watched")
+	assert.NoError(t, err)
+	rules, err := os.ReadFile("alerts.yml")
+	require.NoError(t, err)
+	assert.Len(t, states, strings.Count(string(rules), "- alert: "))
+	for _, quiet := range []string{"ErgoTLSCertificateExpiresSoon", "ErgoTLSExpired", "ErgoTLSRevocationListOutOfDate"} {
+		assert.Equal(t, "inactive", states[quiet], quiet)
+	}
 	for _, q := range queries(t) {
 		values, err := query(api, q)
-		if !assert.NoError(t, err, q) {
-			continue
-		}
-		if !strings.Contains(q, "changes(") { // there is no rotation while it watches
+		if assert.NoError(t, err, q) {
 			assert.NotEmpty(t, values, q)
 		}
 	}
+}
+
+// alertStates are the states by name of all alerts, and an error if one has not been evaluated, or could not be.
+func alertStates(api string) (map[string]string, error) {
+	var answer struct {
+		Groups []struct {
+			Rules []struct{ Name, State, Health, LastError string }
+		}
+	}
+	err := get(api+"/api/v1/rules", &answer)
+	states := map[string]string{}
+	for _, group := range answer.Groups {
+		for _, rule := range group.Rules {
+			states[rule.Name] = rule.State
+			if rule.Health != "ok" {
+				err = errors.Join(err, fmt.Errorf("%s is %s: %s", rule.Name, rule.Health, rule.LastError))
+			}
+		}
+	}
+	return states, err
 }
 
 func startPrometheus(t *testing.T, program, target string) (api string) {
@@ -174,20 +207,27 @@ scrape_configs: [{job_name: test, static_configs: [{targets: [%q]}]}]
 }
 
 func query(api, q string) (values []any, err error) {
-	resp, err := http.Get(api + "/api/v1/query?query=" + url.QueryEscape(q))
+	var answer struct{ Result []any }
+	err = get(api+"/api/v1/query?query="+url.QueryEscape(q), &answer)
+	return answer.Result, err
+}
+
+// get asks Prometheus and puts the data of its answer into data.
+func get(url string, data any) error {
+	resp, err := http.Get(url)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer resp.Body.Close()
-	var answer struct {
+	answer := struct {
 		Status, Error string
-		Data          struct{ Result []any }
-	}
+		Data          any
+	}{Data: data}
 	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
-		return nil, err
+		return err
 	}
 	if answer.Status != "success" {
-		return nil, fmt.Errorf("%s: %s", answer.Status, answer.Error)
+		return fmt.Errorf("%s: %s", answer.Status, answer.Error)
 	}
-	return answer.Data.Result, nil
+	return nil
 }
