@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ergotls/ergotls/internal/needs"
+	"github.com/ergotls/ergotls/meta"
 	"github.com/ergotls/ergotls/metrics/prometheus"
 )
 
@@ -63,6 +64,9 @@ func TestNames(t *testing.T) {
 				if !strings.HasSuffix(name, "_bucket") && !strings.HasSuffix(name, "_count") && !strings.HasSuffix(name, "_sum") {
 					assert.Contains(t, found, name, "README.md misses it")
 				}
+			}
+			for _, reason := range meta.RefusedReasons {
+				assert.Regexp(t, "[,:] "+reason+"(,| \\|)", string(text), "README.md misses a reason")
 			}
 		}
 	}
