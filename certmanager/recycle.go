@@ -8,7 +8,8 @@ import (
 
 // Recycle closes, with ErrRecycled, the tracked connections that began before a
 // generation, spread over a time, so that their peers meet what is in service now. It
-// returns how many they are, without waiting.
+// returns how many they are, without waiting. A connection counts from the end of its handshake: one whose handshake ran while the
+// generation was published is left alone, though it may have met the set before.
 func (m *Manager) Recycle(before uint64, over time.Duration) int {
 	if over < 0 {
 		over = 0

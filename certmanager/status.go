@@ -40,7 +40,7 @@ type Status struct {
 	Polling    string `json:",omitempty"` // why changes of files are found by polling alone; empty: events work, as far as is known
 	ClockSteps uint64 // how often the clock was set, or the machine slept
 
-	Drift         bool      // what the source has is not what is served
+	Drift         bool      // for a minute, what the source has has not been what is served
 	LastError     string    // of the last candidate that was rejected, also after a good one
 	LastErrorTime time.Time `json:",omitzero"` // zero: none was rejected
 
