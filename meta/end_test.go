@@ -60,7 +60,7 @@ func TestReasons(t *testing.T) {
 			reason:  meta.ErrIdle,
 		},
 		"idle while passive": {
-			options: meta.TCPServerOptions{IdleTimeout: 30 * time.Millisecond, Active: 1},
+			options: meta.TCPServerOptions{IdleTimeout: time.Second, Active: 1}, // time for the peer to speak
 			act: func(_ *testing.T, a *actor, _, _ gen.Alias, peer net.Conn) {
 				peer.Write([]byte("x"))
 				expect[meta.MessageTCP](a)
@@ -308,7 +308,7 @@ func TestDrain(t *testing.T) {
 		var result any
 		var err error
 		driver.do(func(o *owner) {
-			result, err = o.CallAlias(server, meta.MessageTCPDrain{Timeout: 300 * time.Millisecond}, 5)
+			result, err = o.CallAlias(server, meta.MessageTCPDrain{Timeout: 2 * time.Second}, 5) // time for the first to close
 		})
 		require.NoError(t, err)
 		assert.Equal(t, 2, result)

@@ -43,7 +43,7 @@ func TestPassiveHoldsNoBuffer(t *testing.T) {
 	<-process.told
 	<-process.told
 	assert.IsType(t, MessageTCPPassive{}, process.sent[1])
-	require.Eventually(t, func() bool { return c.wake.Load() != nil }, 10*time.Second, time.Millisecond, "it pauses")
+	require.Eventually(t, func() bool { return c.wake.Load() != nil }, 30*time.Second, time.Millisecond, "it pauses")
 	wake := *c.wake.Load()
 	for range cap(wake) + 2 { // it has waited when the last of these gets through
 		wake <- struct{}{}
@@ -68,7 +68,7 @@ func TestBrokenBeforePause(t *testing.T) {
 	select {
 	case <-ended:
 		assert.Equal(t, ErrReset, c.ended.Load().Reason)
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("it waits for credit")
 	}
 }
@@ -85,7 +85,7 @@ func TestEndedBeforeHandshake(t *testing.T) {
 	select {
 	case got := <-established:
 		assert.False(t, got)
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("it waits for the header")
 	}
 }
