@@ -34,6 +34,27 @@ func (s *slow) read() (*content, error) {
 	return got, err
 }
 
+// What was half written for less than a second is no failure where to read it takes longer.
+func TestSlowReadingIsNoFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		source := newSlow("a", map[string]*tlstest.Pair{"a": ca.Issue(t, tlstest.Leaf{}), "b": ca.Issue(t, tlstest.Leaf{})})
+		m := newManager(t, Options{Source: source})
+		source.set("half written")
+		source.await()
+		time.Sleep(2 * settle) // it has failed
+		gate := make(chan struct{})
+		source.hold <- gate
+		<-source.holding
+		source.set("b")
+		time.Sleep(2 * patience)
+		close(gate)
+		time.Sleep(10 * time.Second)
+		assert.True(t, m.GetCertificate().Leaf.Equal(source.certs["b"].Leaf))
+		assert.Zero(t, m.Status().Rejections)
+	})
+}
+
 // The keeper has read b when someone replaces that by c and calls Reload: b, which comes to be
 // loaded last, is not put in service, neither then nor for a moment.
 func TestStaleReadingIsNotPublished(t *testing.T) {
