@@ -33,21 +33,24 @@ func init() {
 }
 
 // startErgo serves with Ergo's own meta processes.
-func startErgo(j serverJob, l net.Listener) (func(context.Context) error, error) {
+func startErgo(j serverJob) (string, func(context.Context) error, error) {
 	cert, err := tls.X509KeyPair(j.Cert, j.Key)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
-	// It opens the port by itself.
-	port := uint16(l.Addr().(*net.TCPAddr).Port)
+	l, err := net.Listen("tcp", "127.0.0.1:0") // it needs the number of a free port
+	if err != nil {
+		return "", nil, err
+	}
+	addr := l.Addr().(*net.TCPAddr)
 	if err := l.Close(); err != nil {
-		return nil, err
+		return "", nil, err
 	}
-	options := meta.TCPServerOptions{Host: "127.0.0.1", Port: port, CertManager: gen.CreateCertManager(cert)}
+	options := meta.TCPServerOptions{Host: "127.0.0.1", Port: uint16(addr.Port), CertManager: gen.CreateCertManager(cert)}
 	if j.Variant == ergoPool {
 		options.ReadBufferPool = &sync.Pool{New: func() any { return make([]byte, 16<<10) }}
 	}
-	return nil, startNode(&ergoEcho{options: options})
+	return addr.String(), nil, startNode(&ergoEcho{options: options})
 }
 
 type ergoEcho struct {

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"io"
 	"log/slog"
-	"net"
 	"sync"
 	"time"
 
@@ -21,27 +20,27 @@ import (
 const frame = 64
 
 // startOurs serves with the meta processes of this project and one actor for all connections.
-func startOurs(j serverJob, l net.Listener) (func(context.Context) error, error) {
+func startOurs(j serverJob) (string, func(context.Context) error, error) {
 	manager, err := newManager(j)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
-	port := uint16(l.Addr().(*net.TCPAddr).Port)
-	if err := l.Close(); err != nil { // as the server opens its port it sets each socket option once
-		return nil, err
-	}
-	options := meta.TCPServerOptions{Host: "127.0.0.1", Port: port, CertManager: manager}
+	options := meta.TCPServerOptions{Host: "127.0.0.1", CertManager: manager}
 	switch {
 	case j.Variant == oursPool:
 		options.BufferPool = &sync.Pool{New: func() any { return make([]byte, 16<<10) }}
 	case j.Variant == oursFramed:
 		if options.Split, err = meta.FixedLength(frame); err != nil {
-			return nil, err
+			return "", nil, err
 		}
 	case j.Pause > 0:
 		options.Active = 1
 	}
-	return manager.Reload, startNode(&echo{options: options, pause: j.Pause})
+	actor := &echo{options: options, pause: j.Pause}
+	if err := startNode(actor); err != nil {
+		return "", nil, err
+	}
+	return meta.Stats(actor.server).Listen, manager.Reload, nil
 }
 
 func newManager(j serverJob) (*certmanager.Manager, error) {
@@ -83,18 +82,17 @@ type echo struct {
 	act.Actor
 	options meta.TCPServerOptions
 	pause   time.Duration
+	server  gen.MetaBehavior // set by Init
 }
 
-func (e *echo) Init(...any) error {
-	server, err := meta.CreateTCPServer(e.options)
-	if err != nil {
+func (e *echo) Init(...any) (err error) {
+	if e.server, err = meta.CreateTCPServer(e.options); err != nil {
 		return err
 	}
-	if _, err := e.SpawnMeta(server, gen.MetaOptions{}); err != nil {
-		server.Terminate(err)
-		return err
+	if _, err = e.SpawnMeta(e.server, gen.MetaOptions{}); err != nil {
+		e.server.Terminate(err)
 	}
-	return nil
+	return err
 }
 
 func (e *echo) HandleMessage(_ gen.PID, message any) error {

@@ -51,8 +51,8 @@ type stats struct {
 	GCs       uint32
 }
 
-// starter serves echoes on a listener. What it returns loads the certificates anew, and may be nil.
-type starter func(serverJob, net.Listener) (reload func(context.Context) error, err error)
+// starter serves echoes at the address that it returns. The function loads the certificates anew, and may be nil.
+type starter func(serverJob) (addr string, reload func(context.Context) error, err error)
 
 // starters has the variants. Others add theirs with a build tag.
 var starters = map[string]starter{
@@ -73,12 +73,7 @@ func serve(in io.Reader, out io.Writer) error {
 	if err := input.Decode(&j); err != nil {
 		return err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	addr := l.Addr().String()
-	reload, err := starters[j.Variant](j, l)
+	addr, reload, err := starters[j.Variant](j)
 	if err != nil {
 		return fmt.Errorf("%s: %w", j.Variant, err)
 	}
@@ -131,15 +126,15 @@ func do(r request, reload func(context.Context) error) (s stats, err error) {
 	return s, err
 }
 
-func startPlain(j serverJob, l net.Listener) (func(context.Context) error, error) {
+func startPlain(j serverJob) (string, func(context.Context) error, error) {
 	cert, err := tls.X509KeyPair(j.Cert, j.Key)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	config := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13}
 	if j.ClientCA != nil {
 		if config.ClientCAs, err = pool(j.ClientCA); err != nil {
-			return nil, err
+			return "", nil, err
 		}
 		config.ClientAuth = tls.RequireAndVerifyClientCert
 	}
@@ -147,8 +142,12 @@ func startPlain(j serverJob, l net.Listener) (func(context.Context) error, error
 	if j.Variant == rawDrain {
 		echo = drainEcho
 	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, err
+	}
 	startRaw(l, config, echo)
-	return nil, nil
+	return l.Addr().String(), nil, nil
 }
 
 func pool(bundle []byte) (*x509.CertPool, error) {
