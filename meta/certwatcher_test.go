@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/internal/needs"
 	"github.com/ergotls/ergotls/meta"
 	"github.com/ergotls/ergotls/tlstest"
 )
@@ -181,7 +182,7 @@ func TestCertWatcherNeverSpawned(t *testing.T) {
 func TestACMEResponder(t *testing.T) {
 	p := newPKI(t, false)
 	a := newHost(t).spawn(nil)
-	free := freePort(t)
+	free := needs.Port(t)
 	responder, err := meta.CreateACMEResponder(meta.ACMEResponderOptions{Host: "127.0.0.1", Port: free, CertManager: p.manager})
 	require.NoError(t, err)
 	var id gen.Alias
@@ -211,13 +212,6 @@ func TestACMEResponder(t *testing.T) {
 		}
 		return err == nil
 	}, "the port is free again")
-}
-
-// freePort gives a port that is free at the moment.
-func freePort(t *testing.T) uint16 {
-	listener := newListener(t)
-	defer listener.Close()
-	return portOf(t, listener.Addr().String())
 }
 
 // The handshake of a CA that validates a name reaches no actor and is no failure.

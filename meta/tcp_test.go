@@ -3,6 +3,7 @@ package meta_test
 import (
 	"bytes"
 	"crypto/rand"
+	"fmt"
 	"io"
 	"net"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ergotls/ergotls/internal/needs"
 	"github.com/ergotls/ergotls/meta"
 )
 
@@ -109,7 +111,7 @@ func TestTerminateFreesPort(t *testing.T) {
 		}, "the port is free")
 	}
 	t.Run("never spawned, twice", func(t *testing.T) {
-		addr := freeAddr(t)
+		addr := fmt.Sprintf("127.0.0.1:%d", needs.Port(t))
 		server, err := meta.CreateTCPServer(meta.TCPServerOptions{Host: "127.0.0.1", Port: portOf(t, addr)})
 		require.NoError(t, err)
 		_, err = meta.CreateTCPServer(meta.TCPServerOptions{Host: "127.0.0.1", Port: portOf(t, addr)})
@@ -148,11 +150,4 @@ func TestTerminateFreesPort(t *testing.T) {
 		_, err = accepted.Read(make([]byte, 1))
 		assert.ErrorIs(t, err, io.EOF)
 	})
-}
-
-func freeAddr(t *testing.T) string {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer listener.Close()
-	return listener.Addr().String()
 }

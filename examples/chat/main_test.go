@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -16,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/internal/needs"
 )
 
 func TestChat(t *testing.T) {
@@ -30,10 +30,8 @@ func TestChat(t *testing.T) {
 	}})
 	require.NoError(t, err)
 	defer certs.Close()
-	free, err := net.Listen("tcp", "localhost:0")
-	require.NoError(t, err)
-	require.NoError(t, free.Close())
-	node, err := start(uint16(free.Addr().(*net.TCPAddr).Port), certs)
+	port := needs.Port(t)
+	node, err := start(port, certs)
 	require.NoError(t, err)
 	defer node.Stop()
 
@@ -42,7 +40,7 @@ func TestChat(t *testing.T) {
 	join := func(name string) (*tls.Conn, func(want string)) {
 		pair, err := tls.LoadX509KeyPair(filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key"))
 		require.NoError(t, err)
-		conn, err := tls.Dial("tcp", free.Addr().String(), &tls.Config{RootCAs: roots, ServerName: "localhost", Certificates: []tls.Certificate{pair}})
+		conn, err := tls.Dial("tcp", fmt.Sprintf("localhost:%d", port), &tls.Config{RootCAs: roots, ServerName: "localhost", Certificates: []tls.Certificate{pair}})
 		require.NoError(t, err)
 		t.Cleanup(func() { conn.Close() })
 		conn.SetDeadline(time.Now().Add(10 * time.Second))

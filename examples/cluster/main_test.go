@@ -6,22 +6,21 @@ import (
 	"bufio"
 	"crypto/tls"
 	"fmt"
-	"net"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/internal/needs"
 )
 
 func TestCluster(t *testing.T) {
-	free, err := net.Listen("tcp", "localhost:0")
-	require.NoError(t, err)
-	require.NoError(t, free.Close())
-	front, back, err := start(uint16(free.Addr().(*net.TCPAddr).Port))
+	port := needs.Port(t)
+	front, back, err := start(port)
 	require.NoError(t, err)
 	defer back.Stop()
 	defer front.Stop()
-	conn, err := tls.Dial("tcp", free.Addr().String(), &tls.Config{InsecureSkipVerify: true})
+	conn, err := tls.Dial("tcp", fmt.Sprintf("localhost:%d", port), &tls.Config{InsecureSkipVerify: true})
 	require.NoError(t, err)
 	defer conn.Close()
 	lines := bufio.NewReader(conn)

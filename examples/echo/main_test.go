@@ -2,8 +2,8 @@ package main
 
 import (
 	"crypto/tls"
+	"fmt"
 	"io"
-	"net"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -11,6 +11,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/internal/needs"
 	"github.com/ergotls/ergotls/tlstest"
 )
 
@@ -22,13 +23,11 @@ func TestEcho(t *testing.T) {
 	certs, err := certmanager.New(certmanager.Options{Source: certmanager.Files{Cert: cert, Key: key}})
 	require.NoError(t, err)
 	defer certs.Close()
-	free, err := net.Listen("tcp", "localhost:0")
-	require.NoError(t, err)
-	require.NoError(t, free.Close())
-	node, err := start(uint16(free.Addr().(*net.TCPAddr).Port), certs)
+	port := needs.Port(t)
+	node, err := start(port, certs)
 	require.NoError(t, err)
 	defer node.Stop()
-	conn, err := tls.Dial("tcp", free.Addr().String(), &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"})
+	conn, err := tls.Dial("tcp", fmt.Sprintf("localhost:%d", port), &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"})
 	require.NoError(t, err)
 	defer conn.Close()
 	_, err = io.WriteString(conn, "hello")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
-	"net"
 	"net/smtp"
 	"os/exec"
 	"strings"
@@ -32,11 +31,8 @@ func serve(t *testing.T) (string, *tls.Config) {
 	certs, err := certmanager.New(certmanager.Options{Source: certmanager.Files{Cert: cert, Key: key}})
 	require.NoError(t, err)
 	t.Cleanup(func() { certs.Close() })
-	free, err := net.Listen("tcp", "localhost:0")
-	require.NoError(t, err)
-	require.NoError(t, free.Close())
-	port := free.Addr().(*net.TCPAddr).Port
-	node, err := start(uint16(port), certs)
+	port := needs.Port(t)
+	node, err := start(port, certs)
 	require.NoError(t, err)
 	t.Cleanup(func() { node.Stop() })
 	return fmt.Sprintf("localhost:%d", port), ca.ClientConfig(t, "localhost")

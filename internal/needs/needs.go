@@ -1,7 +1,10 @@
-// Package needs tells tests where what they need is: outside programs, and corpora.
+// Package needs tells tests where what they need is: outside programs, free ports, and corpora.
 package needs
 
 import (
+	"fmt"
+	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,6 +25,22 @@ func Program(t testing.TB, name string) string {
 		t.Skipf("%s is not installed", name)
 	}
 	return ""
+}
+
+// Port gives a TCP port that nobody listens on, for who can't choose one and say which. It is none of those that systems give to
+// connections and to listeners on port 0 (from 32768), so that nobody takes it before it is used.
+func Port(t testing.TB) uint16 {
+	t.Helper()
+	for range 1000 {
+		port := 10000 + rand.N(20000)
+		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			listener.Close()
+			return uint16(port)
+		}
+	}
+	t.Fatal("no port is free")
+	return 0
 }
 
 // Corpus fails a fuzz target whose committed corpus, testdata/fuzz/NAME, is gone: without it the target tries next to nothing where

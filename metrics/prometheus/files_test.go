@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -186,10 +185,7 @@ func alertStates(api string) (map[string]string, error) {
 
 func startPrometheus(t *testing.T, program, target string) (api string) {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	addr := listener.Addr().String()
-	require.NoError(t, listener.Close())
+	addr := fmt.Sprintf("127.0.0.1:%d", needs.Port(t))
 	dir := t.TempDir()
 	config := filepath.Join(dir, "prometheus.yml")
 	rules, err := filepath.Abs("alerts.yml")

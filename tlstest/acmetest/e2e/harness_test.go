@@ -10,7 +10,6 @@ import (
 	"io"
 	"log"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -24,6 +23,7 @@ import (
 	"golang.org/x/crypto/acme/autocert"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/internal/needs"
 	"github.com/ergotls/ergotls/tlstest"
 	"github.com/ergotls/ergotls/tlstest/acmetest"
 )
@@ -81,20 +81,10 @@ func tryStart(t *testing.T, ca *acmetest.Server, source *certmanager.ACME, other
 	return w, err
 }
 
-// freeAddr returns an address that nothing listens on, now and until someone is told to: it
-// is below the ports that systems give to connections.
+// freeAddr returns an address that nothing listens on, now and until someone is told to.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	for range 1000 {
-		addr := fmt.Sprintf("127.0.0.1:%d", 10000+rand.N(20000))
-		listener, err := net.Listen("tcp", addr)
-		if err == nil {
-			require.NoError(t, listener.Close())
-			return addr
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
+	return fmt.Sprintf("127.0.0.1:%d", needs.Port(t))
 }
 
 // serve runs a TLS server, which says hello, on the address where the CA validates.
