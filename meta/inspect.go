@@ -9,7 +9,8 @@ import (
 	"ergo.services/ergo/gen"
 )
 
-// HandleInspect implements gen.MetaBehavior. It does not wait for the peer; where a message before it does, the server's does not.
+// HandleInspect implements gen.MetaBehavior. It does not wait for the peer; where a message before it does, the server's does not, nor
+// does Connections.
 func (c *tcpConnection) HandleInspect(gen.PID, ...string) map[string]string {
 	w := c.writer.stats()
 	m := map[string]string{

@@ -65,7 +65,7 @@ type ConnectionStats struct {
 	ID     gen.Alias // the connection
 	Peer   Peer      // the other side
 	Opened time.Time // when it was accepted
-	State  string    // "active", "passive", or "ending: " and why
+	State  string    // "active", "passive", "held back: " or "ending: " and why
 
 	// As in ServerStats, of this connection.
 	BytesIn, BytesOut, MessagesIn, MessagesOut uint64
@@ -77,8 +77,18 @@ type ConnectionStats struct {
 // call it, also when the server has ended; it waits for no connection. It panics if server is something else.
 func Stats(server gen.MetaBehavior) ServerStats { return mustServer(server).snapshot() }
 
-// Connections gives the open connections of a server that actors know of, the oldest first. It is called as [Stats] is.
-func Connections(server gen.MetaBehavior) []ConnectionStats { return mustServer(server).connections() }
+// Connections gives the open connections of a server that actors know of, the oldest first; of what [CreateTCPConnection] returned it gives
+// that one, once its owner knows of it, also when it has ended. It is called as [Stats] is: unlike Ergo's Inspect, which waits for the message that a
+// connection is handling, it also answers while a connection waits for its peer.
+func Connections(behavior gen.MetaBehavior) []ConnectionStats {
+	if c, ok := behavior.(*tcpConnection); ok {
+		if !c.connected.Load() {
+			return nil
+		}
+		return []ConnectionStats{c.snapshot()}
+	}
+	return mustServer(behavior).connections()
+}
 
 func mustServer(server gen.MetaBehavior) *tcpServer {
 	s, ok := server.(*tcpServer)
@@ -212,16 +222,19 @@ func (s *tcpServer) connections() (all []ConnectionStats) {
 		if !c.connected.Load() {
 			continue
 		}
-		w, t := c.writer.stats(), c.traffic()
-		one := ConnectionStats{
-			ID: c.process.ID(), Peer: c.peer(c.stats.tlsState()), Opened: time.Unix(0, c.stats.opened), State: c.state(),
-			BytesIn: t.bytesIn, BytesOut: t.bytesOut, MessagesIn: t.messagesIn, MessagesOut: t.messagesOut,
-			BytesWaiting: w.accepted - w.sent, BackPressure: w.waited,
-		}
-		all = append(all, one)
+		all = append(all, c.snapshot())
 	}
 	slices.SortFunc(all, func(a, b ConnectionStats) int { return a.Opened.Compare(b.Opened) })
 	return all
+}
+
+func (c *tcpConnection) snapshot() ConnectionStats {
+	w, t := c.writer.stats(), c.traffic()
+	return ConnectionStats{
+		ID: c.process.ID(), Peer: c.peer(c.stats.tlsState()), Opened: time.Unix(0, c.stats.opened), State: c.state(),
+		BytesIn: t.bytesIn, BytesOut: t.bytesOut, MessagesIn: t.messagesIn, MessagesOut: t.messagesOut,
+		BytesWaiting: w.accepted - w.sent, BackPressure: w.waited,
+	}
 }
 
 // Why a connection was refused before an actor heard of it.

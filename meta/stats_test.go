@@ -85,3 +85,42 @@ func TestStats(t *testing.T) {
 	defer connection.Terminate(nil)
 	assert.Panics(t, func() { meta.Stats(connection) })
 }
+
+// An outgoing connection tells how it stands while it waits for a peer that reads nothing, where an Inspect would wait with it.
+func TestConnectionsOfOutgoing(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		listener := newListener(t)
+		a := newHost(t).spawn(nil)
+		options := meta.TCPConnectionOptions{Host: "127.0.0.1", Port: portOf(t, listener.Addr().String()), WriteBuffer: 32 << 10}
+		if m.tls() {
+			options.CertManager = m.manager
+		}
+		connection, err := meta.CreateTCPConnection(options)
+		require.NoError(t, err)
+		assert.Empty(t, meta.Connections(connection))
+		var id gen.Alias
+		a.do(func(o *owner) { id, err = o.SpawnMeta(connection, gen.MetaOptions{}) })
+		require.NoError(t, err)
+		peer, err := listener.Accept()
+		require.NoError(t, err)
+		defer peer.Close()
+		if m.tls() {
+			require.NoError(t, tls.Server(peer, m.manager.(manager).server).Handshake())
+		}
+		expect[meta.MessageTCPConnect](a)
+		const size, messages = 1 << 20, 32 // more than the kernels hold
+		for range messages {
+			a.send(id, meta.MessageTCP{Data: make([]byte, size)})
+		}
+		eventually(t, func() bool { // the writer waits for room
+			live := meta.Connections(connection)
+			return len(live) == 1 && live[0].BytesWaiting > 0 && live[0].MessagesOut > 0 && live[0].MessagesOut < messages
+		}, "it is seen while it waits")
+		live := meta.Connections(connection)[0]
+		assert.Equal(t, id, live.ID)
+		assert.Equal(t, "active", live.State)
+		peer.Close()
+		expect[meta.MessageTCPDisconnect](a)
+		assert.Contains(t, meta.Connections(connection)[0].State, "ending: ")
+	})
+}
