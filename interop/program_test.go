@@ -4,16 +4,12 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"regexp"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -105,27 +101,6 @@ func (p *program) finish() string {
 	p.stdin.Close()
 	<-p.ended
 	return p.text()
-}
-
-// firstPort is below the range from which systems take the ports of outgoing connections, so that none of those gets in the way.
-var firstPort = func() *atomic.Int32 {
-	var p atomic.Int32
-	p.Store(20000 + rand.Int32N(8000))
-	return &p
-}()
-
-// freePort gives a port for a program that can't choose one and say which.
-func freePort(t *testing.T) uint16 {
-	for range 1000 {
-		port := firstPort.Add(1)
-		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
-			require.NoError(t, listener.Close())
-			return uint16(port)
-		}
-	}
-	t.Fatal("no free port")
-	return 0
 }
 
 // version asks a program for its version: the first match of pattern in what the command prints. Of a program that does

@@ -12,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/internal/needs"
 )
 
 // The proxies, which connect to our server on behalf of a client in the clear: the test.
@@ -30,7 +32,7 @@ func nginx(t *testing.T, config string) *program {
 }
 
 func runNginx(t *testing.T, s session) string {
-	port := freePort(t)
+	port := needs.Port(t)
 	var own string
 	if s.client != "" {
 		own = fmt.Sprintf("proxy_ssl_certificate %s; proxy_ssl_certificate_key %s;", certs.file(s.client+".crt"), certs.file(s.client+".key"))
@@ -69,7 +71,7 @@ func haproxy(t *testing.T, config string) *program {
 }
 
 func runHAProxy(t *testing.T, s session) string {
-	port := freePort(t)
+	port := needs.Port(t)
 	options := ""
 	if s.client != "" {
 		options += " crt " + s.client + ".pem"
@@ -92,7 +94,7 @@ func stunnel(t *testing.T, config string) *program {
 }
 
 func runStunnel(t *testing.T, s session) string {
-	port := freePort(t)
+	port := needs.Port(t)
 	config := fmt.Sprintf("client = yes\naccept = 127.0.0.1:%d\nconnect = %s\nsslVersion = TLSv%s\nCAfile = root.crt\nverifyChain = yes\ncheckHost = localhost\nsni = localhost\n",
 		port, s.address(), s.tls)
 	if s.client != "" {

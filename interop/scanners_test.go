@@ -51,7 +51,7 @@ func scanned(t *testing.T, key string) (port uint16) {
 	t.Helper()
 	path, err := echoExample()
 	require.NoError(t, err)
-	port = freePort(t)
+	port = needs.Port(t)
 	example := command{
 		args:  []string{path, "-cert", certs.file(key + ".crt"), "-key", certs.file(key + ".key"), "-port", fmt.Sprint(port)},
 		limit: scanLimit,

@@ -55,7 +55,7 @@ func TestServers(t *testing.T) {
 
 // check runs all tests of one version: each server program twice, as it is and asking for client certificates.
 func (s server) check(t *testing.T, who subject, tls string) {
-	port := freePort(t)
+	port := needs.Port(t)
 	p := s.start(t, session{port: port, tls: tls, alpn: true})
 	plain := target{server: s, t: t, p: p, port: port, tls: tls}
 	plain.serves(who, "TLS", "")
@@ -68,7 +68,7 @@ func (s server) check(t *testing.T, who subject, tls string) {
 		}
 		return
 	}
-	port = freePort(t)
+	port = needs.Port(t)
 	p = s.start(t, session{port: port, tls: tls, alpn: true, mutual: true})
 	mutual := target{server: s, t: t, p: p, port: port, tls: tls}
 	mutual.serves(who, "mTLS", "client")

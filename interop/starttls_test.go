@@ -57,7 +57,7 @@ func TestStartTLS(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "starttls")
 	needs.Program(t, "go")
 	require.NoError(t, output("go", "build", "-o", binary, "../examples/starttls"))
-	port := freePort(t)
+	port := needs.Port(t)
 	server := command{args: []string{binary, "-port", fmt.Sprint(port), "-cert", certs.file("server.crt"), "-key", certs.file("server.key")}, limit: 2 * time.Minute}.start(t)
 	dial(t, server, port).Close()
 	for _, m := range mailers {

@@ -186,9 +186,6 @@ func (c *tcpConnection) pause() {
 	case <-idle:
 		c.checkIdle()
 	}
-	if broken := c.broken.Load(); broken != nil {
-		c.end(ErrReset, *broken)
-	}
 }
 
 // wakeUp makes a paused read loop look at what has changed.

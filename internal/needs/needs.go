@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 )
 
@@ -27,12 +28,19 @@ func Program(t testing.TB, name string) string {
 	return ""
 }
 
+// lastPort begins elsewhere in each process.
+var lastPort = func() *atomic.Int32 {
+	p := new(atomic.Int32)
+	p.Store(10000 + rand.Int32N(20000))
+	return p
+}()
+
 // Port gives a TCP port that nobody listens on, for who can't choose one and say which. It is none of those that systems give to
-// connections and to listeners on port 0 (from 32768), so that nobody takes it before it is used.
+// connections and to listeners on port 0 (from 32768), and none that it has given before, so that nobody takes it before it is used.
 func Port(t testing.TB) uint16 {
 	t.Helper()
 	for range 1000 {
-		port := 10000 + rand.N(20000)
+		port := lastPort.Add(1)
 		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
 			listener.Close()
