@@ -8,7 +8,6 @@ import (
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -156,28 +155,6 @@ func checkDates(cert *x509.Certificate, now time.Time) error {
 		return fmt.Errorf("%s: %w: ended %s", describe(cert), ErrExpired, cert.NotAfter.Format(time.RFC3339))
 	}
 	return nil
-}
-
-// checkChain builds the chain to the roots that servers are verified with. That it leads to
-// none of them is not an error by itself: the CA that issued our certificate may be another than the one that
-// issues our peers', as where a public certificate meets clients of a private CA.
-func (c *certificate) checkChain(now time.Time, roots *x509.CertPool) (built bool, err error) {
-	if roots == nil {
-		return false, nil
-	}
-	intermediates := x509.NewCertPool()
-	for _, cert := range c.chain[1:] {
-		intermediates.AddCert(cert)
-	}
-	_, err = c.chain[0].Verify(x509.VerifyOptions{
-		Roots: roots, Intermediates: intermediates, CurrentTime: now,
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
-	})
-	var unknown x509.UnknownAuthorityError
-	if err == nil || errors.As(err, &unknown) {
-		return err == nil, nil
-	}
-	return false, fmt.Errorf("%s: certificate %s: %w: %w", c.origin, describe(c.chain[0]), ErrUntrusted, err)
 }
 
 // supportedBy says whether the client can verify a signature of this key. It is

@@ -17,7 +17,7 @@ type Kind string
 const (
 	Loaded       Kind = "loaded"          // a set is in service
 	Rejected     Kind = "rejected"        // a candidate failed; the last good set stays
-	Regressed    Kind = "regressed"       // a set was taken that is older or serves fewer names
+	Regressed    Kind = "regressed"       // a set was taken that is older, serves fewer names or has a chain that may not be complete
 	Expiring     Kind = "expiring"        // a certificate in service ends soon
 	Expired      Kind = "expired"         // a certificate in service ended
 	CRLOutOfDate Kind = "crl-out-of-date" // a revocation list is past its nextUpdate

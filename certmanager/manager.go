@@ -45,7 +45,7 @@ type Manager struct {
 	loaded uint64 // the reading that is in service
 
 	live   live
-	http   sync.Map // connections of ConnState, with the release of each
+	http   sync.Map // connections of ConnState, a *httpConn for each
 	events events
 	counts counts
 	acme   []*acmeState // filled by open
@@ -134,6 +134,8 @@ func (m *Manager) publish(in inputs, rehearse bool) error {
 		if err := next.rehearse(&m.options, previous, now); err != nil {
 			return err
 		}
+	} else if previous != nil && next.trust.rootCAs.Equal(previous.trust.rootCAs) {
+		next.leads = previous.leads
 	}
 	next.generation, next.published = 1, now
 	if previous != nil {
@@ -149,11 +151,11 @@ func (m *Manager) publish(in inputs, rehearse bool) error {
 	}
 	m.counts.loads.Add(1)
 	m.events.emit(m.loadedEvent(next))
+	for _, doubt := range append(next.doubts, next.regressions(previous)...) {
+		m.events.emit(Event{Kind: Regressed, Generation: next.generation, Err: doubt})
+	}
 	if previous == nil {
 		return nil
-	}
-	for _, regression := range next.regressions(previous) {
-		m.events.emit(Event{Kind: Regressed, Generation: next.generation, Err: regression})
 	}
 	if next.trust.fingerprint != previous.trust.fingerprint || in.ruled != previous.in.ruled {
 		m.live.judgeAll(next)

@@ -8,6 +8,9 @@ import (
 // regressions says in what the candidate is less than the snapshot before it. It is taken all the same, with
 // a warning: whoever put the files there may know why.
 func (s *snapshot) regressions(previous *snapshot) []error {
+	if previous == nil {
+		return nil
+	}
 	found := append(s.lesserNames(previous), s.olderNameless(previous)...)
 	plays := func(c *certificate) bool { return c.client }
 	if slices.ContainsFunc(previous.certs, plays) && !slices.ContainsFunc(s.certs, plays) {

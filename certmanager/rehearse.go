@@ -28,14 +28,10 @@ const rehearsalTimeout = 10 * time.Second
 // previous served already is not tried again.
 func (s *snapshot) rehearse(o *Options, previous *snapshot, now time.Time) error {
 	served := make(map[*certificate]bool)
-	// Where all chains led to these very roots, one that does not has lost its intermediate. Those of an ACME
-	// source are a public CA's, where RootCAs may well be those of a private one.
-	mustBuild := false
 	if previous != nil {
 		for _, c := range previous.certs {
 			served[c] = true
 		}
-		mustBuild = previous.chained && s.trust.rootCAs.Equal(previous.trust.rootCAs)
 	}
 	var errs []error
 	switch {
@@ -45,20 +41,15 @@ func (s *snapshot) rehearse(o *Options, previous *snapshot, now time.Time) error
 	case len(previous.certs) > 0 && len(s.certs) == 0:
 		errs = append(errs, fmt.Errorf("%w: none is left of those in service", ErrNoCertificate))
 	}
-	s.chained = len(s.certs) > 0
+	chains := newChainCheck(s, previous)
 	tried := 0
 	for _, c := range s.certs {
 		runtime.Gosched() // a thousand of these would hold up who is being served
-		built, err := c.checkChain(now, s.trust.rootCAs)
-		s.chained = s.chained && (built || c.owner)
+		err := chains.check(c, served[c], now)
 		// What is in service stays so with this candidate or without it. If it ended
 		// meanwhile, that is no reason to hold a revocation or another renewal back.
 		if served[c] {
 			continue
-		}
-		if err == nil && !built && mustBuild && !c.owner {
-			err = fmt.Errorf("%s: certificate %s: %w: its chain builds to none of the CAs in RootCAs, as the one in service does; add the missing intermediate or root",
-				c.origin, describe(c.chain[0]), ErrUntrusted)
 		}
 		err = cmp.Or(c.checkDates(now), err)
 		if err == nil {

@@ -51,8 +51,9 @@ type snapshot struct {
 	trust      *trust
 	ech        []tls.EncryptedClientHelloKey
 	funcs      []Func
-	chained    bool          // all chains lead to trust.rootCAs; set by rehearse
-	replaced   chan struct{} // closed when another is in service
+	leads      map[string]bool // whether the chain of an origin leads to trust.rootCAs; set by rehearse, like doubts
+	doubts     []error         // about what was taken all the same
+	replaced   chan struct{}   // closed when another is in service
 }
 
 // newSnapshot makes a candidate from inputs. It is published only after a rehearsal.

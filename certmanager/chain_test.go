@@ -1,0 +1,90 @@
+package certmanager
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+// alone is a certificate without what stands behind it.
+func alone(pair *tlstest.Pair) tls.Certificate {
+	cert := pair.Certificate()
+	cert.Certificate = cert.Certificate[:1]
+	return cert
+}
+
+// A chain that leads to none of the known roots is refused where anything says that it should, told of where it is not known,
+// and nobody's business where the certificate is of another CA than that of the peers for all that is known.
+func TestIncompleteChains(t *testing.T) {
+	root, other := tlstest.NewCA(t), tlstest.NewCA(t)
+	intermediate := root.Intermediate(t)
+	issue := func(ca *tlstest.CA, name string) *tlstest.Pair { return ca.Issue(t, tlstest.Leaf{Names: []string{name}}) }
+	trusted := x509.NewCertPool()
+	trusted.AddCert(intermediate.Certificate())
+	a, b := issue(intermediate, "a.test"), issue(intermediate, "b.test")
+	client := other.Issue(t, tlstest.Leaf{Usage: tlstest.ClientOnly})
+	for name, c := range map[string]struct {
+		certs             []tls.Certificate
+		rootCAs, clientCA *x509.CertPool
+		refused, doubted  string
+	}{
+		"whole":                             {certs: []tls.Certificate{a.Certificate()}, rootCAs: root.Pool()},
+		"its issuer stands behind another":  {certs: []tls.Certificate{a.Certificate(), alone(b)}, rootCAs: root.Pool(), refused: "lacks the intermediate"},
+		"whatever their order":              {certs: []tls.Certificate{alone(a), b.Certificate()}, rootCAs: root.Pool(), refused: "Static.Certificates[0]"},
+		"the same, roots unknown":           {certs: []tls.Certificate{alone(a), b.Certificate()}, doubted: "lacks its issuer"},
+		"its issuer is trusted itself":      {certs: []tls.Certificate{a.Certificate(), alone(b)}, rootCAs: trusted},
+		"nothing known of its issuer":       {certs: []tls.Certificate{alone(a)}, rootCAs: root.Pool(), doubted: "none of the CAs in RootCAs or ClientCAs"},
+		"the same beside one that leads":    {certs: []tls.Certificate{issue(root, "c.test").Certificate(), alone(a)}, rootCAs: root.Pool(), doubted: "Static.Certificates[1]"},
+		"roots unknown":                     {certs: []tls.Certificate{alone(a)}},
+		"of the CA that clients are of":     {certs: []tls.Certificate{issue(other, "a.test").Certificate()}, rootCAs: root.Pool(), clientCA: other.Pool()},
+		"for servers of another CA":         {certs: []tls.Certificate{client.Certificate()}, rootCAs: root.Pool()},
+		"signed by a root, that is not one": {certs: []tls.Certificate{issue(other, "a.test").Certificate()}, rootCAs: root.Pool(), doubted: "none of the CAs"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			log := &logBuffer{}
+			m, err := New(Options{Logger: log.logger(), Source: Static{Certificates: c.certs, RootCAs: c.rootCAs, ClientCAs: c.clientCA}})
+			if c.refused != "" {
+				require.ErrorIs(t, err, ErrUntrusted)
+				require.ErrorContains(t, err, c.refused)
+				return
+			}
+			require.NoError(t, err)
+			require.NoError(t, m.Close())
+			if c.doubted != "" {
+				assert.Contains(t, log.String(), "event=regressed")
+				assert.Contains(t, log.String(), c.doubted)
+			} else {
+				assert.NotContains(t, log.String(), "level=WARN")
+			}
+		})
+	}
+}
+
+// What led to the roots has to lead there, whatever the program sets in between, and one that never did may be renewed.
+func TestRenewedChainLosesItsIntermediate(t *testing.T) {
+	root, other := tlstest.NewCA(t), tlstest.NewCA(t)
+	intermediate, next := root.Intermediate(t), root.Intermediate(t)
+	foreign := func() tls.Certificate { return other.Issue(t, tlstest.Leaf{Names: []string{"other.test"}}).Certificate() }
+	with := func(first tls.Certificate) Static {
+		return Static{Certificates: []tls.Certificate{first, foreign()}, RootCAs: root.Pool()}
+	}
+	source := &remembered{static: with(intermediate.Issue(t, tlstest.Leaf{}).Certificate())}
+	m := newManager(t, Options{PollInterval: time.Hour, Source: source})
+	events := collect(m)
+	m.SetServerRule(AllOf())
+	for _, cut := range []tls.Certificate{alone(intermediate.Issue(t, tlstest.Leaf{})), alone(next.Issue(t, tlstest.Leaf{}))} {
+		source.static, source.number = with(cut), source.number+1
+		require.ErrorIs(t, m.Reload(t.Context()), ErrUntrusted)
+	}
+	source.static, source.number = with(next.Issue(t, tlstest.Leaf{}).Certificate()), source.number+1
+	require.NoError(t, m.Reload(t.Context()))
+	m.events.emit(Event{Kind: Drift}) // the last
+	eventually(t, "all events", func() bool { return len(events(Drift)) == 1 })
+	assert.Empty(t, events(Regressed), "the other was told of by New")
+}
