@@ -13,18 +13,33 @@ import (
 //
 // A connection is known from its first request on, and no longer once it is hijacked.
 func (m *Manager) ConnState(c net.Conn, state http.ConnState) {
+	conn, ok := c.(*tls.Conn)
+	if !ok {
+		return
+	}
 	switch state {
+	case http.StateNew: // before the handshake
+		m.http.Store(c, &httpConn{track: m.Handshake()})
 	case http.StateActive:
-		conn, ok := c.(*tls.Conn)
-		if _, known := m.http.Load(c); known || !ok {
-			return
+		known, ok := m.http.Load(c)
+		if !ok {
+			known = &httpConn{track: m.Track} // since the middle of its life
+			m.http.Store(c, known)
 		}
-		tlsState := conn.ConnectionState()
-		// The close below TLS does not wait for a peer that does not read.
-		m.http.Store(c, m.Track(&tlsState, c.RemoteAddr(), func(error) { conn.NetConn().Close() }))
+		if h := known.(*httpConn); h.release == nil {
+			tlsState := conn.ConnectionState()
+			// The close below TLS does not wait for a peer that does not read.
+			h.release = h.track(&tlsState, c.RemoteAddr(), func(error) { conn.NetConn().Close() })
+		}
 	case http.StateClosed, http.StateHijacked:
-		if release, known := m.http.LoadAndDelete(c); known {
-			release.(func())()
+		if known, ok := m.http.LoadAndDelete(c); ok && known.(*httpConn).release != nil {
+			known.(*httpConn).release()
 		}
 	}
+}
+
+// httpConn is a connection of ConnState. Its calls come one after the other.
+type httpConn struct {
+	track   func(*tls.ConnectionState, net.Addr, func(error)) (release func())
+	release func() // nil before the first request
 }

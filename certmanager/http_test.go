@@ -123,3 +123,29 @@ func TestEvictionDoesNotWaitForThePeer(t *testing.T) {
 		clientEnd.Close()
 	})
 }
+
+// An HTTP connection is as old as the set that was in service when it was accepted.
+func TestRecycledHTTPConnection(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}}})
+	server, peer := net.Pipe()
+	below := closing{server, make(chan time.Time, 1)}
+	conn := tls.Server(below, m.ServerTLS())
+	m.ConnState(conn, http.StateNew)
+	go tls.Client(peer, ca.ClientConfig(t, "localhost")).Handshake()
+	require.NoError(t, conn.Handshake())
+	m.Update(ca.Issue(t, tlstest.Leaf{}).Certificate())
+	m.ConnState(conn, http.StateActive)
+	m.ConnState(conn, http.StateIdle)
+	m.ConnState(conn, http.StateActive)
+	assert.Equal(t, 1, m.Status().Connections)
+	require.Equal(t, 1, m.Recycle(m.Status().Generation, 0))
+	<-below.closed
+	m.ConnState(conn, http.StateClosed)
+	assert.Zero(t, m.Status().Connections)
+
+	m.ConnState(conn, http.StateNew)
+	m.ConnState(conn, http.StateClosed) // before a request
+	m.http.Range(func(any, any) bool { t.Error("something is kept"); return true })
+	peer.Close()
+}

@@ -21,6 +21,10 @@ type live struct {
 	mu     sync.Mutex // guards the fields below and the timers of conns
 	closed bool
 	conns  map[*conn]struct{}
+
+	// What Recycle was asked for last, for those whose handshake was on its way then.
+	recycled     uint64
+	recycleUntil time.Time
 }
 
 // conn is one open connection.
@@ -43,6 +47,15 @@ const evictionSpread = time.Second
 
 func (l *live) init(m *Manager) { l.m, l.conns = m, make(map[*conn]struct{}) }
 
+// Handshake is called before a handshake with a config of this Manager begins. What it returns is [Manager.Track] for
+// the connection, which counts then as begun under the generation of now: [Manager.Recycle] finds it also where that was replaced during the handshake.
+func (m *Manager) Handshake() (track func(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func())) {
+	generation := m.current.Load().generation
+	return func(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func()) {
+		return m.track(generation, state, remote, evict)
+	}
+}
+
 // Track makes an open connection known, after its handshake with a config of this
 // Manager and until release is called. When trust changes it is judged again, and
 // evict is called if it no longer holds, with a reason that wraps ErrRevoked,
@@ -54,11 +67,15 @@ func (l *live) init(m *Manager) { l.m, l.conns = m, make(map[*conn]struct{}) }
 //
 // A connection whose verification was switched off must not be tracked: it fails.
 func (m *Manager) Track(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func()) {
+	return m.Handshake()(state, remote, evict)
+}
+
+func (m *Manager) track(generation uint64, state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func()) {
 	current := m.current.Load()
 	// A server's connections carry the chains that crypto/tls verified. A client's do
 	// not, since ClientTLS verifies by itself.
 	server := len(state.PeerCertificates) > 0 && len(state.VerifiedChains) == 0
-	c := &conn{peer: m.newPeer(state, server), remote: remote, generation: current.generation, evict: evict}
+	c := &conn{peer: m.newPeer(state, server), remote: remote, generation: generation, evict: evict}
 	var err error
 	c.peer, err = m.live.judge(c.peer, current) // outside the lock, as it may verify signatures
 	if open, latest := m.live.add(c, current, err); open && latest != nil {
@@ -86,6 +103,9 @@ func (l *live) add(c *conn, judged *snapshot, err error) (open bool, latest erro
 		return true, err
 	}
 	l.arm(c)
+	if c.generation < l.recycled {
+		l.evictLater(map[*conn]error{c: c.recycled()}, max(0, time.Until(l.recycleUntil)))
+	}
 	return true, nil
 }
 

@@ -258,6 +258,39 @@ func TestRecycle(t *testing.T) {
 	})
 }
 
+// A connection whose handshake ran while another set came into service may have met the one before.
+func TestRecycleCountsFromBeforeTheHandshake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		m := newManager(t, Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})
+		var state tls.ConnectionState
+		evicted := make(chan error, 3)
+		evict := func(reason error) { evicted <- reason }
+		first, late := m.Handshake(), m.Handshake()
+		m.Update(ca.Issue(t, tlstest.Leaf{}).Certificate())
+		defer first(&state, nil, evict)()
+		defer m.Track(&state, nil, evict)() // it is of now, for all that is known
+		require.Equal(t, 1, m.Recycle(m.Status().Generation, time.Minute))
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.ErrorIs(t, <-evicted, ErrRecycled)
+
+		defer late(&state, nil, evict)()
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		require.ErrorIs(t, <-evicted, ErrRecycled, "it came after the call, and began before")
+		assert.Empty(t, evicted)
+
+		// What begins before a generation that does not exist yet is not known to be old.
+		m.Recycle(m.Status().Generation+1, time.Minute)
+		require.ErrorIs(t, <-evicted, ErrRecycled)
+		defer m.Track(&state, nil, evict)()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		assert.Empty(t, evicted)
+	})
+}
+
 func TestCloseEndsEvictions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := tlstest.NewCA(t)

@@ -8,22 +8,29 @@ import (
 
 // Recycle closes, with ErrRecycled, the tracked connections that began before a
 // generation, spread over a time, so that their peers meet what is in service now. It
-// returns how many they are, without waiting. A connection counts from the end of its handshake: one whose handshake ran while the
-// generation was published is left alone, though it may have met the set before.
+// returns how many they are, without waiting. A connection counts from what was in service before its handshake, as [Manager.Handshake]
+// noted, or from its end without that. Those whose handshake is on its way are closed too; they are not in the number.
 func (m *Manager) Recycle(before uint64, over time.Duration) int {
 	if over < 0 {
 		over = 0
 	}
 	old := make(map[*conn]error)
-	m.live.mu.Lock()
-	defer m.live.mu.Unlock()
-	for c := range m.live.conns {
+	l := &m.live
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	// A generation that is yet to come begins when it is published: what begins until then is not older than what is known.
+	l.recycled, l.recycleUntil = max(l.recycled, min(before, m.current.Load().generation)), time.Now().Add(over)
+	for c := range l.conns {
 		if c.generation < before {
-			old[c] = fmt.Errorf("%w: it began under generation %d", ErrRecycled, c.generation)
+			old[c] = c.recycled()
 		}
 	}
-	m.live.evictLater(old, over)
+	l.evictLater(old, over)
 	return len(old)
+}
+
+func (c *conn) recycled() error {
+	return fmt.Errorf("%w: it began under generation %d", ErrRecycled, c.generation)
 }
 
 // Impact says which tracked connections would be closed if the source gave candidate:

@@ -36,7 +36,7 @@ func newTLSConfig() *tls.Config {
 // ServerTLS returns a config for servers, for example for http.Server.TLSConfig. Every
 // handshake uses what is in service when it begins. Of its fields only NextProtos may
 // be set, before the first handshake; http.Server does that by itself. Open connections end when their
-// trust does only if the Manager knows of them: see [Manager.ConnState] and [Manager.Track].
+// trust does only if the Manager knows of them: see [Manager.ConnState] and [Manager.Handshake].
 func (m *Manager) ServerTLS() *tls.Config {
 	s := &server{m: m, outer: newTLSConfig()}
 	s.outer.GetConfigForClient = s.configForClient

@@ -14,7 +14,8 @@
 //
 //   - ServerTLS() *tls.Config and ClientTLS(serverName string) *tls.Config, ready
 //     configurations that the manager keeps up to date;
-//   - Track, with which the manager ends a connection whose peer has lost its trust;
+//   - Track, with which the manager ends a connection whose peer has lost its trust, and
+//     Handshake, which is called before the handshake and returns what is called in place of Track;
 //   - ClientCAs, RootCAs, ClientAuth and ServerName as in Ergo 3.2's CertAuthManager.
 //
 // What this package does not do: it has no UDP, no HTTP, and no protocol of

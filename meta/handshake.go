@@ -103,6 +103,7 @@ func (c *tcpConnection) handshake(deadline time.Time) (*tls.ConnectionState, err
 		return nil, context.Canceled
 	}
 	started := time.Now()
+	track := c.tracking()
 	var conn *tls.Conn
 	if c.server != nil {
 		c.sock.pass = &pass{gate: c.server.gate, ctx: ctx}
@@ -128,10 +129,24 @@ func (c *tcpConnection) handshake(deadline time.Time) (*tls.ConnectionState, err
 	}
 	c.stream = conn
 	challenge := c.server != nil && state.NegotiatedProtocol == challengeProtocol // shows no certificate, and is over
-	if manager, ok := c.opt.CertManager.(tracker); ok && !c.opt.InsecureSkipVerify && !challenge {
-		c.release = manager.Track(&state, c.sock.RemoteAddr(), func(reason error) { c.end(ErrEvicted, reason) })
+	if track != nil && !challenge {
+		c.release = track(&state, c.sock.RemoteAddr(), func(reason error) { c.end(ErrEvicted, reason) })
 	}
 	return &state, nil
+}
+
+// tracking returns what tells the manager of the connection after its handshake, nil if it does not want to know.
+func (c *tcpConnection) tracking() func(*tls.ConnectionState, net.Addr, func(error)) (release func()) {
+	if c.opt.InsecureSkipVerify {
+		return nil
+	}
+	switch manager := c.opt.CertManager.(type) {
+	case handshaker:
+		return manager.Handshake()
+	case tracker:
+		return manager.Track
+	}
+	return nil
 }
 
 // notTLS makes plain what a peer speaks that does not speak TLS: HTTP to an HTTPS port, say.

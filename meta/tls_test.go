@@ -224,6 +224,25 @@ func TestEviction(t *testing.T) {
 	assert.ErrorIs(t, err, io.EOF, "it was closed in order")
 }
 
+// A connection is as old as the set that was in service before its handshake.
+func TestRecycling(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	m, err := certmanager.New(certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}}})
+	require.NoError(t, err)
+	defer m.Close()
+	a := newHost(t).spawn(echo)
+	_, addr := a.listen(meta.TCPServerOptions{CertManager: m})
+	next, client := ca.Issue(t, tlstest.Leaf{}).Certificate(), ca.ClientConfig(t, "localhost")
+	client.VerifyConnection = func(tls.ConnectionState) error {
+		m.Update(next) // while the server waits for the client's Finished
+		return nil
+	}
+	mode{manager: m, client: client}.dial(t, addr)
+	expect[meta.MessageTCPConnect](a)
+	assert.Equal(t, 1, m.Recycle(m.Status().Generation, 0))
+	assert.ErrorIs(t, expect[meta.MessageTCPDisconnect](a).Reason, certmanager.ErrRecycled)
+}
+
 // What both sides speak is agreed on; a client that speaks something else only is refused.
 func TestNextProtos(t *testing.T) {
 	p := newPKI(t, false)

@@ -29,6 +29,11 @@ type (
 		Track(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func())
 	}
 
+	// handshaker is a tracker that is told of a connection before its handshake too: what it returns stands for its Track.
+	handshaker interface {
+		Handshake() (track func(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func()))
+	}
+
 	// failureReporter is told of the failed handshakes of servers.
 	failureReporter interface {
 		HandshakeFailed(err error, remote net.Addr)
