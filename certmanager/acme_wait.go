@@ -8,9 +8,9 @@ import (
 )
 
 // await waits, for a handshake with a name that nothing is served for, until an ACME source
-// has obtained a certificate for it, as long as ACME.HandshakeTimeout allows.
+// has obtained a certificate for it, as long as ACME.HandshakeTimeout allows. Without such a source there is nothing to wait for.
 func (m *Manager) await(hello *tls.ClientHelloInfo) {
-	if len(m.acme) == 0 || hello.ServerName == "" || m.current.Load().names.lookup(hello.ServerName) != nil {
+	if hello.ServerName == "" || m.current.Load().names.lookup(hello.ServerName) != nil {
 		return
 	}
 	name, err := acmeNameOf(hello.ServerName)

@@ -17,52 +17,59 @@ import (
 	"github.com/ergotls/ergotls/tlstest"
 )
 
-// BenchmarkLookup is what a handshake pays for its certificate.
+// BenchmarkLookup is what a handshake pays for its certificate: where each name has one, and where it has one of each
+// kind, of which the ClientHello decides.
 func BenchmarkLookup(b *testing.B) {
-	for _, n := range []int{1, 1_000, 100_000} {
-		m := &Manager{}
-		m.current.Store(&snapshot{names: manyNames(n)})
-		get := m.GetCertificateFunc()
-		for _, kind := range []string{"exact", "wildcard", "mixed case", "unknown", "none"} {
-			hello := lookups()[kind]
-			b.Run(fmt.Sprintf("names=%d/%s", n, strings.ReplaceAll(kind, " ", "-")), func(b *testing.B) {
-				b.ReportAllocs()
-				for b.Loop() {
-					if _, err := get(hello); err != nil {
-						b.Fatal(err)
-					}
-				}
-			})
+	for certs, keys := range map[string][]keyKind{"ECDSA": {ecdsaKey}, "ECDSA+RSA": {ecdsaKey, rsaKey}} {
+		for _, n := range []int{1, 1_000, 100_000} {
+			b.Run(fmt.Sprintf("certs=%s/names=%d", certs, n), func(b *testing.B) { benchmarkLookup(b, n, manyNames(n, keys...)) })
 		}
-		// Any of the names, so that neither map nor certificate is in the processor's cache.
-		names := make([]string, 1<<16)
-		for i := range names {
-			names[i] = fmt.Sprintf("host%d.example.test", rand.IntN(n))
-		}
-		b.Run(fmt.Sprintf("names=%d/any", n), func(b *testing.B) {
+	}
+}
+
+func benchmarkLookup(b *testing.B, n int, all *names) {
+	m := &Manager{}
+	m.current.Store(&snapshot{names: all})
+	get := m.GetCertificateFunc()
+	for _, kind := range []string{"exact", "wildcard", "mixed case", "unknown", "none"} {
+		hello := lookups()[kind]
+		b.Run(strings.ReplaceAll(kind, " ", "-"), func(b *testing.B) {
 			b.ReportAllocs()
-			hello := *lookups()["exact"]
-			for i := 0; b.Loop(); i++ {
-				hello.ServerName = names[i%len(names)]
-				if _, err := get(&hello); err != nil {
+			for b.Loop() {
+				if _, err := get(hello); err != nil {
 					b.Fatal(err)
 				}
 			}
 		})
-		b.Run(fmt.Sprintf("names=%d/parallel", n), func(b *testing.B) {
-			b.ReportAllocs()
-			b.RunParallel(func(pb *testing.PB) {
-				hello := *lookups()["exact"]
-				for i := rand.IntN(len(names)); pb.Next(); i++ {
-					hello.ServerName = names[i%len(names)]
-					if _, err := get(&hello); err != nil {
-						b.Error(err)
-						return
-					}
-				}
-			})
-		})
 	}
+	// Any of the names, so that neither map nor certificate is in the processor's cache.
+	names := make([]string, 1<<16)
+	for i := range names {
+		names[i] = fmt.Sprintf("host%d.example.test", rand.IntN(n))
+	}
+	b.Run("any", func(b *testing.B) {
+		b.ReportAllocs()
+		hello := *lookups()["exact"]
+		for i := 0; b.Loop(); i++ {
+			hello.ServerName = names[i%len(names)]
+			if _, err := get(&hello); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("parallel", func(b *testing.B) {
+		b.ReportAllocs()
+		b.RunParallel(func(pb *testing.PB) {
+			hello := *lookups()["exact"]
+			for i := rand.IntN(len(names)); pb.Next(); i++ {
+				hello.ServerName = names[i%len(names)]
+				if _, err := get(&hello); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	})
 }
 
 // BenchmarkLookupBeside compares with what programs use otherwise: autocert with the certificate in

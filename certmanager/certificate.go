@@ -18,17 +18,18 @@ import (
 // certificate is a chain with its key and what a lookup needs to know of it. It is
 // immutable but for ended.
 type certificate struct {
+	// What a lookup reads, in one line of the processor's cache.
+	key     keyKind
+	curve   tls.CurveID           // of an ECDSA key
+	ended   atomic.Bool           // the chain is past its end. The keeper sets it, so that no lookup has to read the clock.
+	schemes []tls.SignatureScheme // those that a key which is not in memory is restricted to; nil: not restricted
+
 	tls    tls.Certificate     // Leaf is set
 	chain  []*x509.Certificate // leaf first
 	origin string              // the file it came from, or the option
-	key    keyKind
-	curve  tls.CurveID // of an ECDSA key
 
 	server, client bool // what its extended key usage allows
 	owner          bool // of its names: it comes before others of another source
-
-	// ended says that the chain is past its end. The keeper sets it, so that no lookup has to read the clock.
-	ended atomic.Bool
 }
 
 type keyKind int
@@ -51,7 +52,7 @@ func (c *certificate) keyRank() int {
 // to the leaf, that the chain is in order and that its usage is TLS.
 func newCertificate(cert tls.Certificate, origin string) (*certificate, error) {
 	runtime.Gosched() // as rehearse does
-	c := &certificate{tls: cert, origin: origin}
+	c := &certificate{tls: cert, origin: origin, schemes: cert.SupportedSignatureAlgorithms}
 	if len(cert.Certificate) == 0 {
 		return nil, fmt.Errorf("%s: %w: it holds no certificate", origin, ErrInvalid)
 	}
@@ -184,7 +185,7 @@ func (c *certificate) supportedBy(hello *tls.ClientHelloInfo) bool {
 // signs says whether the key makes signatures of a scheme, RFC 8446 section 4.2.3. One that is not in memory may be
 // restricted to some.
 func (c *certificate) signs(s tls.SignatureScheme, tls13 bool) bool {
-	if only := c.tls.SupportedSignatureAlgorithms; only != nil && !slices.Contains(only, s) {
+	if c.schemes != nil && !slices.Contains(c.schemes, s) {
 		return false
 	}
 	switch s {

@@ -24,7 +24,9 @@ func alone(pair *tlstest.Pair) tls.Certificate {
 func TestIncompleteChains(t *testing.T) {
 	root, other := tlstest.NewCA(t), tlstest.NewCA(t)
 	intermediate := root.Intermediate(t)
-	issue := func(ca *tlstest.CA, name string) *tlstest.Pair { return ca.Issue(t, tlstest.Leaf{Names: []string{name}}) }
+	issue := func(ca *tlstest.CA, name string) *tlstest.Pair {
+		return ca.Issue(t, tlstest.Leaf{Names: []string{name}})
+	}
 	trusted := x509.NewCertPool()
 	trusted.AddCert(intermediate.Certificate())
 	a, b := issue(intermediate, "a.test"), issue(intermediate, "b.test")
@@ -70,7 +72,9 @@ func TestIncompleteChains(t *testing.T) {
 func TestRenewedChainLosesItsIntermediate(t *testing.T) {
 	root, other := tlstest.NewCA(t), tlstest.NewCA(t)
 	intermediate, next := root.Intermediate(t), root.Intermediate(t)
-	foreign := func() tls.Certificate { return other.Issue(t, tlstest.Leaf{Names: []string{"other.test"}}).Certificate() }
+	foreign := func() tls.Certificate {
+		return other.Issue(t, tlstest.Leaf{Names: []string{"other.test"}}).Certificate()
+	}
 	with := func(first tls.Certificate) Static {
 		return Static{Certificates: []tls.Certificate{first, foreign()}, RootCAs: root.Pool()}
 	}

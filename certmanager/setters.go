@@ -25,7 +25,9 @@ func (m *Manager) Update(cert tls.Certificate) {
 // ACME challenges: ServerTLS does.
 func (m *Manager) GetCertificateFunc() func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-		m.await(hello)
+		if len(m.acme) > 0 {
+			m.await(hello)
+		}
 		return m.current.Load().getCertificate(hello)
 	}
 }

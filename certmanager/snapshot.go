@@ -79,6 +79,14 @@ func newSnapshot(in inputs, o *Options, previous *snapshot) (*snapshot, error) {
 
 // getCertificate is what the snapshot answers a client. It does not allocate.
 func (s *snapshot) getCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	// Nearly every client sends a name as it is kept; for others what is below finds the same, later.
+	switch cs := s.names.exact[hello.ServerName]; len(cs) {
+	case 0:
+	case 1:
+		return &cs[0].tls, nil
+	default:
+		return &cs.best(hello).tls, nil
+	}
 	var err error
 	if len(s.funcs) > 0 && s.names.lookup(hello.ServerName) == nil {
 		var cert *tls.Certificate

@@ -70,7 +70,9 @@ func (s *server) configForClient(hello *tls.ClientHelloInfo) (*tls.Config, error
 	if config := s.m.challengeConfig(hello, s.m.current.Load()); config != nil {
 		return config, nil
 	}
-	s.m.await(hello)
+	if len(s.m.acme) > 0 {
+		s.m.await(hello)
+	}
 	current := s.m.current.Load()
 	inner := s.inner.Load()
 	if inner == nil || inner.snapshot != current {
