@@ -58,6 +58,7 @@ type Actor struct {
 
 	behavior ActorBehavior
 	engine   engine
+	pid      gen.PID
 	trap     bool
 	split    bool
 }
@@ -91,7 +92,7 @@ func (a *Actor) ProcessInit(process gen.Process, args ...any) error {
 	if !ok {
 		return fmt.Errorf("%T is not a process of this engine: %w", process, gen.ErrUnsupported)
 	}
-	a.Process, a.behavior, a.engine = process, behavior, engine
+	a.Process, a.behavior, a.engine, a.pid = process, behavior, engine, process.PID()
 	return behavior.Init(args...)
 }
 
@@ -115,11 +116,11 @@ func (a *Actor) handle(m *mailbox.Message) error {
 	case mailbox.Call:
 		result, err := a.call(m)
 		if result != nil {
-			a.engine.Answer(m.From.ID, m.CallID, result)
+			a.engine.Answer(m.From, m.CallID, result)
 		}
 		return err
 	case mailbox.Inspect:
-		a.engine.Answer(m.From.ID, m.CallID, a.behavior.HandleInspect(m.From, m.Payload.([]string)...))
+		a.engine.Answer(m.From, m.CallID, a.behavior.HandleInspect(m.Sender(a.pid), m.Payload.([]string)...))
 		return nil
 	case mailbox.Exit:
 		if reason := a.exit(m); reason != nil {
@@ -130,24 +131,26 @@ func (a *Actor) handle(m *mailbox.Message) error {
 }
 
 func (a *Actor) message(m *mailbox.Message) error {
+	from := m.Sender(a.pid)
 	switch {
 	case !a.split || m.To == nil:
-		return a.behavior.HandleMessage(m.From, m.Payload)
+		return a.behavior.HandleMessage(from, m.Payload)
 	case m.To.Name != "":
-		return a.behavior.HandleMessageName(m.To.Name, m.From, m.Payload)
+		return a.behavior.HandleMessageName(m.To.Name, from, m.Payload)
 	default:
-		return a.behavior.HandleMessageAlias(m.To.Alias, m.From, m.Payload)
+		return a.behavior.HandleMessageAlias(m.To.Alias, from, m.Payload)
 	}
 }
 
 func (a *Actor) call(m *mailbox.Message) (any, error) {
+	from, ref := m.Sender(a.pid), m.Ref(a.pid)
 	switch {
 	case !a.split || m.To == nil:
-		return a.behavior.HandleCall(m.From, m.Ref(), m.Payload)
+		return a.behavior.HandleCall(from, ref, m.Payload)
 	case m.To.Name != "":
-		return a.behavior.HandleCallName(m.To.Name, m.From, m.Ref(), m.Payload)
+		return a.behavior.HandleCallName(m.To.Name, from, ref, m.Payload)
 	default:
-		return a.behavior.HandleCallAlias(m.To.Alias, m.From, m.Ref(), m.Payload)
+		return a.behavior.HandleCallAlias(m.To.Alias, from, ref, m.Payload)
 	}
 }
 

@@ -37,19 +37,25 @@ type Address struct {
 	Alias gen.Alias
 }
 
-// Message is what waits in a mailbox. It is small because it is copied: a call's
-// gen.Ref is rebuilt from From and CallID.
+// Message is what waits in a mailbox. It is small because it is copied: all senders are on
+// the same node, so that an ID is enough of them, and a call's gen.Ref is rebuilt.
 type Message struct {
 	Kind    Kind
-	From    gen.PID
+	From    uint64 // the ID of its PID
 	Payload any
 	CallID  uint64
 	To      *Address // nil where it was sent to the PID
 }
 
+// Sender is the PID of who sent it; beside is that of any process of the node.
+func (m *Message) Sender(beside gen.PID) gen.PID {
+	beside.ID = m.From
+	return beside
+}
+
 // Ref is the reference that a response to a call carries.
-func (m *Message) Ref() gen.Ref {
-	return gen.Ref{Node: m.From.Node, Creation: m.From.Creation, ID: [3]uint64{m.CallID}}
+func (m *Message) Ref(beside gen.PID) gen.Ref {
+	return gen.Ref{Node: beside.Node, Creation: beside.Creation, ID: [3]uint64{m.CallID}}
 }
 
 const priorities = int(gen.MessagePriorityMax) + 1

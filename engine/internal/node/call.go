@@ -83,7 +83,7 @@ func (p *process) request(a address, err error, kind mailbox.Kind, payload any, 
 	}
 	defer p.state.Store(before)
 
-	m := mailbox.Message{Kind: kind, From: p.pid, Payload: payload, CallID: p.node.refIDs.Add(1)}
+	m := mailbox.Message{Kind: kind, From: p.pid.ID, Payload: payload, CallID: p.node.refIDs.Add(1)}
 	p.pending.start(m.CallID)
 	if p.box.Reason() != nil { // killed, perhaps before start
 		p.pending.cancel(gen.TerminateReasonKill)

@@ -105,16 +105,17 @@ func (m *meta) work() error {
 func (m *meta) handle(message *mailbox.Message) error {
 	var answer any
 	var err error
+	from := message.Sender(m.parent.pid)
 	switch message.Kind {
 	case mailbox.Call:
-		answer, err = m.behavior.HandleCall(message.From, message.Ref(), message.Payload)
+		answer, err = m.behavior.HandleCall(from, message.Ref(from), message.Payload)
 	case mailbox.Inspect:
-		answer = m.behavior.HandleInspect(message.From, message.Payload.([]string)...)
+		answer = m.behavior.HandleInspect(from, message.Payload.([]string)...)
 	default:
-		return m.behavior.HandleMessage(message.From, message.Payload)
+		return m.behavior.HandleMessage(from, message.Payload)
 	}
 	if answer != nil {
-		m.parent.node.answer(message.From.ID, message.CallID, answer)
+		m.parent.node.answer(message.From, message.CallID, answer)
 	}
 	return err
 }

@@ -118,7 +118,7 @@ func (n *node) send(from gen.PID, to any, message any, priority gen.MessagePrior
 	if err != nil {
 		return err
 	}
-	return n.deliver(a, mailbox.Message{From: from, Payload: message}, priority)
+	return n.deliver(a, mailbox.Message{From: from.ID, Payload: message}, priority)
 }
 
 // deliver puts a message into a mailbox and sees to it that it is handled.
@@ -162,7 +162,7 @@ func (n *node) fallBack(p *process, m mailbox.Message, priority gen.MessagePrior
 
 // notify delivers what the engine itself has to say, whatever the mailbox's limit.
 func (p *process) notify(kind mailbox.Kind, from gen.PID, payload any, priority gen.MessagePriority) error {
-	wake, err := p.box.Force(&mailbox.Message{Kind: kind, From: from, Payload: payload}, priority)
+	wake, err := p.box.Force(&mailbox.Message{Kind: kind, From: from.ID, Payload: payload}, priority)
 	if wake {
 		p.node.workers.run(&p.unit)
 	}

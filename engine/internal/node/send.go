@@ -44,7 +44,7 @@ func (p *process) deliver(a address, err error, message any, priority gen.Messag
 	if err != nil {
 		return err
 	}
-	if err := p.node.deliver(a, mailbox.Message{From: p.pid, Payload: message}, priority); err != nil {
+	if err := p.node.deliver(a, mailbox.Message{From: p.pid.ID, Payload: message}, priority); err != nil {
 		return err
 	}
 	p.sent.Add(1)
