@@ -18,6 +18,7 @@ type pass struct {
 	gate   *gate
 	ctx    context.Context // of the handshake
 	inside bool            // holds a place
+	hello  helloRecords
 }
 
 // enter takes a place, or returns the error of the context.

@@ -89,6 +89,13 @@ func (s *socket) RemoteAddr() net.Addr {
 
 // Read implements net.Conn. Only crypto/tls and the connection's read loop call it.
 func (s *socket) Read(b []byte) (int, error) {
+	if s.pass != nil {
+		return s.pass.hello.read(s, b)
+	}
+	return s.readSome(b)
+}
+
+func (s *socket) readSome(b []byte) (int, error) {
 	if len(s.pending) > 0 {
 		n := copy(b, s.pending)
 		if s.pending = s.pending[n:]; len(s.pending) == 0 {
