@@ -12,12 +12,15 @@ import (
 	"time"
 )
 
-// A reload of very many certificates leaves most of a core to those who are being served: after the first few each
-// rehearsal is followed by a pause of pace times its length, but not of what a slow key far away took.
+// A reload of very many certificates leaves a core to those who are being served: after the first few each rehearsal is followed by a pause
+// as long as itself, in which the scheduler looks at the network, or of pace times its length if somebody else has work to do. What a slow key far away took does not
+// count, and all pauses together are no longer than allPauses.
 const (
-	unpaced  = 16
-	pace     = 3
-	maxPause = 5 * time.Millisecond
+	unpaced   = 16
+	pace      = 8
+	maxPause  = 5 * time.Millisecond
+	allPauses = 10 * time.Second
+	noQueue   = 5 * time.Microsecond // what yielding takes at most where nobody has
 )
 
 // rehearsalTimeout bounds a rehearsed handshake. Only a key that is not in memory, in
@@ -44,7 +47,9 @@ func (s *snapshot) rehearse(o *Options, previous *snapshot, now time.Time) error
 	chains := newChainCheck(s, previous)
 	tried := 0
 	for _, c := range s.certs {
-		runtime.Gosched() // a thousand of these would hold up who is being served
+		begun := time.Now()
+		runtime.Gosched()
+		queued := time.Since(begun) > noQueue
 		err := chains.check(c, served[c], now)
 		// What is in service stays so with this candidate or without it. If it ended
 		// meanwhile, that is no reason to hold a revocation or another renewal back.
@@ -56,7 +61,11 @@ func (s *snapshot) rehearse(o *Options, previous *snapshot, now time.Time) error
 			start := time.Now()
 			err = c.tryHandshake()
 			if tried++; previous != nil && tried > unpaced {
-				time.Sleep(min(pace*time.Since(start), maxPause))
+				pause := time.Since(start)
+				if queued {
+					pause *= pace
+				}
+				time.Sleep(min(pause, maxPause, allPauses/time.Duration(len(s.certs))))
 			}
 		}
 		if err != nil {
