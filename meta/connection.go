@@ -50,6 +50,7 @@ type tcpConnection struct {
 	answered    uint32 // the message goroutine's: the last bits of stats.messagesIn at the last write
 	refusing    bool   // the message goroutine's: a write was refused
 	lone        bool   // Start's: the last time that there was something to read it was one record
+	skip, vain  uint8  // Start's: how often not to look for another, and how often that was right
 	established bool   // Start's: ready was reached by establish
 	counted     bool   // by the server's address book
 

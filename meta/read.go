@@ -77,15 +77,22 @@ func (c *tcpConnection) readOn() {
 // must look further, because the connection is paused, interrupted or at its end, and false to be called again
 // when there is more.
 func (c *tcpConnection) pump() (done bool) {
-	reads := 0
+	reads, drained := 0, false
 	for {
 		if c.interrupted() {
 			return true
 		}
-		delivered := c.deliver()
+		delivered, looking := c.deliver(), false
 		if c.lone && reads == 1 && c.sock.single {
-			// Once, or who is served now would be served again and again before the others are looked at.
+			// That was all. What comes while others run is worth a look, as it spares a wait; where nothing does, since the peer waits for its answer
+			// first, it is looked for more and more seldom. Once a call, or who is served now would be served again and again before the others.
 			c.sock.single = false
+			if c.skip > 0 && drained && delivered && c.inbox.empty() && c.inbox.err == nil {
+				c.skip--
+				c.inbox.park()
+				return false
+			}
+			looking = true
 			runtime.Gosched()
 		}
 		if c.inbox.err != nil && c.inbox.empty() {
@@ -98,6 +105,7 @@ func (c *tcpConnection) pump() (done bool) {
 		for c.inbox.err == nil && !c.inbox.full() {
 			n, err := c.stream.Read(c.inbox.space())
 			c.inbox.end += n
+			drained = !c.inbox.full() // or crypto/tls may keep the rest of the record
 			c.stats.bytesIn.Add(uint64(n))
 			if n > 0 {
 				c.touch()
@@ -105,8 +113,15 @@ func (c *tcpConnection) pump() (done bool) {
 			switch {
 			case err == nil:
 				reads++
+				if looking {
+					looking, c.vain = false, 0
+				}
 			case err == error(errWouldBlock):
 				c.lone = reads < 2
+				if looking {
+					c.vain = min(2*c.vain+1, 63)
+					c.skip = c.vain
+				}
 				if !c.deliver() || c.interrupted() {
 					return true
 				}

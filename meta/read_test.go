@@ -46,6 +46,47 @@ func TestMessagesAreExact(t *testing.T) {
 	})
 }
 
+// A peer that waits for each answer gets it, however its messages fill the buffer and arrive: nothing that is there waits for what comes next.
+func TestRequestsAreNotHeldBack(t *testing.T) {
+	frames, err := meta.FixedLength(8)
+	require.NoError(t, err)
+	for name, options := range map[string]meta.TCPServerOptions{"bytes": {BufferSize: 512}, "frames": {Split: frames}} {
+		t.Run(name, func(t *testing.T) {
+			eachMode(t, func(t *testing.T, m mode) {
+				a := newHost(t).spawn(echo)
+				options := options
+				options.CertManager = m.manager
+				_, addr := a.listen(options)
+				peer := m.dial(t, addr)
+				sizes := rand.New(rand.NewPCG(1, 2))
+				sent, got := random(20_000), make([]byte, 20_000)
+				for range 600 {
+					size := 8 // of some the connection has got used to
+					switch sizes.IntN(10) {
+					case 0:
+						size = 512
+					case 1:
+						size = 8 * (1 + sizes.IntN(2500))
+					}
+					cut := size
+					if sizes.IntN(4) == 0 {
+						cut = 1 + sizes.IntN(size)
+					}
+					_, err := peer.Write(sent[:cut])
+					require.NoError(t, err)
+					if cut < size {
+						_, err = peer.Write(sent[cut:size])
+						require.NoError(t, err)
+					}
+					_, err = io.ReadFull(peer, got[:size])
+					require.NoError(t, err, "%d bytes, the first %d of them alone", size, cut)
+					require.True(t, bytes.Equal(sent[:size], got[:size]))
+				}
+			})
+		})
+	}
+}
+
 // Every buffer comes from the pool, and returns to it with its full length when it is sent back, small or large.
 func TestBufferPool(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {

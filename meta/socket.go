@@ -24,6 +24,9 @@ func (wouldBlock) Temporary() bool { return true }
 // recordHeader is the size in bytes of what precedes each TLS record (RFC 8446 section 5.1).
 const recordHeader = 5
 
+// recordData begins the header of a record with application data (RFC 8446 section 5.2).
+var recordData = [3]byte{23, 3, 3}
+
 // peekTimeout is how long peek waits where a read can't be made without blocking.
 const peekTimeout = 5 * time.Millisecond
 
@@ -40,7 +43,7 @@ type socket struct {
 	raw    syscall.RawConn // nil: wait can't be used
 	fd     uintptr         // valid within wait
 	in     bool            // within wait
-	single bool            // the last read brought all there was, and it looks like one TLS record
+	single bool            // the last read brought all there was, and it looks like one TLS record: what a peer makes look so delays but itself
 	eof    bool            // the peer's FIN was read
 
 	pending []byte      // bytes read ahead of the TLS layer, served first

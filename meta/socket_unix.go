@@ -22,7 +22,7 @@ func (s *socket) readNow(b []byte) (int, error) {
 		case err == nil && n == 0:
 			return 0, io.EOF
 		case err == nil:
-			s.single = n < len(b) && n >= recordHeader && n == recordHeader+int(b[3])<<8+int(b[4])
+			s.single = n < len(b) && n > recordHeader && [3]byte(b) == recordData && n == recordHeader+int(b[3])<<8+int(b[4])
 			return n, nil
 		case err == syscall.EINTR:
 		case err == syscall.EAGAIN:
