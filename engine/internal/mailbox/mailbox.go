@@ -161,22 +161,29 @@ func (m *Mailbox) pop(message *Message) bool {
 	return false
 }
 
-// Park ends the consumer's turn where nothing waits: after true the next Push or
-// Close wakes a new one, and the caller must not touch the mailbox again. Only
-// the consumer may call it.
-func (m *Mailbox) Park() bool {
+// Turn is what a consumer does after its messages.
+type Turn uint8
+
+const (
+	Parked Turn = iota // nothing waits: the next Push or Close wakes a new consumer, and this one must not touch the mailbox again
+	More               // something waits
+	Closed             // the consumer comes to its end
+)
+
+// Park ends the consumer's turn where nothing waits. Only the consumer may call it.
+func (m *Mailbox) Park() Turn {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.reason != nil {
-		return false
+		return Closed
 	}
 	for i := range m.in {
 		if m.in[i].head != nil || m.taken[i].head != nil {
-			return false
+			return More
 		}
 	}
 	m.idle = true
-	return true
+	return Parked
 }
 
 // Close refuses further messages, forgets those that wait and keeps the reason.

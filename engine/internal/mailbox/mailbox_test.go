@@ -86,14 +86,14 @@ func TestParkAndWake(t *testing.T) {
 	m.Init(0)
 	wake, _ := m.Push(&Message{Payload: 1}, normal)
 	assert.False(t, wake, "the consumer is running from the start")
-	assert.False(t, m.Park(), "something came in")
+	assert.Equal(t, More, m.Park(), "something came in")
 	assert.Equal(t, 1, next(&m))
 	push(t, &m, 2, normal)
 	push(t, &m, 3, high)
 	assert.Equal(t, 3, next(&m))
-	assert.False(t, m.Park(), "something was fetched")
+	assert.Equal(t, More, m.Park(), "something was fetched")
 	assert.Equal(t, 2, next(&m))
-	assert.True(t, m.Park())
+	assert.Equal(t, Parked, m.Park())
 	wake, _ = m.Push(&Message{Payload: 4}, normal)
 	assert.True(t, wake)
 	wake, _ = m.Push(&Message{Payload: 5}, normal)
@@ -119,7 +119,7 @@ func TestClose(t *testing.T) {
 		assert.False(t, first)
 		assert.Equal(t, errFirst, m.Reason())
 		assert.Nil(t, next(&m), "also what was fetched is dropped")
-		assert.False(t, m.Park(), "the consumer has the end to handle")
+		assert.Equal(t, Closed, m.Park(), "the consumer has the end to handle")
 		_, err := m.Push(&Message{}, top)
 		assert.ErrorIs(t, err, ErrClosed)
 		_, err = m.Force(&Message{}, top)
@@ -128,7 +128,7 @@ func TestClose(t *testing.T) {
 	t.Run("parked", func(t *testing.T) {
 		var m Mailbox
 		m.Init(0)
-		require.True(t, m.Park())
+		require.Equal(t, Parked, m.Park())
 		first, wake := m.Close(errFirst)
 		assert.True(t, first)
 		assert.True(t, wake, "whoever closes becomes the consumer")
@@ -142,7 +142,7 @@ func TestClose(t *testing.T) {
 func TestConcurrent(t *testing.T) {
 	var m Mailbox
 	m.Init(0)
-	require.True(t, m.Park())
+	require.Equal(t, Parked, m.Park())
 	const producers, each = 8, 2000
 	var all, consumers sync.WaitGroup
 	var alone sync.Mutex
@@ -159,7 +159,7 @@ func TestConcurrent(t *testing.T) {
 				alone.Unlock()
 				all.Done()
 			}
-			if m.Park() {
+			if m.Park() == Parked {
 				return
 			}
 		}

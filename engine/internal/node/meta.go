@@ -20,6 +20,7 @@ type meta struct {
 	priority gen.MessagePriority
 	state    atomic.Int32 // a gen.MetaState
 	sent     atomic.Uint64
+	last     atomic.Pointer[process] // that the last message to a PID went to: a socket sends all to one
 }
 
 func (p *process) SpawnMeta(behavior gen.MetaBehavior, options gen.MetaOptions) (gen.Alias, error) {
@@ -165,11 +166,34 @@ func (m *meta) SendWithPriority(to any, message any, priority gen.MessagePriorit
 	if m.parent.gone.Load() {
 		return gen.ErrProcessTerminated
 	}
-	if err := m.parent.node.send(m.parent.pid, to, message, priority); err != nil {
+	if err := checkPriority(priority); err != nil {
+		return err
+	}
+	a, err := m.find(to)
+	if err != nil {
+		return err
+	}
+	if err := m.parent.node.deliver(a, mailbox.Message{From: m.parent.pid.ID, Payload: message}, priority); err != nil {
 		return err
 	}
 	m.sent.Add(1)
 	return nil
+}
+
+// find looks a target up. A message to the process that the one before went to needs no table; if that has ended its mailbox says so.
+func (m *meta) find(to any) (address, error) {
+	pid, ok := to.(gen.PID)
+	if !ok {
+		return m.parent.node.find(to)
+	}
+	if p := m.last.Load(); p != nil && p.pid == pid {
+		return address{unit: &p.unit, process: p}, nil
+	}
+	a, err := m.parent.node.byPID(pid)
+	if err == nil {
+		m.last.Store(a.process)
+	}
+	return a, err
 }
 
 func (m *meta) Spawn(behavior gen.MetaBehavior, options gen.MetaOptions) (gen.Alias, error) {

@@ -102,7 +102,7 @@ func (n *node) spawn(parent *process, name gen.Atom, factory gen.ProcessFactory,
 	}
 	ready = true
 	p.awake(false)
-	if !p.box.Park() {
+	if p.box.Park() != mailbox.Parked {
 		n.workers.run(&p.unit)
 	}
 	return p.pid, nil

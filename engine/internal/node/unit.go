@@ -47,14 +47,14 @@ func (u *unit) run() {
 		if err := u.guard(u.kind.work); err != nil {
 			u.kind.shut(err)
 		}
-		if u.box.Reason() != nil {
+		u.kind.awake(false)
+		switch u.box.Park() {
+		case mailbox.Parked:
+			exited = false
+			return
+		case mailbox.Closed:
 			exited = false
 			u.kind.terminate()
-			return
-		}
-		u.kind.awake(false)
-		if u.box.Park() {
-			exited = false
 			return
 		}
 	}
