@@ -59,7 +59,7 @@ chaos: ## breaks network, descriptors, disks, file events, clock, process and Re
 chaos-short: ## the same with fewer repetitions (75 seconds)
 	cd tlstest/acmetest/e2e/chaos && $(GO) test -race -timeout 10m -faults=short
 
-fuzz: ## each of the eight fuzz targets for FUZZTIME (default 10s: two minutes)
+fuzz: ## each of the nine fuzz targets for FUZZTIME (default 10s: two minutes)
 	@grep -rno --include='*_test.go' '^func Fuzz[A-Za-z0-9]*' . | while IFS=: read -r file _ func; do \
 		echo "fuzz $$file $${func#func }"; \
 		test -n "$$(ls $$(dirname $$file)/testdata/fuzz/$${func#func })" || { echo "it has no corpus in testdata/fuzz"; exit 1; }; \

@@ -50,7 +50,6 @@ type tcpConnection struct {
 	answered    uint32 // the message goroutine's: the last bits of stats.messagesIn at the last write
 	refusing    bool   // the message goroutine's: a write was refused
 	lone        bool   // Start's: the last time that there was something to read it was one record
-	skip, vain  uint8  // Start's: how often not to look for another, and how often that was right
 	established bool   // Start's: ready was reached by establish
 	counted     bool   // by the server's address book
 
@@ -67,6 +66,7 @@ type tcpConnection struct {
 	credit    atomic.Int64                  // messages that may be delivered, where opt.Active is set
 	readLimit atomic.Uint64                 // of stats.bytesIn, while writes wait for the peer: there reading stops; 0: none
 	wake      atomic.Pointer[chan struct{}] // of capacity 1: what the read loop looks at has changed; nil as long as it never paused
+	watched   atomic.Bool                   // by hangUps
 	done      sync.WaitGroup                // done: it is over
 	logged    sync.Once                     // its log has its fields
 	stats     connectionStats

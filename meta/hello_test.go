@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"bytes"
 	"crypto/tls"
 	"encoding/binary"
 	"io"
@@ -36,8 +37,38 @@ func record(kind byte, payload []byte) []byte {
 	return append(binary.BigEndian.AppendUint16([]byte{kind, 3, 1}, uint16(len(payload))), payload...)
 }
 
-// However a ClientHello arrives, its bytes come through in records that crypto/tls holds in a small buffer, and what
-// follows it as it is.
+// throughHello reads a stream that arrives in chunks of a size as crypto/tls would, and returns what each read gave.
+func throughHello(t testing.TB, stream []byte, size int) (reads [][]byte) {
+	s := &socket{Conn: &scripted{reads: slices.Collect(slices.Chunk(stream, size))}, pass: &pass{gate: newGate(1), ctx: t.Context()}}
+	defer s.pass.leave()
+	for b := make([]byte, 571); ; {
+		n, err := s.Read(b)
+		if n > 0 {
+			reads = append(reads, slices.Clone(b[:n]))
+		}
+		if err != nil {
+			require.Equal(t, io.EOF, err)
+			return reads
+		}
+	}
+}
+
+// checkHello makes sure that the first record, whole, came through in records that crypto/tls holds in a small buffer, one a read, and
+// what follows as it is.
+func checkHello(t testing.TB, stream []byte, reads [][]byte) {
+	length := int(binary.BigEndian.Uint16(stream[3:]))
+	var payload []byte
+	for len(payload) < length {
+		r := reads[0]
+		reads = reads[1:]
+		require.Equal(t, stream[:3], r[:3])
+		require.Equal(t, len(r)-recordHeader, int(binary.BigEndian.Uint16(r[3:])), "one record a read")
+		payload = append(payload, r[recordHeader:]...)
+	}
+	assert.Equal(t, stream[recordHeader:recordHeader+length], payload)
+	assert.Equal(t, stream[recordHeader+length:], append([]byte{}, slices.Concat(reads...)...))
+}
+
 func TestHelloRecords(t *testing.T) {
 	payload := func(n int) []byte {
 		b := make([]byte, n)
@@ -59,39 +90,44 @@ func TestHelloRecords(t *testing.T) {
 		"something else in TLS": {record(21, payload(1000)), false},
 		"no TLS":                {[]byte("GET / HTTP/1.1\r\n\r\n"), false},
 	} {
-		for _, size := range []int{1, 5, 6, 7, 100, 571, 20_000} {
-			conn := &scripted{reads: slices.Collect(slices.Chunk(slices.Concat(c.first, after), size))}
-			s := &socket{Conn: conn, pass: &pass{gate: newGate(1), ctx: t.Context()}}
-			var got []byte
-			var reads [][]byte
-			for b := make([]byte, 571); ; {
-				n, err := s.Read(b)
-				if n > 0 {
-					got, reads = append(got, b[:n]...), append(reads, slices.Clone(b[:n]))
-				}
-				if err != nil {
-					require.Equal(t, io.EOF, err)
-					break
+		t.Run(name, func(t *testing.T) {
+			for _, size := range []int{1, 5, 6, 7, 100, 571, 20_000} {
+				stream := slices.Concat(c.first, after)
+				reads := throughHello(t, stream, size)
+				// The first read has to bring a header and more, and no more than the record.
+				if c.cut && size > recordHeader {
+					checkHello(t, stream, reads)
+					assert.Greater(t, len(reads[0]), recordHeader)
+					assert.Less(t, len(reads[0]), len(c.first)/3)
+				} else {
+					assert.Equal(t, stream, slices.Concat(reads...), size)
 				}
 			}
-			s.pass.leave()
-			// The first read has to bring a header and more, and no more than the record.
-			if !c.cut || size <= recordHeader {
-				assert.Equal(t, slices.Concat(c.first, after), got, "%s, %d", name, size)
-				continue
-			}
-			var whole []byte
-			for len(whole) < len(c.first)-recordHeader {
-				r := reads[0]
-				reads = reads[1:]
-				require.Equal(t, []byte{recordHandshake, 3, 1}, r[:3], "%s, %d", name, size)
-				require.Equal(t, len(r)-recordHeader, int(binary.BigEndian.Uint16(r[3:])), "%s, %d: one record a read", name, size)
-				whole = append(whole, r[recordHeader:]...)
-			}
-			assert.Equal(t, c.first[recordHeader:], whole, "%s, %d", name, size)
-			assert.Equal(t, after, slices.Concat(reads...), "%s, %d", name, size)
-		}
+		})
 	}
+}
+
+// FuzzHelloRecords: whatever a peer begins with, crypto/tls is given its bytes, or the same handshake message in other records.
+func FuzzHelloRecords(f *testing.F) {
+	f.Add(record(recordHandshake, make([]byte, 1500)), uint16(571))
+	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"), uint16(3))
+	f.Fuzz(func(t *testing.T, stream []byte, size uint16) {
+		reads := throughHello(t, stream, 1+int(size))
+		if got := slices.Concat(reads...); bytes.Equal(got, stream) {
+			return
+		}
+		require.Equal(t, byte(recordHandshake), stream[0])
+		if whole := recordHeader + int(binary.BigEndian.Uint16(stream[3:])); whole <= len(stream) {
+			checkHello(t, stream, reads)
+			return
+		}
+		// It was cut off. What came through is a beginning of its payload.
+		var payload []byte
+		for _, r := range reads {
+			payload = append(payload, r[recordHeader:]...)
+		}
+		require.True(t, bytes.HasPrefix(stream[recordHeader:], payload))
+	})
 }
 
 // crypto/tls of the Go version in use takes a ClientHello in pieces, whatever its size, and is smaller for it. If it is not,

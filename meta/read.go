@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"runtime"
 	"strings"
 	"time"
 )
@@ -77,24 +76,12 @@ func (c *tcpConnection) readOn() {
 // must look further, because the connection is paused, interrupted or at its end, and false to be called again
 // when there is more.
 func (c *tcpConnection) pump() (done bool) {
-	reads, drained := 0, false
+	reads, all := 0, false
 	for {
 		if c.interrupted() {
 			return true
 		}
-		delivered, looking := c.deliver(), false
-		if c.lone && reads == 1 && c.sock.single {
-			// That was all. What comes while others run is worth a look, as it spares a wait; where nothing does, since the peer waits for its answer
-			// first, it is looked for more and more seldom. Once a call, or who is served now would be served again and again before the others.
-			c.sock.single = false
-			if c.skip > 0 && drained && delivered && c.inbox.empty() && c.inbox.err == nil {
-				c.skip--
-				c.inbox.park()
-				return false
-			}
-			looking = true
-			runtime.Gosched()
-		}
+		delivered := c.deliver()
 		if c.inbox.err != nil && c.inbox.empty() {
 			c.readFailed(c.inbox.err)
 			return true
@@ -102,10 +89,14 @@ func (c *tcpConnection) pump() (done bool) {
 		if !delivered {
 			return true
 		}
+		if all {
+			c.inbox.park()
+			hangUps.watch(c)
+			return false
+		}
 		for c.inbox.err == nil && !c.inbox.full() {
 			n, err := c.stream.Read(c.inbox.space())
 			c.inbox.end += n
-			drained = !c.inbox.full() // or crypto/tls may keep the rest of the record
 			c.stats.bytesIn.Add(uint64(n))
 			if n > 0 {
 				c.touch()
@@ -113,15 +104,8 @@ func (c *tcpConnection) pump() (done bool) {
 			switch {
 			case err == nil:
 				reads++
-				if looking {
-					looking, c.vain = false, 0
-				}
 			case err == error(errWouldBlock):
 				c.lone = reads < 2
-				if looking {
-					c.vain = min(2*c.vain+1, 63)
-					c.skip = c.vain
-				}
 				if !c.deliver() || c.interrupted() {
 					return true
 				}
@@ -136,7 +120,11 @@ func (c *tcpConnection) pump() (done bool) {
 			default:
 				c.inbox.err = err
 			}
-			if !c.sock.in || c.lone && reads == 1 && c.sock.single {
+			// One whole record, as the last time: the peer waits for its answer. To read once more in order to find nothing would cost more than all
+			// else here; hangUps finds the end of the stream, which alone is not told of a second time. If the buffer is full, crypto/tls may
+			// keep the rest of the record.
+			all = canWatch && c.lone && reads == 1 && c.sock.single && c.inbox.err == nil && !c.inbox.full()
+			if all || !c.sock.in {
 				break // what came is all there is for now
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -284,8 +285,14 @@ func (s *socket) CloseWrite() error {
 // read loop must have ended.
 func (s *socket) linger(timeout time.Duration) {
 	if s.CloseWrite() == nil {
-		s.SetReadDeadline(time.Now().Add(timeout))
-		io.CopyN(io.Discard, s.Conn, 64<<10)
+		deadline := time.Now().Add(timeout)
+		for left := int64(64 << 10); left > 0 && time.Now().Before(deadline); {
+			s.SetReadDeadline(deadline)
+			n, err := io.CopyN(io.Discard, s.Conn, left)
+			if left -= n; !errors.Is(err, os.ErrDeadlineExceeded) {
+				break
+			} // else perhaps by an interrupt that was on its way to the read loop
+		}
 	}
 	s.Close()
 }

@@ -203,25 +203,38 @@ func TestResumptionDoesNotOutliveTrust(t *testing.T) {
 	}
 }
 
+// A manager may be told of connections after their handshake, or before it too.
 func TestEviction(t *testing.T) {
-	ca, other := tlstest.NewCA(t), tlstest.NewCA(t)
-	m, err := certmanager.New(certmanager.Options{Source: certmanager.Static{
-		Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(),
-	}})
-	require.NoError(t, err)
-	defer m.Close()
-	a := newHost(t).spawn(echo)
-	_, addr := a.listen(meta.TCPServerOptions{CertManager: m})
-	conn := mode{manager: m, client: ca.MutualClientConfig(t, "localhost", tlstest.Leaf{CommonName: "alice"})}.dial(t, addr)
-	connect := expect[meta.MessageTCPConnect](a)
+	type tracker interface {
+		gen.CertManager
+		ServerTLS() *tls.Config
+		Track(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func())
+	}
+	for name, as := range map[string]func(*certmanager.Manager) gen.CertManager{
+		"Handshake": func(m *certmanager.Manager) gen.CertManager { return m },
+		"Track":     func(m *certmanager.Manager) gen.CertManager { return struct{ tracker }{m} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			ca, other := tlstest.NewCA(t), tlstest.NewCA(t)
+			m, err := certmanager.New(certmanager.Options{Source: certmanager.Static{
+				Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(),
+			}})
+			require.NoError(t, err)
+			defer m.Close()
+			a := newHost(t).spawn(echo)
+			_, addr := a.listen(meta.TCPServerOptions{CertManager: as(m)})
+			conn := mode{manager: m, client: ca.MutualClientConfig(t, "localhost", tlstest.Leaf{CommonName: "alice"})}.dial(t, addr)
+			connect := expect[meta.MessageTCPConnect](a)
 
-	m.SetClientCAs(other.Pool())
-	disconnect := expect[meta.MessageTCPDisconnect](a)
-	assert.Equal(t, connect.ID, disconnect.ID)
-	assert.ErrorIs(t, disconnect.Reason, meta.ErrEvicted)
-	assert.ErrorIs(t, disconnect.Reason, certmanager.ErrUntrusted)
-	_, err = conn.Read(make([]byte, 1))
-	assert.ErrorIs(t, err, io.EOF, "it was closed in order")
+			m.SetClientCAs(other.Pool())
+			disconnect := expect[meta.MessageTCPDisconnect](a)
+			assert.Equal(t, connect.ID, disconnect.ID)
+			assert.ErrorIs(t, disconnect.Reason, meta.ErrEvicted)
+			assert.ErrorIs(t, disconnect.Reason, certmanager.ErrUntrusted)
+			_, err = conn.Read(make([]byte, 1))
+			assert.ErrorIs(t, err, io.EOF, "it was closed in order")
+		})
+	}
 }
 
 // A connection is as old as the set that was in service before its handshake.

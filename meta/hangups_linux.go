@@ -1,0 +1,63 @@
+package meta
+
+import (
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// canWatch says that hangUps works.
+const canWatch = true
+
+// hangUps looks after connections that went to wait for their peer without having read to the point where nothing was left. What arrives
+// later wakes them, but where the stream had ended together with the last bytes the poller has told of both at once. Shortly after
+// they are asked in one system call whether it did; they do not ask each time for themselves. It starts no goroutine but that of a timer,
+// which runs as long as there is somebody to look after.
+var hangUps hangUpWatch
+
+// watchInterval is how long the end of a stream may go unnoticed that came together with the last bytes.
+const watchInterval = 100 * time.Millisecond
+
+type hangUpWatch struct {
+	mu   sync.Mutex // guards list
+	list []watched
+}
+
+type watched struct {
+	c  *tcpConnection
+	fd int32
+}
+
+// watch is called by the read loop, within wait.
+func (w *hangUpWatch) watch(c *tcpConnection) {
+	if c.watched.Load() {
+		return // what is asked then has happened already
+	}
+	c.watched.Store(true)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.list = append(w.list, watched{c, int32(c.sock.fd)})
+	if len(w.list) == 1 {
+		time.AfterFunc(watchInterval, w.look)
+	}
+}
+
+// look wakes those whose stream has ended. A descriptor may be closed meanwhile, or be another's: who is woken for nothing waits again.
+func (w *hangUpWatch) look() {
+	w.mu.Lock()
+	list := w.list
+	w.list = nil
+	w.mu.Unlock()
+	asked := make([]unix.PollFd, len(list))
+	for i, one := range list {
+		one.c.watched.Store(false)
+		asked[i] = unix.PollFd{Fd: one.fd, Events: unix.POLLRDHUP}
+	}
+	_, err := unix.Poll(asked, 0)
+	for i, one := range list {
+		if (err != nil || asked[i].Revents != 0) && one.c.ended.Load() == nil {
+			one.c.interrupt()
+		}
+	}
+}
