@@ -9,19 +9,40 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"sync"
 	"time"
 )
 
-// A reload of very many certificates leaves a core to those who are being served: after the first few each rehearsal is followed by a pause
-// as long as itself, in which the scheduler looks at the network, or of pace times its length if somebody else has work to do. What a slow key far away took does not
-// count, and all pauses together are no longer than allPauses.
+// A reload of very many certificates leaves a core to those who are being served. Yielding is not enough: where there is one core, nobody looks at the
+// network as long as somebody can run. So a rehearsal sleeps for a moment each time that it has worked for a slice, all moments together no longer than allMoments.
 const (
-	unpaced   = 16
-	pace      = 8
-	maxPause  = 5 * time.Millisecond
-	allPauses = 10 * time.Second
-	noQueue   = 5 * time.Microsecond // what yielding takes at most where nobody has
+	slice      = 200 * time.Microsecond
+	moment     = 2 * time.Millisecond
+	allMoments = 5 * time.Second
 )
+
+// pacer is shared by the two ends of a rehearsed handshake. A nil one spares nobody.
+type pacer struct {
+	mu    sync.Mutex
+	since time.Time
+	slept time.Duration
+}
+
+func (p *pacer) step() {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	due := p.slept < allMoments && time.Since(p.since) > slice
+	if due {
+		p.since = time.Now().Add(moment)
+		p.slept += moment
+	}
+	p.mu.Unlock()
+	if due {
+		time.Sleep(moment)
+	}
+}
 
 // rehearsalTimeout bounds a rehearsed handshake. Only a key that is not in memory, in
 // an HSM for example, can come near it.
@@ -45,11 +66,12 @@ func (s *snapshot) rehearse(o *Options, previous *snapshot, now time.Time) error
 		errs = append(errs, fmt.Errorf("%w: none is left of those in service", ErrNoCertificate))
 	}
 	chains := newChainCheck(s, previous)
-	tried := 0
+	var pace *pacer
+	if previous != nil {
+		pace = &pacer{since: time.Now()}
+	}
 	for _, c := range s.certs {
-		begun := time.Now()
-		runtime.Gosched()
-		queued := time.Since(begun) > noQueue
+		pace.step()
 		err := chains.check(c, served[c], now)
 		// What is in service stays so with this candidate or without it. If it ended
 		// meanwhile, that is no reason to hold a revocation or another renewal back.
@@ -58,15 +80,7 @@ func (s *snapshot) rehearse(o *Options, previous *snapshot, now time.Time) error
 		}
 		err = cmp.Or(c.checkDates(now), err)
 		if err == nil {
-			start := time.Now()
-			err = c.tryHandshake()
-			if tried++; previous != nil && tried > unpaced {
-				pause := time.Since(start)
-				if queued {
-					pause *= pace
-				}
-				time.Sleep(min(pause, maxPause, allPauses/time.Duration(len(s.certs))))
-			}
+			err = c.tryHandshake(pace)
 		}
 		if err != nil {
 			errs = append(errs, err)
@@ -86,10 +100,10 @@ func (s *snapshot) rehearse(o *Options, previous *snapshot, now time.Time) error
 }
 
 // tryHandshake proves that the key signs for the chain.
-func (c *certificate) tryHandshake() error {
+func (c *certificate) tryHandshake(pace *pacer) error {
 	config, peer := newTLSConfig(), newTLSConfig()
 	config.Certificates = []tls.Certificate{c.tls}
-	if err := tryHandshake(config, peer); err != nil {
+	if err := tryHandshake(config, peer, pace); err != nil {
 		return fmt.Errorf("%s: certificate %s: %w: rehearsed handshake: %w", c.origin, describe(c.tls.Leaf), ErrInvalid, err)
 	}
 	return nil
@@ -108,7 +122,7 @@ func (s *snapshot) tryECH() error {
 		config.EncryptedClientHelloKeys = s.ech
 		peer.MinVersion, peer.ServerName = tls.VersionTLS13, "rehearsal.invalid"
 		peer.EncryptedClientHelloConfigList = append(binary.BigEndian.AppendUint16(nil, uint16(len(key.Config))), key.Config...)
-		if err := tryHandshake(config, peer); err != nil {
+		if err := tryHandshake(config, peer, nil); err != nil {
 			return fmt.Errorf("%w: Encrypted Client Hello key: rehearsed handshake: %w", ErrInvalid, err)
 		}
 	}
@@ -116,7 +130,7 @@ func (s *snapshot) tryECH() error {
 }
 
 // tryHandshake makes a real handshake over net.Pipe.
-func tryHandshake(config, peer *tls.Config) error {
+func tryHandshake(config, peer *tls.Config, pace *pacer) error {
 	ctx, cancel := context.WithTimeout(context.Background(), rehearsalTimeout)
 	defer cancel()
 	serverEnd, clientEnd := net.Pipe()
@@ -130,8 +144,8 @@ func tryHandshake(config, peer *tls.Config) error {
 	// Two goroutines that end with the handshake or its deadline; where a key hangs
 	// for ever inside its Sign, the server's ends with that.
 	done := make(chan error, 2)
-	go func() { done <- tls.Server(polite{serverEnd}, config).HandshakeContext(ctx) }()
-	go func() { done <- tls.Client(polite{clientEnd}, peer).HandshakeContext(ctx) }()
+	go func() { done <- tls.Server(polite{serverEnd, pace}, config).HandshakeContext(ctx) }()
+	go func() { done <- tls.Client(polite{clientEnd, pace}, peer).HandshakeContext(ctx) }()
 	for range 2 {
 		select {
 		case err := <-done:
@@ -147,10 +161,14 @@ func tryHandshake(config, peer *tls.Config) error {
 
 // polite lets others go first before each step of a handshake. Without it the two ends hand over to each other, and a core is theirs for the
 // whole handshake.
-type polite struct{ net.Conn }
+type polite struct {
+	net.Conn
+	pace *pacer
+}
 
 func (c polite) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
+	c.pace.step()
 	runtime.Gosched()
 	return n, err
 }
