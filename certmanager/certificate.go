@@ -51,7 +51,7 @@ func (c *certificate) keyRank() int {
 // newCertificate checks what does not depend on time or trust: that the key belongs
 // to the leaf, that the chain is in order and that its usage is TLS.
 func newCertificate(cert tls.Certificate, origin string) (*certificate, error) {
-	runtime.Gosched() // as rehearse does
+	runtime.Gosched() // a thousand of these would hold up who is being served
 	c := &certificate{tls: cert, origin: origin, schemes: cert.SupportedSignatureAlgorithms}
 	if len(cert.Certificate) == 0 {
 		return nil, fmt.Errorf("%s: %w: it holds no certificate", origin, ErrInvalid)

@@ -63,7 +63,7 @@ func (k *chainCheck) check(c *certificate, served bool, now time.Time) error {
 	for _, cert := range c.chain[1:] {
 		own.AddCert(cert)
 	}
-	built, err := k.build(c, own, now)
+	built, err := c.build(roots, own, now)
 	if c.owner {
 		return err
 	}
@@ -71,7 +71,7 @@ func (k *chainCheck) check(c *certificate, served bool, now time.Time) error {
 	if built != nil || err != nil || served {
 		return err
 	}
-	if whole, err := k.build(c, k.issuers, now); err == nil && whole != nil {
+	if whole, err := c.build(roots, k.issuers, now); err == nil && whole != nil {
 		missing := slices.IndexFunc(whole, func(cert *x509.Certificate) bool { return !slices.ContainsFunc(c.chain, cert.Equal) })
 		return fmt.Errorf("%s: certificate %s: %w: its chain lacks the intermediate %s; append it, as the CA's \"full chain\" has it",
 			c.origin, describe(c.chain[0]), ErrUntrusted, describe(whole[missing]))
@@ -86,10 +86,10 @@ func (k *chainCheck) check(c *certificate, served bool, now time.Time) error {
 	return nil
 }
 
-// build returns a chain to the roots that servers are verified with, nil if there is none.
-func (k *chainCheck) build(c *certificate, intermediates *x509.CertPool, now time.Time) ([]*x509.Certificate, error) {
+// build returns a chain to the roots, nil if there is none.
+func (c *certificate) build(roots, intermediates *x509.CertPool, now time.Time) ([]*x509.Certificate, error) {
 	chains, err := c.chain[0].Verify(x509.VerifyOptions{
-		Roots: k.s.trust.rootCAs, Intermediates: intermediates, CurrentTime: now,
+		Roots: roots, Intermediates: intermediates, CurrentTime: now,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	})
 	var unknown x509.UnknownAuthorityError
@@ -105,13 +105,10 @@ func (k *chainCheck) build(c *certificate, intermediates *x509.CertPool, now tim
 // leadsToClients says whether the chain builds to the roots that clients are verified with.
 func (k *chainCheck) leadsToClients(c *certificate, intermediates *x509.CertPool, now time.Time) bool {
 	if k.s.trust.clientCAs == nil {
-		return false
+		return false // and not the system's
 	}
-	_, err := c.chain[0].Verify(x509.VerifyOptions{
-		Roots: k.s.trust.clientCAs, Intermediates: intermediates, CurrentTime: now,
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
-	})
-	return err == nil
+	built, _ := c.build(k.s.trust.clientCAs, intermediates, now)
+	return built != nil
 }
 
 // issuerOf returns the intermediate that issued a leaf which stands alone, nil if none is known.

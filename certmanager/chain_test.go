@@ -36,17 +36,17 @@ func TestIncompleteChains(t *testing.T) {
 		rootCAs, clientCA *x509.CertPool
 		refused, doubted  string
 	}{
-		"whole":                             {certs: []tls.Certificate{a.Certificate()}, rootCAs: root.Pool()},
-		"its issuer stands behind another":  {certs: []tls.Certificate{a.Certificate(), alone(b)}, rootCAs: root.Pool(), refused: "lacks the intermediate"},
-		"whatever their order":              {certs: []tls.Certificate{alone(a), b.Certificate()}, rootCAs: root.Pool(), refused: "Static.Certificates[0]"},
-		"the same, roots unknown":           {certs: []tls.Certificate{alone(a), b.Certificate()}, doubted: "lacks its issuer"},
-		"its issuer is trusted itself":      {certs: []tls.Certificate{a.Certificate(), alone(b)}, rootCAs: trusted},
-		"nothing known of its issuer":       {certs: []tls.Certificate{alone(a)}, rootCAs: root.Pool(), doubted: "none of the CAs in RootCAs or ClientCAs"},
-		"the same beside one that leads":    {certs: []tls.Certificate{issue(root, "c.test").Certificate(), alone(a)}, rootCAs: root.Pool(), doubted: "Static.Certificates[1]"},
-		"roots unknown":                     {certs: []tls.Certificate{alone(a)}},
-		"of the CA that clients are of":     {certs: []tls.Certificate{issue(other, "a.test").Certificate()}, rootCAs: root.Pool(), clientCA: other.Pool()},
-		"for servers of another CA":         {certs: []tls.Certificate{client.Certificate()}, rootCAs: root.Pool()},
-		"signed by a root, that is not one": {certs: []tls.Certificate{issue(other, "a.test").Certificate()}, rootCAs: root.Pool(), doubted: "none of the CAs"},
+		"whole":                            {certs: []tls.Certificate{a.Certificate()}, rootCAs: root.Pool()},
+		"its issuer stands behind another": {certs: []tls.Certificate{a.Certificate(), alone(b)}, rootCAs: root.Pool(), refused: "lacks the intermediate"},
+		"whatever their order":             {certs: []tls.Certificate{alone(a), b.Certificate()}, rootCAs: root.Pool(), refused: "Static.Certificates[0]"},
+		"the same, roots unknown":          {certs: []tls.Certificate{alone(a), b.Certificate()}, doubted: "lacks its issuer"},
+		"its issuer is trusted itself":     {certs: []tls.Certificate{a.Certificate(), alone(b)}, rootCAs: trusted},
+		"nothing known of its issuer":      {certs: []tls.Certificate{alone(a)}, rootCAs: root.Pool(), doubted: "none of the CAs in RootCAs or ClientCAs"},
+		"the same beside one that leads":   {certs: []tls.Certificate{issue(root, "c.test").Certificate(), alone(a)}, rootCAs: root.Pool(), doubted: "Static.Certificates[1]"},
+		"roots unknown":                    {certs: []tls.Certificate{alone(a)}},
+		"of the CA that clients are of":    {certs: []tls.Certificate{issue(other, "a.test").Certificate()}, rootCAs: root.Pool(), clientCA: other.Pool()},
+		"for servers of another CA":        {certs: []tls.Certificate{client.Certificate()}, rootCAs: root.Pool()},
+		"of a CA that nobody knows":        {certs: []tls.Certificate{issue(other, "a.test").Certificate()}, rootCAs: root.Pool(), doubted: "none of the CAs"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			log := &logBuffer{}
