@@ -43,7 +43,7 @@ func issueACME(t *testing.T, ca *tlstest.CA, notBefore, notAfter time.Time) *tls
 	return &cert
 }
 
-func servesACME(m *Manager) bool { return m.current.Load().names.lookup(acmeTestName) != nil }
+func servesACME(m *Manager) bool { return !m.current.Load().names.lookup(acmeTestName).none() }
 
 // What the keeper read before the source got a certificate, or lost one, does not undo that when
 // it is loaded after it.
@@ -89,7 +89,7 @@ func TestACMEBesideAPrivateCA(t *testing.T) {
 	cert := issueACME(t, tlstest.NewCA(t), time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
 	s.adopt(n, cert)
 	assert.Empty(t, m.Status().LastError)
-	assert.Equal(t, cert.Leaf.Raw, m.current.Load().names.lookup(acmeTestName)[0].tls.Leaf.Raw)
+	assert.Equal(t, cert.Leaf.Raw, m.current.Load().names.lookup(acmeTestName).first.tls.Leaf.Raw)
 }
 
 // The long waits of failures while there was time left are not those of a name without a certificate.

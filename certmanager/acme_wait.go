@@ -10,7 +10,7 @@ import (
 // await waits, for a handshake with a name that nothing is served for, until an ACME source
 // has obtained a certificate for it, as long as ACME.HandshakeTimeout allows. Without such a source there is nothing to wait for.
 func (m *Manager) await(hello *tls.ClientHelloInfo) {
-	if hello.ServerName == "" || m.current.Load().names.lookup(hello.ServerName) != nil {
+	if hello.ServerName == "" || !m.current.Load().names.lookup(hello.ServerName).none() {
 		return
 	}
 	name, err := acmeNameOf(hello.ServerName)
@@ -42,7 +42,7 @@ func (s *acmeState) await(ctx context.Context, name string) bool {
 	}
 	for {
 		current := s.m.current.Load()
-		if current.names.lookup(name) != nil {
+		if !current.names.lookup(name).none() {
 			return true
 		}
 		s.mu.Lock()

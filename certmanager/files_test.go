@@ -227,7 +227,7 @@ func TestSourcesAreJoined(t *testing.T) {
 		}
 	}
 	ca.Issue(t, tlstest.Leaf{Names: []string{"b2.test"}}).Files(t, dir, "b")
-	eventually(t, "a change of the second source", func() bool { return m.current.Load().names.lookup("b2.test") != nil })
+	eventually(t, "a change of the second source", func() bool { return m.current.Load().names.lookup("b2.test").first != nil })
 }
 
 // A key that cannot sign is found by the rehearsed handshake.

@@ -21,8 +21,12 @@ type names struct {
 	fallback candidates
 }
 
-// candidates are the certificates for one name, the preferred one first.
-type candidates []*certificate
+// candidates are the certificates for one name. The preferred one lies in the map itself: among many names each step to another place
+// in memory costs more than all else that a lookup does.
+type candidates struct {
+	first *certificate    // nil: there is none
+	more  *[]*certificate // those after it; nil: there are no more
+}
 
 // newNames indexes the certificates that a server may present. The first of them is
 // the default. The names of preferred, which may be nil, are served by it alone.
@@ -39,8 +43,8 @@ func newNames(certs []*certificate, preferred *certificate) *names {
 		if !c.server {
 			continue
 		}
-		if n.fallback == nil {
-			n.fallback = candidates{c}
+		if n.fallback.none() {
+			n.fallback.first = c
 		}
 		for _, name := range c.tls.Leaf.DNSNames {
 			name = normalName(name)
@@ -58,24 +62,43 @@ func newNames(certs []*certificate, preferred *certificate) *names {
 	}
 	// A client that names nothing still gets the kind of key that it supports,
 	// from the certificates that stand beside the default one.
-	if n.fallback != nil && len(n.fallback[0].tls.Leaf.DNSNames) > 0 {
-		if same := n.forName(normalName(n.fallback[0].tls.Leaf.DNSNames[0])); slices.Contains(same, n.fallback[0]) {
+	if first := n.fallback.first; first != nil && len(first.tls.Leaf.DNSNames) > 0 {
+		if same := n.forName(normalName(first.tls.Leaf.DNSNames[0])); slices.Contains(same.list(), first) {
 			n.fallback = same
 		}
 	}
 	return n
 }
 
+func (cs candidates) none() bool { return cs.first == nil }
+
+// list returns them all, in the order in which they are preferred.
+func (cs candidates) list() []*certificate {
+	if cs.none() {
+		return nil
+	}
+	if cs.more == nil {
+		return []*certificate{cs.first}
+	}
+	return append([]*certificate{cs.first}, *cs.more...)
+}
+
 func (cs candidates) add(c, preferred *certificate) candidates {
-	if slices.Contains(cs, c) || preferred != nil && slices.Contains(cs, preferred) {
+	if cs.none() {
+		return candidates{first: c}
+	}
+	list := cs.list()
+	if slices.Contains(list, c) || preferred != nil && slices.Contains(list, preferred) {
 		return cs
 	}
-	i, _ := slices.BinarySearchFunc(cs, c, func(other, c *certificate) int {
+	i, _ := slices.BinarySearchFunc(list, c, func(other, c *certificate) int {
 		// Of two that are equal otherwise the one that ends last: a renewal may come as
 		// another file, beside one that is about to end.
 		return cmp.Or(cmp.Compare(other.keyRank(), c.keyRank()), c.tls.Leaf.NotAfter.Compare(other.tls.Leaf.NotAfter), -1)
 	})
-	return slices.Insert(cs, i, c)
+	list = slices.Insert(list, i, c)
+	more := list[1:]
+	return candidates{list[0], &more}
 }
 
 // find returns the certificate for a handshake: by SNI, then by the address that the
@@ -85,40 +108,37 @@ func (n *names) find(hello *tls.ClientHelloInfo) *certificate {
 	if hello.ServerName != "" {
 		cs = n.lookup(hello.ServerName)
 	}
-	if cs == nil && hello.Conn != nil {
+	if cs.none() && hello.Conn != nil {
 		if local, ok := hello.Conn.LocalAddr().(*net.TCPAddr); ok {
 			cs = n.addrs[local.AddrPort().Addr().Unmap().WithZone("")] // no certificate names a zone
 		}
 	}
-	if cs == nil {
+	if cs.none() {
 		cs = n.fallback
 	}
 	return cs.best(hello)
 }
 
 // best returns the first certificate that the client supports and that has not ended, or the first that it supports, or
-// the first of all: the alert that follows then says more than none.
+// the first of all: the alert that follows then says more than none; nil where there are none.
 func (cs candidates) best(hello *tls.ClientHelloInfo) *certificate {
-	if len(cs) == 0 {
-		return nil
+	if cs.more == nil {
+		return cs.first
 	}
-	if len(cs) == 1 {
-		return cs[0]
+	best, supported := cs.first, cs.first.supportedBy(hello)
+	if supported && !best.ended.Load() {
+		return best
 	}
-	var ended *certificate
-	for _, c := range cs {
+	for _, c := range *cs.more {
 		switch {
 		case !c.supportedBy(hello):
 		case !c.ended.Load():
 			return c
-		case ended == nil:
-			ended = c
+		case !supported:
+			best, supported = c, true
 		}
 	}
-	if ended != nil {
-		return ended
-	}
-	return cs[0]
+	return best
 }
 
 // lookup finds a name as DNS compares names: without regard to case or a trailing
@@ -133,7 +153,7 @@ func (n *names) lookup(name string) candidates {
 		name = name[:whole-1]
 	}
 	if len(name) > 253 {
-		return nil
+		return candidates{}
 	}
 	for i := range len(name) {
 		c := name[i]
@@ -172,7 +192,7 @@ func (n *names) lookupMixedCase(name string) candidates {
 		return cs
 	}
 	if dot == 0 {
-		return nil
+		return candidates{}
 	}
 	return n.wildcard[string(b[dot:])]
 }
@@ -190,7 +210,7 @@ func (n *names) byWildcard(name string) candidates {
 	if dot := strings.IndexByte(name, '.'); dot > 0 {
 		return n.wildcard[name[dot:]]
 	}
-	return nil
+	return candidates{}
 }
 
 // normalName is the form in which names are compared.
@@ -236,7 +256,7 @@ func (n *names) serving(name string) candidates {
 	if rest, ok := strings.CutPrefix(name, "*"); ok {
 		return n.wildcard[rest]
 	}
-	if cs := n.forName(name); cs != nil {
+	if cs := n.forName(name); !cs.none() {
 		return cs
 	}
 	addr, _ := netip.ParseAddr(name) // last, as its errors allocate

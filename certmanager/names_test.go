@@ -107,16 +107,16 @@ func TestTheLastToEndIsServed(t *testing.T) {
 	}
 	early, late, rsa, twin := ends(ecdsaKey, 1), ends(ecdsaKey, 2), ends(rsaKey, 3), ends(ecdsaKey, 2)
 	for _, certs := range [][]*certificate{{early, late, rsa, twin}, {late, rsa, twin, early}, {rsa, late, early, twin}} {
-		assert.Equal(t, candidates{late, twin, early, rsa}, newNames(certs, nil).lookup("a.test"))
+		assert.Equal(t, []*certificate{late, twin, early, rsa}, newNames(certs, nil).lookup("a.test").list())
 	}
 }
 
 func TestPreferredAloneServesItsNames(t *testing.T) {
 	preferred := named(rsaKey, "a.test")
 	index := newNames([]*certificate{named(ecdsaKey, "a.test", "b.test")}, preferred)
-	assert.Equal(t, candidates{preferred}, index.lookup("a.test"))
-	assert.Equal(t, "a.test b.test", index.lookup("b.test")[0].origin)
-	assert.Equal(t, preferred, index.fallback[0])
+	assert.Equal(t, candidates{first: preferred}, index.lookup("a.test"))
+	assert.Equal(t, "a.test b.test", index.lookup("b.test").first.origin)
+	assert.Equal(t, preferred, index.fallback.first)
 }
 
 // The choice between keys agrees with crypto/tls, for real clients of all kinds.
@@ -271,13 +271,13 @@ func FuzzLookup(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, name string) {
 		found := index.lookup(name)
-		for _, c := range found {
+		for _, c := range found.list() {
 			ascii := normalName(name)
 			if !matchesDNS(c.origin, ascii) && c.origin != ascii {
 				t.Errorf("%q found %q", name, c.origin)
 			}
 		}
-		if upper := strings.ToUpper(name); isASCII(name) && len(index.lookup(upper)) != len(found) {
+		if upper := strings.ToUpper(name); isASCII(name) && len(index.lookup(upper).list()) != len(found.list()) {
 			t.Errorf("%q and %q differ", name, upper)
 		}
 	})

@@ -25,18 +25,18 @@ func (s *snapshot) lesserNames(previous *snapshot) []error {
 	var found []error
 	missing, older := 0, false
 	for name, old := range previous.names.all() {
-		now := s.names.serving(name)
+		old, now := old.first, s.names.serving(name).first
 		switch {
 		case now == nil:
 			missing++
 			if missing == 1 {
 				found = append(found, fmt.Errorf("the name %s is no longer served", name))
 			}
-		case older || now[0].owner && !old[0].owner: // what stood in for it may be younger
-		case now[0].tls.Leaf.NotBefore.Before(old[0].tls.Leaf.NotBefore):
+		case older || now.owner && !old.owner: // what stood in for it may be younger
+		case now.tls.Leaf.NotBefore.Before(old.tls.Leaf.NotBefore):
 			older = true
 			found = append(found, fmt.Errorf("for %s the certificate %s was issued before the one that was in service, %s",
-				name, describe(now[0].tls.Leaf), describe(old[0].tls.Leaf)))
+				name, describe(now.tls.Leaf), describe(old.tls.Leaf)))
 		}
 	}
 	if missing > 1 {

@@ -60,7 +60,7 @@ func (s *snapshot) rehearse(o *Options, previous *snapshot, now time.Time) error
 	var errs []error
 	switch {
 	case previous == nil:
-	case previous.names.fallback != nil && s.names.fallback == nil:
+	case !previous.names.fallback.none() && s.names.fallback.none():
 		errs = append(errs, fmt.Errorf("%w: none for servers is left of those in service; a server that is to end ends its listener", ErrNoCertificate))
 	case len(previous.certs) > 0 && len(s.certs) == 0:
 		errs = append(errs, fmt.Errorf("%w: none is left of those in service", ErrNoCertificate))
@@ -113,12 +113,12 @@ func (c *certificate) tryHandshake(pace *pacer) error {
 // cannot use would fail all clients that send the extension, also those that send it
 // without having a key.
 func (s *snapshot) tryECH() error {
-	if s.names.fallback == nil {
+	if s.names.fallback.none() {
 		return nil // no server
 	}
 	for _, key := range s.ech {
 		config, peer := newTLSConfig(), newTLSConfig()
-		config.Certificates = []tls.Certificate{s.names.fallback[0].tls}
+		config.Certificates = []tls.Certificate{s.names.fallback.first.tls}
 		config.EncryptedClientHelloKeys = s.ech
 		peer.MinVersion, peer.ServerName = tls.VersionTLS13, "rehearsal.invalid"
 		peer.EncryptedClientHelloConfigList = append(binary.BigEndian.AppendUint16(nil, uint16(len(key.Config))), key.Config...)

@@ -80,15 +80,13 @@ func newSnapshot(in inputs, o *Options, previous *snapshot) (*snapshot, error) {
 // getCertificate is what the snapshot answers a client. It does not allocate.
 func (s *snapshot) getCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	// Nearly every client sends a name as it is kept; for others what is below finds the same, later.
-	switch cs := s.names.exact[hello.ServerName]; len(cs) {
-	case 0:
-	case 1:
-		return &cs[0].tls, nil
-	default:
+	if cs := s.names.exact[hello.ServerName]; cs.more != nil {
 		return &cs.best(hello).tls, nil
+	} else if cs.first != nil {
+		return &cs.first.tls, nil
 	}
 	var err error
-	if len(s.funcs) > 0 && s.names.lookup(hello.ServerName) == nil {
+	if len(s.funcs) > 0 && s.names.lookup(hello.ServerName).none() {
 		var cert *tls.Certificate
 		if cert, err = askFuncs(s.funcs, hello); cert != nil {
 			return cert, nil
@@ -132,7 +130,7 @@ func (s *snapshot) getClientCertificate(request *tls.CertificateRequestInfo) (*t
 
 // covers says whether a client that asks for the name gets a certificate for it.
 func (s *snapshot) covers(name string) bool {
-	for _, c := range s.names.lookup(name) {
+	for _, c := range s.names.lookup(name).list() {
 		if c.tls.Leaf.VerifyHostname(normalName(name)) == nil {
 			return true
 		}
