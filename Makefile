@@ -21,8 +21,9 @@ demo: ## two actors talk over mutual TLS; a stranger is refused; certificates ar
 demo-acme: ## a certificate is issued and renewed on one machine, in seconds, with the CA failing in between
 	cd tlstest/acmetest/e2e && $(GO) run ./demo
 
-test: ## all tests of all modules, with the race detector; the guards of allocations, which it changes, without
+test: ## all tests of all modules, with the race detector; without it what it changes: allocations, and system calls
 	@for m in $(MODULES); do echo "test $$m"; (cd $$m && $(GO) test -race ./... && $(GO) test -run Alloc ./...) || exit 1; done
+	$(GO) test ./meta
 
 check: ## formatting, vet on three systems, staticcheck, tidy modules
 	@for t in $$(sed -n 's/^.PHONY://p' $(MAKEFILE_LIST)); do grep -q "^$$t:" $(MAKEFILE_LIST) || { echo "make $$t does nothing"; exit 1; }; done

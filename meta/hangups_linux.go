@@ -2,6 +2,8 @@ package meta
 
 import (
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,14 +16,19 @@ const canWatch = true
 // later wakes them, but where the stream had ended together with the last bytes the poller has told of both at once. Shortly after
 // they are asked in one system call whether it did; they do not ask each time for themselves. It starts no goroutine but that of a timer,
 // which runs as long as there is somebody to look after.
+//
+// That timer also bounds the sleep of Go's monitor thread, sysmon, which interrupts a goroutine that computes for long and polls the network
+// where everybody computes: while nothing runs it sleeps, until the next timer or until the scheduler is told of a system call. See directRead.
 var hangUps hangUpWatch
 
-// watchInterval is how long the end of a stream may go unnoticed that came together with the last bytes.
-const watchInterval = 100 * time.Millisecond
+// watchInterval is how long the end of a stream may go unnoticed that came together with the last bytes, and how much later than usual a
+// goroutine may be interrupted.
+const watchInterval = 20 * time.Millisecond
 
 type hangUpWatch struct {
-	mu   sync.Mutex // guards list
-	list []watched
+	mu    sync.Mutex // guards list
+	list  []watched
+	armed atomic.Bool // the timer runs, and the monitor does not sleep beyond it
 }
 
 type watched struct {
@@ -40,12 +47,15 @@ func (w *hangUpWatch) watch(c *tcpConnection) {
 	w.list = append(w.list, watched{c, int32(c.sock.fd)})
 	if len(w.list) == 1 {
 		time.AfterFunc(watchInterval, w.look)
+		syscall.Syscall(syscall.SYS_GETPID, 0, 0, 0) // wakes a monitor that sleeps already and would not hear of the timer
+		w.armed.Store(true)
 	}
 }
 
 // look wakes those whose stream has ended. A descriptor may be closed meanwhile, or be another's: who is woken for nothing waits again.
 func (w *hangUpWatch) look() {
 	w.mu.Lock()
+	w.armed.Store(false)
 	list := w.list
 	w.list = nil
 	w.mu.Unlock()

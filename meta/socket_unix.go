@@ -17,7 +17,7 @@ func (s *socket) readNow(b []byte) (int, error) {
 		return 0, nil
 	}
 	for {
-		n, err := syscall.Read(int(s.fd), b)
+		n, err := directRead(int(s.fd), b)
 		switch {
 		case err == nil && n == 0:
 			return 0, io.EOF
@@ -46,7 +46,7 @@ func (s *socket) writeNow(b []byte) (int, error) {
 // writeOnce is what the runtime calls with the descriptor.
 func (s *socket) writeOnce(fd uintptr) (done bool) {
 	for s.wrote < len(s.toWrite) {
-		n, err := syscall.Write(int(fd), s.toWrite[s.wrote:])
+		n, err := directWrite(int(fd), s.toWrite[s.wrote:])
 		switch {
 		case err == nil:
 			s.wrote += n
