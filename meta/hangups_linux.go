@@ -9,9 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// canWatch says that hangUps works.
-const canWatch = true
-
 // hangUps looks after connections that went to wait for their peer without having read to the point where nothing was left. What arrives
 // later wakes them, but where the stream had ended together with the last bytes the poller has told of both at once. Shortly after
 // they are asked in one system call whether it did; they do not ask each time for themselves. It starts no goroutine but that of a timer,
@@ -25,10 +22,23 @@ var hangUps hangUpWatch
 // goroutine may be interrupted.
 const watchInterval = 20 * time.Millisecond
 
+// dense is how soon after another a message must come for the timer to cost less than it saves.
+const dense = 2 * time.Millisecond
+
 type hangUpWatch struct {
 	mu    sync.Mutex // guards list
 	list  []watched
-	armed atomic.Bool // the timer runs, and the monitor does not sleep beyond it
+	armed atomic.Bool  // the timer runs, and the monitor does not sleep beyond it
+	asked atomic.Int64 // when worthwhile was asked without it; unix nanoseconds
+}
+
+// worthwhile says whether messages come so densely that the read loop should use watch.
+func (w *hangUpWatch) worthwhile() bool {
+	if w.armed.Load() {
+		return true
+	}
+	now := time.Now().UnixNano()
+	return now-w.asked.Swap(now) < int64(dense)
 }
 
 type watched struct {

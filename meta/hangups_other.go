@@ -2,11 +2,11 @@
 
 package meta
 
-// canWatch says that hangUps works. Where it does not, the read loop reads until nothing is left.
-const canWatch = false
-
+// hangUps is never worthwhile here: the read loop reads until nothing is left.
 var hangUps hangUpWatch
 
 type hangUpWatch struct{}
 
-func (hangUpWatch) watch(*tcpConnection) { panic("unreachable: canWatch is false") }
+func (hangUpWatch) worthwhile() bool { return false }
+
+func (hangUpWatch) watch(*tcpConnection) { panic("unreachable: it is never worthwhile") }

@@ -123,7 +123,7 @@ func (c *tcpConnection) pump() (done bool) {
 			// One whole record, as the last time: the peer waits for its answer. To read once more in order to find nothing would cost more than all
 			// else here; hangUps finds the end of the stream, which alone is not told of a second time. If the buffer is full, crypto/tls may
 			// keep the rest of the record.
-			all = canWatch && c.lone && reads == 1 && c.sock.single && c.inbox.err == nil && !c.inbox.full()
+			all = c.lone && reads == 1 && c.sock.single && c.inbox.err == nil && !c.inbox.full() && hangUps.worthwhile()
 			if all || !c.sock.in {
 				break // what came is all there is for now
 			}
