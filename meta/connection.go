@@ -124,9 +124,25 @@ func (c *tcpConnection) Start() error {
 	return nil
 }
 
+// reserveStack makes the stack of its goroutine large enough for a write before there is much on it to be moved: Ergo handles a message on a fresh
+// goroutine, whose stack would grow twice on the way down to the socket. For that its frame is large; nothing is done with it.
+//
+//go:noinline
+func reserveStack(fill bool) (last byte) {
+	if fill {
+		var room [2800]byte
+		for i := range room {
+			room[i] = last
+			last += room[i/2]
+		}
+	}
+	return last
+}
+
 // HandleMessage implements gen.MetaBehavior. What comes before the connection is established waits for that, so
 // that nothing is written in the clear.
 func (c *tcpConnection) HandleMessage(from gen.PID, message any) error {
+	reserveStack(false)
 	c.awaitReady()
 	switch m := message.(type) {
 	case MessageTCP:
