@@ -248,8 +248,8 @@ func (c *tcpConnection) writeFailed(err error) {
 
 // timeout says that a deadline of ours has passed. ETIMEDOUT is another: the kernel has given the peer up.
 func timeout(err error) bool {
-	var ne net.Error
-	return errors.As(err, &ne) && ne.Timeout() && !errors.Is(err, syscall.ETIMEDOUT)
+	ne, ok := errors.AsType[net.Error](err)
+	return ok && ne.Timeout() && !errors.Is(err, syscall.ETIMEDOUT)
 }
 
 func (c *tcpConnection) closeWrite() {

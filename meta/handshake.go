@@ -151,8 +151,7 @@ func (c *tcpConnection) tracking() func(*tls.ConnectionState, net.Addr, func(err
 
 // notTLS makes plain what a peer speaks that does not speak TLS: HTTP to an HTTPS port, say.
 func notTLS(err error) error {
-	var header tls.RecordHeaderError
-	if errors.As(err, &header) && header.Conn != nil { // set for a first record only
+	if header, ok := errors.AsType[tls.RecordHeaderError](err); ok && header.Conn != nil { // set for a first record only
 		return fmt.Errorf("the peer does not speak TLS, it began with %q: %w", header.RecordHeader[:], err)
 	}
 	return err
@@ -174,9 +173,11 @@ func (c *tcpConnection) refused(stage string, err error) {
 }
 
 // isAlert says that the error is an alert of the peer.
-func isAlert(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "remote error"
+func isAlert(err error) bool { return isOp(err, "remote error") }
+
+func isOp(err error, name string) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == name
 }
 
 // peer says who the peer is, from its TLS state; nil without TLS.

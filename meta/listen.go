@@ -15,12 +15,12 @@ import (
 // unixFiles is held while a unix socket is bound, so that servers of one program do not take each other's new socket for a stale one.
 var unixFiles sync.Mutex
 
-// listen opens the listening socket that the options describe.
-func listen(ctx context.Context, o *TCPServerOptions) (net.Listener, error) {
+// listen opens the listening socket that the options describe, with the probes of its connections where they inherit them.
+func listen(ctx context.Context, o *TCPServerOptions, keepAlive time.Duration) (net.Listener, error) {
 	if o.Listener != nil {
 		return o.Listener, nil
 	}
-	config := net.ListenConfig{KeepAlive: -1} // serve sets it
+	config := net.ListenConfig{KeepAlive: -1}
 	if o.ReusePort {
 		if reusePort == nil {
 			return nil, fmt.Errorf("%w: ReusePort: this system has no SO_REUSEPORT", ErrOption)
@@ -39,6 +39,12 @@ func listen(ctx context.Context, o *TCPServerOptions) (net.Listener, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w on %s %s: %w%s", ErrListen, network, address, err, listenAdvice(err))
+	}
+	if tcp, ok := listener.(*net.TCPListener); ok && inheritKeepAlive != nil {
+		if err := inheritKeepAlive(tcp, keepAlive); err != nil {
+			listener.Close()
+			return nil, fmt.Errorf("%w: KeepAlivePeriod %s: %w", ErrOption, keepAlive, err)
+		}
 	}
 	return listener, nil
 }

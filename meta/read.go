@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"strings"
 	"time"
 )
@@ -254,18 +253,17 @@ func (c *tcpConnection) readFailed(err error) {
 
 // readReason sorts the errors of a read after the handshake.
 func readReason(err error) error {
-	var op *net.OpError
-	var header tls.RecordHeaderError
+	_, noRecord := errors.AsType[tls.RecordHeaderError](err)
 	switch {
 	case errors.Is(err, io.EOF):
 		return ErrClosedByPeer
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return ErrTruncated
-	case errors.Is(err, errSpoofedProxy), errors.As(err, &header):
+	case errors.Is(err, errSpoofedProxy), noRecord:
 		return ErrProtocol
 	case isAlert(err):
 		return ErrRefused
-	case errors.As(err, &op) && op.Op == "local error", strings.HasPrefix(err.Error(), "tls: "):
+	case isOp(err, "local error"), strings.HasPrefix(err.Error(), "tls: "):
 		return ErrProtocol
 	default:
 		return ErrReset

@@ -76,7 +76,7 @@ func CreateTCPServer(options TCPServerOptions) (gen.MetaBehavior, error) {
 	if options.MaxConnectionsPerAddress > 0 || options.MaxHandshakeFailures > 0 {
 		s.addresses = newAddressBook(options.MaxConnectionsPerAddress, options.MaxHandshakeFailures)
 	}
-	if s.listener, err = listen(context.Background(), &options); err != nil {
+	if s.listener, err = listen(context.Background(), &options, connection.KeepAlivePeriod); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -150,7 +150,9 @@ func (s *tcpServer) freeSlot() {
 
 // serve spawns the meta process of an accepted connection. It does not block.
 func (s *tcpServer) serve(conn net.Conn) {
-	setKeepAlive(conn, s.connection.KeepAlivePeriod)
+	if s.opt.Listener != nil || inheritKeepAlive == nil {
+		setKeepAlive(conn, s.connection.KeepAlivePeriod)
+	}
 	to := s.parent
 	if len(s.opt.ProcessPool) > 0 {
 		to = s.opt.ProcessPool[s.next]

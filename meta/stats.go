@@ -260,8 +260,8 @@ var RefusedReasons = [...]string{
 
 // whyRefused sorts the errors of admission and handshake.
 func whyRefused(err error) string {
-	var header tls.RecordHeaderError
-	var verification *tls.CertificateVerificationError
+	_, noRecord := errors.AsType[tls.RecordHeaderError](err)
+	_, unverified := errors.AsType[*tls.CertificateVerificationError](err)
 	switch {
 	case errors.Is(err, errOverLimit):
 		return refusedLimit
@@ -271,11 +271,11 @@ func whyRefused(err error) string {
 		return refusedNobody
 	case timeout(err), errors.Is(err, context.DeadlineExceeded):
 		return refusedTimeout
-	case errors.As(err, &header):
+	case noRecord:
 		return refusedNotTLS
 	case errors.Is(err, sni.ErrName):
 		return refusedName
-	case errors.As(err, &verification), strings.Contains(err.Error(), "tls: client didn't provide a certificate"):
+	case unverified, strings.Contains(err.Error(), "tls: client didn't provide a certificate"):
 		return refusedCertificate
 	case isAlert(err):
 		return refusedByPeer
