@@ -1,0 +1,38 @@
+//go:build !race
+
+package meta
+
+import (
+	"net"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// Who calls File().Fd() makes the connection's own descriptor a blocking one. The read loop does not block for it.
+func TestReadsDoNotBlockInBlockingMode(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	peer, err := net.Dial("tcp", listener.Addr().String())
+	require.NoError(t, err)
+	defer peer.Close()
+	conn, err := listener.Accept()
+	require.NoError(t, err)
+	defer conn.Close()
+	file, err := conn.(*net.TCPConn).File()
+	require.NoError(t, err)
+	file.Fd()
+	file.Close()
+
+	defer time.AfterFunc(10*time.Second, func() { peer.Close() }).Stop() // ends a read that blocks
+	sock := newSocket(conn)
+	var buf [64]byte
+	require.NoError(t, sock.wait(func() bool {
+		_, err = sock.Read(buf[:])
+		return true
+	}))
+	assert.Equal(t, errWouldBlock, err)
+}
