@@ -125,7 +125,8 @@ func (c *tcpConnection) Start() error {
 }
 
 // reserveStack makes the stack of its goroutine large enough for a write before there is much on it to be moved: Ergo handles a message on a fresh
-// goroutine, whose stack would grow twice on the way down to the socket. For that its frame is large; nothing is done with it.
+// goroutine, whose stack would grow twice on the way down to the socket. For that its frame is large, as a write over TLS
+// needs (Go 1.26, amd64); nothing is done with it.
 //
 //go:noinline
 func reserveStack(fill bool) (last byte) {

@@ -14,7 +14,7 @@ const directSize = recordHeader + recordSize + 256
 
 // directRead and directWrite are syscall.Read and syscall.Write but for two things.
 //
-// They do not block, whatever the mode of the descriptor: File().Fd() of a listener's connection, called to set an option perhaps, makes it a blocking one.
+// They do not block, whatever becomes of the mode of the descriptor after unblock: a thread that blocks untold would hold up all others.
 //
 // Go's scheduler is told of a system call so that it can go on without the thread if the kernel keeps it. That wakes the monitor thread each time when
 // nothing ran before: with one connection it costs more than all else that is done for a message. A call that does not block and copies no

@@ -5,8 +5,8 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"io"
+	"net"
 	"os"
-	"os/exec"
 	"testing"
 	"time"
 
@@ -51,20 +51,9 @@ func TestComputingHandlerIsInterrupted(t *testing.T) {
 		return
 	}
 	t.Parallel()
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.timeout=120s")
-	cmd.Env, cmd.Stderr = append(os.Environ(), computingServer+"=1", "GOMAXPROCS=1"), os.Stderr
-	in, err := cmd.StdinPipe()
-	require.NoError(t, err)
-	out, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
+	_, out := startAgain(t, computingServer+"=1", "GOMAXPROCS=1")
 	var answer []string
-	require.NoError(t, json.NewDecoder(out).Decode(&answer))
-	t.Cleanup(func() {
-		in.Close()
-		rest, _ := io.ReadAll(out)
-		assert.NoError(t, cmd.Wait(), "%s", rest)
-	})
+	require.NoError(t, out.Decode(&answer))
 	roots := x509.NewCertPool()
 	require.True(t, roots.AppendCertsFromPEM([]byte(answer[2])))
 	dial := func(addr string) *tls.Conn {
@@ -92,4 +81,36 @@ func TestComputingHandlerIsInterrupted(t *testing.T) {
 		require.NoError(t, err)
 		assert.Greater(t, time.Since(began), computing/2)
 	}
+}
+
+// A given listener may leave its connections in the mode in which reads block and deadlines have no effect. The server's do, from the handshake on.
+func TestListenerThatMakesDescriptorsBlock(t *testing.T) {
+	tlsModes(t, func(t *testing.T, m mode) {
+		_, addr := newHost(t).spawn(echo).listen(meta.TCPServerOptions{
+			CertManager: m.manager, Listener: blockingListener{newListener(t)}, HandshakeTimeout: 500 * time.Millisecond, IdleTimeout: time.Second,
+		})
+		silent := dialTCP(t, addr)
+		peer := m.dial(t, addr)
+		talk(t, peer)
+		for _, conn := range []net.Conn{silent, peer} {
+			conn.SetReadDeadline(time.Now().Add(patience))
+			_, err := io.Copy(io.Discard, conn)
+			assert.NoError(t, err, "the server ends it")
+		}
+	})
+}
+
+type blockingListener struct{ net.Listener }
+
+func (l blockingListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err == nil {
+		file, err := conn.(*net.TCPConn).File()
+		if err != nil {
+			return nil, err
+		}
+		file.Fd()
+		file.Close()
+	}
+	return conn, err
 }

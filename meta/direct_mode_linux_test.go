@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Who calls File().Fd() makes the connection's own descriptor a blocking one. The read loop does not block for it.
-func TestReadsDoNotBlockInBlockingMode(t *testing.T) {
+// Who calls File().Fd() makes the connection's own descriptor a blocking one. The read loop and eager writes do not block for it.
+func TestNothingBlocksInBlockingMode(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer listener.Close()
@@ -27,7 +27,7 @@ func TestReadsDoNotBlockInBlockingMode(t *testing.T) {
 	file.Fd()
 	file.Close()
 
-	defer time.AfterFunc(10*time.Second, func() { peer.Close() }).Stop() // ends a read that blocks
+	defer time.AfterFunc(10*time.Second, func() { peer.Close() }).Stop() // ends what blocks
 	sock := newSocket(conn)
 	var buf [64]byte
 	require.NoError(t, sock.wait(func() bool {
@@ -35,4 +35,9 @@ func TestReadsDoNotBlockInBlockingMode(t *testing.T) {
 		return true
 	}))
 	assert.Equal(t, errWouldBlock, err)
+
+	sock.setEager(true)
+	_, err = sock.Write(make([]byte, 64<<20)) // more than the kernel takes
+	require.NoError(t, err)
+	assert.True(t, sock.setEager(false), "bytes are left over")
 }

@@ -145,21 +145,29 @@ type flooded struct {
 	config *tls.Config
 }
 
-func startFlooded(t *testing.T) *flooded {
+// startAgain runs the test once more, in a process of its own with these variables, until the test ends.
+func startAgain(t *testing.T, env ...string) (io.Writer, *json.Decoder) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.timeout=120s")
-	cmd.Env, cmd.Stderr = append(os.Environ(), floodServer+"=1"), os.Stderr
+	cmd.Env, cmd.Stderr = append(os.Environ(), env...), os.Stderr
 	in, err := cmd.StdinPipe()
 	require.NoError(t, err)
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
-	f := &flooded{t: t, in: in, out: json.NewDecoder(out)}
+	answers := json.NewDecoder(out)
 	t.Cleanup(func() {
 		in.Close()
-		rest, _ := io.ReadAll(io.MultiReader(f.out.Buffered(), out))
+		rest, _ := io.ReadAll(io.MultiReader(answers.Buffered(), out))
 		assert.NoError(t, cmd.Wait(), "%s", rest)
 	})
+	return in, answers
+}
+
+func startFlooded(t *testing.T) *flooded {
+	t.Helper()
+	in, out := startAgain(t, floodServer+"=1")
+	f := &flooded{t: t, in: in, out: out}
 	roots := x509.NewCertPool()
 	require.True(t, roots.AppendCertsFromPEM(f.ask().Root))
 	f.config = &tls.Config{RootCAs: roots, ServerName: "localhost"}

@@ -43,7 +43,7 @@ func listen(ctx context.Context, o *TCPServerOptions, keepAlive time.Duration) (
 	if tcp, ok := listener.(*net.TCPListener); ok && inheritKeepAlive != nil {
 		if err := inheritKeepAlive(tcp, keepAlive); err != nil {
 			listener.Close()
-			return nil, fmt.Errorf("%w: KeepAlivePeriod %s: %w", ErrOption, keepAlive, err)
+			return nil, fmt.Errorf("%w on %s %s: keep-alive probes: %w", ErrListen, network, address, err)
 		}
 	}
 	return listener, nil
@@ -89,6 +89,9 @@ func removeStale(path string) (removed bool) {
 
 // sameFile compares the time too: a file system gives the number of a removed file to the next one.
 func sameFile(a, b os.FileInfo) bool { return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) }
+
+// maxKeepAlive is Linux's limit of TCP_KEEPIDLE and TCP_KEEPINTVL (net/tcp.h, MAX_TCP_KEEPIDLE).
+const maxKeepAlive = 32767 * time.Second
 
 // setKeepAlive sets the keep-alive probes of a TCP connection; below 0 turns them off.
 func setKeepAlive(conn net.Conn, period time.Duration) {

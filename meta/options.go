@@ -110,7 +110,7 @@ type TCPServerOptions struct {
 	// CloseTimeout bounds the writing of what is left when a connection ends. 0 means 5 s.
 	CloseTimeout time.Duration
 	// KeepAlivePeriod is the interval of TCP keep-alive probes. 0 means gen.DefaultKeepAlivePeriod,
-	// below 0 turns them off.
+	// below 0 turns them off. Linux allows 32,767 seconds at most.
 	KeepAlivePeriod time.Duration
 }
 
@@ -226,6 +226,7 @@ func (o *TCPConnectionOptions) parseShared(c *check) {
 	c.notNegative("WriteTimeout", o.WriteTimeout)
 	c.notNegative("IdleTimeout", o.IdleTimeout)
 	c.notNegative("CloseTimeout", o.CloseTimeout)
+	c.refuse(o.KeepAlivePeriod > maxKeepAlive, "KeepAlivePeriod: is %s; use at most %s, or a negative duration for no probes", o.KeepAlivePeriod, maxKeepAlive)
 	c.refuse(o.CertManager == nil && o.InsecureSkipVerify,
 		"InsecureSkipVerify: there is nothing to verify without TLS; set CertManager or leave it unset")
 	c.refuse(o.CertManager == nil && o.StartTLS, "StartTLS: set CertManager too")

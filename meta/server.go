@@ -150,6 +150,10 @@ func (s *tcpServer) freeSlot() {
 
 // serve spawns the meta process of an accepted connection. It does not block.
 func (s *tcpServer) serve(conn net.Conn) {
+	sock := newSocket(conn)
+	if s.opt.Listener != nil {
+		sock.unblock()
+	}
 	if s.opt.Listener != nil || inheritKeepAlive == nil {
 		setKeepAlive(conn, s.connection.KeepAlivePeriod)
 	}
@@ -158,7 +162,7 @@ func (s *tcpServer) serve(conn net.Conn) {
 		to = s.opt.ProcessPool[s.next]
 		s.next = (s.next + 1) % len(s.opt.ProcessPool)
 	}
-	c := newConnection(s.connection, s, newSocket(conn), to)
+	c := newConnection(s.connection, s, sock, to)
 	s.mu.Lock()
 	s.open[c] = struct{}{}
 	s.stats.accepted++

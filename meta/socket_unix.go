@@ -12,6 +12,14 @@ import (
 // canWait says that a descriptor can be read without blocking while it waits in the runtime's poller.
 const canWait = true
 
+// unblock puts the descriptor back in the mode in which deadlines work: File().Fd(), which a given listener may call to set an option, makes it a
+// blocking one, for all who share it.
+func (s *socket) unblock() {
+	if s.raw != nil {
+		s.raw.Control(func(fd uintptr) { syscall.SetNonblock(int(fd), true) })
+	}
+}
+
 func (s *socket) readNow(b []byte) (int, error) {
 	if len(b) == 0 {
 		return 0, nil
