@@ -43,7 +43,7 @@ func listen(ctx context.Context, o *TCPServerOptions, keepAlive time.Duration) (
 	if tcp, ok := listener.(*net.TCPListener); ok && inheritKeepAlive != nil {
 		if err := inheritKeepAlive(tcp, keepAlive); err != nil {
 			listener.Close()
-			return nil, fmt.Errorf("%w on %s %s: keep-alive probes: %w", ErrListen, network, address, err)
+			return nil, fmt.Errorf("%w on %s %s: %w", ErrListen, network, address, err)
 		}
 	}
 	return listener, nil
