@@ -27,11 +27,7 @@ func (c *tcpConnection) establishAside() (ok bool) {
 // establish brings the connection to where its owner can be told of it. It returns false if it came to an end before.
 func (c *tcpConnection) establish() bool {
 	deadline := time.Now().Add(c.opt.HandshakeTimeout)
-	c.sock.SetDeadline(deadline)
-	if c.ended.Load() != nil {
-		return false // it was ended before the deadline was set, which so has undone the interrupt
-	}
-	if err := c.admit(); err != nil {
+	if err := c.admit(deadline); err != nil {
 		c.refused("admission", err)
 		return false
 	}
@@ -48,7 +44,6 @@ func (c *tcpConnection) establish() bool {
 			return false
 		}
 	}
-	c.sock.SetDeadline(time.Time{})
 	c.sock.writeTimeout = c.opt.WriteTimeout
 	c.touch()
 
@@ -81,11 +76,16 @@ func (c *tcpConnection) establish() bool {
 }
 
 // admit reads the PROXY header of a source that sends one, and asks the address book of the server.
-func (c *tcpConnection) admit() error {
+func (c *tcpConnection) admit(deadline time.Time) error {
 	if c.server == nil || !c.server.behindProxy(c.sock.Conn) {
 		return nil // the accept loop has asked for the others
 	}
+	c.sock.SetReadDeadline(deadline)
+	if c.ended.Load() != nil {
+		return context.Canceled // it was ended before the deadline was set, which so has undone the interrupt
+	}
 	addr, err := readProxyHeader(c.sock)
+	c.sock.SetReadDeadline(time.Time{})
 	if err != nil {
 		return err
 	}
@@ -93,7 +93,8 @@ func (c *tcpConnection) admit() error {
 	return c.server.admit(c)
 }
 
-// handshake makes the TLS handshake and, with the manager's consent, makes its stream that of the connection.
+// handshake makes the TLS handshake and, with the manager's consent, makes its stream that of the connection. The context bounds it, at whose end
+// crypto/tls closes the socket.
 func (c *tcpConnection) handshake(deadline time.Time) (*tls.ConnectionState, error) {
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
@@ -227,14 +228,12 @@ func (c *tcpConnection) runUpgrade() {
 		return // the failed write ends the connection
 	}
 	c.sock.writeTimeout = 0
-	deadline := time.Now().Add(c.opt.HandshakeTimeout)
-	c.sock.SetDeadline(deadline)
-	state, err := c.handshake(deadline)
+	c.sock.SetReadDeadline(time.Time{}) // startTLS has interrupted the read loop
+	state, err := c.handshake(time.Now().Add(c.opt.HandshakeTimeout))
 	if err != nil {
 		c.refused("StartTLS handshake", err)
 		return
 	}
-	c.sock.SetDeadline(time.Time{})
 	c.sock.writeTimeout = c.opt.WriteTimeout
 	c.writer.setOut(c.stream)
 	c.send(MessageTCPSecured{ID: c.process.ID(), TLS: state, Peer: c.peer(state)})
