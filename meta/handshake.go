@@ -107,6 +107,7 @@ func (c *tcpConnection) handshake(deadline time.Time) (*tls.ConnectionState, err
 	track := c.tracking()
 	var conn *tls.Conn
 	if c.server != nil {
+		hangUps.arm()
 		c.sock.pass = &pass{gate: c.server.gate, ctx: ctx}
 		defer func() {
 			c.sock.pass.leave()
@@ -228,7 +229,7 @@ func (c *tcpConnection) runUpgrade() {
 		return // the failed write ends the connection
 	}
 	c.sock.writeTimeout = 0
-	c.sock.SetReadDeadline(time.Time{}) // startTLS has interrupted the read loop
+	c.sock.SetDeadline(time.Time{}) // startTLS has interrupted the read loop, and the last write may have left one
 	state, err := c.handshake(time.Now().Add(c.opt.HandshakeTimeout))
 	if err != nil {
 		c.refused("StartTLS handshake", err)

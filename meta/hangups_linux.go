@@ -11,11 +11,11 @@ import (
 
 // hangUps looks after connections that went to wait for their peer without having read to the point where nothing was left. What arrives
 // later wakes them, but where the stream had ended together with the last bytes the poller has told of both at once. Shortly after
-// they are asked in one system call whether it did; they do not ask each time for themselves. It starts no goroutine but that of a timer,
-// which runs as long as there is somebody to look after.
+// they are asked in one system call whether it did; they do not ask each time for themselves. It starts no goroutine but that of a timer.
 //
-// That timer also bounds the sleep of Go's monitor thread, sysmon, which interrupts a goroutine that computes for long and polls the network
-// where everybody computes: while nothing runs it sleeps, until the next timer or until the scheduler is told of a system call. See directRead.
+// That timer, which handshakes ask for too, bounds the sleep of Go's monitor thread, sysmon, which interrupts a goroutine that computes for long
+// and polls the network where everybody computes: while nothing runs it sleeps, until the next timer or until the scheduler is told of a
+// system call. See directRead.
 var hangUps hangUpWatch
 
 // watchInterval is how long the end of a stream may go unnoticed that came together with the last bytes, and how much later than usual a
@@ -32,7 +32,7 @@ type hangUpWatch struct {
 	asked atomic.Int64 // when worthwhile was asked without it; unix nanoseconds
 }
 
-// worthwhile says whether messages come so densely that the read loop should use watch.
+// worthwhile says whether messages and handshakes come so densely that the timer should run.
 func (w *hangUpWatch) worthwhile() bool {
 	if w.armed.Load() {
 		return true
@@ -55,7 +55,20 @@ func (w *hangUpWatch) watch(c *tcpConnection) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.list = append(w.list, watched{c, int32(c.sock.fd)})
-	if len(w.list) == 1 {
+	w.armLocked()
+}
+
+// arm has the timer run for a handshake that begins.
+func (w *hangUpWatch) arm() {
+	if w.worthwhile() && !w.armed.Load() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.armLocked()
+	}
+}
+
+func (w *hangUpWatch) armLocked() {
+	if !w.armed.Load() {
 		time.AfterFunc(watchInterval, w.look)
 		syscall.Syscall(syscall.SYS_GETPID, 0, 0, 0) // wakes a monitor that sleeps already and would not hear of the timer
 		w.armed.Store(true)
@@ -69,6 +82,9 @@ func (w *hangUpWatch) look() {
 	list := w.list
 	w.list = nil
 	w.mu.Unlock()
+	if len(list) == 0 {
+		return
+	}
 	asked := make([]unix.PollFd, len(list))
 	for i, one := range list {
 		one.c.watched.Store(false)

@@ -10,3 +10,5 @@ type hangUpWatch struct{}
 func (hangUpWatch) worthwhile() bool { return false }
 
 func (hangUpWatch) watch(*tcpConnection) { panic("unreachable: it is never worthwhile") }
+
+func (hangUpWatch) arm() {}

@@ -126,9 +126,24 @@ func (s *socket) read(b []byte) (int, error) {
 	}
 	// A handshake holds its place at the gate while it computes, not while it waits for its peer.
 	s.pass.leave()
-	n, err := s.Conn.Read(b)
+	n, err := s.readWaiting(b)
 	if err == nil {
 		err = s.pass.enter()
+	}
+	return n, err
+}
+
+// readWaiting reads, and waits until there is something, in a way of which the scheduler need not be told: see directRead.
+func (s *socket) readWaiting(b []byte) (n int, err error) {
+	if s.raw == nil {
+		return s.Conn.Read(b)
+	}
+	failed := s.wait(func() bool {
+		n, err = s.readNow(b)
+		return err != error(errWouldBlock)
+	})
+	if failed != nil {
+		return 0, failed
 	}
 	return n, err
 }
@@ -194,10 +209,6 @@ func (s *socket) Write(b []byte) (int, error) {
 func (s *socket) setEager(on bool) (behind bool) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	if on && s.deadline {
-		s.deadline = false
-		s.setWriteDeadline(time.Time{}) // one that has passed would fail eager writes too
-	}
 	s.eager = on
 	return s.backlog != nil
 }
@@ -239,10 +250,14 @@ func (s *socket) drainLocked() (left int, err error) {
 	return len(rest) - n, err
 }
 
-// write blocks, for writeTimeout at most for each chunk.
-func (s *socket) write(b []byte) (int, error) {
+// write blocks where the kernel does not take b at once, for writeTimeout at most for each chunk.
+func (s *socket) write(b []byte) (written int, err error) {
 	const chunk = 64 << 10 // so that a slow but steady peer is not cut off for the size of a message
-	written := 0
+	if s.raw != nil {
+		if written, err = s.writeNow(b); err != nil || written == len(b) {
+			return written, err
+		}
+	}
 	for {
 		part := b[written:min(len(b), written+chunk)]
 		if s.writeTimeout > 0 {
@@ -259,16 +274,26 @@ func (s *socket) write(b []byte) (int, error) {
 
 // setWriteDeadline sets a deadline no later than that of closeBy.
 func (s *socket) setWriteDeadline(deadline time.Time) {
-	s.SetWriteDeadline(deadline)
-	if at := s.closing.Load(); at != 0 && (deadline.IsZero() || at < deadline.UnixNano()) {
-		s.SetWriteDeadline(time.Unix(0, at))
+	for {
+		at := s.closing.Load()
+		if at != 0 && (deadline.IsZero() || at < deadline.UnixNano()) {
+			deadline = time.Unix(0, at)
+		}
+		s.Conn.SetWriteDeadline(deadline)
+		if s.closing.Load() == at {
+			return
+		}
 	}
 }
+
+// SetWriteDeadline implements net.Conn. Only crypto/tls calls it, to bound its close_notify, and to make all writes after that fail: here the first
+// is done by writeTimeout and closeBy, the second by crypto/tls itself.
+func (s *socket) SetWriteDeadline(time.Time) error { return nil }
 
 // closeBy bounds all writes, those under way too.
 func (s *socket) closeBy(deadline time.Time) {
 	s.closing.Store(deadline.UnixNano())
-	s.SetWriteDeadline(deadline)
+	s.Conn.SetWriteDeadline(deadline)
 }
 
 // CloseWrite sends FIN, after which the peer reads EOF.

@@ -106,3 +106,29 @@ func TestTLSHandshakeMustBlock(t *testing.T) {
 	assert.Equal(t, first, conn.Handshake(), "it does not go on where it stopped")
 	near.Close()
 }
+
+// The socket leaves no deadline behind after close_notify, since crypto/tls refuses by itself what would be written then.
+func TestTLSWritesNothingAfterCloseNotify(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		t.Run(tls.VersionName(version), func(t *testing.T) {
+			near, far := net.Pipe()
+			config := ca.ServerConfig(t)
+			config.MaxVersion = version
+			conn := tls.Server(&socket{Conn: near}, config)
+			read := make(chan []byte, 1)
+			go func() {
+				got, _ := io.ReadAll(tls.Client(far, &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"}))
+				read <- got
+				far.Close()
+			}()
+			_, err := conn.Write([]byte("the last"))
+			require.NoError(t, err)
+			require.NoError(t, conn.CloseWrite())
+			_, err = conn.Write([]byte("too late"))
+			assert.ErrorContains(t, err, "shutdown")
+			assert.Equal(t, "the last", string(<-read))
+			near.Close()
+		})
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 )
 
 // canWait says that a descriptor can be read without blocking while it waits in the runtime's poller.
@@ -43,6 +44,10 @@ func (s *socket) readNow(b []byte) (int, error) {
 
 // writeNow writes as much as the kernel takes at once. The caller holds writing.
 func (s *socket) writeNow(b []byte) (int, error) {
+	if s.deadline {
+		s.deadline = false
+		s.setWriteDeadline(time.Time{}) // one that has passed would fail this write too
+	}
 	s.toWrite, s.wrote, s.writeErr = b, 0, nil
 	if err := s.raw.Write(s.writeRaw); err != nil {
 		return 0, err

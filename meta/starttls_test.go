@@ -261,3 +261,27 @@ func TestStartTLSInjectionIntoClient(t *testing.T) {
 		})
 	}
 }
+
+// The deadline of the write before the upgrade is not one for the handshake.
+func TestStartTLSAfterWriteTimeout(t *testing.T) {
+	tlsModes(t, func(t *testing.T, m mode) {
+		for name, listener := range map[string]net.Listener{"socket": newListener(t), "not a socket": wrappingListener{newListener(t)}} {
+			t.Run(name, func(t *testing.T) {
+				a := newHost(t).spawn(nil)
+				options := startTLSServer(m)
+				options.Listener, options.WriteTimeout = listener, 50*time.Millisecond
+				_, addr := a.listen(options)
+				conn := dialTCP(t, addr)
+				id := expect[meta.MessageTCPConnect](a).ID
+				a.send(id, meta.MessageTCPStartTLS{Reply: []byte("go ahead\n")})
+				_, err := bufio.NewReader(conn).ReadString('\n')
+				require.NoError(t, err)
+				time.Sleep(2 * options.WriteTimeout)
+				peer := tls.Client(conn, m.client)
+				require.NoError(t, peer.Handshake())
+				expect[meta.MessageTCPSecured](a)
+				exchange(t, a, peer, "over TLS")
+			})
+		}
+	})
+}
