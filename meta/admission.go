@@ -24,16 +24,12 @@ type pass struct {
 // enter takes a place, or returns the error of the context.
 func (p *pass) enter() error {
 	select {
-	case p.gate.places <- struct{}{}: // at once
-	default:
-		select {
-		case p.gate.places <- struct{}{}:
-		case <-p.ctx.Done():
-			return p.ctx.Err()
-		}
+	case p.gate.places <- struct{}{}:
+		p.inside = true
+		return nil
+	case <-p.ctx.Done():
+		return p.ctx.Err()
 	}
-	p.inside = true
-	return nil
 }
 
 // leave gives the place back if it has one.

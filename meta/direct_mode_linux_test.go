@@ -13,15 +13,7 @@ import (
 
 // Who calls File().Fd() makes the connection's own descriptor a blocking one. The read loop and eager writes do not block for it.
 func TestNothingBlocksInBlockingMode(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer listener.Close()
-	peer, err := net.Dial("tcp", listener.Addr().String())
-	require.NoError(t, err)
-	defer peer.Close()
-	conn, err := listener.Accept()
-	require.NoError(t, err)
-	defer conn.Close()
+	conn, peer := tcpPair(t)
 	file, err := conn.(*net.TCPConn).File()
 	require.NoError(t, err)
 	file.Fd()

@@ -82,9 +82,6 @@ func (w *hangUpWatch) look() {
 	list := w.list
 	w.list = nil
 	w.mu.Unlock()
-	if len(list) == 0 {
-		return
-	}
 	asked := make([]unix.PollFd, len(list))
 	for i, one := range list {
 		one.c.watched.Store(false)
