@@ -31,7 +31,7 @@ func soakRotations() int {
 	}
 }
 
-// TestSoak replaces certificate, chain, CA bundle and CRL in random gestures while proven
+// TestSoak replaces certificate, chain, CA bundle and CRL in random replacements while proven
 // peers connect all the time and removed ones try to. No proven peer fails, no removed one gets
 // in, and what is served is never older than what was published.
 func TestSoak(t *testing.T) {
@@ -159,7 +159,7 @@ func (s *soak) files() map[string][]byte {
 }
 
 // timed makes a rotation, and allows a rejection only where files were torn for as long as that is
-// reported: on a busy machine a gesture of many steps takes its time, and the next may begin before
+// reported: on a busy machine a replacement of many steps takes its time, and the next may begin before
 // the keeper has looked.
 func (s *soak) timed(i int) {
 	before, start := s.m.Status().Rejections, time.Now()
@@ -200,12 +200,12 @@ func (s *soak) rotate(i int) {
 			p.removed.Store(0)
 		}
 	}
-	gesture := tlstest.Gestures[s.random.IntN(len(tlstest.Gestures))]
-	require.NoError(s.t, gesture.Replace(s.dir, s.files(), nil))
+	replacement := tlstest.Replacements[s.random.IntN(len(tlstest.Replacements))]
+	require.NoError(s.t, replacement.Replace(s.dir, s.files(), nil))
 	if s.random.IntN(4) == 0 { // someone is impatient, while the keeper may be about to load what it has read before
 		require.NoError(s.t, s.m.Reload(s.t.Context()))
 	}
-	eventually(s.t, fmt.Sprintf("rotation %d by %s:%s", i, gesture.Name, what), s.published)
+	eventually(s.t, fmt.Sprintf("rotation %d by %s:%s", i, replacement.Name, what), s.published)
 	if number, ok := s.numbers.Load(s.pair.Leaf.SerialNumber.String()); ok {
 		s.number.Store(number.(int64))
 	}

@@ -28,7 +28,7 @@ func TestServer(t *testing.T) {
 	require.NoError(t, err)
 	defer conn.Close()
 
-	for _, peer := range tlstest.Peers {
+	for _, peer := range tlstest.HostileClients {
 		raw, err := net.Dial("tcp", s.listen)
 		require.NoError(t, err)
 		_, err = peer.Visit(raw, ca.ClientConfig(t, "server.example.test"), 200*time.Millisecond)
@@ -39,11 +39,11 @@ func TestServer(t *testing.T) {
 	_, err = io.ReadFull(conn, make([]byte, 5))
 	require.NoError(t, err, "everybody else is served")
 
-	for _, gesture := range tlstest.Gestures {
-		p := ca.Issue(t, tlstest.Leaf{CommonName: gesture.Name})
-		require.NoError(t, gesture.Replace(dir, map[string][]byte{"server.crt": p.CertPEM, "server.key": p.KeyPEM}, nil))
+	for _, replacement := range tlstest.Replacements {
+		p := ca.Issue(t, tlstest.Leaf{CommonName: replacement.Name})
+		require.NoError(t, replacement.Replace(dir, map[string][]byte{"server.crt": p.CertPEM, "server.key": p.KeyPEM}, nil))
 		require.Eventually(t, func() bool {
-			return certs.GetCertificate().Leaf.Subject.CommonName == gesture.Name
+			return certs.GetCertificate().Leaf.Subject.CommonName == replacement.Name
 		}, 30*time.Second, 10*time.Millisecond)
 	}
 }

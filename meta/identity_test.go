@@ -176,7 +176,7 @@ func TestProxyHeaderRefused(t *testing.T) {
 		says  string
 	}{
 		"none":       {trusted, "GET / HTTP/1.1\r\n\r\n", "no PROXY header"},
-		"mute":       {trusted, "", "no PROXY header"},
+		"silent":     {trusted, "", "no PROXY header"},
 		"half":       {trusted, "PROXY TCP4 192.0.2.7", "no PROXY header"},
 		"malformed":  {trusted, "PROXY TCP4 nobody nowhere 1 2\r\n", "no PROXY header"},
 		"too long":   {trusted, "PROXY TCP4 " + strings.Repeat("1", 500) + "\r\n", "no PROXY header"},
@@ -187,7 +187,7 @@ func TestProxyHeaderRefused(t *testing.T) {
 			eachMode(t, func(t *testing.T, m mode) {
 				a := newHost(t).spawn(nil)
 				timeout := 2 * patience // what is wrong is refused at once
-				if name == "mute" || name == "half" {
+				if name == "silent" || name == "half" {
 					timeout = 100 * time.Millisecond
 				}
 				_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, ProxyFrom: test.from, HandshakeTimeout: timeout})

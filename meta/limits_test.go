@@ -98,7 +98,7 @@ func TestMaxHandshakeFailures(t *testing.T) {
 // hold up nobody; those that misbehave later end with a reason.
 func TestHostilePeers(t *testing.T) {
 	tlsModes(t, func(t *testing.T, m mode) {
-		for _, hostile := range tlstest.Peers {
+		for _, hostile := range tlstest.HostileClients {
 			t.Run(hostile.Name, func(t *testing.T) {
 				a := newHost(t).spawn(echo)
 				id, addr := a.listen(meta.TCPServerOptions{
@@ -112,7 +112,7 @@ func TestHostilePeers(t *testing.T) {
 					visited <- err
 				}()
 				switch hostile.Name {
-				case "mute", "half a ClientHello", "one byte a second":
+				case "silent", "half a ClientHello", "one byte a second":
 					peer := m.dial(t, addr) // while the other holds its connection
 					talk(t, peer)
 					peer.Close()

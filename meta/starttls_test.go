@@ -152,7 +152,7 @@ func TestStartTLSFails(t *testing.T) {
 		reason error
 	}{
 		"garbage":         {func(peer net.Conn) { io.WriteString(peer, "no handshake, no handshake") }, meta.ErrHandshake},
-		"mute":            {func(net.Conn) {}, meta.ErrHandshake},
+		"silent":          {func(net.Conn) {}, meta.ErrHandshake},
 		"closed":          {func(peer net.Conn) { peer.Close() }, meta.ErrHandshake},
 		"without a trust": {func(peer net.Conn) { tls.Client(peer, &tls.Config{ServerName: "localhost"}).Handshake() }, meta.ErrRefused},
 	} {
@@ -160,7 +160,7 @@ func TestStartTLSFails(t *testing.T) {
 			tlsModes(t, func(t *testing.T, m mode) {
 				a := newHost(t).spawn(nil)
 				options := startTLSServer(m)
-				if name == "mute" {
+				if name == "silent" {
 					options.HandshakeTimeout = 200 * time.Millisecond
 				}
 				server, addr := a.listen(options)

@@ -28,7 +28,7 @@ func (ca *CA) ClientConfig(_ TB, serverName string) *tls.Config {
 
 // MutualClientConfig is [CA.ClientConfig] with a certificate for client. The
 // client presents it also to a server that asks for other issuers, where
-// crypto/tls left to itself sends none: so a stranger is refused as a stranger.
+// crypto/tls left to itself sends none: so a client of another CA is refused for its CA.
 func (ca *CA) MutualClientConfig(t TB, serverName string, client Leaf) *tls.Config {
 	t.Helper()
 	config := ca.ClientConfig(t, serverName)

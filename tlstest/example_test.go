@@ -56,8 +56,8 @@ func Example() {
 	// server: [server.example.test]
 }
 
-// A loader meets each gesture, and is looked at in every torn moment.
-func ExampleGesture() {
+// A loader meets each replacement, and is looked at in every torn moment.
+func ExampleReplacement() {
 	ca, err := tlstest.GenerateCA()
 	if err != nil {
 		log.Fatal(err)

@@ -1,5 +1,5 @@
 // Goroutines in this file: Slow starts one that reads what the server answers.
-// It ends when the server ends the connection or patience does, and Slow waits
+// It ends when the server ends the connection or at the timeout, and Slow waits
 // for it.
 
 package tlstest
@@ -15,12 +15,12 @@ import (
 	"time"
 )
 
-// Peer is a client that behaves badly.
-type Peer struct {
+// HostileClient is a client that behaves badly.
+type HostileClient struct {
 	Name string // for subtests
 
-	// Visit misbehaves on a connection that was just dialled, for as long as
-	// the server bears it and patience lasts, and closes it. The config is
+	// Visit misbehaves on a connection that was just dialled, until the server
+	// ends it or the timeout has passed, and closes it. The config is
 	// that of a client which the server would accept, nil for a server that
 	// does not speak TLS.
 	//
@@ -28,14 +28,14 @@ type Peer struct {
 	// how the connection ended: nil if the peer itself broke it off, [io.EOF]
 	// if the server closed it in order, [io.ErrUnexpectedEOF] if it did so
 	// without close_notify after a handshake, [os.ErrDeadlineExceeded] if the
-	// server held it until patience was at its end, else what went wrong, such
+	// server held it until the timeout, else what went wrong, such
 	// as [syscall.ECONNRESET].
-	Visit func(conn net.Conn, config *tls.Config, patience time.Duration) (received []byte, err error)
+	Visit func(conn net.Conn, config *tls.Config, timeout time.Duration) (received []byte, err error)
 }
 
-// Peers are all peers of this package.
-var Peers = []Peer{
-	{"mute", Mute},
+// HostileClients are all hostile clients of this package.
+var HostileClients = []HostileClient{
+	{"silent", Silent},
 	{"one byte a second", Slow(time.Second)},
 	{"half a ClientHello", HalfHello},
 	{"plain HTTP", PlainHTTP},
@@ -47,36 +47,36 @@ var Peers = []Peer{
 	{"never reads", NeverReads},
 }
 
-// Mute says nothing.
-func Mute(conn net.Conn, _ *tls.Config, patience time.Duration) ([]byte, error) {
-	return say(conn, nil, patience)
+// Silent sends nothing.
+func Silent(conn net.Conn, _ *tls.Config, timeout time.Duration) ([]byte, error) {
+	return say(conn, nil, timeout)
 }
 
 // PlainHTTP sends an HTTP request without TLS.
-func PlainHTTP(conn net.Conn, _ *tls.Config, patience time.Duration) ([]byte, error) {
-	return say(conn, []byte("GET / HTTP/1.1\r\nHost: example.test\r\n\r\n"), patience)
+func PlainHTTP(conn net.Conn, _ *tls.Config, timeout time.Duration) ([]byte, error) {
+	return say(conn, []byte("GET / HTTP/1.1\r\nHost: example.test\r\n\r\n"), timeout)
 }
 
 // Garbage sends 4096 random bytes, of which the first is not TLS.
-func Garbage(conn net.Conn, _ *tls.Config, patience time.Duration) ([]byte, error) {
+func Garbage(conn net.Conn, _ *tls.Config, timeout time.Duration) ([]byte, error) {
 	noise := make([]byte, 4096)
 	rand.Read(noise[1:])
-	return say(conn, noise, patience)
+	return say(conn, noise, timeout)
 }
 
 // HalfHello sends the first half of a ClientHello, and then nothing.
-func HalfHello(conn net.Conn, config *tls.Config, patience time.Duration) ([]byte, error) {
+func HalfHello(conn net.Conn, config *tls.Config, timeout time.Duration) ([]byte, error) {
 	hello, err := clientHello(config)
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	return say(conn, hello[:len(hello)/2], patience)
+	return say(conn, hello[:len(hello)/2], timeout)
 }
 
 // say sends data and reads until the end.
-func say(conn net.Conn, data []byte, patience time.Duration) ([]byte, error) {
+func say(conn net.Conn, data []byte, timeout time.Duration) ([]byte, error) {
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(timeout))
 	if _, err := conn.Write(data); err != nil {
 		return nil, err
 	}
@@ -95,13 +95,13 @@ func readAll(r io.Reader) ([]byte, error) {
 // Slow returns a peer that sends a ClientHello, a byte at each interval, and
 // nothing after it.
 func Slow(interval time.Duration) func(net.Conn, *tls.Config, time.Duration) ([]byte, error) {
-	return func(conn net.Conn, config *tls.Config, patience time.Duration) (received []byte, err error) {
+	return func(conn net.Conn, config *tls.Config, timeout time.Duration) (received []byte, err error) {
 		defer conn.Close()
 		hello, err := clientHello(config)
 		if err != nil {
 			return nil, err
 		}
-		conn.SetDeadline(time.Now().Add(patience))
+		conn.SetDeadline(time.Now().Add(timeout))
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
@@ -157,12 +157,12 @@ func ResetBeforeHandshake(conn net.Conn, _ *tls.Config, _ time.Duration) ([]byte
 
 // ResetDuringHandshake sends a ClientHello and, once the server has begun to
 // answer, a TCP RST.
-func ResetDuringHandshake(conn net.Conn, config *tls.Config, patience time.Duration) ([]byte, error) {
+func ResetDuringHandshake(conn net.Conn, config *tls.Config, timeout time.Duration) ([]byte, error) {
 	hello, err := clientHello(config)
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(timeout))
 	if _, err := conn.Write(hello); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
@@ -175,16 +175,16 @@ func ResetDuringHandshake(conn net.Conn, config *tls.Config, patience time.Durat
 
 // ResetAfterHandshake completes a handshake, then sends a TCP RST. In TLS 1.3
 // the client completes first, and the server may see a failed handshake.
-func ResetAfterHandshake(conn net.Conn, config *tls.Config, patience time.Duration) ([]byte, error) {
-	if _, err := open(conn, config, patience); err != nil {
+func ResetAfterHandshake(conn net.Conn, config *tls.Config, timeout time.Duration) ([]byte, error) {
+	if _, err := open(conn, config, timeout); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return nil, reset(conn)
 }
 
 // open does the handshake, if there is to be one.
-func open(conn net.Conn, config *tls.Config, patience time.Duration) (net.Conn, error) {
-	conn.SetDeadline(time.Now().Add(patience))
+func open(conn net.Conn, config *tls.Config, timeout time.Duration) (net.Conn, error) {
+	conn.SetDeadline(time.Now().Add(timeout))
 	if config == nil {
 		return conn, nil
 	}
@@ -202,14 +202,14 @@ func reset(conn net.Conn) error {
 
 // FINWithoutCloseNotify completes a handshake and ends its side of the TCP
 // connection without ending TLS, as a truncation attack does.
-func FINWithoutCloseNotify(conn net.Conn, config *tls.Config, patience time.Duration) ([]byte, error) {
+func FINWithoutCloseNotify(conn net.Conn, config *tls.Config, timeout time.Duration) ([]byte, error) {
 	defer conn.Close()
 	tcp, ok := conn.(interface{ CloseWrite() error })
 	if !ok {
 		return nil, fmt.Errorf("tlstest: a FIN wants a *net.TCPConn, not a %T", conn)
 	}
 	below := &eofRecorder{Conn: conn}
-	client, err := open(below, config, patience)
+	client, err := open(below, config, timeout)
 	if err != nil {
 		return nil, err
 	}
@@ -236,14 +236,14 @@ func (c *eofRecorder) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// NeverReads completes a handshake, then sends zeros without end and reads
+// NeverReads completes a handshake, then keeps sending zeros and reads
 // nothing.
-func NeverReads(conn net.Conn, config *tls.Config, patience time.Duration) ([]byte, error) {
+func NeverReads(conn net.Conn, config *tls.Config, timeout time.Duration) ([]byte, error) {
 	defer conn.Close()
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		tcp.SetReadBuffer(4 << 10) // else the kernel reads megabytes on the peer's behalf
 	}
-	client, err := open(conn, config, patience)
+	client, err := open(conn, config, timeout)
 	if err != nil {
 		return nil, err
 	}

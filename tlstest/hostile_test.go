@@ -20,7 +20,7 @@ import (
 // meet lets the peer visit a server with one connection, and returns what
 // either side saw. A nil CA is plain TCP.
 func meet(t *testing.T, visit func(net.Conn, *tls.Config, time.Duration) ([]byte, error), ca *tlstest.CA,
-	patience time.Duration, serve func(net.Conn) error) (received []byte, peerErr, serverErr error) {
+	timeout time.Duration, serve func(net.Conn) error) (received []byte, peerErr, serverErr error) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -43,7 +43,7 @@ func meet(t *testing.T, visit func(net.Conn, *tls.Config, time.Duration) ([]byte
 	}()
 	conn, err := net.Dial("tcp", listener.Addr().String())
 	require.NoError(t, err)
-	received, peerErr = visit(conn, client, patience)
+	received, peerErr = visit(conn, client, timeout)
 	_, err = conn.Write([]byte{0})
 	assert.ErrorIs(t, err, net.ErrClosed, "the peer closes the connection")
 	return received, peerErr, <-done
@@ -71,9 +71,9 @@ func TestPeers(t *testing.T) {
 	tests := map[string]struct {
 		peer   error  // what the peer sees of an impatient server
 		server string // what that server sees
-		held   error  // what the peer sees of a patient server, at the end of its own patience
+		held   error  // what the peer sees of a patient server, at the end of its own timeout
 	}{
-		"mute":                       {io.EOF, deadline, os.ErrDeadlineExceeded},
+		"silent":                     {io.EOF, deadline, os.ErrDeadlineExceeded},
 		"one byte a second":          {io.EOF, deadline, os.ErrDeadlineExceeded},
 		"half a ClientHello":         {io.EOF, deadline, os.ErrDeadlineExceeded},
 		"plain HTTP":                 {io.EOF, "first record does not look like a TLS handshake", io.EOF},
@@ -84,8 +84,8 @@ func TestPeers(t *testing.T) {
 		"FIN without close_notify":   {io.EOF, "", io.ErrUnexpectedEOF}, // crypto/tls calls it an orderly end
 		"never reads":                {syscall.ECONNRESET, deadline, os.ErrDeadlineExceeded},
 	}
-	assert.Len(t, tests, len(tlstest.Peers))
-	for _, peer := range tlstest.Peers {
+	assert.Len(t, tests, len(tlstest.HostileClients))
+	for _, peer := range tlstest.HostileClients {
 		want := tests[peer.Name]
 		t.Run(peer.Name+"/impatient server", func(t *testing.T) {
 			t.Parallel()
@@ -123,7 +123,7 @@ func TestPeersOfPlainTCP(t *testing.T) {
 		visit func(net.Conn, *tls.Config, time.Duration) ([]byte, error)
 		want  error
 	}{
-		"mute":        {tlstest.Mute, os.ErrDeadlineExceeded},
+		"silent":      {tlstest.Silent, os.ErrDeadlineExceeded},
 		"half hello":  {tlstest.HalfHello, os.ErrDeadlineExceeded},
 		"reset":       {tlstest.ResetAfterHandshake, nil},
 		"FIN":         {tlstest.FINWithoutCloseNotify, io.EOF},
@@ -145,7 +145,7 @@ func TestPeersReturnWhatTheyReceive(t *testing.T) {
 	require.ErrorIs(t, err, io.EOF)
 	assert.Equal(t, "hello", string(received))
 
-	received, err, _ = meet(t, tlstest.Mute, nil, 30*time.Second, greet)
+	received, err, _ = meet(t, tlstest.Silent, nil, 30*time.Second, greet)
 	require.ErrorIs(t, err, io.EOF)
 	assert.Equal(t, "hello", string(received))
 }

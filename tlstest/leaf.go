@@ -197,7 +197,7 @@ func (p *Pair) Certificate() tls.Certificate {
 }
 
 // Files writes dir/name.crt (mode 0644) and dir/name.key (0600), each replaced
-// atomically, the key first. [Gestures] has the other ways.
+// atomically, the key first. [Replacements] has the other ways.
 func (p *Pair) Files(t TB, dir, name string) (certFile, keyFile string) {
 	t.Helper()
 	certFile, keyFile, err := p.WriteFiles(dir, name)

@@ -58,7 +58,7 @@ func TestServerLeaf(t *testing.T) {
 	root := tlstest.NewCA(t)
 	sub := root.Intermediate(t)
 	deep := sub.Intermediate(t)
-	stranger := tlstest.NewCA(t)
+	otherCA := tlstest.NewCA(t)
 
 	tests := []struct {
 		name   string
@@ -81,7 +81,7 @@ func TestServerLeaf(t *testing.T) {
 		{"expired", root, tlstest.Leaf{}.Expired(), "localhost", "expired"},
 		{"not yet valid", root, tlstest.Leaf{}.NotYetValid(), "localhost", "not yet valid"},
 		{"another name", root, tlstest.Leaf{Names: []string{"example.test"}}, "localhost", "not localhost"},
-		{"another root", stranger, tlstest.Leaf{}, "localhost", "unknown authority"},
+		{"another root", otherCA, tlstest.Leaf{}, "localhost", "unknown authority"},
 	}
 	for _, test := range tests {
 		for version, number := range versions {
@@ -102,7 +102,7 @@ func TestServerLeaf(t *testing.T) {
 }
 
 func TestClientLeaf(t *testing.T) {
-	root, stranger := tlstest.NewCA(t), tlstest.NewCA(t)
+	root, otherCA := tlstest.NewCA(t), tlstest.NewCA(t)
 	server := root.MutualServerConfig(t)
 	client := tlstest.Leaf{CommonName: "client", Usage: tlstest.ClientOnly}
 	serverOnly := tlstest.Leaf{Usage: tlstest.ServerOnly}
@@ -116,7 +116,7 @@ func TestClientLeaf(t *testing.T) {
 		{"none", root.ClientConfig(t, "localhost"), "didn't provide a certificate"},
 		{"expired", root.MutualClientConfig(t, "localhost", client.Expired()), "expired"},
 		{"server only", root.MutualClientConfig(t, "localhost", serverOnly), "incompatible key usage"},
-		{"another root", stranger.MutualClientConfig(t, "localhost", client), "unknown authority"},
+		{"another root", otherCA.MutualClientConfig(t, "localhost", client), "unknown authority"},
 	}
 	for _, test := range tests {
 		for version, number := range versions {

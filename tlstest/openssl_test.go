@@ -29,7 +29,7 @@ func write(t *testing.T, dir, name string, data []byte) string {
 func TestOpenSSLVerifies(t *testing.T) {
 	root := tlstest.NewCA(t)
 	sub := root.Intermediate(t).Intermediate(t)
-	stranger := tlstest.NewCA(t)
+	otherCA := tlstest.NewCA(t)
 	for name, test := range map[string]struct {
 		issuer  *tlstest.CA
 		leaf    tlstest.Leaf
@@ -45,7 +45,7 @@ func TestOpenSSLVerifies(t *testing.T) {
 		"not yet valid":   {root, tlstest.Leaf{}.NotYetValid(), "sslserver", "certificate is not yet valid"},
 		"server only":     {root, tlstest.Leaf{Usage: tlstest.ServerOnly}, "sslclient", "unsuitable certificate purpose"},
 		"wrong usage":     {root, tlstest.Leaf{Usage: tlstest.WrongUsage}, "sslserver", "unsuitable certificate purpose"},
-		"another root":    {stranger, tlstest.Leaf{}, "sslserver", "unable to get local issuer certificate"},
+		"another root":    {otherCA, tlstest.Leaf{}, "sslserver", "unable to get local issuer certificate"},
 		"self-made names": {root, tlstest.Leaf{Names: []string{"*.example.test", "192.0.2.1"}}, "sslserver", ""},
 	} {
 		t.Run(name, func(t *testing.T) {

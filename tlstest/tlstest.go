@@ -11,8 +11,8 @@
 // Generate and Write return the error instead, for programs and for goroutines
 // that are not the test's.
 //
-// [Gestures] replace files on disk in the ways that operators and their tools
-// do. [Peers] visit a server and behave badly. [Replay] presents a TLS session
+// [Replacements] replace files on disk in the ways that operators and their tools
+// do. [HostileClients] visit a server and behave badly. [Replay] presents a TLS session
 // again and again.
 //
 // The keys are real, and unprotected: nothing made here belongs in production.

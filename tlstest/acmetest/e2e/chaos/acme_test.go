@@ -110,16 +110,16 @@ func TestKilledInOrder(t *testing.T) {
 // The process is killed at every step of a rotation, and started again on what is there then.
 func TestKilledInRotation(t *testing.T) {
 	w := newWorld(t, "SIGKILL in the middle of a rotation")
-	gestures := tlstest.Gestures
+	replacements := tlstest.Replacements
 	if *faults == "short" {
-		gestures = []tlstest.Gesture{{Replace: tlstest.RenameOver}, {Replace: tlstest.TruncateAndWrite}, {Replace: tlstest.KubernetesSwap}}
+		replacements = []tlstest.Replacement{{Replace: tlstest.RenameOver}, {Replace: tlstest.TruncateAndWrite}, {Replace: tlstest.KubernetesSwap}}
 	}
 	w.dir = filepath.Join(w.dir, "tls")
 	w.setup.Dir = w.dir
 	require.NoError(t, os.Mkdir(w.dir, 0o700))
 	kills, refusals, longest := 0, 0, time.Duration(0)
-	for _, gesture := range gestures {
-		require.NoError(t, gesture.Replace(w.dir, w.contents(w.issue()), nil))
+	for _, replacement := range replacements {
+		require.NoError(t, replacement.Replace(w.dir, w.contents(w.issue()), nil))
 		w.process = w.launch()
 		require.Empty(t, w.next().Err)
 		next := w.issue()
@@ -133,7 +133,7 @@ func TestKilledInRotation(t *testing.T) {
 			}
 			require.NoError(t, w.traffic.visit(w))
 		}
-		require.NoError(t, gesture.Replace(w.dir, w.contents(next), restart))
+		require.NoError(t, replacement.Replace(w.dir, w.contents(next), restart))
 		began := time.Now()
 		restart()
 		require.NoError(t, w.traffic.visit(w))

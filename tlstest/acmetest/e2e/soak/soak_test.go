@@ -272,7 +272,7 @@ func (w *world) public(ctx context.Context) {
 
 // comeAndGo changes certificates and trust, one thing after another, and sees to it that who was removed is out.
 func (w *world) comeAndGo(ctx context.Context) {
-	gestures := slices.DeleteFunc(slices.Clone(tlstest.Gestures), func(g tlstest.Gesture) bool { return g.Silent })
+	replacements := slices.DeleteFunc(slices.Clone(tlstest.Replacements), func(g tlstest.Replacement) bool { return g.Silent })
 	for round := 0; ctx.Err() == nil || round < 4; round++ { // each once at least
 		var removed *tls.Config
 		var open *tls.Conn
@@ -298,11 +298,11 @@ func (w *world) comeAndGo(ctx context.Context) {
 			w.files["crl.pem"] = w.ca.CRL(w.t, w.revoked...)
 			inService = func(s certmanager.Status) bool { return len(s.CRLs) == 1 && s.CRLs[0].Revoked == len(w.revoked) }
 		}
-		gesture := gestures[rand.IntN(len(gestures))]
-		if !assert.NoError(w.t, gesture.Replace(w.dir, maps.Clone(w.files), nil), gesture.Name) {
+		replacement := replacements[rand.IntN(len(replacements))]
+		if !assert.NoError(w.t, replacement.Replace(w.dir, maps.Clone(w.files), nil), replacement.Name) {
 			return
 		}
-		if !w.eventually(func() bool { return inService(w.manager.Status()) }, "%s is not noticed", gesture.Name) {
+		if !w.eventually(func() bool { return inService(w.manager.Status()) }, "%s is not noticed", replacement.Name) {
 			return
 		}
 		w.rotations.Add(1)
@@ -346,11 +346,11 @@ func (w *world) isOut(ctx context.Context, config *tls.Config, open *tls.Conn) {
 func (w *world) misbehave(ctx context.Context) {
 	config := w.client(w.ca, "traitor")
 	for ctx.Err() == nil {
-		w.visit(tlstest.Peers[rand.IntN(len(tlstest.Peers))], config)
+		w.visit(tlstest.HostileClients[rand.IntN(len(tlstest.HostileClients))], config)
 	}
 }
 
-func (w *world) visit(hostile tlstest.Peer, config *tls.Config) {
+func (w *world) visit(hostile tlstest.HostileClient, config *tls.Config) {
 	w.visits.RLock()
 	defer w.visits.RUnlock()
 	conn, err := net.Dial("tcp", w.addr)

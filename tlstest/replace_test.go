@@ -17,9 +17,9 @@ import (
 	"github.com/ergotls/ergotls/tlstest"
 )
 
-// gestures are those that work here: links want a privilege on Windows.
-func gestures() []tlstest.Gesture {
-	return slices.DeleteFunc(slices.Clone(tlstest.Gestures), func(g tlstest.Gesture) bool {
+// replacements are those that work here: links want a privilege on Windows.
+func replacements() []tlstest.Replacement {
+	return slices.DeleteFunc(slices.Clone(tlstest.Replacements), func(g tlstest.Replacement) bool {
 		return runtime.GOOS == "windows" && g.Name == "kubernetes swap"
 	})
 }
@@ -40,16 +40,16 @@ func requireContent(t *testing.T, dir string, files map[string][]byte) {
 	require.NoError(t, err)
 }
 
-// Every gesture follows every other on one folder, as in a random rotation.
-func TestGesturesCompose(t *testing.T) {
+// Every replacement follows every other on one folder, as in a random rotation.
+func TestReplacementsCompose(t *testing.T) {
 	ca := tlstest.NewCA(t)
-	for _, first := range gestures() {
-		for _, second := range gestures() {
+	for _, first := range replacements() {
+		for _, second := range replacements() {
 			t.Run(first.Name+"/"+second.Name, func(t *testing.T) {
 				parent := t.TempDir()
 				dir := filepath.Join(parent, "certs")
 				require.NoError(t, os.Mkdir(dir, 0o700))
-				for _, g := range []tlstest.Gesture{first, first, second} {
+				for _, g := range []tlstest.Replacement{first, first, second} {
 					files := pairFiles(t, ca)
 					require.NoError(t, g.Replace(dir, files, nil), g.Name)
 					requireContent(t, dir, files)
@@ -101,7 +101,7 @@ func TestWhatReadersFindBetween(t *testing.T) {
 		want["unreadable until chmod"] = []string{"new", "new", "new"}
 	}
 	ca := tlstest.NewCA(t)
-	for _, g := range gestures() {
+	for _, g := range replacements() {
 		t.Run(g.Name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "certs")
 			require.NoError(t, os.Mkdir(dir, 0o700))
@@ -147,13 +147,13 @@ func TestKubernetesLayout(t *testing.T) {
 	assert.ElementsMatch(t, []string{"..data", second, "tls.crt", "tls.key"}, names)
 }
 
-// The gestures say truly whether a watcher of the folder hears of them.
+// The replacements say truly whether a watcher of the folder hears of them.
 func TestSilence(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("inotify is Linux's")
 	}
 	ca := tlstest.NewCA(t)
-	for _, g := range tlstest.Gestures {
+	for _, g := range tlstest.Replacements {
 		t.Run(g.Name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "certs")
 			require.NoError(t, os.Mkdir(dir, 0o700))
@@ -180,10 +180,10 @@ func TestSilence(t *testing.T) {
 	}
 }
 
-func TestGesturesFail(t *testing.T) {
+func TestReplacementsFail(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "no", "folder")
 	files := map[string][]byte{"tls.crt": nil}
-	for _, g := range tlstest.Gestures {
+	for _, g := range tlstest.Replacements {
 		assert.ErrorIs(t, g.Replace(missing, files, nil), os.ErrNotExist, g.Name)
 	}
 }

@@ -11,13 +11,13 @@ import (
 	"time"
 )
 
-// Gesture is a way in which operators and their tools replace files.
-type Gesture struct {
+// Replacement is a way in which operators and their tools replace files.
+type Replacement struct {
 	Name string // for subtests
 
 	// Replace gives the folder dir the files, name to content; those that it
 	// creates have mode 0600. It also works where dir is empty, or was left by
-	// another gesture. Pass every file of the folder: some gestures drop the
+	// another replacement. Pass every file of the folder: some replacements drop the
 	// others.
 	//
 	// Between, which may be nil, is called on the same goroutine after each
@@ -25,13 +25,13 @@ type Gesture struct {
 	// a file half written. A test may check there that nothing torn is served.
 	Replace func(dir string, files map[string][]byte, between func()) error
 
-	// Silent gestures cause no file system event in dir on Linux, as on a
+	// Silent replacements cause no file system event in dir on Linux, as on a
 	// network file system: only a program that polls notices.
 	Silent bool
 }
 
-// Gestures are all gestures of this package.
-var Gestures = []Gesture{
+// Replacements are all replacements of this package.
+var Replacements = []Replacement{
 	{Name: "rename over", Replace: RenameOver},
 	{Name: "delete then create", Replace: DeleteThenCreate},
 	{Name: "truncate and write", Replace: TruncateAndWrite},
@@ -74,7 +74,7 @@ func renameOver(dir string, files map[string][]byte, order []string, between fun
 	return nil
 }
 
-// sorted gives a gesture the same steps in every run.
+// sorted gives a replacement the same steps in every run.
 func sorted(files map[string][]byte) []string { return slices.Sorted(maps.Keys(files)) }
 
 func splitKeys(files map[string][]byte) (keys, others []string) {

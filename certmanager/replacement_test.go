@@ -13,16 +13,16 @@ import (
 	"github.com/ergotls/ergotls/tlstest"
 )
 
-// Every gesture is followed soon, without a torn state being served or reported, for files by
+// Every replacement is followed soon, without a torn state being served or reported, for files by
 // name and for a folder.
 func TestEveryGesture(t *testing.T) {
-	for _, gesture := range tlstest.Gestures {
-		t.Run(gesture.Name, func(t *testing.T) { t.Parallel(); followGesture(t, gesture, false) })
-		t.Run(gesture.Name+" of a folder", func(t *testing.T) { t.Parallel(); followGesture(t, gesture, true) })
+	for _, replacement := range tlstest.Replacements {
+		t.Run(replacement.Name, func(t *testing.T) { t.Parallel(); followReplacement(t, replacement, false) })
+		t.Run(replacement.Name+" of a folder", func(t *testing.T) { t.Parallel(); followReplacement(t, replacement, true) })
 	}
 }
 
-func followGesture(t *testing.T, gesture tlstest.Gesture, folder bool) {
+func followReplacement(t *testing.T, replacement tlstest.Replacement, folder bool) {
 	ca := tlstest.NewCA(t)
 	dir := filepath.Join(t.TempDir(), "tls")
 	require.NoError(t, os.Mkdir(dir, 0o700))
@@ -30,13 +30,13 @@ func followGesture(t *testing.T, gesture tlstest.Gesture, folder bool) {
 		return map[string][]byte{"tls.crt": pair.CertPEM, "tls.key": pair.KeyPEM, "ca.crt": ca.PEM()}
 	}
 	pair := ca.Issue(t, tlstest.Leaf{})
-	require.NoError(t, gesture.Replace(dir, contents(pair), nil))
+	require.NoError(t, replacement.Replace(dir, contents(pair), nil))
 	files := Files{Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key"), ClientCAs: filepath.Join(dir, "ca.crt")}
 	if folder {
 		files.Cert, files.Key, files.Dir = "", "", dir
 	}
 	poll := time.Hour // events alone have to do
-	if gesture.Silent {
+	if replacement.Silent {
 		poll = 50 * time.Millisecond
 	}
 	m := newManager(t, Options{PollInterval: poll, Source: files})
@@ -48,7 +48,7 @@ func followGesture(t *testing.T, gesture tlstest.Gesture, folder bool) {
 	for range 3 {
 		next := ca.Issue(t, tlstest.Leaf{})
 		start := time.Now()
-		require.NoError(t, gesture.Replace(dir, contents(next), func() { require.True(t, serves(pair) || serves(next)) }))
+		require.NoError(t, replacement.Replace(dir, contents(next), func() { require.True(t, serves(pair) || serves(next)) }))
 		window := time.Since(start)
 		pair = next
 		eventually(t, "the new certificate", func() bool { return serves(next) })
@@ -100,9 +100,9 @@ func TestKeeperOutlivesFolders(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	dir := filepath.Join(t.TempDir(), "tls")
 	require.NoError(t, os.Mkdir(dir, 0o700))
-	replace := func(gesture func(string, map[string][]byte, func()) error) *tlstest.Pair {
+	replace := func(replacement func(string, map[string][]byte, func()) error) *tlstest.Pair {
 		pair := ca.Issue(t, tlstest.Leaf{})
-		require.NoError(t, gesture(dir, map[string][]byte{"tls.crt": pair.CertPEM, "tls.key": pair.KeyPEM}, nil))
+		require.NoError(t, replacement(dir, map[string][]byte{"tls.crt": pair.CertPEM, "tls.key": pair.KeyPEM}, nil))
 		return pair
 	}
 	replace(tlstest.RenameOver)
@@ -122,9 +122,9 @@ func TestChangeWithoutEvent(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "tls")
 	require.NoError(t, os.Mkdir(dir, 0o700))
 	var log logBuffer
-	replace := func(gesture func(string, map[string][]byte, func()) error) *tlstest.Pair {
+	replace := func(replacement func(string, map[string][]byte, func()) error) *tlstest.Pair {
 		pair := ca.Issue(t, tlstest.Leaf{})
-		require.NoError(t, gesture(dir, map[string][]byte{"tls.crt": pair.CertPEM, "tls.key": pair.KeyPEM}, nil))
+		require.NoError(t, replacement(dir, map[string][]byte{"tls.crt": pair.CertPEM, "tls.key": pair.KeyPEM}, nil))
 		return pair
 	}
 	replace(tlstest.RenameOver)
