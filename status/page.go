@@ -7,12 +7,16 @@
 //	defer page.Close()
 //	page.AddManager("main", manager, files)
 //	page.AddServer("echo", server, "main")
-//	http.ListenAndServe("127.0.0.1:8080", page)
+//	listener, err := net.Listen("tcp", "localhost:8080")
+//	...
+//	page.Serve(listener)
 //
 // It is one HTML document that needs nothing else, refreshes itself, and also works without scripts. With
-// "Accept: application/json", or at /status.json, the same is JSON. It changes nothing, listens nowhere by
-// itself and asks nobody who he is: it names peers and certificates, so put it behind the program's own
-// authentication or on a loopback address. It shows no key material.
+// "Accept: application/json", or at status.json beside it, the same is JSON. Any other path below it is 404.
+//
+// The page names peers and certificates, and shows no key material. [Page.Serve] accepts only listeners that
+// this machine alone can reach. As an http.Handler in a server of the program's own the page does not
+// know who asks: put it behind [Token] or the program's own authentication.
 package status
 
 import (
@@ -181,6 +185,10 @@ func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
 		http.Error(w, "this page is read-only", http.StatusMethodNotAllowed)
+		return
+	}
+	if !known(r) {
+		http.NotFound(w, r)
 		return
 	}
 	v := p.view(r.FormValue("ca"), time.Now())

@@ -122,7 +122,7 @@ func TestHTTP(t *testing.T) {
 	s, p := newPage(t)
 	for _, c := range []struct{ target, accept, want string }{
 		{"/", "", "text/html; charset=utf-8"},
-		{"/any/where", "text/html,application/xhtml+xml,application/json;q=0.9", "text/html; charset=utf-8"},
+		{"/any/where/", "text/html,application/xhtml+xml,application/json;q=0.9", "text/html; charset=utf-8"},
 		{"/", "application/json", "application/json"},
 		{"/", "application/json;q=0.9, */*", "application/json"},
 		{"/prefix/status.json", "text/html", "application/json"},

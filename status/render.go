@@ -49,6 +49,21 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	"head":   func(text string) string { head, _, _ := strings.Cut(text, ":"); return head },
 }).Parse(pageHTML))
 
+// known says whether the page is at the path of the request. A program may serve it below a path of its own,
+// with or without http.StripPrefix: where a ServeMux matched the request, its pattern says which.
+func known(r *http.Request) bool {
+	_, mounted, matched := strings.Cut(r.Pattern, "/")
+	mounted = "/" + mounted
+	if matched && mounted == r.URL.Path {
+		return true
+	}
+	folder, last := path.Split(r.URL.Path)
+	if last != "" && last != "status.json" {
+		return false
+	}
+	return !matched || folder == "" || folder == "/" || folder == mounted || strings.Contains(mounted, "{")
+}
+
 // wantsJSON follows the path and, at any other path, the Accept header, in which a browser names HTML first.
 func wantsJSON(r *http.Request) bool {
 	if path.Base(r.URL.Path) == "status.json" {

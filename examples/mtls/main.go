@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 
 	"ergo.services/ergo"
@@ -30,7 +31,7 @@ func main() {
 	cert := flag.String("cert", "", "`file` with the server's certificate chain (PEM)")
 	key := flag.String("key", "", "`file` with its private key (PEM)")
 	clientCA := flag.String("client-ca", "", "`file` with the CAs of the clients (PEM); empty asks for no client certificate")
-	page := flag.String("status", "", "`host:port` for a status page, with -listen; whoever can reach it sees who is connected")
+	page := flag.String("status", "", "`host:port` for a status page, with -listen; a loopback address, since it shows who is connected")
 	flag.Parse()
 
 	run := demonstrate
@@ -80,12 +81,16 @@ func showStatus(listener net.Listener, manager *certmanager.Manager, files certm
 	page := status.New()
 	page.AddManager("mtls", manager, files)
 	page.AddServer("echo", server, "mtls")
-	web := &http.Server{Handler: page, ReadHeaderTimeout: 10 * time.Second}
-	go web.Serve(listener)
 	fmt.Printf("status page: http://%s/\n", listener.Addr())
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		if err := page.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	})
 	return func() {
-		web.Close()
 		page.Close()
+		serving.Wait()
 	}
 }
 
