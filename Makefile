@@ -4,12 +4,10 @@ GO          ?= go
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 $(VULNFLAGS)
 FUZZTIME    ?= 10s
-# -e and its silence: with the tag upstream bench imports a package of Ergo itself, which engine/ has not.
-TIDY        := test -z "$$($(GO) mod tidy -e -diff 2>/dev/null)" || { $(GO) mod tidy -e -diff; false; }
 # Every folder with a go.mod.
 MODULES     := . engine certmanager/rediscache tlstest/acmetest tlstest/acmetest/e2e metrics/prometheus status/browser
-# Ergo's public checksums, which go.sum lacks as long as go.mod replaces Ergo by ./engine.
-ERGO_SUMS   := ergo.services/ergo v1.999.310 h1:qHx35J5UxCheNJaFrOK/1K6/p7jir680+NTPZo6bhbI=\nergo.services/ergo v1.999.310/go.mod h1:bLQ6PoO6Mz/8gVuzvPv3xfMfo1P9w6rZV1WnMXMeMdg=\n
+# engine/ has Ergo's module path, so it is no part of the workspace.
+ENTER       := cd $$m && { test $$m != engine || export GOWORK=off; }
 
 .PHONY: help demo demo-acme test check tidy bench bench-short soak soak-short chaos chaos-short fuzz vuln testdata interop
 help: ## this list
@@ -22,27 +20,22 @@ demo-acme: ## a certificate is issued and renewed on one machine, in seconds, wi
 	cd tlstest/acmetest/e2e && $(GO) run ./demo
 
 test: ## all tests of all modules, with the race detector; without it what it changes: allocations, and system calls
-	@for m in $(MODULES); do echo "test $$m"; (cd $$m && $(GO) test -race ./... && $(GO) test -run Alloc ./...) || exit 1; done
+	@for m in $(MODULES); do echo "test $$m"; ($(ENTER) && $(GO) test -race ./... && $(GO) test -run Alloc ./...) || exit 1; done
 	$(GO) test ./meta
 
 check: ## formatting, vet on three systems, staticcheck, tidy modules
 	@for t in $$(sed -n 's/^.PHONY://p' $(MAKEFILE_LIST)); do grep -q "^$$t:" $(MAKEFILE_LIST) || { echo "make $$t does nothing"; exit 1; }; done
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "not formatted: run gofmt -w ."; exit 1; }
-	@for m in $(MODULES); do echo "check $$m"; (cd $$m && \
-		$(TIDY) && $(GO) vet ./... && GOOS=darwin $(GO) vet ./... && GOOS=windows $(GO) vet ./... && \
+	@for m in $(MODULES); do echo "check $$m"; ($(ENTER) && \
+		$(CURDIR)/.ci/tidy -diff && $(GO) vet ./... && GOOS=darwin $(GO) vet ./... && GOOS=windows $(GO) vet ./... && \
 		$(STATICCHECK) ./...) || exit 1; done
-	@sed '/^replace /d' go.mod | cat -s | diff -B - go.upstream.mod && \
-		(cat go.sum; printf '$(ERGO_SUMS)') | LC_ALL=C sort | diff - go.upstream.sum || \
-		{ echo "go.mod and go.upstream.mod are out of step: run make tidy"; exit 1; }
 
-tidy: ## go mod tidy everywhere, and go.upstream.mod from go.mod
-	@for m in $(MODULES); do (cd $$m && $(GO) mod tidy -e) || exit 1; done
-	@sed '/^replace /d' go.mod | cat -s > go.upstream.mod
-	@(cat go.sum; printf '$(ERGO_SUMS)') | LC_ALL=C sort > go.upstream.sum
+tidy: ## go mod tidy everywhere
+	@for m in $(MODULES); do ($(ENTER) && $(CURDIR)/.ci/tidy) || exit 1; done
 
 bench: ## servers side by side (25 minutes), then the benchmarks beside the code
 	$(GO) run ./bench
-	@for m in $(MODULES); do (cd $$m && $(GO) test -run '^$$' -bench . -benchmem ./...) || exit 1; done
+	@for m in $(MODULES); do ($(ENTER) && $(GO) test -run '^$$' -bench . -benchmem ./...) || exit 1; done
 
 bench-short: ## the servers side by side in two minutes, too rough to judge by: CI prints it
 	$(GO) run ./bench -short
@@ -68,7 +61,7 @@ fuzz: ## each of the nine fuzz targets for FUZZTIME (default 10s: two minutes)
 
 vuln: ## known vulnerabilities that the code can reach; SKIPPED where their database is out of reach
 	@if timeout 60 $(GOVULNCHECK) -version | grep 'DB updated'; then \
-		for m in $(MODULES); do echo "govulncheck $$m"; (cd $$m && $(GOVULNCHECK) ./...) || exit 1; done; \
+		for m in $(MODULES); do echo "govulncheck $$m"; ($(ENTER) && $(GOVULNCHECK) ./...) || exit 1; done; \
 	else echo "SKIPPED: govulncheck: it or its database, https://vuln.go.dev, is out of reach"; fi
 
 interop: ## the programs of others against ours, written to docs/interop.md

@@ -3,7 +3,7 @@ module github.com/ergotls/ergotls
 go 1.26.0
 
 require (
-	ergo.services/ergo v1.999.310
+	ergo.services/ergo v1.999.330
 	github.com/fsnotify/fsnotify v1.10.1
 	github.com/pires/go-proxyproto v0.15.0
 	github.com/stretchr/testify v1.12.1
@@ -19,5 +19,3 @@ require (
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
 	golang.org/x/text v0.43.0 // indirect
 )
-
-replace ergo.services/ergo => ./engine

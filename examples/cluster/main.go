@@ -2,7 +2,7 @@
 
 // Cluster is a TLS server on one node whose clients are served by a process on another, on Ergo itself:
 //
-//	go run -modfile=go.upstream.mod -tags upstream ./examples/cluster
+//	GOWORK=off go run -tags upstream ./examples/cluster
 //	openssl s_client -quiet -connect localhost:4433
 package main
 

@@ -3,8 +3,8 @@ module github.com/ergotls/ergotls/metrics/prometheus
 go 1.26.0
 
 require (
-	ergo.services/ergo v1.999.310
-	github.com/ergotls/ergotls v0.0.0
+	ergo.services/ergo v1.999.330
+	github.com/ergotls/ergotls v0.1.0
 	github.com/prometheus/client_golang v1.25.0
 	github.com/stretchr/testify v1.12.1
 	go.uber.org/goleak v1.3.0
@@ -28,9 +28,4 @@ require (
 	golang.org/x/time v0.16.0 // indirect
 	google.golang.org/protobuf v1.36.12 // indirect
 	software.sslmate.com/src/go-pkcs12 v0.7.4 // indirect
-)
-
-replace (
-	ergo.services/ergo => ../../engine
-	github.com/ergotls/ergotls => ../..
 )

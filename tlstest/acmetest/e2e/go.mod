@@ -3,11 +3,11 @@ module github.com/ergotls/ergotls/tlstest/acmetest/e2e
 go 1.26.0
 
 require (
-	ergo.services/ergo v1.999.310
-	github.com/ergotls/ergotls v0.0.0
-	github.com/ergotls/ergotls/certmanager/rediscache v0.0.0
-	github.com/ergotls/ergotls/metrics/prometheus v0.0.0
-	github.com/ergotls/ergotls/tlstest/acmetest v0.0.0
+	ergo.services/ergo v1.999.330
+	github.com/ergotls/ergotls v0.1.0
+	github.com/ergotls/ergotls/certmanager/rediscache v0.1.0
+	github.com/ergotls/ergotls/metrics/prometheus v0.1.0
+	github.com/ergotls/ergotls/tlstest/acmetest v0.1.0
 	github.com/prometheus/client_golang v1.25.0
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/stretchr/testify v1.12.1
@@ -44,12 +44,4 @@ require (
 	golang.org/x/time v0.16.0 // indirect
 	golang.org/x/tools v0.51.0 // indirect
 	software.sslmate.com/src/go-pkcs12 v0.7.4 // indirect
-)
-
-replace (
-	ergo.services/ergo => ../../../engine
-	github.com/ergotls/ergotls => ../../..
-	github.com/ergotls/ergotls/certmanager/rediscache => ../../../certmanager/rediscache
-	github.com/ergotls/ergotls/metrics/prometheus => ../../../metrics/prometheus
-	github.com/ergotls/ergotls/tlstest/acmetest => ..
 )
