@@ -3,13 +3,6 @@
 // Cluster needs Ergo itself: the embedded engine has a single node. See main.go.
 package main
 
-import (
-	"fmt"
-	"os"
-)
+import "log"
 
-func main() {
-	fmt.Fprintln(os.Stderr, "cluster has two nodes, which the embedded engine does not: run it on Ergo itself")
-	fmt.Fprintln(os.Stderr, "    GOWORK=off go run -tags upstream ./examples/cluster")
-	os.Exit(2)
-}
+func main() { log.Fatal("run it on Ergo itself: GOWORK=off go run -tags upstream ./examples/cluster") }
