@@ -52,6 +52,7 @@ type tcpConnection struct {
 	lone        bool   // Start's: the last time that there was something to read it was one record
 	established bool   // Start's: ready was reached by establish
 	counted     bool   // by the server's address book
+	actor       bool   // Start's: an actor was asked for
 
 	phase     atomic.Int32
 	ready     sync.WaitGroup                  // done: it can be written to, or has ended before

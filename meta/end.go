@@ -75,6 +75,7 @@ func (c *tcpConnection) finish() {
 	} else { // a peer that failed holds its slot no longer than one that is still trying
 		c.sock.linger(min(lingerTimeout, time.Until(time.Unix(0, c.stats.opened).Add(c.opt.HandshakeTimeout))))
 	}
+	c.releaseActor()
 	c.leave()
 	c.inbox.discard()
 	for wait := time.Millisecond; !told; wait = min(2*wait, time.Second) {

@@ -53,6 +53,12 @@ func (c *tcpConnection) establish() bool {
 			c.to = worker
 		}
 	}
+	if c.server != nil && c.server.actors {
+		if err := c.startActor(deadline); err != nil {
+			c.refused("start of the actor", err)
+			return false
+		}
+	}
 	c.writer.setOut(c.stream)
 	if ended := c.ended.Load(); ended != nil { // the manager has evicted it, or it was terminated
 		if c.server != nil && ended.Reason == ErrEvicted {

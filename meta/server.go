@@ -35,6 +35,7 @@ type tcpServer struct {
 	slots      chan struct{} // nil: no limit
 	addresses  *addressBook  // nil: no limits
 	next       int           // Start's: index in ProcessPool
+	actors     bool          // the parent is an ActorServer's; set before Start
 
 	process   gen.MetaProcess // set by Init
 	parent    any             // its PID; boxed once for all connections

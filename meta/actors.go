@@ -1,0 +1,198 @@
+package meta
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"ergo.services/ergo/act"
+	"ergo.services/ergo/gen"
+)
+
+// ActorServer is a TCP server with an actor for each connection. Its method Process is a factory:
+//
+//	node.SpawnRegister("echo", meta.ActorServer{
+//		Server: meta.TCPServerOptions{Port: 4433, CertManager: certs},
+//		Actor:  func() gen.ProcessBehavior { return &client{} },
+//	}.Process, gen.ProcessOptions{})
+//
+// An actor of the factory Actor is started for every connection that is let in, after its handshake and before its
+// MessageTCPConnect. All messages of the connection go to that actor, and nothing else does, so what it knows of its peer
+// are the fields of its struct. The two end together:
+//
+//   - When the actor ends, by an error, a panic or in order, the connection ends with the reason of the actor
+//     behind [ErrTerminated]. Other connections do not notice.
+//   - When the connection ends, the actor gets its MessageTCPDisconnect and should return gen.TerminateReasonNormal from it.
+//     An actor that is still there after CloseTimeout is sent an exit with gen.TerminateReasonShutdown.
+//   - When the process of the server ends, all its connections and actors do.
+//
+// The process ends when the listening socket is closed and, after a MessageTCPDrain sent to it, when the last connection has ended.
+type ActorServer struct {
+	// Server are the options of the server. ProcessPool and Route must be unset: they would choose another process.
+	Server TCPServerOptions
+	// Actor makes the behavior of one actor. It runs on the process of the server, so it must not block.
+	Actor gen.ProcessFactory
+	// ActorOptions are the options of each actor; LinkParent is always set.
+	ActorOptions gen.ProcessOptions
+	// Started, if set, is called once the server is listening, with what [Stats] and [Connections] take.
+	Started func(server gen.MetaBehavior)
+}
+
+// Process is the gen.ProcessFactory of the process that runs the server. Options that are wrong are an error of Spawn.
+func (s ActorServer) Process() gen.ProcessBehavior {
+	return &actorServer{options: s, actors: map[gen.Alias]gen.PID{}, connections: map[gen.PID]gen.Alias{}}
+}
+
+// actorServer is the process that owns the server, and starts and watches the actors. Its fields belong to its callbacks.
+type actorServer struct {
+	act.Actor
+	options     ActorServer
+	server      gen.Alias
+	draining    bool
+	actors      map[gen.Alias]gen.PID // by connection; zero: its actor has ended
+	connections map[gen.PID]gen.Alias // of every actor that is there; zero: its connection has ended
+}
+
+// actorRequest asks the process of the server for the actor of a connection.
+type actorRequest struct {
+	connection gen.Alias
+	answer     chan<- actorAnswer // of capacity 1
+}
+
+type actorAnswer struct {
+	actor gen.PID
+	err   error
+}
+
+// actorRelease says that a connection has ended, or needs no actor after all.
+type actorRelease struct{ connection gen.Alias }
+
+// actorExpired is sent when an actor had CloseTimeout to end.
+type actorExpired struct{ actor gen.PID }
+
+// Init implements act.ActorBehavior.
+func (s *actorServer) Init(...any) error {
+	o := &s.options
+	if o.Actor == nil {
+		return fmt.Errorf("%w: ActorServer.Actor: is nil; give the factory of the actors", ErrOption)
+	}
+	if o.Server.Route != nil || len(o.Server.ProcessPool) > 0 {
+		return fmt.Errorf("%w: ActorServer.Server: Route and ProcessPool choose another process than the connection's actor; leave them unset", ErrOption)
+	}
+	o.ActorOptions.LinkParent = true
+	server, err := CreateTCPServer(o.Server)
+	if err != nil {
+		return err
+	}
+	server.(*tcpServer).actors = true
+	if s.server, err = s.SpawnMeta(server, gen.MetaOptions{}); err != nil {
+		server.Terminate(err)
+		return err
+	}
+	if err := s.MonitorAlias(s.server); err != nil {
+		return err
+	}
+	if o.Started != nil {
+		o.Started(server)
+	}
+	return nil
+}
+
+// HandleMessage implements act.ActorBehavior.
+func (s *actorServer) HandleMessage(from gen.PID, message any) error {
+	switch m := message.(type) {
+	case actorRequest:
+		m.answer <- s.start(m.connection)
+	case actorRelease:
+		s.release(m.connection)
+	case actorExpired:
+		if connection, alive := s.connections[m.actor]; alive && connection == (gen.Alias{}) {
+			_ = s.SendExit(m.actor, gen.TerminateReasonShutdown) // an error says that it has just ended
+		}
+	case gen.MessageDownPID:
+		s.ended(m.PID, m.Reason)
+	case gen.MessageDownAlias:
+		s.server = gen.Alias{}
+		if !s.draining {
+			return m.Reason
+		}
+	case MessageTCPDrain:
+		if s.draining = true; s.server != (gen.Alias{}) {
+			_ = s.SendAlias(s.server, m) // an error says that it has just ended
+		}
+	default:
+		s.Log().Warning("unknown message from %s ignored: %T", from, message)
+	}
+	if s.draining && s.server == (gen.Alias{}) && len(s.actors) == 0 && len(s.connections) == 0 {
+		return gen.TerminateReasonNormal
+	}
+	return nil
+}
+
+// start starts the actor of a connection.
+func (s *actorServer) start(connection gen.Alias) actorAnswer {
+	actor, err := s.Spawn(s.options.Actor, s.options.ActorOptions)
+	if err != nil {
+		return actorAnswer{err: fmt.Errorf("%w: no actor for the connection: %w", ErrOwnerGone, err)}
+	}
+	if err := s.MonitorPID(actor); err != nil { // it has ended already
+		return actorAnswer{err: fmt.Errorf("%w: no actor for the connection: %w", ErrOwnerGone, err)}
+	}
+	s.actors[connection], s.connections[actor] = actor, connection
+	return actorAnswer{actor: actor}
+}
+
+// release gives the actor of a connection that has ended time to end too.
+func (s *actorServer) release(connection gen.Alias) {
+	actor := s.actors[connection]
+	delete(s.actors, connection)
+	if actor == (gen.PID{}) {
+		return
+	}
+	s.connections[actor] = gen.Alias{}
+	wait := s.options.Server.CloseTimeout
+	setDefault(&wait, DefaultCloseTimeout)
+	if _, err := s.SendAfter(s.PID(), actorExpired{actor}, wait); err != nil {
+		_ = s.SendExit(actor, gen.TerminateReasonShutdown)
+	}
+}
+
+// ended ends the connection of an actor that has ended.
+func (s *actorServer) ended(actor gen.PID, reason error) {
+	connection := s.connections[actor]
+	delete(s.connections, actor)
+	if connection != (gen.Alias{}) {
+		s.actors[connection] = gen.PID{}
+		_ = s.SendExitMeta(connection, reason) // an error says that it has just ended
+	}
+}
+
+// startActor has the actor of an accepted connection started, which gets its messages from then on.
+func (c *tcpConnection) startActor(deadline time.Time) error {
+	ctx, cancel := context.WithDeadline(context.Background(), deadline)
+	defer cancel()
+	c.cancel.Store(&cancel)
+	defer c.cancel.Store(nil)
+	answer := make(chan actorAnswer, 1)
+	if err := c.process.Send(c.process.Parent(), actorRequest{c.process.ID(), answer}); err != nil {
+		return fmt.Errorf("%w: no actor for the connection: %w", ErrOwnerGone, err)
+	}
+	c.actor = true
+	if c.ended.Load() != nil {
+		return context.Canceled // before cancel could be called
+	}
+	select {
+	case a := <-answer:
+		c.to = a.actor
+		return a.err
+	case <-ctx.Done():
+		return fmt.Errorf("%w: no actor for the connection within HandshakeTimeout", ErrOwnerGone)
+	}
+}
+
+// releaseActor says that the connection needs its actor no longer.
+func (c *tcpConnection) releaseActor() {
+	if c.actor {
+		_ = c.process.Send(c.process.Parent(), actorRelease{c.process.ID()}) // an error says that the server's process, and with it the actor, has ended
+	}
+}
