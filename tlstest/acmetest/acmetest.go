@@ -9,7 +9,7 @@
 // a dot in it (a.example.test). Where the challenges are validated is said at any
 // time by [Server.TLSALPN01] and [Server.HTTP01]; until then validation fails.
 //
-// The other methods of [Server] make bad weather: nonces are rejected, validation
+// The other methods of [Server] are faults: nonces are rejected, validation
 // fails, the CA is slow, refuses, hangs or forgets its accounts, and certificates are to
 // be renewed early. They may be called from any goroutine, at any time.
 //
@@ -71,7 +71,7 @@ type TB interface {
 
 // Server is a running CA. Make one with [Start] or [New].
 type Server struct {
-	*weather
+	*faults
 	web     *httptest.Server
 	client  *http.Client
 	roots   []*x509.Certificate
@@ -132,8 +132,8 @@ func New(o Options) (*Server, error) {
 	front := wfe.New(logger, store, s.va, issuer, []string{"acmetest.invalid"}, false, len(o.ExternalAccounts) > 0, 0, 0)
 	restore()
 
-	s.weather = newWeather(front.Handler(), store, s.dns)
-	s.web = httptest.NewUnstartedServer(s.weather)
+	s.faults = newFaults(front.Handler(), store, s.dns)
+	s.web = httptest.NewUnstartedServer(s.faults)
 	s.web.Config.ErrorLog = logger
 	s.web.StartTLS()
 	s.client = s.web.Client()
@@ -211,7 +211,7 @@ func (s *Server) TLSALPN01(addrs ...string) { s.tlsalpn.to(addrs) }
 func (s *Server) Close() {
 	s.close.Do(func() {
 		if s.web != nil {
-			s.weather.clear()
+			s.faults.clear()
 			s.web.CloseClientConnections()
 			s.web.Close()
 			s.client.CloseIdleConnections()

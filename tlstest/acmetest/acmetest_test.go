@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/libdns/libdns"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -359,4 +360,54 @@ func TestParallel(t *testing.T) {
 			assert.Equal(t, 1, ca.Orders())
 		})
 	}
+}
+
+// An order that is called ready after it was finalized, one that is called not ready, and a certificate that is
+// not found at once.
+func TestFinalizeFaults(t *testing.T) {
+	ca := acmetest.Start(t)
+	c := newClient(t, ca).register(t)
+	order := func() error {
+		_, _, err := c.obtain(t.Context(), "tls-alpn-01", "a.example.test")
+		return err
+	}
+	require.NoError(t, order())
+	for what, fault := range map[string]func(int){"ready": ca.StayReady, "orderNotReady": ca.NotReady, "does not find": ca.NoCertificate} {
+		fault(100)
+		require.ErrorContains(t, order(), what)
+		fault(0)
+		require.NoError(t, order(), what)
+	}
+}
+
+// Records that a provider writes are those that the CA and everybody else finds.
+func TestProvider(t *testing.T) {
+	ca := acmetest.Start(t)
+	p := ca.Provider()
+	record := []libdns.Record{libdns.TXT{Name: "_acme-challenge.a", Text: "value"}}
+	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, ca.DNS())
+	}}
+	_, err := p.AppendRecords(t.Context(), "example.test.", record)
+	require.NoError(t, err)
+	ca.SetCNAME("_acme-challenge.b.example.test", "_acme-challenge.a.example.test")
+	for _, name := range []string{"_acme-challenge.a.example.test.", "_acme-challenge.b.example.test."} {
+		values, err := resolver.LookupTXT(t.Context(), name)
+		require.NoError(t, err)
+		assert.Equal(t, []string{"value"}, values)
+	}
+	all, err := p.GetRecords(t.Context(), "example.test.")
+	require.NoError(t, err)
+	assert.Equal(t, record, all)
+	p.Lie(true)
+	_, err = p.DeleteRecords(t.Context(), "example.test.", record)
+	require.NoError(t, err)
+	assert.NotEmpty(t, ca.TXT(), "nothing was done")
+	p.Lie(false)
+	_, err = p.DeleteRecords(t.Context(), "example.test.", record)
+	require.NoError(t, err)
+	assert.Empty(t, ca.TXT())
+	p.Fail(assert.AnError)
+	_, err = p.AppendRecords(t.Context(), "example.test.", record)
+	require.ErrorIs(t, err, assert.AnError)
 }

@@ -3,8 +3,9 @@ module github.com/ergotls/ergotls/tlstest/acmetest
 go 1.26.0
 
 require (
-	github.com/go-jose/go-jose/v4 v4.1.4
-	github.com/letsencrypt/pebble/v2 v2.10.1
+	github.com/go-jose/go-jose/v4 v4.1.8
+	github.com/letsencrypt/pebble/v2 v2.10.3
+	github.com/libdns/libdns v1.1.1
 	github.com/miekg/dns v1.1.62
 	github.com/stretchr/testify v1.12.1
 	go.uber.org/goleak v1.3.0

@@ -22,8 +22,8 @@ import (
 	"github.com/letsencrypt/pebble/v2/wfe"
 )
 
-// weather is the front of Pebble: it counts what comes through, and hinders it.
-type weather struct {
+// faults is the front of Pebble: it counts what comes through, and hinders it.
+type faults struct {
 	pebble http.Handler
 	store  *db.MemoryStore
 	dns    *resolver
@@ -40,6 +40,8 @@ type weather struct {
 	orders   [][]string      // the names of each
 	replaced int             // of the orders, how many replace a certificate
 	requests int
+
+	ready, notReady, noCertificate int // how many answers are still to be these
 }
 
 // renewalInfo is what the CA says about when to renew, RFC 9773.
@@ -53,27 +55,30 @@ const (
 	newAccountPath  = "/sign-me-up"
 	newOrderPath    = "/order-plz"
 	noncePath       = "/nonce-plz"
+	orderPath       = "/my-order/"
+	finalizePath    = "/finalize-order/"
+	certificatePath = "/certZ/"
 	renewalInfoPath = "/draft-ietf-acme-ari-03/renewalInfo/"
 )
 
-func newWeather(pebble http.Handler, store *db.MemoryStore, dns *resolver) *weather {
-	w := &weather{pebble: pebble, store: store, dns: dns, calm: make(chan struct{}), lost: make(map[string]bool)}
+func newFaults(pebble http.Handler, store *db.MemoryStore, dns *resolver) *faults {
+	w := &faults{pebble: pebble, store: store, dns: dns, calm: make(chan struct{}), lost: make(map[string]bool)}
 	close(w.calm)
 	return w
 }
 
 // Slow delays every answer. Zero ends it.
-func (w *weather) Slow(delay time.Duration) { w.change(func() { w.slow = delay }) }
+func (w *faults) Slow(delay time.Duration) { w.change(func() { w.slow = delay }) }
 
 // Refuse answers every request with an HTTP status, for example 503 or 429, and a
 // Retry-After in whole seconds if it is not zero. Status zero ends it.
-func (w *weather) Refuse(status int, retryAfter time.Duration) {
+func (w *faults) Refuse(status int, retryAfter time.Duration) {
 	w.change(func() { w.refuse, w.after = status, retryAfter })
 }
 
 // Hang leaves requests without an answer until it is called with false, or the client
 // goes away.
-func (w *weather) Hang(hang bool) {
+func (w *faults) Hang(hang bool) {
 	w.change(func() {
 		select {
 		case <-w.calm:
@@ -90,15 +95,15 @@ func (w *weather) Hang(hang bool) {
 
 // RejectNonces refuses a share of the good nonces, in percent, as real CAs do
 // when a request meets another of their machines.
-func (w *weather) RejectNonces(percent int) { w.change(func() { w.nonces = percent }) }
+func (w *faults) RejectNonces(percent int) { w.change(func() { w.nonces = percent }) }
 
 // FailValidation makes the validation of those names fail, whatever the challenge,
 // for which fail returns true: their DNS is broken. Nil ends it. fail is called from
 // several goroutines.
-func (w *weather) FailValidation(fail func(name string) bool) { w.dns.setFail(fail) }
+func (w *faults) FailValidation(fail func(name string) bool) { w.dns.setFail(fail) }
 
 // LoseAccounts forgets all accounts that were registered so far. What they ordered stays.
-func (w *weather) LoseAccounts() error {
+func (w *faults) LoseAccounts() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, url := range w.accounts {
@@ -122,16 +127,35 @@ func (w *weather) LoseAccounts() error {
 	return nil
 }
 
+// StayReady makes the next n answers about orders that are being finalized, or are, say that they are "ready"
+// still (golang.org/issue/52597).
+func (w *faults) StayReady(n int) { w.change(func() { w.ready = n }) }
+
+// NotReady refuses the next n requests to finalize an order with the error orderNotReady.
+func (w *faults) NotReady(n int) { w.change(func() { w.notReady = n }) }
+
+// NoCertificate answers the next n requests for a certificate that was issued with 404.
+func (w *faults) NoCertificate(n int) { w.change(func() { w.noCertificate = n }) }
+
+// take counts one of the answers down, and says whether there was one.
+func (w *faults) take(count *int) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	*count--
+	*count = max(*count, -1)
+	return *count >= 0
+}
+
 // SetRenewalInfo makes the CA offer renewal information (RFC 9773), and say of every
 // certificate that it is to be renewed between start and end, and to ask again after some
 // whole seconds. Before the first call the directory does not offer it; clients
 // that have read the directory do not notice.
-func (w *weather) SetRenewalInfo(start, end time.Time, retryAfter time.Duration) {
+func (w *faults) SetRenewalInfo(start, end time.Time, retryAfter time.Duration) {
 	w.change(func() { w.renewal = &renewalInfo{start, end, retryAfter} })
 }
 
 // Orders counts the orders that were accepted, with names only those for exactly these.
-func (w *weather) Orders(names ...string) int {
+func (w *faults) Orders(names ...string) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	count := 0
@@ -145,39 +169,39 @@ func (w *weather) Orders(names ...string) int {
 }
 
 // Replacements counts the orders that said which certificate they replace (RFC 9773 section 5).
-func (w *weather) Replacements() int {
+func (w *faults) Replacements() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.replaced
 }
 
 // Accounts counts the accounts that were registered, lost ones included.
-func (w *weather) Accounts() int {
+func (w *faults) Accounts() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.accounts)
 }
 
 // Requests counts the HTTP requests that came, refused ones included.
-func (w *weather) Requests() int {
+func (w *faults) Requests() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.requests
 }
 
-func (w *weather) change(edit func()) {
+func (w *faults) change(edit func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	edit()
 }
 
 // clear ends all that could keep a request from being answered.
-func (w *weather) clear() {
+func (w *faults) clear() {
 	w.Hang(false)
 	w.Slow(0)
 }
 
-func (w *weather) ServeHTTP(out http.ResponseWriter, r *http.Request) {
+func (w *faults) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	w.mu.Lock()
 	w.requests++
 	calm, slow, refuse, after, nonces, renewal := w.calm, w.slow, w.refuse, w.after, w.nonces, w.renewal
@@ -209,13 +233,19 @@ func (w *weather) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	case request.signed && mathrand.IntN(100) < nonces:
 		w.nonce(out, r)
 		problem(out, http.StatusBadRequest, "badNonce", "acmetest rejects this nonce")
+	case strings.HasPrefix(r.URL.Path, finalizePath) && w.take(&w.notReady):
+		w.nonce(out, r)
+		problem(out, http.StatusForbidden, "orderNotReady", "acmetest says that the order is not ready")
+	case strings.HasPrefix(r.URL.Path, certificatePath) && w.take(&w.noCertificate):
+		w.nonce(out, r)
+		problem(out, http.StatusNotFound, "malformed", "acmetest does not find the certificate")
 	default:
 		w.pass(out, r, request, renewal)
 	}
 }
 
 // pass lets Pebble answer, and notes or changes what it says.
-func (w *weather) pass(out http.ResponseWriter, r *http.Request, request jws, renewal *renewalInfo) {
+func (w *faults) pass(out http.ResponseWriter, r *http.Request, request jws, renewal *renewalInfo) {
 	answer := httptest.NewRecorder()
 	unlock := w.lockReplaced(request)
 	w.pebble.ServeHTTP(answer, r)
@@ -233,6 +263,8 @@ func (w *weather) pass(out http.ResponseWriter, r *http.Request, request jws, re
 				w.replaced++
 			}
 		})
+	case strings.HasPrefix(r.URL.Path, orderPath), strings.HasPrefix(r.URL.Path, finalizePath):
+		body = w.stayReady(body)
 	case r.URL.Path == wfe.DirectoryPath && r.Method == http.MethodGet && renewal == nil:
 		body = without(body, "renewalInfo")
 	case strings.HasPrefix(r.URL.Path, renewalInfoPath) && renewal != nil:
@@ -246,9 +278,18 @@ func (w *weather) pass(out http.ResponseWriter, r *http.Request, request jws, re
 	out.Write(body)
 }
 
+// stayReady makes an order ready that is further.
+func (w *faults) stayReady(order []byte) []byte {
+	var state struct{ Status string }
+	if json.Unmarshal(order, &state) != nil || state.Status != "processing" && state.Status != "valid" || !w.take(&w.ready) {
+		return order
+	}
+	return without([]byte(strings.Replace(string(order), `"status": "`+state.Status+`"`, `"status": "ready"`, 1)), "certificate")
+}
+
 // lockReplaced holds the order of the certificate that a request replaces: Pebble reads it without its lock
 // while another goroutine may be marking it as replaced.
-func (w *weather) lockReplaced(request jws) (unlock func()) {
+func (w *faults) lockReplaced(request jws) (unlock func()) {
 	_, replaces := request.order()
 	issuer, serial, _ := strings.Cut(replaces, ".")
 	akid, err := base64.RawURLEncoding.DecodeString(issuer)
@@ -268,14 +309,14 @@ func (w *weather) lockReplaced(request jws) (unlock func()) {
 	return order.Unlock
 }
 
-func (w *weather) isLost(kid string) bool {
+func (w *faults) isLost(kid string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.lost[kid]
 }
 
 // nonce adds a good nonce to an answer that does not come from Pebble.
-func (w *weather) nonce(out http.ResponseWriter, r *http.Request) {
+func (w *faults) nonce(out http.ResponseWriter, r *http.Request) {
 	ask := httptest.NewRequest(http.MethodHead, "https://"+r.Host+noncePath, nil)
 	ask.Header.Set("User-Agent", "acmetest")
 	answer := httptest.NewRecorder()
