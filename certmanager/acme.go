@@ -3,7 +3,6 @@ package certmanager
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -123,8 +122,6 @@ const (
 	defaultACMEListen       = ":443"
 )
 
-func (a *ACME) paths() []string { return nil }
-
 // ready returns a copy with defaults filled in and names normalized, or what is wrong.
 func (a *ACME) ready() (ACME, error) {
 	o := *a
@@ -211,17 +208,25 @@ func (a *ACME) open(m *Manager) error {
 	return nil
 }
 
-// read waits for what New waits for.
-func (a *ACME) read() (*content, error) {
+// Load implements [Source]. It waits for what New waits for.
+func (a *ACME) Load(ctx context.Context, previous *Material) (*Material, error) {
 	s := a.state
 	if s == nil { // a candidate of Impact: it brings no trust
-		return &content{parse: func(map[[sha256.Size]byte]*certificate) (*material, error) { return newMaterial(), nil }}, nil
+		return &Material{}, nil
 	}
-	<-s.started
+	select {
+	case <-s.started:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	if s.startErr != nil {
 		return nil, s.startErr
 	}
-	return s.content(), nil
+	return s.material(), nil
 }
 
-func (a *ACME) run(ctx context.Context, _ *Manager) { a.state.run(ctx) }
+// Watch implements [Source].
+func (a *ACME) Watch(ctx context.Context, _ func(), _ func(Event)) error {
+	a.state.run(ctx)
+	return nil
+}

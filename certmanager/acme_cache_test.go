@@ -31,6 +31,7 @@ func TestExpiredIsToldOnce(t *testing.T) {
 	m, s, n := idleACME(t, func(a *ACME) Source { return a })
 	cert := issueACME(t, tlstest.NewCA(t), time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
 	s.adopt(n, cert)
+	eventually(t, "the certificate", func() bool { return servesACME(m) })
 	var c calendar
 	events, _ := c.due(m.current.Load(), cert.Leaf.NotAfter.Add(time.Second))
 	for _, e := range events {
@@ -88,7 +89,7 @@ func TestUnreadableCacheIsToldOnce(t *testing.T) {
 		away.Store(false)
 		assert.False(t, s.look(t.Context(), n, nil))
 	}
-	m.events.emit(Event{Kind: Drift}) // the last
-	eventually(t, "all events", func() bool { return len(events(Drift)) == 1 })
+	m.events.emit(Event{Kind: OrderFailed}) // the last
+	eventually(t, "all events", func() bool { return len(events(OrderFailed)) == 1 })
 	assert.Len(t, events(CacheFailed), 2)
 }

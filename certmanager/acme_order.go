@@ -28,7 +28,7 @@ func (s *acmeState) order(ctx context.Context, n *acmeName) (*tls.Certificate, e
 	if !errors.As(err, &problem) || problem.ProblemType != "urn:ietf:params:acme:error:accountDoesNotExist" {
 		return cert, err
 	}
-	s.emit(ACMEWarning, n.name, fmt.Errorf("the CA does not know the account any more; registering again: %w", err))
+	s.emit(Warning, n.name, fmt.Errorf("the CA does not know the account any more; registering again: %w", err))
 	s.forget(client)
 	if client, err = s.client(ctx); err != nil {
 		return nil, err

@@ -2,7 +2,6 @@ package certmanager
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -126,41 +125,18 @@ func (s *acmeState) run(ctx context.Context) {
 	s.ended.Store(true)
 }
 
-// content is what there is to serve: the Domains in their order, then the other names.
-func (s *acmeState) content() *content {
+// material is what there is to serve: the Domains in their order, then the other names.
+func (s *acmeState) material() *Material {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := &Material{Orders: s.status}
 	order := slices.Concat(s.o.Domains, slices.DeleteFunc(slices.Sorted(maps.Keys(s.names)), func(name string) bool { return s.names[name].fixed }))
-	var certs []tls.Certificate
-	var names []string
 	for _, name := range order {
 		if cert := s.names[name].cert; cert != nil {
-			certs, names = append(certs, *cert), append(names, name)
+			m.Certificates = append(m.Certificates, Certificate{Certificate: *cert, Origin: "ACME " + name, Renewed: true})
 		}
 	}
-	s.mu.Unlock()
-	digests := make([][sha256.Size]byte, len(certs))
-	sum := sha256.New()
-	for i, cert := range certs {
-		digests[i] = sha256.Sum256(slices.Concat(cert.Certificate...))
-		sum.Write(digests[i][:])
-	}
-	return &content{
-		digest: [sha256.Size]byte(sum.Sum(nil)),
-		parse: func(known map[[sha256.Size]byte]*certificate) (*material, error) {
-			all := newMaterial()
-			all.late = true
-			for i, cert := range certs {
-				if all.reuse(known, digests[i]) {
-					continue
-				}
-				if err := all.add(cert, "ACME "+names[i], digests[i]); err != nil {
-					return nil, err
-				}
-				all.certificates[len(all.certificates)-1].owner = true
-			}
-			return all, nil
-		},
-	}
+	return m
 }
 
 // adopt puts a certificate of a name in service.
@@ -177,7 +153,7 @@ func (s *acmeState) adopt(n *acmeName, cert *tls.Certificate) {
 	n.notify()
 	s.mu.Unlock()
 	n.info = acmeInfo{}
-	s.m.push(s.source, true)
+	s.m.changed()
 }
 
 // endOfService is a moment before the end of a certificate, so that on a busy machine too
@@ -207,7 +183,7 @@ func (s *acmeState) expire(n *acmeName, cert *tls.Certificate) {
 	}
 	n.cert, n.step = nil, 0 // it is missing from now on: no time for the long waits of an old failure
 	s.mu.Unlock()
-	s.m.push(s.source, false)
+	s.m.changed()
 	info := newCertificateInfo(cert.Leaf, "ACME "+n.name)
 	s.m.emit(Event{Kind: Expired, Name: n.name, Certificate: &info, Err: checkDates(cert.Leaf, cert.Leaf.NotAfter.Add(time.Second))})
 }
@@ -223,7 +199,7 @@ func (s *acmeState) plan(n *acmeName, leaf *x509.Certificate) time.Time {
 	window, clamped := renewalWindow(leaf.NotAfter.Sub(leaf.NotBefore), s.o.RenewBefore)
 	if clamped && !n.clamped {
 		n.clamped = true
-		s.emit(ACMEWarning, n.name, fmt.Errorf("RenewBefore %v is more than half of the certificate's lifetime; it is renewed %v before its end", s.o.RenewBefore, window))
+		s.emit(Warning, n.name, fmt.Errorf("RenewBefore %v is more than half of the certificate's lifetime; it is renewed %v before its end", s.o.RenewBefore, window))
 	}
 	return renewalTime(leaf.NotAfter, window, chance())
 }
@@ -253,11 +229,11 @@ func (s *acmeState) postpone(n *acmeName, err error) (next time.Time) {
 
 // emit reports what happened to a name.
 func (s *acmeState) emit(kind Kind, name string, err error) {
-	s.m.emit(Event{Kind: kind, Name: name, Err: fmt.Errorf("ACME: %s: %w", name, err)})
+	s.m.emit(Event{Kind: kind, Reason: reasonOf(kind), Name: name, Err: fmt.Errorf("ACME: %s: %w", name, err)})
 }
 
-// ACMEStatus is about one name of an [ACME] source.
-type ACMEStatus struct {
+// OrderStatus is about one name for which a source obtains certificates.
+type OrderStatus struct {
 	Name     string    // in lower case
 	Serving  bool      // there is a certificate, and Status.Certificates has it
 	NotAfter time.Time `json:",omitzero"`  // its end; zero without one
@@ -267,13 +243,13 @@ type ACMEStatus struct {
 	Unsaved  bool      `json:",omitempty"` // it could not be stored in the Cache yet; after a restart it is ordered again
 }
 
-func (s *acmeState) status() []ACMEStatus {
+func (s *acmeState) status() []OrderStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var all []ACMEStatus
+	var all []OrderStatus
 	for _, name := range slices.Sorted(maps.Keys(s.names)) {
 		n := s.names[name]
-		status := ACMEStatus{Name: name, Serving: n.cert != nil, Next: n.due, Failures: n.failures, Unsaved: n.unsaved.Load()}
+		status := OrderStatus{Name: name, Serving: n.cert != nil, Next: n.due, Failures: n.failures, Unsaved: n.unsaved.Load()}
 		if n.cert != nil {
 			status.NotAfter = n.cert.Leaf.NotAfter
 		}
@@ -283,4 +259,11 @@ func (s *acmeState) status() []ACMEStatus {
 		all = append(all, status)
 	}
 	return all
+}
+
+func reasonOf(kind Kind) string {
+	if kind == Warning {
+		return "source"
+	}
+	return ""
 }

@@ -45,37 +45,6 @@ func issueACME(t *testing.T, ca *tlstest.CA, notBefore, notAfter time.Time) *tls
 
 func servesACME(m *Manager) bool { return !m.current.Load().names.lookup(acmeTestName).none() }
 
-// What the keeper read before the source got a certificate, or lost one, does not undo that when
-// it is loaded after it.
-func TestPushIsNotUndone(t *testing.T) {
-	standIn := Static{Certificates: []tls.Certificate{tlstest.NewCA(t).Issue(t, tlstest.Leaf{}).Certificate()}}
-	for what, wrap := range map[string]func(*ACME) Source{
-		"beside others": func(a *ACME) Source { return Sources{a, standIn} },
-		"nested":        func(a *ACME) Source { return Sources{standIn, Sources{a}} },
-		"alone":         func(a *ACME) Source { return a },
-	} {
-		t.Run(what, func(t *testing.T) {
-			m, s, n := idleACME(t, wrap)
-			cert := issueACME(t, tlstest.NewCA(t), time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
-			before, number, err := m.read()
-			require.NoError(t, err)
-			s.adopt(n, cert)
-			require.True(t, servesACME(m))
-			_, err = m.load(before, number)
-			require.NoError(t, err)
-			assert.True(t, servesACME(m), "an older reading")
-
-			before, number, err = m.read()
-			require.NoError(t, err)
-			s.expire(n, cert)
-			require.False(t, servesACME(m))
-			_, err = m.load(before, number)
-			require.NoError(t, err)
-			assert.False(t, servesACME(m), "what is out of service stays out of it")
-		})
-	}
-}
-
 // A certificate of a public CA takes the place of the fallback of a private one, to whose roots
 // it does not lead.
 func TestACMEBesideAPrivateCA(t *testing.T) {
@@ -88,6 +57,9 @@ func TestACMEBesideAPrivateCA(t *testing.T) {
 	})
 	cert := issueACME(t, tlstest.NewCA(t), time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
 	s.adopt(n, cert)
+	eventually(t, "the certificate", func() bool {
+		return m.current.Load().names.lookup(acmeTestName).list() != nil && m.Status().Generation == 2
+	})
 	assert.Empty(t, m.Status().LastError)
 	assert.Equal(t, cert.Leaf.Raw, m.current.Load().names.lookup(acmeTestName).first.tls.Leaf.Raw)
 }
@@ -137,11 +109,11 @@ func TestPolicyThatFailsIsAskedAgain(t *testing.T) {
 		assert.False(t, wanted)
 		assert.True(t, known)
 	}
-	assert.True(t, servesACME(m))
+	eventually(t, "the certificate", func() bool { return servesACME(m) })
 	status := m.Status().ACME[0]
 	assert.Contains(t, status.Error, "the database is away")
 	assert.Less(t, time.Until(status.Next), 8*time.Minute, "a tenth of what is left")
-	eventually(t, "one warning", func() bool { return len(events(ACMEWarning)) == 1 })
+	eventually(t, "one warning", func() bool { return len(events(Warning)) == 1 })
 
 	away.Store(false)
 	wanted, _ := s.stillWanted(t.Context(), n, true, 3)
@@ -152,7 +124,7 @@ func TestPolicyThatFailsIsAskedAgain(t *testing.T) {
 	_, known := s.stillWanted(t.Context(), n, false, 3)
 	assert.False(t, known, "without a certificate the policy decides")
 	assert.Empty(t, m.Status().ACME)
-	assert.Len(t, events(ACMEWarning), 1)
+	assert.Len(t, events(Warning), 1)
 }
 
 // Where timers stood still, as while a machine sleeps, what ended meanwhile is taken out of service within
@@ -162,9 +134,12 @@ func TestExpiredWhileTheMachineSlept(t *testing.T) {
 		m, s, n := idleACME(t, func(a *ACME) Source { return a })
 		cert := issueACME(t, tlstest.NewCA(t), time.Now(), time.Now().Add(time.Hour))
 		s.adopt(n, cert)
+		time.Sleep(time.Second)
 		n.expiry.Stop()
 		n.due, n.info.at = time.Now().Add(100*time.Hour), time.Now().Add(100*time.Hour)
-		n.fixed = true // it does not look into the cache
+		s.mu.Lock()
+		n.fixed, s.o.Domains = true, []string{n.name} // it does not look into the cache
+		s.mu.Unlock()
 		s.tending.Go(func() { s.tend(s.ctx, n) })
 		time.Sleep(time.Hour - time.Minute)
 		assert.True(t, servesACME(m))

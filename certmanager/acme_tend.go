@@ -130,7 +130,7 @@ func (s *acmeState) stillWanted(ctx context.Context, n *acmeName, serving bool, 
 		err = fmt.Errorf("ACME.HostPolicy refuses a name that is served; it is not renewed: %w", err)
 		s.postpone(n, err)
 		if first {
-			s.emit(ACMEWarning, n.name, err)
+			s.emit(Warning, n.name, err)
 		}
 		return false, true
 	}

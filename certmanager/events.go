@@ -17,20 +17,21 @@ type Kind string
 const (
 	Loaded       Kind = "loaded"          // a set is in service
 	Rejected     Kind = "rejected"        // a candidate failed; the last good set stays
-	Regressed    Kind = "regressed"       // a set was taken that is older, serves fewer names or has a chain that may not be complete
+	Warning      Kind = "warning"         // something that someone should know; Reason says what it is about
 	Expiring     Kind = "expiring"        // a certificate in service ends soon
 	Expired      Kind = "expired"         // a certificate in service ended
 	CRLOutOfDate Kind = "crl-out-of-date" // a revocation list is past its nextUpdate
-	Drift        Kind = "drift"           // for some time what the source has is not what is served
-	Polling      Kind = "polling"         // file events are missing or were lost; changes are found by polling
-	ClockStepped Kind = "clock-stepped"   // the clock was set, or the machine slept
 	PeerRefused  Kind = "peer-refused"    // a handshake ended, or with ReportOnly would have
 	PeerEvicted  Kind = "peer-evicted"    // an open connection was closed
 
 	Issued      Kind = "issued"       // a CA issued a certificate to an ACME source
 	OrderFailed Kind = "order-failed" // it did not; the error has its reason and the next try
 	CacheFailed Kind = "cache-failed" // an ACME source cannot read or write its cache, or an entry makes no sense
-	ACMEWarning Kind = "acme-warning" // an ACME source met something that someone should know
+)
+
+const (
+	reasonPolling = "polling"
+	reasonPolled  = "polled" // no event: a source does not notice changes by itself
 )
 
 // Event is one thing that happened. It has no key material.
@@ -43,8 +44,14 @@ type Event struct {
 	Names       int              `json:",omitempty"` // Loaded: how many names are served
 	Peer        *PeerInfo        `json:",omitempty"` // PeerRefused, PeerEvicted
 	Name        string           `json:",omitempty"` // of an ACME source, which the event is about
-	ReportOnly  bool             `json:",omitempty"` // PeerRefused: it was let in; PeerEvicted: it stays
-	Err         error            `json:"-"`          // why, except for Loaded and Expiring
+
+	// Reason is set for a Warning: "polling" (changes are found by polling alone), "clock" (the clock
+	// was set, or the machine slept), "regressed" (a set was taken that is older, serves
+	// fewer names or has a chain that may not be complete), "source" (of the source).
+	Reason string `json:",omitempty"`
+
+	ReportOnly bool  `json:",omitempty"` // PeerRefused: it was let in; PeerEvicted: it stays
+	Err        error `json:"-"`          // why, except for Loaded and Expiring
 }
 
 // MarshalJSON adds the text of Err.
@@ -75,6 +82,9 @@ func (e Event) level() slog.Level {
 // attrs are the fields of the event's log line.
 func (e Event) attrs() []slog.Attr {
 	attrs := []slog.Attr{slog.String("event", string(e.Kind)), slog.Uint64("generation", e.Generation)}
+	if e.Reason != "" {
+		attrs = append(attrs, slog.String("reason", e.Reason))
+	}
 	if e.Name != "" {
 		attrs = append(attrs, slog.String("name", e.Name))
 	}

@@ -1,10 +1,13 @@
 package certmanager
 
 import (
+	"context"
 	"crypto/x509"
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/ergotls/ergotls/internal/clock"
 )
 
 // warnings returns when the coming end of a certificate is announced: 30, 14, 7 and 1
@@ -125,4 +128,38 @@ func (c *calendar) forget() {
 		}
 	}
 	c.told = kept
+}
+
+// expire tells what ends, when it does, until ctx ends.
+func (m *Manager) expire(ctx context.Context) {
+	var c calendar
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.published:
+		case <-timer.C:
+		}
+		timer.Reset(m.tell(&c))
+	}
+}
+
+// tell emits what is due and returns the time until something is again. The end of a certificate is due
+// then, so that lookups know of it at once.
+func (m *Manager) tell(c *calendar) time.Duration {
+	current, now := m.current.Load(), clock.Now()
+	for _, cert := range current.certs {
+		cert.note(now)
+	}
+	events, next := c.due(current, now)
+	for _, e := range events {
+		e.Generation = current.generation
+		m.events.emit(e)
+		if e.Kind == CRLOutOfDate && m.options.RequireFreshCRLs {
+			m.live.judgeAll()
+		}
+	}
+	return next
 }

@@ -1,17 +1,21 @@
 package certmanager
 
 import (
+	"context"
 	"crypto"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+
+	"github.com/ergotls/ergotls/certmanager/internal/watch"
 )
 
 // Files is a Source of files that may change at any time and by any gesture: renamed
@@ -74,21 +78,47 @@ func (f Files) check() error {
 	return nil
 }
 
-// read takes the bytes of all files, so that digest and parse see the same.
-func (f Files) read() (*content, error) {
-	if err := f.check(); err != nil {
+// filesTag is what Load finds in its previous Material.
+type filesTag struct {
+	sum   [sha256.Size]byte // of all files
+	certs map[[sha256.Size]byte]Certificate
+}
+
+// Load implements [Source].
+func (f Files) Load(_ context.Context, previous *Material) (*Material, error) {
+	data, pairs, err := f.read()
+	if err != nil {
 		return nil, err
 	}
-	data := make(map[string][]byte)
-	names := slices.DeleteFunc(f.named(), func(p string) bool { return p == "" })
-	var pairs []string
-	if f.Dir != "" {
-		var err error
-		if pairs, err = listPairs(f.Dir); err != nil {
-			return nil, err
+	sum := digest(data)
+	p := parser{files: f, data: data, m: &Material{}, tag: &filesTag{sum: sum, certs: make(map[[sha256.Size]byte]Certificate)}}
+	p.m.Tag = p.tag
+	if previous != nil {
+		p.known = previous.Tag.(*filesTag)
+		if p.known.sum == sum {
+			return previous, nil
 		}
 	}
-	sum := sha256.New()
+	return p.parse(pairs)
+}
+
+// Watch implements [Source].
+func (f Files) Watch(ctx context.Context, changed func(), _ func(Event)) error {
+	return watch.Set{Files: slices.DeleteFunc(f.named(), func(p string) bool { return p == "" }), Dir: f.Dir, Match: isPairFile}.Run(ctx, changed)
+}
+
+// read takes the bytes of all files, so that what is compared is what is parsed.
+func (f Files) read() (data map[string][]byte, pairs []string, err error) {
+	if err := f.check(); err != nil {
+		return nil, nil, err
+	}
+	data = make(map[string][]byte)
+	names := slices.DeleteFunc(f.named(), func(p string) bool { return p == "" })
+	if f.Dir != "" {
+		if pairs, err = listPairs(f.Dir); err != nil {
+			return nil, nil, err
+		}
+	}
 	var errs []error
 	for _, path := range append(names, pairs...) {
 		runtime.Gosched() // as rehearse does
@@ -98,20 +128,25 @@ func (f Files) read() (*content, error) {
 			continue
 		}
 		data[path] = b
-		binary.Write(sum, binary.BigEndian, [2]uint64{uint64(len(path)), uint64(len(b))})
+	}
+	return data, pairs, errors.Join(errs...)
+}
+
+// digest changes with any byte of any file.
+func digest(data map[string][]byte) [sha256.Size]byte {
+	sum := sha256.New()
+	for _, path := range slices.Sorted(maps.Keys(data)) {
+		binary.Write(sum, binary.BigEndian, [2]uint64{uint64(len(path)), uint64(len(data[path]))})
 		io.WriteString(sum, path)
-		sum.Write(b)
+		sum.Write(data[path])
 	}
-	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
-	}
-	return &content{
-		digest: [sha256.Size]byte(sum.Sum(nil)),
-		parse: func(known map[[sha256.Size]byte]*certificate) (*material, error) {
-			p := parser{files: f, data: data, known: known, m: newMaterial()}
-			return p.parse(pairs)
-		},
-	}, nil
+	return [sha256.Size]byte(sum.Sum(nil))
+}
+
+// isPairFile says whether a file of a folder is one of a pair.
+func isPairFile(base string) bool {
+	ext := filepath.Ext(base)
+	return !strings.HasPrefix(base, ".") && (ext == ".crt" || ext == ".pem" || ext == ".key")
 }
 
 // listPairs returns the certificate and key files of a folder in the order of names.
@@ -122,8 +157,7 @@ func listPairs(dir string) ([]string, error) {
 	}
 	var paths []string
 	for _, e := range entries {
-		ext := filepath.Ext(e.Name())
-		if !strings.HasPrefix(e.Name(), ".") && (ext == ".crt" || ext == ".pem" || ext == ".key") {
+		if isPairFile(e.Name()) {
 			paths = append(paths, filepath.Join(dir, e.Name()))
 		}
 	}
@@ -131,7 +165,7 @@ func listPairs(dir string) ([]string, error) {
 }
 
 func readFile(path string) ([]byte, error) {
-	// A pipe would keep the keeper until someone writes to it.
+	// A pipe would keep Load until someone writes to it.
 	if info, err := os.Stat(path); err != nil {
 		return nil, err
 	} else if !info.Mode().IsRegular() {

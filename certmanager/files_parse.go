@@ -19,11 +19,30 @@ import (
 type parser struct {
 	files Files
 	data  map[string][]byte
-	known map[[sha256.Size]byte]*certificate
-	m     *material
+	known *filesTag // of the previous Material; nil at first
+	m     *Material
+	tag   *filesTag
 }
 
-func (p *parser) parse(pairs []string) (*material, error) {
+// reuse adds a certificate that was made before of the same bytes.
+func (p *parser) reuse(digest [sha256.Size]byte) bool {
+	if p.known == nil {
+		return false
+	}
+	c, ok := p.known.certs[digest]
+	if ok {
+		p.put(c, digest)
+	}
+	return ok
+}
+
+func (p *parser) put(c Certificate, digest [sha256.Size]byte) error {
+	p.m.Certificates = append(p.m.Certificates, c)
+	p.tag.certs[digest] = c
+	return nil
+}
+
+func (p *parser) parse(pairs []string) (*Material, error) {
 	steps := []func() error{p.pair, p.pkcs12, func() error { return p.dir(pairs) }, p.bundles}
 	for _, step := range steps {
 		if err := step(); err != nil {
@@ -43,7 +62,7 @@ func (p *parser) pair() error {
 // add makes a certificate of two files, of one that holds both, or of one and a signer.
 func (p *parser) add(certPath, keyPath string, signer crypto.Signer) error {
 	digest := p.digest(certPath, keyPath)
-	if p.m.reuse(p.known, digest) {
+	if p.reuse(digest) {
 		return nil
 	}
 	certBlocks, err := decodePEM(p.data[certPath], certPath)
@@ -56,7 +75,7 @@ func (p *parser) add(certPath, keyPath string, signer crypto.Signer) error {
 			return err
 		}
 	}
-	return p.m.add(tls.Certificate{Certificate: certificateBlocks(certBlocks), PrivateKey: key}, certPath, digest)
+	return p.put(Certificate{Certificate: tls.Certificate{Certificate: certificateBlocks(certBlocks), PrivateKey: key}, Origin: certPath}, digest)
 }
 
 // digest stands for a certificate that was made of two files, the second of which may be
@@ -82,7 +101,7 @@ func (p *parser) pkcs12() error {
 		return nil
 	}
 	digest := p.digest(path, p.files.PKCS12Password)
-	if p.m.reuse(p.known, digest) {
+	if p.reuse(digest) {
 		return nil
 	}
 	password, _, _ := bytes.Cut(p.data[p.files.PKCS12Password], []byte("\n"))
@@ -94,7 +113,7 @@ func (p *parser) pkcs12() error {
 	for _, issuer := range inOrder(leaf, issuers) {
 		cert.Certificate = append(cert.Certificate, issuer.Raw)
 	}
-	return p.m.add(cert, path, digest)
+	return p.put(Certificate{Certificate: cert, Origin: path}, digest)
 }
 
 // dir adds the pairs of a folder.
@@ -149,22 +168,22 @@ func isCABundle(blocks []*pem.Block) bool {
 
 func (p *parser) bundles() (err error) {
 	if path := p.files.ClientCAs; path != "" {
-		if p.m.clientCAs.certs, err = parseBundle(p.data[path], path); err != nil {
+		if p.m.ClientCAs, err = parseBundle(p.data[path], path); err != nil {
 			return err
 		}
 	}
 	if path := p.files.RootCAs; path != "" {
-		if p.m.rootCAs.certs, err = parseBundle(p.data[path], path); err != nil {
+		if p.m.RootCAs, err = parseBundle(p.data[path], path); err != nil {
 			return err
 		}
 	}
 	if path := p.files.CRLs; path != "" {
-		if p.m.crls, err = parseCRLs(p.data[path], path); err != nil {
+		if p.m.CRLs, err = parseCRLs(p.data[path], path); err != nil {
 			return err
 		}
 	}
 	if path := p.files.ECHKeys; path != "" {
-		if p.m.echKeys, err = parseECH(p.data[path], path); err != nil {
+		if p.m.ECHKeys, err = parseECH(p.data[path], path); err != nil {
 			return err
 		}
 	}

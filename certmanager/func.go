@@ -1,7 +1,7 @@
 package certmanager
 
 import (
-	"crypto/sha256"
+	"context"
 	"crypto/tls"
 	"errors"
 )
@@ -17,15 +17,21 @@ import (
 // certificate is served, if another source has one.
 type Func func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 
-func (f Func) paths() []string { return nil }
-
-func (f Func) read() (*content, error) {
-	if f == nil {
+// Load implements [Source].
+func (f Func) Load(_ context.Context, previous *Material) (*Material, error) {
+	switch {
+	case f == nil:
 		return nil, errors.New("the Func source is nil")
+	case previous != nil:
+		return previous, nil
 	}
-	all := newMaterial()
-	all.late, all.funcs = true, []Func{f}
-	return &content{parse: func(map[[sha256.Size]byte]*certificate) (*material, error) { return all, nil }}, nil
+	return &Material{GetCertificate: f, Challenge: f}, nil
+}
+
+// Watch implements [Source]: the function is asked anew in every handshake.
+func (f Func) Watch(ctx context.Context, _ func(), _ func(Event)) error {
+	<-ctx.Done()
+	return nil
 }
 
 // askFuncs returns the first certificate that a function has, or what the last of them said.

@@ -18,6 +18,8 @@ import (
 type live struct {
 	m *Manager
 
+	judging sync.Mutex // one judgeAll at a time
+
 	mu     sync.Mutex // guards the fields below and the timers of conns
 	closed bool
 	conns  map[*conn]struct{}
@@ -188,8 +190,11 @@ func (l *live) evict(c *conn, reason error) {
 	c.evict(reason)
 }
 
-// judgeAll judges every connection by a snapshot that was just published. The caller holds the Manager's mu.
-func (l *live) judgeAll(current *snapshot) {
+// judgeAll judges every connection by what is in service.
+func (l *live) judgeAll() {
+	l.judging.Lock()
+	defer l.judging.Unlock()
+	current := l.m.current.Load()
 	failed := make(map[*conn]error)
 	for _, c := range l.list() {
 		l.mu.Lock()

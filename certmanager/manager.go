@@ -1,24 +1,22 @@
 package certmanager
 
 // Goroutines:
-//   - keep (keeper.go): one per Manager, started by New, ended by Close. It looks at the
-//     source and tells when something ends.
-//   - drain (watcher.go): one per Manager with files, started by New, or by keep where the system gave no
-//     file events then, ended by keep. It passes file events on.
-//   - run (source.go): one per Manager whose source changes by itself, started by New, ended
-//     by Close. It tells the keeper.
+//   - watch (sources.go): one per Manager, started by New, ended by Close. It runs Source.Watch.
+//   - reloader.run (reload.go): one per Manager, started by New, ended by Close. It loads the source and
+//     puts it in service.
+//   - a call of Source.Load (sources.go): ended by the source, also after Close if that does not end with its context.
+//   - expire (expiry.go): one per Manager, started by New, ended by Close. It tells when something ends.
 //   - deliver (events.go): one per Manager, started by New, ended by Close. It calls the
 //     subscribers.
-//   - reload (load.go): one per call of Reload, ended by what it does, also after the call has returned.
 //   - the two ends of a rehearsed handshake (rehearse.go): ended by the handshake.
 //   - timers of open connections (live.go): stopped by release and by Close.
 
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -38,11 +36,8 @@ type Manager struct {
 	current    atomic.Pointer[snapshot]
 	lastServer atomic.Pointer[Peer] // that a handshake of ours verified
 
-	reads atomic.Uint64 // numbers the readings of the source in the order in which they begin
-
-	mu     sync.Mutex // makes changes one after the other; guards the two below
+	mu     sync.Mutex // guards closed, and is held to replace current: never while something slow runs
 	closed bool
-	loaded uint64 // the reading that is in service
 
 	live   live
 	http   sync.Map // connections of ConnState, a *httpConn for each
@@ -50,8 +45,10 @@ type Manager struct {
 	counts counts
 	acme   []*acmeState // filled by open
 
-	published chan struct{} // wakes the keeper: something is in service
-	wanted    chan struct{} // wakes the keeper: the source has something
+	published chan struct{}      // to expire: another set is in service
+	wanted    chan struct{}      // to the reload loop: the source may have changed
+	reloads   chan reloadRequest // to the reload loop
+	ctx       context.Context    // ends with Close
 	stop      context.CancelFunc
 	done      sync.WaitGroup
 }
@@ -67,7 +64,10 @@ func New(o Options) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{options: o, tickets: &tls.Config{}, sessions: tls.NewLRUClientSessionCache(sessionsKept), published: make(chan struct{}, 1), wanted: make(chan struct{}, 1)}
+	m := &Manager{
+		options: o, tickets: &tls.Config{}, sessions: tls.NewLRUClientSessionCache(sessionsKept),
+		published: make(chan struct{}, 1), wanted: make(chan struct{}, 1), reloads: make(chan reloadRequest),
+	}
 	if len(o.TicketKeys) > 0 {
 		m.tickets.SetSessionTicketKeys(o.TicketKeys)
 	}
@@ -81,24 +81,53 @@ func New(o Options) (*Manager, error) {
 			return nil, fmt.Errorf("certmanager: %w", err)
 		}
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	m.stop = stop
-	if r, ok := o.Source.(runner); ok {
-		m.done.Go(func() { r.run(ctx, m) })
-	}
-	k := newKeeper(m) // it watches before the first read, so that no change falls between
-	if err = m.loadFirst(); err == nil {
+	m.ctx, m.stop = context.WithCancel(context.Background())
+	m.done.Go(func() { keepWatching(m.ctx, o.Source, o.PollInterval, m.changed, m.report) })
+	r := newReloader(m)
+	if err = r.first(m.ctx); err == nil {
 		err = m.openKeyLog()
 	}
 	if err != nil {
-		stop()
+		m.stop()
 		m.done.Wait()
-		k.watch.close()
 		return nil, fmt.Errorf("certmanager: %w", err)
 	}
-	m.done.Go(func() { m.events.deliver(ctx) })
-	m.done.Go(func() { k.keep(ctx) })
+	m.done.Go(func() { m.events.deliver(m.ctx) })
+	m.done.Go(func() { r.run(m.ctx) })
+	m.done.Go(func() { m.expire(m.ctx) })
 	return m, nil
+}
+
+// changed makes the reload loop look at the source soon. It never blocks.
+func (m *Manager) changed() {
+	select {
+	case m.wanted <- struct{}{}:
+	default: // it has not looked since the last call
+	}
+}
+
+// report takes an event of a source.
+func (m *Manager) report(e Event) {
+	if e.Kind == Warning && (e.Reason == reasonPolling || e.Reason == reasonPolled) {
+		switch {
+		case e.Reason == reasonPolled:
+			m.counts.polled.Store(true)
+			return
+		case e.Err == nil:
+			m.counts.polling.Store(nil)
+			return
+		}
+		e.Err = m.pollingError(e.Err)
+		text := e.Err.Error()
+		if m.counts.polling.Swap(&text) != nil || m.counts.unheard.Load() {
+			return // that was told
+		}
+	}
+	m.emit(e)
+}
+
+func (m *Manager) pollingError(err error) error {
+	return fmt.Errorf("file events are not reliable; changes are found by polling every %v: %w", m.options.PollInterval, err)
 }
 
 // Close stops watching the source, delivering events and closing connections, and
@@ -119,66 +148,101 @@ func (m *Manager) Close() error {
 	return nil
 }
 
-// publish makes a snapshot of inputs and puts it in service. The caller holds mu.
-func (m *Manager) publish(in inputs, rehearse bool) error {
-	if m.closed {
-		return ErrClosed
-	}
-	previous := m.current.Load()
-	next, err := newSnapshot(in, &m.options, previous)
-	if err != nil {
-		return err
-	}
-	now := clock.Now()
-	if rehearse {
-		if err := next.rehearse(&m.options, previous, now); err != nil {
+// put edits what is in service, or what is to become the first set, and puts the result in
+// service. What is slow happens before the lock is taken; if another change came first meanwhile, the
+// edit is made again.
+func (m *Manager) put(ctx context.Context, rehearse bool, edit func(*inputs)) error {
+	for {
+		previous := m.current.Load()
+		in := inputs{clientAuth: m.options.ClientAuth, clientRule: m.options.ClientRule, serverRule: m.options.ServerRule}
+		if previous != nil {
+			in = previous.in
+		}
+		edit(&in)
+		next, err := newSnapshot(in, &m.options, previous)
+		if err != nil {
 			return err
 		}
-	} else if previous != nil && next.trust.rootCAs.Equal(previous.trust.rootCAs) {
-		next.leads = previous.leads
+		if rehearse {
+			if err := next.rehearse(ctx, &m.options, previous, clock.Now()); err != nil {
+				return err
+			}
+		} else if previous != nil && next.trust.rootCAs.Equal(previous.trust.rootCAs) {
+			next.leads = previous.leads
+		}
+		if done, err := m.swap(previous, next); done || err != nil {
+			return err
+		}
 	}
-	next.generation, next.published = 1, now
+}
+
+// swap puts next in service if previous still is.
+func (m *Manager) swap(previous, next *snapshot) (done bool, err error) {
+	m.mu.Lock()
+	switch {
+	case m.closed:
+		m.mu.Unlock()
+		return false, ErrClosed
+	case m.current.Load() != previous:
+		m.mu.Unlock()
+		return false, nil
+	}
+	next.generation, next.published = 1, clock.Now()
 	if previous != nil {
 		next.generation = previous.generation + 1
 	}
 	m.current.Store(next)
-	if previous != nil {
-		close(previous.replaced)
-	}
-	select {
-	case m.published <- struct{}{}:
-	default: // it is awake already
-	}
+	m.setTicketKeys(previous, next)
 	m.counts.loads.Add(1)
 	m.events.emit(m.loadedEvent(next))
 	for _, doubt := range append(next.doubts, next.regressions(previous)...) {
-		m.events.emit(Event{Kind: Regressed, Generation: next.generation, Err: doubt})
+		m.events.emit(Event{Kind: Warning, Reason: "regressed", Generation: next.generation, Err: doubt})
 	}
-	if previous == nil {
-		return nil
+	m.mu.Unlock()
+	m.wakeExpire()
+	if previous != nil {
+		close(previous.replaced)
+		if next.trust.fingerprint != previous.trust.fingerprint || next.in.ruled != previous.in.ruled {
+			m.live.judgeAll()
+		}
 	}
-	if next.trust.fingerprint != previous.trust.fingerprint || in.ruled != previous.in.ruled {
-		m.live.judgeAll(next)
-	}
-	return nil
+	return true, nil
 }
 
-// judgeAgain judges the open connections by what is in service, since time has passed.
-func (m *Manager) judgeAgain() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.live.judgeAll(m.current.Load())
+func (m *Manager) wakeExpire() {
+	select {
+	case m.published <- struct{}{}:
+	default: // it has not looked since the last call
+	}
+}
+
+// setTicketKeys uses the keys of the source when they change.
+func (m *Manager) setTicketKeys(previous, next *snapshot) {
+	keys := next.in.material.ticketKeys
+	if len(keys) > 0 && (previous == nil || !slices.Equal(keys, previous.in.material.ticketKeys)) {
+		m.tickets.SetSessionTicketKeys(keys)
+	}
 }
 
 // change edits what the program has set and puts the result in service.
 func (m *Manager) change(rehearse bool, edit func(*inputs)) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	in := m.current.Load().in
-	edit(&in)
-	if err := m.publish(in, rehearse); err != nil && !errors.Is(err, ErrClosed) {
+	if err := m.put(m.ctx, rehearse, edit); err != nil && m.ctx.Err() == nil {
 		m.reject(err)
 	}
+}
+
+// opener is what an ACME source is told before anything else.
+type opener interface{ open(m *Manager) error }
+
+func (ss Sources) open(m *Manager) error {
+	for _, s := range ss {
+		if o, ok := s.(opener); ok {
+			if err := o.open(m); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // emit reports something about the set in service, or what is to become the first.

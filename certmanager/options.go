@@ -75,9 +75,6 @@ func (o Options) ready() (Options, error) {
 	if o.Source == nil {
 		return o, fmt.Errorf("certmanager: Options.Source is missing: use Files or Static")
 	}
-	if all, ok := o.Source.(Sources); ok {
-		o.Source = all.flat()
-	}
 	if err := checkClientAuth(o.ClientAuth); err != nil {
 		return o, fmt.Errorf("certmanager: Options.ClientAuth: %w", err)
 	}

@@ -1,11 +1,11 @@
 package certmanager
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -95,16 +95,13 @@ func TestEndOfTheChainsThatAreLeft(t *testing.T) {
 // remembered is a source that a test edits.
 type remembered struct {
 	static Static
-	number byte
 }
 
-func (r *remembered) paths() []string { return nil }
-
-func (r *remembered) read() (*content, error) {
-	c, err := r.static.read()
-	c.digest = [sha256.Size]byte{r.number}
-	return c, err
+func (r *remembered) Load(ctx context.Context, previous *Material) (*Material, error) {
+	return r.static.Load(ctx, nil)
 }
+
+func (r *remembered) Watch(context.Context, func(), func(Event)) error { return nil }
 
 // A certificate of ours that ended is bad enough: it does not hold back a revocation, nor
 // the renewal of another.
@@ -122,12 +119,10 @@ func TestExpiredCertificateInServiceHoldsNothingBack(t *testing.T) {
 		client.Certificates = []tls.Certificate{pair.Certificate()}
 		connectPipe(m.ServerTLS(), client).ok(t)
 		time.Sleep(2 * time.Hour)
-		source.number++
 		source.static.CRLs = []*x509.RevocationList{parseCRL(t, ca.CRL(t, pair.Leaf))}
 		require.NoError(t, m.Reload(t.Context()))
 		require.ErrorIs(t, connectPipe(m.ServerTLS(), client).serverErr, ErrRevoked)
 
-		source.number++
 		source.static.Certificates[1] = ca.Issue(t, tlstest.Leaf{}.Expired()).Certificate()
 		require.ErrorIs(t, m.Reload(t.Context()), ErrExpired, "a new one has to hold")
 	})
@@ -168,14 +163,12 @@ func TestKnownChainsAreFollowedToTheRoot(t *testing.T) {
 	got := connect(t, server, client).ok(t)
 	theirs, ours := track(m, got.server), track(m, got.client)
 
-	source.number++
 	source.static.ClientCAs, source.static.RootCAs = ca.Pool(), ca.Pool()
 	require.NoError(t, m.Reload(t.Context()))
 	connect(t, server, client).ok(t)
 	theirs.open(t, "the root is above it")
 	ours.open(t, "the same")
 
-	source.number++
 	source.static.CRLs = []*x509.RevocationList{parseCRL(t, ca.CRL(t, intermediate.Certificate()))}
 	source.static.CRLIssuers = []*x509.Certificate{ca.Certificate()}
 	require.NoError(t, m.Reload(t.Context()))

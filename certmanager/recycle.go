@@ -37,14 +37,15 @@ func (c *conn) recycled() error {
 // ask before a CA is dropped. Of candidate only the bundles and revocation lists count;
 // rules and what SetClientAuth decided stay as they are.
 func (m *Manager) Impact(candidate Source) ([]PeerInfo, error) {
-	got, err := candidate.read()
+	got, err := (&loader{}).load(m.ctx, candidate, nil)
 	if err != nil {
 		return nil, fmt.Errorf("certmanager: impact: %w", err)
 	}
 	current := m.current.Load()
 	in := current.in
 	in.clientCAs, in.rootCAs = nil, nil
-	if in.material, err = got.parse(current.in.material.byDigest); err != nil {
+	in.material = newMaterial(got, current.in.material)
+	if err := in.material.join(current.certs); err != nil {
 		return nil, fmt.Errorf("certmanager: impact: %w", err)
 	}
 	trust, err := newTrust(&in, &m.options, nil)

@@ -50,16 +50,16 @@ func TestRegressions(t *testing.T) {
 			source := &remembered{static: c.before}
 			m := newManager(t, Options{PollInterval: time.Hour, Source: source})
 			events := collect(m)
-			source.static, source.number = c.after, 1
+			source.static = c.after
 			require.NoError(t, m.Reload(t.Context()))
-			m.events.emit(Event{Kind: Drift}) // the last
-			eventually(t, "all events", func() bool { return len(events(Drift)) == 1 })
+			m.events.emit(Event{Kind: OrderFailed}) // the last
+			eventually(t, "all events", func() bool { return len(events(OrderFailed)) == 1 })
 			if c.says == "" {
-				assert.Empty(t, events(Regressed))
+				assert.Empty(t, events(Warning))
 				return
 			}
-			require.Len(t, events(Regressed), 1)
-			assert.ErrorContains(t, events(Regressed)[0].Err, c.says)
+			require.Len(t, events(Warning), 1)
+			assert.ErrorContains(t, events(Warning)[0].Err, c.says)
 		})
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 )
@@ -50,7 +51,7 @@ const rehearsalTimeout = 10 * time.Second
 
 // rehearse checks everything that could make handshakes with the candidate fail. What
 // previous served already is not tried again.
-func (s *snapshot) rehearse(o *Options, previous *snapshot, now time.Time) error {
+func (s *snapshot) rehearse(ctx context.Context, o *Options, previous *snapshot, now time.Time) error {
 	served := make(map[*certificate]bool)
 	if previous != nil {
 		for _, c := range previous.certs {
@@ -60,6 +61,7 @@ func (s *snapshot) rehearse(o *Options, previous *snapshot, now time.Time) error
 	var errs []error
 	switch {
 	case previous == nil:
+	case !slices.ContainsFunc(previous.certs, func(c *certificate) bool { return !c.owner }): // their source takes them away when they end
 	case !previous.names.fallback.none() && s.names.fallback.none():
 		errs = append(errs, fmt.Errorf("%w: none for servers is left of those in service; a server that is to end ends its listener", ErrNoCertificate))
 	case len(previous.certs) > 0 && len(s.certs) == 0:
@@ -80,19 +82,19 @@ func (s *snapshot) rehearse(o *Options, previous *snapshot, now time.Time) error
 		}
 		err = cmp.Or(c.checkDates(now), err)
 		if err == nil {
-			err = c.tryHandshake(pace)
+			err = c.tryHandshake(ctx, pace)
 		}
 		if err != nil {
 			errs = append(errs, err)
 		}
 	}
-	if err := s.tryECH(); err != nil {
+	if err := s.tryECH(ctx); err != nil {
 		errs = append(errs, err)
 	}
 	for _, name := range o.RequireNames {
 		// What is in service may miss it too, where an ACME certificate ended: that must not
 		// keep the next from taking its place.
-		if !s.covers(name) && (previous == nil || previous.covers(name)) {
+		if !s.covers(name) && (previous == nil || previous.coversItself(name)) {
 			errs = append(errs, fmt.Errorf("%w: %s", ErrNotCovered, name))
 		}
 	}
@@ -100,10 +102,10 @@ func (s *snapshot) rehearse(o *Options, previous *snapshot, now time.Time) error
 }
 
 // tryHandshake proves that the key signs for the chain.
-func (c *certificate) tryHandshake(pace *pacer) error {
+func (c *certificate) tryHandshake(ctx context.Context, pace *pacer) error {
 	config, peer := newTLSConfig(), newTLSConfig()
 	config.Certificates = []tls.Certificate{c.tls}
-	if err := tryHandshake(config, peer, pace); err != nil {
+	if err := tryHandshake(ctx, config, peer, pace); err != nil {
 		return fmt.Errorf("%s: certificate %s: %w: rehearsed handshake: %w", c.origin, describe(c.tls.Leaf), ErrInvalid, err)
 	}
 	return nil
@@ -112,7 +114,7 @@ func (c *certificate) tryHandshake(pace *pacer) error {
 // tryECH proves that every Encrypted Client Hello key fits its config. One that crypto/tls
 // cannot use would fail all clients that send the extension, also those that send it
 // without having a key.
-func (s *snapshot) tryECH() error {
+func (s *snapshot) tryECH(ctx context.Context) error {
 	if s.names.fallback.none() {
 		return nil // no server
 	}
@@ -122,7 +124,7 @@ func (s *snapshot) tryECH() error {
 		config.EncryptedClientHelloKeys = s.ech
 		peer.MinVersion, peer.ServerName = tls.VersionTLS13, "rehearsal.invalid"
 		peer.EncryptedClientHelloConfigList = append(binary.BigEndian.AppendUint16(nil, uint16(len(key.Config))), key.Config...)
-		if err := tryHandshake(config, peer, nil); err != nil {
+		if err := tryHandshake(ctx, config, peer, nil); err != nil {
 			return fmt.Errorf("%w: Encrypted Client Hello key: rehearsed handshake: %w", ErrInvalid, err)
 		}
 	}
@@ -130,8 +132,8 @@ func (s *snapshot) tryECH() error {
 }
 
 // tryHandshake makes a real handshake over net.Pipe.
-func tryHandshake(config, peer *tls.Config, pace *pacer) error {
-	ctx, cancel := context.WithTimeout(context.Background(), rehearsalTimeout)
+func tryHandshake(ctx context.Context, config, peer *tls.Config, pace *pacer) error {
+	ctx, cancel := context.WithTimeout(ctx, rehearsalTimeout)
 	defer cancel()
 	serverEnd, clientEnd := net.Pipe()
 	defer serverEnd.Close()

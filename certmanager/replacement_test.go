@@ -52,7 +52,7 @@ func followReplacement(t *testing.T, replacement tlstest.Replacement, folder boo
 		window := time.Since(start)
 		pair = next
 		eventually(t, "the new certificate", func() bool { return serves(next) })
-		if window < patience/2 { // on a machine that is not too busy
+		if window < reportAfter/2 { // on a machine that is not too busy
 			require.Zero(t, m.Status().Rejections, "the window between two files is no failure: %s", m.Status().LastError)
 		}
 	}
@@ -96,7 +96,7 @@ func TestEmptiedFolder(t *testing.T) {
 
 // Folders that come and go while the files are looked at all the time do not stop the keeper:
 // fsnotify has a lock that its user can run into.
-func TestKeeperOutlivesFolders(t *testing.T) {
+func TestFoldersComeAndGo(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	dir := filepath.Join(t.TempDir(), "tls")
 	require.NoError(t, os.Mkdir(dir, 0o700))
@@ -139,7 +139,7 @@ func TestChangeWithoutEvent(t *testing.T) {
 		eventually(t, "what the operator sees", func() bool { return m.Status().Polling != "" })
 	}
 	assert.Contains(t, m.Status().Polling, "without an event")
-	assert.Equal(t, 1, strings.Count(log.String(), "event=polling"))
+	assert.Equal(t, 1, strings.Count(log.String(), "reason=polling"))
 	eventually(t, "a change with events again", served(replace(tlstest.RenameOver)))
 	eventually(t, "what the operator sees", func() bool { return m.Status().Polling == "" })
 }

@@ -1,6 +1,7 @@
 package certmanager
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
@@ -161,13 +162,10 @@ func recordKeys(source Source) Source {
 	return source
 }
 
-func (s recordedSource) read() (*content, error) {
-	for _, path := range s.paths() {
-		paths := []string{path}
-		if isFolder(path) {
-			paths, _ = listPairs(path)
-		}
-		for _, path := range paths {
+func (s recordedSource) Load(ctx context.Context, previous *Material) (*Material, error) {
+	if files, ok := s.Source.(Files); ok {
+		pairs, _ := listPairs(files.Dir)
+		for _, path := range append(files.named(), pairs...) {
 			data, _ := os.ReadFile(path)
 			recorded.pem(data)
 		}
@@ -177,7 +175,7 @@ func (s recordedSource) read() (*content, error) {
 			recorded.key(cert.PrivateKey)
 		}
 	}
-	return s.Source.read()
+	return s.Source.Load(ctx, previous)
 }
 
 func (r *recorder) pem(data []byte) {

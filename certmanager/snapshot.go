@@ -1,7 +1,6 @@
 package certmanager
 
 import (
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -16,8 +15,6 @@ import (
 // the program set since.
 type inputs struct {
 	material *material
-	content  *content // what material was made of
-	digest   [sha256.Size]byte
 
 	update     *certificate // from Update, until the source changes
 	clientCAs  *x509.CertPool
@@ -126,6 +123,13 @@ func (s *snapshot) getClientCertificate(request *tls.CertificateRequestInfo) (*t
 		}
 	}
 	return last, nil
+}
+
+// coversItself is covers without the certificates that their source takes away when they end.
+func (s *snapshot) coversItself(name string) bool {
+	return slices.ContainsFunc(s.certs, func(c *certificate) bool {
+		return c.server && !c.owner && (c.tls.Leaf.VerifyHostname(normalName(name)) == nil || c.tls.Leaf.VerifyHostname(name) == nil)
+	})
 }
 
 // covers says whether a client that asks for the name gets a certificate for it.

@@ -167,7 +167,7 @@ func (s *soak) timed(i int) {
 	took := time.Since(start)
 	if status := s.m.Status(); status.Rejections != before {
 		s.t.Logf("rotation %d took %v after one of %v; rejected: %s", i, took, s.took, status.LastError)
-		require.GreaterOrEqual(s.t, took+s.took, patience, status.LastError)
+		require.GreaterOrEqual(s.t, took+s.took, reportAfter, status.LastError)
 	}
 	s.took = took
 }

@@ -1,279 +1,176 @@
 package certmanager
 
 import (
+	"bytes"
 	"context"
-	"crypto/sha256"
+	"crypto"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
-	"fmt"
+	"maps"
+	"reflect"
 	"slices"
-	"sync"
 )
 
-// A Source is where certificates and trust come from: [Static], [Files], [ACME], a
-// [Func], or several of them as [Sources].
+// A Source is where certificates and trust come from. [Files], [Static], [Func] and
+// [Sources] are sources, and so is what has these two methods.
 //
-// A source does not put anything in service: it says what it has when it is asked, and
-// the Manager's keeper asks, when a file changed, at every poll and when the source
-// calls Manager.changed. What it gets has to come to rest, is rehearsed and published.
+// A source does not judge what it has: the Manager rehearses it and puts it in service,
+// or reports why it does not and keeps what is in service.
 type Source interface {
-	// read takes everything that the source has at this moment, without judging it. It
-	// is called by any goroutine. An error leaves in service what is there.
-	read() (*content, error)
+	// Load returns all that the source has now. previous is what the last Load that
+	// returned a Material for this Manager returned, nil at first. A source that has
+	// nothing new returns previous itself, and it may take parts of it over. It may also
+	// ignore it: the Manager compares contents, so that the same contents are not put in
+	// service twice.
+	//
+	// The Manager calls Load when changed was called, at every Options.PollInterval, and
+	// again soon where an error is returned. It makes one call at a time, on a goroutine of
+	// its own and with none of its locks held. ctx ends with Close and, but for the first
+	// call, after a minute.
+	//
+	// Where Load returns an error, what is in service stays. A Material beside an error is
+	// what can be used all the same.
+	Load(ctx context.Context, previous *Material) (*Material, error)
 
-	// paths lists the files and folders whose change is a change of the source.
-	paths() []string
+	// Watch calls changed whenever what Load returns may have changed, until ctx ends, and
+	// report for what subscribers should know, such as [Issued] or a [Warning]. Both may be
+	// called from any goroutine, at any time until Watch returns, and do not block.
+	//
+	// The Manager calls Watch on a goroutine of its own before the first Load, and waits
+	// for it in Close. If Watch returns nil before ctx ends, the source cannot notice
+	// changes and is polled. If it returns an error, that is reported, the source is polled,
+	// and Watch is called again later.
+	Watch(ctx context.Context, changed func(), report func(Event)) error
 }
 
-// A runner is a Source that changes without a file, an ACME client for example.
-type runner interface {
-	Source
+// Material is what a source has at one moment. It must not be modified after Load has
+// returned it.
+type Material struct {
+	// Certificates are the chains with their keys. The first is the default, for clients
+	// that name nothing.
+	Certificates []Certificate
 
-	// run is called once for each Manager, on a goroutine of its own, and ends with ctx.
-	// It begins before the first read, which may wait for it; later ones must not. To
-	// publish a new set it keeps that where read finds it, with another digest, and
-	// calls m.changed, or m.push if it cannot wait for other sources. Until the first set
-	// is in service m gives nothing but these two, its options and events.
-	run(ctx context.Context, m *Manager)
-}
+	// ClientCAs verify clients, RootCAs servers. Without RootCAs and RootCAPool the system's
+	// roots verify servers.
+	ClientCAs, RootCAs []*x509.Certificate
+	// ClientCAPool and RootCAPool are added to them; of all parts one may give each.
+	ClientCAPool, RootCAPool *x509.CertPool
 
-// An opener is a Source that has to know its Manager, or may refuse to be used.
-type opener interface {
-	// open is called before anything else, with a Manager that has only its options and
-	// events yet.
-	open(m *Manager) error
-}
+	// TrustDomains are the CAs of each SPIFFE trust domain. A peer whose certificate has a
+	// SPIFFE ID is verified with those of its domain and with no others.
+	TrustDomains map[string][]*x509.Certificate
 
-// content is what a source held at one moment. Its digest changes with any byte. Whatever
-// has the digest of what is in service is taken for the same and not parsed.
-type content struct {
-	digest [sha256.Size]byte
-	// parse makes material of it. A certificate whose bytes are known is not made anew.
-	parse func(known map[[sha256.Size]byte]*certificate) (*material, error)
-	parts []*content // of Sources, one for each
-}
-
-// material is the parsed content of a source. It is immutable.
-type material struct {
-	certificates []*certificate // the first is the default
-	byDigest     map[[sha256.Size]byte]*certificate
-	clientCAs    bundle
-	rootCAs      bundle
-	crls         []*x509.RevocationList
-	crlIssuers   []*x509.Certificate
-	echKeys      []tls.EncryptedClientHelloKey
-	funcs        []Func
-	late         bool // that there is no certificate yet is no mistake
-}
-
-func newMaterial() *material {
-	return &material{byDigest: make(map[[sha256.Size]byte]*certificate)}
-}
-
-// reuse adds a certificate that was made before of the same bytes: it is not rehearsed
-// again.
-func (m *material) reuse(known map[[sha256.Size]byte]*certificate, digest [sha256.Size]byte) bool {
-	c := known[digest]
-	if c == nil {
-		return false
-	}
-	m.certificates = append(m.certificates, c)
-	m.byDigest[digest] = c
-	return true
-}
-
-// add makes a certificate and adds it.
-func (m *material) add(cert tls.Certificate, origin string, digest [sha256.Size]byte) error {
-	c, err := newCertificate(cert, origin)
-	if err != nil {
-		return err
-	}
-	m.certificates = append(m.certificates, c)
-	m.byDigest[digest] = c
-	return nil
-}
-
-// bundle is a set of CAs. A pool from a program cannot be taken apart, so that both
-// forms are carried on to where the effective pool is made.
-type bundle struct {
-	base  *x509.CertPool
-	certs []*x509.Certificate
-}
-
-func (b bundle) given() bool { return b.base != nil || len(b.certs) > 0 }
-
-// pool returns nil if no CA was given, which crypto/tls takes for the system's roots.
-func (b bundle) pool() *x509.CertPool {
-	if !b.given() {
-		return nil
-	}
-	pool := x509.NewCertPool()
-	if b.base != nil {
-		pool = b.base.Clone()
-	}
-	for _, cert := range b.certs {
-		pool.AddCert(cert)
-	}
-	return pool
-}
-
-func (b bundle) join(other bundle) (bundle, error) {
-	if b.base != nil && other.base != nil {
-		return b, fmt.Errorf("%w: two sources give a *x509.CertPool for the same bundle; pools cannot be merged, make one of them", ErrInvalid)
-	}
-	if b.base == nil {
-		b.base = other.base
-	}
-	b.certs = append(b.certs[:len(b.certs):len(b.certs)], other.certs...)
-	return b, nil
-}
-
-// Static is a Source of values that the program has already. They must not be
-// modified afterwards; [Manager.Update] and the setters replace them.
-type Static struct {
-	// Certificates are the chains with their keys. A key may be any [crypto.Signer], for
-	// example one in an HSM. The first is the default, for clients that name nothing.
-	Certificates []tls.Certificate
-
-	// ClientCAs verify clients, RootCAs servers. Nil RootCAs are the system's roots.
-	ClientCAs, RootCAs *x509.CertPool
-
-	// CRLs are revocation lists. CRLIssuers are the certificates of those who signed
-	// them, since the pools above cannot be searched.
+	// CRLs are revocation lists. CRLIssuers are the certificates of those who signed them
+	// where they are neither among the CAs above nor in a chain; they are no CAs of peers.
 	CRLs       []*x509.RevocationList
 	CRLIssuers []*x509.Certificate
 
-	// ECHKeys are the server's Encrypted Client Hello keys.
+	// ECHKeys are the server's Encrypted Client Hello keys (RFC 9849).
 	ECHKeys []tls.EncryptedClientHelloKey
+
+	// TicketKeys encrypt session tickets: the first new ones, all decrypt. They replace
+	// Options.TicketKeys whenever they change.
+	TicketKeys [][32]byte
+
+	// Warnings are what was left out, and what is served but should be mended. Each
+	// is reported as a [Warning] event once, as long as it stays.
+	Warnings []error
+
+	// The functions below are called in handshakes, from many goroutines, and for a while
+	// after another Material has taken the place of this one. Each may be nil. A Material
+	// that differs from the one in service in these functions alone is not put in service.
+
+	// GetCertificate is asked for a name that no certificate covers. It may wait within
+	// hello.Context(). What it returns is not rehearsed. A Material that has it need not have
+	// a certificate.
+	GetCertificate func(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
+
+	// Challenge is asked for the answer to a TLS-ALPN-01 challenge (RFC 8737), where the
+	// server is known to close the connection of a challenge. The certificate must have the
+	// acmeIdentifier extension.
+	Challenge func(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
+
+	// HTTPChallenge is the answer to an HTTP-01 challenge (RFC 8555 section 8.3) for a host
+	// and the path of a URL.
+	HTTPChallenge func(host, path string) (body string, ok bool)
+
+	// Orders are the names for which the source obtains certificates, for Status. A
+	// Material that has it need not have a certificate.
+	Orders func() []OrderStatus
+
+	// Tag is for the source: what it wants to find in previous, for example an ETag. The
+	// Manager does not look at it.
+	Tag any
+
+	// Parts are put in service together, in this order, as those of [Sources] are. If that
+	// fails, each part that changed is tried without the others: a part that fails keeps no
+	// other from service. A Material with Parts has no other field.
+	Parts []*Material
 }
 
-func (s Static) paths() []string { return nil }
+// Certificate is a chain with its key, leaf first.
+type Certificate struct {
+	tls.Certificate
 
-func (s Static) read() (*content, error) {
-	return &content{parse: func(known map[[sha256.Size]byte]*certificate) (*material, error) {
-		m := newMaterial()
-		m.clientCAs.base, m.rootCAs.base = s.ClientCAs, s.RootCAs
-		m.crls, m.crlIssuers, m.echKeys = s.CRLs, s.CRLIssuers, s.ECHKeys
-		for i, cert := range s.Certificates {
-			origin := fmt.Sprintf("Static.Certificates[%d]", i)
-			digest := sha256.Sum256(append([]byte(origin), slices.Concat(cert.Certificate...)...))
-			if m.reuse(known, digest) {
-				continue
-			}
-			if err := m.add(cert, origin, digest); err != nil {
-				return nil, err
-			}
-		}
-		return m, nil
-	}}, nil
+	// Origin says where it comes from, for errors and Status: a file, a name.
+	Origin string
+
+	// Renewed means that the source replaces the certificate, or takes it away, before it
+	// ends. It is served before others for its names, and its chain need not lead to
+	// RootCAs.
+	Renewed bool
 }
 
-// Sources is several sources in one. The first certificate of the first source that
-// has one is the default; bundles and revocation lists are joined.
-type Sources []Source
-
-func (ss Sources) paths() []string {
-	var all []string
-	for _, s := range ss {
-		if s != nil { // read says so
-			all = append(all, s.paths()...)
+// flat returns the parts, also those of parts.
+func (m *Material) flat() []*Material {
+	if len(m.Parts) == 0 {
+		return []*Material{m}
+	}
+	var all []*Material
+	for _, part := range m.Parts {
+		if part != nil {
+			all = append(all, part.flat()...)
 		}
 	}
 	return all
 }
 
-// flat takes Sources inside of Sources apart.
-func (ss Sources) flat() Sources {
-	var all Sources
-	for _, s := range ss {
-		if inner, ok := s.(Sources); ok {
-			all = append(all, inner.flat()...)
-		} else {
-			all = append(all, s)
-		}
+// equal says whether two parts have the same contents. Functions and warnings do not count,
+// nor does Tag.
+func (m *Material) equal(other *Material) bool {
+	if m == other {
+		return true
 	}
-	return all
+	sameCert := func(a, b *x509.Certificate) bool { return a.Equal(b) }
+	return slices.EqualFunc(m.Certificates, other.Certificates, Certificate.equal) &&
+		slices.EqualFunc(m.ClientCAs, other.ClientCAs, sameCert) && slices.EqualFunc(m.RootCAs, other.RootCAs, sameCert) &&
+		m.ClientCAPool == other.ClientCAPool && m.RootCAPool == other.RootCAPool &&
+		maps.EqualFunc(m.TrustDomains, other.TrustDomains, func(a, b []*x509.Certificate) bool { return slices.EqualFunc(a, b, sameCert) }) &&
+		slices.EqualFunc(m.CRLs, other.CRLs, func(a, b *x509.RevocationList) bool { return bytes.Equal(a.Raw, b.Raw) }) &&
+		slices.EqualFunc(m.CRLIssuers, other.CRLIssuers, sameCert) &&
+		slices.EqualFunc(m.ECHKeys, other.ECHKeys, func(a, b tls.EncryptedClientHelloKey) bool {
+			return bytes.Equal(a.Config, b.Config) && bytes.Equal(a.PrivateKey, b.PrivateKey) && a.SendAsRetry == b.SendAsRetry
+		}) &&
+		slices.Equal(m.TicketKeys, other.TicketKeys) &&
+		(m.GetCertificate == nil) == (other.GetCertificate == nil) && (m.Challenge == nil) == (other.Challenge == nil) &&
+		(m.HTTPChallenge == nil) == (other.HTTPChallenge == nil) && (m.Orders == nil) == (other.Orders == nil)
 }
 
-func (ss Sources) open(m *Manager) error {
-	for _, s := range ss {
-		if o, ok := s.(opener); ok {
-			if err := o.open(m); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+func (c Certificate) equal(other Certificate) bool {
+	return c.Origin == other.Origin && c.Renewed == other.Renewed && sameChain(c.Certificate, other.Certificate)
 }
 
-// run runs those of the sources that are runners.
-func (ss Sources) run(ctx context.Context, m *Manager) {
-	var all sync.WaitGroup
-	for _, s := range ss {
-		if r, ok := s.(runner); ok {
-			all.Go(func() { r.run(ctx, m) })
-		}
-	}
-	all.Wait()
+// sameChain says whether a handshake with one is a handshake with the other.
+func sameChain(a, b tls.Certificate) bool {
+	return slices.EqualFunc(a.Certificate, b.Certificate, bytes.Equal) && sameKey(a.PrivateKey, b.PrivateKey) &&
+		bytes.Equal(a.OCSPStaple, b.OCSPStaple) && slices.EqualFunc(a.SignedCertificateTimestamps, b.SignedCertificateTimestamps, bytes.Equal) &&
+		slices.Equal(a.SupportedSignatureAlgorithms, b.SupportedSignatureAlgorithms)
 }
 
-func (ss Sources) read() (*content, error) {
-	var parts []*content
-	var errs []error
-	for i, s := range ss {
-		if s == nil {
-			return nil, fmt.Errorf("%w: Sources[%d] is nil", ErrInvalid, i)
-		}
-		part, err := s.read()
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		parts = append(parts, part)
+func sameKey(a, b crypto.PrivateKey) bool {
+	if key, ok := a.(interface{ Equal(crypto.PrivateKey) bool }); ok {
+		return key.Equal(b)
 	}
-	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
-	}
-	return joinContents(parts), nil
-}
-
-func joinContents(parts []*content) *content {
-	sum := sha256.New()
-	for _, part := range parts {
-		sum.Write(part.digest[:])
-	}
-	return &content{
-		digest: [sha256.Size]byte(sum.Sum(nil)),
-		parts:  parts,
-		parse: func(known map[[sha256.Size]byte]*certificate) (*material, error) {
-			return joinParts(parts, known)
-		},
-	}
-}
-
-func joinParts(parts []*content, known map[[sha256.Size]byte]*certificate) (*material, error) {
-	all := newMaterial()
-	for _, part := range parts {
-		m, err := part.parse(known)
-		if err != nil {
-			return nil, err
-		}
-		if all.clientCAs, err = all.clientCAs.join(m.clientCAs); err != nil {
-			return nil, fmt.Errorf("ClientCAs: %w", err)
-		}
-		if all.rootCAs, err = all.rootCAs.join(m.rootCAs); err != nil {
-			return nil, fmt.Errorf("RootCAs: %w", err)
-		}
-		all.certificates = append(all.certificates, m.certificates...)
-		all.crls = append(all.crls, m.crls...)
-		all.crlIssuers = append(all.crlIssuers, m.crlIssuers...)
-		all.echKeys = append(all.echKeys, m.echKeys...)
-		all.funcs = append(all.funcs, m.funcs...)
-		all.late = all.late || m.late
-		for digest, c := range m.byDigest {
-			all.byDigest[digest] = c
-		}
-	}
-	return all, nil
+	// One that is not in memory is the same if it is the same session with its device.
+	return reflect.TypeOf(a) == reflect.TypeOf(b) && (a == nil || reflect.TypeOf(a).Comparable()) && a == b
 }

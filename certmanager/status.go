@@ -35,12 +35,12 @@ type Status struct {
 	ReportOnly bool
 	KeyLog     bool // secrets are being written to Options.KeyLogFile
 
-	ACME []ACMEStatus `json:",omitempty"` // the names of ACME sources
+	ACME []OrderStatus `json:",omitempty"` // the names of ACME sources
 
 	Polling    string `json:",omitempty"` // why changes of files are found by polling alone; empty: events work, as far as is known
 	ClockSteps uint64 // how often the clock was set, or the machine slept
 
-	Drift         bool      // for a minute, what the source has has not been what is served
+	Drift         bool      // what the source has was rejected, and is not what is served
 	LastError     string    // of the last candidate that was rejected, also after a good one
 	LastErrorTime time.Time `json:",omitzero"` // zero: none was rejected
 
@@ -116,7 +116,9 @@ type counts struct {
 	loads, rejections, refused, reported, evicted, declinedTickets atomic.Uint64
 
 	drift      atomic.Bool
-	polling    atomic.Pointer[string]
+	polling    atomic.Pointer[string] // why the source does not notice changes, though it should
+	unheard    atomic.Bool            // a change came without an event
+	polled     atomic.Bool            // a source that does not notice changes is one of those in use
 	clockSteps atomic.Uint64
 	lastError  atomic.Pointer[lastError]
 }
@@ -142,9 +144,11 @@ func (m *Manager) Status() Status {
 	}
 	if why := c.polling.Load(); why != nil {
 		status.Polling = *why
+	} else if c.unheard.Load() {
+		status.Polling = m.pollingError(errUnheard).Error()
 	}
-	for _, source := range m.acme {
-		status.ACME = append(status.ACME, source.status()...)
+	for _, orders := range s.in.material.orders {
+		status.ACME = append(status.ACME, orders()...)
 	}
 	if last := c.lastError.Load(); last != nil {
 		status.LastError, status.LastErrorTime = last.text, last.when

@@ -95,60 +95,10 @@ func pollWithoutInotify(t *testing.T, limit string) {
 		require.NoError(t, tlstest.WriteFile(cert, next.CertPEM, 0o600))
 		eventually(t, "the new certificate", func() bool { return serial(t, m, ca) == next.Leaf.SerialNumber.String() })
 	}
-	assert.Equal(t, 1, strings.Count(log.String(), "event=polling"), log.String())
+	assert.Equal(t, 1, strings.Count(log.String(), "reason=polling"), log.String())
 	assert.Contains(t, m.Status().Polling, "found by polling")
 
 	require.NoError(t, os.WriteFile(limit, []byte("100"), 0))
 	eventually(t, "events again", func() bool { return m.Status().Polling == "" })
-	assert.Equal(t, 1, strings.Count(log.String(), "event=polling"), log.String())
-}
-
-// What is watched is what a change of the path shows in, wherever that is.
-func TestWatcherHears(t *testing.T) {
-	for name, c := range map[string]struct {
-		before, change func(t *testing.T, top string) // top/a/tls/tls.crt is watched
-	}{
-		"the folder returns": {
-			func(t *testing.T, top string) {},
-			func(t *testing.T, top string) { require.NoError(t, os.Mkdir(top+"/a", 0o700)) },
-		},
-		"a folder above leads elsewhere": {
-			func(t *testing.T, top string) {
-				require.NoError(t, os.MkdirAll(top+"/1/tls", 0o700))
-				require.NoError(t, os.MkdirAll(top+"/2/tls", 0o700))
-				require.NoError(t, os.Symlink("1", top+"/a"))
-				require.NoError(t, os.Symlink("2", top+"/next"))
-			},
-			func(t *testing.T, top string) { require.NoError(t, os.Rename(top+"/next", top+"/a")) },
-		},
-		"the target of a link changes": {
-			func(t *testing.T, top string) {
-				require.NoError(t, os.MkdirAll(top+"/a/tls", 0o700))
-				require.NoError(t, os.MkdirAll(top+"/b", 0o700))
-				require.NoError(t, os.WriteFile(top+"/b/tls.crt", []byte("1"), 0o600))
-				require.NoError(t, os.Symlink(top+"/b/tls.crt", top+"/a/tls/tls.crt"))
-			},
-			func(t *testing.T, top string) { require.NoError(t, os.WriteFile(top+"/b/tls.crt", []byte("2"), 0o600)) },
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			top := t.TempDir()
-			c.before(t, top)
-			w := newWatcher([]string{top + "/a/tls/tls.crt"})
-			require.NoError(t, w.renew())
-			defer w.close()
-			select {
-			case <-w.changes():
-				t.Fatal("an event before the change")
-			default:
-			}
-			c.change(t, top)
-			select {
-			case <-w.changes():
-			case <-time.After(15 * time.Second):
-				t.Fatal("nothing is heard")
-			}
-			require.NoError(t, w.renew())
-		})
-	}
+	assert.Equal(t, 1, strings.Count(log.String(), "reason=polling"), log.String())
 }

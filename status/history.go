@@ -101,7 +101,7 @@ func level(e certmanager.Event) string {
 	switch e.Kind {
 	case certmanager.Loaded, certmanager.Issued:
 		return "good"
-	case certmanager.Rejected, certmanager.Expired, certmanager.Drift:
+	case certmanager.Rejected, certmanager.Expired:
 		return "bad"
 	case certmanager.PeerRefused, certmanager.PeerEvicted:
 		return ""

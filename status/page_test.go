@@ -283,12 +283,12 @@ func BenchmarkPage(b *testing.B) {
 func TestAttention(t *testing.T) {
 	s := certmanager.Status{
 		Polling: "file events are not reliable", ReportOnly: true,
-		ACME: []certmanager.ACMEStatus{{Name: "a.test", Serving: true, Unsaved: true}, {Name: "b.test", Serving: true}},
+		ACME: []certmanager.OrderStatus{{Name: "a.test", Serving: true, Unsaved: true}, {Name: "b.test", Serving: true}},
 	}
 	assert.Equal(t, []string{
 		"main: file events are not reliable",
 		"main: 1 certificates could not be stored, and would be ordered again after a restart",
 		"main: ReportOnly is set: peers that rules or revocation lists refuse get in",
 	}, attention("main", &s, nil))
-	assert.Empty(t, attention("main", &certmanager.Status{ACME: []certmanager.ACMEStatus{{Name: "b.test", Serving: true}}}, nil))
+	assert.Empty(t, attention("main", &certmanager.Status{ACME: []certmanager.OrderStatus{{Name: "b.test", Serving: true}}}, nil))
 }

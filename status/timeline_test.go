@@ -71,7 +71,7 @@ func TestRows(t *testing.T) {
 				s.Certificates = append(s.Certificates, info)
 			}
 			if c.acmeNext != 0 {
-				s.ACME = []certmanager.ACMEStatus{{Name: "x", Next: now.Add(c.acmeNext)}}
+				s.ACME = []certmanager.OrderStatus{{Name: "x", Next: now.Add(c.acmeNext)}}
 			}
 			r := rows(s, now)[0]
 			assert.Equal(t, c.state, r.State)

@@ -153,8 +153,6 @@ func cut[T any](all []T) []T { return append([]T{}, all[:min(maxRows, len(all))]
 func attention(name string, s *certmanager.Status, rows []row) (all []string) {
 	say := func(format string, args ...any) { all = append(all, name+": "+fmt.Sprintf(format, args...)) }
 	if s.Drift {
-		say("what the source has cannot be put in service: %s", printable(s.LastError))
-	} else if s.LastErrorTime.After(s.Published) {
 		say("the last candidate was rejected: %s", printable(s.LastError))
 	}
 	if s.Polling != "" {

@@ -98,9 +98,9 @@ ergotls_manager_generation{manager="main"} 2
 # TYPE ergotls_manager_reloads_total counter
 ergotls_manager_reloads_total{manager="main",result="loaded"} 2
 ergotls_manager_reloads_total{manager="main",result="rejected"} %d
-# HELP ergotls_manager_drift 1 while, for a minute or longer, what the source has is not what is served.
+# HELP ergotls_manager_drift 1 while what the source has was rejected and is not what is served.
 # TYPE ergotls_manager_drift gauge
-ergotls_manager_drift{manager="main"} 0
+ergotls_manager_drift{manager="main"} 1
 # HELP ergotls_manager_polling 1 while file events are missing or were lost, so that changes are found by polling alone.
 # TYPE ergotls_manager_polling gauge
 ergotls_manager_polling{manager="main"} 0

@@ -14,16 +14,16 @@ import (
 // theirs, no others get one, and a name that is gone makes room.
 func TestStrangersMakeNoSeries(t *testing.T) {
 	w := &watched{}
-	all := []certmanager.ACMEStatus{{Name: "ours.test", Serving: true}}
+	all := []certmanager.OrderStatus{{Name: "ours.test", Serving: true}}
 	w.choose(all)
 	for i := range 1000 {
-		all = append(all, certmanager.ACMEStatus{Name: fmt.Sprintf("%03d.test", 999-i), Failures: i + 1})
+		all = append(all, certmanager.OrderStatus{Name: fmt.Sprintf("%03d.test", 999-i), Failures: i + 1})
 		w.choose(all)
 	}
 	assert.Len(t, w.named, maxNames)
 	assert.True(t, w.named["ours.test"])
 	before := maps.Clone(w.named)
-	w.choose(append(all, certmanager.ACMEStatus{Name: "aaa.test", Failures: 1e6}))
+	w.choose(append(all, certmanager.OrderStatus{Name: "aaa.test", Failures: 1e6}))
 	assert.Equal(t, before, w.named)
 	w.choose(all[1:])
 	assert.False(t, w.named["ours.test"])

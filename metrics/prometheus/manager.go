@@ -21,7 +21,7 @@ var (
 	managerPublished  = describe("manager_published_timestamp_seconds", "When the set in service was put there.", "manager")
 	managerReloads    = describe("manager_reloads_total", "Sets that were put in service (result loaded) and candidates that were not (rejected).", "manager", "result")
 	managerRejection  = describe("manager_last_rejection_timestamp_seconds", "When a candidate was last rejected; 0 is never.", "manager")
-	managerDrift      = describe("manager_drift", "1 while, for a minute or longer, what the source has is not what is served.", "manager")
+	managerDrift      = describe("manager_drift", "1 while what the source has was rejected and is not what is served.", "manager")
 	managerPolling    = describe("manager_polling", "1 while file events are missing or were lost, so that changes are found by polling alone.", "manager")
 	managerClock      = describe("manager_clock_steps_total", "How often the clock was set, or the machine slept.", "manager")
 	managerHorizon    = describe("manager_expiry_horizon_timestamp_seconds",
@@ -127,11 +127,11 @@ func (e emitter) crls(all []certmanager.CRLInfo) {
 
 // choose says which ACME names have a label of their own. One that has it keeps it: under a HostPolicy strangers say
 // what is ordered, and with ever new names at the front they would make ever new series.
-func (w *watched) choose(all []certmanager.ACMEStatus) []named[certmanager.ACMEStatus] {
+func (w *watched) choose(all []certmanager.OrderStatus) []named[certmanager.OrderStatus] {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	chosen := firstOfName(all, func(a certmanager.ACMEStatus) string { return a.Name },
-		func(a, b certmanager.ACMEStatus) int {
+	chosen := firstOfName(all, func(a certmanager.OrderStatus) string { return a.Name },
+		func(a, b certmanager.OrderStatus) int {
 			return cmp.Or(-cmp.Compare(number(w.named[label(a.Name)]), number(w.named[label(b.Name)])),
 				-cmp.Compare(a.Failures, b.Failures), a.NotAfter.Compare(b.NotAfter))
 		})
@@ -142,7 +142,7 @@ func (w *watched) choose(all []certmanager.ACMEStatus) []named[certmanager.ACMES
 	return chosen
 }
 
-func (e emitter) acme(all []certmanager.ACMEStatus, chosen []named[certmanager.ACMEStatus]) {
+func (e emitter) acme(all []certmanager.OrderStatus, chosen []named[certmanager.OrderStatus]) {
 	serving, unsaved := 0, 0
 	for _, a := range all {
 		if a.Serving {

@@ -2,7 +2,6 @@ package certmanager
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"strconv"
 	"sync"
@@ -44,9 +43,7 @@ func (f *fake) set(body string) {
 	f.body = body
 }
 
-func (f *fake) paths() []string { return nil }
-
-func (f *fake) read() (*content, error) {
+func (f *fake) Load(context.Context, *Material) (*Material, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.seen, f.looks = f.body, append(f.looks, time.Now())
@@ -54,12 +51,12 @@ func (f *fake) read() (*content, error) {
 	if !ok {
 		return nil, errors.New(f.body)
 	}
-	c, err := (leaf(pair)).read()
-	c.digest = sha256.Sum256([]byte(f.body))
-	return c, err
+	return &Material{Certificates: []Certificate{{Certificate: pair.Certificate(), Origin: f.body}}}, nil
 }
 
-func TestKeeper(t *testing.T) {
+func (f *fake) Watch(context.Context, func(), func(Event)) error { return nil } // it is polled
+
+func TestReloadLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := tlstest.NewCA(t)
 		source := &fake{body: "a", certs: map[string]*tlstest.Pair{
@@ -87,11 +84,9 @@ func TestKeeper(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		assert.True(t, serves("c"))
 		assert.Len(t, events.at(Rejected), 1)
-		assert.Empty(t, events.at(Drift))
 		assert.Equal(t, "gone", m.Status().LastError)
 		time.Sleep(10 * time.Minute)
 		assert.Len(t, events.at(Rejected), 1, "once")
-		assert.Len(t, events.at(Drift), 1)
 		assert.True(t, m.Status().Drift)
 
 		source.set("tomorrow")
@@ -167,45 +162,50 @@ func TestBackOff(t *testing.T) {
 	})
 }
 
-// pushing is a source that changes without a file. Its first read waits for it to run.
-type pushing struct {
+// noticing is a source that says when it changes. Its first Load waits for Watch.
+type noticing struct {
 	*fake
 	running chan struct{}
 	ended   chan struct{}
-	m       *Manager
+	changed func()
 }
 
-func (p *pushing) run(ctx context.Context, m *Manager) {
-	p.m = m
-	close(p.running)
+func newNoticing(body string, certs map[string]*tlstest.Pair) *noticing {
+	return &noticing{fake: &fake{body: body, certs: certs}, running: make(chan struct{}), ended: make(chan struct{})}
+}
+
+func (n *noticing) Watch(ctx context.Context, changed func(), _ func(Event)) error {
+	n.changed = changed
+	close(n.running)
 	<-ctx.Done()
-	close(p.ended)
+	close(n.ended)
+	return nil
 }
 
-func (p *pushing) read() (*content, error) {
-	<-p.running
-	return p.fake.read()
+func (n *noticing) Load(ctx context.Context, previous *Material) (*Material, error) {
+	<-n.running
+	return n.fake.Load(ctx, previous)
 }
 
 // A source that says that it changed is not polled for, nor is the failure of its new set
 // the end of the old one.
-func TestPushingSource(t *testing.T) {
+func TestSourceThatNotices(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := tlstest.NewCA(t)
 		certs := map[string]*tlstest.Pair{"a": ca.Issue(t, tlstest.Leaf{}), "b": ca.Issue(t, tlstest.Leaf{}), "c": ca.Issue(t, tlstest.Leaf{})}
-		source := &pushing{fake: &fake{body: "a", certs: certs}, running: make(chan struct{}), ended: make(chan struct{})}
+		source := newNoticing("a", certs)
 		m := newManager(t, Options{PollInterval: time.Hour, Source: Sources{Static{RootCAs: ca.Pool()}, source}})
-		push := func(body string) {
+		become := func(body string) {
 			source.set(body)
-			source.m.changed()
-			source.m.changed() // twice is no harm
+			source.changed()
+			source.changed() // twice is no harm
 			time.Sleep(time.Second)
 		}
-		push("b")
+		become("b")
 		assert.True(t, certs["b"].Leaf.Equal(m.GetCertificate().Leaf))
-		push("the CA is away")
+		become("the CA is away")
 		assert.True(t, certs["b"].Leaf.Equal(m.GetCertificate().Leaf))
-		push("c")
+		become("c")
 		assert.True(t, certs["c"].Leaf.Equal(m.GetCertificate().Leaf))
 		assert.Zero(t, m.Status().Rejections)
 		require.NoError(t, m.Close())
@@ -214,8 +214,8 @@ func TestPushingSource(t *testing.T) {
 }
 
 // A New that fails leaves nothing running.
-func TestPushingSourceThatFails(t *testing.T) {
-	source := &pushing{fake: &fake{body: "no account"}, running: make(chan struct{}), ended: make(chan struct{})}
+func TestNewThatFailsEndsWatch(t *testing.T) {
+	source := newNoticing("no account", nil)
 	_, err := New(Options{Source: source})
 	require.ErrorContains(t, err, "no account")
 	<-source.ended
@@ -223,10 +223,10 @@ func TestPushingSourceThatFails(t *testing.T) {
 
 // Polls of many machines that were started together drift apart.
 func TestPollJitter(t *testing.T) {
-	k := &keeper{m: &Manager{options: Options{PollInterval: 10 * time.Second}}}
+	r := &reloader{m: &Manager{options: Options{PollInterval: 10 * time.Second}}}
 	seen := make(map[time.Duration]bool)
 	for range 100 {
-		d := k.interval()
+		d := r.interval()
 		assert.InDelta(t, 10, d.Seconds(), 1.001)
 		seen[d] = true
 	}

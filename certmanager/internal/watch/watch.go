@@ -1,0 +1,141 @@
+// Package watch says that files may have changed. Start with [Set]. It does not read them.
+package watch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// Set is what is watched.
+type Set struct {
+	Files []string // each with the symbolic links on the way to it
+
+	// Dir is a folder of files. Match says by its base name whether a file in it counts.
+	Dir   string
+	Match func(base string) bool
+}
+
+const (
+	// renewEvery is how often the folders are looked up again without an event: what leads
+	// to a file may have changed where nothing reports it.
+	renewEvery = 10 * time.Second
+
+	// pause bounds how often events are looked at: they come in bursts.
+	pause = 20 * time.Millisecond
+)
+
+// Run calls changed when a file of the set may have changed, until ctx ends. It returns
+// earlier, with an error, if the system does not report changes.
+//
+// Folders are watched and not files: the system follows inodes, and a file that is renamed
+// over is another one. Events of other files in these folders are passed over.
+func (s Set) Run(ctx context.Context, changed func()) error {
+	system, err := fsnotify.NewWatcher()
+	if err != nil {
+		return err
+	}
+	w := &watcher{set: s, system: system, events: make(chan struct{}, 1), drained: make(chan struct{})}
+	defer func() {
+		system.Close()
+		<-w.drained
+	}()
+	go w.drain()
+	if _, err := w.renew(); err != nil {
+		return err
+	}
+	changed() // what happened before is not reported
+	tick := time.NewTicker(renewEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-w.drained:
+			return errors.New("the system has stopped reporting changes")
+		case <-w.events:
+			changed()
+		case <-tick.C:
+		}
+		added, err := w.renew()
+		if err != nil {
+			return err
+		}
+		if added {
+			changed() // between its appearance and now nobody watched it
+		}
+		sleep(ctx, pause)
+	}
+}
+
+type watcher struct {
+	set    Set
+	system *fsnotify.Watcher
+	names  names
+
+	events  chan struct{} // a file of the set changed, or may have
+	drained chan struct{} // drain has ended
+}
+
+// drain takes what fsnotify sends until it is closed, and never calls it: fsnotify sends
+// errors while it holds the lock that all its methods take.
+func (w *watcher) drain() {
+	defer close(w.drained)
+	for {
+		select {
+		case event, open := <-w.system.Events:
+			if !open {
+				return
+			}
+			if w.names.concerns(event.Name) {
+				w.signal()
+			}
+		case _, open := <-w.system.Errors:
+			if !open {
+				return
+			}
+			w.signal() // events were lost, or are of folders that are gone
+		}
+	}
+}
+
+func (w *watcher) signal() {
+	select {
+	case w.events <- struct{}{}:
+	default: // one is enough for many
+	}
+}
+
+// renew watches the folders as they are now: one that was removed and made again is another
+// one, and a symbolic link may lead elsewhere. The error says what cannot be watched.
+func (w *watcher) renew() (added bool, err error) {
+	folders := w.names.find(w.set)
+	watched := make(map[string]bool)
+	for _, old := range w.system.WatchList() {
+		watched[old] = true
+		if !folders[old] {
+			w.system.Remove(old) // gone, or not needed any longer
+		}
+	}
+	for folder := range folders {
+		// Also where it is watched already: it may be another folder of that name.
+		if e := w.system.Add(folder); e != nil && !errors.Is(e, fs.ErrNotExist) {
+			err = fmt.Errorf("%s: %w", folder, e)
+		}
+		added = added || !watched[folder]
+	}
+	return added, err
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}

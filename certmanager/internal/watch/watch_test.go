@@ -1,0 +1,78 @@
+package watch_test
+
+import (
+	"context"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/ergotls/ergotls/certmanager/internal/watch"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+type changes chan struct{}
+
+// run watches until the test ends, and takes the first call, for what happened before.
+func run(t *testing.T, set watch.Set) changes {
+	c := make(changes, 1000)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- set.Run(ctx, func() { c <- struct{}{} }) }()
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-done)
+	})
+	c.wait(t)
+	return c
+}
+
+func (c changes) wait(t *testing.T) {
+	t.Helper()
+	select {
+	case <-c:
+	case <-time.After(5 * time.Second): // before the folders are looked up again without an event
+		t.Fatal("nothing is reported")
+	}
+}
+
+// What is watched is what a change of the path shows in, wherever that is.
+func TestChangesOfThePath(t *testing.T) {
+	for name, c := range map[string]struct {
+		before, change func(t *testing.T, top string) // top/a/tls/tls.crt is watched
+	}{
+		"the folder returns": {
+			func(t *testing.T, top string) {},
+			func(t *testing.T, top string) { require.NoError(t, os.Mkdir(top+"/a", 0o700)) },
+		},
+		"a folder above leads elsewhere": {
+			func(t *testing.T, top string) {
+				require.NoError(t, os.MkdirAll(top+"/1/tls", 0o700))
+				require.NoError(t, os.MkdirAll(top+"/2/tls", 0o700))
+				require.NoError(t, os.Symlink("1", top+"/a"))
+				require.NoError(t, os.Symlink("2", top+"/next"))
+			},
+			func(t *testing.T, top string) { require.NoError(t, os.Rename(top+"/next", top+"/a")) },
+		},
+		"the target of a link changes": {
+			func(t *testing.T, top string) {
+				require.NoError(t, os.MkdirAll(top+"/a/tls", 0o700))
+				require.NoError(t, os.MkdirAll(top+"/b", 0o700))
+				require.NoError(t, os.WriteFile(top+"/b/tls.crt", []byte("1"), 0o600))
+				require.NoError(t, os.Symlink(top+"/b/tls.crt", top+"/a/tls/tls.crt"))
+			},
+			func(t *testing.T, top string) { require.NoError(t, os.WriteFile(top+"/b/tls.crt", []byte("2"), 0o600)) },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			top := t.TempDir()
+			c.before(t, top)
+			changed := run(t, watch.Set{Files: []string{top + "/a/tls/tls.crt"}})
+			c.change(t, top)
+			changed.wait(t)
+		})
+	}
+}

@@ -1,0 +1,253 @@
+package certmanager
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"slices"
+)
+
+// part is one Material without parts, and what is made of it.
+type part struct {
+	from         *Material
+	ready        bool
+	err          error // why nothing can be made of it
+	certificates []*certificate
+}
+
+// prepare checks the certificates, which is slow for many. One that is in service is taken over, so
+// that it is not rehearsed again.
+func (p *part) prepare(known map[string]*certificate) error {
+	if p.ready {
+		return p.err
+	}
+	p.ready = true
+	for _, from := range p.from.Certificates {
+		c := known[from.key()]
+		if c == nil || c.origin != from.Origin || c.owner != from.Renewed || !sameChain(c.tls, from.Certificate) {
+			if c, p.err = newCertificate(from.Certificate, from.Origin); p.err != nil {
+				return p.err
+			}
+			c.owner = from.Renewed
+		}
+		p.certificates = append(p.certificates, c)
+	}
+	p.err = checkTicketKeys(p.from.TicketKeys)
+	return p.err
+}
+
+// key finds a certificate among those in service.
+func (c Certificate) key() string {
+	if len(c.Certificate.Certificate) == 0 {
+		return ""
+	}
+	return string(c.Certificate.Certificate[0])
+}
+
+// material is what a source gave, joined. It is immutable once it is in a snapshot.
+type material struct {
+	parts  []*part
+	joined bool // what follows is filled in
+
+	certificates []*certificate // the first is the default
+	clientCAs    bundle
+	rootCAs      bundle
+	trustDomains map[string][]*x509.Certificate
+	crls         []*x509.RevocationList
+	crlIssuers   []*x509.Certificate
+	echKeys      []tls.EncryptedClientHelloKey
+	ticketKeys   [][32]byte
+	funcs        []Func // GetCertificate
+	challenges   []Func
+	httpAnswers  []func(host, path string) (body string, ok bool)
+	orders       []func() []OrderStatus
+	late         bool // that there is no certificate yet is no mistake
+}
+
+// newMaterial makes one of the parts of what a source returned. Parts whose contents are those of a
+// known material's are taken over from it.
+func newMaterial(from *Material, known ...*material) *material {
+	m := &material{}
+	for i, part := range from.flat() {
+		m.parts = append(m.parts, partOf(part, i, known))
+	}
+	return m
+}
+
+func partOf(from *Material, i int, known []*material) *part {
+	for _, m := range known {
+		if m != nil && i < len(m.parts) && from.equal(m.parts[i].from) {
+			return m.parts[i]
+		}
+	}
+	return &part{from: from}
+}
+
+func (m *material) same(other *material) bool {
+	return other != nil && slices.Equal(m.parts, other.parts)
+}
+
+// with returns the material with one part replaced.
+func (m *material) with(i int, p *part) *material {
+	parts := slices.Clone(m.parts)
+	parts[i] = p
+	return &material{parts: parts}
+}
+
+// join prepares the parts and fills in the rest. It is called before the material is in a snapshot.
+func (m *material) join(served []*certificate) error {
+	if m.joined {
+		return nil
+	}
+	known := make(map[string]*certificate, len(served))
+	for _, c := range served {
+		known[string(c.chain[0].Raw)] = c
+	}
+	joined := material{joined: true, parts: m.parts, trustDomains: make(map[string][]*x509.Certificate)}
+	for _, p := range m.parts {
+		if err := p.prepare(known); err != nil {
+			return err
+		}
+		if err := joined.add(p); err != nil {
+			return err
+		}
+	}
+	*m = joined
+	return nil
+}
+
+func (m *material) add(p *part) (err error) {
+	from := p.from
+	if m.clientCAs, err = m.clientCAs.join(bundle{from.ClientCAPool, from.ClientCAs}); err != nil {
+		return fmt.Errorf("ClientCAs: %w", err)
+	}
+	if m.rootCAs, err = m.rootCAs.join(bundle{from.RootCAPool, from.RootCAs}); err != nil {
+		return fmt.Errorf("RootCAs: %w", err)
+	}
+	m.certificates = append(m.certificates, p.certificates...)
+	for domain, cas := range from.TrustDomains {
+		m.trustDomains[domain] = slices.Concat(m.trustDomains[domain], cas)
+	}
+	m.crls = append(m.crls, from.CRLs...)
+	m.crlIssuers = append(m.crlIssuers, from.CRLIssuers...)
+	m.echKeys = append(m.echKeys, from.ECHKeys...)
+	m.ticketKeys = append(m.ticketKeys, from.TicketKeys...)
+	if from.GetCertificate != nil {
+		m.funcs = append(m.funcs, from.GetCertificate)
+	}
+	if from.Challenge != nil {
+		m.challenges = append(m.challenges, from.Challenge)
+	}
+	if from.HTTPChallenge != nil {
+		m.httpAnswers = append(m.httpAnswers, from.HTTPChallenge)
+	}
+	if from.Orders != nil {
+		m.orders = append(m.orders, from.Orders)
+	}
+	m.late = m.late || from.GetCertificate != nil || from.Orders != nil
+	return nil
+}
+
+// bundle is a set of CAs. A pool from a program cannot be taken apart, so that both
+// forms are carried on to where the effective pool is made.
+type bundle struct {
+	base  *x509.CertPool
+	certs []*x509.Certificate
+}
+
+func (b bundle) given() bool { return b.base != nil || len(b.certs) > 0 }
+
+// pool returns nil if no CA was given, which crypto/tls takes for the system's roots.
+func (b bundle) pool() *x509.CertPool {
+	if !b.given() {
+		return nil
+	}
+	pool := x509.NewCertPool()
+	if b.base != nil {
+		pool = b.base.Clone()
+	}
+	for _, cert := range b.certs {
+		pool.AddCert(cert)
+	}
+	return pool
+}
+
+func (b bundle) join(other bundle) (bundle, error) {
+	if b.base != nil && other.base != nil {
+		return b, fmt.Errorf("%w: two sources give a *x509.CertPool for the same bundle; pools cannot be merged, make one of them", ErrInvalid)
+	}
+	if b.base == nil {
+		b.base = other.base
+	}
+	b.certs = append(b.certs[:len(b.certs):len(b.certs)], other.certs...)
+	return b, nil
+}
+
+// lacks says whether something of another material is missing: a CA, a revocation list or its
+// issuer, a name, an intermediate of a chain. What a source renews by itself does not count.
+func (m *material) lacks(other *material) bool {
+	has := make(map[string]bool)
+	m.inventory(func(key string, _ bool) bool {
+		has[key] = true
+		return true
+	})
+	lacks := false
+	other.inventory(func(key string, renewed bool) bool {
+		lacks = !renewed && !has[key]
+		return !lacks
+	})
+	return lacks
+}
+
+// inventory yields a key for each thing in a material, until yield returns false.
+func (m *material) inventory(yield func(key string, renewed bool) bool) {
+	for _, p := range m.parts {
+		if !p.from.inventory(yield) {
+			return
+		}
+	}
+}
+
+func (m *Material) inventory(yield func(key string, renewed bool) bool) bool {
+	cas := func(what string, all []*x509.Certificate) bool {
+		return !slices.ContainsFunc(all, func(c *x509.Certificate) bool { return !yield(what+string(c.Raw), false) })
+	}
+	more := cas("client CA ", m.ClientCAs) && cas("root CA ", m.RootCAs) && cas("list issuer ", m.CRLIssuers)
+	for domain, all := range m.TrustDomains {
+		more = more && cas(domain+" CA ", all)
+	}
+	for _, list := range m.CRLs {
+		more = more && yield("list "+string(list.RawIssuer), false)
+	}
+	for _, key := range m.ECHKeys {
+		more = more && yield("ECH "+string(key.Config), false)
+	}
+	// A pool cannot be taken apart: another one counts as a loss.
+	more = more && (m.ClientCAPool == nil || yield(fmt.Sprintf("client pool %p", m.ClientCAPool), false)) &&
+		(m.RootCAPool == nil || yield(fmt.Sprintf("root pool %p", m.RootCAPool), false))
+	for _, c := range m.Certificates {
+		more = more && c.inventory(yield)
+	}
+	return more
+}
+
+func (c Certificate) inventory(yield func(key string, renewed bool) bool) bool {
+	for i := range c.Certificate.Certificate[min(1, len(c.Certificate.Certificate)):] {
+		if !yield(fmt.Sprintf("issuer %d %s", i, c.Origin), c.Renewed) {
+			return false
+		}
+	}
+	leaf := c.Leaf
+	if leaf == nil && len(c.Certificate.Certificate) > 0 {
+		leaf, _ = x509.ParseCertificate(c.Certificate.Certificate[0])
+	}
+	if leaf == nil { // it will be rejected
+		return true
+	}
+	for _, name := range leaf.DNSNames {
+		if !yield("name "+name, c.Renewed) {
+			return false
+		}
+	}
+	return true
+}

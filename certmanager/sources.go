@@ -1,0 +1,170 @@
+package certmanager
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Static is a Source of values that the program has already. They must not be
+// modified afterwards; [Manager.Update] and the setters replace them.
+type Static struct {
+	// Certificates are the chains with their keys. A key may be any [crypto.Signer], for
+	// example one in an HSM. The first is the default, for clients that name nothing.
+	Certificates []tls.Certificate
+
+	// ClientCAs verify clients, RootCAs servers. Nil RootCAs are the system's roots.
+	ClientCAs, RootCAs *x509.CertPool
+
+	// CRLs are revocation lists. CRLIssuers are the certificates of those who signed
+	// them, since the pools above cannot be searched.
+	CRLs       []*x509.RevocationList
+	CRLIssuers []*x509.Certificate
+
+	// ECHKeys are the server's Encrypted Client Hello keys.
+	ECHKeys []tls.EncryptedClientHelloKey
+}
+
+// Load implements [Source].
+func (s Static) Load(_ context.Context, previous *Material) (*Material, error) {
+	if previous != nil {
+		return previous, nil
+	}
+	m := &Material{
+		ClientCAPool: s.ClientCAs, RootCAPool: s.RootCAs,
+		CRLs: s.CRLs, CRLIssuers: s.CRLIssuers, ECHKeys: s.ECHKeys,
+	}
+	for i, cert := range s.Certificates {
+		m.Certificates = append(m.Certificates, Certificate{Certificate: cert, Origin: fmt.Sprintf("Static.Certificates[%d]", i)})
+	}
+	return m, nil
+}
+
+// Watch implements [Source]: nothing changes.
+func (s Static) Watch(ctx context.Context, _ func(), _ func(Event)) error {
+	<-ctx.Done()
+	return nil
+}
+
+// Sources is several sources in one. The first certificate of the first source that
+// has one is the default; bundles and revocation lists are joined. One that cannot be
+// loaded, or whose new material cannot be put in service, keeps the others from nothing.
+type Sources []Source
+
+// Load implements [Source].
+func (ss Sources) Load(ctx context.Context, previous *Material) (*Material, error) {
+	before, loaders := make([]*Material, len(ss)), make([]loader, len(ss))
+	if previous != nil {
+		before, loaders = previous.Parts, previous.Tag.([]loader)
+	}
+	if end, ok := ctx.Deadline(); ok { // one that hangs leaves time for the others
+		limited, cancel := context.WithTimeout(ctx, time.Until(end)*3/4)
+		defer cancel()
+		ctx = limited
+	}
+	parts, errs := make([]*Material, len(ss)), make([]error, len(ss))
+	var all sync.WaitGroup
+	for i, s := range ss {
+		if s == nil {
+			return nil, fmt.Errorf("%w: Sources[%d] is nil", ErrInvalid, i)
+		}
+		all.Go(func() { parts[i], errs[i] = loaders[i].load(ctx, s, before[i]) })
+	}
+	all.Wait()
+	for i, part := range parts {
+		if part == nil {
+			parts[i] = before[i]
+		}
+	}
+	err := errors.Join(errs...)
+	switch {
+	case slices.Contains(parts, nil): // one that never had any
+		return nil, err
+	case previous != nil && slices.Equal(parts, before):
+		return previous, err
+	}
+	return &Material{Parts: parts, Tag: loaders}, err
+}
+
+// Watch implements [Source].
+func (ss Sources) Watch(ctx context.Context, changed func(), report func(Event)) error {
+	var all sync.WaitGroup
+	for _, s := range ss {
+		if s != nil { // Load says so
+			all.Go(func() { keepWatching(ctx, s, defaultPollInterval, changed, report) })
+		}
+	}
+	all.Wait()
+	return nil
+}
+
+// watchWorks is how long Watch must have run for what it reported before to be over.
+const watchWorks = time.Second
+
+// keepWatching calls Watch until ctx ends, again after a while where it failed.
+func keepWatching(ctx context.Context, s Source, again time.Duration, changed func(), report func(Event)) {
+	over := time.AfterFunc(time.Hour, func() { report(Event{Kind: Warning, Reason: reasonPolling}) })
+	over.Stop()
+	defer over.Stop()
+	for {
+		err := s.Watch(ctx, changed, report)
+		over.Stop()
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			report(Event{Kind: Warning, Reason: reasonPolled})
+			return
+		}
+		report(Event{Kind: Warning, Reason: reasonPolling, Err: err})
+		sleep(ctx, again)
+		if ctx.Err() != nil {
+			return
+		}
+		changed() // since then nobody watched
+		over.Reset(watchWorks)
+	}
+}
+
+// loader calls Load of one source for one Manager, one call at a time. A call that does not end
+// with its context, of a file system that hangs for example, is left behind.
+type loader struct {
+	pending chan loadResult // of a call that was left behind; nil if there is none
+}
+
+type loadResult struct {
+	material *Material
+	err      error
+}
+
+var errNoMaterial = errors.New("the source returned neither a Material nor an error")
+
+func (l *loader) load(ctx context.Context, s Source, previous *Material) (*Material, error) {
+	if l.pending != nil {
+		select {
+		case <-l.pending: // it is old
+		default:
+			return nil, errors.New("the source has still not answered")
+		}
+	}
+	l.pending = make(chan loadResult, 1)
+	go func(done chan<- loadResult) {
+		m, err := s.Load(ctx, previous)
+		done <- loadResult{m, err}
+	}(l.pending)
+	select {
+	case r := <-l.pending:
+		l.pending = nil
+		if r.material == nil && r.err == nil {
+			r.err = errNoMaterial
+		}
+		return r.material, r.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("the source has not answered: %w", ctx.Err())
+	}
+}
