@@ -99,8 +99,8 @@ func TestRenewBeforeTooLong(t *testing.T) {
 	w.serve(t)
 	status := w.Status().ACME[0]
 	assert.Less(t, status.NotAfter.Sub(status.Next), lifetime*55/100, "half of the lifetime, and jitter")
-	require.Len(t, w.events.of(certmanager.ACMEWarning), 1)
-	assert.Contains(t, w.events.of(certmanager.ACMEWarning)[0], "RenewBefore")
+	require.Len(t, w.events.of(certmanager.Warning), 1)
+	assert.Contains(t, w.events.of(certmanager.Warning)[0], "RenewBefore")
 	w.eventually(t, "the renewal", func() bool { return ca.Orders() >= 2 })
 	assert.False(t, time.Now().Before(status.Next), "not earlier")
 }

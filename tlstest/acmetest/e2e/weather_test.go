@@ -291,7 +291,7 @@ func TestLostAccount(t *testing.T) {
 	require.NoError(t, ca.LoseAccounts())
 	w.mustDial(t, other)
 	assert.Equal(t, 2, ca.Accounts())
-	assert.NotEmpty(t, w.events.of(certmanager.ACMEWarning))
+	assert.NotEmpty(t, w.events.of(certmanager.Warning))
 	assert.Empty(t, w.events.of(certmanager.OrderFailed))
 }
 

@@ -40,13 +40,13 @@ func (w *world) acme(lifetime time.Duration) *acmetest.Server {
 }
 
 // ordered is what the server says about publicName.
-func ordered(r report) certmanager.ACMEStatus {
+func ordered(r report) certmanager.OrderStatus {
 	for _, s := range r.Status.ACME {
 		if s.Name == publicName {
 			return s
 		}
 	}
-	return certmanager.ACMEStatus{}
+	return certmanager.OrderStatus{}
 }
 
 func serving(r report) bool { return ordered(r).Serving }
