@@ -30,7 +30,7 @@ const (
 )
 
 // Run calls changed when a file of the set may have changed, until ctx ends. It returns
-// earlier, with an error, if the system does not report changes.
+// earlier, with an error, if the system does not report changes or has lost some.
 //
 // Folders are watched and not files: the system follows inodes, and a file that is renamed
 // over is another one. Events of other files in these folders are passed over.
@@ -39,7 +39,7 @@ func (s Set) Run(ctx context.Context, changed func()) error {
 	if err != nil {
 		return err
 	}
-	w := &watcher{set: s, system: system, events: make(chan struct{}, 1), drained: make(chan struct{})}
+	w := &watcher{set: s, system: system, events: make(chan struct{}, 1), lost: make(chan error, 1), drained: make(chan struct{})}
 	defer func() {
 		system.Close()
 		<-w.drained
@@ -57,6 +57,8 @@ func (s Set) Run(ctx context.Context, changed func()) error {
 			return nil
 		case <-w.drained:
 			return errors.New("the system has stopped reporting changes")
+		case err := <-w.lost:
+			return err
 		case <-w.events:
 			changed()
 		case <-tick.C:
@@ -78,6 +80,7 @@ type watcher struct {
 	names  names
 
 	events  chan struct{} // a file of the set changed, or may have
+	lost    chan error    // events were
 	drained chan struct{} // drain has ended
 }
 
@@ -94,11 +97,18 @@ func (w *watcher) drain() {
 			if w.names.concerns(event.Name) {
 				w.signal()
 			}
-		case _, open := <-w.system.Errors:
+		case err, open := <-w.system.Errors:
 			if !open {
 				return
 			}
-			w.signal() // events were lost, or are of folders that are gone
+			if !errors.Is(err, fsnotify.ErrEventOverflow) {
+				w.signal() // a folder is gone
+				continue
+			}
+			select {
+			case w.lost <- err:
+			default: // Run returns with the first
+			}
 		}
 	}
 }

@@ -172,7 +172,7 @@ func TestDownAtStart(t *testing.T) {
 		_, err := w.dial(t.Context(), name)
 		return err == nil
 	})
-	assert.Empty(t, w.events.of(certmanager.Regressed), "a fallback is not better than what it stands in for")
+	assert.Empty(t, w.events.of(certmanager.Warning), "a fallback is not better than what it stands in for")
 }
 
 func TestListenInUse(t *testing.T) {

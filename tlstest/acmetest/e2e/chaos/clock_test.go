@@ -27,7 +27,7 @@ func TestClockForward(t *testing.T) {
 	began := time.Now()
 	w.ask("step 10h")
 	w.visible("clock-stepped, Status.ClockSteps, evicted: expired", func(r report) bool {
-		return r.happened(certmanager.ClockStepped, "10h") && r.Status.ClockSteps == 1 && r.Stats.Ended[meta.ErrEvicted.Error()] == 1
+		return r.happened(certmanager.Warning, "10h") && r.Status.ClockSteps == 1 && r.Stats.Ended[meta.ErrEvicted.Error()] == 1
 	})
 	assert.Less(t, time.Since(began), soon)
 	next := w.rotate()
@@ -48,7 +48,7 @@ func TestClockForwardACME(t *testing.T) {
 	w.ask("step 17h")
 	began := time.Now()
 	w.visible("clock-stepped, issued, Status.ACME.Next", func(r report) bool {
-		return r.happened(certmanager.ClockStepped, "17h") && len(r.kind(certmanager.Issued)) == 2 && time.Until(ordered(r).Next) > 17*time.Hour
+		return r.happened(certmanager.Warning, "17h") && len(r.kind(certmanager.Issued)) == 2 && time.Until(ordered(r).Next) > 17*time.Hour
 	})
 	next, err := w.visitPublic()
 	require.NoError(t, err)
@@ -68,7 +68,7 @@ func TestClockBack(t *testing.T) {
 	w.ask("step -10h")
 	next := w.rotate() // begins an hour ago, which is in nine hours
 	w.visible("clock-stepped, Status.ClockSteps, rejected", func(r report) bool {
-		return r.happened(certmanager.ClockStepped, "-10h") && r.happened(certmanager.Rejected, certmanager.ErrNotYetValid.Error())
+		return r.happened(certmanager.Warning, "-10h") && r.happened(certmanager.Rejected, certmanager.ErrNotYetValid.Error())
 	})
 	w.ask("step 10h")
 	w.served(next, soon)

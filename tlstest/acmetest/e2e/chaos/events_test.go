@@ -23,7 +23,7 @@ import (
 // polling sees that the manager knows that its file events are not to be relied on.
 func (w *world) polling() {
 	w.t.Helper()
-	w.visible("polling, Status.Polling", func(r report) bool { return r.happened(certmanager.Polling, "") && r.Status.Polling != "" })
+	w.visible("polling, Status.Polling", func(r report) bool { return r.happened(certmanager.Warning, "file events") && r.Status.Polling != "" })
 }
 
 // The user has no inotify instance, or no watch, left. The limits are those of a user namespace.
@@ -70,7 +70,7 @@ func TestQueueOverflow(t *testing.T) {
 	next := w.rotate()
 	require.NoError(t, w.cmd.Process.Signal(syscall.SIGCONT))
 	w.served(next, soon)
-	w.visible("polling, Status.Polling", func(r report) bool { return r.happened(certmanager.Polling, "overflow") })
+	w.visible("polling, Status.Polling", func(r report) bool { return r.happened(certmanager.Warning, "overflow") })
 	w.await("events again", 2*soon, func(r report) bool { return r.Status.Polling == "" })
 	w.finish()
 }
