@@ -32,6 +32,8 @@ type ACMEResponderOptions struct {
 
 // acmeResponder is the meta process of CreateACMEResponder. Its goroutines are Start's, which accepts, and those of net/http.
 type acmeResponder struct {
+	behavior
+
 	listener net.Listener
 	server   http.Server
 	process  gen.MetaProcess

@@ -51,6 +51,8 @@ type watchable interface {
 // certWatcher is the meta process of CreateCertWatcher. Its goroutines are Start's, which only waits for the end, and the engine's
 // message goroutine; events come on the manager's.
 type certWatcher struct {
+	behavior
+
 	manager  watchable
 	to       any // who gets the events
 	toOption gen.Atom

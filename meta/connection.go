@@ -33,6 +33,8 @@ const (
 
 // tcpConnection is the meta process of one connection, accepted or outgoing.
 type tcpConnection struct {
+	behavior
+
 	opt       *TCPConnectionOptions
 	server    *tcpServer  // nil: outgoing
 	clientTLS *tls.Config // outgoing, with TLS
@@ -273,6 +275,6 @@ func (c *tcpConnection) activate(n int) {
 		c.log().Warning("MessageTCPActive{%d} ignored: N must be above 0, and the option Active be set", n)
 		return
 	}
-	c.credit.Add(int64(min(n, 1<<31)))
+	c.credit.Add(min(int64(n), 1<<31))
 	c.wakeUp()
 }

@@ -26,6 +26,8 @@ var errOverLimit = errors.New("over the limit")
 
 // tcpServer is the meta process of a listening socket. Its connections are meta processes of their own, under the same parent, and outlive it.
 type tcpServer struct {
+	behavior
+
 	opt        TCPServerOptions
 	connection *TCPConnectionOptions // of each accepted connection
 	listener   net.Listener
