@@ -48,6 +48,11 @@ type tcpConnection struct {
 	inbox   inbox
 	release func() // of the manager's Track; nil: not tracked
 
+	// Set before Start by a reconnecting, else nil: called when Connect was sent, and before Disconnect is.
+	onConnect func()
+	onEnd     func(*DisconnectError) (retry time.Time)
+	retry     time.Time // finish's: what onEnd said
+
 	brokenUntil int64  // Start's: how long to read on after broken; unix nanoseconds
 	answered    uint32 // the message goroutine's: the last bits of stats.messagesIn at the last write
 	refusing    bool   // the message goroutine's: a write was refused
@@ -218,6 +223,12 @@ func (c *tcpConnection) write(data []byte) error {
 		return c.take(data, now)
 	}
 	return c.take(data, later)
+}
+
+// accept takes data for writing once the connection is established. An error says that nothing was taken.
+func (c *tcpConnection) accept(data []byte) error {
+	c.awaitReady()
+	return c.write(data)
 }
 
 // flushLater asks for a flush behind the messages that wait. It fails where the mailbox is full, or the parent has ended.

@@ -2,6 +2,7 @@ package meta
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -14,7 +15,7 @@ import (
 // CreateTCPConnection connects to a server and returns the meta process of the connection: hand it to SpawnMeta. If
 // SpawnMeta fails, call Terminate of what was returned: it closes the connection.
 //
-// It blocks for the TCP connect, at most DialTimeout. The TLS handshake follows when the meta
+// It blocks for the TCP connect, at most DialTimeout, unless Reconnect is set. The TLS handshake follows when the meta
 // process runs; a failure is told by a [MessageTCPDisconnect]. What is sent to the connection before its
 // [MessageTCPConnect] waits for the handshake.
 //
@@ -23,27 +24,61 @@ func CreateTCPConnection(options TCPConnectionOptions) (gen.MetaBehavior, error)
 	if err := options.parse(); err != nil {
 		return nil, err
 	}
-	config, err := clientTLS(&options)
+	targets, err := options.targets()
 	if err != nil {
 		return nil, err
 	}
-	network, address := "tcp", net.JoinHostPort(options.Host, strconv.Itoa(int(options.Port)))
-	if options.UnixPath != "" {
-		network, address = "unix", options.UnixPath
+	if options.Reconnect != nil {
+		return newReconnecting(&options, targets), nil
 	}
-	dialer := net.Dialer{Timeout: options.DialTimeout, KeepAlive: -1}
-	conn, err := dialer.Dial(network, address)
+	var errs []error
+	for _, t := range targets {
+		sock, err := dial(context.Background(), t, &options)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%w %w", ErrDial, err))
+			continue
+		}
+		var to any
+		if options.Process != "" {
+			to = options.Process
+		}
+		c := newConnection(&options, nil, sock, to)
+		c.clientTLS = t.tls
+		return c, nil
+	}
+	return nil, errors.Join(errs...)
+}
+
+// targets gives the addresses to connect to, in order, with the TLS configuration for each.
+func (o *TCPConnectionOptions) targets() (all []target, err error) {
+	addrs := o.Addrs
+	if len(addrs) == 0 {
+		addrs = []string{net.JoinHostPort(o.Host, strconv.Itoa(int(o.Port)))}
+	}
+	for _, addr := range addrs {
+		t, named := target{network: "tcp", address: addr}, *o
+		if o.UnixPath != "" {
+			t.network, t.address = "unix", o.UnixPath
+		} else if named.Host, _, err = net.SplitHostPort(addr); err != nil {
+			return nil, err // parse has checked it
+		}
+		if t.tls, err = clientTLS(&named); err != nil {
+			return nil, err
+		}
+		all = append(all, t)
+	}
+	return all, nil
+}
+
+// dial connects to one of them, at most for DialTimeout. The addresses of a name are tried as RFC 8305 says.
+func dial(ctx context.Context, t target, o *TCPConnectionOptions) (*socket, error) {
+	dialer := net.Dialer{Timeout: o.DialTimeout, KeepAlive: -1}
+	conn, err := dialer.DialContext(ctx, t.network, t.address)
 	if err != nil {
-		return nil, fmt.Errorf("%w to %s %s: %w%s", ErrDial, network, address, err, dialAdvice(err))
+		return nil, fmt.Errorf("to %s %s: %w%s", t.network, t.address, err, dialAdvice(err))
 	}
-	setKeepAlive(conn, options.KeepAlivePeriod)
-	var to any
-	if options.Process != "" {
-		to = options.Process
-	}
-	c := newConnection(&options, nil, newSocket(conn), to)
-	c.clientTLS = config
-	return c, nil
+	setKeepAlive(conn, o.KeepAlivePeriod)
+	return newSocket(conn), nil
 }
 
 func dialAdvice(err error) string {

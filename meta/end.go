@@ -65,6 +65,9 @@ func (c *tcpConnection) finish() {
 		c.release()
 	}
 	told := true
+	if c.onEnd != nil {
+		c.retry = c.onEnd(reason)
+	}
 	if c.connected.Load() || c.server == nil {
 		told = c.disconnected(reason)
 	}
@@ -111,7 +114,7 @@ func (c *tcpConnection) disconnected(reason *DisconnectError) (told bool) {
 	copied := *reason
 	w := c.writer.stats()
 	copied.Accepted, copied.Written = w.accepted, w.sent
-	err := c.process.Send(c.to, MessageTCPDisconnect{ID: c.process.ID(), Reason: &copied})
+	err := c.process.Send(c.to, MessageTCPDisconnect{ID: c.process.ID(), Reason: &copied, Retry: c.retry})
 	if errors.Is(err, gen.ErrProcessMailboxFull) {
 		return false
 	}

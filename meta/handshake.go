@@ -77,6 +77,9 @@ func (c *tcpConnection) establish() bool {
 		return false
 	}
 	c.connected.Store(true)
+	if c.onConnect != nil {
+		c.onConnect()
+	}
 	c.draining()
 	return true
 }

@@ -44,6 +44,16 @@ type MessageTCPDisconnect struct {
 	ID gen.Alias
 	// Reason is a *DisconnectError; never nil.
 	Reason error
+	// Retry is when a connection with the option Reconnect is made again, with the same ID. Zero: it is not.
+	Retry time.Time
+}
+
+// MessageTCPUnsent gives a MessageTCP back to its sender: a connection with the option Reconnect got it while there was no connection,
+// and does not keep it. Nothing of Data was written.
+type MessageTCPUnsent struct {
+	// ID is the connection.
+	ID   gen.Alias
+	Data []byte
 }
 
 // MessageTCPActive, sent to a connection whose option Active is set, allows it N

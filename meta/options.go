@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"net"
 	"net/netip"
+	"strconv"
 	"sync"
 	"time"
 
@@ -123,8 +124,18 @@ type TCPConnectionOptions struct {
 	Port uint16
 	// UnixPath, if set, is the path of a unix socket to connect to, instead of Host and Port.
 	UnixPath string
-	// DialTimeout bounds the look-up of Host and the TCP connect together. 0 means 10 s.
+	// Addrs are addresses to try in turn, "host:port" each, instead of Host and Port.
+	Addrs []string
+	// DialTimeout bounds the look-up of a name and the TCP connect together, for each address. 0 means 10 s.
 	DialTimeout time.Duration
+	// Reconnect, if set, makes the connection again when it has ended, under the same alias. CreateTCPConnection then does not
+	// connect: the meta process does, so nothing blocks. The owner hears of every connection by a MessageTCPConnect and of every end and every failed
+	// try by a MessageTCPDisconnect, whose Retry says when the next try is. The last has no Retry: it comes after MessageTCPClose, an exit,
+	// the end of the owner and MaxFailures.
+	//
+	// Where one side does not accept the other's certificate the next try is after about MaxInterval. What was accepted for writing and not
+	// written when a connection ends is not sent again: the DisconnectError counts its bytes.
+	Reconnect *Reconnect
 
 	// Process is the name of the process that handles the connection; empty means the parent.
 	Process gen.Atom
@@ -209,7 +220,16 @@ func (o *TCPConnectionOptions) parse() error {
 	o.parseShared(&c)
 	c.notNegative("DialTimeout", o.DialTimeout)
 	c.refuse(o.UnixPath != "" && (o.Host != "" || o.Port != 0), "UnixPath: a unix socket has no Host or Port; leave them unset")
-	c.refuse(o.UnixPath == "" && o.Port == 0, "Port: is 0; set the port to connect to")
+	c.refuse(len(o.Addrs) > 0 && (o.Host != "" || o.Port != 0 || o.UnixPath != ""), "Addrs: has hosts and ports; leave Host, Port and UnixPath unset")
+	for i, addr := range o.Addrs {
+		host, port, err := net.SplitHostPort(addr)
+		n, wrong := strconv.ParseUint(port, 10, 16)
+		c.refuse(err != nil || host == "" || n == 0 || wrong != nil, "Addrs[%d]: %q is not a host and a port, such as db.example.com:5432", i, addr)
+	}
+	c.refuse(o.UnixPath == "" && o.Port == 0 && len(o.Addrs) == 0, "Port: is 0; set the port to connect to")
+	if o.Reconnect != nil {
+		o.Reconnect = o.Reconnect.parse(&c)
+	}
 	c.refuse(o.ServerName != "" && o.CertManager == nil, "ServerName: has no effect without TLS; set CertManager")
 	setDefault(&o.DialTimeout, DefaultDialTimeout)
 	setDefault(&o.Host, "localhost")

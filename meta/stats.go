@@ -81,7 +81,13 @@ func Stats(server gen.MetaBehavior) ServerStats { return mustServer(server).snap
 // that one, once its owner knows of it, also when it has ended. It is called as [Stats] is: unlike Ergo's Inspect, which waits for the message that a
 // connection is handling, it also answers while a connection waits for its peer.
 func Connections(behavior gen.MetaBehavior) []ConnectionStats {
-	if c, ok := behavior.(*tcpConnection); ok {
+	c, ok := behavior.(*tcpConnection)
+	if r, is := behavior.(*reconnecting); is {
+		if c, ok = r.current(); !ok {
+			return nil
+		}
+	}
+	if ok {
 		if !c.connected.Load() {
 			return nil
 		}

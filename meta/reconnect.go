@@ -1,0 +1,346 @@
+package meta
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"time"
+
+	"ergo.services/ergo/gen"
+)
+
+// Reconnect makes an outgoing connection again after it has ended, or could not be made. The zero value is ready for use.
+type Reconnect struct {
+	// MinInterval is about the time before the first try after a failure, MaxInterval the most. The time doubles with each
+	// failure in a row, and is shortened at random by up to a half. 0 means 100 ms and 30 s.
+	MinInterval, MaxInterval time.Duration
+	// MaxFailures is the number of failures in a row after which the connection ends for good. 0 means no limit.
+	MaxFailures int
+	// Keep keeps messages that are sent while there is no connection, up to WriteBuffer bytes, and writes them in order once there is one.
+	// Unset, each comes back at once as a MessageTCPUnsent.
+	Keep bool
+}
+
+// Defaults of Reconnect.
+const (
+	DefaultMinInterval = 100 * time.Millisecond
+	DefaultMaxInterval = 30 * time.Second
+)
+
+// ErrNotConnected is why a message was not sent by a connection with the option Reconnect.
+var ErrNotConnected = errors.New("meta: not connected")
+
+// The goroutines of a connection with Reconnect are those of a tcpConnection: Start's dials, waits and runs one connection after the other.
+
+// reconnecting is the meta process of an outgoing connection that is made again and again: a tcpConnection at a time.
+type reconnecting struct {
+	opt     *TCPConnectionOptions
+	targets []target
+	process gen.MetaProcess
+	to      any
+	ctx     context.Context // ends when no further connection is to be made
+	cancel  context.CancelFunc
+	started sync.Once
+	done    chan struct{} // closed: Start has returned, or never will run
+
+	tries int // Start's: of dialling, for the next address
+
+	mu       sync.Mutex     // guards all below
+	conn     *tcpConnection // being established, or in use
+	up       bool           // conn takes messages
+	failures int            // in a row
+	retryAt  time.Time      // of the next try; zero: there is none
+	last     error          // why the last connection ended or was not made
+	kept     []keptMessage
+	size     int // bytes in kept
+}
+
+// target is an address to connect to.
+type target struct {
+	network, address string
+	tls              *tls.Config
+}
+
+type keptMessage struct {
+	from gen.PID
+	data []byte
+}
+
+// resumeRequest is what a reconnecting sends to itself when there is a connection, for the messages that were kept.
+type resumeRequest struct{}
+
+func newReconnecting(opt *TCPConnectionOptions, targets []target) *reconnecting {
+	r := &reconnecting{opt: opt, targets: targets, done: make(chan struct{})}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	if opt.Process != "" {
+		r.to = opt.Process
+	}
+	return r
+}
+
+// Init implements gen.MetaBehavior.
+func (r *reconnecting) Init(process gen.MetaProcess) error {
+	r.process = process
+	if r.to == nil {
+		r.to = process.Parent()
+	}
+	return nil
+}
+
+// Start implements gen.MetaBehavior.
+func (r *reconnecting) Start() error {
+	r.started.Do(func() {
+		defer close(r.done)
+		for r.once() {
+		}
+		r.cancel()
+		r.giveUp()
+	})
+	return nil
+}
+
+// once makes one connection, runs it to its end, and waits until the next is due. It returns false if there will be no next.
+func (r *reconnecting) once() bool {
+	t := r.targets[r.tries%len(r.targets)]
+	r.tries++
+	began := time.Now()
+	sock, err := dial(r.ctx, t, r.opt)
+	if err != nil {
+		reason := &DisconnectError{Reason: ErrDial, Cause: err}
+		if r.ctx.Err() != nil || !r.tell(MessageTCPDisconnect{Reason: reason, Retry: r.plan(reason, false)}) {
+			return false
+		}
+	} else {
+		c := newConnection(r.opt, nil, sock, r.to)
+		c.clientTLS = t.tls
+		c.onEnd = func(reason *DisconnectError) time.Time {
+			return r.plan(reason, c.stats.messagesIn.Load() > 0 || time.Since(began) > r.opt.Reconnect.MaxInterval)
+		}
+		c.onConnect = func() { r.use(c) }
+		_ = c.Init(r.process) // never fails
+		r.mu.Lock()
+		r.conn = c
+		r.mu.Unlock()
+		if r.ctx.Err() != nil { // Terminate may have looked for a connection before
+			c.Terminate(nil)
+		}
+		_ = c.Start() // says nothing: the reason went to the owner
+		r.mu.Lock()
+		r.conn = nil
+		r.mu.Unlock()
+	}
+	r.mu.Lock()
+	at := r.retryAt
+	r.mu.Unlock()
+	if at.IsZero() {
+		return false
+	}
+	timer := time.NewTimer(time.Until(at))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-r.ctx.Done():
+		return false
+	}
+}
+
+// plan notes why a connection ended, or was not made, and returns when the next is due: zero if there will be none. A connection that
+// was of use begins the count of failures anew.
+func (r *reconnecting) plan(reason *DisconnectError, useful bool) time.Time {
+	o := r.opt.Reconnect
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.up, r.last = false, reason
+	if useful && !permanent(reason) {
+		r.failures = 0
+	}
+	r.failures++
+	switch {
+	case r.ctx.Err() != nil, reason.Reason == ErrTerminated, reason.Reason == ErrOwnerGone, o.MaxFailures > 0 && r.failures > o.MaxFailures:
+		r.retryAt = time.Time{}
+		return r.retryAt
+	}
+	wait := o.MaxInterval
+	if !permanent(reason) {
+		wait = min(o.MaxInterval, o.MinInterval<<min(r.failures-1, 30))
+		if wait <= 0 { // shifted out
+			wait = o.MaxInterval
+		}
+	}
+	r.retryAt = time.Now().Add(wait - rand.N(wait/2+1))
+	return r.retryAt
+}
+
+// permanent says that a failure does not pass by waiting: one side does not accept the other's certificate.
+func permanent(reason *DisconnectError) bool {
+	_, untrusted := errors.AsType[*tls.CertificateVerificationError](reason.Cause)
+	_, wrongName := errors.AsType[x509.HostnameError](reason.Cause)
+	return untrusted || wrongName || reason.Reason == ErrRefused
+}
+
+// use makes a connection that is established the one that messages go to.
+func (r *reconnecting) use(c *tcpConnection) {
+	r.mu.Lock()
+	r.up = true
+	resume := len(r.kept) > 0
+	r.mu.Unlock()
+	if resume { // where the mailbox is full the next message does it
+		_ = r.process.Send(r.process.ID(), resumeRequest{})
+	}
+}
+
+// tell sends a message to the owner. It returns false if the owner has ended.
+func (r *reconnecting) tell(m MessageTCPDisconnect) bool {
+	m.ID = r.process.ID()
+	return !unreachable(r.process.Send(r.to, m))
+}
+
+// current is the connection, and whether it takes messages.
+func (r *reconnecting) current() (c *tcpConnection, up bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.conn, r.up
+}
+
+// HandleMessage implements gen.MetaBehavior.
+func (r *reconnecting) HandleMessage(from gen.PID, message any) error {
+	c, up := r.current()
+	switch m := message.(type) {
+	case MessageTCP:
+		r.write(from, m.Data)
+	case resumeRequest:
+		r.resume()
+	case MessageTCPClose:
+		r.resume()
+		r.cancel()
+		if c != nil {
+			return c.HandleMessage(from, m)
+		}
+	case flushRequest:
+		if c != nil {
+			return c.HandleMessage(from, m)
+		}
+	default:
+		if up {
+			return c.HandleMessage(from, m)
+		}
+		r.process.Log().Warning("%T from %s ignored: there is no connection at the moment", message, from)
+	}
+	return nil
+}
+
+// HandleCall implements gen.MetaBehavior.
+func (r *reconnecting) HandleCall(from gen.PID, ref gen.Ref, request any) (any, error) {
+	r.resume()
+	if c, up := r.current(); up {
+		return c.HandleCall(from, ref, request)
+	}
+	return ErrNotConnected, nil
+}
+
+// write writes a message, keeps it, or sends it back.
+func (r *reconnecting) write(from gen.PID, data []byte) {
+	if r.resume() {
+		c, up := r.current()
+		if up && c.accept(data) == nil {
+			return
+		}
+	}
+	r.mu.Lock()
+	keep := r.opt.Reconnect.Keep && r.ctx.Err() == nil && r.size+len(data) <= r.opt.WriteBuffer
+	if keep {
+		r.kept = append(r.kept, keptMessage{from, data})
+		r.size += len(data)
+	}
+	r.mu.Unlock()
+	if !keep {
+		r.sendBack(keptMessage{from, data})
+	}
+}
+
+// resume writes what was kept, in order. It returns false where something had to stay.
+func (r *reconnecting) resume() bool {
+	for {
+		r.mu.Lock()
+		if len(r.kept) == 0 {
+			r.mu.Unlock()
+			return true
+		}
+		c, up, first := r.conn, r.up, r.kept[0]
+		r.mu.Unlock()
+		if !up || c.accept(first.data) != nil {
+			return false
+		}
+		r.mu.Lock()
+		r.kept[0] = keptMessage{}
+		r.kept, r.size = r.kept[1:], r.size-len(first.data)
+		r.mu.Unlock()
+	}
+}
+
+// sendBack tells the sender of a message that it was not sent.
+func (r *reconnecting) sendBack(m keptMessage) {
+	if err := r.process.Send(m.from, MessageTCPUnsent{ID: r.process.ID(), Data: m.data}); err != nil {
+		r.process.Log().Warning("%d bytes from %s were not sent, and it was not told: %s", len(m.data), m.from, err)
+	}
+}
+
+// giveUp tells of the end for good, and sends back what was kept.
+func (r *reconnecting) giveUp() {
+	r.mu.Lock()
+	kept, told := r.kept, r.retryAt.IsZero() && r.last != nil
+	r.kept, r.size, r.retryAt = nil, 0, time.Time{}
+	r.mu.Unlock()
+	for _, m := range kept {
+		r.sendBack(m)
+	}
+	if !told { // the last word was that there would be another try
+		r.tell(MessageTCPDisconnect{Reason: &DisconnectError{Reason: ErrTerminated}})
+	}
+}
+
+// Terminate implements gen.MetaBehavior. It returns when the connection has ended.
+func (r *reconnecting) Terminate(reason error) {
+	r.cancel()
+	if c, _ := r.current(); c != nil {
+		c.Terminate(reason)
+	}
+	r.started.Do(func() { close(r.done) })
+	<-r.done
+}
+
+// HandleInspect implements gen.MetaBehavior.
+func (r *reconnecting) HandleInspect(from gen.PID, item ...string) map[string]string {
+	r.mu.Lock()
+	c, kept, failures, at, last := r.conn, r.size, r.failures, r.retryAt, r.last
+	r.mu.Unlock()
+	m := map[string]string{"state": "connecting"}
+	if c != nil {
+		m = c.HandleInspect(from, item...)
+	} else if !at.IsZero() {
+		m["state"] = "waiting"
+		m["next try"] = "in " + time.Until(at).Round(time.Millisecond).String()
+	}
+	m["bytes kept"], m["failures"] = strconv.Itoa(kept), strconv.Itoa(failures)
+	if last != nil {
+		m["last end"] = last.Error()
+	}
+	return m
+}
+
+// parse checks the values and returns a copy with the defaults filled in.
+func (o *Reconnect) parse(c *check) *Reconnect {
+	ready := *o
+	c.notNegative("Reconnect.MinInterval", ready.MinInterval)
+	c.notNegative("Reconnect.MaxInterval", ready.MaxInterval)
+	c.notNegative("Reconnect.MaxFailures", ready.MaxFailures)
+	setDefault(&ready.MinInterval, DefaultMinInterval)
+	setDefault(&ready.MaxInterval, max(DefaultMaxInterval, ready.MinInterval))
+	c.refuse(ready.MinInterval > ready.MaxInterval, "Reconnect.MinInterval: is %s, more than MaxInterval, %s", ready.MinInterval, ready.MaxInterval)
+	return &ready
+}

@@ -1,0 +1,342 @@
+package meta_test
+
+import (
+	"bufio"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"ergo.services/ergo/gen"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/meta"
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+// lineServer echoes lines on one address, can be stopped and started there again, and notes what it has read.
+type lineServer struct {
+	t    *testing.T
+	m    mode
+	addr string
+
+	mu       sync.Mutex // guards all below
+	listener net.Listener
+	conns    map[net.Conn]struct{}
+	seen     map[string]int
+	serving  sync.WaitGroup
+}
+
+func newLineServer(t *testing.T, m mode) *lineServer {
+	t.Helper()
+	s := &lineServer{t: t, m: m, addr: "127.0.0.1:0", conns: map[net.Conn]struct{}{}, seen: map[string]int{}}
+	s.start()
+	t.Cleanup(s.stop)
+	return s
+}
+
+func (s *lineServer) start() {
+	s.t.Helper()
+	listener, err := net.Listen("tcp", s.addr)
+	require.NoError(s.t, err)
+	s.addr = listener.Addr().String()
+	s.mu.Lock()
+	s.listener = listener
+	s.mu.Unlock()
+	s.serving.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			s.mu.Lock()
+			closed := s.listener != listener
+			s.conns[conn] = struct{}{}
+			s.mu.Unlock()
+			if closed {
+				conn.Close()
+			}
+			s.serving.Go(func() { s.serve(conn) })
+		}
+	})
+}
+
+func (s *lineServer) serve(conn net.Conn) {
+	defer conn.Close()
+	var stream net.Conn = conn
+	if s.m.tls() {
+		stream = tls.Server(conn, s.m.manager.(manager).server)
+	}
+	lines := bufio.NewScanner(stream)
+	for lines.Scan() {
+		s.mu.Lock()
+		s.seen[lines.Text()]++
+		s.mu.Unlock()
+		if _, err := fmt.Fprintln(stream, lines.Text()); err != nil {
+			return
+		}
+	}
+}
+
+// stop closes the listener and cuts every connection.
+func (s *lineServer) stop() {
+	s.mu.Lock()
+	if s.listener != nil {
+		s.listener.Close()
+		s.listener = nil
+	}
+	for conn := range s.conns {
+		conn.Close()
+	}
+	clear(s.conns)
+	s.mu.Unlock()
+	s.serving.Wait()
+}
+
+func (m mode) reconnecting(t *testing.T, addr string, again meta.Reconnect) meta.TCPConnectionOptions {
+	t.Helper()
+	options := meta.TCPConnectionOptions{Addrs: []string{addr}, Split: bufio.ScanLines, Reconnect: &again}
+	if m.tls() {
+		options.CertManager, options.ServerName = m.manager, "localhost"
+	}
+	return options
+}
+
+// until takes messages of an actor up to a T that fits.
+func until[T any](a *actor, fits func(T) bool) T {
+	a.h.t.Helper()
+	for timeout := time.After(patience); ; {
+		select {
+		case message := <-a.mail:
+			if m, ok := message.(T); ok && fits(m) {
+				return m
+			}
+		case <-timeout:
+			var m T
+			a.h.t.Fatalf("no fitting %T", m)
+			return m
+		}
+	}
+}
+
+func always[T any](T) bool { return true }
+
+// The server is restarted again and again while the client talks. Each message is answered, comes back, or was sent when
+// a Disconnect told of a loss. None is written twice.
+func TestReconnectUnderTraffic(t *testing.T) {
+	const restarts = 200 // in each of five modes
+	eachMode(t, func(t *testing.T, m mode) {
+		server := newLineServer(t, m)
+		var mu sync.Mutex // guards all below
+		sent, answered, unsent, doubtful := map[string]bool{}, map[string]int{}, map[string]bool{}, map[string]bool{}
+		a := newHost(t).spawn(func(o *owner, message any) bool {
+			mu.Lock()
+			defer mu.Unlock()
+			switch m := message.(type) {
+			case meta.MessageTCP:
+				answered[string(m.Data)]++
+			case meta.MessageTCPUnsent:
+				unsent[string(m.Data[:len(m.Data)-1])] = true
+			case meta.MessageTCPDisconnect:
+				for text := range sent {
+					if answered[text] == 0 {
+						doubtful[text] = true
+					}
+				}
+				clear(sent)
+			case meta.MessageTCPConnect:
+				return false
+			}
+			return true
+		})
+		id := a.connect(m.reconnecting(t, server.addr, meta.Reconnect{MinInterval: time.Millisecond, MaxInterval: 5 * time.Millisecond, Keep: true}))
+		n := 0
+		say := func() {
+			text := strconv.Itoa(n)
+			n++
+			mu.Lock()
+			sent[text] = true
+			mu.Unlock()
+			a.send(id, meta.MessageTCP{Data: []byte(text + "\n")})
+		}
+		for i := range restarts {
+			until(a, always[meta.MessageTCPConnect])
+			for range 5 {
+				say()
+			}
+			if i%2 == 0 { // else the server is stopped while they are on their way
+				eventually(t, func() bool {
+					mu.Lock()
+					defer mu.Unlock()
+					return answered[strconv.Itoa(n-1)] == 1
+				}, "messages are answered")
+			}
+			server.stop()
+			say() // while it is down
+			server.start()
+		}
+		until(a, always[meta.MessageTCPConnect])
+		say()
+		eventually(t, func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return answered[strconv.Itoa(n-1)] == 1
+		}, "the last message is answered")
+		mu.Lock()
+		defer mu.Unlock()
+		for i := range n {
+			text := strconv.Itoa(i)
+			assert.True(t, answered[text] == 1 || unsent[text] || doubtful[text], "message %s was lost without a word", text)
+			assert.LessOrEqual(t, answered[text], 1, "message %s was answered twice", text)
+			server.mu.Lock()
+			assert.LessOrEqual(t, server.seen[text], 1, "message %s was written twice", text)
+			server.mu.Unlock()
+		}
+		assert.Greater(t, len(answered), restarts, "most messages are answered")
+	})
+}
+
+// What is sent before there is a server is kept, in order, up to WriteBuffer, and the rest comes back.
+func TestReconnectKeeps(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		server := newLineServer(t, m)
+		server.stop()
+		a := newHost(t).spawn(nil)
+		options := m.reconnecting(t, server.addr, meta.Reconnect{MinInterval: time.Millisecond, MaxInterval: time.Millisecond, Keep: true})
+		options.WriteBuffer = 10
+		id := a.connect(options)
+		for _, text := range []string{"one\n", "two\n", "three\n", "4\n"} {
+			a.send(id, meta.MessageTCP{Data: []byte(text)})
+		}
+		back := until(a, always[meta.MessageTCPUnsent])
+		assert.Equal(t, "three\n", string(back.Data), "over the limit")
+		assert.Equal(t, id, back.ID)
+		failed := until(a, always[meta.MessageTCPDisconnect])
+		assert.ErrorIs(t, failed.Reason, meta.ErrDial)
+		assert.False(t, failed.Retry.IsZero())
+		server.start()
+		connect := until(a, always[meta.MessageTCPConnect])
+		assert.Equal(t, id, connect.ID)
+		for _, text := range []string{"one", "two", "4"} {
+			assert.Equal(t, text, string(until(a, always[meta.MessageTCP]).Data))
+		}
+		a.send(id, meta.MessageTCPClose{})
+		last := until(a, func(m meta.MessageTCPDisconnect) bool { return m.Retry.IsZero() })
+		assert.ErrorIs(t, last.Reason, meta.ErrTerminated)
+	})
+}
+
+// Without Keep nothing waits: a message comes back, a Call says why.
+func TestReconnectRefuses(t *testing.T) {
+	server := newLineServer(t, modes()[0])
+	server.stop()
+	a := newHost(t).spawn(nil)
+	id := a.connect(modes()[0].reconnecting(t, server.addr, meta.Reconnect{MinInterval: patience, MaxInterval: patience}))
+	until(a, always[meta.MessageTCPDisconnect])
+	a.send(id, meta.MessageTCP{Data: []byte("hello\n")})
+	assert.Equal(t, "hello\n", string(until(a, always[meta.MessageTCPUnsent]).Data))
+	var result any
+	var err error
+	a.do(func(o *owner) { result, err = o.CallAlias(id, meta.MessageTCP{Data: []byte("hello\n")}, 5) })
+	require.NoError(t, err)
+	assert.Equal(t, meta.ErrNotConnected, result)
+	info := a.inspect(id)
+	assert.Equal(t, "waiting", info["state"])
+	assert.Equal(t, "1", info["failures"])
+
+	// A close while it waits is the end at once.
+	a.send(id, meta.MessageTCPClose{})
+	last := until(a, always[meta.MessageTCPDisconnect])
+	assert.ErrorIs(t, last.Reason, meta.ErrTerminated)
+	assert.True(t, last.Retry.IsZero())
+	eventually(t, func() bool { return a.inspectAny(id) == nil }, "the meta process has ended")
+}
+
+// Addresses are tried in turn, and after MaxFailures it is over.
+func TestReconnectAddresses(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		first, second := newLineServer(t, m), newLineServer(t, m)
+		first.stop()
+		a := newHost(t).spawn(nil)
+		options := m.reconnecting(t, first.addr, meta.Reconnect{MinInterval: time.Millisecond, MaxInterval: time.Millisecond, MaxFailures: 4})
+		options.Addrs = append(options.Addrs, second.addr)
+		id := a.connect(options)
+		assert.ErrorIs(t, expect[meta.MessageTCPDisconnect](a).Reason, meta.ErrDial)
+		assert.Equal(t, second.addr, expect[meta.MessageTCPConnect](a).RemoteAddr.String())
+		second.stop()
+		tries := 0
+		until(a, func(m meta.MessageTCPDisconnect) bool {
+			tries++
+			return m.Retry.IsZero()
+		})
+		assert.GreaterOrEqual(t, tries, 4)
+		eventually(t, func() bool { return a.inspectAny(id) == nil }, "the meta process has ended")
+	})
+}
+
+// A refusal that waiting does not mend is told at once, and the next try is late.
+func TestReconnectWrongCA(t *testing.T) {
+	tlsModes(t, func(t *testing.T, m mode) {
+		server := newLineServer(t, m)
+		other := tlstest.NewCA(t)
+		a := newHost(t).spawn(nil)
+		options := m.reconnecting(t, server.addr, meta.Reconnect{MinInterval: time.Millisecond, MaxInterval: time.Hour})
+		options.CertManager = manager{server: m.manager.(manager).server, client: &tls.Config{RootCAs: other.Pool()}}
+		a.connect(options)
+		refused := expect[meta.MessageTCPDisconnect](a)
+		assert.ErrorIs(t, refused.Reason, meta.ErrHandshake)
+		assert.Greater(t, time.Until(refused.Retry), 20*time.Minute)
+	})
+}
+
+// An exit ends it whatever it does, and what was kept comes back.
+func TestReconnectEnds(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		server := newLineServer(t, m)
+		a := newHost(t).spawn(nil)
+		id := a.connect(m.reconnecting(t, server.addr, meta.Reconnect{MinInterval: patience, MaxInterval: patience, Keep: true}))
+		expect[meta.MessageTCPConnect](a)
+		server.stop()
+		expect[meta.MessageTCPDisconnect](a)
+		a.send(id, meta.MessageTCP{Data: []byte("kept\n")})
+		a.do(func(o *owner) { require.NoError(t, o.SendExitMeta(id, gen.TerminateReasonNormal)) })
+		assert.Equal(t, "kept\n", string(until(a, always[meta.MessageTCPUnsent]).Data))
+		assert.True(t, until(a, always[meta.MessageTCPDisconnect]).Retry.IsZero())
+
+		server.start()
+		id = a.connect(m.reconnecting(t, server.addr, meta.Reconnect{}))
+		expect[meta.MessageTCPConnect](a)
+		a.do(func(o *owner) { require.NoError(t, o.SendExitMeta(id, gen.TerminateReasonNormal)) })
+		assert.True(t, expect[meta.MessageTCPDisconnect](a).Retry.IsZero())
+	})
+}
+
+// Several addresses work without Reconnect too: the first that answers is taken.
+func TestAddrs(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		down, server := newLineServer(t, m), newLineServer(t, m)
+		down.stop()
+		a := newHost(t).spawn(nil)
+		options := m.reconnecting(t, down.addr, meta.Reconnect{})
+		options.Reconnect, options.Addrs = nil, []string{down.addr, server.addr}
+		a.connect(options)
+		assert.Equal(t, server.addr, expect[meta.MessageTCPConnect](a).RemoteAddr.String())
+		options.Addrs = []string{down.addr, down.addr}
+		_, err := meta.CreateTCPConnection(options)
+		require.ErrorIs(t, err, meta.ErrDial)
+		assert.ErrorContains(t, err, down.addr)
+	})
+	for _, addr := range []string{"", "localhost", ":5432", "localhost:0", "localhost:70000", "localhost:http"} {
+		_, err := meta.CreateTCPConnection(meta.TCPConnectionOptions{Addrs: []string{addr}})
+		require.ErrorIs(t, err, meta.ErrOption, addr)
+		assert.ErrorContains(t, err, "Addrs[0]")
+	}
+	_, err := meta.CreateTCPConnection(meta.TCPConnectionOptions{Addrs: []string{"localhost:1"}, Port: 1})
+	require.ErrorIs(t, err, meta.ErrOption)
+	_, err = meta.CreateTCPConnection(meta.TCPConnectionOptions{Port: 1, Reconnect: &meta.Reconnect{MinInterval: time.Hour, MaxInterval: time.Minute}})
+	assert.ErrorContains(t, err, "Reconnect.MinInterval")
+}
