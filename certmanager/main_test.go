@@ -16,12 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"ergo.services/ergo/gen"
-
 	"github.com/ergotls/ergotls/tlstest"
 )
-
-var _ gen.CertManager = (*Manager)(nil)
 
 func TestMain(m *testing.M) {
 	slog.SetDefault(slog.New(recorded.logger()))

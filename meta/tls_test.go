@@ -129,6 +129,21 @@ func (m *authManager) RootCAs() *x509.CertPool        { return m.rootCAs }
 func (m *authManager) ClientAuth() tls.ClientAuthType { return m.auth }
 func (m *authManager) ServerName() string             { return m.name }
 
+// A Manager is what Ergo takes for its own servers too. The engine has no CertAuthManager; this is
+// what Ergo documents of it.
+var _ interface {
+	gen.CertManager
+
+	SetClientCAs(*x509.CertPool)
+	SetClientAuth(tls.ClientAuthType)
+	SetRootCAs(*x509.CertPool)
+	SetServerName(string)
+	ClientCAs() *x509.CertPool
+	ClientAuth() tls.ClientAuthType
+	RootCAs() *x509.CertPool
+	ServerName() string
+} = (*certmanager.Manager)(nil)
+
 func TestOtherManagers(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	first, second := ca.Issue(t, tlstest.Leaf{}), ca.Issue(t, tlstest.Leaf{})
