@@ -32,7 +32,7 @@ func TestExpiredIsToldOnce(t *testing.T) {
 	cert := issueACME(t, tlstest.NewCA(t), time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
 	s.adopt(n, cert)
 	eventually(t, "the certificate", func() bool { return servesACME(m) })
-	var c calendar
+	var c expiry
 	events, _ := c.due(m.current.Load(), cert.Leaf.NotAfter.Add(time.Second))
 	for _, e := range events {
 		assert.Equal(t, Expiring, e.Kind)

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/ergotls/ergotls/internal/clock"
 )
 
 // certificate is a chain with its key and what a lookup needs to know of it. It is
@@ -130,12 +132,20 @@ func (c *certificate) checkUsage() error {
 	return nil
 }
 
-// note sets ended by the clock.
-func (c *certificate) note(now time.Time) {
-	ended := slices.ContainsFunc(c.chain, func(cert *x509.Certificate) bool { return now.After(cert.NotAfter) })
+// note sets ended by the clock, and returns the time until it has to be set again.
+func (c *certificate) note(now time.Time) (next time.Duration) {
+	ended, next := false, clock.Far
+	for _, cert := range c.chain {
+		if now.After(cert.NotAfter) {
+			ended = true
+		} else {
+			next = min(next, clock.Until(cert.NotAfter)+time.Nanosecond)
+		}
+	}
 	if ended != c.ended.Load() { // what every handshake reads is written rarely
 		c.ended.Store(ended)
 	}
+	return next
 }
 
 // checkDates refuses a chain of which any certificate is outside its time.

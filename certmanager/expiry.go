@@ -15,7 +15,7 @@ import (
 // a 24th of the lifetime before it, whichever is later.
 func warnings(notBefore, notAfter time.Time) []time.Time {
 	const day = 24 * time.Hour
-	lifetime := notAfter.Sub(notBefore)
+	lifetime := max(0, notAfter.Sub(notBefore)) // at most 292 years, which is what Sub returns for more
 	return []time.Time{
 		notAfter.Add(-min(30*day, lifetime/3)),
 		notAfter.Add(-min(14*day, lifetime/6)),
@@ -24,115 +24,96 @@ func warnings(notBefore, notAfter time.Time) []time.Time {
 	}
 }
 
-// deadline is a moment at which something is to be told of a certificate or a list.
-type deadline struct {
-	when   time.Time
-	cert   *x509.Certificate
-	origin string
+// dated is a certificate or a revocation list whose end is told.
+type dated struct {
+	raw    []byte
+	cert   *x509.Certificate // or
 	list   *revocationList
+	origin string
+	when   []time.Time // the moments at which something is told, in order
 }
 
-// subject is the same for all deadlines of one certificate or list.
-func (d deadline) subject() string {
-	if d.list != nil {
-		return string(d.list.list.Raw)
+func datedCertificate(cert *x509.Certificate, origin string, renewed bool) dated {
+	d := dated{raw: cert.Raw, cert: cert, origin: origin, when: warnings(cert.NotBefore, cert.NotAfter)}
+	if !renewed { // the source of such a one takes it out of service before its end
+		d.when = append(d.when, cert.NotAfter)
 	}
-	return string(d.cert.Raw)
+	return d
 }
 
-func (d deadline) event() Event {
+// event is what is told at a moment.
+func (d dated) event(when time.Time) Event {
 	if d.list != nil {
 		return Event{Kind: CRLOutOfDate, Err: fmt.Errorf("%w: that of %s ended %s",
-			ErrCRLOutOfDate, describe(d.list.issuer), d.when.Format(time.RFC3339))}
+			ErrCRLOutOfDate, describe(d.list.issuer), when.Format(time.RFC3339))}
 	}
 	info := newCertificateInfo(d.cert, d.origin)
-	if d.when.Before(d.cert.NotAfter) {
+	if when.Before(d.cert.NotAfter) {
 		return Event{Kind: Expiring, Certificate: &info}
 	}
 	return Event{Kind: Expired, Certificate: &info, Err: checkDates(d.cert, d.cert.NotAfter.Add(time.Second))}
 }
 
-// deadlines returns what is to be told of a snapshot in its life, the soonest first.
-func (s *snapshot) deadlines() []deadline {
-	var all []deadline
-	add := func(cert *x509.Certificate, origin string, end ...time.Time) {
-		for _, when := range append(warnings(cert.NotBefore, cert.NotAfter), end...) {
-			all = append(all, deadline{when: when, cert: cert, origin: origin})
-		}
-	}
+// dated returns what can end of a snapshot, each once.
+func (s *snapshot) dated() []dated {
+	var all []dated
 	shared := make(map[string]bool) // issuers that were added
 	for _, c := range s.certs {
-		if c.owner {
-			add(c.tls.Leaf, c.origin) // its source takes it out of service before its end, and tells that
-		} else {
-			add(c.tls.Leaf, c.origin, c.tls.Leaf.NotAfter)
-		}
+		all = append(all, datedCertificate(c.tls.Leaf, c.origin, c.owner))
 		for _, issuer := range c.chain[1:] {
 			// Peers refuse the whole chain when the first of it ends.
 			if issuer.NotAfter.Before(c.tls.Leaf.NotAfter) && !shared[string(issuer.Raw)] {
 				shared[string(issuer.Raw)] = true
-				add(issuer, c.origin, issuer.NotAfter)
+				all = append(all, datedCertificate(issuer, c.origin, false))
 			}
 		}
 	}
 	for _, ca := range slices.Concat(s.in.material.clientCAs.certs, s.in.material.rootCAs.certs) {
-		add(ca, "CA bundle", ca.NotAfter)
+		all = append(all, datedCertificate(ca, "CA bundle", false))
 	}
 	for _, l := range s.trust.crls.all() {
 		if !l.list.NextUpdate.IsZero() {
-			all = append(all, deadline{when: l.list.NextUpdate, list: l})
+			all = append(all, dated{raw: l.list.Raw, list: l, when: []time.Time{l.list.NextUpdate}})
 		}
 	}
-	slices.SortStableFunc(all, func(a, b deadline) int { return a.when.Compare(b.when) })
 	return all
 }
 
-// calendar tells each deadline once, also over snapshots that share certificates.
-type calendar struct {
-	snapshot *snapshot
-	coming   []deadline
-	told     map[string]time.Time // by subject, the deadline told last
+// expiry tells what ends, each moment of it once, also over snapshots that share certificates.
+type expiry struct {
+	told map[string]time.Time // by the bytes of a certificate or list, the moment told last
 }
 
-// due returns what is to be told now, and how long until something is again. Where
-// several deadlines of one subject are past, only the last is told.
-func (c *calendar) due(current *snapshot, now time.Time) ([]Event, time.Duration) {
-	if current != c.snapshot {
-		c.snapshot, c.coming = current, current.deadlines()
-		c.forget()
-	}
-	var past []deadline
-	for len(c.coming) > 0 && now.After(c.coming[0].when) {
-		past, c.coming = append(past, c.coming[0]), c.coming[1:]
-	}
-	var events []Event
-	slices.Reverse(past)
-	for _, d := range past {
-		if d.when.After(c.told[d.subject()]) {
-			c.told[d.subject()] = d.when
-			events = append(events, d.event())
+// due returns what is to be told now, and how long until something is again, a day at most. Where
+// several moments of one certificate are past, only the last is told.
+func (e *expiry) due(s *snapshot, now time.Time) (events []Event, next time.Duration) {
+	told := make(map[string]time.Time)
+	next = 24 * time.Hour
+	for _, d := range s.dated() {
+		last, known := e.told[string(d.raw)]
+		for i := len(d.when) - 1; i >= 0; i-- {
+			when := d.when[i]
+			if now.After(when) {
+				if !known || when.After(last) {
+					events = append(events, d.event(when))
+					last, known = when, true
+				}
+				break
+			}
+			// They are valid up to and with the second that they name.
+			next = min(next, clock.Until(when)+time.Nanosecond)
+		}
+		if known {
+			told[string(d.raw)] = last
 		}
 	}
-	if len(c.coming) == 0 {
-		return events, 24 * time.Hour // nothing; any time will do
-	}
-	return events, c.coming[0].when.Sub(now) + time.Nanosecond
-}
-
-// forget drops what was told of certificates that are no longer in service.
-func (c *calendar) forget() {
-	kept := make(map[string]time.Time)
-	for _, d := range c.coming {
-		if when, ok := c.told[d.subject()]; ok {
-			kept[d.subject()] = when
-		}
-	}
-	c.told = kept
+	e.told = told
+	return events, next
 }
 
 // expire tells what ends, when it does, until ctx ends.
 func (m *Manager) expire(ctx context.Context) {
-	var c calendar
+	var e expiry
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -142,18 +123,18 @@ func (m *Manager) expire(ctx context.Context) {
 		case <-m.published:
 		case <-timer.C:
 		}
-		timer.Reset(m.tell(&c))
+		timer.Reset(m.tell(&e))
 	}
 }
 
 // tell emits what is due and returns the time until something is again. The end of a certificate is due
 // then, so that lookups know of it at once.
-func (m *Manager) tell(c *calendar) time.Duration {
+func (m *Manager) tell(expiry *expiry) time.Duration {
 	current, now := m.current.Load(), clock.Now()
+	events, next := expiry.due(current, now)
 	for _, cert := range current.certs {
-		cert.note(now)
+		next = min(next, cert.note(now))
 	}
-	events, next := c.due(current, now)
 	for _, e := range events {
 		e.Generation = current.generation
 		m.events.emit(e)

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/ergotls/ergotls/internal/clock"
 )
 
 // Recycle closes, with ErrRecycled, the tracked connections that began before a
@@ -11,9 +13,7 @@ import (
 // returns how many they are, without waiting. A connection counts from what was in service before its handshake, as [Manager.Handshake]
 // noted, or from its end without that. Those whose handshake is on its way are closed too; they are not in the number.
 func (m *Manager) Recycle(before uint64, over time.Duration) int {
-	if over < 0 {
-		over = 0
-	}
+	over = max(0, min(over, clock.Far))
 	old := make(map[*conn]error)
 	l := &m.live
 	l.mu.Lock()

@@ -63,7 +63,7 @@ func (ss Sources) Load(ctx context.Context, previous *Material) (*Material, erro
 		before, loaders = previous.Parts, previous.Tag.([]loader)
 	}
 	if end, ok := ctx.Deadline(); ok { // one that hangs leaves time for the others
-		limited, cancel := context.WithTimeout(ctx, time.Until(end)*3/4)
+		limited, cancel := context.WithTimeout(ctx, time.Until(end)/4*3)
 		defer cancel()
 		ctx = limited
 	}

@@ -18,8 +18,12 @@ func Now() time.Time {
 	return time.Now().Round(0).Add(d) // without the reading of the monotonic clock, which does not step
 }
 
-// Until is how long it is until t.
-func Until(t time.Time) time.Duration { return t.Sub(Now()) }
+// Far is the longest time that Until returns: a century. A certificate may end in the year
+// 9999 (RFC 5280 section 4.1.2.5), which is more than a Duration holds.
+const Far = 100 * 365 * 24 * time.Hour
+
+// Until is how long it is until t, Far at most, and -Far at least. Something may be added to it.
+func Until(t time.Time) time.Duration { return max(-Far, min(Far, t.Sub(Now()))) }
 
 // Step sets the clock of this process forward, or back where d is negative. It is for tests.
 func Step(d time.Duration) { ahead.Add(int64(d)) }

@@ -1,0 +1,6 @@
+package certmanager
+
+// What the tests of package certmanager_test share with those of this one.
+var (
+	XNewManager = newManager
+)

@@ -1,0 +1,202 @@
+package certmanager_test
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+// newManager makes a manager that is closed with the test.
+var newManager = certmanager.XNewManager
+
+// connected is what both ends of a handshake saw.
+type connected struct {
+	server, client       tls.ConnectionState
+	serverErr, clientErr error
+}
+
+func (c connected) ok(t *testing.T) connected {
+	t.Helper()
+	require.NoError(t, errors.Join(c.serverErr, c.clientErr))
+	return c
+}
+
+// refused requires that no data passed.
+func (c connected) refused(t *testing.T) connected {
+	t.Helper()
+	require.Error(t, c.clientErr, "client")
+	return c
+}
+
+// connect makes a handshake over loopback and sends a byte in both directions, so
+// that a TLS 1.3 client hears of its refusal and gets its session ticket.
+func connect(t testing.TB, server, client *tls.Config) connected {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	clientEnd, err := net.Dial("tcp", listener.Addr().String())
+	require.NoError(t, err)
+	serverEnd, err := listener.Accept()
+	require.NoError(t, err)
+	return bothEnds(serverEnd, clientEnd, server, client)
+}
+
+// connectPipe is connect for a synctest bubble, where sockets do not work.
+func connectPipe(server, client *tls.Config) connected {
+	serverEnd, clientEnd := net.Pipe()
+	return bothEnds(buffer(serverEnd), buffer(clientEnd), server, client)
+}
+
+// buffered is an end of a pipe whose writes do not wait for a reader: in TLS 1.3 both
+// sides may write at once.
+type buffered struct {
+	net.Conn
+	queue chan []byte
+}
+
+func buffer(c net.Conn) net.Conn {
+	b := buffered{c, make(chan []byte, 1000)}
+	go func() {
+		for p := range b.queue {
+			c.Write(p)
+		}
+		c.Close()
+	}()
+	return b
+}
+
+func (b buffered) Write(p []byte) (int, error) {
+	b.queue <- bytes.Clone(p)
+	return len(p), nil
+}
+
+func (b buffered) Close() error {
+	close(b.queue)
+	return b.Conn.SetReadDeadline(time.Now())
+}
+
+func bothEnds(serverEnd, clientEnd net.Conn, server, client *tls.Config) connected {
+	var c connected
+	var wait sync.WaitGroup
+	wait.Go(func() { c.server, c.serverErr = exchange(tls.Server(serverEnd, server)) })
+	wait.Go(func() { c.client, c.clientErr = exchange(tls.Client(clientEnd, client)) })
+	wait.Wait()
+	return c
+}
+
+func exchange(conn *tls.Conn) (tls.ConnectionState, error) {
+	defer conn.NetConn().Close()
+	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	if err := conn.Handshake(); err != nil {
+		return tls.ConnectionState{}, err
+	}
+	written := make(chan error, 1)
+	go func() {
+		_, err := conn.Write([]byte{1})
+		written <- err
+	}()
+	_, err := io.ReadFull(conn, make([]byte, 1))
+	if err = errors.Join(err, <-written); err != nil {
+		return tls.ConnectionState{}, err
+	}
+	return conn.ConnectionState(), nil
+}
+
+// eventually waits for something that a real file system or a goroutine brings about.
+func eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	require.Eventually(t, holds, 15*time.Second, 5*time.Millisecond, what)
+}
+
+// serial returns the serial of the leaf that a server serves now.
+func serial(t *testing.T, m *certmanager.Manager, ca *tlstest.CA) string {
+	t.Helper()
+	c := connect(t, m.ServerTLS(), ca.ClientConfig(t, "localhost")).ok(t)
+	return c.client.PeerCertificates[0].SerialNumber.String()
+}
+
+func write(t testing.TB, dir, name string, data []byte) string {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	require.NoError(t, os.WriteFile(path, data, 0o600))
+	return path
+}
+
+// collect subscribes and returns a function that returns the events so far of a kind.
+func collect(m *certmanager.Manager) func(certmanager.Kind) []certmanager.Event {
+	var mu sync.Mutex
+	var all []certmanager.Event
+	m.Subscribe(func(e certmanager.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		all = append(all, e)
+	})
+	return func(kind certmanager.Kind) []certmanager.Event {
+		mu.Lock()
+		defer mu.Unlock()
+		var some []certmanager.Event
+		for _, e := range all {
+			if e.Kind == kind {
+				some = append(some, e)
+			}
+		}
+		return some
+	}
+}
+
+type tracked struct {
+	reasons chan error
+	release func()
+}
+
+func track(m *certmanager.Manager, state tls.ConnectionState) *tracked {
+	c := &tracked{reasons: make(chan error, 2)}
+	c.release = m.Track(&state, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 5}, func(reason error) { c.reasons <- reason })
+	return c
+}
+
+// evicted waits for the eviction.
+func (c *tracked) evicted(t *testing.T) error {
+	t.Helper()
+	select {
+	case reason := <-c.reasons:
+		return reason
+	case <-time.After(10 * time.Second):
+		t.Fatal("not evicted")
+		return nil
+	}
+}
+
+func (c *tracked) open(t *testing.T, why string) {
+	t.Helper()
+	select {
+	case reason := <-c.reasons:
+		t.Fatalf("evicted: %v (%s)", reason, why)
+	default:
+	}
+}
+
+func parseCRL(t testing.TB, der []byte) *x509.RevocationList {
+	t.Helper()
+	if block, _ := pem.Decode(der); block != nil {
+		der = block.Bytes
+	}
+	list, err := x509.ParseRevocationList(der)
+	require.NoError(t, err)
+	return list
+}

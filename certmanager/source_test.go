@@ -1,0 +1,50 @@
+package certmanager_test
+
+import (
+	"context"
+	"sync"
+
+	"github.com/ergotls/ergotls/certmanager"
+)
+
+// edited is a source that a test edits. It is polled, but for what notice tells.
+type edited struct {
+	mu       sync.Mutex
+	material certmanager.Material
+	err      error
+	loads    int
+	changed  func() // set by Watch
+	notices  bool   // it calls changed itself
+}
+
+func (e *edited) Load(context.Context, *certmanager.Material) (*certmanager.Material, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.loads++
+	if e.err != nil {
+		return nil, e.err
+	}
+	m := e.material
+	return &m, nil
+}
+
+func (e *edited) Watch(ctx context.Context, changed func(), _ func(certmanager.Event)) error {
+	if !e.notices {
+		return nil
+	}
+	e.mu.Lock()
+	e.changed = changed
+	e.mu.Unlock()
+	<-ctx.Done()
+	return nil
+}
+
+// set edits what the source has.
+func (e *edited) set(edit func(*certmanager.Material)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	edit(&e.material)
+	if e.changed != nil {
+		e.changed()
+	}
+}
