@@ -1,0 +1,176 @@
+package certmanager_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+// counted counts how often files are read.
+type counted struct {
+	certmanager.Files
+	loads *atomic.Int32
+}
+
+func (c counted) Load(ctx context.Context, previous *certmanager.Material) (*certmanager.Material, error) {
+	c.loads.Add(1)
+	return c.Files.Load(ctx, previous)
+}
+
+// What another program writes beside the certificates is not ours, nor is it read.
+func TestBusyFolder(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	for name, files := range map[string]func(dir, cert, key string) certmanager.Files{
+		"pair":   func(_, cert, key string) certmanager.Files { return certmanager.Files{Cert: cert, Key: key} },
+		"folder": func(dir, _, _ string) certmanager.Files { return certmanager.Files{Dir: dir} },
+		"link": func(dir, cert, key string) certmanager.Files {
+			linked := filepath.Join(t.TempDir(), "linked")
+			require.NoError(t, os.Symlink(dir, linked))
+			return certmanager.Files{Cert: filepath.Join(linked, filepath.Base(cert)), Key: filepath.Join(linked, filepath.Base(key))}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			pair := ca.Issue(t, tlstest.Leaf{})
+			cert, key := pair.Files(t, dir, "tls")
+			source := counted{files(dir, cert, key), new(atomic.Int32)}
+			m := newManager(t, certmanager.Options{PollInterval: time.Hour, Source: source})
+			eventually(t, "the look when watching begins", func() bool { return source.loads.Load() >= 2 })
+			before := source.loads.Load()
+			log := filepath.Join(dir, "access.log")
+			for range 300 {
+				require.NoError(t, os.WriteFile(log, []byte("one more line\n"), 0o600))
+				require.NoError(t, os.Rename(log, log+".1"))
+			}
+			assert.Equal(t, before, source.loads.Load())
+			next := ca.Issue(t, tlstest.Leaf{})
+			require.NoError(t, tlstest.RenameOver(dir, map[string][]byte{"tls.crt": next.CertPEM, "tls.key": next.KeyPEM}, nil))
+			eventually(t, "the next pair", func() bool { return m.GetCertificate().Leaf.Equal(next.Leaf) })
+			assert.LessOrEqual(t, source.loads.Load(), before+3)
+		})
+	}
+}
+
+// A certificate that is emptied and put back as it was is in service all along. The rejection is over
+// then, and the log says so.
+func TestBackToWhatIsInService(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	dir := t.TempDir()
+	pair := ca.Issue(t, tlstest.Leaf{})
+	cert, key := pair.Files(t, dir, "tls")
+	m := newManager(t, certmanager.Options{PollInterval: time.Hour, Source: certmanager.Files{Cert: cert, Key: key}})
+	events := collect(m)
+	for i := range 2 {
+		require.NoError(t, os.WriteFile(cert, nil, 0o600))
+		eventually(t, "the rejection", func() bool { return len(events(certmanager.Rejected)) == i+1 })
+		assert.True(t, m.Status().Drift)
+		assert.Contains(t, m.Status().LastError, cert)
+		require.NoError(t, os.WriteFile(cert, pair.CertPEM, 0o600))
+		eventually(t, "the end of the rejection", func() bool { return len(events(certmanager.Loaded)) == i+1 && !m.Status().Drift })
+		assert.Equal(t, uint64(1), m.Status().Generation)
+	}
+}
+
+// twoCAs is what a test of trust in two steps starts with: a manager of two CAs, and a peer of each.
+func twoCAs(t *testing.T) (first, second *tlstest.CA, source *edited, m *certmanager.Manager, peers [2]*tracked) {
+	t.Helper()
+	first, second = tlstest.NewCA(t), tlstest.NewCA(t)
+	source = &edited{notices: true, material: certmanager.Material{
+		Certificates: []certmanager.Certificate{{Certificate: first.Issue(t, tlstest.Leaf{}).Certificate(), Origin: "server"}},
+		ClientCAs:    []*x509.Certificate{first.Certificate(), second.Certificate()},
+	}}
+	m = newManager(t, certmanager.Options{PollInterval: time.Hour, Source: source})
+	for i, ca := range []*tlstest.CA{first, second} {
+		client := first.ClientConfig(t, "localhost")
+		client.Certificates = []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}
+		c := connectPipe(m.ServerTLS(), client)
+		require.NoError(t, c.serverErr)
+		peers[i] = track(m, c.server)
+	}
+	return first, second, source, m, peers
+}
+
+// A bundle that is written in two steps keeps the peers of the part that comes second.
+func TestBundleInTwoSteps(t *testing.T) {
+	for _, pause := range []time.Duration{0, 99 * time.Millisecond, 250 * time.Millisecond, time.Second, 1400 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			first, second, source, m, peers := twoCAs(t)
+			third := tlstest.NewCA(t)
+			source.set(func(m *certmanager.Material) { m.ClientCAs = []*x509.Certificate{first.Certificate()} })
+			time.Sleep(pause)
+			source.set(func(m *certmanager.Material) {
+				m.ClientCAs = []*x509.Certificate{first.Certificate(), third.Certificate(), second.Certificate()}
+			})
+			time.Sleep(200 * time.Millisecond)
+			assert.Len(t, m.Status().ClientCAs, 3, "what is given does not wait, after %v", pause)
+			time.Sleep(time.Minute)
+			peers[0].open(t, "its CA was there all along")
+			peers[1].open(t, "its CA came back")
+			peers[0].release()
+			peers[1].release()
+		})
+	}
+}
+
+// What is gone for longer than a writer pauses is gone: its peers have to go.
+func TestRemovedCA(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, _, source, m, peers := twoCAs(t)
+		source.set(func(m *certmanager.Material) { m.ClientCAs = []*x509.Certificate{first.Certificate()} })
+		time.Sleep(1400 * time.Millisecond)
+		peers[1].open(t, "the rest of the file may be on its way")
+		time.Sleep(200 * time.Millisecond)
+		assert.Len(t, m.Status().ClientCAs, 1)
+		require.ErrorIs(t, peers[1].evicted(t), certmanager.ErrUntrusted)
+
+		// Also where the source never comes to rest, or somebody asks for it.
+		source.set(func(m *certmanager.Material) { m.ClientCAs = []*x509.Certificate{tlstest.NewCA(t).Certificate()} })
+		for range 200 {
+			time.Sleep(100 * time.Millisecond)
+			source.set(func(*certmanager.Material) {})
+		}
+		require.ErrorIs(t, peers[0].evicted(t), certmanager.ErrUntrusted)
+		source.set(func(m *certmanager.Material) { m.ClientCAs = []*x509.Certificate{first.Certificate()} })
+		require.NoError(t, m.Reload(t.Context()))
+		assert.Equal(t, first.Certificate().Subject.String(), m.Status().ClientCAs[0].Subject)
+	})
+}
+
+// A revocation takes trust away, and does not wait: no half of a list is signed. A list that is gone
+// gives trust, and waits: the rest of the file may be on its way.
+func TestRevocationDoesNotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, _, source, m, peers := twoCAs(t)
+		config := first.MutualClientConfig(t, "localhost", tlstest.Leaf{})
+		c := connectPipe(m.ServerTLS(), config)
+		require.NoError(t, c.serverErr)
+		revoked := track(m, c.server)
+		source.set(func(material *certmanager.Material) {
+			material.CRLs = []*x509.RevocationList{parseCRL(t, first.CRL(t, c.server.PeerCertificates[0]))}
+		})
+		time.Sleep(200 * time.Millisecond)
+		require.ErrorIs(t, revoked.evicted(t), certmanager.ErrRevoked)
+		peers[0].open(t, "another certificate of the CA")
+
+		source.set(func(material *certmanager.Material) { material.CRLs = nil })
+		time.Sleep(time.Second)
+		assert.Len(t, m.Status().CRLs, 1)
+		time.Sleep(time.Second)
+		assert.Empty(t, m.Status().CRLs)
+		for _, p := range peers {
+			p.release()
+		}
+	})
+}
