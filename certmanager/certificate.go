@@ -18,7 +18,7 @@ import (
 )
 
 // certificate is a chain with its key and what a lookup needs to know of it. It is
-// immutable but for ended.
+// immutable but for ended, proven and trying.
 type certificate struct {
 	// What a lookup reads, in one line of the processor's cache.
 	key     keyKind
@@ -30,8 +30,9 @@ type certificate struct {
 	chain  []*x509.Certificate // leaf first
 	origin string              // the file it came from, or the option
 
-	server, client bool // what its extended key usage allows
-	owner          bool // of its names: it comes before others of another source
+	server, client bool        // what its extended key usage allows
+	proven, trying atomic.Bool // its key has signed in a rehearsal; it is being asked to
+	owner          bool        // of its names: it comes before others of another source
 }
 
 type keyKind int

@@ -2,9 +2,11 @@ package certmanager
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -21,6 +23,7 @@ type revocationList struct {
 	issuer  *x509.Certificate
 	list    *x509.RevocationList
 	revoked map[string]time.Time // by serial, when it was revoked
+	entries [sha256.Size]byte    // stands for the serials
 }
 
 var (
@@ -40,7 +43,11 @@ func newRevocations(lists []*x509.RevocationList, issuers []*x509.Certificate, f
 		if kind := notFull(list); kind != "" {
 			return nil, fmt.Errorf("revocation list of %s: %w: it is a list %s; use a full list", describe(issuer), ErrInvalid, kind)
 		}
-		r.add(&revocationList{issuer: issuer, list: list, revoked: revokedIn(list)})
+		l := &revocationList{issuer: issuer, list: list, revoked: revokedIn(list)}
+		// The entries and not the list: a list that is issued again every hour
+		// with the same entries does not end every session.
+		l.entries = sha256.Sum256(fmt.Appendf(nil, "%q", slices.Sorted(maps.Keys(l.revoked))))
+		r.add(l)
 	}
 	return r, nil
 }

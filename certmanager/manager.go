@@ -199,7 +199,9 @@ func (m *Manager) swap(previous, next *snapshot) (done bool, err error) {
 		m.events.emit(Event{Kind: Warning, Reason: "regressed", Generation: next.generation, Err: doubt})
 	}
 	m.mu.Unlock()
-	m.wakeExpire()
+	if !next.sameCertificates(previous) {
+		m.wakeExpire()
+	}
 	if previous != nil {
 		close(previous.replaced)
 		if next.trust.fingerprint != previous.trust.fingerprint || next.in.ruled != previous.in.ruled {

@@ -52,6 +52,8 @@ type material struct {
 	certificates []*certificate // the first is the default
 	clientCAs    bundle
 	rootCAs      bundle
+	clientPool   *x509.CertPool // of clientCAs; nil if there are none
+	rootPool     *x509.CertPool
 	trustDomains map[string][]*x509.Certificate
 	crls         []*x509.RevocationList
 	crlIssuers   []*x509.Certificate
@@ -112,6 +114,7 @@ func (m *material) join(served []*certificate) error {
 			return err
 		}
 	}
+	joined.clientPool, joined.rootPool = joined.clientCAs.pool(), joined.rootCAs.pool()
 	*m = joined
 	return nil
 }

@@ -101,13 +101,22 @@ func (s *snapshot) rehearse(ctx context.Context, o *Options, previous *snapshot,
 	return errors.Join(errs...)
 }
 
-// tryHandshake proves that the key signs for the chain.
+// tryHandshake proves once that the key signs for the chain. A key that did not answer is not asked again
+// before it does.
 func (c *certificate) tryHandshake(ctx context.Context, pace *pacer) error {
+	if c.proven.Load() {
+		return nil
+	}
+	if !c.trying.CompareAndSwap(false, true) {
+		return fmt.Errorf("%s: certificate %s: %w: rehearsed handshake: the key has still not signed", c.origin, describe(c.tls.Leaf), ErrInvalid)
+	}
 	config, peer := newTLSConfig(), newTLSConfig()
 	config.Certificates = []tls.Certificate{c.tls}
-	if err := tryHandshake(ctx, config, peer, pace); err != nil {
+	err := tryHandshake(ctx, config, peer, pace, func() { c.trying.Store(false) })
+	if err != nil {
 		return fmt.Errorf("%s: certificate %s: %w: rehearsed handshake: %w", c.origin, describe(c.tls.Leaf), ErrInvalid, err)
 	}
+	c.proven.Store(true)
 	return nil
 }
 
@@ -124,15 +133,16 @@ func (s *snapshot) tryECH(ctx context.Context) error {
 		config.EncryptedClientHelloKeys = s.ech
 		peer.MinVersion, peer.ServerName = tls.VersionTLS13, "rehearsal.invalid"
 		peer.EncryptedClientHelloConfigList = append(binary.BigEndian.AppendUint16(nil, uint16(len(key.Config))), key.Config...)
-		if err := tryHandshake(ctx, config, peer, nil); err != nil {
+		if err := tryHandshake(ctx, config, peer, nil, func() {}); err != nil {
 			return fmt.Errorf("%w: Encrypted Client Hello key: rehearsed handshake: %w", ErrInvalid, err)
 		}
 	}
 	return nil
 }
 
-// tryHandshake makes a real handshake over net.Pipe.
-func tryHandshake(ctx context.Context, config, peer *tls.Config, pace *pacer) error {
+// tryHandshake makes a real handshake over net.Pipe. ended is called when the server's end has, which may be
+// after the return.
+func tryHandshake(ctx context.Context, config, peer *tls.Config, pace *pacer, ended func()) error {
 	ctx, cancel := context.WithTimeout(ctx, rehearsalTimeout)
 	defer cancel()
 	serverEnd, clientEnd := net.Pipe()
@@ -146,7 +156,11 @@ func tryHandshake(ctx context.Context, config, peer *tls.Config, pace *pacer) er
 	// Two goroutines that end with the handshake or its deadline; where a key hangs
 	// for ever inside its Sign, the server's ends with that.
 	done := make(chan error, 2)
-	go func() { done <- tls.Server(polite{serverEnd, pace}, config).HandshakeContext(ctx) }()
+	go func() {
+		err := tls.Server(polite{serverEnd, pace}, config).HandshakeContext(ctx)
+		ended()
+		done <- err
+	}()
 	go func() { done <- tls.Client(polite{clientEnd, pace}, peer).HandshakeContext(ctx) }()
 	for range 2 {
 		select {

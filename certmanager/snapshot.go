@@ -67,11 +67,21 @@ func newSnapshot(in inputs, o *Options, previous *snapshot) (*snapshot, error) {
 	if len(certs) == 0 && !in.material.late && t.clientCAs == nil && t.rootCAs == nil {
 		return nil, fmt.Errorf("%w: the source gives neither a certificate nor a CA bundle", ErrNoCertificate)
 	}
-	return &snapshot{
+	s := &snapshot{
 		in: in, certs: certs, trust: t,
-		names: newNames(in.material.certificates, in.update),
-		ech:   in.material.echKeys, funcs: in.material.funcs, replaced: make(chan struct{}),
-	}, nil
+		ech: in.material.echKeys, funcs: in.material.funcs, replaced: make(chan struct{}),
+	}
+	if s.sameCertificates(previous) {
+		s.names = previous.names
+	} else {
+		s.names = newNames(in.material.certificates, in.update)
+	}
+	return s, nil
+}
+
+// sameCertificates says whether the snapshot differs from another in what the program has set alone.
+func (s *snapshot) sameCertificates(other *snapshot) bool {
+	return other != nil && s.in.material == other.in.material && s.in.update == other.in.update
 }
 
 // getCertificate is what the snapshot answers a client. It does not allocate.

@@ -8,7 +8,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -32,6 +31,8 @@ type trust struct {
 	fingerprint [sha256.Size]byte
 	clientID    string // what stands for clientCAs in it
 	rootID      string
+
+	from *material // crls are of
 }
 
 // newTrust makes the trust of a candidate that follows previous, nil for the first.
@@ -44,7 +45,8 @@ func newTrust(in *inputs, o *Options, previous *trust) (*trust, error) {
 		clientAuth: in.clientAuth, serverName: in.serverName,
 		clientRule: in.clientRule, serverRule: in.serverRule,
 		reportOnly: o.ReportOnly,
-		clientCAs:  m.clientCAs.pool(), rootCAs: m.rootCAs.pool(),
+		clientCAs:  m.clientPool, rootCAs: m.rootPool,
+		from: m, crls: previous.crls,
 	}
 	if in.clientCAs != nil {
 		t.clientCAs = in.clientCAs
@@ -65,13 +67,15 @@ func newTrust(in *inputs, o *Options, previous *trust) (*trust, error) {
 	if t.clientAuth == tls.NoClientCert && in.clientRule.check != nil && !in.clientAuthSet {
 		return nil, fmt.Errorf("%w: ClientRule needs client certificates: give a client CA bundle", ErrInvalid)
 	}
-	issuers := slices.Concat(m.crlIssuers, m.clientCAs.certs, m.rootCAs.certs)
-	for _, c := range m.certificates {
-		issuers = append(issuers, c.chain[1:]...)
-	}
-	var err error
-	if t.crls, err = newRevocations(m.crls, issuers, o.RequireFreshCRLs); err != nil {
-		return nil, err
+	if previous.from != m { // the lists of the last are verified
+		issuers := slices.Concat(m.crlIssuers, m.clientCAs.certs, m.rootCAs.certs)
+		for _, c := range m.certificates {
+			issuers = append(issuers, c.chain[1:]...)
+		}
+		var err error
+		if t.crls, err = newRevocations(m.crls, issuers, o.RequireFreshCRLs); err != nil {
+			return nil, err
+		}
 	}
 	t.clientID = poolID(m.clientCAs, in.clientCAs, t.clientCAs, previous.clientCAs, previous.clientID)
 	t.rootID = poolID(m.rootCAs, in.rootCAs, t.rootCAs, previous.rootCAs, previous.rootID)
@@ -85,9 +89,7 @@ func (t *trust) sum() [sha256.Size]byte {
 	fmt.Fprintf(h, "%q %q %d %q %q %q %t\n", t.clientID, t.rootID, t.clientAuth, t.clientRule, t.serverRule, t.serverName, t.crls.fresh)
 	for _, l := range t.crls.all() {
 		h.Write(l.issuer.Raw)
-		// The entries and not the list: a list that is issued again every hour
-		// with the same entries does not end every session.
-		fmt.Fprintf(h, "%q\n", slices.Sorted(maps.Keys(l.revoked)))
+		h.Write(l.entries[:])
 	}
 	return [sha256.Size]byte(h.Sum(nil))
 }
