@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -70,26 +71,21 @@ func TestHungKeyHoldsNothingUp(t *testing.T) {
 // Nor do attempts pile up: a key that has not answered is not asked again until it does, and then
 // the certificate is put in service.
 func TestHungKeyIsNotAskedAgain(t *testing.T) {
-	if testing.Short() {
-		t.Skip("the rehearsal's own time has to pass")
-	}
-	ca := tlstest.NewCA(t)
-	before, cert := ca.Issue(t, tlstest.Leaf{}).Certificate(), ca.Issue(t, tlstest.Leaf{}).Certificate()
-	source := &edited{notices: true, material: certmanager.Material{Certificates: []certmanager.Certificate{{Certificate: before}}}}
-	m := newManager(t, certmanager.Options{PollInterval: 20 * time.Millisecond, Source: source})
-	key := newHungKey(cert.PrivateKey.(crypto.Signer))
-	cert.PrivateKey = key
-	events := collect(m)
-	source.set(func(m *certmanager.Material) { m.Certificates = []certmanager.Certificate{{Certificate: cert}} })
-	eventually(t, "the rejection", func() bool { return len(events(certmanager.Rejected)) == 1 })
-	loads := func() int {
-		source.mu.Lock()
-		defer source.mu.Unlock()
-		return source.loads
-	}
-	many := loads() + 20
-	eventually(t, "further attempts", func() bool { return loads() > many })
-	assert.EqualValues(t, 1, key.calls.Load())
-	close(key.release)
-	eventually(t, "the certificate", func() bool { return m.GetCertificate().Leaf.Equal(cert.Leaf) })
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		before, cert := ca.Issue(t, tlstest.Leaf{}).Certificate(), ca.Issue(t, tlstest.Leaf{}).Certificate()
+		source := &edited{material: certmanager.Material{Certificates: []certmanager.Certificate{{Certificate: before}}}}
+		m := newManager(t, certmanager.Options{Source: source})
+		key := newHungKey(cert.PrivateKey.(crypto.Signer))
+		cert.PrivateKey = key
+		events := collect(m)
+		source.set(func(m *certmanager.Material) { m.Certificates = []certmanager.Certificate{{Certificate: cert}} })
+		time.Sleep(10 * time.Minute)
+		assert.Len(t, events(certmanager.Rejected), 1)
+		assert.Greater(t, source.loads, 50)
+		assert.EqualValues(t, 1, key.calls.Load())
+		close(key.release)
+		time.Sleep(time.Minute)
+		assert.True(t, m.GetCertificate().Leaf.Equal(cert.Leaf))
+	})
 }
