@@ -4,14 +4,16 @@ GO          ?= go
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 $(VULNFLAGS)
 FUZZTIME    ?= 10s
-# Every folder with a go.mod.
-MODULES     := . engine certmanager/rediscache tlstest/acmetest tlstest/acmetest/e2e metrics/prometheus status/browser
+# Every folder with a go.mod: what go.work uses, and engine.
+MODULES     := $(patsubst ./%,%,$(shell sed -n 's/^\t\(\.[^ ]*\)$$/\1/p' go.work)) engine
+# What check looks at besides this machine's own: other systems, and 32 bits in either byte order.
+PLATFORMS   := linux/386 linux/arm linux/mips freebsd/amd64 openbsd/amd64 netbsd/amd64 illumos/amd64 darwin/arm64 windows/amd64
 # engine/ has Ergo's module path, so it is no part of the workspace.
 ENTER       := cd $$m && { test $$m != engine || export GOWORK=off; }
 
-.PHONY: help demo demo-acme test check tidy bench bench-short soak soak-short chaos chaos-short fuzz vuln testdata interop
+.PHONY: help demo demo-acme test test-386 check tidy bench bench-short soak soak-short chaos chaos-short fuzz vuln testdata interop
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 demo: ## two actors talk over mutual TLS; a stranger is refused; certificates are replaced
 	$(GO) run ./examples/mtls
@@ -23,12 +25,15 @@ test: ## all tests of all modules, with the race detector; without it what it ch
 	@for m in $(MODULES); do echo "test $$m"; ($(ENTER) && $(GO) test -race ./... && $(GO) test -run Alloc ./...) || exit 1; done
 	$(GO) test ./meta
 
-check: ## formatting, vet on three systems, staticcheck, tidy modules
+test-386: ## the tests of what users import, compiled for 32 bits, which amd64 Linux also runs
+	GOARCH=386 $(GO) test ./certmanager/... ./tlstest ./meta
+
+check: ## formatting, vet for each platform, staticcheck, tidy modules
 	@for t in $$(sed -n 's/^.PHONY://p' $(MAKEFILE_LIST)); do grep -q "^$$t:" $(MAKEFILE_LIST) || { echo "make $$t does nothing"; exit 1; }; done
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "not formatted: run gofmt -w ."; exit 1; }
 	@for m in $(MODULES); do echo "check $$m"; ($(ENTER) && \
-		$(CURDIR)/.ci/tidy -diff && $(GO) vet ./... && GOOS=darwin $(GO) vet ./... && GOOS=windows $(GO) vet ./... && \
-		$(STATICCHECK) ./...) || exit 1; done
+		$(CURDIR)/.ci/tidy -diff && $(GO) vet ./... && $(STATICCHECK) ./... && \
+		for p in $(PLATFORMS); do GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) vet ./... || { echo "on $$p"; exit 1; }; done) || exit 1; done
 
 tidy: ## go mod tidy everywhere
 	@for m in $(MODULES); do ($(ENTER) && $(CURDIR)/.ci/tidy) || exit 1; done

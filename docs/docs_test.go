@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -151,17 +152,26 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-// What `make test` and `make check` go through, and with them CI, is every module.
+// What `make test` and `make check` go through, and with them CI, is what go.work uses. That is every
+// module, and each that another one requires is its folder here.
 func TestEveryModuleIsTested(t *testing.T) {
-	makefile, err := os.ReadFile("../Makefile")
+	work, err := os.ReadFile("../go.work")
 	require.NoError(t, err)
-	list := regexp.MustCompile(`(?m)^MODULES +:= (.*)$`).FindSubmatch(makefile)
-	require.NotNil(t, list)
-	var modules []string
-	for path := range files(t, ".mod", func(path string) bool { return filepath.Base(path) == "go.mod" }) {
+	var folders []string
+	for _, match := range regexp.MustCompile(`(?m)^\t(\.\S*)$`).FindAllStringSubmatch(string(work), -1) {
+		folders = append(folders, match[1])
+	}
+	folders = append(folders, "./engine")
+	for path, text := range files(t, ".mod", func(path string) bool { return filepath.Base(path) == "go.mod" }) {
 		folder, err := filepath.Rel("..", filepath.Dir(path))
 		require.NoError(t, err)
-		modules = append(modules, filepath.ToSlash(folder))
+		folder = strings.TrimSuffix("./"+filepath.ToSlash(folder), "/.")
+		assert.Contains(t, folders, folder, "go.work does not use it")
+		assert.NotContains(t, text, "replace", "%s: what a user gets replaces nothing: go.work does", path)
+		for _, own := range regexp.MustCompile(`github\.com/ergotls/ergotls(/\S+)? v\S+`).FindAllStringSubmatch(text, -1) {
+			assert.Contains(t, string(work), "\t"+own[0]+" => ."+own[1]+"\n", "%s: go.work does not say where that is", path)
+		}
+		folders = slices.DeleteFunc(folders, func(f string) bool { return f == folder })
 	}
-	assert.ElementsMatch(t, strings.Fields(string(list[1])), modules)
+	assert.Empty(t, folders, "there is no go.mod")
 }
