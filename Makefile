@@ -11,7 +11,7 @@ PLATFORMS   := linux/386 linux/arm linux/mips freebsd/amd64 openbsd/amd64 netbsd
 # engine/ has Ergo's module path, so it is no part of the workspace.
 ENTER       := cd $$m && { test $$m != engine || export GOWORK=off; }
 
-.PHONY: help demo demo-acme test test-386 check tidy bench bench-short soak soak-short chaos chaos-short fuzz vuln testdata interop
+.PHONY: help demo demo-acme test test-386 check consumer tidy bench bench-short soak soak-short chaos chaos-short fuzz vuln testdata interop
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -34,6 +34,9 @@ check: ## formatting, vet for each platform, staticcheck, tidy modules
 	@for m in $(MODULES); do echo "check $$m"; ($(ENTER) && \
 		$(CURDIR)/.ci/tidy -diff && $(GO) vet ./... && $(STATICCHECK) ./... && \
 		for p in $(PLATFORMS); do GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) vet ./... || { echo "on $$p"; exit 1; }; done) || exit 1; done
+
+consumer: ## installs the modules as their users do, from a module proxy and into an empty folder
+	cd internal/consumer && $(GO) run .
 
 tidy: ## go mod tidy everywhere
 	@for m in $(MODULES); do ($(ENTER) && $(CURDIR)/.ci/tidy) || exit 1; done

@@ -2,91 +2,83 @@ package docs_test
 
 import (
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"reflect"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"ergo.services/ergo/act"
-	"ergo.services/ergo/gen"
-
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/internal/needs"
 	"github.com/ergotls/ergotls/meta"
 	"github.com/ergotls/ergotls/tlstest"
 )
 
-// What follows is what README.md shows first.
+// makesManager is the statement that makes a manager.
+var makesManager = regexp.MustCompile(`(?s)\tcerts, err := certmanager\.New\(.*?\}\)\n`)
 
-type Echo struct {
-	act.Actor
-	Certs *certmanager.Manager
-}
-
-func (e *Echo) Init(...any) error {
-	server, err := meta.CreateTCPServer(meta.TCPServerOptions{Port: 4433, CertManager: e.Certs})
-	if err != nil {
-		return err
-	}
-	_, err = e.SpawnMeta(server, gen.MetaOptions{})
-	return err
-}
-
-func (e *Echo) HandleMessage(_ gen.PID, message any) error {
-	if m, ok := message.(meta.MessageTCP); ok {
-		e.SendAlias(m.ID, m) // a message to a connection is a write to the peer
-	}
-	return nil
-}
-
-// A newcomer who takes the server from README.md has one, and with three more lines one that lets nobody in without a certificate.
+// The program in README.md answers its clients, and each snippet that makes another manager can stand
+// in the program in place of the first.
 func TestReadme(t *testing.T) {
-	free, err := net.Listen("tcp", ":4433")
-	if err != nil {
-		t.Skip("the port that README.md shows is taken: ", err)
-	}
-	require.NoError(t, free.Close())
-	ca := newCA()
-	dir, leave := folder(ca)
-	defer leave()
-	also(dir, "root.crt", "clients.crt")
-	alice := pair(ca, tlstest.Leaf{CommonName: "alice"}).Certificate()
-	t.Run("server", func(t *testing.T) {
-		certs, err := certmanager.New(certmanager.Options{Source: certmanager.Files{Cert: "server.crt", Key: "server.key"}})
-		require.NoError(t, err)
-		defer certs.Close()
-		defer spawn(t, &Echo{Certs: certs})()
-		assert.NoError(t, hello(&tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"}))
-	})
-	t.Run("mutual TLS", func(t *testing.T) {
-		certs, err := certmanager.New(certmanager.Options{Source: certmanager.Files{
-			Cert: "server.crt", Key: "server.key",
-			ClientCAs: "clients.crt", // asks for client certificates, and lets nobody in without one
-		}})
-		require.NoError(t, err)
-		defer certs.Close()
-		defer spawn(t, &Echo{Certs: certs})()
-		assert.NoError(t, hello(&tls.Config{RootCAs: ca.Pool(), ServerName: "localhost", Certificates: []tls.Certificate{alice}}))
-		assert.ErrorContains(t, hello(&tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"}), "certificate required")
-	})
-}
-
-func spawn(t *testing.T, actor gen.ProcessBehavior) (stop func()) {
-	t.Helper()
-	node := startNode()
-	_, err := node.Spawn(func() gen.ProcessBehavior { return actor }, gen.ProcessOptions{})
+	text, err := os.ReadFile("../README.md")
 	require.NoError(t, err)
-	return node.Stop
+	var program string
+	var managers []string
+	for _, found := range snippet.FindAllStringSubmatch(string(text), -1) {
+		if strings.HasPrefix(found[1], "package main\n") {
+			require.Empty(t, program, "one program")
+			program = found[1]
+		}
+		managers = append(managers, makesManager.FindAllString(found[1], -1)...)
+	}
+	require.Contains(t, program, "Port: 4433")
+	require.Greater(t, len(managers), 1)
+	ca := tlstest.NewCA(t)
+	for i, other := range managers {
+		t.Run(strconv.Itoa(i), func(t *testing.T) {
+			dir := t.TempDir()
+			require.NoError(t, os.Mkdir(filepath.Join(dir, "certs"), 0o700))
+			ca.Issue(t, tlstest.Leaf{}).Files(t, filepath.Join(dir, "certs"), "server")
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "certs", "root.crt"), ca.PEM(), 0o600))
+			port := needs.Port(t)
+			code := strings.Replace(program, "Port: 4433", fmt.Sprintf("Port: %d", port), 1)
+			code = strings.Replace(code, managers[0], other, 1)
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "main.go"), []byte(code), 0o600))
+			output, err := exec.Command("go", "build", "-o", filepath.Join(dir, "echo"), filepath.Join(dir, "main.go")).CombinedOutput()
+			require.NoError(t, err, "%s", output)
+			if !strings.Contains(other, "certmanager.Files{") {
+				return // it needs a public host
+			}
+			echo := exec.Command(filepath.Join(dir, "echo"))
+			echo.Dir = dir
+			require.NoError(t, echo.Start())
+			t.Cleanup(func() { echo.Process.Kill(); echo.Wait() })
+			require.Eventually(t, func() bool {
+				conn, err := net.Dial("tcp", fmt.Sprintf("localhost:%d", port))
+				return err == nil && conn.Close() == nil
+			}, 20*time.Second, 10*time.Millisecond, "it listens")
+			client := &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"}
+			if strings.Contains(other, "ClientCAs:") {
+				assert.ErrorContains(t, hello(port, client), "certificate required")
+				client.Certificates = []tls.Certificate{ca.Issue(t, tlstest.Leaf{CommonName: "alice"}).Certificate()}
+			}
+			assert.NoError(t, hello(port, client))
+		})
+	}
 }
 
-// hello says hello to the server on port 4433 and hears it.
-func hello(config *tls.Config) error {
-	conn, err := tls.Dial("tcp", "localhost:4433", config)
+// hello says hello to a server and hears it.
+func hello(port uint16, config *tls.Config) error {
+	conn, err := tls.Dial("tcp", fmt.Sprintf("localhost:%d", port), config)
 	if err != nil {
 		return err
 	}
