@@ -27,10 +27,9 @@ import (
 //	}})
 //
 // The CA visits the name's address to prove control of it, on port 443 (TLS-ALPN-01, RFC
-// 8737), where [Manager.ServerTLS] answers, or on port 80 (HTTP-01), where
-// [Manager.HTTPHandler] does. The challenge handshake asks for no client certificate; what
-// serves the connection sees the negotiated protocol "acme-tls/1" and has to close it, as
-// net/http and package meta do.
+// 8737), where [Manager.NewListener] and servers of package meta answer, or on port 80
+// (HTTP-01), where [Manager.HTTPHandler] does. The challenge handshake asks for no client
+// certificate, so a server with [Manager.ServerTLS] alone does not answer it.
 //
 // Certificates are renewed at a third of their lifetime before the end, with a new key
 // each. Failures are retried with a growing interval, in which a Retry-After is

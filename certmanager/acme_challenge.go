@@ -68,36 +68,18 @@ func (s *acmeState) present(ctx context.Context, client *acme.Client, challenge 
 	}, nil
 }
 
-// isChallenge says whether a CA validates a name, RFC 8737 section 3.
-func isChallenge(hello *tls.ClientHelloInfo) bool {
-	return len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == acme.ALPNProto
-}
-
-// challengeConfig is for the handshake of a CA that validates a name: no client
-// certificate, no ticket. It is nil for all other handshakes, and where nothing could
-// answer. "acme-tls/1" stands in no other config, where it would fail the clients that
-// offer other protocols to a server that knows none.
-func (m *Manager) challengeConfig(hello *tls.ClientHelloInfo, current *snapshot) *tls.Config {
-	if !isChallenge(hello) || len(m.acme)+len(current.funcs) == 0 {
-		return nil
+// answerChallenge answers a challenge of any source.
+func (m *Manager) answerChallenge(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	name, err := acmeNameOf(hello.ServerName)
+	if err != nil {
+		return nil, err
 	}
-	config := newTLSConfig()
-	config.NextProtos = []string{acme.ALPNProto}
-	config.SessionTicketsDisabled = true
-	config.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-		name, err := acmeNameOf(hello.ServerName)
-		if err != nil {
-			return nil, nil // the alert is unrecognized_name
+	for _, s := range m.acme {
+		if cert := s.challengeCertificate(hello.Context(), name); cert != nil {
+			return cert, nil
 		}
-		for _, s := range m.acme {
-			if cert := s.challengeCertificate(hello.Context(), name); cert != nil {
-				return cert, nil
-			}
-		}
-		cert, _ := askFuncs(current.funcs, hello)
-		return cert, nil
 	}
-	return config
+	return nil, nil
 }
 
 // challengeCertificate is the answer to a challenge, of this machine or of another.

@@ -2,6 +2,7 @@ package certmanager_test
 
 import (
 	"log"
+	"net"
 	"net/http"
 
 	"golang.org/x/crypto/acme/autocert"
@@ -21,8 +22,11 @@ func ExampleACME() {
 		log.Fatal(err)
 	}
 	defer certs.Close()
-	server := &http.Server{Addr: ":443", TLSConfig: certs.ServerTLS()}
-	log.Fatal(server.ListenAndServeTLS("", ""))
+	listener, err := net.Listen("tcp", ":443")
+	if err != nil {
+		log.Fatal(err)
+	}
+	log.Fatal(http.Serve(certs.NewListener(listener, "h2", "http/1.1"), nil))
 }
 
 // Names are ordered when they are asked for first; until then, and where the CA fails, clients
@@ -61,6 +65,9 @@ func ExampleManager_HTTPHandler() {
 	}
 	defer certs.Close()
 	go func() { log.Fatal(http.ListenAndServe(":80", certs.HTTPHandler(nil))) }()
-	server := &http.Server{Addr: ":443", TLSConfig: certs.ServerTLS()}
-	log.Fatal(server.ListenAndServeTLS("", ""))
+	listener, err := net.Listen("tcp", ":443")
+	if err != nil {
+		log.Fatal(err)
+	}
+	log.Fatal(http.Serve(certs.NewListener(listener, "h2", "http/1.1"), nil))
 }

@@ -163,7 +163,7 @@ func (m *Manager) listenTLS(addr string) (stop func(), err error) {
 		return nil, err
 	}
 	config := &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		if config := m.challengeConfig(hello, &snapshot{}); config != nil {
+		if config := m.challengeConfig(hello, nil); config != nil {
 			return config, nil
 		}
 		return nil, ErrNoCertificate
@@ -184,7 +184,7 @@ func (m *Manager) listenTLS(addr string) (stop func(), err error) {
 				defer conn.Close()
 				limited, cancel := context.WithTimeout(ctx, challengeTimeout)
 				defer cancel()
-				tls.Server(conn, config).HandshakeContext(limited)
+				tls.Server(conn, config).HandshakeContext(context.WithValue(limited, challengeKey{}, true))
 			})
 		}
 	})

@@ -87,6 +87,32 @@ func Example_http() {
 	// Output: 404 Not Found
 }
 
+// NewListener serves net/http, or any other server, without a config and a hook. It also answers the challenges of an ACME source.
+func ExampleManager_NewListener() {
+	m, err := certmanager.New(certmanager.Options{Source: exampleSource()})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer m.Close()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	server := &http.Server{Handler: http.NotFoundHandler()}
+	go server.Serve(m.NewListener(listener, "h2", "http/1.1"))
+	defer server.Close()
+
+	transport := &http.Transport{TLSClientConfig: m.ClientTLS("localhost"), ForceAttemptHTTP2: true}
+	defer transport.CloseIdleConnections()
+	response, err := (&http.Client{Transport: transport}).Get("https://" + listener.Addr().String())
+	if err != nil {
+		log.Fatal(err)
+	}
+	response.Body.Close()
+	fmt.Println(response.Proto, response.Status)
+	// Output: HTTP/2.0 404 Not Found
+}
+
 func ExampleFiles() {
 	dir := exampleFolder()
 	defer os.RemoveAll(dir)

@@ -7,7 +7,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/crypto/acme"
 
 	"github.com/ergotls/ergotls/tlstest"
 )
@@ -42,29 +41,4 @@ func TestFunc(t *testing.T) {
 
 	_, err := New(Options{Source: Func(nil)})
 	require.ErrorContains(t, err, "nil")
-}
-
-// The challenges of the function's CA reach it, with clients of other protocols undisturbed.
-func TestFuncAnswersChallenges(t *testing.T) {
-	ca := tlstest.NewCA(t)
-	pair := ca.Issue(t, tlstest.Leaf{Names: []string{"a.example.test"}})
-	cert := pair.Certificate()
-	m := newManager(t, Options{Source: Sources{
-		Func(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }),
-		Static{ClientCAs: ca.Pool()}, // mutual TLS
-	}})
-	challenge := ca.ClientConfig(t, "a.example.test")
-	challenge.NextProtos = []string{acme.ALPNProto}
-	c := connect(t, m.ServerTLS(), challenge).ok(t)
-	assert.Equal(t, acme.ALPNProto, c.server.NegotiatedProtocol)
-
-	other := ca.MutualClientConfig(t, "a.example.test", tlstest.Leaf{})
-	other.NextProtos = []string{"mqtt", acme.ALPNProto}
-	c = connect(t, m.ServerTLS(), other).ok(t)
-	assert.Empty(t, c.server.NegotiatedProtocol)
-
-	// Without such a source the protocol means nothing.
-	plain := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{cert}}})
-	c = connect(t, plain.ServerTLS(), challenge).ok(t)
-	assert.Empty(t, c.server.NegotiatedProtocol)
 }

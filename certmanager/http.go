@@ -4,42 +4,72 @@ import (
 	"crypto/tls"
 	"net"
 	"net/http"
+	"reflect"
 )
 
 // ConnState is for http.Server.ConnState: with it the manager knows the connections of
-// an HTTP server, see [Manager.Track], and closes those that no longer hold.
+// an HTTP server from their handshake on, see [Manager.Track], closes those that no longer
+// hold, and reports the clients that were refused. One that is hijacked is known no longer.
 //
 //	server := &http.Server{TLSConfig: m.ServerTLS(), ConnState: m.ConnState}
-//
-// A connection is known from its first request on, and no longer once it is hijacked.
 func (m *Manager) ConnState(c net.Conn, state http.ConnState) {
 	conn, ok := c.(*tls.Conn)
-	if !ok {
+	if !ok || !reflect.ValueOf(conn.NetConn()).Comparable() {
 		return
 	}
 	switch state {
 	case http.StateNew: // before the handshake
-		m.http.Store(c, &httpConn{track: m.Handshake()})
-	case http.StateActive:
-		known, ok := m.http.Load(c)
-		if !ok {
-			known = &httpConn{track: m.Track} // since the middle of its life
-			m.http.Store(c, known)
-		}
-		if h := known.(*httpConn); h.release == nil {
-			tlsState := conn.ConnectionState()
-			// The close below TLS does not wait for a peer that does not read.
-			h.release = h.track(&tlsState, c.RemoteAddr(), func(error) { conn.NetConn().Close() })
-		}
+		m.http.Store(conn.NetConn(), &httpConn{m: m, raw: conn.NetConn(), remote: c.RemoteAddr(), track: m.Handshake()})
+	case http.StateActive, http.StateIdle:
+		known, _ := m.http.LoadOrStore(conn.NetConn(), &httpConn{m: m, raw: conn.NetConn(), remote: c.RemoteAddr(), track: m.Track})
+		tlsState := conn.ConnectionState()
+		known.(*httpConn).known(&tlsState) // where the handshake was not with a config of ours, or before
 	case http.StateClosed, http.StateHijacked:
-		if known, ok := m.http.LoadAndDelete(c); ok && known.(*httpConn).release != nil {
-			known.(*httpConn).release()
+		known, ok := m.http.LoadAndDelete(conn.NetConn())
+		if !ok {
+			return
+		}
+		if h := known.(*httpConn); h.release != nil {
+			h.release()
+		} else if state == http.StateClosed {
+			m.HandshakeFailed(conn.Handshake(), h.remote) // says again how it ended
 		}
 	}
 }
 
-// httpConn is a connection of ConnState. Its calls come one after the other.
+// httpConn is a connection of ConnState. Its calls come one after the other, on the goroutine of the server that serves it.
 type httpConn struct {
+	m       *Manager
+	raw     net.Conn
+	remote  net.Addr
 	track   func(*tls.ConnectionState, net.Addr, func(error)) (release func())
-	release func() // nil before the first request
+	release func() // nil before the handshake
+}
+
+// known makes the connection known once it has a peer.
+func (h *httpConn) known(state *tls.ConnectionState) {
+	if h.release == nil {
+		// The close below TLS does not wait for a peer that does not read.
+		h.release = h.track(state, h.remote, func(error) { h.raw.Close() })
+	}
+}
+
+// httpConnOf returns the connection of a handshake if ConnState has told of it.
+func (m *Manager) httpConnOf(hello *tls.ClientHelloInfo) *httpConn {
+	if hello.Conn == nil || !reflect.ValueOf(hello.Conn).Comparable() {
+		return nil
+	}
+	known, _ := m.http.Load(hello.Conn)
+	h, _ := known.(*httpConn)
+	return h
+}
+
+// verify judges a client in its handshake, and makes its connection known in the same moment: between the two its trust
+// could be taken away unnoticed until its first request.
+func (h *httpConn) verify(state tls.ConnectionState) error {
+	if err := h.m.verifyClient(state); err != nil {
+		return err
+	}
+	h.known(&state)
+	return nil
 }

@@ -93,7 +93,7 @@ func (s *snapshot) getCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate,
 		return &cs.first.tls, nil
 	}
 	var err error
-	if len(s.funcs) > 0 && s.names.lookup(hello.ServerName).none() {
+	if len(s.funcs) > 0 && !isChallenge(hello) && s.names.lookup(hello.ServerName).none() {
 		var cert *tls.Certificate
 		if cert, err = askFuncs(s.funcs, hello); cert != nil {
 			return cert, nil

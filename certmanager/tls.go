@@ -34,7 +34,8 @@ func newTLSConfig() *tls.Config {
 }
 
 // ServerTLS returns a config for servers, for example for http.Server.TLSConfig. Every
-// handshake uses what is in service when it begins. Of its fields only NextProtos may
+// handshake uses what is in service when it begins. Challenges of a CA are not answered:
+// see [Manager.ServerHandshake]. Of its fields only NextProtos may
 // be set, before the first handshake; http.Server does that by itself. Open connections end when their
 // trust does only if the Manager knows of them: see [Manager.ConnState] and [Manager.Handshake].
 func (m *Manager) ServerTLS() *tls.Config {
@@ -67,7 +68,7 @@ func (s *server) configForClient(hello *tls.ClientHelloInfo) (*tls.Config, error
 	if err := sni.Check(hello.ServerName); err != nil {
 		return nil, err
 	}
-	if config := s.m.challengeConfig(hello, s.m.current.Load()); config != nil {
+	if config := s.m.challengeConfig(hello, s.m.current.Load().in.material.challenges); config != nil {
 		return config, nil
 	}
 	if len(s.m.acme) > 0 {
@@ -79,13 +80,20 @@ func (s *server) configForClient(hello *tls.ClientHelloInfo) (*tls.Config, error
 		inner = &innerConfig{snapshot: current, config: s.m.serverConfig(current, s.outer.NextProtos)}
 		s.inner.Store(inner)
 	}
-	if !offersTicket(hello) {
+	ticket, conn := offersTicket(hello), s.m.httpConnOf(hello)
+	if !ticket && conn == nil {
 		return inner.config, nil
 	}
-	// The one exception: UnwrapSession has to tell WrapSession when the session began,
-	// and the only thing that the two share is the config of their connection.
+	// The exceptions: UnwrapSession has to tell WrapSession when the session began, and
+	// VerifyConnection which connection of an http.Server it is. The only thing that they share is the
+	// config of their connection.
 	config := inner.config.Clone()
-	(&resumption{m: s.m, snapshot: current}).install(config)
+	if ticket {
+		(&resumption{m: s.m, snapshot: current}).install(config)
+	}
+	if conn != nil {
+		config.VerifyConnection = conn.verify
+	}
 	return config, nil
 }
 

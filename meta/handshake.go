@@ -15,6 +15,9 @@ import (
 // challengeProtocol is negotiated by a CA that validates a name (RFC 8737). The handshake alone is its answer.
 const challengeProtocol = "acme-tls/1"
 
+// errChallenge is the end of a connection whose handshake was such an answer.
+var errChallenge = errors.New("validated by a CA")
+
 // establishAside calls establish where its stack is best: a server's handshake on one of its crew.
 func (c *tcpConnection) establishAside() (ok bool) {
 	if c.server == nil || c.server.tls == nil {
@@ -34,13 +37,12 @@ func (c *tcpConnection) establish() bool {
 	var state *tls.ConnectionState
 	if c.opt.CertManager != nil && !c.opt.StartTLS {
 		var err error
-		if state, err = c.handshake(deadline); err != nil {
-			c.refused("handshake", err)
-			return false
-		}
-		if c.server != nil && state.NegotiatedProtocol == challengeProtocol {
+		if state, err = c.handshake(deadline); err == errChallenge {
 			c.server.count(func(stats *serverStats) { stats.challenges++ })
 			c.end(ErrTerminated, nil)
+			return false
+		} else if err != nil {
+			c.refused("handshake", err)
 			return false
 		}
 	}
@@ -126,24 +128,32 @@ func (c *tcpConnection) handshake(deadline time.Time) (*tls.ConnectionState, err
 	} else {
 		conn = tls.Client(c.sock, c.clientTLS)
 	}
-	if err := conn.HandshakeContext(ctx); err != nil {
-		if manager, ok := c.opt.CertManager.(failureReporter); ok && c.server != nil {
-			manager.HandshakeFailed(err, c.sock.RemoteAddr())
-		}
+	err := c.shakeHands(ctx, conn)
+	state := conn.ConnectionState()
+	if c.server != nil && state.HandshakeComplete && state.NegotiatedProtocol == challengeProtocol {
+		return nil, errChallenge // the handshake was the answer, and nobody has shown a certificate
+	}
+	if err != nil {
 		return nil, notTLS(err)
 	}
-	state := conn.ConnectionState()
 	c.stats.handshake = time.Since(started)
 	c.stats.tls.Store(conn)
 	if c.server != nil {
 		c.server.count(func(stats *serverStats) { stats.handshake(state.Version, state.DidResume, c.stats.handshake) })
 	}
 	c.stream = conn
-	challenge := c.server != nil && state.NegotiatedProtocol == challengeProtocol // shows no certificate, and is over
-	if track != nil && !challenge {
+	if track != nil {
 		c.release = track(&state, c.sock.RemoteAddr(), func(reason error) { c.end(ErrEvicted, reason) })
 	}
 	return &state, nil
+}
+
+// shakeHands makes the handshake, by the manager where it wants to.
+func (c *tcpConnection) shakeHands(ctx context.Context, conn *tls.Conn) error {
+	if manager, ok := c.opt.CertManager.(serverHandshaker); ok && c.server != nil {
+		return manager.ServerHandshake(ctx, conn)
+	}
+	return conn.HandshakeContext(ctx)
 }
 
 // tracking returns what tells the manager of the connection after its handshake, nil if it does not want to know.

@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -34,9 +35,10 @@ type (
 		Handshake() (track func(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func()))
 	}
 
-	// failureReporter is told of the failed handshakes of servers.
-	failureReporter interface {
-		HandshakeFailed(err error, remote net.Addr)
+	// serverHandshaker makes the handshakes of servers with its configurations. It alone answers the challenge of a CA, and
+	// closes that connection.
+	serverHandshaker interface {
+		ServerHandshake(ctx context.Context, conn *tls.Conn) error
 	}
 
 	// clientAuthorizer is the server's side of Ergo 3.2's CertAuthManager, rootHolder the client's.

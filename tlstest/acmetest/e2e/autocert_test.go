@@ -44,7 +44,7 @@ func TestTakeOverFromAutocert(t *testing.T) {
 	}
 	before := &world{ca: ca, addr: freeAddr(t), events: &eventLog{}}
 	ca.TLSALPN01(before.addr)
-	serve(t, before.addr, plain().TLSConfig())
+	before.serve(t, plain().TLSConfig())
 	leaf := before.mustDial(t, name)
 	require.Equal(t, 1, ca.Orders())
 
@@ -58,7 +58,7 @@ func TestTakeOverFromAutocert(t *testing.T) {
 	require.NoError(t, renewed.Close())
 	assert.Equal(t, 1, ca.Accounts(), "the account is taken over too")
 	after := &world{ca: ca, addr: freeAddr(t), events: &eventLog{}}
-	serve(t, after.addr, plain().TLSConfig())
+	after.serve(t, plain().TLSConfig())
 	assert.True(t, leaf.Equal(after.mustDial(t, name)), "autocert reads what we leave")
 }
 
@@ -70,7 +70,7 @@ func TestTakeOverBothKeyTypes(t *testing.T) {
 	cache := autocert.DirCache(t.TempDir())
 	before := &world{ca: ca, addr: freeAddr(t), events: &eventLog{}}
 	ca.TLSALPN01(before.addr)
-	serve(t, before.addr, (&autocert.Manager{
+	before.serve(t, (&autocert.Manager{
 		Prompt: autocert.AcceptTOS, Cache: cache, HostPolicy: autocert.HostWhitelist(name),
 		Client: &acme.Client{DirectoryURL: ca.Directory(), HTTPClient: ca.HTTPClient()},
 	}).TLSConfig())

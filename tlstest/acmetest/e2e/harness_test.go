@@ -90,17 +90,13 @@ func freeAddr(t testing.TB) string {
 // serve runs a TLS server, which says hello, on the address where the CA validates.
 func (w *world) serve(t *testing.T, configs ...*tls.Config) {
 	t.Helper()
-	config := w.ServerTLS()
-	for _, c := range configs {
-		config = c
-	}
-	serve(t, w.addr, config)
-}
-
-func serve(t *testing.T, addr string, config *tls.Config) {
-	t.Helper()
-	listener, err := tls.Listen("tcp", addr, config)
+	listener, err := net.Listen("tcp", w.addr)
 	require.NoError(t, err)
+	if len(configs) > 0 {
+		listener = tls.NewListener(listener, configs[0])
+	} else {
+		listener = w.NewListener(listener)
+	}
 	var done sync.WaitGroup
 	done.Go(func() {
 		for conn, err := listener.Accept(); err == nil; conn, err = listener.Accept() {

@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -181,11 +182,13 @@ func TestNetHTTPDropsChallenges(t *testing.T) {
 	ca.Slow(50 * time.Millisecond)
 	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Background: true})
 	handled := make(chan string, 100)
-	server := &http.Server{Addr: w.addr, TLSConfig: w.ServerTLS(), Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	server := &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		handled <- r.TLS.NegotiatedProtocol
 	})}
+	listener, err := net.Listen("tcp", w.addr)
+	require.NoError(t, err)
 	var done sync.WaitGroup
-	done.Go(func() { server.ListenAndServeTLS("", "") })
+	done.Go(func() { server.Serve(w.NewListener(listener, "h2", "http/1.1")) })
 	defer done.Wait()
 	defer server.Close()
 	w.eventually(t, "a challenge", func() bool {

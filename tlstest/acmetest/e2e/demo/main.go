@@ -81,13 +81,13 @@ func demonstrate() error {
 			say("  event %s: %s until %s", e.Kind, e.Certificate.Serial, e.Certificate.NotAfter.Format(time.TimeOnly))
 		}
 	})()
-	listener, err := tls.Listen("tcp", addr, m.ServerTLS())
+	listener, err := net.Listen("tcp", addr)
 	if err != nil {
 		return err
 	}
 	server := &http.Server{Handler: http.NotFoundHandler(), ErrorLog: log.New(io.Discard, "", 0)} // clients here only shake hands
 	defer server.Close()
-	go server.Serve(listener)
+	go server.Serve(m.NewListener(listener))
 	return visit(ca, addr)
 }
 

@@ -1,0 +1,100 @@
+package certmanager
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/asn1"
+	"errors"
+)
+
+// challengeProtocol is what a CA offers that validates a name by TLS-ALPN-01 (RFC 8737).
+const challengeProtocol = "acme-tls/1"
+
+// ErrChallenge is the error of a handshake by which a CA has validated a name. It has its
+// answer, and the connection is closed.
+var ErrChallenge = errors.New("the handshake was a CA's validation of a name")
+
+// oidACMEIdentifier is the extension that the answer to a challenge has (RFC 8737 section 6.1).
+var oidACMEIdentifier = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 31}
+
+// challengeKey marks the context of a handshake whose connection no application gets
+// if it is a challenge.
+type challengeKey struct{}
+
+// ServerHandshake makes the handshake of a server's connection, that of tls.Server with a
+// config of [Manager.ServerTLS]. It is the only way in which a challenge of a CA
+// (TLS-ALPN-01) is answered: anyone can offer its protocol and shows no certificate, so the
+// connection of a challenge is closed here, with the error [ErrChallenge], and must not reach an
+// application. A refused client is reported, as by [Manager.HandshakeFailed].
+//
+// Package meta and [Manager.NewListener] call it.
+func (m *Manager) ServerHandshake(ctx context.Context, conn *tls.Conn) error {
+	err := conn.HandshakeContext(context.WithValue(ctx, challengeKey{}, true))
+	if err != nil {
+		m.HandshakeFailed(err, conn.RemoteAddr())
+		return err
+	}
+	if conn.ConnectionState().NegotiatedProtocol == challengeProtocol {
+		_ = conn.Close() // the CA has its answer
+		return ErrChallenge
+	}
+	return nil
+}
+
+// isChallenge says whether the client can be a CA that validates a name (RFC 8737 section 3).
+func isChallenge(hello *tls.ClientHelloInfo) bool {
+	return len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == challengeProtocol
+}
+
+// mayAnswer says whether a challenge ends with its handshake.
+func mayAnswer(hello *tls.ClientHelloInfo) bool {
+	ctx := hello.Context()
+	return ctx != nil && ctx.Value(challengeKey{}) != nil
+}
+
+// challengeConfig is for the handshake of a CA that validates a name: no client
+// certificate, no ticket. It is nil for all other handshakes, where nothing could
+// answer, and where the connection could reach an application. The protocol stands in no other config, where it
+// would fail the clients that offer other protocols to a server that knows none.
+func (m *Manager) challengeConfig(hello *tls.ClientHelloInfo, answers []Func) *tls.Config {
+	if len(m.acme) > 0 {
+		answers = append([]Func{m.answerChallenge}, answers...)
+	}
+	if !isChallenge(hello) || !mayAnswer(hello) || len(answers) == 0 {
+		return nil
+	}
+	config := newTLSConfig()
+	config.NextProtos = []string{challengeProtocol}
+	config.SessionTicketsDisabled = true
+	config.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		for _, answer := range answers {
+			if cert, err := answer(hello); err == nil && checkAnswer(cert) == nil {
+				return cert, nil
+			}
+		}
+		return nil, nil // the alert is unrecognized_name
+	}
+	return config
+}
+
+// checkAnswer refuses what is no answer to a challenge: it would be a server's certificate, shown to a client that nobody
+// has asked for one.
+func checkAnswer(cert *tls.Certificate) error {
+	if cert == nil || len(cert.Certificate) == 0 {
+		return errors.New("there is no answer to this challenge")
+	}
+	leaf := cert.Leaf
+	if leaf == nil {
+		var err error
+		if leaf, err = x509.ParseCertificate(cert.Certificate[0]); err != nil {
+			return err
+		}
+	}
+	for _, ext := range leaf.Extensions {
+		if ext.Id.Equal(oidACMEIdentifier) && ext.Critical {
+			return nil
+		}
+	}
+	return errors.New("the answer to a challenge lacks the extension acmeIdentifier")
+}

@@ -1,0 +1,140 @@
+package certmanager
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"sync"
+	"time"
+)
+
+// Goroutines of a listener of NewListener:
+//   - accept: one, ended by Close.
+//   - one for each connection, from its acceptance until its handshake is complete and Accept
+//     has returned it; ended by Close too.
+
+// listenerTimeout bounds a handshake.
+const listenerTimeout = 10 * time.Second
+
+// listener makes the handshakes of the connections that it accepts.
+type listener struct {
+	net.Listener
+	m       *Manager
+	config  *tls.Config
+	results chan accepted
+	ctx     context.Context // ends with Close
+	cancel  context.CancelFunc
+	done    sync.WaitGroup
+}
+
+type accepted struct {
+	conn net.Conn
+	err  error
+}
+
+// NewListener returns a listener of TLS connections for any server: its Accept returns a
+// *tls.Conn whose handshake with [Manager.ServerTLS] is complete, so that nobody who has not proven who he is
+// is ever accepted. Challenges of a CA (TLS-ALPN-01) are answered and closed. Connections are known to the Manager
+// until they are closed, as by [Manager.Track]: it closes them when they no longer hold.
+//
+//	server.Serve(m.NewListener(listener, "h2", "http/1.1"))
+//
+// nextProtos are the server's protocols (ALPN), the preferred one first. A handshake may take 10 seconds. The number of connections is that of
+// inner: wrap inner to limit it. Close closes inner, and the connections that Accept has not returned.
+func (m *Manager) NewListener(inner net.Listener, nextProtos ...string) net.Listener {
+	l := &listener{Listener: inner, m: m, config: m.ServerTLS(), results: make(chan accepted)}
+	l.config.NextProtos = nextProtos
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	l.done.Go(l.accept)
+	return l
+}
+
+func (l *listener) accept() {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			if !l.give(accepted{err: err}) || errors.Is(err, net.ErrClosed) {
+				return
+			}
+			continue
+		}
+		l.done.Go(func() { l.handshake(conn) })
+	}
+}
+
+// give hands a result to Accept. It returns false if the listener was closed before.
+func (l *listener) give(a accepted) bool {
+	select {
+	case l.results <- a:
+		return true
+	case <-l.ctx.Done():
+		return false
+	}
+}
+
+func (l *listener) handshake(raw net.Conn) {
+	tracked := &trackedConn{Conn: raw}
+	conn := tls.Server(tracked, l.config)
+	ctx, cancel := context.WithTimeout(l.ctx, listenerTimeout)
+	defer cancel()
+	track := l.m.Handshake()
+	if err := l.m.ServerHandshake(ctx, conn); err != nil {
+		raw.Close()
+		return
+	}
+	state := conn.ConnectionState()
+	tracked.track(track(&state, raw.RemoteAddr(), func(error) { raw.Close() }))
+	if !l.give(accepted{conn: conn}) {
+		tracked.Close()
+	}
+}
+
+// Accept implements net.Listener. An error is that of the listener below.
+func (l *listener) Accept() (net.Conn, error) {
+	select {
+	case a := <-l.results:
+		return a.conn, a.err
+	case <-l.ctx.Done():
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (l *listener) Close() error {
+	l.cancel()
+	err := l.Listener.Close()
+	l.done.Wait()
+	return err
+}
+
+// trackedConn is a connection below TLS that the Manager knows until it is closed.
+type trackedConn struct {
+	net.Conn
+
+	mu      sync.Mutex // guards the fields below
+	release func()
+	closed  bool
+}
+
+func (c *trackedConn) track(release func()) {
+	c.mu.Lock()
+	closed := c.closed
+	c.release = release
+	c.mu.Unlock()
+	if closed {
+		release()
+	}
+}
+
+// Close implements net.Conn.
+func (c *trackedConn) Close() error {
+	c.mu.Lock()
+	release := c.release
+	c.closed = true
+	c.mu.Unlock()
+	if release != nil {
+		release()
+	}
+	return c.Conn.Close()
+}
