@@ -1,6 +1,7 @@
 //go:build upstream
 
-// Cluster is a TLS server on one node whose clients are served by a process on another, on Ergo itself:
+// Cluster is a TLS server on one node whose clients are served by a process on another, on Ergo
+// itself. The link between the nodes is mutual TLS:
 //
 //	GOWORK=off go run -tags upstream ./examples/cluster
 //	openssl s_client -quiet -connect localhost:4433
@@ -9,7 +10,7 @@ package main
 import (
 	"bufio"
 	"crypto/tls"
-	"flag"
+	"errors"
 	"fmt"
 	"log"
 
@@ -23,9 +24,7 @@ import (
 )
 
 func main() {
-	port := flag.Uint("port", 4433, "`port` to listen on")
-	flag.Parse()
-	front, back, err := start(uint16(*port))
+	front, back, err := start(4433)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -36,35 +35,39 @@ func main() {
 
 // start starts both nodes. They find and reach each other over localhost.
 func start(port uint16) (front, back gen.Node, err error) {
+	certs, links, err := managers()
+	if err != nil {
+		return nil, nil, err
+	}
+	options := gen.NodeOptions{CertManager: links, Network: gen.NetworkOptions{
+		Cookie: "the same on all nodes", Acceptors: []gen.AcceptorOptions{{Host: "localhost", CertManager: links}},
+	}}
+	back, backErr := ergo.StartNode("back@localhost", options)
+	front, frontErr := ergo.StartNode("front@localhost", options)
+	if err := errors.Join(backErr, frontErr); err != nil {
+		return nil, nil, err
+	}
+	_, counterErr := back.SpawnRegister("counter", func() gen.ProcessBehavior { return &counter{} }, gen.ProcessOptions{})
+	_, gatewayErr := front.Spawn(func() gen.ProcessBehavior { return &gateway{port: port, certs: certs} }, gen.ProcessOptions{})
+	return front, back, errors.Join(counterErr, gatewayErr)
+}
+
+// managers makes one for clients, who need no certificate, and one for the link, where both nodes show one.
+func managers() (certs, links *certmanager.Manager, err error) {
 	ca, err := tlstest.GenerateCA()
 	if err != nil {
 		return nil, nil, err
 	}
-	pair, err := ca.Generate(tlstest.Leaf{}) // in earnest: certmanager.Files
+	leaf, err := ca.Generate(tlstest.Leaf{})
 	if err != nil {
 		return nil, nil, err
 	}
-	certs, err := certmanager.New(certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{pair.Certificate()}}})
-	if err != nil {
-		return nil, nil, err
-	}
-	network := gen.NetworkOptions{Cookie: "the same on all nodes", Acceptors: []gen.AcceptorOptions{{Host: "localhost"}}}
-	if back, err = ergo.StartNode("back@localhost", gen.NodeOptions{Network: network}); err != nil {
-		return nil, nil, err
-	}
-	if front, err = ergo.StartNode("front@localhost", gen.NodeOptions{Network: network}); err != nil {
-		back.Stop()
-		return nil, nil, err
-	}
-	_, err = back.SpawnRegister("counter", func() gen.ProcessBehavior { return &counter{} }, gen.ProcessOptions{})
-	if err == nil {
-		_, err = front.Spawn(func() gen.ProcessBehavior { return &gateway{port: port, certs: certs} }, gen.ProcessOptions{})
-	}
-	if err != nil {
-		front.Stop()
-		back.Stop()
-	}
-	return front, back, err
+	own := []tls.Certificate{leaf.Certificate()}
+	certs, certsErr := certmanager.New(certmanager.Options{Source: certmanager.Static{Certificates: own}})
+	links, linksErr := certmanager.New(certmanager.Options{
+		Source: certmanager.Static{Certificates: own, ClientCAs: ca.Pool(), RootCAs: ca.Pool()},
+	})
+	return certs, links, errors.Join(certsErr, linksErr)
 }
 
 // counter lives on the back node and has never heard of TLS.
@@ -97,14 +100,12 @@ func (g *gateway) Init(...any) error {
 }
 
 func (g *gateway) HandleMessage(_ gen.PID, message any) error {
-	m, ok := message.(meta.MessageTCP)
-	if !ok {
-		return nil
+	if m, ok := message.(meta.MessageTCP); ok {
+		answer, err := g.Call(gen.ProcessID{Name: "counter", Node: "back@localhost"}, string(m.Data))
+		if err != nil {
+			answer = err // the other node does not answer
+		}
+		_ = g.SendAlias(m.ID, meta.MessageTCP{Data: fmt.Appendln(nil, answer)}) // an error says that the client has gone
 	}
-	answer, err := g.Call(gen.ProcessID{Name: "counter", Node: "back@localhost"}, string(m.Data))
-	if err != nil {
-		answer = fmt.Sprintf("the other node does not answer: %s", err)
-	}
-	_ = g.SendAlias(m.ID, meta.MessageTCP{Data: fmt.Appendln(nil, answer)}) // an error says that the client has gone
 	return nil
 }
