@@ -190,12 +190,6 @@ func (m *Manager) Subscribe(receive func(Event)) (cancel func()) {
 	}
 }
 
-// Watch is Subscribe and Status for packages that do not import this one: what receive
-// gets is an [Event], what status returns a [Status].
-func (m *Manager) Watch(receive func(event any)) (status func() any, cancel func()) {
-	return func() any { return m.Status() }, m.Subscribe(func(e Event) { receive(e) })
-}
-
 // limiter lets ten log lines a second pass: anyone on the network can be refused as
 // often as he likes.
 type limiter struct {

@@ -100,7 +100,6 @@ func TestImpossibleOptions(t *testing.T) {
 		"two pools":        {Options{Source: Sources{Static{RootCAs: ca.Pool()}, Static{RootCAs: ca.Pool()}}}, "RootCAs", ErrInvalid},
 		"nil in sources":   {Options{Source: Sources{nil}}, "Sources[0]", ErrInvalid},
 		"zero ticket key":  {Options{Source: static, TicketKeys: [][32]byte{{1}, {}}}, "ticket key 1 is all zero", ErrInvalid},
-		"key log":          {Options{Source: static, KeyLogFile: "/nowhere/keys"}, "Options.KeyLogFile", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o.options.Source = recordKeys(o.options.Source)

@@ -56,10 +56,6 @@ type Options struct {
 	// operating system, which network file systems do not send. Zero is 10 seconds.
 	PollInterval time.Duration
 
-	// KeyLogFile makes every TLS secret readable: they are appended to this file, in
-	// the format of SSLKEYLOGFILE. For debugging; it is announced by a warning.
-	KeyLogFile string
-
 	// Logger gets one line per event. Nil is slog.Default().
 	Logger *slog.Logger
 }
@@ -115,16 +111,18 @@ func checkTicketKeys(keys [][32]byte) error {
 	return nil
 }
 
+// openKeyLog opens the file that the environment variable SSLKEYLOGFILE names, as browsers and curl do: TLS secrets are
+// appended to it. It is for debugging.
 func (m *Manager) openKeyLog() error {
-	path := m.options.KeyLogFile
+	path := os.Getenv("SSLKEYLOGFILE")
 	if path == "" {
 		return nil
 	}
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
-		return fmt.Errorf("Options.KeyLogFile: %w", err)
+		return fmt.Errorf("SSLKEYLOGFILE: %w", err)
 	}
 	m.keyLog = file
-	m.options.Logger.Warn("TLS secrets are written to a file; every connection can be decrypted with it", "file", path)
+	m.options.Logger.Warn("SSLKEYLOGFILE is set: TLS secrets are written to a file; every connection can be decrypted with it", "file", path)
 	return nil
 }

@@ -90,7 +90,7 @@ func TestRulesInHandshakes(t *testing.T) {
 		m := newManager(t, Options{Source: source, ServerRule: SPIFFEID("spiffe://example.test/other")})
 		c := connect(t, m.ServerTLS(), m.ClientTLS("localhost"))
 		require.ErrorIs(t, c.clientErr, ErrNotAuthorized)
-		m.SetServerRule(SPIFFEID("spiffe://example.test/server"))
+		m = newManager(t, Options{Source: source, ServerRule: SPIFFEID("spiffe://example.test/server")})
 		connect(t, m.ServerTLS(), m.ClientTLS("localhost")).ok(t)
 	})
 	t.Run("report only", func(t *testing.T) {

@@ -84,24 +84,19 @@ func (m *Manager) SetServerName(name string) {
 func (m *Manager) ServerName() string { return m.current.Load().trust.serverName }
 
 // SetClientRule replaces Options.ClientRule. Open connections are judged again, also where the rule has the
-// name of the one before, or is the same and decides otherwise now.
-func (m *Manager) SetClientRule(rule Rule) {
-	m.change(false, func(in *inputs) { in.clientRule, in.ruled = rule, in.ruled+1 })
-}
-
-// SetServerRule replaces Options.ServerRule, as SetClientRule does the other.
-func (m *Manager) SetServerRule(rule Rule) {
-	m.change(false, func(in *inputs) { in.serverRule, in.ruled = rule, in.ruled+1 })
+// name of the one before, or is the same and decides otherwise now. The error says why the last one stays.
+func (m *Manager) SetClientRule(rule Rule) error {
+	return m.put(m.ctx, false, func(in *inputs) { in.clientRule, in.ruled = rule, in.ruled+1 })
 }
 
 // SetTicketKeys replaces Options.TicketKeys, the first for new tickets, all for those
-// that clients hold. It does nothing without a key. One that is all zero is reported as an event, and none of them used.
-func (m *Manager) SetTicketKeys(keys [][32]byte) {
+// that clients hold. It does nothing without a key. If one is all zero it returns an error, and none of them is used.
+func (m *Manager) SetTicketKeys(keys [][32]byte) error {
 	if err := checkTicketKeys(keys); err != nil {
-		m.reject(fmt.Errorf("SetTicketKeys: %w", err))
-		return
+		return fmt.Errorf("certmanager: SetTicketKeys: %w", err)
 	}
 	if len(keys) > 0 {
 		m.tickets.SetSessionTicketKeys(keys)
 	}
+	return nil
 }

@@ -36,7 +36,6 @@ func TestSettersCost(t *testing.T) {
 	for name, set := range map[string]func(i int){
 		"SetServerName": func(i int) { m.SetServerName(fmt.Sprint(i)) },
 		"SetClientRule": func(int) { m.SetClientRule(rule) },
-		"SetServerRule": func(int) { m.SetServerRule(rule) },
 		"SetClientCAs":  func(int) { m.SetClientCAs(pool) },
 		"SetRootCAs":    func(int) { m.SetRootCAs(pool) },
 		"SetClientAuth": func(int) { m.SetClientAuth(tls.VerifyClientCertIfGiven) },

@@ -33,7 +33,7 @@ type Status struct {
 	ClientRule string
 	ServerRule string
 	ReportOnly bool
-	KeyLog     bool // secrets are being written to Options.KeyLogFile
+	KeyLog     bool // SSLKEYLOGFILE is set: secrets are being written to that file
 
 	ACME []OrderStatus `json:",omitempty"` // the names of ACME sources
 

@@ -90,15 +90,13 @@ func TestHandshakeFailed(t *testing.T) {
 	assert.Equal(t, uint64(4), m.Status().Refused)
 }
 
-// Packages that do not import this one get the same by other types.
-func TestWatch(t *testing.T) {
+func TestSubscribe(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	m := newManager(t, Options{Source: Static{RootCAs: ca.Pool()}})
-	events := make(chan any, 10)
-	status, cancel := m.Watch(func(e any) { events <- e })
-	assert.Equal(t, uint64(1), status().(Status).Generation)
+	events := make(chan Event, 10)
+	cancel := m.Subscribe(func(e Event) { events <- e })
 	m.Update(ca.Issue(t, tlstest.Leaf{}).Certificate())
-	loaded := (<-events).(Event)
+	loaded := <-events
 	assert.Equal(t, Loaded, loaded.Kind)
 	assert.Equal(t, m.GetCertificate().Leaf.Subject.String(), loaded.Certificate.Subject)
 	text, err := json.Marshal(loaded)

@@ -116,14 +116,17 @@ func TestBadECHKeys(t *testing.T) {
 func TestKeyLog(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	path := filepath.Join(t.TempDir(), "keys")
-	t.Setenv("SSLKEYLOGFILE", path)
 	source := Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, RootCAs: ca.Pool()}
 	silent := newManager(t, Options{Source: source})
 	connect(t, silent.ServerTLS(), silent.ClientTLS("localhost")).ok(t)
-	require.NoFileExists(t, path, "the variable alone does nothing")
+	assert.False(t, silent.Status().KeyLog)
 
+	t.Setenv("SSLKEYLOGFILE", "/nowhere/keys")
+	_, err := New(Options{Source: source})
+	require.ErrorContains(t, err, "SSLKEYLOGFILE")
+	t.Setenv("SSLKEYLOGFILE", path)
 	var log logBuffer
-	m := newManager(t, Options{Source: source, KeyLogFile: os.Getenv("SSLKEYLOGFILE"), Logger: log.logger()})
+	m := newManager(t, Options{Source: source, Logger: log.logger()})
 	connect(t, m.ServerTLS(), m.ClientTLS("localhost")).ok(t)
 	secrets, err := os.ReadFile(path)
 	require.NoError(t, err)

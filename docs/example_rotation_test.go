@@ -164,7 +164,9 @@ func Example_ticketKeys() {
 		conn.Close()
 		listener.Close()
 	}
-	one.SetTicketKeys([][32]byte{{3}, today}) // tomorrow, on every machine
+	if err := one.SetTicketKeys([][32]byte{{3}, today}); err != nil { // tomorrow, on every machine
+		log.Fatal(err)
+	}
 	// Output:
 	// resumed: false
 	// resumed: true

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -15,11 +16,6 @@ import (
 
 // CertWatcherOptions are the options of [CreateCertWatcher].
 type CertWatcherOptions struct {
-	// CertManager is a *certmanager.Manager, or another that offers the same
-	//
-	//	Watch(receive func(event any)) (status func() any, cancel func())
-	//	Reload(context.Context) error
-	CertManager gen.CertManager
 	// Process is the name of the process that gets the events; empty means the parent.
 	Process gen.Atom
 }
@@ -42,41 +38,43 @@ type MessageCertReload struct {
 // MessageCertStatus, as a Call to a watcher, is answered with the manager's status: a certmanager.Status.
 type MessageCertStatus struct{}
 
-// watchable is what a manager offers to a watcher.
-type watchable interface {
-	Watch(receive func(event any)) (status func() any, cancel func())
-	Reload(context.Context) error
-}
-
 // certWatcher is the meta process of CreateCertWatcher. Its goroutines are Start's, which only waits for the end, and the engine's
 // message goroutine; events come on the manager's.
 type certWatcher struct {
 	behavior
 
-	manager  watchable
-	to       any // who gets the events
-	toOption gen.Atom
-	process  gen.MetaProcess
-	status   func() any    // set by Start
-	watching chan struct{} // closed: status is set
-	stop     chan struct{}
-	stopOnce sync.Once
-	events   atomic.Uint64
-	dropped  atomic.Uint64
+	subscribe func(receive func(event any)) (cancel func())
+	status    func() any
+	reload    func(context.Context) error
+	to        any // who gets the events
+	toOption  gen.Atom
+	process   gen.MetaProcess
+	stop      chan struct{}
+	stopOnce  sync.Once
+	events    atomic.Uint64
+	dropped   atomic.Uint64
 }
 
-// CreateCertWatcher returns a meta process that sends the events of a certificate manager to
-// an actor, as [MessageCertEvent], and answers [MessageCertReload] and [MessageCertStatus] calls. It
+// CreateCertWatcher returns a meta process that sends the events of a certificate manager, such as a
+// *certmanager.Manager, to an actor, as [MessageCertEvent], and answers [MessageCertReload] and [MessageCertStatus] calls. It
 // ends with its parent, or when the actor has ended. Events for which the actor's mailbox has no room are dropped, and
 // counted in Inspect. Any number of watchers may watch one manager.
 //
 // The error wraps [ErrOption].
-func CreateCertWatcher(options CertWatcherOptions) (gen.MetaBehavior, error) {
-	manager, ok := options.CertManager.(watchable)
-	if !ok {
-		return nil, fmt.Errorf("%w: CertManager: %T has no events to watch; use a *certmanager.Manager", ErrOption, options.CertManager)
+func CreateCertWatcher[Event, Status any](manager interface {
+	Subscribe(receive func(Event)) (cancel func())
+	Status() Status
+	Reload(context.Context) error
+}, options CertWatcherOptions) (gen.MetaBehavior, error) {
+	if v := reflect.ValueOf(manager); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
+		return nil, fmt.Errorf("%w: the manager is nil", ErrOption)
 	}
-	return &certWatcher{manager: manager, toOption: options.Process, watching: make(chan struct{}), stop: make(chan struct{})}, nil
+	return &certWatcher{
+		subscribe: func(receive func(any)) func() { return manager.Subscribe(func(e Event) { receive(e) }) },
+		status:    func() any { return manager.Status() },
+		reload:    manager.Reload,
+		toOption:  options.Process, stop: make(chan struct{}),
+	}, nil
 }
 
 // Init implements gen.MetaBehavior.
@@ -108,10 +106,7 @@ func (w *certWatcher) receive(event any) {
 
 // Start implements gen.MetaBehavior.
 func (w *certWatcher) Start() error {
-	var cancel func()
-	w.status, cancel = w.manager.Watch(w.receive)
-	defer cancel()
-	close(w.watching)
+	defer w.subscribe(w.receive)()
 	<-w.stop
 	return nil
 }
@@ -124,14 +119,13 @@ func (w *certWatcher) HandleMessage(from gen.PID, message any) error {
 
 // HandleCall implements gen.MetaBehavior.
 func (w *certWatcher) HandleCall(_ gen.PID, _ gen.Ref, request any) (any, error) {
-	<-w.watching
 	switch m := request.(type) {
 	case MessageCertStatus:
 		return w.status(), nil
 	case MessageCertReload:
 		ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(m.Timeout, time.Duration(gen.DefaultRequestTimeout)*time.Second))
 		defer cancel()
-		if err := w.manager.Reload(ctx); err != nil {
+		if err := w.reload(ctx); err != nil {
 			return err, nil
 		}
 		return w.status(), nil

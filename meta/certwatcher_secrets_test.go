@@ -94,7 +94,7 @@ func TestNoKeyIsPrinted(t *testing.T) {
 		say(message)
 		return false
 	})
-	watcher := a.watch(manager)
+	watcher := a.watch(meta.CreateCertWatcher(manager, meta.CertWatcherOptions{}))
 	server, addr := a.listen(meta.TCPServerOptions{CertManager: manager})
 	dial := func(name string) *tls.Conn {
 		cert, err := tls.LoadX509KeyPair(p.file(name+".crt"), p.file(name+".key"))

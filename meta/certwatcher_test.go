@@ -21,10 +21,9 @@ import (
 	"github.com/ergotls/ergotls/tlstest"
 )
 
-// watch spawns a watcher of the manager.
-func (a *actor) watch(manager gen.CertManager) (id gen.Alias) {
+// watch spawns a watcher that was made for the actor.
+func (a *actor) watch(watcher gen.MetaBehavior, err error) (id gen.Alias) {
 	a.h.t.Helper()
-	watcher, err := meta.CreateCertWatcher(meta.CertWatcherOptions{CertManager: manager})
 	require.NoError(a.h.t, err)
 	a.do(func(o *owner) { id, err = o.SpawnMeta(watcher, gen.MetaOptions{}) })
 	require.NoError(a.h.t, err)
@@ -43,7 +42,7 @@ func (a *actor) call(id gen.Alias, request any) (result any) {
 func TestCertWatcher(t *testing.T) {
 	p := newPKI(t, true)
 	a := newHost(t).spawn(nil)
-	id := a.watch(p.manager)
+	id := a.watch(meta.CreateCertWatcher(p.manager, meta.CertWatcherOptions{}))
 	before := a.call(id, meta.MessageCertStatus{}).(certmanager.Status)
 	assert.EqualValues(t, 1, before.Generation)
 
@@ -76,13 +75,13 @@ func TestCertWatcher(t *testing.T) {
 		b.do(func(o *owner) { _, err := o.InspectMeta(id); gone = err != nil })
 		return gone
 	}, "it ends with its parent")
-	assert.Equal(t, after.Generation, b.call(b.watch(p.manager), meta.MessageCertStatus{}).(certmanager.Status).Generation)
+	assert.Equal(t, after.Generation, b.call(b.watch(meta.CreateCertWatcher(p.manager, meta.CertWatcherOptions{})), meta.MessageCertStatus{}).(certmanager.Status).Generation)
 }
 
 func TestCertWatcherEndsWithItsReceiver(t *testing.T) {
 	p := newPKI(t, false)
 	a := newHost(t).spawn(nil)
-	watcher, err := meta.CreateCertWatcher(meta.CertWatcherOptions{CertManager: p.manager, Process: "nobody"})
+	watcher, err := meta.CreateCertWatcher(p.manager, meta.CertWatcherOptions{Process: "nobody"})
 	require.NoError(t, err)
 	var id gen.Alias
 	a.do(func(o *owner) { id, err = o.SpawnMeta(watcher, gen.MetaOptions{}) })
@@ -107,7 +106,7 @@ func TestCertWatcherOfABusyActor(t *testing.T) {
 		return false
 	}, gen.ProcessOptions{MailboxSize: 1})
 	t.Cleanup(open) // before the node waits for its actors
-	id := a.watch(p.manager)
+	id := a.watch(meta.CreateCertWatcher(p.manager, meta.CertWatcherOptions{}))
 	a.call(id, meta.MessageCertStatus{}) // it watches
 	p.manager.Update(tls.Certificate{})
 	<-reached
@@ -132,9 +131,9 @@ func TestCertWatcherOfABusyActor(t *testing.T) {
 }
 
 func TestCertWatcherOptions(t *testing.T) {
+	_, err := meta.CreateCertWatcher((*certmanager.Manager)(nil), meta.CertWatcherOptions{})
+	assert.ErrorIs(t, err, meta.ErrOption)
 	for _, m := range []gen.CertManager{nil, manager{}} {
-		_, err := meta.CreateCertWatcher(meta.CertWatcherOptions{CertManager: m})
-		assert.ErrorIs(t, err, meta.ErrOption)
 		_, err = meta.CreateACMEResponder(meta.ACMEResponderOptions{CertManager: m})
 		assert.ErrorIs(t, err, meta.ErrOption)
 	}
@@ -146,9 +145,9 @@ type watched struct {
 	ended chan struct{}
 }
 
-func (w watched) Watch(func(any)) (status func() any, cancel func()) {
-	return func() any { return "fine" }, func() { close(w.ended) }
-}
+func (w watched) Subscribe(func(error)) (cancel func()) { return func() { close(w.ended) } }
+
+func (w watched) Status() string { return "fine" }
 
 // Reload hangs, as a file system may.
 func (w watched) Reload(ctx context.Context) error {
@@ -160,7 +159,7 @@ func (w watched) Reload(ctx context.Context) error {
 func TestCertWatcherOfAnotherManager(t *testing.T) {
 	m := watched{ended: make(chan struct{})}
 	a := newHost(t).spawn(nil)
-	id := a.watch(m)
+	id := a.watch(meta.CreateCertWatcher(m, meta.CertWatcherOptions{}))
 	assert.Equal(t, "fine", a.call(id, meta.MessageCertStatus{}))
 	assert.Equal(t, context.DeadlineExceeded, a.call(id, meta.MessageCertReload{Timeout: time.Millisecond}))
 	a.do(func(o *owner) { assert.NoError(t, o.SendExitMeta(id, gen.TerminateReasonNormal)) })
@@ -173,7 +172,7 @@ func TestCertWatcherOfAnotherManager(t *testing.T) {
 
 // The end of an unstarted watcher is none of its manager's business.
 func TestCertWatcherNeverSpawned(t *testing.T) {
-	watcher, err := meta.CreateCertWatcher(meta.CertWatcherOptions{CertManager: newPKI(t, false).manager})
+	watcher, err := meta.CreateCertWatcher(newPKI(t, false).manager, meta.CertWatcherOptions{})
 	require.NoError(t, err)
 	watcher.Terminate(errors.New("not wanted"))
 	watcher.Terminate(errors.New("twice"))

@@ -24,7 +24,7 @@ type Watcher struct {
 }
 
 func (w *Watcher) Init(...any) error {
-	watcher, err := meta.CreateCertWatcher(meta.CertWatcherOptions{CertManager: w.certs})
+	watcher, err := meta.CreateCertWatcher(w.certs, meta.CertWatcherOptions{})
 	if err != nil {
 		return err
 	}

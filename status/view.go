@@ -192,7 +192,7 @@ func attention(name string, s *certmanager.Status, rows []row) (all []string) {
 		say("ReportOnly is set: peers that rules or revocation lists refuse get in")
 	}
 	if s.KeyLog {
-		say("KeyLogFile is set: every connection can be decrypted with it")
+		say("SSLKEYLOGFILE is set: every connection can be decrypted with it")
 	}
 	return all
 }
