@@ -166,7 +166,7 @@ func (r *reloader) look(ctx context.Context, now bool) error {
 		failed := r.publish(ctx, got)
 		loaded, err = failed == nil, errors.Join(err, failed)
 	}
-	if loaded {
+	if loaded && !now { // Reload may be faster than an event
 		r.heard()
 	}
 	if err != nil {
