@@ -200,3 +200,7 @@ func parseCRL(t testing.TB, der []byte) *x509.RevocationList {
 	require.NoError(t, err)
 	return list
 }
+
+func leaf(pair *tlstest.Pair) certmanager.Static {
+	return certmanager.Static{Certificates: []tls.Certificate{pair.Certificate()}}
+}

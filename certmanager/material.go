@@ -189,68 +189,58 @@ func (b bundle) join(other bundle) (bundle, error) {
 // lacks says whether something of another material is missing: a CA, a revocation list or its
 // issuer, a name, an intermediate of a chain. What a source renews by itself does not count.
 func (m *material) lacks(other *material) bool {
+	has := m.inventory(true)
+	for key := range other.inventory(false) {
+		if !has[key] {
+			return true
+		}
+	}
+	return false
+}
+
+// inventory has a key for each thing in a material.
+func (m *material) inventory(renewed bool) map[string]bool {
 	has := make(map[string]bool)
-	m.inventory(func(key string, _ bool) bool {
-		has[key] = true
-		return true
-	})
-	lacks := false
-	other.inventory(func(key string, renewed bool) bool {
-		lacks = !renewed && !has[key]
-		return !lacks
-	})
-	return lacks
-}
-
-// inventory yields a key for each thing in a material, until yield returns false.
-func (m *material) inventory(yield func(key string, renewed bool) bool) {
+	add := func(what string, all []*x509.Certificate) {
+		for _, c := range all {
+			has[what+string(c.Raw)] = true
+		}
+	}
 	for _, p := range m.parts {
-		if !p.from.inventory(yield) {
-			return
+		from := p.from
+		add("client CA", from.ClientCAs)
+		add("root CA", from.RootCAs)
+		add("list issuer", from.CRLIssuers)
+		for domain, all := range from.TrustDomains {
+			add(domain, all)
+		}
+		// A pool cannot be taken apart: another one counts as a loss.
+		has[fmt.Sprintf("client CAs %p", from.ClientCAPool)] = true
+		has[fmt.Sprintf("root CAs %p", from.RootCAPool)] = true
+		for _, list := range from.CRLs {
+			has["list of "+string(list.RawIssuer)] = true
+		}
+		for _, key := range from.ECHKeys {
+			has["ECH config "+string(key.Config)] = true
+		}
+		for _, c := range from.Certificates {
+			if leaf := c.leaf(); leaf != nil && (renewed || !c.Renewed) {
+				for i := range c.Certificate.Certificate[1:] {
+					has[fmt.Sprintf("intermediate %d of %s", i, c.Origin)] = true
+				}
+				for _, name := range leaf.DNSNames {
+					has["name "+name] = true
+				}
+			}
 		}
 	}
+	return has
 }
 
-func (m *Material) inventory(yield func(key string, renewed bool) bool) bool {
-	cas := func(what string, all []*x509.Certificate) bool {
-		return !slices.ContainsFunc(all, func(c *x509.Certificate) bool { return !yield(what+string(c.Raw), false) })
+// leaf returns nil for a certificate that cannot be parsed, which will be rejected.
+func (c Certificate) leaf() *x509.Certificate {
+	if c.Leaf == nil && len(c.Certificate.Certificate) > 0 {
+		c.Leaf, _ = x509.ParseCertificate(c.Certificate.Certificate[0])
 	}
-	more := cas("client CA ", m.ClientCAs) && cas("root CA ", m.RootCAs) && cas("list issuer ", m.CRLIssuers)
-	for domain, all := range m.TrustDomains {
-		more = more && cas(domain+" CA ", all)
-	}
-	for _, list := range m.CRLs {
-		more = more && yield("list "+string(list.RawIssuer), false)
-	}
-	for _, key := range m.ECHKeys {
-		more = more && yield("ECH "+string(key.Config), false)
-	}
-	// A pool cannot be taken apart: another one counts as a loss.
-	more = more && (m.ClientCAPool == nil || yield(fmt.Sprintf("client pool %p", m.ClientCAPool), false)) &&
-		(m.RootCAPool == nil || yield(fmt.Sprintf("root pool %p", m.RootCAPool), false))
-	for _, c := range m.Certificates {
-		more = more && c.inventory(yield)
-	}
-	return more
-}
-
-func (c Certificate) inventory(yield func(key string, renewed bool) bool) bool {
-	for i := range c.Certificate.Certificate[min(1, len(c.Certificate.Certificate)):] {
-		if !yield(fmt.Sprintf("issuer %d %s", i, c.Origin), c.Renewed) {
-			return false
-		}
-	}
-	leaf := c.Leaf
-	if leaf == nil && len(c.Certificate.Certificate) > 0 {
-		leaf, _ = x509.ParseCertificate(c.Certificate.Certificate[0])
-	}
-	if leaf == nil { // it will be rejected
-		return true
-	}
-	for _, name := range leaf.DNSNames {
-		if !yield("name "+name, c.Renewed) {
-			return false
-		}
-	}
-	return true
+	return c.Leaf
 }

@@ -25,6 +25,9 @@ const (
 	// written before its certificate is no failure if the certificate follows.
 	reportAfter = time.Second
 
+	// reportAgain is how soon another error of the same source is reported, unless it said that it changed.
+	reportAgain = time.Minute
+
 	// loadTimeout bounds a Load, but for the first, which is the source's to bound.
 	loadTimeout = 10 * time.Second
 )
@@ -54,6 +57,8 @@ type reloader struct {
 	failing  time.Time // since when candidates have failed; zero if none does
 	attempts int       // at the last that did
 	reported bool      // it was
+
+	reportedAt time.Time
 }
 
 // reloadRequest is a call of Reload.
@@ -200,25 +205,27 @@ func (r *reloader) load(ctx context.Context) (*material, error) {
 	return r.candidate, err
 }
 
-// settling notes whether the source has changed since the last look.
+// settling notes whether the source has changed since the last look. An error whose text is another each time,
+// as those of networks are, is the same state.
 func (r *reloader) settling(got *material, err error, began time.Time) {
-	text := ""
+	said, text := !r.noticed.IsZero(), ""
 	if err != nil {
 		text = err.Error()
 	}
-	said := !r.noticed.IsZero()
-	r.noticed = time.Time{}
-	if got == r.seen && text == r.seenErr {
-		return
-	}
-	r.seen, r.seenErr = got, text
-	r.attempts, r.reported = 0, false
-	if !said {
+	changed := got != r.seen || (text == "") != (r.seenErr == "")
+	if changed && !said {
 		r.changedAt = began
 	}
-	if r.since.IsZero() {
+	if changed && r.since.IsZero() {
 		r.since = began
 	}
+	if changed || said {
+		r.attempts = 0
+	}
+	if changed || text != r.seenErr && (said || began.Sub(r.reportedAt) >= reportAgain) {
+		r.reported = false
+	}
+	r.noticed, r.seen, r.seenErr = time.Time{}, got, text
 }
 
 // unsettled returns how much longer the source has to stay as it is.
@@ -316,7 +323,7 @@ func (r *reloader) fail(began time.Time, err error, now bool) {
 		r.failing = time.Now()
 	}
 	if now || !r.reported && began.Sub(r.failing) >= reportAfter {
-		r.reported = true
+		r.reported, r.reportedAt = true, time.Now()
 		r.m.counts.drift.Store(true)
 		r.m.reject(err)
 	}

@@ -1,4 +1,4 @@
-package certmanager
+package certmanager_test
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/tlstest"
 )
 
@@ -43,7 +44,7 @@ func (f *fake) set(body string) {
 	f.body = body
 }
 
-func (f *fake) Load(context.Context, *Material) (*Material, error) {
+func (f *fake) Load(context.Context, *certmanager.Material) (*certmanager.Material, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.seen, f.looks = f.body, append(f.looks, time.Now())
@@ -51,10 +52,10 @@ func (f *fake) Load(context.Context, *Material) (*Material, error) {
 	if !ok {
 		return nil, errors.New(f.body)
 	}
-	return &Material{Certificates: []Certificate{{Certificate: pair.Certificate(), Origin: f.body}}}, nil
+	return &certmanager.Material{Certificates: []certmanager.Certificate{{Certificate: pair.Certificate(), Origin: f.body}}}, nil
 }
 
-func (f *fake) Watch(context.Context, func(), func(Event)) error { return nil } // it is polled
+func (f *fake) Watch(context.Context, func(), func(certmanager.Event)) error { return nil } // it is polled
 
 func TestReloadLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -63,7 +64,7 @@ func TestReloadLoop(t *testing.T) {
 			"a": ca.Issue(t, tlstest.Leaf{}), "b": ca.Issue(t, tlstest.Leaf{}), "c": ca.Issue(t, tlstest.Leaf{}),
 			"tomorrow": ca.Issue(t, tlstest.Leaf{NotBefore: time.Now().Add(time.Hour), NotAfter: time.Now().Add(100 * time.Hour)}),
 		}}
-		m := newManager(t, Options{Source: source})
+		m := newManager(t, certmanager.Options{Source: source})
 		events := listen(m, time.Hour)
 		serves := func(body string) bool {
 			return m.GetCertificate().Leaf.Equal(source.certs[body].Leaf)
@@ -78,15 +79,15 @@ func TestReloadLoop(t *testing.T) {
 		source.set("c")
 		time.Sleep(time.Second)
 		assert.True(t, serves("c"), "a failure is looked at again long before the next poll")
-		assert.Empty(t, events.at(Rejected), "what passes within a second is none")
+		assert.Empty(t, events.at(certmanager.Rejected), "what passes within a second is none")
 
 		source.set("gone")
 		time.Sleep(30 * time.Second)
 		assert.True(t, serves("c"))
-		assert.Len(t, events.at(Rejected), 1)
+		assert.Len(t, events.at(certmanager.Rejected), 1)
 		assert.Equal(t, "gone", m.Status().LastError)
 		time.Sleep(10 * time.Minute)
-		assert.Len(t, events.at(Rejected), 1, "once")
+		assert.Len(t, events.at(certmanager.Rejected), 1, "once")
 		assert.True(t, m.Status().Drift)
 
 		source.set("tomorrow")
@@ -95,7 +96,7 @@ func TestReloadLoop(t *testing.T) {
 		time.Sleep(time.Hour)
 		assert.True(t, serves("tomorrow"), "tried again without a change")
 		assert.False(t, m.Status().Drift)
-		assert.Len(t, events.at(Rejected), 2)
+		assert.Len(t, events.at(certmanager.Rejected), 2)
 	})
 }
 
@@ -107,7 +108,7 @@ func TestRestlessSource(t *testing.T) {
 		for i := range 1000 {
 			source.certs[strconv.Itoa(i)] = pair
 		}
-		m := newManager(t, Options{Source: source, PollInterval: time.Second})
+		m := newManager(t, certmanager.Options{Source: source, PollInterval: time.Second})
 		for i := range 1000 {
 			source.set(strconv.Itoa(i)) // never the same twice, whenever it is looked at
 			time.Sleep(7 * time.Millisecond)
@@ -121,7 +122,7 @@ func TestBurstIsOneLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := tlstest.NewCA(t)
 		source := &fake{body: "a", certs: map[string]*tlstest.Pair{"a": ca.Issue(t, tlstest.Leaf{}), "b": ca.Issue(t, tlstest.Leaf{}), "c": ca.Issue(t, tlstest.Leaf{})}}
-		m := newManager(t, Options{Source: source, PollInterval: 5 * time.Millisecond})
+		m := newManager(t, certmanager.Options{Source: source, PollInterval: 5 * time.Millisecond})
 		for range 15 {
 			source.set("b")
 			time.Sleep(60 * time.Millisecond)
@@ -139,10 +140,11 @@ func TestBurstIsOneLoad(t *testing.T) {
 func TestBackOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := tlstest.NewCA(t)
-		source := &fake{body: "a", certs: map[string]*tlstest.Pair{"a": ca.Issue(t, tlstest.Leaf{})}}
-		newManager(t, Options{Source: source, PollInterval: time.Minute})
+		source := newNoticing("a", map[string]*tlstest.Pair{"a": ca.Issue(t, tlstest.Leaf{})})
+		newManager(t, certmanager.Options{Source: source, PollInterval: time.Minute})
 		for _, body := range []string{"broken", "broken otherwise"} {
 			source.set(body)
+			source.changed()
 			source.await()
 			source.mu.Lock()
 			source.looks = nil
@@ -156,9 +158,30 @@ func TestBackOff(t *testing.T) {
 			source.mu.Unlock()
 			assert.GreaterOrEqual(t, len(gaps), 5, body)
 			assert.LessOrEqual(t, len(gaps), 8, body)
-			assert.LessOrEqual(t, gaps[0], 2*settle, body)
+			assert.LessOrEqual(t, gaps[0], 200*time.Millisecond, body)
 			assert.IsIncreasing(t, gaps[1:len(gaps)-1], body) // a poll may come between the last
 		}
+	})
+}
+
+// An error with another text each time, such as a port or an id, is not another error: it is neither reported
+// each time, nor the reason to ask again at once.
+func TestErrorsThatVary(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &edited{material: certmanager.Material{Certificates: []certmanager.Certificate{{Certificate: tlstest.NewCA(t).Issue(t, tlstest.Leaf{}).Certificate()}}}}
+		m := newManager(t, certmanager.Options{Source: source})
+		source.mu.Lock()
+		source.vary = true
+		source.loads = 0
+		source.mu.Unlock()
+		time.Sleep(10 * time.Minute)
+		source.mu.Lock()
+		assert.Less(t, source.loads, 150)
+		source.vary = false
+		source.mu.Unlock()
+		assert.LessOrEqual(t, m.Status().Rejections, uint64(11), "one a minute")
+		time.Sleep(time.Minute)
+		assert.False(t, m.Status().Drift)
 	})
 }
 
@@ -174,7 +197,7 @@ func newNoticing(body string, certs map[string]*tlstest.Pair) *noticing {
 	return &noticing{fake: &fake{body: body, certs: certs}, running: make(chan struct{}), ended: make(chan struct{})}
 }
 
-func (n *noticing) Watch(ctx context.Context, changed func(), _ func(Event)) error {
+func (n *noticing) Watch(ctx context.Context, changed func(), _ func(certmanager.Event)) error {
 	n.changed = changed
 	close(n.running)
 	<-ctx.Done()
@@ -182,7 +205,7 @@ func (n *noticing) Watch(ctx context.Context, changed func(), _ func(Event)) err
 	return nil
 }
 
-func (n *noticing) Load(ctx context.Context, previous *Material) (*Material, error) {
+func (n *noticing) Load(ctx context.Context, previous *certmanager.Material) (*certmanager.Material, error) {
 	<-n.running
 	return n.fake.Load(ctx, previous)
 }
@@ -194,7 +217,7 @@ func TestSourceThatNotices(t *testing.T) {
 		ca := tlstest.NewCA(t)
 		certs := map[string]*tlstest.Pair{"a": ca.Issue(t, tlstest.Leaf{}), "b": ca.Issue(t, tlstest.Leaf{}), "c": ca.Issue(t, tlstest.Leaf{})}
 		source := newNoticing("a", certs)
-		m := newManager(t, Options{PollInterval: time.Hour, Source: Sources{Static{RootCAs: ca.Pool()}, source}})
+		m := newManager(t, certmanager.Options{PollInterval: time.Hour, Source: certmanager.Sources{certmanager.Static{RootCAs: ca.Pool()}, source}})
 		become := func(body string) {
 			source.set(body)
 			source.changed()
@@ -216,19 +239,187 @@ func TestSourceThatNotices(t *testing.T) {
 // A New that fails leaves nothing running.
 func TestNewThatFailsEndsWatch(t *testing.T) {
 	source := newNoticing("no account", nil)
-	_, err := New(Options{Source: source})
+	_, err := certmanager.New(certmanager.Options{Source: source})
 	require.ErrorContains(t, err, "no account")
 	<-source.ended
 }
 
 // Polls of many machines that were started together drift apart.
 func TestPollJitter(t *testing.T) {
-	r := &reloader{m: &Manager{options: Options{PollInterval: 10 * time.Second}}}
-	seen := make(map[time.Duration]bool)
-	for range 100 {
-		d := r.interval()
-		assert.InDelta(t, 10, d.Seconds(), 1.001)
-		seen[d] = true
+	synctest.Test(t, func(t *testing.T) {
+		source := &fake{body: "a", certs: map[string]*tlstest.Pair{"a": tlstest.NewCA(t).Issue(t, tlstest.Leaf{})}}
+		newManager(t, certmanager.Options{Source: source, PollInterval: 10 * time.Second})
+		time.Sleep(1000 * time.Second)
+		seen := make(map[time.Duration]bool)
+		for i, look := range source.looks[1:] {
+			gap := look.Sub(source.looks[i])
+			assert.InDelta(t, 10, gap.Seconds(), 1.001)
+			seen[gap] = true
+		}
+		assert.Greater(t, len(seen), 80)
+	})
+}
+
+// slow is a source one of whose readings can be held up after it has taken what is there.
+type slow struct {
+	*fake
+	hold    chan chan struct{} // the next reading takes one, and waits until it is closed
+	holding chan struct{}      // told when it does
+}
+
+func newSlow(body string, certs map[string]*tlstest.Pair) *slow {
+	return &slow{fake: &fake{body: body, certs: certs}, hold: make(chan chan struct{}, 1), holding: make(chan struct{})}
+}
+
+func (s *slow) Load(ctx context.Context, previous *certmanager.Material) (*certmanager.Material, error) {
+	got, err := s.fake.Load(ctx, previous)
+	select {
+	case gate := <-s.hold:
+		s.holding <- struct{}{}
+		<-gate
+	default:
 	}
-	assert.Greater(t, len(seen), 90)
+	return got, err
+}
+
+// What was half written for less than a second is no failure where to read it takes longer.
+func TestSlowReadingIsNoFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		source := newSlow("a", map[string]*tlstest.Pair{"a": ca.Issue(t, tlstest.Leaf{}), "b": ca.Issue(t, tlstest.Leaf{})})
+		m := newManager(t, certmanager.Options{Source: source})
+		source.set("half written")
+		source.await()
+		time.Sleep(200 * time.Millisecond) // it has failed
+		gate := make(chan struct{})
+		source.hold <- gate
+		<-source.holding
+		source.set("b")
+		time.Sleep(2 * time.Second)
+		close(gate)
+		time.Sleep(10 * time.Second)
+		assert.True(t, m.GetCertificate().Leaf.Equal(source.certs["b"].Leaf))
+		assert.Zero(t, m.Status().Rejections)
+	})
+}
+
+// The loop has read b when someone replaces that by c and calls Reload: that reads again.
+func TestReloadReadsAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		source := newSlow("a", map[string]*tlstest.Pair{"a": ca.Issue(t, tlstest.Leaf{}), "b": ca.Issue(t, tlstest.Leaf{}), "c": ca.Issue(t, tlstest.Leaf{})})
+		m := newManager(t, certmanager.Options{Source: source})
+		events := collect(m)
+		source.set("b")
+		source.await() // the next look loads it
+		gate := make(chan struct{})
+		source.hold <- gate
+		<-source.holding
+		source.set("c")
+		done := make(chan error)
+		go func() { done <- m.Reload(t.Context()) }()
+		synctest.Wait()
+		close(gate)
+		require.NoError(t, <-done)
+		assert.True(t, source.certs["c"].Leaf.Equal(m.GetCertificate().Leaf))
+		time.Sleep(time.Minute)
+		assert.True(t, source.certs["c"].Leaf.Equal(m.GetCertificate().Leaf))
+		assert.LessOrEqual(t, len(events(certmanager.Loaded)), 2)
+	})
+}
+
+// A file system that hangs keeps Reload no longer than its context says.
+func TestReloadEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		source := newSlow("a", map[string]*tlstest.Pair{"a": ca.Issue(t, tlstest.Leaf{}), "b": ca.Issue(t, tlstest.Leaf{})})
+		m := newManager(t, certmanager.Options{Source: source})
+		source.set("b")
+		gate := make(chan struct{})
+		source.hold <- gate
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		start := time.Now()
+		done := make(chan error)
+		go func() { done <- m.Reload(ctx) }()
+		<-source.holding
+		require.ErrorIs(t, <-done, context.DeadlineExceeded)
+		assert.Equal(t, 5*time.Second, time.Since(start))
+		close(gate)
+		time.Sleep(200 * time.Millisecond)
+		assert.True(t, source.certs["b"].Leaf.Equal(m.GetCertificate().Leaf), "what was read is of use all the same")
+		require.ErrorIs(t, m.Reload(ctx), context.DeadlineExceeded)
+	})
+}
+
+// A source that hangs, or whose set is rejected, keeps another's renewal from nothing.
+func TestSourcesDoNotWaitForEachOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		certs := map[string]*tlstest.Pair{
+			"expired": ca.Issue(t, tlstest.Leaf{NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(-time.Hour)}),
+		}
+		for _, body := range []string{"a", "b", "c", "x", "y"} {
+			certs[body] = ca.Issue(t, tlstest.Leaf{})
+		}
+		first, second := newNoticing("a", certs), newSlow("x", certs)
+		m := newManager(t, certmanager.Options{PollInterval: time.Second, Source: certmanager.Sources{first, certmanager.Sources{second}}})
+		serves := func(one, other string) {
+			t.Helper()
+			served := m.Status().Certificates
+			require.Len(t, served, 2)
+			assert.Equal(t, []string{one, other}, []string{served[0].Origin, served[1].Origin})
+		}
+		second.set("expired")
+		time.Sleep(10 * time.Second)
+		assert.Equal(t, uint64(1), m.Status().Rejections)
+		first.set("b")
+		first.changed()
+		time.Sleep(time.Second)
+		serves("b", "x")
+		assert.True(t, m.Status().Drift)
+
+		second.set("y")
+		time.Sleep(2 * time.Second)
+		serves("b", "y")
+		assert.False(t, m.Status().Drift)
+
+		gate := make(chan struct{})
+		second.hold <- gate
+		<-second.holding
+		first.set("c")
+		first.changed()
+		time.Sleep(11 * time.Second)
+		serves("c", "y")
+		second.set("x")
+		time.Sleep(time.Minute)
+		serves("c", "y")
+		close(gate)
+		time.Sleep(2 * time.Second)
+		serves("c", "x")
+	})
+}
+
+// torn is a source of files that do not match at the first readings.
+type torn struct {
+	certmanager.Static
+	first int
+	reads int
+}
+
+func (t *torn) Load(ctx context.Context, previous *certmanager.Material) (*certmanager.Material, error) {
+	if t.reads++; t.reads <= t.first {
+		return nil, certmanager.ErrMismatch
+	}
+	return t.Static.Load(ctx, previous)
+}
+
+// A program that starts while its certificate is being replaced starts all the same.
+func TestStartDuringRotation(t *testing.T) {
+	source := leaf(tlstest.NewCA(t).Issue(t, tlstest.Leaf{}))
+	newManager(t, certmanager.Options{PollInterval: time.Hour, Source: &torn{Static: source, first: 3}})
+	wrong := &torn{Static: source, first: 1000}
+	_, err := certmanager.New(certmanager.Options{Source: wrong})
+	require.ErrorIs(t, err, certmanager.ErrMismatch)
+	assert.Less(t, wrong.reads, 20, "but not for ever")
 }

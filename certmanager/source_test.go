@@ -2,6 +2,7 @@ package certmanager_test
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	"github.com/ergotls/ergotls/certmanager"
@@ -11,7 +12,7 @@ import (
 type edited struct {
 	mu       sync.Mutex
 	material certmanager.Material
-	err      error
+	vary     bool // Load returns an error, another each time
 	loads    int
 	changed  func() // set by Watch
 	notices  bool   // it calls changed itself
@@ -21,8 +22,8 @@ func (e *edited) Load(context.Context, *certmanager.Material) (*certmanager.Mate
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.loads++
-	if e.err != nil {
-		return nil, e.err
+	if e.vary {
+		return nil, fmt.Errorf("read tcp 127.0.0.1:%d: connection reset", 30000+e.loads)
 	}
 	m := e.material
 	return &m, nil
