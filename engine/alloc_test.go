@@ -35,9 +35,9 @@ func (e *metaEcho) HandleMessage(gen.PID, any) error {
 	return nil
 }
 
-// Neither a send nor the wake-up and the handling that follow allocate, when the
-// message is boxed already.
-func TestSendDoesNotAllocate(t *testing.T) {
+// A send allocates the message and the start of a goroutine for a target that sleeps, and
+// handling it nothing more; a socket's reads become sends.
+func TestSendAllocates(t *testing.T) {
 	node := startNode(t)
 	from, _ := spawn(t, node, &sink{})
 	e := &echo{got: make(chan struct{})}
@@ -68,20 +68,21 @@ func TestSendDoesNotAllocate(t *testing.T) {
 			}
 			<-e.got
 		})
-		assert.Zero(t, allocs, name)
+		assert.LessOrEqual(t, allocs, 2.0, name)
 	}
 }
 
-func TestCallDoesNotAllocate(t *testing.T) {
+func TestCallAllocates(t *testing.T) {
 	node := startNode(t)
 	_, pid := spawn(t, node, &echo{})
 	caller, _ := spawn(t, node, newActor())
 	request := any("request")
 	within(t, caller, func() {
-		assert.Zero(t, testing.AllocsPerRun(1000, func() {
+		allocs := testing.AllocsPerRun(1000, func() {
 			if _, err := caller.CallPID(pid, request, 5); err != nil {
 				t.Error(err)
 			}
-		}))
+		})
+		assert.LessOrEqual(t, allocs, 6.0)
 	})
 }

@@ -18,8 +18,7 @@ var unnamed = map[string]bool{
 	"ProcessInit": true, "ProcessRun": true, "ProcessTerminate": true,
 	"NetworkMode": true, // the type of gen.NetworkModeDisabled
 	"Meta":        true, // of gen.MessageLogMeta, which the contract leaves empty
-	// What act asks of a process, in an interface of its own.
-	"Mailbox": true, "Answer": true,
+	"Next":        true, // what act asks of a process, in an interface of its own
 }
 
 // The engine has nothing that the contract does not name.

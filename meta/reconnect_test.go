@@ -303,6 +303,7 @@ func TestReconnectEnds(t *testing.T) {
 		server.stop()
 		expect[meta.MessageTCPDisconnect](a)
 		a.send(id, meta.MessageTCP{Data: []byte("kept\n")})
+		a.inspectAny(id) // it has the message: an exit drops what still waits in the mailbox
 		a.do(func(o *owner) { require.NoError(t, o.SendExitMeta(id, gen.TerminateReasonNormal)) })
 		assert.Equal(t, "kept\n", string(until(a, always[meta.MessageTCPUnsent]).Data))
 		assert.True(t, until(a, always[meta.MessageTCPDisconnect]).Retry.IsZero())

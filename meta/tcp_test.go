@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,12 +35,14 @@ func TestEcho(t *testing.T) {
 
 		sent := make([]byte, 300<<10)
 		rand.Read(sent)
-		go conn.Write(sent)
+		var writing sync.WaitGroup
+		writing.Go(func() { _, _ = conn.Write(sent) })
 		got := make([]byte, len(sent))
 		_, err := io.ReadFull(conn, got)
 		require.NoError(t, err)
 		assert.True(t, bytes.Equal(sent, got), "the echo differs")
 
+		writing.Wait() // beside a Write crypto/tls closes without close_notify
 		require.NoError(t, conn.Close())
 		disconnect := expect[meta.MessageTCPDisconnect](a)
 		assert.Equal(t, connect.ID, disconnect.ID)

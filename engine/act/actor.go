@@ -58,16 +58,12 @@ type Actor struct {
 
 	behavior ActorBehavior
 	engine   engine
-	pid      gen.PID
 	trap     bool
 	split    bool
 }
 
 // engine is what an actor needs of its process beyond gen.Process.
-type engine interface {
-	Mailbox() *mailbox.Mailbox
-	Answer(caller, call uint64, result any)
-}
+type engine interface{ Next() *mailbox.Message }
 
 // SetTrapExit turns exits, except a Shutdown from the parent, into messages of
 // type gen.MessageExitPID and gen.MessageExitAlias for HandleMessage.
@@ -92,16 +88,14 @@ func (a *Actor) ProcessInit(process gen.Process, args ...any) error {
 	if !ok {
 		return fmt.Errorf("%T is not a process of this engine: %w", process, gen.ErrUnsupported)
 	}
-	a.Process, a.behavior, a.engine, a.pid = process, behavior, engine, process.PID()
+	a.Process, a.behavior, a.engine = process, behavior, engine
 	return behavior.Init(args...)
 }
 
 // ProcessRun implements gen.ProcessBehavior.
 func (a *Actor) ProcessRun() error {
-	box := a.engine.Mailbox()
-	var m mailbox.Message
-	for box.Next(&m) {
-		if err := a.handle(&m); err != nil {
+	for m := a.engine.Next(); m != nil; m = a.engine.Next() {
+		if err := a.handle(m); err != nil {
 			return err
 		}
 	}
@@ -111,47 +105,45 @@ func (a *Actor) ProcessRun() error {
 // ProcessTerminate implements gen.ProcessBehavior.
 func (a *Actor) ProcessTerminate(reason error) { a.behavior.Terminate(reason) }
 
-func (a *Actor) handle(m *mailbox.Message) error {
+func (a *Actor) handle(m *mailbox.Message) (err error) {
+	var result any
 	switch m.Kind {
 	case mailbox.Call:
-		result, err := a.call(m)
-		if result != nil {
-			a.engine.Answer(m.From, m.CallID, result)
-		}
-		return err
+		result, err = a.call(m)
 	case mailbox.Inspect:
-		a.engine.Answer(m.From, m.CallID, a.behavior.HandleInspect(m.Sender(a.pid), m.Payload.([]string)...))
-		return nil
+		result = a.behavior.HandleInspect(m.From, m.Payload.([]string)...)
 	case mailbox.Exit:
 		if reason := a.exit(m); reason != nil {
 			return reason
 		}
+		fallthrough
+	default:
+		return a.message(m)
 	}
-	return a.message(m)
+	if result != nil {
+		_ = a.SendResponse(m.From, m.Ref, result) // the caller may have given up
+	}
+	return err
 }
 
 func (a *Actor) message(m *mailbox.Message) error {
-	from := m.Sender(a.pid)
 	switch {
-	case !a.split || m.To == nil:
-		return a.behavior.HandleMessage(from, m.Payload)
-	case m.To.Name != "":
-		return a.behavior.HandleMessageName(m.To.Name, from, m.Payload)
-	default:
-		return a.behavior.HandleMessageAlias(m.To.Alias, from, m.Payload)
+	case a.split && m.Name != "":
+		return a.behavior.HandleMessageName(m.Name, m.From, m.Payload)
+	case a.split && m.Alias != (gen.Alias{}):
+		return a.behavior.HandleMessageAlias(m.Alias, m.From, m.Payload)
 	}
+	return a.behavior.HandleMessage(m.From, m.Payload)
 }
 
 func (a *Actor) call(m *mailbox.Message) (any, error) {
-	from, ref := m.Sender(a.pid), m.Ref(a.pid)
 	switch {
-	case !a.split || m.To == nil:
-		return a.behavior.HandleCall(from, ref, m.Payload)
-	case m.To.Name != "":
-		return a.behavior.HandleCallName(m.To.Name, from, ref, m.Payload)
-	default:
-		return a.behavior.HandleCallAlias(m.To.Alias, from, ref, m.Payload)
+	case a.split && m.Name != "":
+		return a.behavior.HandleCallName(m.Name, m.From, m.Ref, m.Payload)
+	case a.split && m.Alias != (gen.Alias{}):
+		return a.behavior.HandleCallAlias(m.Alias, m.From, m.Ref, m.Payload)
 	}
+	return a.behavior.HandleCall(m.From, m.Ref, m.Payload)
 }
 
 // exit returns the reason to end with, or nil where the exit is a message.

@@ -1,24 +1,12 @@
-// Package mailbox is the queue in front of a process or meta process: many
-// producers, one consumer, three priorities. It also decides who runs the
-// consumer, so that one without messages needs no goroutine, and it is the
-// single place where an end is decided.
-//
-// It starts no goroutine. A producer that is told to wake the consumer starts
-// one; until that goroutine parks the mailbox again it is the only consumer.
+// Package mailbox is the queue in front of a process or meta process: many senders, one
+// consumer, three priorities. It also says when a consumer is needed, so that one without
+// messages has no goroutine, and it holds the reason of the end.
 package mailbox
 
 import (
-	"errors"
 	"sync"
-	"sync/atomic"
 
 	"ergo.services/ergo/gen"
-)
-
-// ErrFull and ErrClosed are why a message was not taken.
-var (
-	ErrFull   = errors.New("mailbox: full")
-	ErrClosed = errors.New("mailbox: closed")
 )
 
 // Kind says which callback a message is for.
@@ -31,141 +19,85 @@ const (
 	Exit    // the payload is a gen.MessageExitPID or gen.MessageExitAlias
 )
 
-// Address is the name or the alias that a message was sent to.
-type Address struct {
-	Name  gen.Atom
-	Alias gen.Alias
-}
-
-// Message is what waits in a mailbox. It is small because it is copied: all senders are on
-// the same node, so that an ID is enough of them, and a call's gen.Ref is rebuilt.
+// Message is what waits in a mailbox.
 type Message struct {
 	Kind    Kind
-	From    uint64 // the ID of its PID
+	From    gen.PID
+	Ref     gen.Ref   // of a call
+	Name    gen.Atom  // the name that it was sent to, if any
+	Alias   gen.Alias // the alias that it was sent to, if any
 	Payload any
-	CallID  uint64
-	To      *Address // nil where it was sent to the PID
+	next    *Message
 }
 
-// Sender is the PID of who sent it; beside is that of any process of the node.
-func (m *Message) Sender(beside gen.PID) gen.PID {
-	beside.ID = m.From
-	return beside
+type list struct {
+	first, last *Message
+	length      int64
 }
 
-// Ref is the reference that a response to a call carries.
-func (m *Message) Ref(beside gen.PID) gen.Ref {
-	return gen.Ref{Node: beside.Node, Creation: beside.Creation, ID: [3]uint64{m.CallID}}
-}
-
-const priorities = int(gen.MessagePriorityMax) + 1
-
-// Mailbox is usable after Init, with its consumer considered running.
+// Mailbox is usable as its zero value, with its consumer considered running.
 type Mailbox struct {
-	limit int64
+	Limit int64 // of the messages that wait, for each priority; 0 means none
 
-	mu     sync.Mutex // guards the fields up to the next blank line
-	in     [priorities]list
+	mu     sync.Mutex // guards what follows
+	lists  [gen.MessagePriorityMax + 1]list
 	idle   bool
 	reason error // why it was closed, nil before
 	count  uint64
-
-	// changed tells the consumer, between two messages of what it took, that a
-	// more urgent one came or that the mailbox was closed.
-	changed atomic.Bool
-	// waiting counts in and taken; nil where there is no limit.
-	waiting *[priorities]atomic.Int64
-
-	taken [priorities]list // the consumer's own
 }
 
-// Init sets how many messages of each priority may wait; 0 means any number.
-func (m *Mailbox) Init(limit int64) {
-	m.limit = limit
-	if limit > 0 {
-		m.waiting = new([priorities]atomic.Int64)
-	}
-}
-
-// Push adds a message. Where wake is true the caller must start the consumer.
-func (m *Mailbox) Push(message *Message, priority gen.MessagePriority) (wake bool, err error) {
-	return m.push(message, priority, m.limit)
-}
-
-// Force is Push beyond the limit, for what must not get lost.
-func (m *Mailbox) Force(message *Message, priority gen.MessagePriority) (wake bool, err error) {
-	return m.push(message, priority, 0)
-}
-
-func (m *Mailbox) push(message *Message, priority gen.MessagePriority, limit int64) (wake bool, err error) {
-	m.mu.Lock()
-	if m.reason != nil {
-		m.mu.Unlock()
-		return false, ErrClosed
-	}
-	if m.waiting != nil {
-		if limit > 0 && m.waiting[priority].Load() >= limit {
-			m.mu.Unlock()
-			return false, ErrFull
-		}
-		m.waiting[priority].Add(1)
-	}
-	m.in[priority].push(message)
-	m.count++
-	if priority > gen.MessagePriorityNormal {
-		m.changed.Store(true)
-	}
-	wake = m.idle
-	m.idle = false
-	m.mu.Unlock()
-	return wake, nil
-}
-
-// Next takes the most urgent message, the oldest among those. It returns false
-// where there is none or the mailbox is closed. Only the consumer may call it.
-func (m *Mailbox) Next(message *Message) bool {
-	if m.changed.Load() && !m.take() {
-		return false
-	}
-	if m.pop(message) {
-		return true
-	}
-	return m.take() && m.pop(message)
-}
-
-// take moves what has come in to the consumer's side, so that one lock serves
-// many messages. It reports whether the mailbox is open.
-func (m *Mailbox) take() bool {
+// Push adds a message, beyond the limit if force is set. It returns ErrProcessMailboxFull or
+// ErrProcessTerminated. Where wake is true the caller must start the consumer.
+func (m *Mailbox) Push(message *Message, priority gen.MessagePriority, force bool) (wake bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.reason != nil {
-		m.taken = [priorities]list{}
-		return false
+	l := &m.lists[priority]
+	switch {
+	case m.reason != nil:
+		return false, gen.ErrProcessTerminated
+	case m.Limit > 0 && l.length >= m.Limit && !force:
+		return false, gen.ErrProcessMailboxFull
+	case l.first == nil:
+		l.first = message
+	default:
+		l.last.next = message
 	}
-	m.changed.Store(false)
-	for i := range m.in {
-		m.taken[i].append(&m.in[i])
-	}
-	return true
+	l.last = message
+	l.length++
+	m.count++
+	return m.wake(), nil
 }
 
-func (m *Mailbox) pop(message *Message) bool {
-	for i := priorities - 1; i >= 0; i-- {
-		if m.taken[i].pop(message) {
-			if m.waiting != nil {
-				m.waiting[i].Add(-1)
+// wake reports whether the consumer must be started. It is called with the mutex held.
+func (m *Mailbox) wake() bool {
+	idle := m.idle
+	m.idle = false
+	return idle
+}
+
+// Next takes the most urgent message, the oldest among those. It returns nil where there is
+// none or the mailbox is closed. Only the consumer may call it.
+func (m *Mailbox) Next() *Message {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := len(m.lists) - 1; i >= 0; i-- {
+		l := &m.lists[i]
+		if message := l.first; message != nil {
+			l.first, message.next = message.next, nil
+			if l.length--; l.first == nil {
+				l.last = nil
 			}
-			return true
+			return message
 		}
 	}
-	return false
+	return nil
 }
 
 // Turn is what a consumer does after its messages.
 type Turn uint8
 
 const (
-	Parked Turn = iota // nothing waits: the next Push or Close wakes a new consumer, and this one must not touch the mailbox again
+	Parked Turn = iota // nothing waits: the next Push or Close starts a new consumer
 	More               // something waits
 	Closed             // the consumer comes to its end
 )
@@ -177,8 +109,8 @@ func (m *Mailbox) Park() Turn {
 	if m.reason != nil {
 		return Closed
 	}
-	for i := range m.in {
-		if m.in[i].head != nil || m.taken[i].head != nil {
+	for _, l := range m.lists {
+		if l.first != nil {
 			return More
 		}
 	}
@@ -186,21 +118,17 @@ func (m *Mailbox) Park() Turn {
 	return Parked
 }
 
-// Close refuses further messages, forgets those that wait and keeps the reason.
-// Only the first Close has an effect, and only that one returns first. Where wake
-// is true the consumer is idle and the caller takes its place.
-func (m *Mailbox) Close(reason error) (first, wake bool) {
+// Close refuses further messages, forgets those that wait and keeps the reason. Only the first
+// Close has an effect. Where wake is true the caller must start the consumer.
+func (m *Mailbox) Close(reason error) (wake bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.reason != nil {
-		return false, false
+		return false
 	}
 	m.reason = reason
-	m.in = [priorities]list{}
-	m.changed.Store(true)
-	wake = m.idle
-	m.idle = false
-	return true, wake
+	clear(m.lists[:])
+	return m.wake()
 }
 
 // Reason returns why the mailbox was closed, nil where it is open.

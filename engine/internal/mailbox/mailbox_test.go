@@ -22,13 +22,13 @@ const (
 
 func push(t *testing.T, m *Mailbox, payload any, priority gen.MessagePriority) {
 	t.Helper()
-	_, err := m.Push(&Message{Payload: payload}, priority)
+	_, err := m.Push(&Message{Payload: payload}, priority, false)
 	require.NoError(t, err)
 }
 
 func next(m *Mailbox) any {
-	var message Message
-	if !m.Next(&message) {
+	message := m.Next()
+	if message == nil {
 		return nil
 	}
 	return message.Payload
@@ -36,9 +36,9 @@ func next(m *Mailbox) any {
 
 func TestOrder(t *testing.T) {
 	var m Mailbox
-	m.Init(0)
+
 	assert.Nil(t, next(&m))
-	for i := range 100 { // several chunks
+	for i := range 100 {
 		push(t, &m, i, normal)
 	}
 	for i := range 50 {
@@ -62,18 +62,18 @@ func TestOrder(t *testing.T) {
 
 func TestLimitCountsWhatWaits(t *testing.T) {
 	var m Mailbox
-	m.Init(2)
+	m.Limit = 2
 	push(t, &m, 1, normal)
 	push(t, &m, 2, normal)
-	_, err := m.Push(&Message{}, normal)
-	assert.ErrorIs(t, err, ErrFull)
+	_, err := m.Push(&Message{}, normal, false)
+	assert.ErrorIs(t, err, gen.ErrProcessMailboxFull)
 	push(t, &m, "urgent", top)
-	_, err = m.Force(&Message{Payload: "forced"}, normal)
+	_, err = m.Push(&Message{Payload: "forced"}, normal, true)
 	require.NoError(t, err)
 	assert.Equal(t, "urgent", next(&m))
 	assert.Equal(t, 1, next(&m))
-	_, err = m.Push(&Message{}, normal)
-	assert.ErrorIs(t, err, ErrFull, "also what the consumer has fetched but not handled counts")
+	_, err = m.Push(&Message{}, normal, false)
+	assert.ErrorIs(t, err, gen.ErrProcessMailboxFull, "also what the consumer has fetched but not handled counts")
 	assert.Equal(t, 2, next(&m))
 	push(t, &m, 3, normal)
 	assert.Equal(t, "forced", next(&m))
@@ -83,8 +83,8 @@ func TestLimitCountsWhatWaits(t *testing.T) {
 
 func TestParkAndWake(t *testing.T) {
 	var m Mailbox
-	m.Init(0)
-	wake, _ := m.Push(&Message{Payload: 1}, normal)
+
+	wake, _ := m.Push(&Message{Payload: 1}, normal, false)
 	assert.False(t, wake, "the consumer is running from the start")
 	assert.Equal(t, More, m.Park(), "something came in")
 	assert.Equal(t, 1, next(&m))
@@ -94,11 +94,11 @@ func TestParkAndWake(t *testing.T) {
 	assert.Equal(t, More, m.Park(), "something was fetched")
 	assert.Equal(t, 2, next(&m))
 	assert.Equal(t, Parked, m.Park())
-	wake, _ = m.Push(&Message{Payload: 4}, normal)
+	wake, _ = m.Push(&Message{Payload: 4}, normal, false)
 	assert.True(t, wake)
-	wake, _ = m.Push(&Message{Payload: 5}, normal)
+	wake, _ = m.Push(&Message{Payload: 5}, normal, false)
 	assert.False(t, wake, "one consumer")
-	wake, _ = m.Force(&Message{Payload: 6}, normal)
+	wake, _ = m.Push(&Message{Payload: 6}, normal, true)
 	assert.False(t, wake)
 }
 
@@ -106,34 +106,29 @@ func TestClose(t *testing.T) {
 	errFirst, errSecond := errors.New("first"), errors.New("second")
 	t.Run("running", func(t *testing.T) {
 		var m Mailbox
-		m.Init(0)
+
 		push(t, &m, 1, normal)
 		push(t, &m, 2, normal)
 		assert.Equal(t, 1, next(&m))
 		push(t, &m, 3, normal)
 		assert.NoError(t, m.Reason())
-		first, wake := m.Close(errFirst)
-		assert.True(t, first)
-		assert.False(t, wake)
-		first, _ = m.Close(errSecond)
-		assert.False(t, first)
+		assert.False(t, m.Close(errFirst))
+		assert.False(t, m.Close(errSecond))
 		assert.Equal(t, errFirst, m.Reason())
 		assert.Nil(t, next(&m), "also what was fetched is dropped")
 		assert.Equal(t, Closed, m.Park(), "the consumer has the end to handle")
-		_, err := m.Push(&Message{}, top)
-		assert.ErrorIs(t, err, ErrClosed)
-		_, err = m.Force(&Message{}, top)
-		assert.ErrorIs(t, err, ErrClosed)
+		_, err := m.Push(&Message{}, top, false)
+		assert.ErrorIs(t, err, gen.ErrProcessTerminated)
+		_, err = m.Push(&Message{}, top, true)
+		assert.ErrorIs(t, err, gen.ErrProcessTerminated)
 	})
 	t.Run("parked", func(t *testing.T) {
 		var m Mailbox
-		m.Init(0)
+
 		require.Equal(t, Parked, m.Park())
-		first, wake := m.Close(errFirst)
-		assert.True(t, first)
-		assert.True(t, wake, "whoever closes becomes the consumer")
-		_, wake = m.Close(errSecond)
-		assert.False(t, wake)
+		assert.True(t, m.Close(errFirst), "whoever closes starts the consumer")
+		assert.False(t, m.Close(errSecond))
+		assert.Equal(t, errFirst, m.Reason())
 	})
 }
 
@@ -141,7 +136,7 @@ func TestClose(t *testing.T) {
 // there is one consumer at a time.
 func TestConcurrent(t *testing.T) {
 	var m Mailbox
-	m.Init(0)
+
 	require.Equal(t, Parked, m.Park())
 	const producers, each = 8, 2000
 	var all, consumers sync.WaitGroup
@@ -150,8 +145,7 @@ func TestConcurrent(t *testing.T) {
 	seen := make([]int, producers)
 	consume := func() {
 		for {
-			var message Message
-			for m.Next(&message) {
+			for message := m.Next(); message != nil; message = m.Next() {
 				assert.True(t, alone.TryLock())
 				p := message.Payload.([2]int)
 				assert.Equal(t, seen[p[0]], p[1])
@@ -168,7 +162,7 @@ func TestConcurrent(t *testing.T) {
 		consumers.Go(func() {
 			for i := range each {
 				priority := gen.MessagePriority(producer % 3)
-				wake, err := m.Push(&Message{Payload: [2]int{producer, i}}, priority)
+				wake, err := m.Push(&Message{Payload: [2]int{producer, i}}, priority, false)
 				assert.NoError(t, err)
 				if wake {
 					consumers.Go(consume)
@@ -181,39 +175,20 @@ func TestConcurrent(t *testing.T) {
 	assert.EqualValues(t, producers*each, m.Count())
 }
 
-// An empty mailbox holds no chunk, however large the burst was.
+// An empty mailbox keeps nothing alive, however large the burst was, nor does a closed one.
 func TestEmptyMailboxHoldsNoMemory(t *testing.T) {
 	var m Mailbox
-	m.Init(0)
 	for i := range 1000 {
 		push(t, &m, i, gen.MessagePriority(i%3))
 	}
 	for range 1000 {
 		require.NotNil(t, next(&m))
 	}
-	for i := range priorities {
-		assert.Zero(t, m.in[i])
-		assert.Zero(t, m.taken[i])
+	for i := range m.lists {
+		assert.Nil(t, m.lists[i].first)
+		assert.Nil(t, m.lists[i].last)
 	}
-}
-
-func BenchmarkPushNext(b *testing.B) {
-	var m Mailbox
-	m.Init(0)
-	in, out := Message{Payload: 1}, Message{}
-	b.ReportAllocs()
-	for b.Loop() {
-		_, _ = m.Push(&in, normal)
-		m.Next(&out)
-	}
-}
-
-// BenchmarkChannel is the same through a channel.
-func BenchmarkChannel(b *testing.B) {
-	c := make(chan Message, 1)
-	in := Message{Payload: 1}
-	for b.Loop() {
-		c <- in
-		<-c
-	}
+	push(t, &m, 1, normal)
+	m.Close(errors.New("over"))
+	assert.Zero(t, m.lists)
 }

@@ -11,161 +11,118 @@ import (
 // pendingCall is the call that a process is blocked in; there is one at most.
 type pendingCall struct {
 	mu    sync.Mutex
-	id    uint64 // 0 where there is none, or it is answered
+	id    uint64        // 0 where there is none, or it is answered
+	reply chan response // capacity 1
+}
+
+type response struct {
 	value any
 	err   error
-	ready chan struct{} // capacity 1; like the timer it is made once, at need
-	timer *time.Timer
 }
 
-// start makes the call known, so that it can be answered.
-func (c *pendingCall) start(id uint64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.id = id
-	if c.ready == nil {
-		c.ready = make(chan struct{}, 1)
-	}
-}
-
-// wait blocks until the call is answered, cancelled, or out of time.
-func (c *pendingCall) wait(timeout time.Duration) (any, error) {
-	if c.timer == nil {
-		c.timer = time.NewTimer(timeout)
-	} else {
-		c.timer.Reset(timeout)
-	}
-	select {
-	case <-c.ready:
-		c.timer.Stop()
-	case <-c.timer.C:
-		c.answer(0, nil, gen.ErrTimeout)
-		<-c.ready // it was answered just now, or at the same time by the callee
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	value, err := c.value, c.err
-	c.value, c.err = nil, nil
-	return value, err
-}
-
-// answer ends the wait of the call with this ID, 0 meaning whichever there is. It
-// reports whether somebody waits.
+// answer ends the wait of the call with this ID, 0 meaning whichever there is. It reports
+// whether somebody waits.
 func (c *pendingCall) answer(id uint64, value any, err error) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.id == 0 || id != 0 && id != c.id {
 		return false
 	}
-	c.id, c.value, c.err = 0, value, err
-	c.ready <- struct{}{}
+	c.id = 0
+	c.reply <- response{value, err}
 	return true
 }
 
-func (c *pendingCall) cancel(err error) { c.answer(0, nil, err) }
-
-// request sends a message of a kind that is answered, and waits. The error err is
-// that of looking up the target.
-func (p *process) request(a address, err error, kind mailbox.Kind, payload any, timeout int) (any, error) {
-	if err != nil {
-		return nil, err
-	}
-	if a.process == p {
-		return nil, gen.ErrNotAllowed // it would wait for itself
-	}
+// request sends a message of a kind that is answered, and waits.
+func (p *process) request(to any, kind mailbox.Kind, payload any, timeout int) (any, error) {
 	before := p.state.Load()
-	if before == int32(gen.ProcessStateTerminated) {
+	switch gen.ProcessState(before) {
+	case gen.ProcessStateTerminated:
 		return nil, gen.ErrProcessTerminated
-	}
-	if before != int32(gen.ProcessStateRunning) && before != int32(gen.ProcessStateInit) ||
-		!p.state.CompareAndSwap(before, int32(gen.ProcessStateWaitResponse)) {
+	case gen.ProcessStateRunning, gen.ProcessStateInit:
+	default:
 		return nil, gen.ErrNotAllowed
+	}
+	m := &mailbox.Message{Kind: kind, Ref: p.node.MakeRef(), Payload: payload}
+	p.node.mu.RLock()
+	u, _ := p.node.find(to, m)
+	p.node.mu.RUnlock()
+	if u == &p.unit || !p.state.CompareAndSwap(before, int32(gen.ProcessStateWaitResponse)) {
+		return nil, gen.ErrNotAllowed // it would wait for itself
 	}
 	defer p.state.Store(before)
 
-	m := mailbox.Message{Kind: kind, From: p.pid.ID, Payload: payload, CallID: p.node.refIDs.Add(1)}
-	p.pending.start(m.CallID)
-	if p.box.Reason() != nil { // killed, perhaps before start
-		p.pending.cancel(gen.TerminateReasonKill)
-	} else if err := p.node.deliver(a, m, p.SendPriority()); err != nil {
-		p.pending.cancel(err)
-	} else {
-		p.sent.Add(1)
+	c, reply := &p.pending, make(chan response, 1)
+	c.mu.Lock()
+	c.id, c.reply = m.Ref.ID[0], reply
+	c.mu.Unlock()
+	if p.Reason() != nil { // killed, perhaps before the call was known
+		c.answer(0, nil, gen.TerminateReasonKill)
+	} else if err := p.sendAs(&p.unit, to, m, p.SendPriority()); err != nil {
+		c.answer(0, nil, err)
 	}
 	if timeout <= 0 {
 		timeout = gen.DefaultRequestTimeout
 	}
-	return p.pending.wait(time.Duration(timeout) * time.Second)
+	timer := time.AfterFunc(time.Duration(timeout)*time.Second, func() { c.answer(m.Ref.ID[0], nil, gen.ErrTimeout) })
+	defer timer.Stop()
+	r := <-reply
+	return r.value, r.err
+}
+
+func (p *process) CallWithTimeout(to any, message any, timeout int) (any, error) {
+	return p.request(to, mailbox.Call, message, timeout)
 }
 
 func (p *process) Call(to any, message any) (any, error) {
 	return p.CallWithTimeout(to, message, gen.DefaultRequestTimeout)
 }
 
-func (p *process) CallWithTimeout(to any, message any, timeout int) (any, error) {
-	a, err := p.node.find(to)
-	return p.request(a, err, mailbox.Call, message, timeout)
-}
-
 func (p *process) CallPID(to gen.PID, message any, timeout int) (any, error) {
-	a, err := p.node.byPID(to)
-	return p.request(a, err, mailbox.Call, message, timeout)
+	return p.CallWithTimeout(to, message, timeout)
 }
 
 func (p *process) CallProcessID(to gen.ProcessID, message any, timeout int) (any, error) {
-	a, err := p.node.byName(to)
-	return p.request(a, err, mailbox.Call, message, timeout)
+	return p.CallWithTimeout(to, message, timeout)
 }
 
 func (p *process) CallAlias(to gen.Alias, message any, timeout int) (any, error) {
-	a, err := p.node.byAlias(to)
-	return p.request(a, err, mailbox.Call, message, timeout)
+	return p.CallWithTimeout(to, message, timeout)
 }
 
 func (p *process) Inspect(target gen.PID, item ...string) (map[string]string, error) {
-	a, err := p.node.byPID(target)
-	return p.inspect(a, err, item)
+	return p.inspect(target, item)
 }
 
 func (p *process) InspectMeta(meta gen.Alias, item ...string) (map[string]string, error) {
-	a, err := p.node.byAlias(meta)
-	if err != nil || a.meta == nil {
+	if _, err := p.node.meta(meta); err != nil {
 		return nil, gen.ErrMetaUnknown
 	}
-	return p.inspect(a, nil, item)
+	return p.inspect(meta, item)
 }
 
-func (p *process) inspect(a address, err error, item []string) (map[string]string, error) {
-	value, err := p.request(a, err, mailbox.Inspect, item, gen.DefaultRequestTimeout)
-	if err != nil {
-		return nil, err
-	}
+func (p *process) inspect(target any, item []string) (map[string]string, error) {
+	value, err := p.request(target, mailbox.Inspect, item, gen.DefaultRequestTimeout)
 	info, _ := value.(map[string]string)
-	return info, nil
+	return info, err
 }
 
 func (p *process) SendResponse(to gen.PID, ref gen.Ref, message any) error {
-	return p.node.respond(to, ref, message, nil)
+	return p.respond(to, ref, message, nil)
 }
 
 func (p *process) SendResponseError(to gen.PID, ref gen.Ref, err error) error {
-	return p.node.respond(to, ref, nil, err)
+	return p.respond(to, ref, nil, err)
 }
 
-// answer is respond for what a callback returns. That the caller may have given up
-// is no fault of who answers.
-func (n *node) answer(caller, call uint64, result any) {
-	if p, ok := n.processes.Load(caller); ok {
-		p.(*process).pending.answer(call, result, nil)
-	}
-}
-
-func (n *node) respond(to gen.PID, ref gen.Ref, value any, err error) error {
-	p, unknown := n.process(to)
+func (p *process) respond(to gen.PID, ref gen.Ref, value any, err error) error {
+	p.node.mu.RLock()
+	caller, unknown := p.node.process(to)
+	p.node.mu.RUnlock()
 	if unknown != nil {
 		return unknown
 	}
-	if ref.ID[0] == 0 || !p.pending.answer(ref.ID[0], value, err) {
+	if ref.ID[0] == 0 || !caller.pending.answer(ref.ID[0], value, err) {
 		return gen.ErrResponseIgnored
 	}
 	return nil

@@ -1,9 +1,10 @@
 package node
 
-// Goroutine: drain, started by a Log that finds, after its own write, lines of
-// others waiting. It ends when none are left.
+// Goroutine: drain, started by a Log that finds, after its own write, lines of others waiting. It
+// ends when none are left.
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -19,25 +20,22 @@ import (
 // maxWaiting bounds, in bytes, the lines that wait for a slow output.
 const maxWaiting = 1 << 20
 
-// defaultLogger writes a line per message. Who logs does one write at most: while
-// another write is under way the line is left for whoever writes.
+// defaultLogger writes a line per message. Who logs does one write at most: while another write
+// is under way the line is left for whoever writes.
 type defaultLogger struct {
 	options gen.DefaultLoggerOptions
-	output  io.Writer
 
 	mu      sync.Mutex
 	free    *sync.Cond // writing became false
 	writing bool
 	lines   [][]byte // wait to be written
 	size    int      // of lines, in bytes
-	dropped int      // since the last line that was taken
+	dropped int
 }
 
 func newDefaultLogger(options gen.DefaultLoggerOptions) *defaultLogger {
-	l := &defaultLogger{options: options, output: options.Output}
-	if l.output == nil {
-		l.output = os.Stdout
-	}
+	options.Output = cmp.Or(options.Output, io.Writer(os.Stdout))
+	l := &defaultLogger{options: options}
 	l.free = sync.NewCond(&l.mu)
 	return l
 }
@@ -45,23 +43,55 @@ func newDefaultLogger(options gen.DefaultLoggerOptions) *defaultLogger {
 func (l *defaultLogger) Log(message gen.MessageLog) {
 	line := l.format(message)
 	l.mu.Lock()
-	if l.writing {
-		l.queue(line)
-		l.mu.Unlock()
-		return
-	}
-	l.writing = true
-	l.mu.Unlock()
-	l.write(line)
-
-	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.lines) > 0 {
-		go l.drain()
-		return
+	switch {
+	case !l.writing:
+		l.writing = true
+		l.write(line)
+		if len(l.lines) > 0 {
+			go l.drain()
+		} else {
+			l.rest()
+		}
+	case l.size+len(line) > maxWaiting:
+		l.dropped++
+	default:
+		l.lines = append(l.lines, line)
+		l.size += len(line)
 	}
+}
+
+// write unlocks the mutex for the time of the write.
+func (l *defaultLogger) write(line []byte) {
+	l.mu.Unlock()
+	defer l.mu.Lock()
+	_, _ = l.options.Output.Write(line) // there is no other place to report an error
+}
+
+// rest is called with the mutex held.
+func (l *defaultLogger) rest() {
 	l.writing = false
 	l.free.Broadcast()
+}
+
+func (l *defaultLogger) drain() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(l.lines) > 0 {
+		line := l.lines[0]
+		l.lines = l.lines[1:]
+		l.size -= len(line)
+		l.write(line)
+		if len(l.lines) == 0 && l.dropped > 0 {
+			dropped := []any{l.dropped}
+			l.dropped = 0
+			l.write(l.format(gen.MessageLog{
+				Time: time.Now(), Level: gen.LogLevelWarning, Args: dropped,
+				Format: "%d log messages were dropped: the output of the log is too slow",
+			}))
+		}
+	}
+	l.rest()
 }
 
 func (l *defaultLogger) Terminate() {
@@ -70,46 +100,6 @@ func (l *defaultLogger) Terminate() {
 	for l.writing {
 		l.free.Wait()
 	}
-}
-
-// queue is called with the mutex held.
-func (l *defaultLogger) queue(line []byte) {
-	if l.size+len(line) > maxWaiting {
-		l.dropped++
-		return
-	}
-	l.lines = append(l.lines, line)
-	l.size += len(line)
-}
-
-func (l *defaultLogger) drain() {
-	for {
-		l.mu.Lock()
-		lines, dropped := l.lines, l.dropped
-		l.lines, l.size, l.dropped = nil, 0, 0
-		if len(lines) == 0 {
-			l.writing = false
-			l.free.Broadcast()
-			l.mu.Unlock()
-			return
-		}
-		l.mu.Unlock()
-		for _, line := range lines {
-			l.write(line)
-		}
-		if dropped > 0 {
-			l.write(l.format(gen.MessageLog{
-				Time:   time.Now(),
-				Level:  gen.LogLevelWarning,
-				Format: "%d log messages were dropped: the output of the log is too slow",
-				Args:   []any{dropped},
-			}))
-		}
-	}
-}
-
-func (l *defaultLogger) write(line []byte) {
-	_, _ = l.output.Write(line) // there is no other place to report it
 }
 
 // entry is a message in the shape of the JSON output.
@@ -124,9 +114,10 @@ type entry struct {
 }
 
 func (l *defaultLogger) format(m gen.MessageLog) []byte {
+	o := &l.options
 	e := entry{Time: strconv.FormatInt(m.Time.UnixNano(), 10), Level: m.Level.String(), Message: m.Format}
-	if l.options.TimeFormat != "" {
-		e.Time = m.Time.Format(l.options.TimeFormat)
+	if o.TimeFormat != "" {
+		e.Time = m.Time.Format(o.TimeFormat)
 	}
 	if len(m.Args) > 0 {
 		e.Message = fmt.Sprintf(m.Format, m.Args...)
@@ -139,70 +130,63 @@ func (l *defaultLogger) format(m gen.MessageLog) []byte {
 	case gen.MessageLogMeta:
 		e.Source, e.Behavior = source.Meta.String(), source.Behavior
 	}
-	if !l.options.IncludeName {
+	if !o.IncludeName {
 		e.Name = ""
 	}
-	if !l.options.IncludeBehavior {
+	if !o.IncludeBehavior {
 		e.Behavior = ""
 	}
-	if !l.options.IncludeFields {
+	if !o.IncludeFields {
 		m.Fields = nil
 	}
-	if l.options.EnableJSON {
+	if o.EnableJSON {
 		return e.json(m.Fields)
 	}
 	return e.text(m.Fields)
 }
 
 func (e *entry) json(fields []gen.LogField) []byte {
-	if len(fields) > 0 {
-		e.Fields = make(map[string]any, len(fields))
-	}
+	e.Fields = make(map[string]any, len(fields))
 	for _, f := range fields {
 		switch f.Value.(type) {
-		case nil, bool, string, int, int64, uint64, float64:
+		case nil, bool, string, int, int64, uint64:
 			e.Fields[f.Name] = f.Value
-		default: // errors and much else would show as {}
+		default: // errors and much else would show as {}, and JSON has no NaN
 			e.Fields[f.Name] = fmt.Sprint(f.Value)
 		}
 	}
-	line, err := json.Marshal(e)
-	if err != nil { // a field that is NaN
-		e.Fields = map[string]any{"fields": fmt.Sprint(fields)}
-		line, _ = json.Marshal(e)
-	}
+	line, _ := json.Marshal(e)
 	return append(line, '\n')
 }
 
 func (e *entry) text(fields []gen.LogField) []byte {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s [%s]", e.Time, e.Level)
+	line := e.Time + " [" + e.Level + "]"
 	if e.Source != "" {
-		b.WriteString(" " + e.Source)
+		line += " " + e.Source
 	}
 	if e.Name != "" {
-		b.WriteString(" '" + e.Name + "'")
+		line += " '" + e.Name + "'"
 	}
 	if e.Behavior != "" {
-		b.WriteString(" " + e.Behavior)
+		line += " " + e.Behavior
 	}
-	b.WriteString(": " + e.Message)
+	line += ": " + e.Message
 	for _, f := range fields {
-		fmt.Fprintf(&b, " %s=%v", f.Name, f.Value)
+		line += fmt.Sprintf(" %s=%v", f.Name, f.Value)
 	}
-	return append(oneLine(b.String()), '\n')
+	return append(oneLine(line), '\n')
 }
 
-// oneLine escapes control characters, so that a message from a peer cannot forge
-// a log line or reach the terminal.
+// oneLine escapes control characters, so that a message from a peer cannot forge a log line or
+// reach the terminal.
 func oneLine(s string) []byte {
 	line := make([]byte, 0, len(s)+1)
-	for i := range len(s) {
-		if c := s[i]; c < ' ' && c != '\t' || c == 0x7f {
+	for _, c := range []byte(s) {
+		if c < ' ' && c != '\t' || c == 0x7f {
 			line = append(line, strings.Trim(strconv.QuoteToASCII(string(rune(c))), `"`)...)
-			continue
+		} else {
+			line = append(line, c)
 		}
-		line = append(line, s[i])
 	}
 	return line
 }

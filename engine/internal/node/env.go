@@ -7,24 +7,23 @@ import (
 	"ergo.services/ergo/gen"
 )
 
-// env is an environment. Its map is replaced, never changed, so that a child
-// shares it until one of the two sets a variable.
+// env is an environment.
 type env struct {
 	mu   sync.RWMutex
-	vars map[gen.Env]any
+	vars map[gen.Env]any // replaced, never changed: a child shares it until one of the two sets a variable
 }
 
 // inherit takes over the parent's variables and adds to them.
 func (e *env) inherit(parent *env, add map[gen.Env]any) {
 	if parent != nil {
-		e.vars = parent.snapshot()
+		e.vars = parent.all()
 	}
 	for name, value := range add {
 		e.set(name, value)
 	}
 }
 
-func (e *env) snapshot() map[gen.Env]any {
+func (e *env) all() map[gen.Env]any {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	return e.vars
@@ -32,7 +31,7 @@ func (e *env) snapshot() map[gen.Env]any {
 
 func (e *env) list() map[gen.Env]any {
 	list := make(map[gen.Env]any)
-	maps.Copy(list, e.snapshot())
+	maps.Copy(list, e.all())
 	return list
 }
 
@@ -50,7 +49,7 @@ func (e *env) set(name gen.Env, value any) {
 }
 
 func (e *env) get(name gen.Env) (any, bool) {
-	value, ok := e.snapshot()[name]
+	value, ok := e.all()[name]
 	return value, ok
 }
 

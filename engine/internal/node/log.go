@@ -15,7 +15,8 @@ type log struct {
 	loggers *loggers
 	source  logSource
 	level   atomic.Int32
-	fields  atomic.Pointer[[]gen.LogField] // replaced, never changed: messages share it; nil: none
+	mu      sync.Mutex
+	fields  []gen.LogField // replaced, never changed: messages share it
 }
 
 // logSource says who logs: a gen.MessageLogNode, -Process or -Meta.
@@ -47,34 +48,25 @@ func (l *log) SetLevel(level gen.LogLevel) error {
 	return nil
 }
 
-func (l *log) snapshot() []gen.LogField {
-	if fields := l.fields.Load(); fields != nil {
-		return *fields
-	}
-	return nil
+func (l *log) shared() []gen.LogField {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.fields
 }
 
-// change replaces the fields by what f makes of them.
-func (l *log) change(f func([]gen.LogField) []gen.LogField) {
-	for {
-		last := l.fields.Load()
-		fields := f(l.snapshot())
-		if l.fields.CompareAndSwap(last, &fields) {
-			return
-		}
-	}
-}
-
-func (l *log) Fields() []gen.LogField { return slices.Clone(l.snapshot()) }
+func (l *log) Fields() []gen.LogField { return slices.Clone(l.shared()) }
 
 func (l *log) AddFields(fields ...gen.LogField) {
-	l.change(func(last []gen.LogField) []gen.LogField { return slices.Concat(last, fields) })
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fields = slices.Concat(l.fields, fields)
 }
 
 func (l *log) DeleteFields(fields ...string) {
-	l.change(func(last []gen.LogField) []gen.LogField {
-		return slices.DeleteFunc(slices.Clone(last), func(f gen.LogField) bool { return slices.Contains(fields, f.Name) })
-	})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	named := func(f gen.LogField) bool { return slices.Contains(fields, f.Name) }
+	l.fields = slices.DeleteFunc(slices.Clone(l.fields), named)
 }
 
 func (l *log) Trace(format string, args ...any)   { l.write(gen.LogLevelTrace, format, args) }
@@ -85,24 +77,19 @@ func (l *log) Error(format string, args ...any)   { l.write(gen.LogLevelError, f
 func (l *log) Panic(format string, args ...any)   { l.write(gen.LogLevelPanic, format, args) }
 
 func (l *log) write(level gen.LogLevel, format string, args []any) {
-	if level < l.Level() {
-		return
+	if level >= l.Level() {
+		l.loggers.log(gen.MessageLog{
+			Time: time.Now(), Level: level, Source: l.source.logSource(),
+			Format: format, Args: args, Fields: l.shared(),
+		})
 	}
-	l.loggers.log(gen.MessageLog{
-		Time:   time.Now(),
-		Level:  level,
-		Source: l.source.logSource(),
-		Format: format,
-		Args:   args,
-		Fields: l.snapshot(),
-	})
 }
 
 // loggers are the loggers of a node.
 type loggers struct {
-	mu    sync.Mutex // guards changes
+	mu    sync.Mutex // guards what follows
 	over  bool
-	sinks atomic.Pointer[[]*sink] // replaced, never changed
+	sinks []*sink // replaced, never changed
 }
 
 // sink is one logger.
@@ -113,13 +100,12 @@ type sink struct {
 }
 
 func (ls *loggers) init(options gen.LogOptions) error {
-	ls.sinks.Store(&[]*sink{})
+	all := options.Loggers
 	if d := options.DefaultLogger; !d.Disable {
-		if err := ls.add(gen.Logger{Name: "default", Logger: newDefaultLogger(d), Filter: d.Filter}); err != nil {
-			return err
-		}
+		first := gen.Logger{Name: "default", Logger: newDefaultLogger(d), Filter: d.Filter}
+		all = slices.Concat([]gen.Logger{first}, all)
 	}
-	for _, l := range options.Loggers {
+	for _, l := range all {
 		if err := ls.add(l); err != nil {
 			ls.end()
 			return err
@@ -137,63 +123,54 @@ func (ls *loggers) add(l gen.Logger) error {
 	if ls.over {
 		return gen.ErrNodeTerminated
 	}
-	current := *ls.sinks.Load()
-	for _, s := range current {
-		if s.Name == l.Name {
-			return fmt.Errorf("logger %q: %w", l.Name, gen.ErrTaken)
-		}
+	if slices.ContainsFunc(ls.sinks, func(s *sink) bool { return s.Name == l.Name }) {
+		return fmt.Errorf("logger %q: %w", l.Name, gen.ErrTaken)
 	}
 	l.Filter = slices.Clone(l.Filter)
-	next := append(slices.Clone(current), &sink{Logger: l})
-	ls.sinks.Store(&next)
+	ls.sinks = append(slices.Clone(ls.sinks), &sink{Logger: l})
 	return nil
 }
 
-// take removes the loggers that match and returns them.
-func (ls *loggers) take(match func(*sink) bool) []*sink {
+// take removes the loggers that match and returns them; over says that none may follow.
+func (ls *loggers) take(over bool, match func(*sink) bool) (gone []*sink) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	var keep, gone []*sink
-	for _, s := range *ls.sinks.Load() {
+	ls.over = ls.over || over
+	var keep []*sink
+	for _, s := range ls.sinks {
 		if match(s) {
 			gone = append(gone, s)
 		} else {
 			keep = append(keep, s)
 		}
 	}
-	ls.sinks.Store(&keep)
+	ls.sinks = keep
 	return gone
 }
 
 func (ls *loggers) remove(name string) {
-	for _, s := range ls.take(func(s *sink) bool { return s.Name == name }) {
+	for _, s := range ls.take(false, func(s *sink) bool { return s.Name == name }) {
 		s.end()
 	}
 }
 
 func (ls *loggers) end() {
-	ls.mu.Lock()
-	ls.over = true
-	ls.mu.Unlock()
-	for _, s := range ls.take(func(*sink) bool { return true }) {
+	for _, s := range ls.take(true, func(*sink) bool { return true }) {
 		s.end()
 	}
 }
 
 func (ls *loggers) log(message gen.MessageLog) {
-	for _, s := range *ls.sinks.Load() {
-		if len(s.Filter) > 0 && !slices.Contains(s.Filter, message.Level) {
-			continue
-		}
+	ls.mu.Lock()
+	sinks := ls.sinks
+	ls.mu.Unlock()
+	for _, s := range sinks {
 		if v := s.log(message); v != nil {
 			// It would panic again for the message that says so.
-			ls.take(func(other *sink) bool { return other == s })
+			ls.take(false, func(other *sink) bool { return other == s })
 			ls.log(gen.MessageLog{
-				Time:   time.Now(),
-				Level:  gen.LogLevelError,
-				Source: message.Source,
-				Format: "logger %q was removed: panic: %v",
-				Args:   []any{s.Name, v},
+				Time: time.Now(), Level: gen.LogLevelError, Source: message.Source,
+				Format: "logger %q was removed: panic: %v", Args: []any{s.Name, v},
 			})
 		}
 	}
@@ -203,7 +180,7 @@ func (ls *loggers) log(message gen.MessageLog) {
 func (s *sink) log(message gen.MessageLog) (panicked any) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if s.over {
+	if s.over || len(s.Filter) > 0 && !slices.Contains(s.Filter, message.Level) {
 		return nil
 	}
 	defer func() { panicked = recover() }()

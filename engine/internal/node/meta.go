@@ -1,11 +1,10 @@
 package node
 
-// Goroutine: meta.start, started by SpawnMeta. It ends when Start returns, which
-// Terminate brings about. Messages are handled by workers.
+// Goroutine: the one that SpawnMeta starts. It ends when Start returns, which Terminate brings
+// about.
 
 import (
 	"fmt"
-	"sync/atomic"
 
 	"ergo.services/ergo/gen"
 	"ergo.services/ergo/internal/mailbox"
@@ -18,141 +17,88 @@ type meta struct {
 	behavior gen.MetaBehavior
 	id       gen.Alias
 	priority gen.MessagePriority
-	state    atomic.Int32 // a gen.MetaState
-	sent     atomic.Uint64
-	last     atomic.Pointer[process] // that the last message to a PID went to: a socket sends all to one
 }
 
 func (p *process) SpawnMeta(behavior gen.MetaBehavior, options gen.MetaOptions) (gen.Alias, error) {
-	m, err := newMeta(p, behavior, options)
+	if behavior == nil {
+		return gen.Alias{}, fmt.Errorf("the meta behavior is nil: %w", gen.ErrIncorrect)
+	}
+	level, err := checkOptions("MetaOptions", options.MailboxSize, options.SendPriority, options.LogLevel, &p.log)
 	if err != nil {
 		return gen.Alias{}, err
 	}
+	if p.gone.Load() {
+		return gen.Alias{}, gen.ErrProcessTerminated
+	}
+	m := &meta{parent: p, behavior: behavior, id: gen.Alias(p.node.MakeRef()), priority: options.SendPriority}
+	m.Limit = options.MailboxSize
+	m.log.init(p.node, level, m)
+	m.kind = m
 	if err := m.guard(func() error { return behavior.Init(m) }); err != nil {
 		return gen.Alias{}, err
 	}
-	m.awake(false)
-	m.box.Park() // nobody could send yet
+	m.setState(gen.ProcessStateSleep)
+	m.Park() // nobody could send yet
 
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.gone.Load() { // set before its meta processes are ended
+	p.node.mu.Lock()
+	defer p.node.mu.Unlock()
+	if p.gone.Load() {
 		return gen.Alias{}, gen.ErrProcessTerminated
 	}
 	if p.metas == nil {
 		p.metas = make(map[*meta]struct{})
 	}
 	p.metas[m] = struct{}{}
-	p.node.aliases.Store(m.id.ID[0], &address{unit: &m.unit, meta: m})
-	p.node.living.join()
-	p.node.starts.join()
-	go m.start()
+	p.node.aliases[m.id.ID[0]] = &m.unit
+	p.node.living.Add(1)
+	p.node.starts.Go(m.start)
 	return m.id, nil
 }
 
-func newMeta(p *process, behavior gen.MetaBehavior, options gen.MetaOptions) (*meta, error) {
-	if behavior == nil {
-		return nil, fmt.Errorf("the meta behavior is nil: %w", gen.ErrIncorrect)
-	}
-	if options.MailboxSize < 0 {
-		return nil, fmt.Errorf("MetaOptions.MailboxSize %d is negative: %w", options.MailboxSize, gen.ErrIncorrect)
-	}
-	if err := checkPriority(options.SendPriority); err != nil {
-		return nil, fmt.Errorf("MetaOptions.SendPriority: %w", err)
-	}
-	level, err := inheritLevel(options.LogLevel, p.log.Level())
-	if err != nil {
-		return nil, fmt.Errorf("MetaOptions.LogLevel: %w", err)
-	}
-	if p.gone.Load() {
-		return nil, gen.ErrProcessTerminated
-	}
-	m := &meta{parent: p, behavior: behavior, id: p.node.newAlias(), priority: options.SendPriority}
-	m.box.Init(options.MailboxSize)
-	m.log.init(p.node, level, m)
-	m.kind = m
-	return m, nil
-}
-
 func (m *meta) start() {
-	defer m.parent.node.starts.leave()
 	reason := gen.TerminateReasonPanic // stays where Start calls runtime.Goexit
-	defer func() {
-		if m.shut(orNormal(reason)) {
-			m.run()
-		}
-	}()
+	defer func() { m.end(reason) }()
 	reason = m.guard(m.behavior.Start)
 }
 
-// end ends the meta process unless that has happened before. Terminate follows on
-// the goroutine that handles messages.
-func (m *meta) end(reason error) {
-	if m.shut(orNormal(reason)) {
-		m.parent.node.workers.run(&m.unit)
-	}
-}
-
 func (m *meta) work() error {
-	var message mailbox.Message
-	for m.box.Next(&message) {
-		if err := m.handle(&message); err != nil {
+	for message := m.Next(); message != nil; message = m.Next() {
+		if err := m.handle(message); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (m *meta) handle(message *mailbox.Message) error {
+func (m *meta) handle(message *mailbox.Message) (err error) {
 	var answer any
-	var err error
-	from := message.Sender(m.parent.pid)
 	switch message.Kind {
 	case mailbox.Call:
-		answer, err = m.behavior.HandleCall(from, message.Ref(from), message.Payload)
+		answer, err = m.behavior.HandleCall(message.From, message.Ref, message.Payload)
 	case mailbox.Inspect:
-		answer = m.behavior.HandleInspect(from, message.Payload.([]string)...)
+		answer = m.behavior.HandleInspect(message.From, message.Payload.([]string)...)
 	default:
-		return m.behavior.HandleMessage(from, message.Payload)
+		return m.behavior.HandleMessage(message.From, message.Payload)
 	}
 	if answer != nil {
-		m.parent.node.answer(message.From, message.CallID, answer)
+		_ = m.parent.SendResponse(message.From, message.Ref, answer) // the caller may have given up
 	}
 	return err
 }
 
-func (m *meta) awake(running bool) {
-	if running {
-		m.state.Store(int32(gen.MetaStateRunning))
-	} else {
-		m.state.Store(int32(gen.MetaStateSleep))
-	}
-}
+func (m *meta) full(*mailbox.Message, gen.MessagePriority) error { return gen.ErrMetaMailboxFull }
 
-// shut decides the reason of the end and makes the alias unknown.
-func (m *meta) shut(reason error) (consumer bool) {
-	first, consumer := m.box.Close(reason)
-	if first {
-		m.parent.node.aliases.Delete(m.id.ID[0])
-		m.parent.mu.Lock()
-		delete(m.parent.metas, m)
-		m.parent.mu.Unlock()
-	}
-	return consumer
-}
-
-func (m *meta) terminate() {
-	reason := m.box.Reason()
+func (m *meta) terminate(reason error) {
+	n := m.parent.node
 	defer func() {
-		m.parent.node.removeAlias(m.id, m.parent.pid, reason)
-		m.parent.node.living.leave()
+		n.mu.Lock()
+		delete(m.parent.metas, m)
+		notices := n.dropAlias(m.id, m.parent.pid, reason)
+		n.mu.Unlock()
+		tell(notices)
+		n.living.Done()
 	}()
-	m.state.Store(int32(gen.MetaStateTerminated))
-	m.logEnd(reason)
-	_ = m.guard(func() error {
-		m.behavior.Terminate(reason)
-		return nil
-	})
+	m.last(reason, m.behavior.Terminate)
 }
 
 func (m *meta) ID() gen.Alias                  { return m.id }
@@ -163,37 +109,7 @@ func (m *meta) Log() gen.Log                   { return &m.log }
 func (m *meta) Send(to any, message any) error { return m.SendWithPriority(to, message, m.priority) }
 
 func (m *meta) SendWithPriority(to any, message any, priority gen.MessagePriority) error {
-	if m.parent.gone.Load() {
-		return gen.ErrProcessTerminated
-	}
-	if err := checkPriority(priority); err != nil {
-		return err
-	}
-	a, err := m.find(to)
-	if err != nil {
-		return err
-	}
-	if err := m.parent.node.deliver(a, mailbox.Message{From: m.parent.pid.ID, Payload: message}, priority); err != nil {
-		return err
-	}
-	m.sent.Add(1)
-	return nil
-}
-
-// find looks a target up. A message to the process that the one before went to needs no table; if that has ended its mailbox says so.
-func (m *meta) find(to any) (address, error) {
-	pid, ok := to.(gen.PID)
-	if !ok {
-		return m.parent.node.find(to)
-	}
-	if p := m.last.Load(); p != nil && p.pid == pid {
-		return address{unit: &p.unit, process: p}, nil
-	}
-	a, err := m.parent.node.byPID(pid)
-	if err == nil {
-		m.last.Store(a.process)
-	}
-	return a, err
+	return m.parent.sendAs(&m.unit, to, &mailbox.Message{Payload: message}, priority)
 }
 
 func (m *meta) Spawn(behavior gen.MetaBehavior, options gen.MetaOptions) (gen.Alias, error) {
@@ -201,13 +117,20 @@ func (m *meta) Spawn(behavior gen.MetaBehavior, options gen.MetaOptions) (gen.Al
 }
 
 func (m *meta) info() gen.MetaInfo {
+	state := gen.MetaStateSleep
+	switch gen.ProcessState(m.state.Load()) {
+	case gen.ProcessStateRunning:
+		state = gen.MetaStateRunning
+	case gen.ProcessStateTerminated:
+		state = gen.MetaStateTerminated
+	}
 	return gen.MetaInfo{
 		ID:          m.id,
 		Parent:      m.parent.pid,
 		Behavior:    typeName(m.behavior),
-		MessagesIn:  m.box.Count(),
+		MessagesIn:  m.Count(),
 		MessagesOut: m.sent.Load(),
-		State:       gen.MetaState(m.state.Load()),
+		State:       state,
 	}
 }
 

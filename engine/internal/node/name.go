@@ -2,9 +2,10 @@ package node
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	"ergo.services/ergo/gen"
-	"ergo.services/ergo/internal/mailbox"
 )
 
 func checkName(name gen.Atom) error {
@@ -18,43 +19,61 @@ func checkName(name gen.Atom) error {
 }
 
 func (p *process) Name() gen.Atom {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.name == nil {
-		return ""
-	}
-	return p.name.to.Name
+	p.node.mu.RLock()
+	defer p.node.mu.RUnlock()
+	return p.name
 }
 
 func (p *process) RegisterName(name gen.Atom) error {
+	p.node.mu.Lock()
+	defer p.node.mu.Unlock()
+	return p.register(name)
+}
+
+// register is called with the node's mutex held, as dropName and dropAlias are.
+func (p *process) register(name gen.Atom) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	if p.gone.Load() {
 		return gen.ErrProcessTerminated
 	}
-	if p.name != nil {
-		return fmt.Errorf("the process is already named %s: %w", p.name.to.Name, gen.ErrTaken)
+	if p.name != "" {
+		return fmt.Errorf("the process is already named %s: %w", p.name, gen.ErrTaken)
 	}
-	a := &address{unit: &p.unit, process: p, to: &mailbox.Address{Name: name}}
-	if _, taken := p.node.names.LoadOrStore(name, a); taken {
+	if p.node.names[name] != nil {
 		return fmt.Errorf("name %s: %w", name, gen.ErrTaken)
 	}
-	p.name = a
+	p.name, p.node.names[name] = name, p
 	return nil
 }
 
+func (p *process) dropName(reason error) []notice {
+	if p.name == "" {
+		return nil
+	}
+	id := gen.ProcessID{Name: p.name, Node: p.node.name}
+	delete(p.node.names, p.name)
+	p.name = ""
+	return p.node.take(id, p.pid, nil, gen.MessageDownProcessID{ProcessID: id, Reason: reason})
+}
+
+// dropAlias makes an alias of the owner, or of a meta process of it, unknown.
+func (n *node) dropAlias(alias gen.Alias, owner gen.PID, reason error) []notice {
+	delete(n.aliases, alias.ID[0])
+	return n.take(alias, owner,
+		gen.MessageExitAlias{Alias: alias, Reason: reason}, gen.MessageDownAlias{Alias: alias, Reason: reason})
+}
+
 func (p *process) UnregisterName() error {
-	p.mu.Lock()
-	a := p.name
-	p.name = nil
-	p.mu.Unlock()
-	if a == nil {
+	p.node.mu.Lock()
+	named := p.name != ""
+	notices := p.dropName(gen.ErrNameUnknown)
+	p.node.mu.Unlock()
+	if !named {
 		return gen.ErrNameUnknown
 	}
-	p.node.removeName(a.to.Name, p.pid, gen.ErrNameUnknown)
+	tell(notices)
 	return nil
 }
 
@@ -70,46 +89,48 @@ func (n *node) UnregisterName(name gen.Atom) (gen.PID, error) {
 	if n.ended() {
 		return gen.PID{}, gen.ErrNodeTerminated
 	}
-	a, err := n.byName(gen.ProcessID{Name: name})
-	if err != nil {
+	n.mu.RLock()
+	p := n.names[name]
+	n.mu.RUnlock()
+	if p == nil {
 		return gen.PID{}, gen.ErrNameUnknown
 	}
-	return a.process.pid, a.process.UnregisterName()
+	return p.pid, p.UnregisterName()
 }
 
 func (p *process) CreateAlias() (gen.Alias, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.node.mu.Lock()
+	defer p.node.mu.Unlock()
 	if p.gone.Load() {
 		return gen.Alias{}, gen.ErrProcessTerminated
 	}
-	alias := p.node.newAlias()
+	alias := gen.Alias(p.node.MakeRef())
 	if p.aliases == nil {
 		p.aliases = make(map[gen.Alias]struct{})
 	}
 	p.aliases[alias] = struct{}{}
-	p.node.aliases.Store(alias.ID[0], &address{unit: &p.unit, process: p, to: &mailbox.Address{Alias: alias}})
+	p.node.aliases[alias.ID[0]] = &p.unit
 	return alias, nil
 }
 
 func (p *process) DeleteAlias(alias gen.Alias) error {
-	p.mu.Lock()
+	p.node.mu.Lock()
 	_, own := p.aliases[alias]
-	delete(p.aliases, alias)
-	p.mu.Unlock()
+	var notices []notice
+	if own {
+		delete(p.aliases, alias)
+		notices = p.node.dropAlias(alias, p.pid, gen.ErrAliasUnknown)
+	}
+	p.node.mu.Unlock()
 	if !own {
 		return gen.ErrAliasUnknown
 	}
-	p.node.removeAlias(alias, p.pid, gen.ErrAliasUnknown)
+	tell(notices)
 	return nil
 }
 
 func (p *process) Aliases() []gen.Alias {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	list := make([]gen.Alias, 0, len(p.aliases))
-	for alias := range p.aliases {
-		list = append(list, alias)
-	}
-	return list
+	p.node.mu.RLock()
+	defer p.node.mu.RUnlock()
+	return slices.Collect(maps.Keys(p.aliases))
 }

@@ -11,12 +11,13 @@ import (
 	"time"
 
 	"ergo.services/ergo/gen"
+	"ergo.services/ergo/internal/mailbox"
 )
 
 const (
-	nodeID         = 1 // the node's virtual process
-	firstProcessID = 1001
-	maxAtom        = 255 // bytes
+	nodeID  = 1    // the node's virtual process
+	firstID = 1001 // of a process
+	maxAtom = 255  // bytes
 )
 
 // node implements gen.Node.
@@ -29,25 +30,21 @@ type node struct {
 	certs    gen.CertManager
 	log      log
 	loggers  loggers
-	workers  workers
+	refID    atomic.Uint64 // the last one that was given away, of references and aliases
 
-	processIDs atomic.Uint64 // the last one that was given away; so are the next two
-	aliasIDs   atomic.Uint64
-	refIDs     atomic.Uint64
+	mu        sync.RWMutex // guards what follows, and the tables of the processes
+	stopping  bool
+	lastID    uint64 // of a process
+	processes map[uint64]*process
+	aliases   map[uint64]*unit // by Alias.ID[0]
+	names     map[gen.Atom]*process
+	watchers  map[watch]map[*process]struct{}
+	ctrlc     chan struct{} // closed to turn it off; nil where it is off
 
-	processes sync.Map // PID.ID → *process
-	aliases   sync.Map // Alias.ID[0] → *address
-	names     sync.Map // gen.Atom → *address
-	watches   watches
-
-	living  census // processes and meta processes, until their last callback has returned
-	starts  census // goroutines in a meta process's Start
-	stopped atomic.Bool
-	forced  chan struct{} // closed by StopForce
-	done    chan struct{} // closed when the node has ended
-	force   sync.Once
-	finish  sync.Once
-	signals signals
+	living sync.WaitGroup // processes and meta processes, until their last callback has returned
+	starts sync.WaitGroup // goroutines in a meta process's Start
+	done   chan struct{}  // closed when the node has ended
+	finish sync.Once
 }
 
 // Start starts a node.
@@ -63,18 +60,21 @@ func Start(name gen.Atom, options gen.NodeOptions) (gen.Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("NodeOptions.Log.Level: %w", err)
 	}
+	now := time.Now()
 	n := &node{
-		name:    name,
-		started: time.Now(),
-		certs:   options.CertManager,
-		forced:  make(chan struct{}),
-		done:    make(chan struct{}),
+		name:      name,
+		creation:  now.UnixNano(),
+		started:   now,
+		pid:       gen.PID{Node: name, ID: nodeID, Creation: now.UnixNano()},
+		certs:     options.CertManager,
+		lastID:    firstID - 1,
+		processes: map[uint64]*process{},
+		aliases:   map[uint64]*unit{},
+		names:     map[gen.Atom]*process{},
+		watchers:  map[watch]map[*process]struct{}{},
+		done:      make(chan struct{}),
 	}
-	n.creation = n.started.UnixNano()
-	n.pid = gen.PID{Node: name, ID: nodeID, Creation: n.creation}
-	n.processIDs.Store(firstProcessID - 1)
 	n.env.inherit(nil, options.Env)
-	n.watches.init()
 	n.log.init(n, level, n)
 	if err := n.loggers.init(options.Log); err != nil {
 		return nil, fmt.Errorf("NodeOptions.Log.Loggers: %w", err)
@@ -82,21 +82,20 @@ func Start(name gen.Atom, options gen.NodeOptions) (gen.Node, error) {
 	return n, nil
 }
 
-func (n *node) Name() gen.Atom               { return n.name }
-func (n *node) IsAlive() bool                { return !n.stopped.Load() }
-func (n *node) Uptime() int64                { return int64(time.Since(n.started) / time.Second) }
-func (n *node) PID() gen.PID                 { return n.pid }
-func (n *node) Creation() int64              { return n.creation }
-func (n *node) CertManager() gen.CertManager { return n.certs }
-func (n *node) Log() gen.Log                 { return &n.log }
-
+func (n *node) Name() gen.Atom                       { return n.name }
+func (n *node) Uptime() int64                        { return int64(time.Since(n.started) / time.Second) }
+func (n *node) PID() gen.PID                         { return n.pid }
+func (n *node) Creation() int64                      { return n.creation }
+func (n *node) CertManager() gen.CertManager         { return n.certs }
+func (n *node) Log() gen.Log                         { return &n.log }
 func (n *node) EnvList() map[gen.Env]any             { return n.env.list() }
 func (n *node) SetEnv(name gen.Env, value any)       { n.env.set(name, value) }
 func (n *node) Env(name gen.Env) (any, bool)         { return n.env.get(name) }
 func (n *node) EnvDefault(name gen.Env, def any) any { return n.env.getDefault(name, def) }
 func (n *node) LoggerDelete(name string)             { n.loggers.remove(name) }
+
 func (n *node) MakeRef() gen.Ref {
-	return gen.Ref{Node: n.name, Creation: n.creation, ID: [3]uint64{n.refIDs.Add(1)}}
+	return gen.Ref{Node: n.name, Creation: n.creation, ID: [3]uint64{n.refID.Add(1)}}
 }
 
 func (n *node) LoggerAdd(name string, logger gen.LoggerBehavior, filter ...gen.LogLevel) error {
@@ -107,14 +106,11 @@ func (n *node) LoggerAdd(name string, logger gen.LoggerBehavior, filter ...gen.L
 }
 
 func (n *node) Spawn(factory gen.ProcessFactory, options gen.ProcessOptions, args ...any) (gen.PID, error) {
-	return n.spawn(nil, "", factory, options, args)
+	return n.spawn(nil, nil, factory, options, args)
 }
 
 func (n *node) SpawnRegister(register gen.Atom, factory gen.ProcessFactory, options gen.ProcessOptions, args ...any) (gen.PID, error) {
-	if err := checkName(register); err != nil {
-		return gen.PID{}, err
-	}
-	return n.spawn(nil, register, factory, options, args)
+	return n.spawn(nil, &register, factory, options, args)
 }
 
 func (n *node) Send(to any, message any) error {
@@ -125,7 +121,7 @@ func (n *node) SendWithPriority(to any, message any, priority gen.MessagePriorit
 	if n.ended() {
 		return gen.ErrNodeTerminated
 	}
-	return n.send(n.pid, to, message, priority)
+	return n.send(to, &mailbox.Message{From: n.pid, Payload: message}, priority)
 }
 
 // live is process for the node's own methods.
@@ -133,6 +129,8 @@ func (n *node) live(pid gen.PID) (*process, error) {
 	if n.ended() {
 		return nil, gen.ErrNodeTerminated
 	}
+	n.mu.RLock()
+	defer n.mu.RUnlock()
 	return n.process(pid)
 }
 
@@ -149,11 +147,10 @@ func (n *node) SendExit(pid gen.PID, reason error) error {
 
 func (n *node) Kill(pid gen.PID) error {
 	p, err := n.live(pid)
-	if err != nil {
-		return err
+	if err == nil {
+		p.kill()
 	}
-	p.kill()
-	return nil
+	return err
 }
 
 func (n *node) ProcessInfo(pid gen.PID) (gen.ProcessInfo, error) {
@@ -161,7 +158,7 @@ func (n *node) ProcessInfo(pid gen.PID) (gen.ProcessInfo, error) {
 	if err != nil {
 		return gen.ProcessInfo{}, err
 	}
-	return p.info(), nil
+	return p.Info()
 }
 
 func (n *node) ProcessState(pid gen.PID) (gen.ProcessState, error) {
@@ -177,9 +174,22 @@ func (n *node) ProcessList() ([]gen.PID, error) {
 		return nil, gen.ErrNodeTerminated
 	}
 	var list []gen.PID
-	n.eachProcess(func(p *process) { list = append(list, p.pid) })
-	slices.SortFunc(list, func(a, b gen.PID) int { return cmp.Compare(a.ID, b.ID) })
+	for _, p := range n.all() {
+		list = append(list, p.pid)
+	}
 	return list, nil
+}
+
+// all returns the processes in the order of their IDs.
+func (n *node) all() []*process {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	list := make([]*process, 0, len(n.processes))
+	for _, p := range n.processes {
+		list = append(list, p)
+	}
+	slices.SortFunc(list, func(a, b *process) int { return cmp.Compare(a.pid.ID, b.pid.ID) })
+	return list
 }
 
 func (n *node) MetaInfo(alias gen.Alias) (gen.MetaInfo, error) {
@@ -191,13 +201,6 @@ func (n *node) MetaInfo(alias gen.Alias) (gen.MetaInfo, error) {
 		return gen.MetaInfo{}, err
 	}
 	return m.info(), nil
-}
-
-func (n *node) eachProcess(do func(*process)) {
-	n.processes.Range(func(_, p any) bool {
-		do(p.(*process))
-		return true
-	})
 }
 
 func (n *node) logSource() any { return gen.MessageLogNode{Node: n.name, Creation: n.creation} }

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -83,92 +82,11 @@ func TestEndedWatcherIsForgotten(t *testing.T) {
 		}
 		target := spawn(&watcher{})
 		pid := spawn(&watcher{target: target})
-		require.Len(t, n.watches.byWatcher, 1)
-		require.Len(t, n.watches.byTarget, 2)
+		require.Len(t, n.watchers, 2)
 		require.NoError(t, n.Send(pid, "end"))
 		synctest.Wait()
-		assert.Empty(t, n.watches.byWatcher)
-		assert.Empty(t, n.watches.byTarget)
+		assert.Empty(t, n.watchers)
 		_, err = n.ProcessInfo(target)
 		assert.NoError(t, err)
 	})
-}
-
-// blocking is a kind of unit that works until it is released.
-type blocking struct {
-	unit
-	release chan struct{}
-}
-
-func newBlocking() *blocking {
-	b := &blocking{release: make(chan struct{})}
-	b.kind = b
-	b.box.Init(0)
-	return b
-}
-
-func (b *blocking) work() error     { <-b.release; return nil }
-func (b *blocking) awake(bool)      {}
-func (b *blocking) shut(error) bool { return false }
-func (b *blocking) terminate()      {}
-
-func TestWorkersAreReusedAndLetGo(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var ws workers
-		idle := func() int {
-			synctest.Wait()
-			ws.mu.Lock()
-			defer ws.mu.Unlock()
-			return len(ws.idle)
-		}
-		busy := func(count int) (release func()) {
-			units := make([]*blocking, count)
-			for i := range units {
-				units[i] = newBlocking()
-				ws.run(&units[i].unit)
-			}
-			return func() {
-				for _, u := range units {
-					close(u.release)
-				}
-			}
-		}
-		release := busy(10)
-		require.Zero(t, idle())
-		release()
-		require.Equal(t, 10, idle())
-		time.Sleep(trimInterval) // they were not idle for the whole interval
-		require.Equal(t, 10, idle())
-
-		release = busy(3)
-		require.Equal(t, 7, idle(), "reused")
-		release()
-		time.Sleep(trimInterval)
-		require.Equal(t, 3, idle(), "seven were not needed")
-		time.Sleep(2 * trimInterval)
-		require.Zero(t, idle(), "nor were the others")
-
-		release = busy(maxIdleWorkers + 50)
-		require.Zero(t, idle(), "none waits for another")
-		release()
-		require.Equal(t, maxIdleWorkers, idle())
-		release = busy(1)
-		ws.close()
-		require.Zero(t, idle())
-		release()
-		require.Zero(t, idle(), "one that works ends afterwards")
-	})
-}
-
-// Under load the queue of units may never become empty, and must not grow with what has passed through it.
-func TestQueueOfUnitsStaysSmall(t *testing.T) {
-	ws := workers{coming: true} // nobody else takes units
-	u := newBlocking()
-	ws.run(&u.unit)
-	for range 10_000 {
-		ws.run(&u.unit)
-		got, _ := ws.next(nil, false)
-		require.Same(t, &u.unit, got)
-	}
-	assert.LessOrEqual(t, cap(ws.queue), 16)
 }

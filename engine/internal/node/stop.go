@@ -1,7 +1,7 @@
 package node
 
-// Goroutine: the wait for a signal, started by SetCTRLC(true). It ends after the
-// signal, with SetCTRLC(false), or with the node.
+// Goroutines: the wait for a signal, started by SetCTRLC(true), which ends after the signal, with
+// SetCTRLC(false), or with the node; and finished, which ends when the group is empty.
 
 import (
 	"os"
@@ -14,46 +14,56 @@ import (
 )
 
 const (
-	// startGrace bounds how long Stop waits for the return of a Start whose
-	// Terminate has run.
+	// startGrace bounds how long Stop waits for the return of a Start whose Terminate has run.
 	startGrace = 5 * time.Second
 	// forceGrace bounds how long StopForce waits for callbacks.
 	forceGrace = time.Second
 )
 
+func (n *node) IsAlive() bool {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return !n.stopping
+}
+
+// close lets no process in any more, and reports whether this is the first call.
+func (n *node) close() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	first := !n.stopping
+	n.stopping = true
+	return first
+}
+
 func (n *node) Stop() {
-	if n.stopped.Swap(true) {
-		<-n.done
-		return
+	if n.close() {
+		for _, p := range n.all() {
+			// The exit comes in the parent's name, so that nobody traps it.
+			_ = p.exit(p.parent, gen.TerminateReasonShutdown)
+		}
 	}
-	drained := n.living.close()
-	// The exit comes in the parent's name, so that nobody traps it.
-	n.eachProcess(func(p *process) { _ = p.exit(p.parent, gen.TerminateReasonShutdown) })
 	select {
-	case <-drained:
-		n.end(startGrace)
-	case <-n.forced:
-		<-n.done
+	case <-finished(&n.living):
+		n.finish.Do(func() {
+			within(finished(&n.starts), startGrace)
+			n.end()
+		})
+	case <-n.done:
 	}
 }
 
 func (n *node) StopForce() {
-	n.stopped.Store(true)
-	n.force.Do(func() { close(n.forced) })
-	drained := n.living.close()
-	n.eachProcess(func(p *process) { p.kill() })
-	within(drained, forceGrace)
-	n.end(0)
+	n.close()
+	for _, p := range n.all() {
+		p.kill()
+	}
+	within(finished(&n.living), forceGrace)
+	n.finish.Do(n.end)
 }
 
-// end runs once all processes have ended or were given up.
-func (n *node) end(grace time.Duration) {
-	n.finish.Do(func() {
-		within(n.starts.close(), grace)
-		n.workers.close()
-		n.loggers.end()
-		close(n.done)
-	})
+func (n *node) end() {
+	n.loggers.end()
+	close(n.done)
 }
 
 func (n *node) ended() bool {
@@ -74,98 +84,46 @@ func (n *node) WaitWithTimeout(timeout time.Duration) error {
 	return nil
 }
 
+// finished returns a channel that is closed when the group is empty.
+func finished(group *sync.WaitGroup) <-chan struct{} {
+	c := make(chan struct{})
+	go func() {
+		group.Wait()
+		close(c)
+	}()
+	return c
+}
+
 // within reports whether c was closed before the time was over.
 func within(c <-chan struct{}, limit time.Duration) bool {
+	select { // with no time at all c counts first
+	case <-c:
+		return true
+	default:
+	}
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
 	case <-c:
 		return true
 	case <-timer.C:
-	}
-	select { // both may be true, and then the first one counts
-	case <-c:
-		return true
-	default:
 		return false
 	}
-}
-
-// census counts what a stopping node waits for. Unlike a sync.WaitGroup it can be
-// waited for with a limit and left behind.
-type census struct {
-	mu     sync.Mutex
-	count  int
-	closed bool
-	zero   chan struct{} // closed when there is nobody left after close
-}
-
-// enter adds one, unless the census is closed.
-func (c *census) enter() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return false
-	}
-	c.count++
-	return true
-}
-
-// join adds one also to a closed census, on behalf of one that is in it.
-func (c *census) join() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.count++
-}
-
-func (c *census) leave() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.count--
-	if !c.closed || c.count > 0 {
-		return
-	}
-	select {
-	case <-c.zero: // zero before: somebody joined after a StopForce
-	default:
-		close(c.zero)
-	}
-}
-
-func (c *census) close() <-chan struct{} {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.closed {
-		c.closed = true
-		c.zero = make(chan struct{})
-		if c.count == 0 {
-			close(c.zero)
-		}
-	}
-	return c.zero
-}
-
-// signals is the state of SetCTRLC.
-type signals struct {
-	mu  sync.Mutex
-	off chan struct{} // closed to turn it off; nil where it is off
 }
 
 func (n *node) SetCTRLC(enable bool) {
-	s := &n.signals
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if enable == (s.off != nil) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if enable == (n.ctrlc != nil) {
 		return
 	}
 	if !enable {
-		close(s.off)
-		s.off = nil
+		close(n.ctrlc)
+		n.ctrlc = nil
 		return
 	}
-	off := make(chan struct{})
-	s.off = off
-	arrived := make(chan os.Signal, 1)
+	off, arrived := make(chan struct{}), make(chan os.Signal, 1)
+	n.ctrlc = off
 	signal.Notify(arrived, syscall.SIGINT, syscall.SIGTERM)
 	go func() {
 		defer signal.Stop(arrived)
@@ -173,8 +131,7 @@ func (n *node) SetCTRLC(enable bool) {
 		case <-off:
 		case <-n.done:
 		case got := <-arrived:
-			// A second signal must be able to end a program that hangs.
-			signal.Stop(arrived)
+			signal.Stop(arrived) // a second signal must be able to end a program that hangs
 			n.log.Info("%s: stopping the node", got)
 			n.Stop()
 		}

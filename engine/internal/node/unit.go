@@ -1,67 +1,75 @@
 package node
 
+// Goroutine: unit.run, started by who sends the first message to a unit that has none, or ends
+// it. It ends when no messages are left.
+
 import (
 	"errors"
 	"fmt"
 	"runtime"
 	"strings"
+	"sync/atomic"
 
 	"ergo.services/ergo/gen"
 	"ergo.services/ergo/internal/mailbox"
 )
 
-// unit is what a process and a meta process have in common: a mailbox, and
-// callbacks that one goroutine at a time runs.
+// unit is what a process and a meta process have in common: a mailbox, and callbacks that one
+// goroutine at a time runs.
 type unit struct {
-	box  mailbox.Mailbox
-	log  log
-	kind kind
-
-	gathers    bool // see gather, as for the next two, which are the consumer's
-	skip, vain uint8
+	mailbox.Mailbox
+	log   log
+	state atomic.Int32 // a gen.ProcessState
+	sent  atomic.Uint64
+	kind  kind
 }
 
 // kind is the part in which they differ.
 type kind interface {
-	work() error         // handles messages until there are none
-	awake(running bool)  // keeps the state that is shown
-	shut(err error) bool // closes the mailbox; true where the caller is now the consumer
-	terminate()          // runs the last callback
+	work() error            // handles messages until there are none
+	terminate(reason error) // runs the last callback and forgets the unit
+	full(m *mailbox.Message, priority gen.MessagePriority) error
 }
 
-// run handles messages until there are none left or the mailbox was closed. It
-// runs on a worker, except that a meta process whose Start has returned may
-// terminate on that goroutine.
-func (u *unit) run() {
-	// A callback that ends its goroutine (runtime.Goexit, as a failed test does)
-	// must not leave a unit behind that is never terminated.
-	exited := true
-	defer func() {
-		if exited {
-			u.kind.shut(gen.TerminateReasonPanic)
-			u.kind.terminate()
-		}
-	}()
-	for {
-		u.kind.awake(true)
-		if err := u.guard(u.kind.work); err != nil {
-			u.kind.shut(err)
-		}
-		u.kind.awake(false)
-		switch u.box.Park() {
-		case mailbox.Parked:
-			exited = false
-			return
-		case mailbox.Closed:
-			exited = false
-			u.kind.terminate()
-			return
-		}
+func (u *unit) setState(s gen.ProcessState) { u.state.Store(int32(s)) }
+
+// push delivers a message and sees to it that it is handled.
+func (u *unit) push(m *mailbox.Message, priority gen.MessagePriority, force bool) error {
+	wake, err := u.Push(m, priority, force)
+	if wake {
+		go u.run()
+	}
+	return err
+}
+
+// end ends the unit unless that has happened before. Its last callback follows on the
+// goroutine that handles messages.
+func (u *unit) end(reason error) {
+	if u.Close(orNormal(reason)) {
+		go u.run()
 	}
 }
 
-// guard turns a panic of a callback into a reason. It cannot hold up a
-// runtime.Goexit, but logs it.
+// run handles messages until there are none left or the mailbox was closed.
+func (u *unit) run() {
+	parked := false
+	defer func() {
+		if !parked {
+			u.Close(gen.TerminateReasonPanic) // of a callback that has called runtime.Goexit
+			u.kind.terminate(u.Reason())
+		}
+	}()
+	for turn := mailbox.More; turn == mailbox.More; parked = turn == mailbox.Parked {
+		u.setState(gen.ProcessStateRunning)
+		if err := u.guard(u.kind.work); err != nil {
+			u.Close(err)
+		}
+		u.setState(gen.ProcessStateSleep)
+		turn = u.Park()
+	}
+}
+
+// guard turns a panic of a callback into a reason. It cannot stop a runtime.Goexit, but logs it.
 func (u *unit) guard(callback func() error) (err error) {
 	returned := false
 	defer func() {
@@ -80,34 +88,34 @@ func (u *unit) guard(callback func() error) (err error) {
 	return err
 }
 
-// logEnd logs an end that is a failure.
-func (u *unit) logEnd(reason error) {
-	switch {
-	case errors.Is(reason, gen.TerminateReasonNormal), errors.Is(reason, gen.TerminateReasonShutdown):
+// last runs the last callback. An end that is a failure is logged as one.
+func (u *unit) last(reason error, callback func(error)) {
+	u.setState(gen.ProcessStateTerminated)
+	if errors.Is(reason, gen.TerminateReasonNormal) || errors.Is(reason, gen.TerminateReasonShutdown) {
 		u.log.Debug("terminated: %v", reason)
-	default:
+	} else {
 		u.log.Error("terminated: %v", reason)
 	}
+	_ = u.guard(func() error {
+		callback(reason)
+		return nil
+	})
 }
 
-// panicPlace finds the line that panicked: the first frame below the runtime's.
-// It is for a deferred function that has recovered.
+// panicPlace finds the line that panicked: the first frame below the runtime's. It is for a
+// deferred function that has recovered.
 func panicPlace() string {
 	pcs := make([]uintptr, 32)
 	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
-	panicking := false
-	for {
-		frame, more := frames.Next()
-		switch {
-		case frame.Function == "runtime.gopanic":
-			panicking = true
-		case panicking && !strings.HasPrefix(frame.Function, "runtime."):
+	for panicking, more := false, true; more; {
+		var frame runtime.Frame
+		frame, more = frames.Next()
+		if panicking && !strings.HasPrefix(frame.Function, "runtime.") {
 			return fmt.Sprintf("%s (%s:%d)", frame.Function, frame.File, frame.Line)
 		}
-		if !more {
-			return "unknown place"
-		}
+		panicking = panicking || frame.Function == "runtime.gopanic"
 	}
+	return "unknown place"
 }
 
 func orNormal(reason error) error {
@@ -119,6 +127,22 @@ func orNormal(reason error) error {
 
 // typeName names the type behind a process or meta process, as in main.echo.
 func typeName(behavior any) string { return strings.TrimPrefix(fmt.Sprintf("%T", behavior), "*") }
+
+// checkOptions checks what the options of processes and meta processes have in common, and
+// returns the log level.
+func checkOptions(of string, size int64, priority gen.MessagePriority, level gen.LogLevel, above *log) (gen.LogLevel, error) {
+	if size < 0 {
+		return 0, fmt.Errorf("%s.MailboxSize %d is negative: %w", of, size, gen.ErrIncorrect)
+	}
+	if err := checkPriority(priority); err != nil {
+		return 0, fmt.Errorf("%s.SendPriority: %w", of, err)
+	}
+	level, err := inheritLevel(level, above.Level())
+	if err != nil {
+		return 0, fmt.Errorf("%s.LogLevel: %w", of, err)
+	}
+	return level, nil
+}
 
 func checkPriority(p gen.MessagePriority) error {
 	if p < gen.MessagePriorityNormal || p > gen.MessagePriorityMax {
