@@ -1,0 +1,324 @@
+// Package crlfetch is a source of revocation lists that fetches them from the web servers of their
+// CAs, for a certmanager.Manager. Start with [Source]:
+//
+//	files := certmanager.Files{Cert: "server.crt", Key: "server.key", ClientCAs: "clients.crt"}
+//	m, err := certmanager.New(certmanager.Options{Source: &crlfetch.Source{
+//		Source: files,
+//		URLs:   []string{"http://ca.example.com/clients.crl"},
+//		Dir:    "/var/lib/example/crls",
+//	}})
+//
+// A list is fetched again before its nextUpdate. The last good list stays in service, also over restarts, until there
+// is a newer one: what a server answers is looked at only if it is signed by a CA that the wrapped source has, and never
+// takes the place of a newer list. Failures are events and leave in service what is there.
+//
+// Lists are fetched from addresses that the operator names or that stand in certificates of his own, never from
+// an address in a certificate that a peer has shown. Delta lists are not used, and OCSP is not spoken.
+package crlfetch
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ergotls/ergotls/certmanager"
+)
+
+// Source wraps another source and adds revocation lists to what that has. Its fields must not be changed
+// after the first use. A Source belongs to one Manager.
+type Source struct {
+	// Source has the certificates and the CAs. The CAs, the chains and CRLIssuers in it are who may have signed the lists.
+	Source certmanager.Source
+
+	// URLs are the addresses of lists, http or https. A list is signed, so http is safe; it tells who is on the path which list is fetched.
+	URLs []string
+
+	// DistributionPoints fetches the lists at the CRL distribution points (RFC 5280 section 4.2.1.13) in the
+	// certificates of Source too: its leaves, their chains and its CAs.
+	DistributionPoints bool
+
+	// Dir is a folder for the last good lists, so that a restart does not depend on the network. It is made if it does not
+	// exist. Empty keeps them in memory only.
+	Dir string
+
+	// Required makes the first load fail if a list is neither in Dir nor could be fetched. Otherwise it is a warning, and the
+	// peers of that CA are not checked for revocation until the list is there.
+	Required bool
+
+	// MinInterval is the least time between two requests for a list, and the first interval of retries after a failure. MaxInterval is the
+	// most, whatever nextUpdate says. 0 means 5 minutes and 24 hours.
+	MinInterval, MaxInterval time.Duration
+
+	// Timeout bounds one request with its answer. 0 means 1 minute.
+	Timeout time.Duration
+
+	// MaxSize is the largest list in bytes. 0 means 128 MiB.
+	MaxSize int64
+
+	// Client makes the requests. Nil is http.DefaultClient. Its Timeout bounds them too.
+	Client *http.Client
+
+	once sync.Once
+	err  error // of the options
+
+	mu      sync.Mutex // guards all below
+	lists   map[string]*list
+	issuers []*x509.Certificate
+	changed func()
+	report  func(certmanager.Event)
+	wake    chan struct{} // of capacity 1: lists has changed
+}
+
+// startTimeout bounds the wait of the first Load for lists that are not Required.
+const startTimeout = 10 * time.Second
+
+// maxURLs bounds the number of lists.
+const maxURLs = 200
+
+// ready fills in the defaults, once.
+func (s *Source) ready() error {
+	s.once.Do(func() {
+		s.lists, s.wake = map[string]*list{}, make(chan struct{}, 1)
+		s.changed, s.report = func() {}, func(certmanager.Event) {}
+		s.MinInterval = orDefault(s.MinInterval, 5*time.Minute)
+		s.MaxInterval = orDefault(s.MaxInterval, 24*time.Hour)
+		s.Timeout = orDefault(s.Timeout, time.Minute)
+		s.MaxSize = orDefault(s.MaxSize, 128<<20)
+		if s.Client == nil {
+			s.Client = http.DefaultClient
+		}
+		s.err = s.check()
+	})
+	return s.err
+}
+
+func orDefault[T comparable](value, standard T) T {
+	var zero T
+	if value == zero {
+		return standard
+	}
+	return value
+}
+
+func (s *Source) check() error {
+	switch {
+	case s.Source == nil:
+		return errors.New("crlfetch: Source.Source is missing: give the source of the CAs")
+	case len(s.URLs) == 0 && !s.DistributionPoints:
+		return errors.New("crlfetch: Source.URLs is empty and DistributionPoints not set: there is nothing to fetch")
+	case s.MinInterval < 0 || s.MaxInterval < 0 || s.Timeout < 0 || s.MaxSize < 0:
+		return errors.New("crlfetch: MinInterval, MaxInterval, Timeout and MaxSize must not be negative")
+	case s.MinInterval > s.MaxInterval:
+		return fmt.Errorf("crlfetch: MinInterval is %v, more than MaxInterval, %v", s.MinInterval, s.MaxInterval)
+	}
+	for i, text := range s.URLs {
+		if u, err := url.Parse(text); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			return fmt.Errorf("crlfetch: Source.URLs[%d]: %q is not an http or https address", i, text)
+		}
+	}
+	return nil
+}
+
+// kept is the Tag of a Material: what it was made of.
+type kept struct {
+	inner *certmanager.Material
+	crls  []*x509.RevocationList
+	warns string
+}
+
+// Load implements certmanager.Source. The first call waits until each list was looked for once.
+func (s *Source) Load(ctx context.Context, previous *certmanager.Material) (*certmanager.Material, error) {
+	if err := s.ready(); err != nil {
+		return nil, err
+	}
+	var before *kept
+	var inner *certmanager.Material
+	if previous != nil && len(previous.Parts) == 2 {
+		before, _ = previous.Parts[1].Tag.(*kept)
+		inner = previous.Parts[0]
+	}
+	got, err := s.Source.Load(ctx, inner)
+	if got == nil {
+		return nil, err
+	}
+	urls, warnings := s.want(got)
+	s.use(issuersOf(got), urls)
+	limit := s.Timeout
+	if !s.Required {
+		limit = min(limit, startTimeout)
+	}
+	waiting, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for _, l := range s.wanted(urls) {
+		l.first(waiting)
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	crls, missing := s.collect(urls)
+	if s.Required && before == nil && len(missing) > 0 {
+		return nil, errors.Join(append(missing, err)...)
+	}
+	warnings = append(warnings, missing...)
+	text := fmt.Sprint(warnings)
+	if before != nil && before.inner == got && before.warns == text && slices.Equal(before.crls, crls) {
+		return previous, err
+	}
+	own := &certmanager.Material{CRLs: crls, Warnings: warnings, Tag: &kept{got, crls, text}}
+	return &certmanager.Material{Parts: []*certmanager.Material{got, own}}, err
+}
+
+// Watch implements certmanager.Source: it watches the wrapped source and fetches the lists when they are due.
+func (s *Source) Watch(ctx context.Context, changed func(), report func(certmanager.Event)) error {
+	if err := s.ready(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.changed, s.report = changed, report
+	s.mu.Unlock()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var all sync.WaitGroup
+	defer all.Wait()
+	ended := make(chan error, 1)
+	all.Go(func() { ended <- s.Source.Watch(ctx, changed, report) })
+	running := map[string]context.CancelFunc{}
+	for {
+		s.mu.Lock()
+		lists := maps.Clone(s.lists)
+		s.mu.Unlock()
+		for address, l := range lists {
+			if running[address] == nil {
+				one, stop := context.WithCancel(ctx)
+				running[address] = stop
+				all.Go(func() { l.run(one) })
+			}
+		}
+		for address, stop := range running {
+			if lists[address] == nil {
+				stop()
+				delete(running, address)
+			}
+		}
+		select {
+		case <-s.wake:
+		case err := <-ended:
+			if err != nil { // the Manager reports it and calls again
+				return err
+			}
+			ended = nil // the wrapped source cannot notice changes
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// want gives the addresses to fetch from, for what the wrapped source has.
+func (s *Source) want(m *certmanager.Material) (urls []string, warnings []error) {
+	urls = slices.Clone(s.URLs)
+	if s.DistributionPoints {
+		for _, cert := range certificatesOf(m) {
+			for _, point := range cert.CRLDistributionPoints {
+				if u, err := url.Parse(point); err != nil || u.Scheme != "http" && u.Scheme != "https" {
+					warnings = append(warnings, fmt.Errorf("crlfetch: distribution point %q of %q is not fetched: only http and https are", point, cert.Subject))
+				} else if !slices.Contains(urls, point) {
+					urls = append(urls, point)
+				}
+			}
+		}
+	}
+	if len(urls) > maxURLs {
+		warnings = append(warnings, fmt.Errorf("crlfetch: there are %d addresses of lists; only the first %d are fetched", len(urls), maxURLs))
+		urls = urls[:maxURLs]
+	}
+	if len(warnings) > 10 {
+		warnings = append(warnings[:10], fmt.Errorf("crlfetch: and %d more distribution points are not fetched", len(warnings)-10))
+	}
+	return urls, warnings
+}
+
+// use makes these the lists that are fetched, and these who may have signed them.
+func (s *Source) use(issuers []*x509.Certificate, urls []string) {
+	s.mu.Lock()
+	s.issuers = issuers
+	lists := map[string]*list{}
+	for _, address := range urls {
+		lists[address] = s.lists[address]
+	}
+	s.mu.Unlock()
+	for address, l := range lists {
+		if l == nil {
+			lists[address] = newList(s, address, issuers)
+		}
+	}
+	s.mu.Lock()
+	s.lists = lists
+	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *Source) wanted(urls []string) (all []*list) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, address := range urls {
+		all = append(all, s.lists[address])
+	}
+	return all
+}
+
+// collect gives the lists that there are, and why others are not.
+func (s *Source) collect(urls []string) (crls []*x509.RevocationList, missing []error) {
+	for _, l := range s.wanted(urls) {
+		if crl, err := l.get(); crl != nil {
+			crls = append(crls, crl)
+		} else {
+			missing = append(missing, fmt.Errorf("crlfetch: there is no revocation list of %s yet: %w", l.url, err))
+		}
+	}
+	return crls, missing
+}
+
+// certificatesOf gives the certificates of a material, each once.
+func certificatesOf(m *certmanager.Material) (all []*x509.Certificate) {
+	seen := map[string]bool{}
+	add := func(certs ...*x509.Certificate) {
+		for _, cert := range certs {
+			if !seen[string(cert.Raw)] {
+				seen[string(cert.Raw)] = true
+				all = append(all, cert)
+			}
+		}
+	}
+	for _, c := range m.Certificates {
+		for _, der := range c.Certificate.Certificate {
+			if cert, err := x509.ParseCertificate(der); err == nil { // the Manager says what is wrong with others
+				add(cert)
+			}
+		}
+	}
+	add(m.ClientCAs...)
+	add(m.RootCAs...)
+	add(m.CRLIssuers...)
+	for _, domain := range slices.Sorted(maps.Keys(m.TrustDomains)) {
+		add(m.TrustDomains[domain]...)
+	}
+	for _, part := range m.Parts {
+		add(certificatesOf(part)...)
+	}
+	return all
+}
+
+// issuersOf gives those that may sign lists.
+func issuersOf(m *certmanager.Material) []*x509.Certificate {
+	return slices.DeleteFunc(certificatesOf(m), func(cert *x509.Certificate) bool { return !cert.IsCA })
+}

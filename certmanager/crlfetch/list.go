@@ -1,0 +1,283 @@
+package crlfetch
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/ergotls/ergotls/certmanager"
+)
+
+// maxClockSkew is how far in the future a list may have been made.
+const maxClockSkew = 5 * time.Minute
+
+// list is a revocation list at one address. Its goroutine is run, started by Watch.
+type list struct {
+	s       *Source
+	url     string
+	fetched chan struct{} // closed after the first request, or when a list was read from Dir
+	once    sync.Once     // closes it
+
+	etag, modified string // run's: of the last answer with a list
+	failures       int    // run's: in a row
+
+	mu  sync.Mutex // guards all below
+	crl *x509.RevocationList
+	err error // of the last request; nil if it succeeded
+}
+
+func newList(s *Source, url string, issuers []*x509.Certificate) *list {
+	l := &list{s: s, url: url, fetched: make(chan struct{}), err: errors.New("it was not fetched")}
+	if s.Dir == "" {
+		return l
+	}
+	data, err := os.ReadFile(l.path())
+	if errors.Is(err, fs.ErrNotExist) {
+		return l
+	}
+	if err == nil {
+		l.crl, err = parse(data, issuers)
+	}
+	if err != nil {
+		l.crl, l.err = nil, fmt.Errorf("%s: %w", l.path(), err)
+		return l
+	}
+	l.once.Do(func() { close(l.fetched) })
+	return l
+}
+
+// path is where the list is kept. An address is no file name.
+func (l *list) path() string {
+	sum := sha256.Sum256([]byte(l.url))
+	return filepath.Join(l.s.Dir, hex.EncodeToString(sum[:16])+".crl")
+}
+
+// first waits until there is a list, or was a request for it, or ctx ends.
+func (l *list) first(ctx context.Context) {
+	select {
+	case <-l.fetched:
+	case <-ctx.Done():
+	}
+}
+
+func (l *list) get() (*x509.RevocationList, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.crl, l.err
+}
+
+// run fetches the list until ctx ends.
+func (l *list) run(ctx context.Context) {
+	crl, _ := l.get()
+	for wanted := crl == nil || due(crl); ; wanted = true {
+		if wanted {
+			l.fetch(ctx)
+		}
+		timer := time.NewTimer(l.wait(time.Now()))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+	}
+}
+
+// due says whether a list from Dir is to be replaced now: in the last third of its time.
+func due(crl *x509.RevocationList) bool {
+	left := time.Until(crl.NextUpdate)
+	return crl.NextUpdate.IsZero() || left < crl.NextUpdate.Sub(crl.ThisUpdate)/3
+}
+
+// wait is the time to the next request: a random part of what is left until nextUpdate, so that a fleet does not ask at
+// once, and after a failure an interval that doubles.
+func (l *list) wait(now time.Time) time.Duration {
+	least, most := l.s.MinInterval, l.s.MaxInterval
+	crl, _ := l.get()
+	wait := most
+	switch {
+	case l.failures > 0:
+		wait = least << min(l.failures-1, 20)
+		if wait <= 0 { // shifted out
+			wait = most
+		}
+	case crl != nil && !crl.NextUpdate.IsZero():
+		if left := crl.NextUpdate.Sub(now); left < most { // not of a list to the year 9999, whose time is no Duration
+			wait = left/2 + rand.N(max(left/4, 1))
+		}
+	}
+	wait = min(max(wait, least), most)
+	return wait + rand.N(wait/10+1)
+}
+
+// fetch makes one request and keeps the list that it brings.
+func (l *list) fetch(ctx context.Context) {
+	data, err := l.request(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	isNew := false
+	if err == nil && data != nil {
+		isNew, err = l.take(data)
+	}
+	l.mu.Lock()
+	before := l.err
+	l.err = err
+	l.mu.Unlock()
+	l.once.Do(func() { close(l.fetched) })
+	l.s.mu.Lock()
+	changed, report := l.s.changed, l.s.report
+	l.s.mu.Unlock()
+	if err != nil {
+		if l.failures++; l.failures == 1 || before.Error() != err.Error() {
+			report(certmanager.Event{Kind: certmanager.Warning, Reason: "source", Err: fmt.Errorf("crlfetch: revocation list of %s: %w", l.url, err)})
+		}
+		return
+	}
+	l.failures = 0
+	if isNew {
+		changed()
+	}
+}
+
+// request gets the list; nil if the server says that it has not changed.
+func (l *list) request(ctx context.Context) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.s.Timeout)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, l.url, nil)
+	if err != nil {
+		return nil, err
+	}
+	if l.etag != "" {
+		r.Header.Set("If-None-Match", l.etag)
+	}
+	if l.modified != "" {
+		r.Header.Set("If-Modified-Since", l.modified)
+	}
+	response, err := l.s.Client.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	switch {
+	case response.StatusCode == http.StatusNotModified:
+		return nil, nil
+	case response.StatusCode != http.StatusOK:
+		return nil, fmt.Errorf("the server answers %s", response.Status)
+	}
+	data, err := io.ReadAll(io.LimitReader(response.Body, l.s.MaxSize+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case int64(len(data)) > l.s.MaxSize:
+		return nil, fmt.Errorf("it has more than %d bytes (MaxSize)", l.s.MaxSize)
+	}
+	l.etag, l.modified = response.Header.Get("ETag"), response.Header.Get("Last-Modified")
+	return data, nil
+}
+
+// take keeps a list that is newer than the last, and writes it to Dir.
+func (l *list) take(data []byte) (isNew bool, err error) {
+	l.s.mu.Lock()
+	issuers := l.s.issuers
+	l.s.mu.Unlock()
+	crl, err := parse(data, issuers)
+	if err == nil {
+		isNew, err = l.newer(crl)
+	}
+	if err != nil {
+		l.etag, l.modified = "", "" // what was refused is looked at again
+		return false, err
+	}
+	if !isNew {
+		return false, nil
+	}
+	l.mu.Lock()
+	l.crl = crl
+	l.mu.Unlock()
+	if l.s.Dir == "" {
+		return true, nil
+	}
+	if err := write(l.path(), crl.Raw); err != nil {
+		return true, fmt.Errorf("it is in use and could not be kept: %w", err)
+	}
+	return true, nil
+}
+
+// newer compares a list with the one that is kept (RFC 5280 sections 5.1.2.4 and 5.2.3).
+func (l *list) newer(crl *x509.RevocationList) (bool, error) {
+	if ahead := time.Until(crl.ThisUpdate); ahead > maxClockSkew {
+		return false, fmt.Errorf("it is dated %s in the future: look at the clocks of this machine and of the CA", ahead.Round(time.Second))
+	}
+	old, _ := l.get()
+	switch {
+	case old == nil:
+		return true, nil
+	case string(old.Raw) == string(crl.Raw):
+		return false, nil
+	case crl.ThisUpdate.Before(old.ThisUpdate), old.Number != nil && crl.Number != nil && crl.Number.Cmp(old.Number) < 0:
+		return false, fmt.Errorf("it is older (%s) than the one in use (%s)", crl.ThisUpdate.UTC().Format(time.RFC3339), old.ThisUpdate.UTC().Format(time.RFC3339))
+	}
+	return true, nil
+}
+
+var oidDeltaCRLIndicator = asn1.ObjectIdentifier{2, 5, 29, 27}
+
+// parse reads a list, DER or PEM, that one of the issuers has signed.
+func parse(data []byte, issuers []*x509.Certificate) (*x509.RevocationList, error) {
+	if block, _ := pem.Decode(data); block != nil {
+		data = block.Bytes
+	}
+	crl, err := x509.ParseRevocationList(data)
+	if err != nil {
+		return nil, fmt.Errorf("it is no revocation list: %w", err)
+	}
+	for _, ext := range crl.Extensions {
+		if ext.Id.Equal(oidDeltaCRLIndicator) {
+			return nil, errors.New("it is a delta list, which is not used: give the address of the full list")
+		}
+	}
+	known := false
+	for _, issuer := range issuers {
+		if string(issuer.RawSubject) != string(crl.RawIssuer) {
+			continue
+		}
+		if known = true; crl.CheckSignatureFrom(issuer) == nil {
+			return crl, nil
+		}
+	}
+	if known {
+		return nil, fmt.Errorf("its signature is not that of %q", crl.Issuer)
+	}
+	return nil, fmt.Errorf("its issuer %q is not among the CAs of the source", crl.Issuer)
+}
+
+// write replaces a file in one step.
+func write(path string, data []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	file, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(file.Name())
+	_, err = file.Write(data)
+	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return err
+	}
+	return os.Rename(file.Name(), path)
+}
