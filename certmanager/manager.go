@@ -119,7 +119,7 @@ func (m *Manager) report(e Event) {
 		}
 		e.Err = m.pollingError(e.Err)
 		text := e.Err.Error()
-		if m.counts.polling.Swap(&text) != nil || m.counts.unheard.Load() {
+		if m.counts.polling.Swap(&text) != nil || m.counts.unnoticed.Load() {
 			return // that was told
 		}
 	}

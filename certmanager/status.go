@@ -117,7 +117,7 @@ type counts struct {
 
 	drift      atomic.Bool
 	polling    atomic.Pointer[string] // why the source does not notice changes, though it should
-	unheard    atomic.Bool            // a change came without an event
+	unnoticed  atomic.Bool            // a change came without an event
 	polled     atomic.Bool            // a source that does not notice changes is one of those in use
 	clockSteps atomic.Uint64
 	lastError  atomic.Pointer[lastError]
@@ -144,8 +144,8 @@ func (m *Manager) Status() Status {
 	}
 	if why := c.polling.Load(); why != nil {
 		status.Polling = *why
-	} else if c.unheard.Load() {
-		status.Polling = m.pollingError(errUnheard).Error()
+	} else if c.unnoticed.Load() {
+		status.Polling = m.pollingError(errUnnoticed).Error()
 	}
 	for _, orders := range s.in.material.orders {
 		status.ACME = append(status.ACME, orders()...)

@@ -1,0 +1,93 @@
+package certmanager
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ergotls/ergotls/internal/clock"
+)
+
+// warn reports what is new among the warnings of the source.
+func (r *reloader) warn() {
+	before := r.warned
+	r.warned = make(map[string]bool)
+	for _, part := range r.previous.flat() {
+		for _, warning := range part.Warnings {
+			text := warning.Error()
+			if !before[text] && !r.warned[text] {
+				r.m.emit(Event{Kind: Warning, Reason: "source", Err: warning})
+			}
+			r.warned[text] = true
+		}
+	}
+}
+
+var errUnnoticed = errors.New("a change came without an event, as on network, FUSE and overlay file systems and in files that are mounted one by one")
+
+// checkNoticed looks, after a load, whether the source had called changed, as it should.
+func (r *reloader) checkNoticed() {
+	c := &r.m.counts
+	if !r.announced && !c.polled.Load() && c.polling.Load() == nil && !c.unnoticed.Swap(true) {
+		r.m.emit(Event{Kind: Warning, Reason: reasonPolling, Err: r.m.pollingError(errUnnoticed)})
+	}
+	r.announced = false
+}
+
+// succeed notes that what the source has is in service. If a rejected candidate was reported and
+// the source has gone back to what is in service, that is reported.
+func (r *reloader) succeed(back bool) {
+	r.failing = time.Time{}
+	if back {
+		r.announced = false
+	}
+	if r.m.counts.drift.Swap(false) && back {
+		r.m.events.emit(r.m.loadedEvent(r.m.current.Load()))
+	}
+}
+
+// fail notes a candidate that was not put in service, reports it when candidates have
+// failed for a while, and plans to try again after ever longer times: what is not yet
+// valid will be. How long is counted from the end of the first failed check to the beginning of
+// this one, so that two readings of half-written files with a long pause between them are not
+// taken for a state that lasts.
+func (r *reloader) fail(began time.Time, err error, now bool) {
+	if r.m.ctx.Err() != nil {
+		return
+	}
+	if r.failing.IsZero() {
+		r.failing = time.Now()
+	}
+	if now || !r.reported && began.Sub(r.failing) >= reportAfter {
+		r.reported, r.reportedAt = true, time.Now()
+		r.m.counts.drift.Store(true)
+		r.m.reject(err)
+	}
+	wait := min(settle<<min(r.attempts, 16), r.m.options.PollInterval)
+	if r.nextAt.IsZero() || time.Until(r.nextAt) > wait {
+		r.plan(wait)
+	}
+	r.attempts++
+}
+
+// maxStep is how far the clock may be set before that is reported. Time servers correct less by
+// making it faster or slower.
+const maxStep = 2 * time.Second
+
+// checkClock finds out that the clock was set, or that the machine slept. Timers do not: they count
+// the time that the machine runs.
+func (r *reloader) checkClock() {
+	now, passed := clock.Now(), time.Since(r.counted)
+	step := now.Round(0).Sub(r.polled.Round(0)) - passed
+	r.polled, r.counted = now, time.Now()
+	if step.Abs() <= maxStep {
+		return
+	}
+	r.m.counts.clockSteps.Add(1)
+	r.m.emit(Event{Kind: Warning, Reason: "clock", Err: fmt.Errorf("the clock was set by %v, or the machine slept", step.Round(time.Millisecond))})
+	r.m.live.clockStepped()
+	r.m.wakeExpire()
+	for _, s := range r.m.acme {
+		s.clockStepped()
+	}
+}
