@@ -45,8 +45,8 @@ type Event struct {
 	Peer        *PeerInfo        `json:",omitempty"` // PeerRefused, PeerEvicted
 	Name        string           `json:",omitempty"` // of an ACME source, which the event is about
 
-	// Reason is set for a Warning: "polling" (changes are found by polling alone), "clock" (the clock
-	// was set, or the machine slept), "regressed" (a set was taken that is older, serves
+	// Reason is set for a Warning: "polling" (changes are found by polling alone), "clock" (the
+	// clock was set, or the machine slept), "regressed" (a set was taken that is older, serves
 	// fewer names or has a chain that may not be complete), "source" (of the source).
 	Reason string `json:",omitempty"`
 
@@ -117,9 +117,9 @@ type events struct {
 	subscribers map[*func(Event)]struct{}
 }
 
-// eventQueue is how many events may wait for slow subscribers. Refused peers can make
-// events faster than anyone reads them; what is too many is dropped and counted. They take half of the
-// queue at most, so that nobody on the network can keep an operator from hearing of anything else.
+// eventQueue is how many events may wait for slow subscribers. Refused peers can make events faster
+// than anyone reads them; what is too many is dropped and counted. They take half of the queue at
+// most, so that nobody on the network can keep an operator from hearing of anything else.
 const eventQueue = 1024
 
 func (e *events) init(logger *slog.Logger) {

@@ -24,13 +24,13 @@ func warnings(notBefore, notAfter time.Time) []time.Time {
 	}
 }
 
-// dated is a certificate or a revocation list whose end is told.
+// dated is a certificate or a revocation list whose end is reported.
 type dated struct {
 	raw    []byte
 	cert   *x509.Certificate // or
 	list   *revocationList
 	origin string
-	when   []time.Time // the moments at which something is told, in order
+	when   []time.Time // the moments at which something is reported, in order
 }
 
 func datedCertificate(cert *x509.Certificate, origin string, renewed bool) dated {
@@ -41,7 +41,7 @@ func datedCertificate(cert *x509.Certificate, origin string, renewed bool) dated
 	return d
 }
 
-// event is what is told at a moment.
+// event is what is reported at a moment.
 func (d dated) event(when time.Time) Event {
 	if d.list != nil {
 		return Event{Kind: CRLOutOfDate, Err: fmt.Errorf("%w: that of %s ended %s",
@@ -79,18 +79,19 @@ func (s *snapshot) dated() []dated {
 	return all
 }
 
-// expiry tells what ends, each moment of it once, also over snapshots that share certificates.
+// expiry finds what is to be reported, each moment once, also over snapshots that share
+// certificates.
 type expiry struct {
-	told map[string]time.Time // by the bytes of a certificate or list, the moment told last
+	reported map[string]time.Time // by the bytes of a certificate or list, the moment reported last
 }
 
-// due returns what is to be told now, and how long until something is again, a day at most. Where
-// several moments of one certificate are past, only the last is told.
+// due returns what is to be reported now, and how long until something is again, a day at most.
+// Where several moments of one certificate are past, only the last is reported.
 func (e *expiry) due(s *snapshot, now time.Time) (events []Event, next time.Duration) {
-	told := make(map[string]time.Time)
+	reported := make(map[string]time.Time)
 	next = 24 * time.Hour
 	for _, d := range s.dated() {
-		last, known := e.told[string(d.raw)]
+		last, known := e.reported[string(d.raw)]
 		for i := len(d.when) - 1; i >= 0; i-- {
 			when := d.when[i]
 			if now.After(when) {
@@ -104,14 +105,14 @@ func (e *expiry) due(s *snapshot, now time.Time) (events []Event, next time.Dura
 			next = min(next, clock.Until(when)+time.Nanosecond)
 		}
 		if known {
-			told[string(d.raw)] = last
+			reported[string(d.raw)] = last
 		}
 	}
-	e.told = told
+	e.reported = reported
 	return events, next
 }
 
-// expire tells what ends, when it does, until ctx ends.
+// expire reports what ends, when it does, until ctx ends.
 func (m *Manager) expire(ctx context.Context) {
 	var e expiry
 	timer := time.NewTimer(0)
@@ -123,13 +124,13 @@ func (m *Manager) expire(ctx context.Context) {
 		case <-m.published:
 		case <-timer.C:
 		}
-		timer.Reset(m.tell(&e))
+		timer.Reset(m.reportDue(&e))
 	}
 }
 
-// tell emits what is due and returns the time until something is again. The end of a certificate is due
-// then, so that lookups know of it at once.
-func (m *Manager) tell(expiry *expiry) time.Duration {
+// reportDue emits what is due and returns the time until something is again. The end of a
+// certificate is due then, so that lookups know of it at once.
+func (m *Manager) reportDue(expiry *expiry) time.Duration {
 	current, now := m.current.Load(), clock.Now()
 	events, next := expiry.due(current, now)
 	for _, cert := range current.certs {

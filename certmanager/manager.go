@@ -5,7 +5,7 @@ package certmanager
 //   - reloader.run (reload.go): one per Manager, started by New, ended by Close. It loads the source and
 //     puts it in service.
 //   - a call of Source.Load (sources.go): ended by the source, also after Close if that does not end with its context.
-//   - expire (expiry.go): one per Manager, started by New, ended by Close. It tells when something ends.
+//   - expire (expiry.go): one per Manager, started by New, ended by Close. It reports what ends.
 //   - deliver (events.go): one per Manager, started by New, ended by Close. It calls the
 //     subscribers.
 //   - the two ends of a rehearsed handshake (rehearse.go): ended by the handshake.
@@ -57,8 +57,8 @@ type Manager struct {
 const sessionsKept = 256
 
 // New loads and rehearses the source and returns when its first set is in service, or
-// why it cannot be. A pair of files that does not match may be in the middle of its replacement: New looks again for a
-// second. Close the Manager when it is no longer used.
+// why it cannot be. A pair of files that does not match may be in the middle of its replacement:
+// New loads again for a second. Close the Manager when it is no longer used.
 func New(o Options) (*Manager, error) {
 	o, err := o.ready()
 	if err != nil {
@@ -120,7 +120,7 @@ func (m *Manager) report(e Event) {
 		e.Err = m.pollingError(e.Err)
 		text := e.Err.Error()
 		if m.counts.polling.Swap(&text) != nil || m.counts.unnoticed.Load() {
-			return // that was told
+			return // that was reported
 		}
 	}
 	m.emit(e)
@@ -148,9 +148,9 @@ func (m *Manager) Close() error {
 	return nil
 }
 
-// put edits what is in service, or what is to become the first set, and puts the result in
-// service. What is slow happens before the lock is taken; if another change came first meanwhile, the
-// edit is made again.
+// put edits what is in service, or what is to become the first set, and puts the result in service.
+// What is slow happens before the lock is taken; if another change came first meanwhile, the edit
+// is made again.
 func (m *Manager) put(ctx context.Context, rehearse bool, edit func(*inputs)) error {
 	for {
 		previous := m.current.Load()
@@ -233,7 +233,7 @@ func (m *Manager) change(rehearse bool, edit func(*inputs)) {
 	}
 }
 
-// opener is what an ACME source is told before anything else.
+// opener is what an ACME source has to know before anything else.
 type opener interface{ open(m *Manager) error }
 
 func (ss Sources) open(m *Manager) error {

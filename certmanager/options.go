@@ -42,10 +42,10 @@ type Options struct {
 	// section 4.6.1); negative turns resumption off.
 	MaxSessionAge time.Duration
 
-	// TicketKeys are the keys of session tickets: the first encrypts new ones, all decrypt. Machines that share them
-	// resume each other's sessions, if their trust is the same and its CAs come from Files: a pool in
-	// Static cannot be compared between machines. Whoever has a key can come back as any client. Nil is random
-	// keys that change every day. See also SetTicketKeys.
+	// TicketKeys are the keys of session tickets: the first encrypts new ones, all decrypt.
+	// Machines that share them resume each other's sessions, if their trust is the same and its CAs
+	// come from Files: a pool in Static cannot be compared between machines. Whoever has a key can
+	// come back as any client. Nil is random keys that change every day. See also SetTicketKeys.
 	TicketKeys [][32]byte
 
 	// KeepExpired keeps connections open whose peer's certificate ends meanwhile. By
@@ -111,8 +111,8 @@ func checkTicketKeys(keys [][32]byte) error {
 	return nil
 }
 
-// openKeyLog opens the file that the environment variable SSLKEYLOGFILE names, as browsers and curl do: TLS secrets are
-// appended to it. It is for debugging.
+// openKeyLog opens the file that the environment variable SSLKEYLOGFILE names, as browsers and curl
+// do: TLS secrets are appended to it. It is for debugging.
 func (m *Manager) openKeyLog() error {
 	path := os.Getenv("SSLKEYLOGFILE")
 	if path == "" {

@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// regressions says in what the candidate is less than the snapshot before it. It is taken all the same, with
-// a warning: whoever put the files there may know why.
+// regressions says in what the candidate is less than the snapshot before it. It is taken all the
+// same, with a warning: whoever put the files there may know why.
 func (s *snapshot) regressions(previous *snapshot) []error {
 	if previous == nil || s.sameCertificates(previous) {
 		return nil
@@ -19,8 +19,8 @@ func (s *snapshot) regressions(previous *snapshot) []error {
 	return append(found, s.olderLists(previous)...)
 }
 
-// lesserNames looks for names that are no longer served, or by a certificate that was issued before the one whose
-// place it takes. The first of either is enough to look at.
+// lesserNames looks for names that are no longer served, or by a certificate that was issued before
+// the one whose place it takes. The first of either is enough to look at.
 func (s *snapshot) lesserNames(previous *snapshot) []error {
 	var found []error
 	missing, older := 0, false
@@ -45,8 +45,8 @@ func (s *snapshot) lesserNames(previous *snapshot) []error {
 	return found
 }
 
-// olderNameless does the same for certificates that no client asks for by a name, such as one with a SPIFFE ID: by
-// where they come from.
+// olderNameless does the same for certificates that no client asks for by a name, such as one with
+// a SPIFFE ID: by where they come from.
 func (s *snapshot) olderNameless(previous *snapshot) []error {
 	before := make(map[string]*certificate)
 	for _, c := range previous.certs {

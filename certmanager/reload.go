@@ -15,7 +15,8 @@ const (
 	// written before its certificate is no failure if the certificate follows.
 	reportAfter = time.Second
 
-	// reportAgain is how soon another error of the same source is reported, unless it said that it changed.
+	// reportAgain is how soon another error of the same source is reported, unless it said that it
+	// changed.
 	reportAgain = time.Minute
 
 	// loadTimeout bounds a Load, but for the first, which is the source's to bound.

@@ -83,14 +83,16 @@ func (m *Manager) SetServerName(name string) {
 // ServerName returns the name set by SetServerName, in ASCII.
 func (m *Manager) ServerName() string { return m.current.Load().trust.serverName }
 
-// SetClientRule replaces Options.ClientRule. Open connections are judged again, also where the rule has the
-// name of the one before, or is the same and decides otherwise now. The error says why the last one stays.
+// SetClientRule replaces Options.ClientRule. Open connections are judged again, also where the rule
+// has the name of the one before, or is the same and decides otherwise now. The error says why the
+// last one stays.
 func (m *Manager) SetClientRule(rule Rule) error {
 	return m.put(m.ctx, false, func(in *inputs) { in.clientRule, in.ruled = rule, in.ruled+1 })
 }
 
-// SetTicketKeys replaces Options.TicketKeys, the first for new tickets, all for those
-// that clients hold. It does nothing without a key. If one is all zero it returns an error, and none of them is used.
+// SetTicketKeys replaces Options.TicketKeys, the first for new tickets, all for those that clients
+// hold. It does nothing without a key. If one is all zero it returns an error, and none of them is
+// used.
 func (m *Manager) SetTicketKeys(keys [][32]byte) error {
 	if err := checkTicketKeys(keys); err != nil {
 		return fmt.Errorf("certmanager: SetTicketKeys: %w", err)

@@ -79,14 +79,16 @@ func newSnapshot(in inputs, o *Options, previous *snapshot) (*snapshot, error) {
 	return s, nil
 }
 
-// sameCertificates says whether the snapshot differs from another in what the program has set alone.
+// sameCertificates says whether the snapshot differs from another in what the program has set
+// alone.
 func (s *snapshot) sameCertificates(other *snapshot) bool {
 	return other != nil && s.in.material == other.in.material && s.in.update == other.in.update
 }
 
 // getCertificate is what the snapshot answers a client. It does not allocate.
 func (s *snapshot) getCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	// Nearly every client sends a name as it is kept; for others what is below finds the same, later.
+	// Nearly every client sends a name as it is kept; for others what is below finds the same,
+	// later.
 	if cs := s.names.exact[hello.ServerName]; cs.more != nil {
 		return &cs.best(hello).tls, nil
 	} else if cs.first != nil {

@@ -40,6 +40,13 @@ func (e *edited) Watch(ctx context.Context, changed func(), _ func(certmanager.E
 	return nil
 }
 
+// count returns how often the source was loaded.
+func (e *edited) count() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.loads
+}
+
 // set edits what the source has.
 func (e *edited) set(edit func(*certmanager.Material)) {
 	e.mu.Lock()

@@ -27,8 +27,8 @@ type Status struct {
 	CRLs          []CRLInfo         // those in use
 	ECHKeys       int               // how many Encrypted Client Hello keys
 
-	// ClientAuth is what is asked of clients, as tls.ClientAuthType prints it. ClientRule and ServerRule are the names
-	// of the rules. ReportOnly says that they and the lists only report.
+	// ClientAuth is what is asked of clients, as tls.ClientAuthType prints it. ClientRule and
+	// ServerRule are the names of the rules. ReportOnly says that they and the lists only report.
 	ClientAuth string
 	ClientRule string
 	ServerRule string
@@ -67,8 +67,9 @@ type CertificateInfo struct {
 
 // CRLInfo describes a revocation list.
 type CRLInfo struct {
-	// Issuer is in the form of RFC 2253, Number the CRL number (RFC 5280 section 5.2.3). The list was made at
-	// ThisUpdate. Revoked counts the entries. OutOfDate says that NextUpdate, zero if the list has none, has passed.
+	// Issuer is in the form of RFC 2253, Number the CRL number (RFC 5280 section 5.2.3). The list
+	// was made at ThisUpdate. Revoked counts the entries. OutOfDate says that NextUpdate, zero if
+	// the list has none, has passed.
 	Issuer     string
 	Number     string `json:",omitempty"`
 	ThisUpdate time.Time
