@@ -5,16 +5,12 @@ import (
 	"sync/atomic"
 )
 
-// CertManager hands out the certificate of a TLS endpoint and lets it be
-// replaced while connections are open. All methods may be called from any
-// goroutine.
+// CertManager holds the certificate of a TLS endpoint. Methods may be called from any goroutine.
 type CertManager interface {
 	// Update replaces the certificate for handshakes that start from now on.
 	Update(cert tls.Certificate)
-	// GetCertificateFunc returns a function for tls.Config.GetCertificate. It
-	// always answers with the current certificate.
+	// GetCertificateFunc returns a function for tls.Config.GetCertificate.
 	GetCertificateFunc() func(*tls.ClientHelloInfo) (*tls.Certificate, error)
-	// GetCertificate returns the current certificate.
 	GetCertificate() tls.Certificate
 }
 
@@ -29,10 +25,8 @@ type certManager struct {
 	current atomic.Pointer[tls.Certificate]
 }
 
-func (m *certManager) Update(cert tls.Certificate) { m.current.Store(&cert) }
-
+func (m *certManager) Update(cert tls.Certificate)     { m.current.Store(&cert) }
+func (m *certManager) GetCertificate() tls.Certificate { return *m.current.Load() }
 func (m *certManager) GetCertificateFunc() func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return m.current.Load(), nil }
 }
-
-func (m *certManager) GetCertificate() tls.Certificate { return *m.current.Load() }

@@ -1,7 +1,4 @@
-// Package gen holds the types, interfaces and errors that an application and
-// the engine share: identifiers, the node and process interfaces, the options,
-// and the messages that the engine itself delivers.
-//
-// Start a node with [ergo.services/ergo.StartNode] and write processes on
-// [ergo.services/ergo/act.Actor].
+// Package gen holds what an application and the engine share: identifiers, the node and process
+// interfaces, options, errors, and the messages that the engine itself delivers. Start a node with
+// [ergo.services/ergo.StartNode] and write processes on [ergo.services/ergo/act.Actor].
 package gen

@@ -34,15 +34,10 @@ var (
 	ErrInternal           = errors.New("internal error")
 )
 
-// Why a process or a meta process ended. Any other error a callback returns is
-// a reason too.
+// Why a process or a meta process ended. Any other error a callback returns is a reason too.
 var (
-	// TerminateReasonNormal is the end of one whose work is done.
-	TerminateReasonNormal = errors.New("normal")
-	// TerminateReasonKill is the end by Node.Kill or Node.StopForce.
-	TerminateReasonKill = errors.New("kill")
-	// TerminateReasonPanic is the end by a panic in a callback.
-	TerminateReasonPanic = errors.New("panic")
-	// TerminateReasonShutdown is the end by Node.Stop.
-	TerminateReasonShutdown = errors.New("shutdown")
+	TerminateReasonNormal   = errors.New("normal")
+	TerminateReasonKill     = errors.New("kill") // by Node.Kill or Node.StopForce
+	TerminateReasonPanic    = errors.New("panic")
+	TerminateReasonShutdown = errors.New("shutdown") // by Node.Stop
 )

@@ -26,12 +26,6 @@ func TestStrings(t *testing.T) {
 		"system":                          LogLevelSystem,
 		"disabled":                        LogLevelDisabled,
 		"level(9)":                        LogLevel(9),
-		"max":                             MessagePriorityMax,
-		"priority(9)":                     MessagePriority(9),
-		"wait response":                   ProcessStateWaitResponse,
-		"state(3)":                        ProcessState(3),
-		"running":                         MetaStateRunning,
-		"state(7)":                        MetaState(7),
 	} {
 		assert.Equal(t, want, value.String())
 	}

@@ -18,11 +18,9 @@ func (a Atom) Host() string {
 	return host
 }
 
-// checksum stands for the node name in printed identifiers.
 func (a Atom) checksum() uint32 { return crc32.ChecksumIEEE([]byte(a)) }
 
-// PID identifies a process. IDs are never reused within one run of a node, and
-// Creation tells its runs apart.
+// PID identifies a process. IDs are never reused in one run of a node; Creation tells runs apart.
 type PID struct {
 	Node     Atom
 	ID       uint64
@@ -45,8 +43,7 @@ func (p ProcessID) String() string {
 	return fmt.Sprintf("<%08X.%s>", p.Node.checksum(), p.Name)
 }
 
-// Ref is unique among all references of a node. It ties a response to its
-// request.
+// Ref is unique among the references of a node. It ties a response to its request.
 type Ref struct {
 	Node     Atom
 	Creation int64
@@ -60,15 +57,13 @@ func (r Ref) text() string {
 	return fmt.Sprintf("<%08X.%d.%d.%d>", r.Node.checksum(), r.ID[0], r.ID[1], r.ID[2])
 }
 
-// Alias identifies a meta process, or is a further address of a process
-// (Process.CreateAlias). Aliases are never reused.
+// Alias identifies a meta process, or is a further address of a process. It is never reused.
 type Alias Ref
 
 // String returns the alias as Alias#<node checksum.id.id.id>.
 func (a Alias) String() string { return "Alias#" + Ref(a).text() }
 
-// Env is a name in the environment of a node, process or meta process. Case
-// matters.
+// Env is a name in an environment. Case matters.
 type Env string
 
 // String returns the name as it was given.

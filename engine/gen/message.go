@@ -1,9 +1,7 @@
 package gen
 
-import "fmt"
-
-// MessagePriority orders the messages of a mailbox: all of Max are handled
-// before any of High, and all of High before any of Normal.
+// MessagePriority orders the messages of a mailbox: all of Max are handled before any of High, and
+// all of High before any of Normal.
 type MessagePriority int
 
 const (
@@ -12,41 +10,27 @@ const (
 	MessagePriorityMax    MessagePriority = 2
 )
 
-// String returns the priority's name in lower case.
-func (p MessagePriority) String() string {
-	switch p {
-	case MessagePriorityNormal:
-		return "normal"
-	case MessagePriorityHigh:
-		return "high"
-	case MessagePriorityMax:
-		return "max"
-	}
-	return fmt.Sprintf("priority(%d)", int(p))
-}
-
 // MessageDownPID tells the one who monitors a process that it has ended.
 type MessageDownPID struct {
 	PID    PID
 	Reason error
 }
 
-// MessageDownAlias tells the one who monitors an alias that its meta process has
-// ended, or, with ErrAliasUnknown, that the process deleted it.
+// MessageDownAlias tells the one who monitors an alias that its meta process or process has ended,
+// or, with ErrAliasUnknown, that the process deleted it.
 type MessageDownAlias struct {
 	Alias  Alias
 	Reason error
 }
 
-// MessageDownProcessID tells the one who monitors a name that its process has
-// ended, or, with ErrNameUnknown, that the name was unregistered.
+// MessageDownProcessID tells the one who monitors a name that its process has ended, or, with
+// ErrNameUnknown, that the name was unregistered.
 type MessageDownProcessID struct {
 	ProcessID ProcessID
 	Reason    error
 }
 
-// MessageExitPID is an exit from a process, or from a link to it, where exits
-// are trapped.
+// MessageExitPID is an exit from a process, or from a link to it, where exits are trapped.
 type MessageExitPID struct {
 	PID    PID
 	Reason error
@@ -58,14 +42,12 @@ type MessageExitAlias struct {
 	Reason error
 }
 
-// MessageFallback carries a message that did not fit into the mailbox of PID to
-// the process that its ProcessFallback names.
+// MessageFallback carries what did not fit into the mailbox of PID.
 type MessageFallback struct {
 	PID     PID
 	Tag     string
 	Message any
 }
 
-// MessageEvent is the argument of an event callback. This engine has no events
-// and delivers none.
+// MessageEvent is the argument of a callback that this engine does not call.
 type MessageEvent struct{}

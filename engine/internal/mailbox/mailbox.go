@@ -93,29 +93,16 @@ func (m *Mailbox) Next() *Message {
 	return nil
 }
 
-// Turn is what a consumer does after its messages.
-type Turn uint8
-
-const (
-	Parked Turn = iota // nothing waits: the next Push or Close starts a new consumer
-	More               // something waits
-	Closed             // the consumer comes to its end
-)
-
-// Park ends the consumer's turn where nothing waits. Only the consumer may call it.
-func (m *Mailbox) Park() Turn {
+// Park ends the consumer's turn where nothing waits and the mailbox is open: the next Push or Close
+// starts a new one. Only the consumer may call it.
+func (m *Mailbox) Park() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.reason != nil {
-		return Closed
-	}
+	m.idle = m.reason == nil
 	for _, l := range m.lists {
-		if l.first != nil {
-			return More
-		}
+		m.idle = m.idle && l.first == nil
 	}
-	m.idle = true
-	return Parked
+	return m.idle
 }
 
 // Close refuses further messages, forgets those that wait and keeps the reason. Only the first

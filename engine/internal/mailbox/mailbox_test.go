@@ -86,14 +86,14 @@ func TestParkAndWake(t *testing.T) {
 
 	wake, _ := m.Push(&Message{Payload: 1}, normal, false)
 	assert.False(t, wake, "the consumer is running from the start")
-	assert.Equal(t, More, m.Park(), "something came in")
+	assert.False(t, m.Park(), "something came in")
 	assert.Equal(t, 1, next(&m))
 	push(t, &m, 2, normal)
 	push(t, &m, 3, high)
 	assert.Equal(t, 3, next(&m))
-	assert.Equal(t, More, m.Park(), "something was fetched")
+	assert.False(t, m.Park(), "something was fetched")
 	assert.Equal(t, 2, next(&m))
-	assert.Equal(t, Parked, m.Park())
+	assert.True(t, m.Park())
 	wake, _ = m.Push(&Message{Payload: 4}, normal, false)
 	assert.True(t, wake)
 	wake, _ = m.Push(&Message{Payload: 5}, normal, false)
@@ -116,7 +116,7 @@ func TestClose(t *testing.T) {
 		assert.False(t, m.Close(errSecond))
 		assert.Equal(t, errFirst, m.Reason())
 		assert.Nil(t, next(&m), "also what was fetched is dropped")
-		assert.Equal(t, Closed, m.Park(), "the consumer has the end to handle")
+		assert.False(t, m.Park(), "the consumer has the end to handle")
 		_, err := m.Push(&Message{}, top, false)
 		assert.ErrorIs(t, err, gen.ErrProcessTerminated)
 		_, err = m.Push(&Message{}, top, true)
@@ -125,7 +125,7 @@ func TestClose(t *testing.T) {
 	t.Run("parked", func(t *testing.T) {
 		var m Mailbox
 
-		require.Equal(t, Parked, m.Park())
+		require.True(t, m.Park())
 		assert.True(t, m.Close(errFirst), "whoever closes starts the consumer")
 		assert.False(t, m.Close(errSecond))
 		assert.Equal(t, errFirst, m.Reason())
@@ -137,7 +137,7 @@ func TestClose(t *testing.T) {
 func TestConcurrent(t *testing.T) {
 	var m Mailbox
 
-	require.Equal(t, Parked, m.Park())
+	require.True(t, m.Park())
 	const producers, each = 8, 2000
 	var all, consumers sync.WaitGroup
 	var alone sync.Mutex
@@ -153,7 +153,7 @@ func TestConcurrent(t *testing.T) {
 				alone.Unlock()
 				all.Done()
 			}
-			if m.Park() == Parked {
+			if m.Park() {
 				return
 			}
 		}

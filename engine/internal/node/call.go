@@ -44,11 +44,8 @@ func (p *process) request(to any, kind mailbox.Kind, payload any, timeout int) (
 		return nil, gen.ErrNotAllowed
 	}
 	m := &mailbox.Message{Kind: kind, Ref: p.node.MakeRef(), Payload: payload}
-	p.node.mu.RLock()
-	u, _ := p.node.find(to, m)
-	p.node.mu.RUnlock()
-	if u == &p.unit || !p.state.CompareAndSwap(before, int32(gen.ProcessStateWaitResponse)) {
-		return nil, gen.ErrNotAllowed // it would wait for itself
+	if !p.state.CompareAndSwap(before, int32(gen.ProcessStateWaitResponse)) {
+		return nil, gen.ErrNotAllowed
 	}
 	defer p.state.Store(before)
 
@@ -116,9 +113,7 @@ func (p *process) SendResponseError(to gen.PID, ref gen.Ref, err error) error {
 }
 
 func (p *process) respond(to gen.PID, ref gen.Ref, value any, err error) error {
-	p.node.mu.RLock()
 	caller, unknown := p.node.process(to)
-	p.node.mu.RUnlock()
 	if unknown != nil {
 		return unknown
 	}

@@ -9,10 +9,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"ergo.services/ergo/gen"
 )
@@ -77,19 +77,15 @@ func (l *defaultLogger) rest() {
 func (l *defaultLogger) drain() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for len(l.lines) > 0 {
-		line := l.lines[0]
-		l.lines = l.lines[1:]
-		l.size -= len(line)
-		l.write(line)
-		if len(l.lines) == 0 && l.dropped > 0 {
-			dropped := []any{l.dropped}
+	for len(l.lines) > 0 || l.dropped > 0 {
+		line := fmt.Appendf(nil, "%d log messages were dropped: the output of the log is too slow\n", l.dropped)
+		if len(l.lines) > 0 {
+			line, l.lines = l.lines[0], l.lines[1:]
+			l.size -= len(line)
+		} else {
 			l.dropped = 0
-			l.write(l.format(gen.MessageLog{
-				Time: time.Now(), Level: gen.LogLevelWarning, Args: dropped,
-				Format: "%d log messages were dropped: the output of the log is too slow",
-			}))
 		}
+		l.write(line)
 	}
 	l.rest()
 }
@@ -106,7 +102,7 @@ func (l *defaultLogger) Terminate() {
 type entry struct {
 	Time     string         `json:"time"`
 	Level    string         `json:"level"`
-	Source   string         `json:"source,omitempty"`
+	Source   string         `json:"source"`
 	Name     string         `json:"name,omitempty"`
 	Behavior string         `json:"behavior,omitempty"`
 	Message  string         `json:"message"`
@@ -115,9 +111,9 @@ type entry struct {
 
 func (l *defaultLogger) format(m gen.MessageLog) []byte {
 	o := &l.options
-	e := entry{Time: strconv.FormatInt(m.Time.UnixNano(), 10), Level: m.Level.String(), Message: m.Format}
-	if o.TimeFormat != "" {
-		e.Time = m.Time.Format(o.TimeFormat)
+	e := entry{Level: m.Level.String(), Message: m.Format, Fields: map[string]any{}}
+	if e.Time = m.Time.Format(o.TimeFormat); o.TimeFormat == "" {
+		e.Time = strconv.FormatInt(m.Time.UnixNano(), 10)
 	}
 	if len(m.Args) > 0 {
 		e.Message = fmt.Sprintf(m.Format, m.Args...)
@@ -130,63 +126,45 @@ func (l *defaultLogger) format(m gen.MessageLog) []byte {
 	case gen.MessageLogMeta:
 		e.Source, e.Behavior = source.Meta.String(), source.Behavior
 	}
+	line := e.Time + " [" + e.Level + "] " + e.Source
 	if !o.IncludeName {
 		e.Name = ""
+	} else if e.Name != "" {
+		line += " '" + e.Name + "'"
 	}
 	if !o.IncludeBehavior {
 		e.Behavior = ""
-	}
-	if !o.IncludeFields {
-		m.Fields = nil
-	}
-	if o.EnableJSON {
-		return e.json(m.Fields)
-	}
-	return e.text(m.Fields)
-}
-
-func (e *entry) json(fields []gen.LogField) []byte {
-	e.Fields = make(map[string]any, len(fields))
-	for _, f := range fields {
-		switch f.Value.(type) {
-		case nil, bool, string, int, int64, uint64:
-			e.Fields[f.Name] = f.Value
-		default: // errors and much else would show as {}, and JSON has no NaN
-			e.Fields[f.Name] = fmt.Sprint(f.Value)
-		}
-	}
-	line, _ := json.Marshal(e)
-	return append(line, '\n')
-}
-
-func (e *entry) text(fields []gen.LogField) []byte {
-	line := e.Time + " [" + e.Level + "]"
-	if e.Source != "" {
-		line += " " + e.Source
-	}
-	if e.Name != "" {
-		line += " '" + e.Name + "'"
-	}
-	if e.Behavior != "" {
+	} else if e.Behavior != "" {
 		line += " " + e.Behavior
 	}
 	line += ": " + e.Message
-	for _, f := range fields {
+	if !o.IncludeFields {
+		m.Fields = nil
+	}
+	for _, f := range m.Fields {
+		e.Fields[f.Name] = jsonValue(f.Value)
 		line += fmt.Sprintf(" %s=%v", f.Name, f.Value)
 	}
-	return append(oneLine(line), '\n')
+	if o.EnableJSON {
+		text, _ := json.Marshal(e)
+		return append(text, '\n')
+	}
+	return []byte(oneLine(line) + "\n")
 }
 
-// oneLine escapes control characters, so that a message from a peer cannot forge a log line or
-// reach the terminal.
-func oneLine(s string) []byte {
-	line := make([]byte, 0, len(s)+1)
-	for _, c := range []byte(s) {
-		if c < ' ' && c != '\t' || c == 0x7f {
-			line = append(line, strings.Trim(strconv.QuoteToASCII(string(rune(c))), `"`)...)
-		} else {
-			line = append(line, c)
-		}
+// jsonValue makes text of what JSON would show as {}, errors for one, or refuse, as NaN.
+func jsonValue(value any) any {
+	switch value.(type) {
+	case nil, bool, string, int, int64, uint64:
+		return value
 	}
-	return line
+	return fmt.Sprint(value)
+}
+
+// control characters but the tab are escaped, so that a message from a peer cannot forge a log line
+// or reach the terminal.
+var control = regexp.MustCompile("[\x00-\x08\x0a-\x1f\x7f]")
+
+func oneLine(s string) string {
+	return control.ReplaceAllStringFunc(s, func(c string) string { return strings.Trim(strconv.Quote(c), `"`) })
 }

@@ -7,19 +7,17 @@ import (
 	"ergo.services/ergo/gen"
 )
 
-// env is an environment.
+// env is the environment of a node or process, and their methods for it.
 type env struct {
 	mu   sync.RWMutex
-	vars map[gen.Env]any // replaced, never changed: a child shares it until one of the two sets a variable
+	vars map[gen.Env]any // replaced, never changed: children share it
 }
 
 // inherit takes over the parent's variables and adds to them.
 func (e *env) inherit(parent *env, add map[gen.Env]any) {
-	if parent != nil {
-		e.vars = parent.all()
-	}
+	e.vars = parent.all()
 	for name, value := range add {
-		e.set(name, value)
+		e.SetEnv(name, value)
 	}
 }
 
@@ -29,32 +27,30 @@ func (e *env) all() map[gen.Env]any {
 	return e.vars
 }
 
-func (e *env) list() map[gen.Env]any {
+func (e *env) EnvList() map[gen.Env]any {
 	list := make(map[gen.Env]any)
 	maps.Copy(list, e.all())
 	return list
 }
 
-func (e *env) set(name gen.Env, value any) {
+func (e *env) SetEnv(name gen.Env, value any) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	vars := make(map[gen.Env]any, len(e.vars)+1)
+	vars := map[gen.Env]any{name: value}
 	maps.Copy(vars, e.vars)
-	if value == nil {
+	if vars[name] = value; value == nil {
 		delete(vars, name)
-	} else {
-		vars[name] = value
 	}
 	e.vars = vars
 }
 
-func (e *env) get(name gen.Env) (any, bool) {
+func (e *env) Env(name gen.Env) (any, bool) {
 	value, ok := e.all()[name]
 	return value, ok
 }
 
-func (e *env) getDefault(name gen.Env, def any) any {
-	if value, ok := e.get(name); ok {
+func (e *env) EnvDefault(name gen.Env, def any) any {
+	if value, ok := e.Env(name); ok {
 		return value
 	}
 	return def

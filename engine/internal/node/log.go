@@ -35,7 +35,7 @@ func inheritLevel(level, parent gen.LogLevel) (gen.LogLevel, error) {
 	case level == gen.LogLevelSystem, level >= gen.LogLevelTrace && level <= gen.LogLevelDisabled:
 		return level, nil
 	}
-	return 0, fmt.Errorf("no such log level: %d: %w", int(level), gen.ErrIncorrect)
+	return 0, fmt.Errorf("LogLevel %d is no level: %w", int(level), gen.ErrIncorrect)
 }
 
 func (l *log) Level() gen.LogLevel { return gen.LogLevel(l.level.Load()) }
@@ -87,16 +87,9 @@ func (l *log) write(level gen.LogLevel, format string, args []any) {
 
 // loggers are the loggers of a node.
 type loggers struct {
-	mu    sync.Mutex // guards what follows
-	over  bool
-	sinks []*sink // replaced, never changed
-}
-
-// sink is one logger.
-type sink struct {
-	gen.Logger
-	mu   sync.RWMutex // write-locked for Terminate, so that no Log runs beside it
+	mu   sync.RWMutex // read-locked for each Log, so that none runs beside or after Terminate
 	over bool
+	list []gen.Logger
 }
 
 func (ls *loggers) init(options gen.LogOptions) error {
@@ -107,7 +100,6 @@ func (ls *loggers) init(options gen.LogOptions) error {
 	}
 	for _, l := range all {
 		if err := ls.add(l); err != nil {
-			ls.end()
 			return err
 		}
 	}
@@ -123,75 +115,38 @@ func (ls *loggers) add(l gen.Logger) error {
 	if ls.over {
 		return gen.ErrNodeTerminated
 	}
-	if slices.ContainsFunc(ls.sinks, func(s *sink) bool { return s.Name == l.Name }) {
+	if slices.ContainsFunc(ls.list, func(other gen.Logger) bool { return other.Name == l.Name }) {
 		return fmt.Errorf("logger %q: %w", l.Name, gen.ErrTaken)
 	}
 	l.Filter = slices.Clone(l.Filter)
-	ls.sinks = append(slices.Clone(ls.sinks), &sink{Logger: l})
+	ls.list = append(ls.list, l)
 	return nil
 }
 
-// take removes the loggers that match and returns them; over says that none may follow.
-func (ls *loggers) take(over bool, match func(*sink) bool) (gone []*sink) {
+// remove removes and ends the logger of this name, or all of them and those that might follow.
+func (ls *loggers) remove(name string, all bool) {
+	var gone []gen.Logger
 	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	ls.over = ls.over || over
-	var keep []*sink
-	for _, s := range ls.sinks {
-		if match(s) {
-			gone = append(gone, s)
-		} else {
-			keep = append(keep, s)
+	ls.over = ls.over || all
+	ls.list = slices.DeleteFunc(ls.list, func(l gen.Logger) bool {
+		match := all || l.Name == name
+		if match {
+			gone = append(gone, l)
 		}
-	}
-	ls.sinks = keep
-	return gone
-}
-
-func (ls *loggers) remove(name string) {
-	for _, s := range ls.take(false, func(s *sink) bool { return s.Name == name }) {
-		s.end()
-	}
-}
-
-func (ls *loggers) end() {
-	for _, s := range ls.take(true, func(*sink) bool { return true }) {
-		s.end()
+		return match
+	})
+	ls.mu.Unlock()
+	for _, l := range gone {
+		l.Logger.Terminate()
 	}
 }
 
 func (ls *loggers) log(message gen.MessageLog) {
-	ls.mu.Lock()
-	sinks := ls.sinks
-	ls.mu.Unlock()
-	for _, s := range sinks {
-		if v := s.log(message); v != nil {
-			// It would panic again for the message that says so.
-			ls.take(false, func(other *sink) bool { return other == s })
-			ls.log(gen.MessageLog{
-				Time: time.Now(), Level: gen.LogLevelError, Source: message.Source,
-				Format: "logger %q was removed: panic: %v", Args: []any{s.Name, v},
-			})
+	ls.mu.RLock()
+	defer ls.mu.RUnlock()
+	for _, l := range ls.list {
+		if len(l.Filter) == 0 || slices.Contains(l.Filter, message.Level) {
+			l.Logger.Log(message)
 		}
 	}
-}
-
-// log returns what the logger panicked with.
-func (s *sink) log(message gen.MessageLog) (panicked any) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.over || len(s.Filter) > 0 && !slices.Contains(s.Filter, message.Level) {
-		return nil
-	}
-	defer func() { panicked = recover() }()
-	s.Logger.Logger.Log(message)
-	return nil
-}
-
-func (s *sink) end() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.over = true
-	defer func() { _ = recover() }() // the node ends in any case
-	s.Logger.Logger.Terminate()
 }

@@ -40,19 +40,10 @@ func (p *process) SpawnMeta(behavior gen.MetaBehavior, options gen.MetaOptions) 
 	m.setState(gen.ProcessStateSleep)
 	m.Park() // nobody could send yet
 
-	p.node.mu.Lock()
-	defer p.node.mu.Unlock()
-	if p.gone.Load() {
-		return gen.Alias{}, gen.ErrProcessTerminated
-	}
-	if p.metas == nil {
-		p.metas = make(map[*meta]struct{})
-	}
-	p.metas[m] = struct{}{}
-	p.node.aliases[m.id.ID[0]] = &m.unit
-	p.node.living.Add(1)
-	p.node.starts.Go(m.start)
-	return m.id, nil
+	return m.id, p.addAlias(m.id, &m.unit, func() {
+		p.node.living.Add(1)
+		p.node.starts.Go(m.start)
+	})
 }
 
 func (m *meta) start() {
@@ -92,10 +83,8 @@ func (m *meta) terminate(reason error) {
 	n := m.parent.node
 	defer func() {
 		n.mu.Lock()
-		delete(m.parent.metas, m)
-		notices := n.dropAlias(m.id, m.parent.pid, reason)
-		n.mu.Unlock()
-		tell(notices)
+		defer n.mu.Unlock()
+		m.parent.dropAlias(m.id, reason)
 		n.living.Done()
 	}()
 	m.last(reason, m.behavior.Terminate)
@@ -105,7 +94,6 @@ func (m *meta) ID() gen.Alias                  { return m.id }
 func (m *meta) Parent() gen.PID                { return m.parent.pid }
 func (m *meta) Env(name gen.Env) (any, bool)   { return m.parent.Env(name) }
 func (m *meta) EnvList() map[gen.Env]any       { return m.parent.EnvList() }
-func (m *meta) Log() gen.Log                   { return &m.log }
 func (m *meta) Send(to any, message any) error { return m.SendWithPriority(to, message, m.priority) }
 
 func (m *meta) SendWithPriority(to any, message any, priority gen.MessagePriority) error {

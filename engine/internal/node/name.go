@@ -2,21 +2,9 @@ package node
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 
 	"ergo.services/ergo/gen"
 )
-
-func checkName(name gen.Atom) error {
-	switch {
-	case name == "":
-		return fmt.Errorf("empty name: %w", gen.ErrIncorrect)
-	case len(name) > maxAtom:
-		return gen.ErrAtomTooLong
-	}
-	return nil
-}
 
 func (p *process) Name() gen.Atom {
 	p.node.mu.RLock()
@@ -32,53 +20,49 @@ func (p *process) RegisterName(name gen.Atom) error {
 
 // register is called with the node's mutex held, as dropName and dropAlias are.
 func (p *process) register(name gen.Atom) error {
-	if err := checkName(name); err != nil {
-		return err
-	}
-	if p.gone.Load() {
+	switch {
+	case name == "":
+		return fmt.Errorf("empty name: %w", gen.ErrIncorrect)
+	case len(name) > maxName:
+		return gen.ErrAtomTooLong
+	case p.gone.Load():
 		return gen.ErrProcessTerminated
-	}
-	if p.name != "" {
+	case p.name != "":
 		return fmt.Errorf("the process is already named %s: %w", p.name, gen.ErrTaken)
-	}
-	if p.node.names[name] != nil {
+	case p.node.names[name] != nil:
 		return fmt.Errorf("name %s: %w", name, gen.ErrTaken)
 	}
 	p.name, p.node.names[name] = name, p
 	return nil
 }
 
-func (p *process) dropName(reason error) []notice {
-	if p.name == "" {
-		return nil
-	}
+func (p *process) dropName(reason error) {
 	id := gen.ProcessID{Name: p.name, Node: p.node.name}
 	delete(p.node.names, p.name)
 	p.name = ""
-	return p.node.take(id, p.pid, nil, gen.MessageDownProcessID{ProcessID: id, Reason: reason})
+	p.node.tell(id, p.pid, nil, gen.MessageDownProcessID{ProcessID: id, Reason: reason})
 }
 
-// dropAlias makes an alias of the owner, or of a meta process of it, unknown.
-func (n *node) dropAlias(alias gen.Alias, owner gen.PID, reason error) []notice {
-	delete(n.aliases, alias.ID[0])
-	return n.take(alias, owner,
+// dropAlias makes an alias of the process, or of a meta process of it, unknown.
+func (p *process) dropAlias(alias gen.Alias, reason error) {
+	delete(p.node.units, alias.ID[0])
+	delete(p.aliases, alias)
+	p.node.tell(alias, p.pid,
 		gen.MessageExitAlias{Alias: alias, Reason: reason}, gen.MessageDownAlias{Alias: alias, Reason: reason})
 }
 
 func (p *process) UnregisterName() error {
 	p.node.mu.Lock()
-	named := p.name != ""
-	notices := p.dropName(gen.ErrNameUnknown)
-	p.node.mu.Unlock()
-	if !named {
+	defer p.node.mu.Unlock()
+	if p.name == "" {
 		return gen.ErrNameUnknown
 	}
-	tell(notices)
+	p.dropName(gen.ErrNameUnknown)
 	return nil
 }
 
 func (n *node) RegisterName(name gen.Atom, pid gen.PID) error {
-	p, err := n.live(pid)
+	p, err := n.process(pid)
 	if err != nil {
 		return err
 	}
@@ -98,39 +82,43 @@ func (n *node) UnregisterName(name gen.Atom) (gen.PID, error) {
 	return p.pid, p.UnregisterName()
 }
 
-func (p *process) CreateAlias() (gen.Alias, error) {
+// addAlias makes a unit known under an alias: the process itself or a meta process of it.
+func (p *process) addAlias(alias gen.Alias, u *unit, then func()) error {
 	p.node.mu.Lock()
 	defer p.node.mu.Unlock()
 	if p.gone.Load() {
-		return gen.Alias{}, gen.ErrProcessTerminated
+		return gen.ErrProcessTerminated
 	}
+	p.node.units[alias.ID[0]], p.aliases[alias] = u, u
+	then()
+	return nil
+}
+
+func (p *process) CreateAlias() (gen.Alias, error) {
 	alias := gen.Alias(p.node.MakeRef())
-	if p.aliases == nil {
-		p.aliases = make(map[gen.Alias]struct{})
-	}
-	p.aliases[alias] = struct{}{}
-	p.node.aliases[alias.ID[0]] = &p.unit
-	return alias, nil
+	return alias, p.addAlias(alias, &p.unit, func() {})
 }
 
 func (p *process) DeleteAlias(alias gen.Alias) error {
 	p.node.mu.Lock()
-	_, own := p.aliases[alias]
-	var notices []notice
-	if own {
-		delete(p.aliases, alias)
-		notices = p.node.dropAlias(alias, p.pid, gen.ErrAliasUnknown)
-	}
-	p.node.mu.Unlock()
-	if !own {
+	defer p.node.mu.Unlock()
+	if p.aliases[alias] != &p.unit {
 		return gen.ErrAliasUnknown
 	}
-	tell(notices)
+	p.dropAlias(alias, gen.ErrAliasUnknown)
 	return nil
 }
 
-func (p *process) Aliases() []gen.Alias {
+func (p *process) Aliases() []gen.Alias { return p.list(func(u *unit) bool { return u == &p.unit }) }
+
+// list returns the aliases of the process or of its meta processes.
+func (p *process) list(match func(*unit) bool) (list []gen.Alias) {
 	p.node.mu.RLock()
 	defer p.node.mu.RUnlock()
-	return slices.Collect(maps.Keys(p.aliases))
+	for alias, u := range p.aliases {
+		if match(u) {
+			list = append(list, alias)
+		}
+	}
+	return list
 }

@@ -16,30 +16,28 @@ import (
 
 const (
 	nodeID  = 1    // the node's virtual process
-	firstID = 1001 // of a process
-	maxAtom = 255  // bytes
+	maxID   = 1000 // of what is no process, meta process or alias
+	maxName = 255  // bytes
 )
 
 // node implements gen.Node.
 type node struct {
+	env
 	name     gen.Atom
 	creation int64
 	started  time.Time
 	pid      gen.PID
-	env      env
 	certs    gen.CertManager
 	log      log
 	loggers  loggers
-	refID    atomic.Uint64 // the last one that was given away, of references and aliases
+	lastID   atomic.Uint64 // of processes, aliases and references
 
-	mu        sync.RWMutex // guards what follows, and the tables of the processes
-	stopping  bool
-	lastID    uint64 // of a process
-	processes map[uint64]*process
-	aliases   map[uint64]*unit // by Alias.ID[0]
-	names     map[gen.Atom]*process
-	watchers  map[watch]map[*process]struct{}
-	ctrlc     chan struct{} // closed to turn it off; nil where it is off
+	mu       sync.RWMutex // guards what follows, and what processes say it does
+	stopping bool
+	units    map[uint64]*unit // by PID.ID and Alias.ID[0]
+	names    map[gen.Atom]*process
+	watchers map[watch]map[*process]struct{}
+	ctrlc    chan struct{} // closed to turn it off; nil where it is off
 
 	living sync.WaitGroup // processes and meta processes, until their last callback has returned
 	starts sync.WaitGroup // goroutines in a meta process's Start
@@ -53,28 +51,24 @@ func Start(name gen.Atom, options gen.NodeOptions) (gen.Node, error) {
 	if local == "" || host == "" || strings.Contains(host, "@") {
 		return nil, fmt.Errorf("node name %s is not of the form name@host: %w", name, gen.ErrIncorrect)
 	}
-	if len(name) > maxAtom {
+	if len(name) > maxName {
 		return nil, fmt.Errorf("node name of %d bytes: %w", len(name), gen.ErrAtomTooLong)
 	}
 	level, err := inheritLevel(options.Log.Level, gen.LogLevelInfo)
 	if err != nil {
-		return nil, fmt.Errorf("NodeOptions.Log.Level: %w", err)
+		return nil, fmt.Errorf("NodeOptions.Log: %w", err)
 	}
 	now := time.Now()
 	n := &node{
-		name:      name,
-		creation:  now.UnixNano(),
-		started:   now,
-		pid:       gen.PID{Node: name, ID: nodeID, Creation: now.UnixNano()},
-		certs:     options.CertManager,
-		lastID:    firstID - 1,
-		processes: map[uint64]*process{},
-		aliases:   map[uint64]*unit{},
-		names:     map[gen.Atom]*process{},
-		watchers:  map[watch]map[*process]struct{}{},
-		done:      make(chan struct{}),
+		name: name, creation: now.UnixNano(), started: now, certs: options.CertManager,
+		pid:      gen.PID{Node: name, ID: nodeID, Creation: now.UnixNano()},
+		units:    map[uint64]*unit{},
+		names:    map[gen.Atom]*process{},
+		watchers: map[watch]map[*process]struct{}{},
+		done:     make(chan struct{}),
 	}
-	n.env.inherit(nil, options.Env)
+	n.lastID.Store(maxID)
+	n.inherit(&env{}, options.Env)
 	n.log.init(n, level, n)
 	if err := n.loggers.init(options.Log); err != nil {
 		return nil, fmt.Errorf("NodeOptions.Log.Loggers: %w", err)
@@ -82,20 +76,16 @@ func Start(name gen.Atom, options gen.NodeOptions) (gen.Node, error) {
 	return n, nil
 }
 
-func (n *node) Name() gen.Atom                       { return n.name }
-func (n *node) Uptime() int64                        { return int64(time.Since(n.started) / time.Second) }
-func (n *node) PID() gen.PID                         { return n.pid }
-func (n *node) Creation() int64                      { return n.creation }
-func (n *node) CertManager() gen.CertManager         { return n.certs }
-func (n *node) Log() gen.Log                         { return &n.log }
-func (n *node) EnvList() map[gen.Env]any             { return n.env.list() }
-func (n *node) SetEnv(name gen.Env, value any)       { n.env.set(name, value) }
-func (n *node) Env(name gen.Env) (any, bool)         { return n.env.get(name) }
-func (n *node) EnvDefault(name gen.Env, def any) any { return n.env.getDefault(name, def) }
-func (n *node) LoggerDelete(name string)             { n.loggers.remove(name) }
+func (n *node) Name() gen.Atom               { return n.name }
+func (n *node) Uptime() int64                { return int64(time.Since(n.started) / time.Second) }
+func (n *node) PID() gen.PID                 { return n.pid }
+func (n *node) Creation() int64              { return n.creation }
+func (n *node) CertManager() gen.CertManager { return n.certs }
+func (n *node) Log() gen.Log                 { return &n.log }
+func (n *node) LoggerDelete(name string)     { n.loggers.remove(name, false) }
 
 func (n *node) MakeRef() gen.Ref {
-	return gen.Ref{Node: n.name, Creation: n.creation, ID: [3]uint64{n.refID.Add(1)}}
+	return gen.Ref{Node: n.name, Creation: n.creation, ID: [3]uint64{n.lastID.Add(1)}}
 }
 
 func (n *node) LoggerAdd(name string, logger gen.LoggerBehavior, filter ...gen.LogLevel) error {
@@ -124,29 +114,10 @@ func (n *node) SendWithPriority(to any, message any, priority gen.MessagePriorit
 	return n.send(to, &mailbox.Message{From: n.pid, Payload: message}, priority)
 }
 
-// live is process for the node's own methods.
-func (n *node) live(pid gen.PID) (*process, error) {
-	if n.ended() {
-		return nil, gen.ErrNodeTerminated
-	}
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	return n.process(pid)
-}
-
-func (n *node) SendExit(pid gen.PID, reason error) error {
-	if reason == nil {
-		return gen.ErrIncorrect
-	}
-	p, err := n.live(pid)
-	if err != nil {
-		return err
-	}
-	return p.exit(n.pid, reason)
-}
+func (n *node) SendExit(pid gen.PID, reason error) error { return n.exit(n.pid, pid, reason) }
 
 func (n *node) Kill(pid gen.PID) error {
-	p, err := n.live(pid)
+	p, err := n.process(pid)
 	if err == nil {
 		p.kill()
 	}
@@ -154,7 +125,7 @@ func (n *node) Kill(pid gen.PID) error {
 }
 
 func (n *node) ProcessInfo(pid gen.PID) (gen.ProcessInfo, error) {
-	p, err := n.live(pid)
+	p, err := n.process(pid)
 	if err != nil {
 		return gen.ProcessInfo{}, err
 	}
@@ -162,7 +133,7 @@ func (n *node) ProcessInfo(pid gen.PID) (gen.ProcessInfo, error) {
 }
 
 func (n *node) ProcessState(pid gen.PID) (gen.ProcessState, error) {
-	p, err := n.live(pid)
+	p, err := n.process(pid)
 	if err != nil {
 		return 0, err
 	}
@@ -177,25 +148,22 @@ func (n *node) ProcessList() ([]gen.PID, error) {
 	for _, p := range n.all() {
 		list = append(list, p.pid)
 	}
+	slices.SortFunc(list, func(a, b gen.PID) int { return cmp.Compare(a.ID, b.ID) })
 	return list, nil
 }
 
-// all returns the processes in the order of their IDs.
-func (n *node) all() []*process {
+func (n *node) all() (list []*process) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	list := make([]*process, 0, len(n.processes))
-	for _, p := range n.processes {
-		list = append(list, p)
+	for id, u := range n.units {
+		if p, ok := u.kind.(*process); ok && p.pid.ID == id {
+			list = append(list, p)
+		}
 	}
-	slices.SortFunc(list, func(a, b *process) int { return cmp.Compare(a.pid.ID, b.pid.ID) })
 	return list
 }
 
 func (n *node) MetaInfo(alias gen.Alias) (gen.MetaInfo, error) {
-	if n.ended() {
-		return gen.MetaInfo{}, gen.ErrNodeTerminated
-	}
 	m, err := n.meta(alias)
 	if err != nil {
 		return gen.MetaInfo{}, err

@@ -2,7 +2,6 @@ package node
 
 import (
 	"errors"
-	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -27,13 +26,6 @@ func TestOneLine(t *testing.T) {
 	} {
 		assert.Equal(t, want, string(oneLine(in)))
 	}
-}
-
-func TestCheckName(t *testing.T) {
-	assert.NoError(t, checkName("n"))
-	assert.NoError(t, checkName(gen.Atom(strings.Repeat("n", maxAtom))))
-	assert.ErrorIs(t, checkName(""), gen.ErrIncorrect)
-	assert.ErrorIs(t, checkName(gen.Atom(strings.Repeat("n", maxAtom+1))), gen.ErrAtomTooLong)
 }
 
 func TestInheritLevel(t *testing.T) {

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"ergo.services/ergo/gen"
-	"ergo.services/ergo/internal/mailbox"
 )
 
 // process implements gen.Process.
@@ -19,15 +18,14 @@ type process struct {
 	leader   gen.PID
 	started  time.Time
 	fallback gen.ProcessFallback
-	env      env
+	env
 	gone     atomic.Bool  // its Terminate has returned; set with node.mu held
 	priority atomic.Int32 // a gen.MessagePriority
 	pending  pendingCall
 
 	// The node's mutex guards what follows.
 	name     gen.Atom
-	aliases  map[gen.Alias]struct{}
-	metas    map[*meta]struct{}
+	aliases  map[gen.Alias]*unit // to the process itself, or to its meta processes
 	watching map[watch]struct{}
 }
 
@@ -48,11 +46,12 @@ func (n *node) newProcess(parent *process, factory gen.ProcessFactory, options g
 	p := &process{
 		node: n, parent: above.pid, leader: above.leader,
 		behavior: factory(), started: time.Now(), fallback: options.Fallback,
+		aliases: map[gen.Alias]*unit{}, watching: map[watch]struct{}{},
 	}
 	if p.behavior == nil {
 		return nil, fmt.Errorf("the process factory returned nil: %w", gen.ErrIncorrect)
 	}
-	p.env.inherit(aboveEnv, options.Env)
+	p.inherit(aboveEnv, options.Env)
 	p.priority.Store(int32(options.SendPriority))
 	p.setState(gen.ProcessStateInit)
 	p.Limit = options.MailboxSize
@@ -74,9 +73,8 @@ func (p *process) enter(name *gen.Atom) error {
 			return err
 		}
 	}
-	n.lastID++
-	p.pid = gen.PID{Node: n.name, ID: n.lastID, Creation: n.creation}
-	n.processes[p.pid.ID] = p
+	p.pid = gen.PID{Node: n.name, ID: n.lastID.Add(1), Creation: n.creation}
+	n.units[p.pid.ID] = &p.unit
 	n.living.Add(1)
 	return nil
 }
@@ -105,7 +103,7 @@ func (n *node) spawn(parent *process, name *gen.Atom, factory gen.ProcessFactory
 	}
 	ready = true
 	p.setState(gen.ProcessStateSleep)
-	if p.Park() != mailbox.Parked {
+	if !p.Park() {
 		go p.run()
 	}
 	return p.pid, nil
@@ -143,41 +141,34 @@ func (p *process) bury() {
 	n, reason := p.node, p.Reason()
 	p.setState(gen.ProcessStateTerminated)
 	n.mu.Lock()
+	defer n.mu.Unlock()
+	defer n.living.Done()
 	p.gone.Store(true)
-	var notices []notice
 	for w := range p.watching {
 		p.unwatch(w)
 	}
-	for alias := range p.aliases {
-		notices = append(notices, n.dropAlias(alias, p.pid, reason)...)
+	for alias, u := range p.aliases {
+		if u == &p.unit {
+			p.dropAlias(alias, reason)
+		} else {
+			u.end(reason)
+		}
 	}
-	notices = append(notices, p.dropName(reason)...)
-	delete(n.processes, p.pid.ID)
-	notices = append(notices, n.take(p.pid, p.pid,
-		gen.MessageExitPID{PID: p.pid, Reason: reason}, gen.MessageDownPID{PID: p.pid, Reason: reason})...)
-	metas := p.metas
-	p.metas = nil
-	n.mu.Unlock()
-
-	for m := range metas {
-		m.end(reason)
+	if p.name != "" {
+		p.dropName(reason)
 	}
-	tell(notices)
-	n.living.Done()
+	delete(n.units, p.pid.ID)
+	n.tell(p.pid, p.pid,
+		gen.MessageExitPID{PID: p.pid, Reason: reason}, gen.MessageDownPID{PID: p.pid, Reason: reason})
 }
 
-func (p *process) Node() gen.Node                       { return p.node }
-func (p *process) PID() gen.PID                         { return p.pid }
-func (p *process) Leader() gen.PID                      { return p.leader }
-func (p *process) Parent() gen.PID                      { return p.parent }
-func (p *process) Uptime() int64                        { return int64(time.Since(p.started) / time.Second) }
-func (p *process) State() gen.ProcessState              { return gen.ProcessState(p.state.Load()) }
-func (p *process) Behavior() gen.ProcessBehavior        { return p.behavior }
-func (p *process) Log() gen.Log                         { return &p.log }
-func (p *process) EnvList() map[gen.Env]any             { return p.env.list() }
-func (p *process) SetEnv(name gen.Env, value any)       { p.env.set(name, value) }
-func (p *process) Env(name gen.Env) (any, bool)         { return p.env.get(name) }
-func (p *process) EnvDefault(name gen.Env, def any) any { return p.env.getDefault(name, def) }
+func (p *process) Node() gen.Node                { return p.node }
+func (p *process) PID() gen.PID                  { return p.pid }
+func (p *process) Leader() gen.PID               { return p.leader }
+func (p *process) Parent() gen.PID               { return p.parent }
+func (p *process) Uptime() int64                 { return int64(time.Since(p.started) / time.Second) }
+func (p *process) State() gen.ProcessState       { return gen.ProcessState(p.state.Load()) }
+func (p *process) Behavior() gen.ProcessBehavior { return p.behavior }
 
 func (p *process) Spawn(factory gen.ProcessFactory, options gen.ProcessOptions, args ...any) (gen.PID, error) {
 	return p.node.spawn(p, nil, factory, options, args)
@@ -191,22 +182,15 @@ func (p *process) Info() (gen.ProcessInfo, error) {
 	if p.gone.Load() {
 		return gen.ProcessInfo{}, gen.ErrProcessTerminated
 	}
-	info := gen.ProcessInfo{
+	return gen.ProcessInfo{
 		PID:         p.pid,
 		Name:        p.Name(),
 		Behavior:    typeName(p.behavior),
 		MessagesIn:  p.Count(),
 		MessagesOut: p.sent.Load(),
 		State:       p.State(),
-	}
-	p.node.mu.RLock()
-	defer p.node.mu.RUnlock()
-	for m := range p.metas {
-		if m.Reason() == nil {
-			info.Metas = append(info.Metas, m.id)
-		}
-	}
-	return info, nil
+		Metas:       p.list(func(u *unit) bool { return u != &p.unit && u.Reason() == nil }),
+	}, nil
 }
 
 func (p *process) MetaInfo(alias gen.Alias) (gen.MetaInfo, error) { return p.node.MetaInfo(alias) }

@@ -10,95 +10,81 @@ import (
 	"ergo.services/ergo/internal/mailbox"
 )
 
-// known says why an ID does not lead to a process of this run of the node; nil where it may.
-func (n *node) known(of gen.Atom, creation int64) error {
+// byID returns what has the ID in a PID or an alias.
+func (n *node) byID(of gen.Atom, creation int64, id uint64) (*unit, error) {
+	u, ok := n.units[id]
 	switch {
 	case of == "":
-		return gen.ErrProcessUnknown
-	case of != n.name:
-		return gen.ErrNoConnection
-	case creation != n.creation:
-		return gen.ErrProcessIncarnation
-	}
-	return nil
-}
-
-// process returns the process behind a PID. It is called with n.mu held, as the next three are.
-func (n *node) process(pid gen.PID) (*process, error) {
-	p, ok := n.processes[pid.ID]
-	switch err := n.known(pid.Node, pid.Creation); {
-	case err != nil:
-		return nil, err
-	case ok:
-		return p, nil
-	case pid.ID < firstID || pid.ID > n.lastID:
 		return nil, gen.ErrProcessUnknown
-	}
-	return nil, gen.ErrProcessTerminated
-}
-
-func (n *node) byName(name, of gen.Atom) (*process, error) {
-	if of != "" && of != n.name {
+	case of != n.name:
 		return nil, gen.ErrNoConnection
-	}
-	if p, ok := n.names[name]; ok {
-		return p, nil
-	}
-	return nil, gen.ErrProcessUnknown
-}
-
-func (n *node) byAlias(alias gen.Alias) (*unit, error) {
-	u, ok := n.aliases[alias.ID[0]]
-	switch err := n.known(alias.Node, alias.Creation); {
-	case err != nil:
-		return nil, err
+	case creation != n.creation:
+		return nil, gen.ErrProcessIncarnation
 	case ok:
 		return u, nil
-	case alias.ID[0] == 0 || alias.ID[0] > n.refID.Load():
+	case id <= maxID || id > n.lastID.Load():
 		return nil, gen.ErrProcessUnknown
 	}
 	return nil, gen.ErrProcessTerminated
 }
 
 // find returns what any of the types that can be sent to leads to, and notes in the message the
-// name or the alias that was used.
+// name or the alias that was used. It is called with the node's mutex held.
 func (n *node) find(to any, m *mailbox.Message) (*unit, error) {
-	var p *process
-	var err error
+	var node gen.Atom
 	switch to := to.(type) {
 	case gen.PID:
-		p, err = n.process(to)
+		return n.byID(to.Node, to.Creation, to.ID)
 	case gen.Alias:
 		m.Alias = to
-		return n.byAlias(to)
+		return n.byID(to.Node, to.Creation, to.ID[0])
 	case gen.ProcessID:
-		m.Name = to.Name
-		p, err = n.byName(to.Name, to.Node)
+		m.Name, node = to.Name, to.Node
 	case gen.Atom:
 		m.Name = to
-		p, err = n.byName(to, "")
 	case string:
 		m.Name = gen.Atom(to)
-		p, err = n.byName(m.Name, "")
 	default:
-		err = errTarget(to)
+		return nil, errTarget(to)
 	}
-	if err != nil {
-		return nil, err
+	if node != "" && node != n.name {
+		return nil, gen.ErrNoConnection
 	}
-	return &p.unit, nil
+	if p, ok := n.names[m.Name]; ok {
+		return &p.unit, nil
+	}
+	return nil, gen.ErrProcessUnknown
 }
 
 func errTarget(to any) error {
 	return fmt.Errorf("target of type %v: %w", reflect.TypeOf(to), gen.ErrUnsupported)
 }
 
-// meta returns the meta process behind an alias, unless it has ended.
-func (n *node) meta(alias gen.Alias) (*meta, error) {
+// get is find for a node that has not ended.
+func (n *node) get(to any, m *mailbox.Message) (*unit, error) {
+	if n.ended() {
+		return nil, gen.ErrNodeTerminated
+	}
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	u, err := n.byAlias(alias)
-	if errors.Is(err, gen.ErrNoConnection) {
+	return n.find(to, m)
+}
+
+func (n *node) process(pid gen.PID) (*process, error) {
+	u, err := n.get(pid, &mailbox.Message{})
+	if err != nil {
+		return nil, err
+	}
+	if p, ok := u.kind.(*process); ok {
+		return p, nil
+	}
+	return nil, gen.ErrProcessUnknown
+}
+
+// meta returns the meta process behind an alias, unless it has ended.
+func (n *node) meta(alias gen.Alias) (*meta, error) {
+	u, err := n.get(alias, &mailbox.Message{})
+	if errors.Is(err, gen.ErrNoConnection) || errors.Is(err, gen.ErrNodeTerminated) {
 		return nil, err
 	}
 	if err == nil && u.Reason() == nil {
@@ -114,11 +100,12 @@ func (n *node) send(to any, m *mailbox.Message, priority gen.MessagePriority) er
 	if err := checkPriority(priority); err != nil {
 		return err
 	}
-	n.mu.RLock()
-	u, err := n.find(to, m)
-	n.mu.RUnlock()
+	u, err := n.get(to, m)
 	if err != nil {
 		return err
+	}
+	if p, ok := u.kind.(*process); ok && p.pid == m.From && m.Kind != mailbox.Regular {
+		return gen.ErrNotAllowed // the caller would wait for itself
 	}
 	if err = u.push(m, priority, false); err == gen.ErrProcessMailboxFull {
 		return u.kind.full(m, priority)
@@ -128,16 +115,11 @@ func (n *node) send(to any, m *mailbox.Message, priority gen.MessagePriority) er
 
 // full hands what did not fit into the mailbox to the fallback process.
 func (p *process) full(m *mailbox.Message, priority gen.MessagePriority) error {
-	if !p.fallback.Enable || m.Kind != mailbox.Regular {
-		return gen.ErrProcessMailboxFull
-	}
 	wrapped := gen.MessageFallback{PID: p.pid, Tag: p.fallback.Tag, Message: m.Payload}
-	m = &mailbox.Message{From: m.From, Payload: wrapped}
-	p.node.mu.RLock()
-	u, err := p.node.find(p.fallback.Name, m)
-	p.node.mu.RUnlock()
+	m = &mailbox.Message{Kind: m.Kind, From: m.From, Payload: wrapped}
+	u, err := p.node.get(p.fallback.Name, m)
 	// The fallback process has no fallback itself: it might be a circle.
-	if err != nil || u == &p.unit || u.push(m, priority, false) != nil {
+	if !p.fallback.Enable || m.Kind != mailbox.Regular || err != nil || u == &p.unit || u.push(m, priority, false) != nil {
 		return gen.ErrProcessMailboxFull
 	}
 	return nil
@@ -156,8 +138,15 @@ func (p *process) sendAs(by *unit, to any, m *mailbox.Message, priority gen.Mess
 	return nil
 }
 
-// exit asks the process to end, before it handles any other message.
-func (p *process) exit(from gen.PID, reason error) error {
+// exit asks a process to end, before it handles any other message.
+func (n *node) exit(from, to gen.PID, reason error) error {
+	if reason == nil {
+		return gen.ErrIncorrect
+	}
+	p, err := n.process(to)
+	if err != nil {
+		return err
+	}
 	exit := gen.MessageExitPID{PID: from, Reason: reason}
 	return p.push(&mailbox.Message{Kind: mailbox.Exit, From: from, Payload: exit}, gen.MessagePriorityMax, true)
 }
@@ -174,45 +163,36 @@ func (p *process) SendImportant(to any, message any) error           { return p.
 func (p *process) SendPID(to gen.PID, message any) error             { return p.Send(to, message) }
 func (p *process) SendProcessID(to gen.ProcessID, message any) error { return p.Send(to, message) }
 func (p *process) SendAlias(to gen.Alias, message any) error         { return p.Send(to, message) }
-func (p *process) SendPriority() gen.MessagePriority                 { return gen.MessagePriority(p.priority.Load()) }
-
-func (p *process) SetSendPriority(priority gen.MessagePriority) error {
-	if err := checkPriority(priority); err != nil {
-		return err
-	}
-	p.priority.Store(int32(priority))
-	return nil
-}
 
 func (p *process) SendAfter(to any, message any, after time.Duration) (gen.CancelFunc, error) {
 	if p.gone.Load() {
 		return nil, gen.ErrProcessTerminated
 	}
-	switch to.(type) {
-	case gen.PID, gen.Alias, gen.ProcessID, gen.Atom, string:
-	default:
-		return nil, errTarget(to)
+	if _, err := p.node.get(to, &mailbox.Message{}); errors.Is(err, gen.ErrUnsupported) {
+		return nil, err
 	}
 	priority := p.SendPriority()
 	return time.AfterFunc(after, func() { _ = p.SendWithPriority(to, message, priority) }).Stop, nil
 }
 
+func (p *process) SendPriority() gen.MessagePriority { return gen.MessagePriority(p.priority.Load()) }
+
+func (p *process) SetSendPriority(priority gen.MessagePriority) error {
+	err := checkPriority(priority)
+	if err == nil {
+		p.priority.Store(int32(priority))
+	}
+	return err
+}
+
 func (p *process) SendExit(to gen.PID, reason error) error {
-	switch {
-	case p.gone.Load():
+	if p.gone.Load() {
 		return gen.ErrProcessTerminated
-	case to == p.pid, to == p.parent:
+	}
+	if to == p.pid || to == p.parent {
 		return gen.ErrNotAllowed
-	case reason == nil:
-		return gen.ErrIncorrect
 	}
-	p.node.mu.RLock()
-	target, err := p.node.process(to)
-	p.node.mu.RUnlock()
-	if err != nil {
-		return err
-	}
-	return target.exit(p.pid, reason)
+	return p.node.exit(p.pid, to, reason)
 }
 
 func (p *process) SendExitMeta(alias gen.Alias, reason error) error {

@@ -39,7 +39,7 @@ func (n *node) Stop() {
 	if n.close() {
 		for _, p := range n.all() {
 			// The exit comes in the parent's name, so that nobody traps it.
-			_ = p.exit(p.parent, gen.TerminateReasonShutdown)
+			_ = n.exit(p.parent, p.pid, gen.TerminateReasonShutdown)
 		}
 	}
 	select {
@@ -62,7 +62,7 @@ func (n *node) StopForce() {
 }
 
 func (n *node) end() {
-	n.loggers.end()
+	n.loggers.remove("", true)
 	close(n.done)
 }
 

@@ -31,6 +31,7 @@ type kind interface {
 	full(m *mailbox.Message, priority gen.MessagePriority) error
 }
 
+func (u *unit) Log() gen.Log                { return &u.log }
 func (u *unit) setState(s gen.ProcessState) { u.state.Store(int32(s)) }
 
 // push delivers a message and sees to it that it is handled.
@@ -59,13 +60,13 @@ func (u *unit) run() {
 			u.kind.terminate(u.Reason())
 		}
 	}()
-	for turn := mailbox.More; turn == mailbox.More; parked = turn == mailbox.Parked {
+	for !parked && u.Reason() == nil {
 		u.setState(gen.ProcessStateRunning)
 		if err := u.guard(u.kind.work); err != nil {
 			u.Close(err)
 		}
 		u.setState(gen.ProcessStateSleep)
-		turn = u.Park()
+		parked = u.Park()
 	}
 }
 
@@ -131,22 +132,21 @@ func typeName(behavior any) string { return strings.TrimPrefix(fmt.Sprintf("%T",
 // checkOptions checks what the options of processes and meta processes have in common, and
 // returns the log level.
 func checkOptions(of string, size int64, priority gen.MessagePriority, level gen.LogLevel, above *log) (gen.LogLevel, error) {
-	if size < 0 {
-		return 0, fmt.Errorf("%s.MailboxSize %d is negative: %w", of, size, gen.ErrIncorrect)
-	}
-	if err := checkPriority(priority); err != nil {
-		return 0, fmt.Errorf("%s.SendPriority: %w", of, err)
-	}
 	level, err := inheritLevel(level, above.Level())
+	if size < 0 {
+		err = fmt.Errorf("MailboxSize %d is negative: %w", size, gen.ErrIncorrect)
+	} else if err == nil {
+		err = checkPriority(priority)
+	}
 	if err != nil {
-		return 0, fmt.Errorf("%s.LogLevel: %w", of, err)
+		return 0, fmt.Errorf("%s.%w", of, err)
 	}
 	return level, nil
 }
 
 func checkPriority(p gen.MessagePriority) error {
 	if p < gen.MessagePriorityNormal || p > gen.MessagePriorityMax {
-		return fmt.Errorf("no such priority: %d: %w", int(p), gen.ErrIncorrect)
+		return fmt.Errorf("SendPriority %d is no priority: %w", int(p), gen.ErrIncorrect)
 	}
 	return nil
 }

@@ -13,36 +13,21 @@ type watch struct {
 	link   bool // told by an exit rather than a message
 }
 
-// notice is what a watcher is told of an end.
-type notice struct {
-	to       *process
-	message  mailbox.Message
-	priority gen.MessagePriority
-}
-
-// take removes those who watch a target that has just become unknown, and returns what to tell
-// them when the node's mutex, which it is called with, is free again.
-func (n *node) take(target any, from gen.PID, exit, down any) (notices []notice) {
+// tell tells those who watch a target that it has just become unknown. It is called with the node's
+// mutex held, as unwatch is.
+func (n *node) tell(target any, from gen.PID, exit, down any) {
 	w := watch{target, true}
 	for p := range n.watchers[w] {
-		notices = append(notices, notice{p, mailbox.Message{Kind: mailbox.Exit, From: from, Payload: exit}, gen.MessagePriorityMax})
 		p.unwatch(w)
+		_ = p.push(&mailbox.Message{Kind: mailbox.Exit, From: from, Payload: exit}, gen.MessagePriorityMax, true)
 	}
 	w.link = false
 	for p := range n.watchers[w] {
-		notices = append(notices, notice{p, mailbox.Message{From: from, Payload: down}, gen.MessagePriorityHigh})
 		p.unwatch(w)
-	}
-	return notices
-}
-
-func tell(notices []notice) {
-	for _, n := range notices {
-		_ = n.to.push(&n.message, n.priority, true)
+		_ = p.push(&mailbox.Message{From: from, Payload: down}, gen.MessagePriorityHigh, true)
 	}
 }
 
-// unwatch removes a link or monitor. It is called with the node's mutex held.
 func (p *process) unwatch(w watch) {
 	delete(p.watching, w)
 	delete(p.node.watchers[w], p)
@@ -92,9 +77,6 @@ func (p *process) change(target any, link, add bool) error {
 	}
 	if n.watchers[w] == nil {
 		n.watchers[w] = make(map[*process]struct{})
-	}
-	if p.watching == nil {
-		p.watching = make(map[watch]struct{})
 	}
 	n.watchers[w][p], p.watching[w] = struct{}{}, struct{}{}
 	return nil
