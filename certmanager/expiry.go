@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -68,7 +69,7 @@ func (s *snapshot) dated() []dated {
 			}
 		}
 	}
-	for _, ca := range slices.Concat(s.in.material.clientCAs.certs, s.in.material.rootCAs.certs) {
+	for _, ca := range slices.Concat(append(slices.Collect(maps.Values(s.in.material.trustDomains)), s.in.material.clientCAs.certs, s.in.material.rootCAs.certs)...) {
 		all = append(all, datedCertificate(ca, "CA bundle", false))
 	}
 	for _, l := range s.trust.crls.all() {

@@ -64,7 +64,7 @@ func newSnapshot(in inputs, o *Options, previous *snapshot) (*snapshot, error) {
 		return nil, err
 	}
 	certs := in.certificates()
-	if len(certs) == 0 && !in.material.late && t.clientCAs == nil && t.rootCAs == nil {
+	if len(certs) == 0 && !in.material.late && t.offered == nil && t.rootCAs == nil {
 		return nil, fmt.Errorf("%w: the source gives neither a certificate nor a CA bundle", ErrNoCertificate)
 	}
 	s := &snapshot{

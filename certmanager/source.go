@@ -57,7 +57,8 @@ type Material struct {
 	ClientCAPool, RootCAPool *x509.CertPool
 
 	// TrustDomains are the CAs of each SPIFFE trust domain. A peer whose certificate has a
-	// SPIFFE ID is verified with those of its domain and with no others.
+	// SPIFFE ID is verified with those of its domain and with no others. A server with such an
+	// ID is known by Options.ServerRule in place of its name; without a rule by its name.
 	TrustDomains map[string][]*x509.Certificate
 
 	// CRLs are revocation lists. CRLIssuers are the certificates of those who signed them

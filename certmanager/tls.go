@@ -105,7 +105,7 @@ func (m *Manager) serverConfig(s *snapshot, nextProtos []string) *tls.Config {
 		config.GetCertificate = s.getCertificateOrNone
 	}
 	config.ClientAuth = s.trust.clientAuth
-	config.ClientCAs = s.trust.clientCAs
+	config.ClientCAs = s.trust.offered
 	config.VerifyConnection = m.verifyClient
 	config.GetEncryptedClientHelloKeys = func(*tls.ClientHelloInfo) ([]tls.EncryptedClientHelloKey, error) {
 		return s.echKeys(), nil
@@ -201,16 +201,20 @@ func (m *Manager) verifyServer(state tls.ConnectionState, name string) error {
 	if name == "" {
 		name = state.ServerName
 	}
-	if name == "" {
+	peer := m.newPeer(&state, true)
+	// A member of a trust domain is known by its SPIFFE ID, which a rule has to ask for. Without a rule any member could pose as
+	// any server, so then the name decides as for others.
+	_, member, err := current.trust.rootsFor(peer, nil)
+	byRule := err == nil && member && current.trust.serverRule.check != nil
+	if name == "" && !byRule {
 		return fmt.Errorf("certmanager: %w: no name to verify the server for: connections to an IP address do not ask for one; give it to ClientTLS", ErrUntrusted)
 	}
-	peer := m.newPeer(&state, true)
-	if err := peer.Certificate.VerifyHostname(name); err != nil {
+	if err := peer.Certificate.VerifyHostname(name); err != nil && !byRule {
 		return m.verdict(current, peer, fmt.Errorf("%s: %w: %w", peer, ErrUntrusted,
 			&tls.CertificateVerificationError{UnverifiedCertificates: peer.presented, Err: err}))
 	}
 	now := clock.Now()
-	peer, err := current.trust.judge(peer, now, now)
+	peer, err = current.trust.judge(peer, now, now)
 	if err == nil {
 		m.lastServer.Store(peer)
 	}

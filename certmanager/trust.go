@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -18,6 +19,8 @@ type trust struct {
 	clientAuth tls.ClientAuthType
 	clientCAs  *x509.CertPool // nil without a bundle
 	rootCAs    *x509.CertPool // nil is the system's roots
+	domains    map[string]trustDomain
+	offered    *x509.CertPool // clientCAs and those of domains: what crypto/tls verifies clients with, before judge does
 	crls       *revocations
 	clientRule Rule
 	serverRule Rule
@@ -54,15 +57,21 @@ func newTrust(in *inputs, o *Options, previous *trust) (*trust, error) {
 	if in.rootCAs != nil {
 		t.rootCAs = in.rootCAs
 	}
-	if !in.clientAuthSet && t.clientAuth == tls.NoClientCert && t.clientCAs != nil {
+	if in.clientCAs == nil { // set by the program, CAs stand for all that the source gives
+		t.domains, t.offered = newTrustDomains(m.trustDomains, t.clientCAs)
+	} else {
+		t.offered = t.clientCAs
+	}
+	if !in.clientAuthSet && t.clientAuth == tls.NoClientCert && t.offered != nil {
 		t.clientAuth = tls.RequireAndVerifyClientCert
 	}
-	if t.clientAuth != tls.NoClientCert && t.clientCAs == nil {
+	if t.clientAuth != tls.NoClientCert && t.offered == nil {
 		if !in.clientAuthSet {
 			return nil, fmt.Errorf("%w: client authentication needs a client CA bundle, which the source does not give: without one crypto/tls would accept every client with a public certificate", ErrInvalid)
 		}
 		// Set by SetClientAuth before SetClientCAs: nobody is let in meanwhile.
 		t.clientCAs = x509.NewCertPool()
+		t.offered = t.clientCAs
 	}
 	if t.clientAuth == tls.NoClientCert && in.clientRule.check != nil && !in.clientAuthSet {
 		return nil, fmt.Errorf("%w: ClientRule needs client certificates: give a client CA bundle", ErrInvalid)
@@ -71,6 +80,9 @@ func newTrust(in *inputs, o *Options, previous *trust) (*trust, error) {
 		issuers := slices.Concat(m.crlIssuers, m.clientCAs.certs, m.rootCAs.certs)
 		for _, c := range m.certificates {
 			issuers = append(issuers, c.chain[1:]...)
+		}
+		for _, cas := range m.trustDomains {
+			issuers = append(issuers, cas...)
 		}
 		var err error
 		if t.crls, err = newRevocations(m.crls, issuers, o.RequireFreshCRLs); err != nil {
@@ -87,6 +99,7 @@ func newTrust(in *inputs, o *Options, previous *trust) (*trust, error) {
 func (t *trust) sum() [sha256.Size]byte {
 	h := sha256.New()
 	fmt.Fprintf(h, "%q %q %d %q %q %q %t\n", t.clientID, t.rootID, t.clientAuth, t.clientRule, t.serverRule, t.serverName, t.crls.fresh)
+	io.WriteString(h, sumOf(t.domains))
 	for _, l := range t.crls.all() {
 		h.Write(l.issuer.Raw)
 		h.Write(l.entries[:])
@@ -128,6 +141,10 @@ func (t *trust) judge(p *Peer, when, now time.Time) (*Peer, error) {
 			return p, nil
 		}
 		return p, fmt.Errorf("%w: the client showed no certificate", ErrUntrusted)
+	}
+	roots, _, err := t.rootsFor(p, roots)
+	if err != nil {
+		return p, err
 	}
 	chains, err := p.chainsTo(roots, usage, when)
 	if err != nil {
