@@ -1,7 +1,7 @@
 package meta_test
 
 import (
-	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,29 +12,36 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Ergo 3.3.1 has a callback more than 3.3.0, of a type that 3.3.0 lacks. The package builds with an
-// interface that has callbacks which no release has yet.
+// Ergo 3.3.1 has a callback more than 3.3.0, of a type that 3.3.0 lacks. The package builds against a
+// copy of the engine whose interface has callbacks that no release has yet.
 func TestBuildsWithLaterCallbacks(t *testing.T) {
-	list := exec.Command("go", "list", "-f", "{{range .GoFiles}}{{$.Dir}}/{{.}}\n{{end}}", "ergo.services/ergo/gen")
-	files, err := list.Output()
+	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "ergo.services/ergo").Output()
+	require.NoError(t, err)
+	later := t.TempDir()
+	require.NoError(t, os.CopyFS(later, os.DirFS(strings.TrimSpace(string(dir)))))
+	files, err := filepath.Glob(filepath.Join(later, "gen", "*.go"))
 	require.NoError(t, err)
 	const declaration = "type MetaBehavior interface {\n"
-	replace := map[string]string{}
-	for file := range strings.FieldsSeq(string(files)) {
+	changed := 0
+	for _, file := range files {
 		source, err := os.ReadFile(file)
 		require.NoError(t, err)
-		if before, after, found := strings.Cut(string(source), declaration); found {
-			replace[file] = filepath.Join(t.TempDir(), "later.go")
-			later := before + "type LaterMessage struct{}\n" +
-				declaration + "HandleResponse(LaterMessage) error; HandleLater(from PID, messages ...LaterMessage)\n" + after
-			require.NoError(t, os.WriteFile(replace[file], []byte(later), 0o600))
+		before, after, found := strings.Cut(string(source), declaration)
+		if !found {
+			continue
 		}
+		source = []byte(before + "type LaterMessage struct{}\n" +
+			declaration + "HandleResponse(LaterMessage) error; HandleLater(from PID, messages ...LaterMessage)\n" + after)
+		require.NoError(t, os.WriteFile(file, source, 0o600))
+		changed++
 	}
-	require.Len(t, replace, 1, "the file of gen that declares MetaBehavior")
-	overlay := filepath.Join(t.TempDir(), "overlay.json")
-	content, err := json.Marshal(map[string]any{"Replace": replace})
+	require.Equal(t, 1, changed, "files of gen that declare MetaBehavior")
+	root, err := filepath.Abs("..")
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(overlay, content, 0o600))
-	output, err := exec.Command("go", "build", "-overlay", overlay, ".").CombinedOutput()
+	work := filepath.Join(t.TempDir(), "go.work")
+	require.NoError(t, os.WriteFile(work, fmt.Appendf(nil, "go 1.26.0\nuse %q\nreplace ergo.services/ergo => %q\n", root, later), 0o600))
+	build := exec.Command("go", "build", ".")
+	build.Env = append(os.Environ(), "GOWORK="+work)
+	output, err := build.CombinedOutput()
 	assert.NoError(t, err, "%s", output)
 }

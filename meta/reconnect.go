@@ -38,6 +38,8 @@ var ErrNotConnected = errors.New("meta: not connected")
 
 // reconnecting is the meta process of an outgoing connection that is made again and again: a tcpConnection at a time.
 type reconnecting struct {
+	behavior
+
 	opt     *TCPConnectionOptions
 	targets []target
 	process gen.MetaProcess
