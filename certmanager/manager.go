@@ -193,12 +193,12 @@ func (m *Manager) swap(previous, next *snapshot) (done bool, err error) {
 	}
 	m.current.Store(next)
 	m.setTicketKeys(previous, next)
+	m.mu.Unlock()
 	m.counts.loads.Add(1)
-	m.events.emit(m.loadedEvent(next))
+	m.events.emit(m.loadedEvent(next)) // a logger may be slow
 	for _, doubt := range append(next.doubts, next.regressions(previous)...) {
 		m.events.emit(Event{Kind: Warning, Reason: "regressed", Generation: next.generation, Err: doubt})
 	}
-	m.mu.Unlock()
 	if !next.sameCertificates(previous) {
 		m.wakeExpire()
 	}

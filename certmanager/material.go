@@ -198,6 +198,36 @@ func (m *material) lacks(other *material) bool {
 	return false
 }
 
+// keeping returns the material together with the CAs and lists that it lacks of another, or nil where it gives
+// nothing that the other does not have, or lacks more than that.
+func (m *material) keeping(other *material) *material {
+	if !other.lacks(m) {
+		return nil
+	}
+	has, kept := m.inventory(true), &Material{TrustDomains: make(map[string][]*x509.Certificate)}
+	missing := func(what string, all []*x509.Certificate) []*x509.Certificate {
+		return slices.DeleteFunc(slices.Clone(all), func(c *x509.Certificate) bool { return has[what+string(c.Raw)] })
+	}
+	for _, p := range other.parts {
+		kept.ClientCAs = append(kept.ClientCAs, missing("client CA", p.from.ClientCAs)...)
+		kept.RootCAs = append(kept.RootCAs, missing("root CA", p.from.RootCAs)...)
+		kept.CRLIssuers = append(kept.CRLIssuers, missing("list issuer", p.from.CRLIssuers)...)
+		for domain, all := range p.from.TrustDomains {
+			kept.TrustDomains[domain] = append(kept.TrustDomains[domain], missing(domain, all)...)
+		}
+		for _, list := range p.from.CRLs {
+			if !has["list of "+string(list.RawIssuer)] {
+				kept.CRLs = append(kept.CRLs, list)
+			}
+		}
+	}
+	all := &material{parts: append(slices.Clone(m.parts), &part{from: kept})}
+	if all.lacks(other) {
+		return nil
+	}
+	return all
+}
+
 // inventory has a key for each thing in a material.
 func (m *material) inventory(renewed bool) map[string]bool {
 	has := make(map[string]bool)

@@ -131,9 +131,15 @@ func (r *reloader) check(ctx context.Context, now bool) error {
 		r.succeed(true)
 		return nil
 	}
-	wait := r.debounce.wait(began, got != nil && got.lacks(current))
-	if wait > 0 && !now {
+	lacks := got != nil && got.lacks(current)
+	if wait := r.debounce.wait(began, lacks); wait > 0 && !now {
 		r.plan(wait)
+		// What is given does not wait.
+		if lacks && r.debounce.wait(began, false) <= 0 {
+			if kept := got.keeping(current); kept != nil {
+				r.publish(ctx, kept)
+			}
+		}
 		return nil
 	}
 	r.debounce.end()

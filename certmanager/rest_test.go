@@ -174,3 +174,75 @@ func TestRevocationDoesNotWait(t *testing.T) {
 		}
 	})
 }
+
+// Where one CA takes the place of another, its peers get in at once, and those of the other go when the
+// source has been at rest.
+func TestCAIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, _, source, m, peers := twoCAs(t)
+		third := tlstest.NewCA(t)
+		client := first.ClientConfig(t, "localhost")
+		client.Certificates = []tls.Certificate{third.Issue(t, tlstest.Leaf{}).Certificate()}
+		source.set(func(m *certmanager.Material) {
+			m.ClientCAs = []*x509.Certificate{first.Certificate(), third.Certificate()}
+		})
+		time.Sleep(200 * time.Millisecond)
+		require.NoError(t, connectPipe(m.ServerTLS(), client).serverErr)
+		peers[1].open(t, "the rest of the file may be on its way")
+		time.Sleep(1400 * time.Millisecond)
+		require.ErrorIs(t, peers[1].evicted(t), certmanager.ErrUntrusted)
+		peers[0].open(t, "its CA was there all along")
+		assert.Equal(t, uint64(3), m.Status().Generation)
+		time.Sleep(time.Hour)
+		assert.Equal(t, uint64(3), m.Status().Generation)
+		peers[0].release()
+	})
+}
+
+// A source of somebody's own may be wrong in any way: what is in service stays.
+func TestSourcesThatAreWrong(t *testing.T) {
+	for name, load := range map[string]func() (*certmanager.Material, error){
+		"nothing": func() (*certmanager.Material, error) { return nil, nil },
+		"panic":   func() (*certmanager.Material, error) { panic("a parser cannot bear it") },
+		"nil certificate": func() (*certmanager.Material, error) {
+			return &certmanager.Material{ClientCAs: []*x509.Certificate{nil}}, nil
+		},
+		"nil list": func() (*certmanager.Material, error) {
+			return &certmanager.Material{CRLs: []*x509.RevocationList{nil}}, nil
+		},
+		"empty chain": func() (*certmanager.Material, error) {
+			return &certmanager.Material{Certificates: []certmanager.Certificate{{}}}, nil
+		},
+		"nil part": func() (*certmanager.Material, error) {
+			return &certmanager.Material{Parts: []*certmanager.Material{nil}}, nil
+		},
+		"nil warning": func() (*certmanager.Material, error) { return &certmanager.Material{Warnings: []error{nil}}, nil },
+		"no key": func() (*certmanager.Material, error) {
+			return &certmanager.Material{Certificates: []certmanager.Certificate{{Certificate: tls.Certificate{Certificate: [][]byte{{1}}}}}}, nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ca := tlstest.NewCA(t)
+			pair := ca.Issue(t, tlstest.Leaf{})
+			source := &replaced{load: func() (*certmanager.Material, error) { return leaf(pair).Load(t.Context(), nil) }}
+			m := newManager(t, certmanager.Options{PollInterval: time.Hour, Source: source})
+			source.load = load
+			require.Error(t, m.Reload(t.Context()))
+			assert.True(t, m.GetCertificate().Leaf.Equal(pair.Leaf))
+			assert.True(t, m.Status().Drift)
+			_, err := certmanager.New(certmanager.Options{Source: source})
+			require.Error(t, err)
+		})
+	}
+}
+
+// replaced is a source whose Load a test replaces, while none runs.
+type replaced struct {
+	load func() (*certmanager.Material, error)
+}
+
+func (r *replaced) Load(context.Context, *certmanager.Material) (*certmanager.Material, error) {
+	return r.load()
+}
+
+func (r *replaced) Watch(context.Context, func(), func(certmanager.Event)) error { return nil }

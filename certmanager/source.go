@@ -6,6 +6,7 @@ import (
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -134,6 +135,20 @@ func (m *Material) flat() []*Material {
 		}
 	}
 	return all
+}
+
+// check refuses what would make the Manager panic.
+func (m *Material) check() error {
+	for _, part := range m.flat() {
+		all := slices.Concat(part.ClientCAs, part.RootCAs, part.CRLIssuers)
+		for _, cas := range part.TrustDomains {
+			all = append(all, cas...)
+		}
+		if slices.Contains(all, nil) || slices.Contains(part.CRLs, nil) || slices.Contains(part.Warnings, nil) {
+			return fmt.Errorf("%w: the source returned a Material with a nil certificate, list or warning", ErrInvalid)
+		}
+	}
+	return nil
 }
 
 // equal says whether two parts have the same contents. Functions and warnings do not count,

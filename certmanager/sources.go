@@ -154,17 +154,33 @@ func (l *loader) load(ctx context.Context, s Source, previous *Material) (*Mater
 	}
 	l.pending = make(chan loadResult, 1)
 	go func(done chan<- loadResult) {
-		m, err := s.Load(ctx, previous)
+		m, err := loadSafely(ctx, s, previous)
 		done <- loadResult{m, err}
 	}(l.pending)
 	select {
 	case r := <-l.pending:
 		l.pending = nil
-		if r.material == nil && r.err == nil {
-			r.err = errNoMaterial
-		}
 		return r.material, r.err
 	case <-ctx.Done():
 		return nil, fmt.Errorf("the source has not answered: %w", ctx.Err())
 	}
+}
+
+// loadSafely calls Load. A panic, of a parser that is given a strange file for example, does not end the program.
+func loadSafely(ctx context.Context, s Source, previous *Material) (m *Material, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			m, err = nil, fmt.Errorf("%w: the source panicked: %v", ErrInvalid, p)
+		}
+	}()
+	m, err = s.Load(ctx, previous)
+	switch {
+	case m == nil && err == nil:
+		err = errNoMaterial
+	case m != nil && m != previous:
+		if e := m.check(); e != nil {
+			return nil, errors.Join(err, e)
+		}
+	}
+	return m, err
 }
