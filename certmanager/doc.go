@@ -13,8 +13,8 @@
 //	}
 //	defer m.Close()
 //
-// and hand out [Manager.ServerTLS] and [Manager.ClientTLS], or the Manager itself
-// where a gen.CertManager is wanted.
+// Servers use [Manager.ServerTLS], clients [Manager.ClientTLS], and package meta takes the
+// Manager itself. Other sources are types with two methods: see [Source].
 //
 // What a source gives is rehearsed first and then published as one immutable
 // snapshot: every handshake uses one snapshot from beginning to end, a candidate
