@@ -57,10 +57,7 @@ func mayAnswer(hello *tls.ClientHelloInfo) bool {
 // certificate, no ticket. It is nil for all other handshakes, where nothing could
 // answer, and where the connection could reach an application. The protocol stands in no other config, where it
 // would fail the clients that offer other protocols to a server that knows none.
-func (m *Manager) challengeConfig(hello *tls.ClientHelloInfo, answers []Func) *tls.Config {
-	if len(m.acme) > 0 {
-		answers = append([]Func{m.answerChallenge}, answers...)
-	}
+func challengeConfig(hello *tls.ClientHelloInfo, answers []Func) *tls.Config {
 	if !isChallenge(hello) || !mayAnswer(hello) || len(answers) == 0 {
 		return nil
 	}

@@ -1,7 +1,7 @@
 // Package certmanager keeps the certificates and the trust of a program's TLS
 // connections fresh without a restart.
 //
-// Start with [New] and one [Source], usually [Files] or [ACME]:
+// Start with [New] and one [Source], usually [Files], or acme.Source of package acme:
 //
 //	m, err := certmanager.New(certmanager.Options{Source: certmanager.Files{
 //		Cert:      "/etc/tls/tls.crt",
@@ -25,7 +25,6 @@
 //
 // TLS 1.2 is the floor, with ECDHE and AEAD cipher suites only.
 //
-// What this package does not do: it fetches no revocation lists and speaks no OCSP, answers
-// no ACME challenges in DNS, issues nothing by itself, and opens no port but those that
-// [ACME] names, while [New] waits for its first certificates.
+// What this package does not do: it fetches no revocation lists and speaks no OCSP, issues
+// nothing by itself, and opens no port.
 package certmanager

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/crypto/acme/autocert"
+
 	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/tlstest"
 )
@@ -337,4 +339,29 @@ func handshake(config *tls.Config, client *tlstest.Pair, ca *tlstest.CA) (tls.Co
 	conn := tls.Server(serverEnd, config)
 	err := conn.Handshake()
 	return conn.ConnectionState(), err
+}
+
+// A program that has an autocert.Manager keeps it, beside certificates from files.
+func ExampleFunc() {
+	manager := &autocert.Manager{Prompt: autocert.AcceptTOS, HostPolicy: autocert.HostWhitelist("www.example.com")}
+	certs, err := certmanager.New(certmanager.Options{Source: certmanager.Sources{
+		certmanager.Files{Dir: "/etc/tls"},
+		certmanager.Func(manager.GetCertificate),
+	}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer certs.Close()
+}
+
+// A source that obtains certificates reports what it got.
+func ExampleNewCertificateInfo() {
+	cert, err := tls.LoadX509KeyPair("../testdata/certs/server.crt", "../testdata/certs/server.key")
+	if err != nil {
+		log.Fatal(err)
+	}
+	info := certmanager.NewCertificateInfo(cert.Leaf, "my vault")
+	event := certmanager.Event{Kind: certmanager.Issued, Name: "localhost", Certificate: &info}
+	fmt.Println(event.Certificate.Names[0], event.Certificate.Origin)
+	// Output: localhost my vault
 }

@@ -48,7 +48,7 @@ func (d dated) event(when time.Time) Event {
 		return Event{Kind: CRLOutOfDate, Err: fmt.Errorf("%w: that of %s ended %s",
 			ErrCRLOutOfDate, describe(d.list.issuer), when.Format(time.RFC3339))}
 	}
-	info := newCertificateInfo(d.cert, d.origin)
+	info := NewCertificateInfo(d.cert, d.origin)
 	if when.Before(d.cert.NotAfter) {
 		return Event{Kind: Expiring, Certificate: &info}
 	}

@@ -43,7 +43,6 @@ type Manager struct {
 	http   sync.Map // connections of ConnState, a *httpConn for each
 	events events
 	counts counts
-	acme   []*acmeState // filled by open
 
 	published chan struct{}      // to expire: another set is in service
 	wanted    chan struct{}      // to the reload loop: the source may have changed
@@ -73,14 +72,6 @@ func New(o Options) (*Manager, error) {
 	}
 	m.events.init(o.Logger)
 	m.live.init(m)
-	if s, ok := o.Source.(opener); ok {
-		if err := s.open(m); err != nil {
-			for _, opened := range m.acme {
-				opened.ended.Store(true)
-			}
-			return nil, fmt.Errorf("certmanager: %w", err)
-		}
-	}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	m.done.Go(func() { keepWatching(m.ctx, o.Source, o.PollInterval, m.changed, m.report) })
 	r := newReloader(m)
@@ -231,20 +222,6 @@ func (m *Manager) change(rehearse bool, edit func(*inputs)) {
 	if err := m.put(m.ctx, rehearse, edit); err != nil && m.ctx.Err() == nil {
 		m.reject(err)
 	}
-}
-
-// opener is what an ACME source has to know before anything else.
-type opener interface{ open(m *Manager) error }
-
-func (ss Sources) open(m *Manager) error {
-	for _, s := range ss {
-		if o, ok := s.(opener); ok {
-			if err := o.open(m); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // emit reports something about the set in service, or what is to become the first.

@@ -87,7 +87,4 @@ func (r *reloader) checkClock() {
 	r.m.emit(Event{Kind: Warning, Reason: "clock", Err: fmt.Errorf("the clock was set by %v, or the machine slept", step.Round(time.Millisecond))})
 	r.m.live.clockStepped()
 	r.m.wakeExpire()
-	for _, s := range r.m.acme {
-		s.clockStepped()
-	}
 }

@@ -25,9 +25,6 @@ func (m *Manager) Update(cert tls.Certificate) {
 // ACME challenges: ServerTLS does.
 func (m *Manager) GetCertificateFunc() func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-		if len(m.acme) > 0 {
-			m.await(hello)
-		}
 		return m.current.Load().getCertificate(hello)
 	}
 }

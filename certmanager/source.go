@@ -93,7 +93,8 @@ type Material struct {
 	Challenge func(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 
 	// HTTPChallenge is the answer to an HTTP-01 challenge (RFC 8555 section 8.3) for a host
-	// and the path of a URL.
+	// and the path of a URL. [Manager.HTTPHandler] calls it once with an empty path, which says
+	// that such challenges are answered from then on.
 	HTTPChallenge func(host, path string) (body string, ok bool)
 
 	// Orders are the names for which the source obtains certificates, for Status. A

@@ -103,6 +103,15 @@ func (ss Sources) Watch(ctx context.Context, changed func(), report func(Event))
 	return nil
 }
 
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
 // watchWorks is how long Watch must have run for what it reported before to be over.
 const watchWorks = time.Second
 

@@ -52,6 +52,24 @@ type Status struct {
 	DroppedEvents     uint64 // that subscribers were too slow for
 }
 
+// OrderStatus is about one name for which a source obtains certificates.
+type OrderStatus struct {
+	Name      string    // in lower case
+	Serving   bool      // there is a certificate
+	NotAfter  time.Time `json:",omitzero"`  // its end; zero without one
+	Next      time.Time `json:",omitzero"`  // the renewal, or the next try
+	Failures  int       `json:",omitempty"` // in a row
+	Error     string    `json:",omitempty"` // of the last of them
+	Unsaved   bool      `json:",omitempty"` // it could not be stored yet; after a restart it is ordered again
+	CA        string    `json:",omitempty"` // the directory of the CA that issued it, or is asked first
+	Challenge string    `json:",omitempty"` // the kind that proved control of the name last, such as "tls-alpn-01"
+
+	// Record is the TXT record of DNS-PERSIST-01 that has to stand in DNS, as a line of a zone file; RecordUntil is the end of
+	// the one that does, zero if it has none.
+	Record      string    `json:",omitempty"`
+	RecordUntil time.Time `json:",omitzero"`
+}
+
 // CertificateInfo describes a certificate.
 type CertificateInfo struct {
 	// Subject and Issuer are in the form of RFC 2253.
@@ -85,7 +103,8 @@ type PeerInfo struct {
 	Server bool   `json:",omitempty"` // it is a server that this program called
 }
 
-func newCertificateInfo(cert *x509.Certificate, origin string) CertificateInfo {
+// NewCertificateInfo describes a certificate, for the events of sources.
+func NewCertificateInfo(cert *x509.Certificate, origin string) CertificateInfo {
 	sum := sha256.Sum256(cert.Raw)
 	info := CertificateInfo{
 		Subject: cert.Subject.String(), Issuer: cert.Issuer.String(), Serial: fmt.Sprintf("%x", cert.SerialNumber),
@@ -104,7 +123,7 @@ func newCertificateInfo(cert *x509.Certificate, origin string) CertificateInfo {
 func newPeerInfo(p *Peer, remote net.Addr) *PeerInfo {
 	info := &PeerInfo{Server: p.Server}
 	if p.Certificate != nil {
-		info.CertificateInfo = newCertificateInfo(p.Certificate, "")
+		info.CertificateInfo = NewCertificateInfo(p.Certificate, "")
 	}
 	if remote != nil {
 		info.Remote = remote.String()
@@ -155,22 +174,22 @@ func (m *Manager) Status() Status {
 		status.LastError, status.LastErrorTime = last.text, last.when
 	}
 	for _, cert := range s.certs {
-		status.Certificates = append(status.Certificates, newCertificateInfo(cert.tls.Leaf, cert.origin))
+		status.Certificates = append(status.Certificates, NewCertificateInfo(cert.tls.Leaf, cert.origin))
 	}
 	seen := make(map[string]bool)
 	for _, cert := range s.certs {
 		for _, issuer := range cert.chain[1:] {
 			if !seen[string(issuer.Raw)] {
 				seen[string(issuer.Raw)] = true
-				status.Intermediates = append(status.Intermediates, newCertificateInfo(issuer, cert.origin))
+				status.Intermediates = append(status.Intermediates, NewCertificateInfo(issuer, cert.origin))
 			}
 		}
 	}
 	for _, ca := range s.in.material.clientCAs.certs {
-		status.ClientCAs = append(status.ClientCAs, newCertificateInfo(ca, ""))
+		status.ClientCAs = append(status.ClientCAs, NewCertificateInfo(ca, ""))
 	}
 	for _, ca := range s.in.material.rootCAs.certs {
-		status.RootCAs = append(status.RootCAs, newCertificateInfo(ca, ""))
+		status.RootCAs = append(status.RootCAs, NewCertificateInfo(ca, ""))
 	}
 	for _, l := range s.trust.crls.all() {
 		status.CRLs = append(status.CRLs, newCRLInfo(l))
@@ -192,7 +211,7 @@ func newCRLInfo(l *revocationList) CRLInfo {
 func (m *Manager) loadedEvent(s *snapshot) Event {
 	e := Event{Kind: Loaded, Generation: s.generation, Names: s.names.count()}
 	if len(s.certs) > 0 {
-		info := newCertificateInfo(s.certs[0].tls.Leaf, s.certs[0].origin)
+		info := NewCertificateInfo(s.certs[0].tls.Leaf, s.certs[0].origin)
 		e.Certificate = &info
 	}
 	return e

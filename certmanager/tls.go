@@ -68,11 +68,8 @@ func (s *server) configForClient(hello *tls.ClientHelloInfo) (*tls.Config, error
 	if err := sni.Check(hello.ServerName); err != nil {
 		return nil, err
 	}
-	if config := s.m.challengeConfig(hello, s.m.current.Load().in.material.challenges); config != nil {
+	if config := challengeConfig(hello, s.m.current.Load().in.material.challenges); config != nil {
 		return config, nil
-	}
-	if len(s.m.acme) > 0 {
-		s.m.await(hello)
 	}
 	current := s.m.current.Load()
 	inner := s.inner.Load()

@@ -88,7 +88,7 @@ func ExampleCreateACMEResponder() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	certs, err := certmanager.New(certmanager.Options{Source: certmanager.Static{RootCAs: ca.Pool()}}) // in earnest: certmanager.ACME
+	certs, err := certmanager.New(certmanager.Options{Source: certmanager.Static{RootCAs: ca.Pool()}}) // in earnest: acme.Source
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -13,5 +13,5 @@ func ExampleNew() {
 	client := redis.NewClient(&redis.Options{Addr: "redis.internal:6379", ContextTimeoutEnabled: true})
 	defer client.Close()
 	var cache autocert.Cache = rediscache.New(client, "acme:")
-	log.Printf("the Cache of certmanager.ACME on every machine: %T", cache)
+	log.Printf("the Cache of acme.Source on every machine: %T", cache)
 }

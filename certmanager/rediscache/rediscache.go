@@ -2,7 +2,7 @@
 // autocert.Cache in Redis, with a lock. Start with [New]:
 //
 //	client := redis.NewClient(&redis.Options{Addr: "redis.internal:6379", TLSConfig: ..., ContextTimeoutEnabled: true})
-//	source := &certmanager.ACME{Domains: ..., Cache: rediscache.New(client, "acme:")}
+//	source := &acme.Source{Domains: ..., Cache: rediscache.New(client, "acme:")}
 //
 // Of N machines one orders a certificate, any one answers the CA's challenge, and the
 // others take the certificate within a minute.

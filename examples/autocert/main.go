@@ -17,6 +17,7 @@ import (
 	"golang.org/x/crypto/acme/autocert"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/certmanager/acme"
 	"github.com/ergotls/ergotls/meta"
 )
 
@@ -29,7 +30,7 @@ func main() {
 	listen := flag.String("listen", ":443", "`address` to serve on")
 	flag.Parse()
 
-	certs, err := certmanager.New(certmanager.Options{Source: &certmanager.ACME{
+	certs, err := certmanager.New(certmanager.Options{Source: &acme.Source{
 		Domains: strings.Split(*domains, ","), Email: *email, Directory: *directory,
 		Cache: autocert.DirCache(*cache), Listen: *listen, ListenHTTP: *plain,
 	}})

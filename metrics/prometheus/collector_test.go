@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/certmanager/acme"
 	"github.com/ergotls/ergotls/internal/echotest"
 	"github.com/ergotls/ergotls/meta"
 	"github.com/ergotls/ergotls/metrics/prometheus"
@@ -154,7 +155,7 @@ func watchOrders(t *testing.T, watch *prometheus.Collector) {
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	m, err := certmanager.New(certmanager.Options{
-		Source: &certmanager.ACME{
+		Source: &acme.Source{
 			Domains: []string{"a.example.test", "b.example.test"}, Directory: "https://" + silent.Addr().String(), Background: true,
 		},
 		Logger: slog.New(slog.DiscardHandler),

@@ -14,6 +14,7 @@ import (
 	"ergo.services/ergo/gen"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/certmanager/acme"
 	"github.com/ergotls/ergotls/meta"
 	"github.com/ergotls/ergotls/tlstest"
 	"github.com/ergotls/ergotls/tlstest/acmetest"
@@ -49,7 +50,7 @@ func (a *listenerActor) HandleMessage(_ gen.PID, message any) error {
 func TestActorsWithMutualTLS(t *testing.T) {
 	t.Parallel()
 	ca, clients := acmetest.Start(t), tlstest.NewCA(t)
-	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Background: true}, certmanager.Static{ClientCAs: clients.Pool()})
+	w := start(t, ca, &acme.Source{Domains: []string{name}, Background: true}, certmanager.Static{ClientCAs: clients.Pool()})
 	listener, err := net.Listen("tcp", w.addr)
 	require.NoError(t, err)
 	server, err := meta.CreateTCPServer(meta.TCPServerOptions{Listener: listener, CertManager: w.Manager})

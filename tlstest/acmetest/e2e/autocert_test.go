@@ -8,10 +8,11 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/crypto/acme"
+	xacme "golang.org/x/crypto/acme"
 	"golang.org/x/crypto/acme/autocert"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/certmanager/acme"
 	"github.com/ergotls/ergotls/tlstest/acmetest"
 )
 
@@ -20,12 +21,12 @@ func TestRestartFromTheCache(t *testing.T) {
 	t.Parallel()
 	ca := acmetest.Start(t)
 	cache := autocert.DirCache(t.TempDir())
-	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: cache})
+	w := start(t, ca, &acme.Source{Domains: []string{name}, Cache: cache})
 	w.serve(t)
 	leaf := w.mustDial(t, name)
 	require.NoError(t, w.Close())
 	ca.Refuse(http.StatusServiceUnavailable, 0) // not even reachable
-	again := start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: cache})
+	again := start(t, ca, &acme.Source{Domains: []string{name}, Cache: cache})
 	again.serve(t)
 	assert.True(t, leaf.Equal(again.mustDial(t, name)))
 	assert.Equal(t, 1, ca.Orders())
@@ -39,7 +40,7 @@ func TestTakeOverFromAutocert(t *testing.T) {
 	plain := func() *autocert.Manager {
 		return &autocert.Manager{
 			Prompt: autocert.AcceptTOS, Cache: cache, HostPolicy: autocert.HostWhitelist(name),
-			Client: &acme.Client{DirectoryURL: ca.Directory(), HTTPClient: ca.HTTPClient()},
+			Client: &xacme.Client{DirectoryURL: ca.Directory(), HTTPClient: ca.HTTPClient()},
 		}
 	}
 	before := &world{ca: ca, addr: freeAddr(t), events: &eventLog{}}
@@ -48,13 +49,13 @@ func TestTakeOverFromAutocert(t *testing.T) {
 	leaf := before.mustDial(t, name)
 	require.Equal(t, 1, ca.Orders())
 
-	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: cache})
+	w := start(t, ca, &acme.Source{Domains: []string{name}, Cache: cache})
 	w.serve(t)
 	assert.True(t, leaf.Equal(w.mustDial(t, name)))
 	assert.Equal(t, 1, ca.Orders(), "no new order")
 	require.NoError(t, w.Close())
 
-	renewed := start(t, ca, &certmanager.ACME{Domains: []string{name, other}, Cache: cache})
+	renewed := start(t, ca, &acme.Source{Domains: []string{name, other}, Cache: cache})
 	require.NoError(t, renewed.Close())
 	assert.Equal(t, 1, ca.Accounts(), "the account is taken over too")
 	after := &world{ca: ca, addr: freeAddr(t), events: &eventLog{}}
@@ -72,18 +73,18 @@ func TestTakeOverBothKeyTypes(t *testing.T) {
 	ca.TLSALPN01(before.addr)
 	before.serve(t, (&autocert.Manager{
 		Prompt: autocert.AcceptTOS, Cache: cache, HostPolicy: autocert.HostWhitelist(name),
-		Client: &acme.Client{DirectoryURL: ca.Directory(), HTTPClient: ca.HTTPClient()},
+		Client: &xacme.Client{DirectoryURL: ca.Directory(), HTTPClient: ca.HTTPClient()},
 	}).TLSConfig())
 	onlyRSA := func(c *tls.Config) {
 		c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}
 	}
-	leaves := map[certmanager.KeyType]*x509.Certificate{
-		certmanager.ECDSAP256: before.mustDial(t, name), certmanager.RSA2048: before.mustDial(t, name, onlyRSA),
+	leaves := map[acme.KeyType]*x509.Certificate{
+		acme.ECDSAP256: before.mustDial(t, name), acme.RSA2048: before.mustDial(t, name, onlyRSA),
 	}
 	require.Equal(t, 2, ca.Orders())
-	require.Equal(t, x509.RSA, leaves[certmanager.RSA2048].PublicKeyAlgorithm)
+	require.Equal(t, x509.RSA, leaves[acme.RSA2048].PublicKeyAlgorithm)
 	for key, leaf := range leaves {
-		w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: cache, Key: key})
+		w := start(t, ca, &acme.Source{Domains: []string{name}, Cache: cache, Key: key})
 		w.serve(t)
 		assert.True(t, leaf.Equal(w.mustDial(t, name)))
 		assert.Empty(t, w.events.of(certmanager.CacheFailed))
@@ -98,7 +99,7 @@ func TestAutocertAsASource(t *testing.T) {
 	ca := acmetest.Start(t)
 	plain := &autocert.Manager{
 		Prompt: autocert.AcceptTOS, HostPolicy: autocert.HostWhitelist(name),
-		Client: &acme.Client{DirectoryURL: ca.Directory(), HTTPClient: ca.HTTPClient()},
+		Client: &xacme.Client{DirectoryURL: ca.Directory(), HTTPClient: ca.HTTPClient()},
 	}
 	standIn, leaf := fallback(t)
 	m, err := certmanager.New(certmanager.Options{Source: certmanager.Sources{standIn, certmanager.Func(plain.GetCertificate)}})

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/crypto/acme/autocert"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/certmanager/acme"
 	"github.com/ergotls/ergotls/certmanager/rediscache"
 	"github.com/ergotls/ergotls/tlstest/acmetest"
 )
@@ -70,7 +71,7 @@ func TestMachinesShareRedis(t *testing.T) {
 			var cluster []*world
 			var tlsAddrs, httpAddrs []string
 			for range 3 {
-				w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Background: true, Cache: rediscache.New(server.machine(t), "acme:")})
+				w := start(t, ca, &acme.Source{Domains: []string{name}, Background: true, Cache: rediscache.New(server.machine(t), "acme:")})
 				w.serve(t)
 				cluster = append(cluster, w)
 				tlsAddrs = append(tlsAddrs, w.addr)
@@ -124,7 +125,7 @@ func TestRedisGoesAway(t *testing.T) {
 	ca, server := acmetest.StartWith(t, acmetest.Options{Lifetime: 30 * time.Second}), startRedis(t)
 	client := redis.NewClient(&redis.Options{Network: "unix", Addr: server.socket, MaxRetries: -1, DialerRetries: 1})
 	defer client.Close()
-	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, RenewBefore: 15 * time.Second, Cache: rediscache.New(client, "acme:")})
+	w := start(t, ca, &acme.Source{Domains: []string{name}, RenewBefore: 15 * time.Second, Cache: rediscache.New(client, "acme:")})
 	defer w.Close()
 	w.serve(t)
 	server.kill()
@@ -147,7 +148,7 @@ func dyingMachine(settings string) error {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(s.Roots))
-	_, err := certmanager.New(certmanager.Options{Source: &certmanager.ACME{
+	_, err := certmanager.New(certmanager.Options{Source: &acme.Source{
 		Domains: []string{name}, Directory: s.Directory, Roots: roots, Listen: s.Listen,
 		Cache: rediscache.New(redis.NewClient(&redis.Options{Network: "unix", Addr: s.Socket}), "acme:"),
 	}})
@@ -178,7 +179,7 @@ func TestMachineDiesWithTheLock(t *testing.T) {
 	kill()
 	killed := time.Now()
 	ca.Hang(false)
-	w = start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: rediscache.New(client, "acme:")})
+	w = start(t, ca, &acme.Source{Domains: []string{name}, Cache: rediscache.New(client, "acme:")})
 	t.Logf("a certificate %v after the end of the machine that held the lock", time.Since(killed).Round(time.Millisecond))
 	w.serve(t)
 	w.mustDial(t, name)
@@ -192,11 +193,11 @@ func TestRedisIsAway(t *testing.T) {
 	ca := acmetest.Start(t)
 	client := redis.NewClient(&redis.Options{Network: "unix", Addr: filepath.Join(t.TempDir(), "none"), MaxRetries: -1})
 	defer client.Close()
-	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: rediscache.New(client, "acme:")})
-	w.serve(t)
-	w.mustDial(t, name)
-	assert.NotEmpty(t, w.events.of(certmanager.CacheFailed))
-	assert.Equal(t, 1, ca.Orders())
+	_, err := tryStart(t, ca, &acme.Source{Domains: []string{name}, Cache: rediscache.New(client, "acme:")})
+	require.ErrorContains(t, err, "nothing is ordered that cannot be stored")
+	w := start(t, ca, &acme.Source{Domains: []string{name}, Cache: rediscache.New(client, "acme:"), Background: true})
+	w.eventually(t, "the report", func() bool { return len(w.events.of(certmanager.CacheFailed)) > 0 })
+	assert.Zero(t, ca.Orders())
 }
 
 // A machine that has the folder of another takes what that has renewed, instead of ordering.
@@ -204,8 +205,8 @@ func TestTwoProcessesShareAFolder(t *testing.T) {
 	t.Parallel()
 	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: 30 * time.Second})
 	cache := autocert.DirCache(t.TempDir())
-	first := start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: cache, RenewBefore: 15 * time.Second})
-	second := start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: cache, RenewBefore: 5 * time.Second})
+	first := start(t, ca, &acme.Source{Domains: []string{name}, Cache: cache, RenewBefore: 15 * time.Second})
+	second := start(t, ca, &acme.Source{Domains: []string{name}, Cache: cache, RenewBefore: 5 * time.Second})
 	assert.Equal(t, 1, ca.Orders())
 	ca.TLSALPN01(first.addr)
 	first.serve(t)

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -23,6 +24,7 @@ import (
 	"golang.org/x/crypto/acme/autocert"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/certmanager/acme"
 	"github.com/ergotls/ergotls/internal/needs"
 	"github.com/ergotls/ergotls/tlstest"
 	"github.com/ergotls/ergotls/tlstest/acmetest"
@@ -52,14 +54,14 @@ type world struct {
 }
 
 // start makes a manager whose source is the given one, with the CA filled in, and others.
-func start(t *testing.T, ca *acmetest.Server, source *certmanager.ACME, others ...certmanager.Source) *world {
+func start(t *testing.T, ca *acmetest.Server, source *acme.Source, others ...certmanager.Source) *world {
 	t.Helper()
 	w, err := tryStart(t, ca, source, others...)
 	require.NoError(t, err)
 	return w
 }
 
-func tryStart(t *testing.T, ca *acmetest.Server, source *certmanager.ACME, others ...certmanager.Source) (*world, error) {
+func tryStart(t *testing.T, ca *acmetest.Server, source *acme.Source, others ...certmanager.Source) (*world, error) {
 	t.Helper()
 	w := &world{ca: ca, addr: freeAddr(t), events: &eventLog{}}
 	source.Directory, source.Roots = ca.Directory(), ca.Roots()
@@ -296,6 +298,15 @@ func (c *brokenCache) Put(ctx context.Context, key string, data []byte) error {
 		return err
 	}
 	return c.Cache.Put(ctx, key, data)
+}
+
+// entry is the path of the one file of a cache whose key begins with name and has nothing but the CA behind it.
+func entry(t *testing.T, folder, name string) string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(folder, name+"+127.0.0.1-????????"))
+	require.NoError(t, err)
+	require.Len(t, found, 1, "%s in %s", name, folder)
+	return found[0]
 }
 
 func exists(path string) bool {

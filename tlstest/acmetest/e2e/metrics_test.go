@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/acme/autocert"
 
-	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/certmanager/acme"
 	"github.com/ergotls/ergotls/metrics/prometheus"
 	"github.com/ergotls/ergotls/tlstest/acmetest"
 )
@@ -18,7 +18,7 @@ import (
 func TestIssuedIsCounted(t *testing.T) {
 	t.Parallel()
 	ca := acmetest.Start(t)
-	w := start(t, ca, &certmanager.ACME{HostPolicy: autocert.HostWhitelist(name)})
+	w := start(t, ca, &acme.Source{HostPolicy: autocert.HostWhitelist(name)})
 	w.serve(t)
 	watch, registry := prometheus.New(), client.NewPedanticRegistry()
 	require.NoError(t, registry.Register(watch))

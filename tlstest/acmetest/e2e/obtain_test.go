@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"log/slog"
@@ -19,10 +20,11 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/crypto/acme"
+	xacme "golang.org/x/crypto/acme"
 	"golang.org/x/crypto/acme/autocert"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/certmanager/acme"
 	"github.com/ergotls/ergotls/tlstest"
 	"github.com/ergotls/ergotls/tlstest/acmetest"
 )
@@ -34,7 +36,7 @@ func TestObtainBeforeNewReturns(t *testing.T) {
 			t.Parallel()
 			ca := acmetest.Start(t)
 			folder := t.TempDir()
-			source := &certmanager.ACME{Domains: []string{name, "API.example.test."}, Cache: autocert.DirCache(filepath.Join(folder, "acme"))}
+			source := &acme.Source{Domains: []string{name, "API.example.test."}, Cache: autocert.DirCache(filepath.Join(folder, "acme"))}
 			if kind == "http-01" {
 				source.ListenHTTP = freeAddr(t)
 				source.Listen = freeAddr(t)
@@ -58,7 +60,7 @@ func TestObtainBeforeNewReturns(t *testing.T) {
 			info, err := os.Stat(filepath.Join(folder, "acme"))
 			require.NoError(t, err)
 			assert.Equal(t, os.FileMode(0o700), info.Mode().Perm())
-			info, err = os.Stat(filepath.Join(folder, "acme", name))
+			info, err = os.Stat(entry(t, filepath.Join(folder, "acme"), name))
 			require.NoError(t, err)
 			assert.Equal(t, os.FileMode(0o600), info.Mode().Perm())
 			entries, err := os.ReadDir(filepath.Join(folder, "acme"))
@@ -72,7 +74,7 @@ func TestObtainBeforeNewReturns(t *testing.T) {
 func TestStormOfFirstHandshakes(t *testing.T) {
 	t.Parallel()
 	ca := acmetest.Start(t)
-	w := start(t, ca, &certmanager.ACME{HostPolicy: autocert.HostWhitelist(name), HandshakeTimeout: 30 * time.Second})
+	w := start(t, ca, &acme.Source{HostPolicy: autocert.HostWhitelist(name), HandshakeTimeout: 30 * time.Second})
 	w.serve(t)
 	errs := make(chan error, 50)
 	for range cap(errs) {
@@ -92,7 +94,7 @@ func TestHandshakesThatCannotBeServed(t *testing.T) {
 	asks := map[string]string{"no SNI": "", "unknown": "unknown.example.test", "no dot": "localhost", "wildcard": "*.example.test", "address": "127.0.0.1"}
 	for _, withFallback := range []bool{false, true} {
 		ca := acmetest.Start(t)
-		source := &certmanager.ACME{HostPolicy: func(_ context.Context, host string) error {
+		source := &acme.Source{HostPolicy: func(_ context.Context, host string) error {
 			if host == asks["unknown"] || strings.HasSuffix(host, ".invalid") {
 				return errors.New("not here")
 			}
@@ -116,7 +118,7 @@ func TestHandshakesThatCannotBeServed(t *testing.T) {
 			} else {
 				assert.ErrorContains(t, err, "unrecognized name", what)
 			}
-			_, err = w.dial(t.Context(), ask, unverified, func(c *tls.Config) { c.NextProtos = []string{acme.ALPNProto} })
+			_, err = w.dial(t.Context(), ask, unverified, func(c *tls.Config) { c.NextProtos = []string{xacme.ALPNProto} })
 			assert.ErrorContains(t, err, "unrecognized name", "a challenge, "+what)
 		}
 		assert.Equal(t, before, ca.Requests())
@@ -131,13 +133,13 @@ func TestMutualTLS(t *testing.T) {
 			t.Parallel()
 			ca, clients := acmetest.Start(t), tlstest.NewCA(t)
 			ca.Slow(100 * time.Millisecond) // the challenge stands for a while
-			w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Background: true}, certmanager.Static{ClientCAs: clients.Pool()})
+			w := start(t, ca, &acme.Source{Domains: []string{name}, Background: true}, certmanager.Static{ClientCAs: clients.Pool()})
 			w.serve(t)
 			asked, tickets := false, tls.NewLRUClientSessionCache(1)
 			w.eventually(t, "a challenge", func() bool {
 				conn, err := tls.Dial("tcp", w.addr, &tls.Config{
 					ServerName: name, InsecureSkipVerify: true, MinVersion: number, MaxVersion: number,
-					NextProtos: []string{acme.ALPNProto}, ClientSessionCache: tickets,
+					NextProtos: []string{xacme.ALPNProto}, ClientSessionCache: tickets,
 					GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 						asked = true
 						return &tls.Certificate{}, nil
@@ -148,7 +150,7 @@ func TestMutualTLS(t *testing.T) {
 				}
 				defer conn.Close()
 				conn.Read(make([]byte, 5)) // tickets come after the handshake
-				assert.Equal(t, acme.ALPNProto, conn.ConnectionState().NegotiatedProtocol)
+				assert.Equal(t, xacme.ALPNProto, conn.ConnectionState().NegotiatedProtocol)
 				assert.Equal(t, number, conn.ConnectionState().Version)
 				return true
 			})
@@ -168,9 +170,9 @@ func TestMutualTLS(t *testing.T) {
 func TestOtherProtocols(t *testing.T) {
 	t.Parallel()
 	ca := acmetest.Start(t)
-	w := start(t, ca, &certmanager.ACME{Domains: []string{name}})
+	w := start(t, ca, &acme.Source{Domains: []string{name}})
 	w.serve(t)
-	for _, protocols := range [][]string{nil, {"h2", "http/1.1"}, {"h2", acme.ALPNProto}} {
+	for _, protocols := range [][]string{nil, {"h2", "http/1.1"}, {"h2", xacme.ALPNProto}} {
 		w.mustDial(t, name, func(c *tls.Config) { c.NextProtos = protocols })
 	}
 }
@@ -180,7 +182,7 @@ func TestNetHTTPDropsChallenges(t *testing.T) {
 	t.Parallel()
 	ca := acmetest.Start(t)
 	ca.Slow(50 * time.Millisecond)
-	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Background: true})
+	w := start(t, ca, &acme.Source{Domains: []string{name}, Background: true})
 	handled := make(chan string, 100)
 	server := &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		handled <- r.TLS.NegotiatedProtocol
@@ -192,7 +194,7 @@ func TestNetHTTPDropsChallenges(t *testing.T) {
 	defer done.Wait()
 	defer server.Close()
 	w.eventually(t, "a challenge", func() bool {
-		conn, err := tls.Dial("tcp", w.addr, &tls.Config{ServerName: name, InsecureSkipVerify: true, NextProtos: []string{acme.ALPNProto}})
+		conn, err := tls.Dial("tcp", w.addr, &tls.Config{ServerName: name, InsecureSkipVerify: true, NextProtos: []string{xacme.ALPNProto}})
 		if err != nil {
 			return false
 		}
@@ -215,7 +217,7 @@ func TestSeveralSources(t *testing.T) {
 	sources := certmanager.Sources{standIn}
 	for ca, domain := range map[*acmetest.Server]string{first: name, second: other} {
 		ca.TLSALPN01(w.addr) // both come to the same port
-		sources = append(sources, &certmanager.ACME{
+		sources = append(sources, &acme.Source{
 			Domains: []string{domain}, HostPolicy: autocert.HostWhitelist("later." + domain), HandshakeTimeout: 30 * time.Second,
 			Directory: ca.Directory(), Roots: ca.Roots(), Cache: autocert.DirCache(t.TempDir()), Listen: w.addr,
 		})
@@ -242,13 +244,13 @@ func TestEmail(t *testing.T) {
 	ca := acmetest.Start(t)
 	folder := t.TempDir()
 	for _, domain := range []string{name, other} {
-		w := start(t, ca, &certmanager.ACME{Domains: []string{domain}, Email: "tls@example.test", Cache: autocert.DirCache(folder)})
+		w := start(t, ca, &acme.Source{Domains: []string{domain}, Email: "tls@example.test", Cache: autocert.DirCache(folder)})
 		require.NoError(t, w.Close())
 	}
-	block, _ := pem.Decode([]byte(readFile(t, filepath.Join(folder, "acme_account+key"))))
+	block, _ := pem.Decode([]byte(readFile(t, entry(t, folder, "acme_account+key"))))
 	key, err := x509.ParseECPrivateKey(block.Bytes)
 	require.NoError(t, err)
-	account, err := (&acme.Client{Key: key, DirectoryURL: ca.Directory(), HTTPClient: ca.HTTPClient()}).GetReg(t.Context(), "")
+	account, err := (&xacme.Client{Key: key, DirectoryURL: ca.Directory(), HTTPClient: ca.HTTPClient()}).GetReg(t.Context(), "")
 	require.NoError(t, err)
 	assert.Equal(t, []string{"mailto:tls@example.test"}, account.Contact)
 	assert.Equal(t, 1, ca.Accounts())
@@ -258,27 +260,27 @@ func TestExternalAccountAndBadNonces(t *testing.T) {
 	t.Parallel()
 	secret := []byte("0123456789abcdef0123456789abcdef")
 	ca := acmetest.StartWith(t, acmetest.Options{ExternalAccounts: map[string][]byte{"kid": secret}})
-	_, err := tryStart(t, ca, &certmanager.ACME{Domains: []string{name}})
+	_, err := tryStart(t, ca, &acme.Source{Domains: []string{name}})
 	require.ErrorContains(t, err, "externalAccountRequired")
 	ca.RejectNonces(40)
-	start(t, ca, &certmanager.ACME{Domains: []string{name}, ExternalAccount: &acme.ExternalAccountBinding{KID: "kid", Key: secret}})
+	start(t, ca, &acme.Source{Domains: []string{name}, ExternalAccount: &acme.ExternalAccount{KeyID: "kid", MACKey: base64.RawURLEncoding.EncodeToString(secret)}})
 	assert.Equal(t, 1, ca.Orders())
 }
 
 func TestKeyTypesAndProfiles(t *testing.T) {
 	t.Parallel()
 	ca := acmetest.StartWith(t, acmetest.Options{Profiles: map[string]time.Duration{"short": time.Hour, "long": 24 * time.Hour}})
-	for key, algorithm := range map[certmanager.KeyType]x509.PublicKeyAlgorithm{
-		certmanager.ECDSAP256: x509.ECDSA, certmanager.ECDSAP384: x509.ECDSA, certmanager.RSA2048: x509.RSA,
+	for key, algorithm := range map[acme.KeyType]x509.PublicKeyAlgorithm{
+		acme.ECDSAP256: x509.ECDSA, acme.ECDSAP384: x509.ECDSA, acme.RSA2048: x509.RSA,
 	} {
-		w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Key: key, Profile: "short"})
+		w := start(t, ca, &acme.Source{Domains: []string{name}, Key: key, Profile: "short"})
 		w.serve(t)
 		leaf := w.mustDial(t, name)
 		assert.Equal(t, algorithm, leaf.PublicKeyAlgorithm)
 		assert.Equal(t, time.Hour, leaf.NotAfter.Sub(leaf.NotBefore)+time.Second)
 	}
 	orders := ca.Orders()
-	_, err := tryStart(t, ca, &certmanager.ACME{Domains: []string{name}, Profile: "none"})
+	_, err := tryStart(t, ca, &acme.Source{Domains: []string{name}, Profile: "none"})
 	require.ErrorContains(t, err, `the CA has no "none", it has ["long" "short"]`)
 	assert.NotContains(t, err.Error(), "StartTimeout", "it does not wait for what does not come")
 	assert.Equal(t, orders, ca.Orders())
@@ -288,7 +290,7 @@ func TestKeyTypesAndProfiles(t *testing.T) {
 func TestServedNamesDoNotWait(t *testing.T) {
 	t.Parallel()
 	ca := acmetest.Start(t)
-	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, HostPolicy: autocert.HostWhitelist(other)})
+	w := start(t, ca, &acme.Source{Domains: []string{name}, HostPolicy: autocert.HostWhitelist(other)})
 	w.serve(t)
 	ca.Hang(true)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -311,8 +313,8 @@ func TestOnDemand(t *testing.T) {
 	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: 15 * time.Second})
 	cache := autocert.DirCache(t.TempDir())
 	var denied atomic.Bool
-	source := func() *certmanager.ACME {
-		return &certmanager.ACME{Cache: cache, HandshakeTimeout: 20 * time.Second, HostPolicy: func(_ context.Context, host string) error {
+	source := func() *acme.Source {
+		return &acme.Source{Cache: cache, HandshakeTimeout: 20 * time.Second, HostPolicy: func(_ context.Context, host string) error {
 			if denied.Load() || host != name {
 				return errors.New("not here")
 			}
@@ -348,7 +350,7 @@ func TestNoWait(t *testing.T) {
 	t.Parallel()
 	ca := acmetest.Start(t)
 	standIn, leaf := fallback(t)
-	w := start(t, ca, &certmanager.ACME{HostPolicy: autocert.HostWhitelist(name), HandshakeTimeout: -1}, standIn)
+	w := start(t, ca, &acme.Source{HostPolicy: autocert.HostWhitelist(name), HandshakeTimeout: -1}, standIn)
 	w.serve(t)
 	assert.True(t, leaf.Equal(w.mustDial(t, name, unverified)))
 	w.eventually(t, "the certificate", func() bool {

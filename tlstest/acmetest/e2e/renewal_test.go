@@ -14,6 +14,7 @@ import (
 	"golang.org/x/crypto/acme/autocert"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/certmanager/acme"
 	"github.com/ergotls/ergotls/tlstest"
 	"github.com/ergotls/ergotls/tlstest/acmetest"
 )
@@ -28,7 +29,7 @@ func short(t *testing.T) *acmetest.Server {
 func TestRenewalUnderTraffic(t *testing.T) {
 	t.Parallel()
 	ca := short(t)
-	w := start(t, ca, &certmanager.ACME{Domains: []string{name}})
+	w := start(t, ca, &acme.Source{Domains: []string{name}})
 	w.serve(t)
 	key := w.mustDial(t, name).PublicKey.(*ecdsa.PublicKey)
 	stop := w.traffic(t)
@@ -51,7 +52,7 @@ func TestDownAtRenewal(t *testing.T) {
 		t.Run(weather, func(t *testing.T) {
 			t.Parallel()
 			ca := acmetest.StartWith(t, acmetest.Options{Lifetime: 30 * time.Second})
-			w := start(t, ca, &certmanager.ACME{Domains: []string{name}})
+			w := start(t, ca, &acme.Source{Domains: []string{name}})
 			w.serve(t)
 			first := w.mustDial(t, name)
 			stop := w.traffic(t)
@@ -75,7 +76,7 @@ func TestDownForTooLong(t *testing.T) {
 	t.Parallel()
 	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: 10 * time.Second})
 	standIn, leaf := fallback(t)
-	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, HandshakeTimeout: 100 * time.Millisecond}, standIn)
+	w := start(t, ca, &acme.Source{Domains: []string{name}, HandshakeTimeout: 100 * time.Millisecond}, standIn)
 	w.serve(t)
 	stop := w.traffic(t)
 	ca.Hang(true)
@@ -95,7 +96,7 @@ func TestDownForTooLong(t *testing.T) {
 func TestRenewBeforeTooLong(t *testing.T) {
 	t.Parallel()
 	ca := short(t)
-	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, RenewBefore: 30 * 24 * time.Hour})
+	w := start(t, ca, &acme.Source{Domains: []string{name}, RenewBefore: 30 * 24 * time.Hour})
 	w.serve(t)
 	status := w.Status().ACME[0]
 	assert.Less(t, status.NotAfter.Sub(status.Next), lifetime*55/100, "half of the lifetime, and jitter")
@@ -110,7 +111,7 @@ func TestRenewalInfo(t *testing.T) {
 	t.Parallel()
 	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: time.Hour})
 	ca.SetRenewalInfo(time.Now().Add(20*time.Minute), time.Now().Add(21*time.Minute), time.Second)
-	w := start(t, ca, &certmanager.ACME{Domains: []string{name}})
+	w := start(t, ca, &acme.Source{Domains: []string{name}})
 	w.serve(t)
 	w.eventually(t, "the CA's time", func() bool {
 		left := time.Until(w.Status().ACME[0].Next)
@@ -131,7 +132,7 @@ func TestRenewalInfoNow(t *testing.T) {
 	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: 30 * time.Second})
 	past := time.Now().Add(-time.Hour)
 	ca.SetRenewalInfo(past, past.Add(time.Minute), time.Second)
-	w := start(t, ca, &certmanager.ACME{Domains: []string{name}})
+	w := start(t, ca, &acme.Source{Domains: []string{name}})
 	w.serve(t)
 	first := w.mustDial(t, name)
 	w.eventually(t, "the renewal", func() bool { return ca.Orders() >= 2 })
@@ -146,8 +147,12 @@ func TestReplacedAlready(t *testing.T) {
 	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: time.Minute})
 	folders := [2]string{t.TempDir(), t.TempDir()}
 	for serial := big.NewInt(0); serial.BitLen()%8 == 0; { // Pebble does not find those by an ID as RFC 9773 has it
-		require.NoError(t, os.RemoveAll(filepath.Join(folders[0], name)))
-		w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: autocert.DirCache(folders[0])})
+		found, err := filepath.Glob(filepath.Join(folders[0], name+"+*"))
+		require.NoError(t, err)
+		for _, file := range found {
+			require.NoError(t, os.Remove(file))
+		}
+		w := start(t, ca, &acme.Source{Domains: []string{name}, Cache: autocert.DirCache(folders[0])})
 		_, ok := serial.SetString(w.Status().Certificates[0].Serial, 16)
 		require.True(t, ok)
 		require.NoError(t, w.Close())
@@ -157,7 +162,7 @@ func TestReplacedAlready(t *testing.T) {
 	past := time.Now().Add(-time.Hour)
 	ca.SetRenewalInfo(past, past.Add(time.Minute), time.Second)
 	for orders, folder := range folders {
-		w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: autocert.DirCache(folder)})
+		w := start(t, ca, &acme.Source{Domains: []string{name}, Cache: autocert.DirCache(folder)})
 		w.serve(t)
 		w.eventually(t, "the renewal", func() bool { return len(w.events.of(certmanager.Issued)) == 1 })
 		assert.Empty(t, w.events.of(certmanager.OrderFailed))
@@ -179,7 +184,7 @@ func TestNamesDoNotDependOnEachOther(t *testing.T) {
 	var err error
 	w.Manager, err = certmanager.New(certmanager.Options{
 		RequireNames: []string{name, other}, Logger: slog.New(w.events), PollInterval: 100 * time.Millisecond,
-		Source: certmanager.Sources{certmanager.Files{Cert: cert, Key: key}, &certmanager.ACME{
+		Source: certmanager.Sources{certmanager.Files{Cert: cert, Key: key}, &acme.Source{
 			Domains: []string{name, other}, Directory: ca.Directory(), Roots: ca.Roots(), Listen: w.addr, Cache: autocert.DirCache(t.TempDir()),
 		}},
 	})

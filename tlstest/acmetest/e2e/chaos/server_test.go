@@ -26,6 +26,7 @@ import (
 	"golang.org/x/crypto/acme/autocert"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/certmanager/acme"
 	"github.com/ergotls/ergotls/certmanager/rediscache"
 	"github.com/ergotls/ergotls/internal/clock"
 	"github.com/ergotls/ergotls/meta"
@@ -173,15 +174,15 @@ func (s *server) source() (certmanager.Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	acme := &certmanager.ACME{Domains: []string{publicName}, Directory: s.setup.Directory, Roots: x509.NewCertPool(), Background: true, RenewBefore: s.setup.RenewBefore}
-	acme.Roots.AppendCertsFromPEM(pem)
+	public := &acme.Source{Domains: []string{publicName}, Directory: s.setup.Directory, Roots: x509.NewCertPool(), Background: true, RenewBefore: s.setup.RenewBefore}
+	public.Roots.AppendCertsFromPEM(pem)
 	if s.setup.Redis != "" {
 		s.redis = redis.NewClient(&redis.Options{Network: "unix", Addr: s.setup.Redis, ContextTimeoutEnabled: true})
-		acme.Cache = rediscache.New(s.redis, "acme:")
+		public.Cache = rediscache.New(s.redis, "acme:")
 	} else {
-		acme.Cache = autocert.DirCache(s.setup.Cache)
+		public.Cache = autocert.DirCache(s.setup.Cache)
 	}
-	return certmanager.Sources{files, acme}, nil
+	return certmanager.Sources{files, public}, nil
 }
 
 func (s *server) stop() {

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/crypto/acme/autocert"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/certmanager/acme"
 	"github.com/ergotls/ergotls/tlstest/acmetest"
 )
 
@@ -62,7 +63,7 @@ func demonstrate() error {
 	ca.TLSALPN01(addr)
 
 	m, err := certmanager.New(certmanager.Options{
-		Source: &certmanager.ACME{
+		Source: &acme.Source{
 			Domains: []string{name}, Listen: addr, Cache: autocert.DirCache(cache),
 			Directory: ca.Directory(), Roots: ca.Roots(),
 		},

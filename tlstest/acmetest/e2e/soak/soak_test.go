@@ -33,6 +33,7 @@ import (
 	"golang.org/x/crypto/acme/autocert"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/certmanager/acme"
 	"github.com/ergotls/ergotls/meta"
 	"github.com/ergotls/ergotls/tlstest"
 	"github.com/ergotls/ergotls/tlstest/acmetest"
@@ -114,21 +115,21 @@ func (w *world) start() (stop func()) {
 	w.newServerCertificate()
 	w.files["clients.pem"], w.files["crl.pem"] = w.ca.PEM(), w.ca.CRL(w.t)
 	require.NoError(w.t, tlstest.RenameOver(w.dir, w.files, nil))
-	acme, err := acmetest.New(acmetest.Options{Lifetime: 30 * time.Second}) // long enough to renew beside 2,000 peers on two cores
+	ca, err := acmetest.New(acmetest.Options{Lifetime: 30 * time.Second}) // long enough to renew beside 2,000 peers on two cores
 	require.NoError(w.t, err)
-	w.acme = acme
+	w.acme = ca
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(w.t, err)
 	w.addr = listener.Addr().String()
-	acme.TLSALPN01(w.addr)
+	ca.TLSALPN01(w.addr)
 	w.manager, err = certmanager.New(certmanager.Options{
 		Source: certmanager.Sources{
 			certmanager.Files{
 				Cert: filepath.Join(w.dir, "server.crt"), Key: filepath.Join(w.dir, "server.key"),
 				ClientCAs: filepath.Join(w.dir, "clients.pem"), CRLs: filepath.Join(w.dir, "crl.pem"),
 			},
-			&certmanager.ACME{
-				Domains: []string{publicName}, Directory: acme.Directory(), Roots: acme.Roots(), Cache: autocert.DirCache(w.t.TempDir()), Background: true,
+			&acme.Source{
+				Domains: []string{publicName}, Directory: ca.Directory(), Roots: ca.Roots(), Cache: autocert.DirCache(w.t.TempDir()), Background: true,
 			},
 		},
 		PollInterval: time.Second, Logger: slog.New(slog.DiscardHandler),
@@ -147,7 +148,7 @@ func (w *world) start() (stop func()) {
 		node.Stop()
 		require.Eventually(w.t, func() bool { s := meta.Stats(w.server); return s.Connections+s.Establishing == 0 }, 10*time.Second, 10*time.Millisecond)
 		assert.NoError(w.t, w.manager.Close())
-		acme.Close()
+		ca.Close()
 	}
 }
 

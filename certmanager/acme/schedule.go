@@ -1,19 +1,15 @@
-package certmanager
+package acme
 
 import (
 	"crypto/x509"
-	"encoding/asn1"
-	"encoding/base64"
-	"errors"
-	"net/http"
-	"strconv"
+	"math/rand/v2"
 	"time"
-
-	"golang.org/x/crypto/acme"
 )
 
 // In the functions of this file chance is a number in [0, 1): machines that were started
 // together shall not come to the CA together.
+
+func chance() float64 { return rand.Float64() }
 
 // renewalWindow is how long before its end a certificate is renewed at the latest: before,
 // or a third of the lifetime if that is zero. More than half of the lifetime, as after a
@@ -36,7 +32,7 @@ func renewalTime(notAfter time.Time, window time.Duration, chance float64) time.
 func suggestedTime(start, end time.Time, leaf *x509.Certificate, window time.Duration, chance float64) time.Time {
 	when := start.Add(time.Duration(chance * float64(end.Sub(start))))
 	latest := leaf.NotAfter.Add(-window / 2)
-	earliest := leaf.NotBefore.Add(min(leaf.NotAfter.Sub(leaf.NotBefore)/10, maxSuggestedWait))
+	earliest := leaf.NotBefore.Add(min(lifetime(leaf)/10, maxSuggestedWait))
 	switch {
 	case when.After(latest):
 		return latest
@@ -91,50 +87,19 @@ func retryDelay(failures int, invalid bool, remaining, retryAfter time.Duration,
 	return max(delay, min(retryAfter, maxRetryAfter))
 }
 
-// retryAfterOf is what the CA asked for in an answer that is an error, or zero.
-func retryAfterOf(err error, now time.Time) time.Duration {
-	var problem *acme.Error
-	if !errors.As(err, &problem) || problem.Header == nil {
-		return 0
-	}
-	return parseRetryAfter(problem.Header, now)
+func lifetime(leaf *x509.Certificate) time.Duration { return leaf.NotAfter.Sub(leaf.NotBefore) }
+
+// endOfService is a moment before the end of a certificate, so that on a busy machine too
+// it is out of service then.
+func endOfService(leaf *x509.Certificate) time.Time {
+	return leaf.NotAfter.Add(-min(lifetime(leaf)/20, time.Second))
 }
 
-// parseRetryAfter reads a Retry-After, RFC 9110 section 10.2.3: seconds or a date.
-func parseRetryAfter(h http.Header, now time.Time) time.Duration {
-	value := h.Get("Retry-After")
-	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
-		return time.Duration(seconds) * time.Second
+// housekeeping is how often the cache is looked at for a newer certificate, or tried again for one
+// that could not be stored.
+func housekeeping(leaf *x509.Certificate) time.Duration {
+	if leaf == nil {
+		return time.Second
 	}
-	if when, err := http.ParseTime(value); err == nil {
-		return max(0, when.Sub(now))
-	}
-	return 0
-}
-
-// isInvalid says whether a CA looked at the name and did not find what it wanted, or refused
-// the order itself, or cannot give what is wanted: to ask again at once brings the same answer.
-func isInvalid(err error) bool {
-	var authorization *acme.AuthorizationError
-	var order *acme.OrderError
-	var problem *acme.Error
-	switch {
-	case errors.As(err, &authorization), errors.As(err, &order), errors.Is(err, ErrInvalid):
-		return true
-	case errors.As(err, &problem):
-		return problem.StatusCode >= 400 && problem.StatusCode < 500 && problem.StatusCode != http.StatusTooManyRequests
-	}
-	return false
-}
-
-// renewalID names a certificate to a CA, RFC 9773 section 4.1; empty without an
-// authority key identifier.
-func renewalID(leaf *x509.Certificate) string {
-	serial, err := asn1.Marshal(leaf.SerialNumber)
-	if err != nil || len(leaf.AuthorityKeyId) == 0 {
-		return ""
-	}
-	const header = 2 // tag and length; serials have 20 bytes at most
-	b64 := base64.RawURLEncoding
-	return b64.EncodeToString(leaf.AuthorityKeyId) + "." + b64.EncodeToString(serial[header:])
+	return max(min(lifetime(leaf)/30, time.Minute), time.Second)
 }

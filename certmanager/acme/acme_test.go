@@ -1,4 +1,4 @@
-package certmanager
+package acme
 
 import (
 	"context"
@@ -11,17 +11,17 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	xacme "github.com/mholt/acmez/v3/acme"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/crypto/acme"
 	"golang.org/x/crypto/acme/autocert"
 
+	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/internal/needs"
 	"github.com/ergotls/ergotls/tlstest"
 )
@@ -120,111 +120,124 @@ func TestRetriesAreInTime(t *testing.T) {
 	}
 }
 
-func TestRetryAfterOf(t *testing.T) {
+func TestRetryAfter(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	of := func(value string) time.Duration {
-		return retryAfterOf(fmt.Errorf("wrapped: %w", &acme.Error{Header: http.Header{"Retry-After": {value}}}), now)
-	}
+	of := func(value string) time.Duration { return retryAfter(http.Header{"Retry-After": {value}}, now) }
 	assert.Equal(t, 120*time.Second, of("120"))
 	assert.Equal(t, time.Minute, of("Thu, 01 Jan 2026 00:01:00 GMT"))
 	assert.Zero(t, of("Wed, 31 Dec 2025 00:00:00 GMT"))
 	for _, nonsense := range []string{"", "-5", "soon", "99999999999999999999"} {
 		assert.Zero(t, of(nonsense), nonsense)
 	}
-	assert.Zero(t, retryAfterOf(errors.New("other"), now))
-	assert.Zero(t, retryAfterOf(&acme.Error{}, now))
+	assert.Zero(t, retryAfter(nil, now))
+	assert.Equal(t, time.Minute, retryAfterOf(plain("order", &refusal{after: time.Minute})))
+	assert.Zero(t, retryAfterOf(errors.New("other")))
 }
 
-func TestIsInvalid(t *testing.T) {
-	assert.True(t, isInvalid(fmt.Errorf("x: %w", &acme.AuthorizationError{})))
-	assert.True(t, isInvalid(&acme.OrderError{}))
-	assert.True(t, isInvalid(&acme.Error{StatusCode: 403}))
-	for _, err := range []error{nil, context.DeadlineExceeded, &acme.Error{StatusCode: 429}, &acme.Error{StatusCode: 503}} {
-		assert.False(t, isInvalid(err), "%v", err)
+func TestErrorClasses(t *testing.T) {
+	problem := func(status int, kind string) error {
+		return plain("order", fmt.Errorf("wrapped: %w", xacme.Problem{Status: status, Type: xacme.ProblemTypeNamespace + kind}))
 	}
+	for _, err := range []error{&validationError{"dns-01", errors.New("x")}, problem(403, "unauthorized"), problem(400, "malformed"), certmanager.ErrInvalid} {
+		assert.True(t, isInvalid(err), "%v", err)
+		assert.False(t, isTemporary(err), "%v", err)
+	}
+	for _, err := range []error{context.DeadlineExceeded, problem(429, "rateLimited"), problem(503, ""), problem(403, "orderNotReady"), &refusal{problem: xacme.Problem{Status: 503}}} {
+		assert.False(t, isInvalid(err), "%v", err)
+		assert.True(t, isTemporary(err), "%v", err)
+	}
+	assert.False(t, isInvalid(nil))
 }
 
-// The example of RFC 9773 section 4.1.
-func TestRenewalID(t *testing.T) {
-	key := []byte{0x69, 0x88, 0x5b, 0x6b, 0x87, 0x46, 0x40, 0x41, 0xe1, 0xb3, 0x7b, 0x84, 0x7b, 0xa0, 0xae, 0x2c, 0xde, 0x01, 0xc8, 0xd4}
-	leaf := &x509.Certificate{AuthorityKeyId: key, SerialNumber: new(big.Int).SetBytes([]byte{0x87, 0x65, 0x43, 0x21})}
-	assert.Equal(t, "aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE", renewalID(leaf))
-	assert.Empty(t, renewalID(&x509.Certificate{SerialNumber: big.NewInt(1)}))
+// What a CA says is in the error once, without acmez's URLs.
+func TestErrorText(t *testing.T) {
+	assert.EqualError(t, plain("order", fmt.Errorf("attempt 1: https://ca/new: %w", xacme.Problem{Status: 503, Detail: "busy"})), "order: 503 Service Unavailable: busy")
+	assert.EqualError(t, plain("order", xacme.Problem{Status: 503}), "order: 503 Service Unavailable")
+	assert.EqualError(t, plain("order", xacme.Problem{Status: 429, Type: xacme.ProblemTypeRateLimited, Detail: "too many"}), "order: 429 Too Many Requests rateLimited: too many")
 }
 
-func TestACMEName(t *testing.T) {
+func TestNormalName(t *testing.T) {
 	for in, want := range map[string]string{
 		"www.example.test": "www.example.test", "WWW.Example.Test.": "www.example.test",
 		"bücher.example.test": "xn--bcher-kva.example.test", "xn--bcher-kva.example.test": "xn--bcher-kva.example.test",
 	} {
-		got, err := acmeNameOf(in)
+		got, err := normalName(in)
 		require.NoError(t, err)
 		assert.Equal(t, want, got)
 	}
 	for _, in := range []string{"", ".", "localhost", "*.example.test", "127.0.0.1", "::1", "a b.test", "a..test", strings.Repeat("a.", 150) + "test", "a.test/../b"} {
-		_, err := acmeNameOf(in)
-		assert.ErrorIs(t, err, ErrInvalid, in)
+		_, err := normalName(in)
+		assert.ErrorIs(t, err, certmanager.ErrInvalid, in)
 	}
 }
 
-func TestACMEOptions(t *testing.T) {
-	for want, source := range map[string]Source{
-		"both empty": &ACME{},
-		"any name":   &ACME{HostPolicy: func(context.Context, string) error { return nil }},
-		"wildcards":  &ACME{Domains: []string{"*.example.test"}},
-		"not a DNS":  &ACME{Domains: []string{"127.0.0.1"}},
-		"negative":   &ACME{Domains: []string{"a.example.test"}, RenewBefore: -1},
-		"ACME.Key 7": &ACME{Domains: []string{"a.example.test"}, Key: 7},
-		"stands in two sources": Sources{
-			&ACME{Domains: []string{"a.example.test", "b.example.test"}, Cache: autocert.DirCache(t.TempDir())},
-			&ACME{Domains: []string{"c.example.test", "B.example.test"}, Cache: autocert.DirCache(t.TempDir())},
-		},
-		"ACME.Listen:": &ACME{Domains: []string{"a.example.test"}, Cache: autocert.DirCache(t.TempDir()), Listen: "nowhere"},
+// What is no DNS name is called what it is, with what to write instead.
+func TestWhyNoName(t *testing.T) {
+	for in, want := range map[string]string{
+		"": "is empty", "a b.test": "has a space", "a.test,b.test": "separator", "https://a.test": "is a URL", "a.test/x": "is a URL", "a@b.test": "e-mail",
+		"192.0.2.1": "IP address", "2001:db8::1": "IP address", "a.test:443": `has a port: give "a.test"`, "*.a.test": "wildcard", "a.*.test": "pattern",
+		"localhost": "no dot", "a..test": "not a DNS name",
 	} {
-		_, err := New(Options{Source: source})
-		require.ErrorContains(t, err, want)
+		_, err := normalName(in)
+		require.ErrorContains(t, err, want, in)
+		assert.ErrorContains(t, err, fmt.Sprintf("%q", in))
 	}
-	o, err := (&ACME{Domains: []string{"A.example.test", "a.example.test."}}).ready()
+}
+
+func TestOptions(t *testing.T) {
+	for want, source := range map[string]*Source{
+		"both empty": {},
+		"any name":   {HostPolicy: func(context.Context, string) error { return nil }},
+		"wildcard":   {Domains: []string{"*.example.test"}},
+		"IP address": {Domains: []string{"127.0.0.1"}},
+		"negative":   {Domains: []string{"a.example.test"}, RenewBefore: -1},
+		"Key 7":      {Domains: []string{"a.example.test"}, Key: 7},
+		"stagging":   {Domains: []string{"a.example.test"}, Directory: "stagging"},
+		"https URL":  {Domains: []string{"a.example.test"}, Directory: "http://ca.test/directory"},
+		"Listen:":    {Domains: []string{"a.example.test"}, Cache: autocert.DirCache(t.TempDir()), Listen: "nowhere"},
+	} {
+		began := time.Now()
+		_, err := certmanager.New(certmanager.Options{Source: source})
+		require.ErrorContains(t, err, want)
+		assert.Less(t, time.Since(began), 10*time.Second)
+	}
+	o, err := (&Source{Domains: []string{"A.example.test", "a.example.test."}}).ready()
 	require.NoError(t, err)
 	assert.Equal(t, []string{"a.example.test"}, o.Domains)
-	assert.Equal(t, acme.LetsEncryptURL, o.Directory)
+	assert.Equal(t, autocert.DefaultACMEDirectory, o.Directory)
 	assert.Equal(t, 5*time.Second, o.HandshakeTimeout)
 	assert.Equal(t, time.Minute, o.StartTimeout)
 	assert.Contains(t, string(o.Cache.(autocert.DirCache)), "golang-autocert")
-	o, err = (&ACME{Domains: []string{"a.example.test"}, Directory: "staging"}).ready()
+	o, err = (&Source{Domains: []string{"a.example.test"}, Directory: "staging"}).ready()
 	require.NoError(t, err)
 	assert.Contains(t, o.Directory, "staging")
 }
 
 // Only one Manager at a time has the source.
-func TestACMEBelongsToOneManager(t *testing.T) {
-	source := &ACME{HostPolicy: autocert.HostWhitelist("a.example.test"), Cache: autocert.DirCache(t.TempDir()), Directory: "https://127.0.0.1:1/"}
-	m, err := New(Options{Source: source})
+func TestSourceBelongsToOneManager(t *testing.T) {
+	source := &Source{HostPolicy: autocert.HostWhitelist("a.example.test"), Cache: autocert.DirCache(t.TempDir()), Directory: "https://127.0.0.1:1/"}
+	m, err := certmanager.New(certmanager.Options{Source: source})
 	require.NoError(t, err)
-	_, err = New(Options{Source: source})
+	_, err = certmanager.New(certmanager.Options{Source: source})
 	require.ErrorContains(t, err, "another Manager")
-	unused := &ACME{HostPolicy: autocert.HostWhitelist("b.example.test"), Cache: autocert.DirCache(t.TempDir()), Directory: "https://127.0.0.1:1/"}
-	_, err = New(Options{Source: Sources{unused, source}})
+	_, err = m.Impact(source)
 	require.ErrorContains(t, err, "another Manager")
-	second, err := New(Options{Source: unused})
-	require.NoError(t, err, "a Manager that was not made has nothing")
-	require.NoError(t, second.Close())
-	_, err = m.Impact(&ACME{Domains: []string{"a.example.test"}})
-	require.NoError(t, err, "it brings no trust")
 	require.NoError(t, m.Close())
-	m, err = New(Options{Source: source})
+	m, err = certmanager.New(certmanager.Options{Source: source})
 	require.NoError(t, err)
 	require.NoError(t, m.Close())
 }
 
-// acmeEntry makes a cache entry.
-func acmeEntry(t testing.TB, name string, kind tlstest.KeyType) (tls.Certificate, []byte) {
+// cacheEntry makes a cache entry.
+func cacheEntry(t testing.TB, name string, kind tlstest.KeyType) (tls.Certificate, []byte) {
 	t.Helper()
 	pair := tlstest.NewCA(t).Issue(t, tlstest.Leaf{Names: []string{name}, Key: kind})
-	data, err := encodeCached(pair.Certificate())
+	data, err := encodeCached(leafOf(pair.Certificate()))
 	require.NoError(t, err)
 	return pair.Certificate(), data
 }
+
+func leafOf(cert tls.Certificate) *tls.Certificate { return &cert }
 
 func TestCacheLayout(t *testing.T) {
 	assert.Equal(t, "a.example.test", certCacheKey("a.example.test", ECDSAP256))
@@ -233,7 +246,7 @@ func TestCacheLayout(t *testing.T) {
 	assert.Equal(t, "a.example.test+token", tokenCertCacheKey("a.example.test"))
 	assert.Equal(t, "abc+http-01", httpTokenCacheKey("/.well-known/acme-challenge/abc"))
 	for kind, block := range map[tlstest.KeyType]string{tlstest.ECDSAP256: "EC", tlstest.RSA2048: "RSA"} {
-		cert, data := acmeEntry(t, "a.example.test", kind)
+		cert, data := cacheEntry(t, "a.example.test", kind)
 		assert.True(t, strings.HasPrefix(string(data), "-----BEGIN "+block+" PRIVATE KEY-----"))
 		back, err := decodeCached(data)
 		require.NoError(t, err)
@@ -255,7 +268,7 @@ func TestCacheLayout(t *testing.T) {
 }
 
 func TestDecodeCached(t *testing.T) {
-	_, whole := acmeEntry(t, "a.example.test", tlstest.ECDSAP256)
+	_, whole := cacheEntry(t, "a.example.test", tlstest.ECDSAP256)
 	for _, data := range []string{"", "nonsense", string(whole[:50]), string(whole[:len(whole)-20]), string(whole) + "tail"} {
 		_, err := decodeCached([]byte(data))
 		assert.ErrorIs(t, err, errUnreadable)
@@ -270,7 +283,7 @@ func TestDecodeCached(t *testing.T) {
 
 func FuzzDecodeCached(f *testing.F) {
 	needs.Corpus(f)
-	_, whole := acmeEntry(f, "a.example.test", tlstest.ECDSAP256)
+	_, whole := cacheEntry(f, "a.example.test", tlstest.ECDSAP256)
 	f.Add(whole)
 	f.Add([]byte("-----BEGIN EC PRIVATE KEY-----\n-----END EC PRIVATE KEY-----\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {

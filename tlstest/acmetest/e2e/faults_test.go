@@ -18,6 +18,7 @@ import (
 	"golang.org/x/crypto/acme/autocert"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/certmanager/acme"
 	"github.com/ergotls/ergotls/tlstest/acmetest"
 )
 
@@ -44,7 +45,7 @@ func TestHandshakesDoNotWaitForTheCA(t *testing.T) {
 			t.Parallel()
 			ca := acmetest.Start(t)
 			standIn, leaf := fallback(t)
-			w := start(t, ca, &certmanager.ACME{HostPolicy: autocert.HostWhitelist(name), HandshakeTimeout: 300 * time.Millisecond}, standIn)
+			w := start(t, ca, &acme.Source{HostPolicy: autocert.HostWhitelist(name), HandshakeTimeout: 300 * time.Millisecond}, standIn)
 			w.serve(t)
 			begin(ca)
 			for range 3 {
@@ -70,7 +71,7 @@ func TestHandshakesDoNotWaitForTheCA(t *testing.T) {
 func TestHandshakesStopWithTheirContext(t *testing.T) {
 	t.Parallel()
 	ca := acmetest.Start(t)
-	w := start(t, ca, &certmanager.ACME{HostPolicy: autocert.HostWhitelist(name), HandshakeTimeout: time.Hour})
+	w := start(t, ca, &acme.Source{HostPolicy: autocert.HostWhitelist(name), HandshakeTimeout: time.Hour})
 	ca.Hang(true)
 	before := ca.Requests()
 	clientEnd, serverEnd := net.Pipe()
@@ -89,7 +90,7 @@ func TestHandshakesStopWithTheirContext(t *testing.T) {
 func TestBackOffAndReason(t *testing.T) {
 	t.Parallel()
 	ca := acmetest.Start(t)
-	w := start(t, ca, &certmanager.ACME{HostPolicy: autocert.HostWhitelist(name), HandshakeTimeout: time.Minute})
+	w := start(t, ca, &acme.Source{HostPolicy: autocert.HostWhitelist(name), HandshakeTimeout: time.Minute})
 	w.serve(t)
 	ca.FailValidation(func(string) bool { return true })
 	w.dial(t.Context(), name)
@@ -116,12 +117,12 @@ func TestRefusedAtStart(t *testing.T) {
 	t.Parallel()
 	ca := acmetest.Start(t)
 	ca.FailValidation(func(n string) bool { return n == other })
-	source := &certmanager.ACME{Domains: []string{name, other}}
+	source := &acme.Source{Domains: []string{name, other}}
 	began := time.Now()
 	_, err := tryStart(t, ca, source)
 	require.ErrorContains(t, err, "Could not resolve URL")
 	require.ErrorContains(t, err, other)
-	assert.NotContains(t, err.Error(), name)
+	assert.Contains(t, err.Error(), name+": issued and stored; set Background")
 	assert.Less(t, time.Since(began), 30*time.Second, "not after StartTimeout")
 
 	ca.FailValidation(nil)
@@ -137,7 +138,7 @@ func TestRetryAfter(t *testing.T) {
 	ca := acmetest.Start(t)
 	ca.Refuse(http.StatusServiceUnavailable, 3*time.Second)
 	began := time.Now()
-	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Background: true})
+	w := start(t, ca, &acme.Source{Domains: []string{name}, Background: true})
 	w.serve(t)
 	w.eventually(t, "a refusal", func() bool { return len(w.events.of(certmanager.OrderFailed)) == 1 })
 	requests, next := ca.Requests(), w.Status().ACME[0].Next
@@ -156,7 +157,7 @@ func TestDownAtStart(t *testing.T) {
 	for _, begin := range []func(*acmetest.Server){bad["hanging"], bad["refusing"]} {
 		begin(ca)
 		began := time.Now()
-		_, err := tryStart(t, ca, &certmanager.ACME{Domains: []string{name}, StartTimeout: 300 * time.Millisecond})
+		_, err := tryStart(t, ca, &acme.Source{Domains: []string{name}, StartTimeout: 300 * time.Millisecond})
 		require.ErrorContains(t, err, "StartTimeout")
 		assert.Less(t, time.Since(began), 20*time.Second)
 		clearUp(ca)
@@ -164,7 +165,7 @@ func TestDownAtStart(t *testing.T) {
 	ca.Refuse(http.StatusServiceUnavailable, 0)
 
 	standIn, leaf := fallback(t)
-	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Background: true, HandshakeTimeout: 100 * time.Millisecond}, standIn)
+	w := start(t, ca, &acme.Source{Domains: []string{name}, Background: true, HandshakeTimeout: 100 * time.Millisecond}, standIn)
 	w.serve(t)
 	assert.True(t, leaf.Equal(w.mustDial(t, name, unverified)))
 	ca.Refuse(0, 0)
@@ -180,8 +181,8 @@ func TestListenInUse(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer listener.Close()
-	_, err = tryStart(t, acmetest.Start(t), &certmanager.ACME{Domains: []string{name}, Listen: listener.Addr().String()})
-	require.ErrorContains(t, err, "ACME.Listen")
+	_, err = tryStart(t, acmetest.Start(t), &acme.Source{Domains: []string{name}, Listen: listener.Addr().String()})
+	require.ErrorContains(t, err, "acme.Source.Listen")
 }
 
 // What cannot be stored is served from memory, and stored when it can be.
@@ -190,10 +191,10 @@ func TestStorageFails(t *testing.T) {
 	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: 30 * time.Second})
 	folder := t.TempDir()
 	cache := &brokenCache{Cache: autocert.DirCache(folder)}
-	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: cache})
+	w := start(t, ca, &acme.Source{Domains: []string{name}, Cache: cache})
 	w.serve(t)
-	stored, err := os.ReadFile(filepath.Join(folder, name))
-	require.NoError(t, err)
+	file := entry(t, folder, name)
+	stored := readFile(t, file)
 	first := w.mustDial(t, name)
 	cache.fail(nil, syscall.ENOSPC)
 	w.eventually(t, "the renewal", func() bool { return !w.mustDial(t, name).Equal(first) })
@@ -202,48 +203,55 @@ func TestStorageFails(t *testing.T) {
 	assert.Contains(t, w.events.of(certmanager.CacheFailed)[0], "no space left")
 	cache.fail(nil, nil)
 	w.eventually(t, "the certificate in the cache", func() bool {
-		now, err := os.ReadFile(filepath.Join(folder, name))
-		return err == nil && string(now) != string(stored)
+		return readFile(t, file) != stored
 	})
 	assert.Len(t, w.events.of(certmanager.Issued), 2, "the one that could not be stored, and not the next")
 	assert.Empty(t, w.events.of(certmanager.OrderFailed))
 }
 
-// An account that could not be stored when it was made is stored with the first certificate that can be, so that the next start needs no
-// other.
-func TestAccountIsStoredLater(t *testing.T) {
+// Nothing is ordered that could not be stored: it would be ordered again at each start.
+func TestStorageIsTried(t *testing.T) {
 	t.Parallel()
 	ca := acmetest.Start(t)
-	folder := t.TempDir()
-	cache := &brokenCache{Cache: autocert.DirCache(folder)}
-	cache.fail(nil, syscall.ENOSPC)
-	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: cache})
-	assert.False(t, exists(filepath.Join(folder, "acme_account+key")))
-	cache.fail(nil, nil)
-	w.eventually(t, "the account in the cache", func() bool { return exists(filepath.Join(folder, "acme_account+key")) })
-	require.NoError(t, w.Close())
-	start(t, ca, &certmanager.ACME{Domains: []string{name, other}, Cache: cache})
-	assert.Equal(t, 2, ca.Orders())
-	assert.Equal(t, 1, ca.Accounts())
-}
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	broken := &brokenCache{Cache: autocert.DirCache(t.TempDir())}
+	for what, fault := range map[string]struct {
+		cache    autocert.Cache
+		get, put error
+	}{
+		file:                 {autocert.DirCache(filepath.Join(file, "folder")), nil, nil},
+		"no space left":      {broken, nil, syscall.ENOSPC},
+		"input/output error": {broken, syscall.EIO, nil},
+	} {
+		broken.fail(fault.get, fault.put)
+		for _, source := range []*acme.Source{{Domains: []string{name}}, {HostPolicy: autocert.HostWhitelist(name)}} {
+			source.Cache = fault.cache
+			_, err := tryStart(t, ca, source)
+			require.ErrorContains(t, err, what)
+		}
+	}
+	assert.Zero(t, ca.Orders())
+	assert.Zero(t, ca.Accounts())
 
-// A cache that cannot be read does not keep the server from serving, nor is the account lost.
-func TestStorageUnreadable(t *testing.T) {
-	t.Parallel()
-	ca := acmetest.Start(t)
-	folder := t.TempDir()
-	cache := &brokenCache{Cache: autocert.DirCache(folder)}
-	require.NoError(t, start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: cache}).Close())
-	key, err := os.ReadFile(filepath.Join(folder, "acme_account+key"))
-	require.NoError(t, err)
-	cache.fail(syscall.EIO, nil)
-	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: cache})
+	// In the background the order waits for the storage.
+	broken.fail(nil, syscall.ENOSPC)
+	w := start(t, ca, &acme.Source{Domains: []string{name}, Cache: broken, Background: true})
 	w.serve(t)
-	w.mustDial(t, name)
-	assert.NotEmpty(t, w.events.of(certmanager.CacheFailed))
-	after, err := os.ReadFile(filepath.Join(folder, "acme_account+key"))
-	require.NoError(t, err)
-	assert.Equal(t, key, after)
+	assert.Contains(t, w.events.of(certmanager.CacheFailed)[0], "no space left")
+	w.eventually(t, "an attempt", func() bool { return len(w.events.of(certmanager.OrderFailed)) > 0 })
+	assert.Zero(t, ca.Orders())
+	broken.fail(nil, nil)
+	w.eventually(t, "the certificate", func() bool { return w.Status().ACME[0].Serving })
+	assert.Equal(t, 1, ca.Orders())
+	require.NoError(t, w.Close())
+
+	// With all there is to serve in the cache, a program starts without being able to write to it.
+	broken.fail(nil, syscall.EROFS)
+	again := start(t, ca, &acme.Source{Domains: []string{name}, Cache: broken})
+	again.serve(t)
+	again.mustDial(t, name)
+	assert.Equal(t, 1, ca.Orders())
 }
 
 // An entry that makes no sense is set aside, reported, and ordered anew.
@@ -252,31 +260,31 @@ func TestCorruptCache(t *testing.T) {
 	ca := acmetest.Start(t)
 	folder := t.TempDir()
 	cache := autocert.DirCache(folder)
-	require.NoError(t, start(t, ca, &certmanager.ACME{Domains: []string{name, other}, Cache: cache}).Close())
-	whole, err := os.ReadFile(filepath.Join(folder, name))
-	require.NoError(t, err)
+	require.NoError(t, start(t, ca, &acme.Source{Domains: []string{name, other}, Cache: cache}).Close())
+	file, account := entry(t, folder, name), entry(t, folder, "acme_account+key")
+	whole := readFile(t, file)
 	for what, contents := range map[string]string{
 		"empty":            "",
 		"not PEM":          "nonsense",
 		"cut off":          string(whole[:len(whole)-100]),
 		"a key only":       string(whole[:strings.Index(string(whole), "-----BEGIN CERT")]),
-		"another's":        readFile(t, filepath.Join(folder, other)),
-		"a wrong key":      swapKey(t, string(whole), readFile(t, filepath.Join(folder, other))),
+		"another's":        readFile(t, entry(t, folder, other)),
+		"a wrong key":      swapKey(t, string(whole), readFile(t, entry(t, folder, other))),
 		"the account, too": "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n",
 	} {
-		require.NoError(t, os.WriteFile(filepath.Join(folder, name), []byte(contents), 0o600))
+		require.NoError(t, os.WriteFile(file, []byte(contents), 0o600))
 		if what == "the account, too" {
-			require.NoError(t, os.WriteFile(filepath.Join(folder, "acme_account+key"), []byte(contents), 0o600))
+			require.NoError(t, os.WriteFile(account, []byte(contents), 0o600))
 		}
 		before := ca.Orders(name)
-		w := start(t, ca, &certmanager.ACME{Domains: []string{name}, Cache: cache})
+		w := start(t, ca, &acme.Source{Domains: []string{name}, Cache: cache})
 		assert.Equal(t, before+1, ca.Orders(name), what)
 		assert.NotEmpty(t, w.events.of(certmanager.CacheFailed), what)
-		assert.Equal(t, contents, readFile(t, filepath.Join(folder, name+"+unreadable")), what)
+		assert.Equal(t, contents, readFile(t, file+"+unreadable"), what)
 		require.NoError(t, w.Close())
 		assert.NotContains(t, w.events.String(), "PRIVATE KEY")
 		if what == "the account, too" {
-			assert.True(t, exists(filepath.Join(folder, "acme_account+key+unreadable")))
+			assert.True(t, exists(account+"+unreadable"))
 			assert.Equal(t, 2, ca.Accounts())
 		}
 	}
@@ -286,7 +294,7 @@ func TestCorruptCache(t *testing.T) {
 func TestLostAccount(t *testing.T) {
 	t.Parallel()
 	ca := acmetest.Start(t)
-	w := start(t, ca, &certmanager.ACME{Domains: []string{name}, HostPolicy: autocert.HostWhitelist(other), HandshakeTimeout: 20 * time.Second})
+	w := start(t, ca, &acme.Source{Domains: []string{name}, HostPolicy: autocert.HostWhitelist(other), HandshakeTimeout: 20 * time.Second})
 	w.serve(t)
 	require.NoError(t, ca.LoseAccounts())
 	w.mustDial(t, other)
@@ -299,7 +307,7 @@ func TestLostAccount(t *testing.T) {
 func TestHTTP01BehindAnotherPort(t *testing.T) {
 	t.Parallel()
 	ca := acmetest.Start(t)
-	w := start(t, ca, &certmanager.ACME{HostPolicy: autocert.HostWhitelist(name), HandshakeTimeout: 20 * time.Second})
+	w := start(t, ca, &acme.Source{HostPolicy: autocert.HostWhitelist(name), HandshakeTimeout: 20 * time.Second})
 	ca.TLSALPN01() // closed
 	ca.HTTP01(w.serveHTTP(t, w.HTTPHandler(nil)))
 	w.serve(t)
@@ -309,7 +317,7 @@ func TestHTTP01BehindAnotherPort(t *testing.T) {
 
 func TestHTTPHandler(t *testing.T) {
 	ca := acmetest.Start(t)
-	w := start(t, ca, &certmanager.ACME{Domains: []string{name}})
+	w := start(t, ca, &acme.Source{Domains: []string{name}})
 	plain := "http://" + w.serveHTTP(t, w.HTTPHandler(nil))
 	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	defer client.CloseIdleConnections()

@@ -1,4 +1,4 @@
-package certmanager_test
+package acme_test
 
 import (
 	"log"
@@ -8,12 +8,13 @@ import (
 	"golang.org/x/crypto/acme/autocert"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/certmanager/acme"
 )
 
 // A public web server: certificates are obtained before New returns, and renewed while
 // it serves.
-func ExampleACME() {
-	certs, err := certmanager.New(certmanager.Options{Source: &certmanager.ACME{
+func ExampleSource() {
+	certs, err := certmanager.New(certmanager.Options{Source: &acme.Source{
 		Domains: []string{"example.com", "www.example.com"},
 		Email:   "tls@example.com",
 		Cache:   autocert.DirCache("/var/lib/example/certificates"),
@@ -31,9 +32,9 @@ func ExampleACME() {
 
 // Names are ordered when they are asked for first; until then, and where the CA fails, clients
 // get the certificate of the files.
-func ExampleACME_onDemand() {
+func ExampleSource_onDemand() {
 	certs, err := certmanager.New(certmanager.Options{Source: certmanager.Sources{
-		&certmanager.ACME{HostPolicy: autocert.HostWhitelist("a.example.com", "b.example.com")},
+		&acme.Source{HostPolicy: autocert.HostWhitelist("a.example.com", "b.example.com")},
 		certmanager.Files{Cert: "fallback.crt", Key: "fallback.key"},
 	}})
 	if err != nil {
@@ -42,22 +43,9 @@ func ExampleACME_onDemand() {
 	defer certs.Close()
 }
 
-// A program that has an autocert.Manager keeps it, beside certificates from files.
-func ExampleFunc() {
-	manager := &autocert.Manager{Prompt: autocert.AcceptTOS, HostPolicy: autocert.HostWhitelist("www.example.com")}
-	certs, err := certmanager.New(certmanager.Options{Source: certmanager.Sources{
-		certmanager.Files{Dir: "/etc/tls"},
-		certmanager.Func(manager.GetCertificate),
-	}})
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer certs.Close()
-}
-
 // Challenges are answered on port 80 too, and browsers sent to https.
-func ExampleManager_HTTPHandler() {
-	certs, err := certmanager.New(certmanager.Options{Source: &certmanager.ACME{
+func ExampleSource_port80() {
+	certs, err := certmanager.New(certmanager.Options{Source: &acme.Source{
 		Domains: []string{"www.example.com"}, ListenHTTP: ":80",
 	}})
 	if err != nil {

@@ -1,0 +1,196 @@
+package acme
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/ergotls/ergotls/internal/clock"
+)
+
+// directoryAge is how long a directory is used before it is read again.
+const directoryAge = time.Hour
+
+// ca is a CA with the account at it.
+type ca struct {
+	s         *state
+	directory string
+	id        string // in the keys of the cache
+	http      *http.Client
+
+	turn    chan struct{} // capacity 1: held while the fields below are read and changed
+	readAt  time.Time     // of the directory
+	digest  string        // of its contents
+	client  *client
+	account *acme.Account // registered
+}
+
+// client is what an order needs.
+type client struct {
+	*acme.Client
+	renewal *acme.Client // the same, for renewal information
+	meta    acme.DirectoryMeta
+	account acme.Account
+}
+
+func newCA(s *state) *ca {
+	shared := &http.Transport{Proxy: http.ProxyFromEnvironment}
+	if usual, ok := http.DefaultTransport.(*http.Transport); ok { // programs may put another there
+		shared = usual.Clone()
+	}
+	shared.TLSClientConfig = &tls.Config{RootCAs: s.o.Roots, MinVersion: tls.VersionTLS12}
+	return &ca{
+		s: s, directory: s.o.Directory, id: storageID(s.o.Directory), turn: make(chan struct{}, 1),
+		http: &http.Client{Transport: shared, Timeout: 30 * time.Second},
+	}
+}
+
+// storageID stands for a CA in the keys of the cache, which are file names.
+func storageID(directory string) string {
+	sum := sha256.Sum256([]byte(directory))
+	host := ""
+	if u, err := url.Parse(directory); err == nil {
+		host = strings.ReplaceAll(u.Hostname(), ":", "-") + "-"
+	}
+	return host + hex.EncodeToString(sum[:4])
+}
+
+// connect returns a client, with an account if that is wanted, which is made when it is first needed.
+func (c *ca) connect(ctx context.Context, account bool) (*client, error) {
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if err := c.discover(ctx); err != nil {
+		return nil, err
+	}
+	if account && c.account == nil {
+		if err := c.register(ctx); err != nil {
+			return nil, err
+		}
+	}
+	ready := *c.client
+	if c.account != nil {
+		ready.account = *c.account
+	}
+	return &ready, nil
+}
+
+// forget makes the next order register again, unless another has begun to.
+func (c *ca) forget(account acme.Account) {
+	c.turn <- struct{}{}
+	defer func() { <-c.turn }()
+	if c.account != nil && c.account.Location == account.Location {
+		c.account = nil
+	}
+}
+
+// discover reads the directory, if that was long ago, and makes a client if it is another. The caller has the turn.
+func (c *ca) discover(ctx context.Context) error {
+	if c.client != nil && clock.Now().Before(c.readAt.Add(directoryAge)) && !clock.Now().Before(c.readAt) {
+		return nil
+	}
+	body, err := c.read(ctx)
+	if err != nil {
+		return err
+	}
+	c.readAt = clock.Now()
+	sum := sha256.Sum256(body)
+	digest := hex.EncodeToString(sum[:8])
+	if c.client != nil && digest == c.digest {
+		return nil
+	}
+	var directory acme.Directory
+	if err := json.Unmarshal(body, &directory); err != nil || directory.NewOrder == "" {
+		return errors.Join(fmt.Errorf("directory: %s is not that of an ACME CA", c.directory), err)
+	}
+	c.digest, c.client = digest, &client{renewal: c.newClient("renewal-"+digest, body)}
+	if directory.Meta != nil {
+		c.client.meta = *directory.Meta
+	}
+	// acmez asks for renewal information with each certificate, and again where the CA has none yet.
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(body, &fields); err != nil {
+		return err
+	}
+	delete(fields, "renewalInfo")
+	if body, err = json.Marshal(fields); err != nil {
+		return err
+	}
+	c.client.Client = c.newClient(digest, body)
+	return nil
+}
+
+// newClient makes a client of acmez that has the directory already. The fragment, which is not sent, tells
+// its contents from others in acmez's cache of directories.
+func (c *ca) newClient(fragment string, directory []byte) *acme.Client {
+	return &acme.Client{
+		Directory: c.directory + "#" + fragment, UserAgent: "ergotls", PollTimeout: maxRetryAfter,
+		HTTPClient: &http.Client{Transport: &transport{c.http.Transport, c.directory, directory}, Timeout: c.http.Timeout},
+	}
+}
+
+func (c *ca) read(ctx context.Context) ([]byte, error) {
+	return call(ctx, "directory", func(ctx context.Context) ([]byte, error) {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.directory, nil)
+		if err != nil {
+			return nil, err
+		}
+		request.Header.Set("User-Agent", "ergotls")
+		response, err := (&http.Client{Transport: &transport{RoundTripper: c.http.Transport}, Timeout: c.http.Timeout}).Do(request)
+		if err != nil {
+			return nil, err
+		}
+		defer response.Body.Close()
+		body, err := io.ReadAll(response.Body)
+		if err == nil && response.StatusCode != http.StatusOK {
+			err = problemOf(response, body)
+		}
+		return body, err
+	})
+}
+
+// register makes the account, or finds it. The caller has the turn.
+func (c *ca) register(ctx context.Context) error {
+	unlock, err := c.s.lock(ctx, c.accountKey()) // N machines, one account
+	if err == nil {
+		defer unlock()
+	}
+	key, err := c.s.accountKey(ctx, c)
+	if err != nil {
+		return err
+	}
+	account := acme.Account{PrivateKey: key, TermsOfServiceAgreed: true}
+	if c.s.o.Email != "" {
+		account.Contact = []string{"mailto:" + c.s.o.Email}
+	}
+	made, err := call(ctx, "account", func(ctx context.Context) (acme.Account, error) {
+		if binding := c.s.o.ExternalAccount; binding != nil {
+			if err := account.SetExternalAccountBinding(ctx, c.client.Client, acme.EAB{KeyID: binding.KeyID, MACKey: strings.TrimRight(binding.MACKey, "=")}); err != nil {
+				return account, err
+			}
+		}
+		return c.client.NewAccount(ctx, account)
+	})
+	if err != nil {
+		return err
+	}
+	if made.Location == "" {
+		return errors.New("account: the CA did not say its URL")
+	}
+	c.account = &made
+	return nil
+}

@@ -1,0 +1,137 @@
+package acme
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/mholt/acmez/v3"
+	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/ergotls/ergotls/certmanager"
+)
+
+const http01Path = "/.well-known/acme-challenge/"
+
+// tokens are the answers to the challenges that are open on this machine. Those of
+// other machines are in the cache, if it is shared.
+type tokens struct {
+	mu    sync.Mutex
+	certs map[string]*tls.Certificate // by name
+	http  map[string]string           // by URL path
+}
+
+// challenges are the kinds of challenge that can be answered for a name, the one that worked last first.
+func (s *state) challenges(n *name) []string {
+	kinds := []string{acme.ChallengeTypeTLSALPN01}
+	if s.http01.Load() > 0 {
+		kinds = append(kinds, acme.ChallengeTypeHTTP01)
+	}
+	if slices.Contains(kinds, n.last) {
+		kinds = slices.Concat([]string{n.last}, slices.DeleteFunc(kinds, func(k string) bool { return k == n.last }))
+	}
+	return kinds
+}
+
+// present makes the answer to a challenge known, until remove.
+func (s *state) present(ctx context.Context, challenge acme.Challenge, n *name) (remove func(), err error) {
+	var key string
+	var data []byte
+	t := &s.tokens
+	if challenge.Type == acme.ChallengeTypeTLSALPN01 {
+		cert, err := acmez.TLSALPN01ChallengeCert(challenge)
+		if err != nil {
+			return nil, err
+		}
+		if data, err = encodeCached(cert); err != nil {
+			return nil, err
+		}
+		key = tokenCertCacheKey(n.name)
+		t.mu.Lock()
+		t.certs[n.name] = cert
+		t.mu.Unlock()
+	} else {
+		key, data = httpTokenCacheKey(challenge.HTTP01ResourcePath()), []byte(challenge.KeyAuthorization)
+		t.mu.Lock()
+		t.http[challenge.HTTP01ResourcePath()] = challenge.KeyAuthorization
+		t.mu.Unlock()
+	}
+	if s.shared() {
+		if err := s.put(ctx, key, data); err != nil {
+			s.emit(certmanager.CacheFailed, n.name, err) // no other machine can answer
+		}
+	}
+	return func() {
+		t.mu.Lock()
+		delete(t.certs, n.name)
+		delete(t.http, challenge.HTTP01ResourcePath())
+		t.mu.Unlock()
+		if s.shared() {
+			_ = s.remove(ctx, key) // it is of no use to anyone, and does no harm
+		}
+	}, nil
+}
+
+var errNoChallenge = errors.New("no such challenge is open")
+
+// answerTLS is the answer to a TLS-ALPN-01 challenge, of this machine or of another.
+func (s *state) answerTLS(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	name, err := normalName(hello.ServerName)
+	if err != nil {
+		return nil, err
+	}
+	s.tokens.mu.Lock()
+	cert := s.tokens.certs[name]
+	s.tokens.mu.Unlock()
+	ctx := contextOf(hello)
+	switch {
+	case cert != nil:
+		return cert, nil
+	case !s.shared() || !s.owns(ctx, name):
+		return nil, errNoChallenge
+	}
+	data, err := s.get(ctx, tokenCertCacheKey(name))
+	if err != nil {
+		return nil, errNoChallenge
+	}
+	return decodeCached(data)
+}
+
+// answerHTTP is the answer to an HTTP-01 challenge. A call with an empty path says that such challenges
+// are answered from now on.
+func (s *state) answerHTTP(_, urlPath string) (body string, ok bool) {
+	if urlPath == "" {
+		s.http01.Add(1)
+		return "", false
+	}
+	s.tokens.mu.Lock()
+	body, ok = s.tokens.http[urlPath]
+	s.tokens.mu.Unlock()
+	token, known := strings.CutPrefix(urlPath, http01Path)
+	if ok || !known || !s.shared() || !isToken(token) {
+		return body, ok
+	}
+	data, err := s.get(s.ctx, httpTokenCacheKey(urlPath))
+	return string(data), err == nil
+}
+
+// isToken says whether a string could be a token, RFC 8555 section 8.1: 128 bits and more
+// in base64url. All else does not get as far as the cache.
+func isToken(s string) bool {
+	const least, most = 22, 256
+	if len(s) < least || len(s) > most {
+		return false
+	}
+	return strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") == ""
+}
+
+// contextOf is the context of a handshake. A hello that crypto/tls did not make has none.
+func contextOf(hello *tls.ClientHelloInfo) context.Context {
+	if ctx := hello.Context(); ctx != nil {
+		return ctx
+	}
+	return context.Background()
+}

@@ -1,0 +1,55 @@
+package acme
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/ergotls/ergotls/certmanager"
+)
+
+// validationError says that a CA looked at a name and did not find what it wanted.
+type validationError struct {
+	challenge string
+	err       error
+}
+
+func (e *validationError) Error() string { return e.challenge + ": " + e.err.Error() }
+func (e *validationError) Unwrap() error { return e.err }
+
+// isInvalid says whether a CA looked at the name and did not find what it wanted, or refused
+// the order itself, or cannot give what is wanted: to ask again at once brings the same answer.
+func isInvalid(err error) bool {
+	var validation *validationError
+	var p acme.Problem
+	switch {
+	case errors.As(err, &validation), errors.Is(err, certmanager.ErrInvalid):
+		return true
+	case errors.As(err, &p):
+		return p.Status >= 400 && p.Status < 500 && !isTemporary(err)
+	}
+	return false
+}
+
+// isTemporary says whether the same request may succeed soon.
+func isTemporary(err error) bool {
+	var validation *validationError
+	var p acme.Problem
+	if errors.As(err, &validation) || errors.Is(err, certmanager.ErrInvalid) {
+		return false
+	}
+	if !errors.As(err, &p) {
+		return true // of the network, or no answer of an ACME server
+	}
+	switch p.Type {
+	case acme.ProblemTypeBadNonce, acme.ProblemTypeOrderNotReady, acme.ProblemTypeRateLimited:
+		return true
+	}
+	return p.Status >= 500 || p.Status == http.StatusTooManyRequests
+}
+
+func isProblem(err error, kind string) bool {
+	var p acme.Problem
+	return errors.As(err, &p) && p.Type == kind
+}

@@ -1,0 +1,84 @@
+package acme
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+
+	"golang.org/x/crypto/acme/autocert"
+)
+
+// issued says whether a certificate is of this CA, as far as its chain tells: by the Roots of a private CA, by
+// the names of Let's Encrypt, or by the host names that the certificate gives for its issuer.
+func (c *ca) issued(cert *tls.Certificate) error {
+	var chain []*x509.Certificate
+	for _, der := range cert.Certificate {
+		parsed, err := x509.ParseCertificate(der)
+		if err != nil {
+			return err
+		}
+		chain = append(chain, parsed)
+	}
+	var ok bool
+	switch c.directory {
+	case autocert.DefaultACMEDirectory:
+		ok = isLetsEncrypt(chain) && !isStaging(chain)
+	case directoryStaging:
+		ok = isStaging(chain)
+	default:
+		ok = c.s.o.Roots != nil && verifies(chain, c.s.o.Roots) || sameDomain(c.directory, chain[0])
+	}
+	if !ok {
+		return fmt.Errorf("it was issued by %q, and not, as far as can be told, by the CA at %s", chain[0].Issuer, c.directory)
+	}
+	return nil
+}
+
+func isLetsEncrypt(chain []*x509.Certificate) bool {
+	for _, cert := range chain {
+		if strings.Contains(strings.Join(cert.Issuer.Organization, " "), "Let's Encrypt") {
+			return true
+		}
+	}
+	return false
+}
+
+func isStaging(chain []*x509.Certificate) bool {
+	for _, cert := range chain {
+		if strings.Contains(cert.Issuer.String(), "(STAGING)") {
+			return true
+		}
+	}
+	return false
+}
+
+func verifies(chain []*x509.Certificate, roots *x509.CertPool) bool {
+	o := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool(), CurrentTime: chain[0].NotBefore, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
+	for _, cert := range chain[1:] {
+		o.Intermediates.AddCert(cert)
+	}
+	_, err := chain[0].Verify(o)
+	return err == nil
+}
+
+// sameDomain says whether the issuer's URLs in a certificate and the directory have the same last two labels.
+func sameDomain(directory string, leaf *x509.Certificate) bool {
+	domain := lastLabels(directory)
+	same := func(u string) bool { return domain != "" && lastLabels(u) == domain }
+	return slices.ContainsFunc(leaf.IssuingCertificateURL, same) || slices.ContainsFunc(leaf.OCSPServer, same) || slices.ContainsFunc(leaf.CRLDistributionPoints, same)
+}
+
+func lastLabels(address string) string {
+	u, err := url.Parse(address)
+	if err != nil || isAddress(u.Hostname()) {
+		return ""
+	}
+	labels := strings.Split(u.Hostname(), ".")
+	if len(labels) < 2 {
+		return ""
+	}
+	return strings.Join(labels[len(labels)-2:], ".")
+}

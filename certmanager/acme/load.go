@@ -1,0 +1,248 @@
+package acme
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/internal/clock"
+)
+
+// Goroutines, all ended when Watch is:
+//   - Watch: one, of the Manager. It obtains what is missing, and then looks at the clock.
+//   - tend (name.go): one for each name, started by Watch or by the first handshake that asks
+//     for the name. It obtains, renews and stores the certificate.
+//   - those of the listeners that are open while New waits (listen.go).
+
+const (
+	// maxOrders is how many orders are under way at a time, for Domains and for other names each.
+	maxOrders = 4
+
+	// clockEvery is how often the clock is looked at, and clockStep what is a step of it.
+	clockEvery = 10 * time.Second
+	clockStep  = 2 * time.Second
+
+	// watchTimeout is how long Load waits for Watch.
+	watchTimeout = 10 * time.Second
+)
+
+// state is a Source at work for a Manager.
+type state struct {
+	o       Source // with defaults
+	ca      *ca
+	changed func()
+	report  func(certmanager.Event)
+
+	ctx      context.Context // ends with Watch
+	watched  chan struct{}   // closed when the fields above are set
+	started  chan struct{}   // closed when New need not wait any longer
+	startErr error           // set before that
+	loaded   atomic.Bool     // once
+
+	tending   sync.WaitGroup
+	slots     map[bool]chan struct{} // for orders under way: of Domains, and of other names
+	limit     *rate.Limiter          // of orders of other names
+	http01    atomic.Int32           // how many answer HTTP-01
+	tokens    tokens
+	storageOK atomic.Bool // it was tried
+	limited   atomic.Bool // limit was reached, and that was told
+
+	mu       sync.Mutex // guards the fields below, and those of each name that say so
+	closing  bool       // no further name is tended
+	names    map[string]*name
+	material *certmanager.Material // nil when it is to be made anew
+}
+
+// binding guards Source.state.
+var binding sync.Mutex
+
+var errBound = errors.New("the acme.Source belongs to another Manager that is not closed: make a new one")
+
+// bind returns the state, which is made when it is first asked for.
+func (a *Source) bind() (*state, error) {
+	binding.Lock()
+	defer binding.Unlock()
+	if a.state == nil {
+		o, err := a.ready()
+		if err != nil {
+			return nil, err
+		}
+		a.state = newState(o)
+	}
+	return a.state, nil
+}
+
+func newState(o Source) *state {
+	s := &state{
+		o: o, watched: make(chan struct{}), started: make(chan struct{}), names: make(map[string]*name),
+		slots: map[bool]chan struct{}{true: make(chan struct{}, maxOrders), false: make(chan struct{}, maxOrders)},
+		limit: rate.NewLimiter(rate.Every(time.Hour/time.Duration(o.OrdersPerHour)), o.OrdersPerHour),
+	}
+	s.tokens.certs, s.tokens.http = make(map[string]*tls.Certificate), make(map[string]string)
+	s.ca = newCA(s)
+	for _, domain := range o.Domains {
+		s.names[domain] = newName(domain, true)
+	}
+	return s
+}
+
+// Load implements [certmanager.Source]. The first call returns when the Domains have certificates, or with
+// Background at once.
+func (a *Source) Load(ctx context.Context, previous *certmanager.Material) (*certmanager.Material, error) {
+	s, err := a.bind()
+	if err != nil {
+		return nil, err
+	}
+	if previous == nil && s.loaded.Load() {
+		return nil, errBound
+	}
+	tooLate := time.NewTimer(watchTimeout)
+	defer tooLate.Stop()
+	select {
+	case <-s.watched:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-tooLate.C:
+		return nil, errors.New("the acme.Source has nothing: its Watch does not run")
+	}
+	select {
+	case <-s.started:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if s.startErr != nil {
+		return nil, s.startErr
+	}
+	s.loaded.Store(true)
+	return s.current(), nil
+}
+
+// Watch implements [certmanager.Source]: it obtains and renews certificates until ctx ends.
+func (a *Source) Watch(ctx context.Context, changed func(), report func(certmanager.Event)) error {
+	s, err := a.bind()
+	if err != nil {
+		return err // which Load says too
+	}
+	binding.Lock()
+	select {
+	case <-s.watched:
+		binding.Unlock()
+		return errBound
+	default:
+	}
+	s.ctx, s.changed, s.report = ctx, changed, report
+	close(s.watched)
+	binding.Unlock()
+	s.run(ctx)
+	binding.Lock()
+	defer binding.Unlock()
+	a.state = nil
+	return ctx.Err()
+}
+
+// run works until ctx ends.
+func (s *state) run(ctx context.Context) {
+	s.startErr = s.start(ctx)
+	close(s.started)
+	s.watchClock(ctx)
+	s.mu.Lock()
+	s.closing = true
+	for _, n := range s.names {
+		if n.expiry != nil {
+			n.expiry.Stop()
+		}
+	}
+	s.mu.Unlock()
+	s.tending.Wait()
+	s.ca.http.CloseIdleConnections()
+}
+
+// watchClock makes all names look at the clock again when it was set, or the machine slept: timers have not noticed.
+func (s *state) watchClock(ctx context.Context) {
+	wall, awake := clock.Now(), time.Now()
+	for ctx.Err() == nil {
+		sleep(ctx, clockEvery)
+		step := clock.Now().Round(0).Sub(wall.Round(0)) - time.Since(awake)
+		wall, awake = clock.Now(), time.Now()
+		if step.Abs() > clockStep {
+			s.clockStepped()
+		}
+	}
+}
+
+func (s *state) clockStepped() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range s.names {
+		if n.expiry != nil && !s.closing {
+			n.expiry.Reset(clock.Until(endOfService(n.cert.Leaf)))
+		}
+		n.notify()
+	}
+}
+
+// current is what there is to serve: the Domains in their order. Other names are served when they are asked for.
+func (s *state) current() *certmanager.Material {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.material != nil {
+		return s.material
+	}
+	m := &certmanager.Material{GetCertificate: s.getCertificate, Challenge: s.answerTLS, HTTPChallenge: s.answerHTTP, Orders: s.status}
+	for _, domain := range s.o.Domains {
+		if cert := s.names[domain].cert; cert != nil {
+			m.Certificates = append(m.Certificates, certmanager.Certificate{Certificate: *cert, Origin: "ACME " + domain, Renewed: true})
+		}
+	}
+	s.material = m
+	return m
+}
+
+func (s *state) status() []certmanager.OrderStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []certmanager.OrderStatus
+	for _, name := range slices.Sorted(maps.Keys(s.names)) {
+		n := s.names[name]
+		status := certmanager.OrderStatus{Name: name, Serving: n.cert != nil, Next: n.due, Failures: n.failures, Unsaved: n.unsaved.Load()}
+		if n.cert != nil {
+			status.NotAfter = n.cert.Leaf.NotAfter
+		}
+		if n.err != nil {
+			status.Error = n.err.Error()
+		}
+		all = append(all, status)
+	}
+	return all
+}
+
+// emit reports what happened to a name.
+func (s *state) emit(kind certmanager.Kind, name string, err error) {
+	s.report(certmanager.Event{Kind: kind, Name: name, Err: fmt.Errorf("ACME: %s: %w", name, err)})
+}
+
+func (s *state) warn(name string, err error) {
+	s.report(certmanager.Event{Kind: certmanager.Warning, Reason: "source", Name: name, Err: fmt.Errorf("ACME: %s: %w", name, err)})
+}
+
+func sleep(ctx context.Context, d time.Duration) { sleepUnless(ctx, d, nil) }
+
+// sleepUnless also ends when changed is closed.
+func sleepUnless(ctx context.Context, d time.Duration, changed <-chan struct{}) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	case <-changed:
+	}
+}

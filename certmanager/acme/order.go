@@ -1,0 +1,279 @@
+package acme
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/internal/clock"
+)
+
+// unfinished is an order that is authorized.
+type unfinished struct {
+	order acme.Order
+	key   crypto.Signer
+	asked bool // the CA was asked for the certificate
+}
+
+// order gets a new certificate with a new key, registering again if the CA does not know
+// the account any more.
+func (s *state) order(ctx context.Context, n *name) (*tls.Certificate, error) {
+	c, err := s.ca.connect(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := s.orderAt(ctx, c, n)
+	if !isProblem(err, acme.ProblemTypeAccountDoesNotExist) {
+		return cert, err
+	}
+	s.warn(n.name, fmt.Errorf("the CA does not know the account any more; registering again: %w", err))
+	s.ca.forget(c.account)
+	if c, err = s.ca.connect(ctx, true); err != nil {
+		return nil, err
+	}
+	return s.orderAt(ctx, c, n)
+}
+
+// orderAt tries one kind of challenge after the other, with an order each, since a failed
+// challenge fails its order. The kind that worked last comes first.
+func (s *state) orderAt(ctx context.Context, c *client, n *name) (*tls.Certificate, error) {
+	if n.unfinished != nil {
+		cert, err := s.finish(ctx, c, n)
+		if err == nil || n.unfinished != nil {
+			return cert, err
+		}
+	}
+	if _, ok := c.meta.Profiles[s.o.Profile]; s.o.Profile != "" && !ok {
+		return nil, invalid("Profile: the CA has no %q, it has %q", s.o.Profile, slices.Sorted(maps.Keys(c.meta.Profiles)))
+	}
+	var errs []error
+	for _, kind := range s.challenges(n) {
+		order, err := s.authorize(ctx, c, n, kind)
+		var refused *validationError
+		if errors.As(err, &refused) {
+			errs = append(errs, err)
+			continue
+		}
+		if err != nil {
+			return nil, errors.Join(append(errs, err)...)
+		}
+		n.last = kind
+		key, err := newKey(s.o.Key)
+		if err != nil {
+			return nil, err
+		}
+		n.unfinished = &unfinished{order: order, key: key}
+		return s.finish(ctx, c, n)
+	}
+	return nil, errors.Join(errs...)
+}
+
+// newOrder makes an order that replaces the last certificate of a name, or where the CA will not have
+// that, for example since another machine has replaced it, one that replaces none.
+func (s *state) newOrder(ctx context.Context, c *client, n *name) (acme.Order, error) {
+	wanted := acme.Order{Identifiers: []acme.Identifier{{Type: "dns", Value: n.name}}, Profile: s.o.Profile, Replaces: n.info.id}
+	do := func(ctx context.Context) (acme.Order, error) { return c.NewOrder(ctx, c.account, wanted) }
+	order, err := call(ctx, "order", do)
+	var p acme.Problem
+	if n.info.id == "" || !errors.As(err, &p) || !isInvalid(err) && p.Status != http.StatusInternalServerError {
+		return order, err
+	}
+	n.info.id, wanted.Replaces = "", ""
+	return call(ctx, "order", do)
+}
+
+// authorize makes an order and brings it to where it can be finalized.
+func (s *state) authorize(ctx context.Context, c *client, n *name, kind string) (acme.Order, error) {
+	order, err := s.newOrder(ctx, c, n)
+	if err != nil {
+		return order, err
+	}
+	for _, url := range order.Authorizations {
+		var authorization acme.Authorization
+		err := poll(ctx, func(ctx context.Context) (_ bool, err error) {
+			authorization, err = call(ctx, "authorization", func(ctx context.Context) (acme.Authorization, error) {
+				return c.GetAuthorization(ctx, c.account, url)
+			})
+			return err == nil, err
+		})
+		if err == nil && authorization.Status == acme.StatusPending {
+			err = s.prove(ctx, c, authorization, n, kind)
+		}
+		if err != nil {
+			return order, err
+		}
+	}
+	err = poll(ctx, func(ctx context.Context) (bool, error) {
+		if order, err = call(ctx, "order", func(ctx context.Context) (acme.Order, error) { return c.GetOrder(ctx, c.account, order) }); err != nil {
+			return false, err
+		}
+		return order.Status == acme.StatusReady || order.Status == acme.StatusValid, failedOrder(order)
+	})
+	return order, err
+}
+
+func failedOrder(order acme.Order) error {
+	if order.Status != acme.StatusInvalid {
+		return nil
+	}
+	if order.Error != nil {
+		return &validationError{"order", errors.New(describe(*order.Error))}
+	}
+	return &validationError{"order", errors.New("the CA calls it invalid, and says no reason")}
+}
+
+// prove answers a challenge and waits for the CA's judgement.
+func (s *state) prove(ctx context.Context, c *client, authorization acme.Authorization, n *name, kind string) error {
+	i := slices.IndexFunc(authorization.Challenges, func(c acme.Challenge) bool { return c.Type == kind })
+	if i < 0 {
+		return &validationError{kind, errors.New("the CA does not offer it")}
+	}
+	challenge := authorization.Challenges[i]
+	remove, err := s.present(ctx, challenge, n)
+	if err != nil {
+		return err
+	}
+	defer remove()
+	err = poll(ctx, func(ctx context.Context) (bool, error) {
+		_, err := call(ctx, "challenge", func(ctx context.Context) (acme.Challenge, error) {
+			return c.InitiateChallenge(ctx, c.account, challenge)
+		})
+		return err == nil, err
+	})
+	if err != nil {
+		return err
+	}
+	return poll(ctx, func(ctx context.Context) (bool, error) {
+		now, err := call(ctx, "authorization", func(ctx context.Context) (acme.Authorization, error) {
+			return c.GetAuthorization(ctx, c.account, authorization.Location)
+		})
+		if err != nil {
+			return false, err
+		}
+		switch now.Status {
+		case acme.StatusValid:
+			return true, nil
+		case acme.StatusPending, acme.StatusProcessing:
+			return false, nil
+		}
+		var errs []error
+		for _, c := range now.Challenges {
+			if c.Error != nil {
+				errs = append(errs, errors.New(describe(*c.Error)))
+			}
+		}
+		if len(errs) == 0 {
+			errs = []error{fmt.Errorf("the CA calls the authorization %s, and says no reason", now.Status)}
+		}
+		return false, &validationError{kind, errors.Join(errs...)}
+	})
+}
+
+// poll asks until done says so, soon at first: validation takes a second or an hour. What is
+// temporary is asked again, when the CA wants it.
+func poll(ctx context.Context, done func(context.Context) (bool, error)) error {
+	for wait := 100 * time.Millisecond; ; wait = min(wait*3/2, 10*time.Second) {
+		ok, err := done(ctx)
+		if ok || err != nil && !isTemporary(err) {
+			return err
+		}
+		sleep(ctx, max(wait, retryAfterOf(err)))
+		if ended := ctx.Err(); ended != nil {
+			return errors.Join(err, fmt.Errorf("the CA did not decide: %w", ended))
+		}
+	}
+}
+
+// finish gets the certificate of an order that is authorized. It is looked at again as long as ctx allows, and
+// by the next attempt: a CA may still call it ready after it was asked to make the certificate, and may not
+// find the certificate at once.
+func (s *state) finish(ctx context.Context, c *client, n *name) (*tls.Certificate, error) {
+	u := n.unfinished
+	var template x509.CertificateRequest
+	// Without a common name, which is no place for names any more and has only 64 bytes.
+	template.DNSNames = []string{n.name}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &template, u.key)
+	if err != nil {
+		return nil, err
+	}
+	var chain []byte
+	err = poll(ctx, func(ctx context.Context) (bool, error) {
+		if u.asked {
+			order, err := call(ctx, "order", func(ctx context.Context) (acme.Order, error) { return c.GetOrder(ctx, c.account, u.order) })
+			if err != nil {
+				return false, err
+			}
+			u.order = order
+		}
+		u.asked = true
+		if err := failedOrder(u.order); err != nil {
+			return false, err
+		}
+		switch u.order.Status {
+		case acme.StatusReady:
+			order, err := call(ctx, "finalize", func(ctx context.Context) (acme.Order, error) { return c.FinalizeOrder(ctx, c.account, u.order, csr) })
+			if p := (acme.Problem{}); errors.As(err, &p) {
+				return false, err
+			}
+			u.order = order // whatever its state: it is looked at again
+			if order.Status != acme.StatusValid {
+				return false, err
+			}
+		case acme.StatusValid:
+		default:
+			return false, nil
+		}
+		chain, err = download(ctx, c, u.order.Certificate)
+		return chain != nil, err
+	})
+	switch {
+	case err == nil:
+	case ctx.Err() == nil || !isTemporary(err):
+		n.unfinished = nil
+		return nil, err
+	default:
+		return nil, err // and the next attempt goes on
+	}
+	n.unfinished = nil
+	cert := &tls.Certificate{PrivateKey: u.key}
+	for block, rest := pem.Decode(chain); block != nil; block, rest = pem.Decode(rest) {
+		cert.Certificate = append(cert.Certificate, block.Bytes)
+	}
+	switch err := s.check(cert, n.name); {
+	case errors.Is(err, certmanager.ErrExpired):
+		return nil, fmt.Errorf("%w: the CA's new certificate: %w; by the clock of this machine it is %s: if that is ahead, set it",
+			certmanager.ErrInvalid, err, clock.Now().Format(time.RFC3339))
+	case err != nil && !errors.Is(err, certmanager.ErrNotYetValid):
+		return nil, fmt.Errorf("the CA's certificate: %w", err)
+	}
+	return cert, nil
+}
+
+// download gets a chain. A CA may not find it at once.
+func download(ctx context.Context, c *client, url string) ([]byte, error) {
+	chains, err := call(ctx, "certificate", func(ctx context.Context) ([]acme.Certificate, error) {
+		return c.GetCertificateChain(ctx, c.account, url)
+	})
+	var p acme.Problem
+	switch {
+	case errors.As(err, &p) && p.Status == http.StatusNotFound:
+		return nil, errors.New(err.Error()) // temporary, unlike other 404s
+	case err != nil:
+		return nil, err
+	case len(chains) == 0 || len(chains[0].ChainPEM) == 0:
+		return nil, fmt.Errorf("%w: the CA gave no certificate", certmanager.ErrInvalid)
+	}
+	return chains[0].ChainPEM, nil
+}

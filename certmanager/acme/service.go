@@ -1,0 +1,219 @@
+package acme
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"time"
+
+	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/internal/clock"
+)
+
+// adopt puts a certificate of a name in service, or keeps it until it is valid.
+func (s *state) adopt(n *name, cert *tls.Certificate) {
+	if ahead := clock.Until(cert.Leaf.NotBefore); ahead > 0 {
+		s.await(n, cert, ahead)
+		return
+	}
+	n.early, n.info, n.next = nil, renewalInfo{}, time.Time{}
+	s.mu.Lock()
+	if n.expiry != nil {
+		n.expiry.Stop()
+	}
+	n.cert, n.busy, n.failures, n.step, n.err = cert, false, 0, 0, nil
+	n.due = s.plan(n, cert.Leaf)
+	if !s.closing {
+		n.expiry = time.AfterFunc(clock.Until(endOfService(cert.Leaf)), func() { s.expire(n, cert) })
+	}
+	s.material = nil
+	n.notify()
+	s.mu.Unlock()
+	s.changed()
+}
+
+// await keeps a certificate that is not valid yet by this machine's clock, and orders no other.
+func (s *state) await(n *name, cert *tls.Certificate, ahead time.Duration) {
+	err := fmt.Errorf("%w: the certificate that the CA issued begins at %s; by the clock of this machine that is in %v. If the clock is behind, set it",
+		certmanager.ErrNotYetValid, cert.Leaf.NotBefore.Format(time.RFC3339), ahead.Round(time.Second))
+	first := n.early == nil || !n.early.Leaf.Equal(cert.Leaf)
+	n.early = cert
+	s.mu.Lock()
+	n.busy, n.err, n.due = false, err, cert.Leaf.NotBefore
+	n.notify()
+	s.mu.Unlock()
+	if first && ahead > time.Minute {
+		s.warn(n.name, err)
+	}
+}
+
+// expire takes a certificate out of service, if it still is in it.
+func (s *state) expire(n *name, cert *tls.Certificate) {
+	s.mu.Lock()
+	if n.cert != cert || s.closing {
+		s.mu.Unlock()
+		return
+	}
+	n.cert, n.expiry, n.step = nil, nil, 0 // it is missing from now on: no time for the long waits of an old failure
+	s.material = nil
+	s.mu.Unlock()
+	s.changed()
+	info := certmanager.NewCertificateInfo(cert.Leaf, "ACME "+n.name)
+	s.report(certmanager.Event{Kind: certmanager.Expired, Name: n.name, Certificate: &info,
+		Err: fmt.Errorf("%w: on %s", certmanager.ErrExpired, cert.Leaf.NotAfter.Format(time.RFC3339))})
+}
+
+// plan is when a certificate is to be renewed. The caller holds mu.
+func (s *state) plan(n *name, leaf *x509.Certificate) time.Time {
+	window, clamped := renewalWindow(lifetime(leaf), s.o.RenewBefore)
+	if clamped && !n.clamped {
+		n.clamped = true
+		s.warn(n.name, fmt.Errorf("RenewBefore %v is more than half of the certificate's lifetime; it is renewed %v before its end", s.o.RenewBefore, window))
+	}
+	when := renewalTime(leaf.NotAfter, window, chance())
+	if n.unsaved.Load() {
+		// What was just issued is not ordered again at once, where our clock is ahead of the CA's.
+		if earliest := clock.Now().Add(min(lifetime(leaf)/10, maxSuggestedWait)); when.Before(earliest) {
+			return earliest
+		}
+	}
+	return when
+}
+
+// fail notes that an attempt failed, and plans the next.
+func (s *state) fail(n *name, err error) {
+	next := s.postpone(n, err)
+	s.emit(certmanager.OrderFailed, n.name, fmt.Errorf("%w; next try %s", err, next.Format(time.RFC3339)))
+}
+
+// postpone plans the next attempt after one that failed.
+func (s *state) postpone(n *name, err error) (next time.Time) {
+	now := clock.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n.failures++
+	n.step++
+	n.busy, n.err = false, err
+	remaining := time.Duration(0)
+	if n.cert != nil {
+		remaining = n.cert.Leaf.NotAfter.Sub(now)
+	}
+	n.due = now.Add(retryDelay(n.step, isInvalid(err), remaining, retryAfterOf(err), chance()))
+	n.notify()
+	return n.due
+}
+
+// getCertificate is the certificate for a name that nothing is served for, nil if there is none. It waits for the one that is being
+// obtained, as long as HandshakeTimeout allows.
+func (s *state) getCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	name, err := normalName(hello.ServerName)
+	if err != nil {
+		return nil, nil // not ours
+	}
+	limit := s.o.HandshakeTimeout
+	if limit < 0 {
+		limit = defaultHandshakeTimeout // for the policy
+	}
+	ctx, cancel := context.WithTimeout(contextOf(hello), limit)
+	defer cancel()
+	n := s.want(ctx, name)
+	for n != nil {
+		s.mu.Lock()
+		cert, waits, changed := n.cert, n.busy && s.o.HandshakeTimeout > 0, n.changed
+		s.mu.Unlock()
+		switch {
+		case cert != nil && clock.Now().Before(endOfService(cert.Leaf)):
+			return cert, nil
+		case !waits: // the last attempt failed; the next is some time away
+			return nil, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, nil
+		case <-s.ctx.Done():
+			return nil, nil
+		case <-changed:
+		}
+	}
+	return nil, nil
+}
+
+// want tells the name's goroutine that a handshake asks for it, and starts it for a name that
+// is new. It returns nil for a name that is not this source's, or cannot be obtained now.
+func (s *state) want(ctx context.Context, text string) *name {
+	s.mu.Lock()
+	n := s.names[text]
+	s.mu.Unlock()
+	if n == nil && !s.allows(ctx, text) {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n = s.names[text]; n == nil {
+		if s.closing || !s.makeRoom() {
+			return nil
+		}
+		n = newName(text, false)
+		ctx, stop := context.WithCancel(s.ctx)
+		n.stop = stop
+		s.names[text] = n
+		s.tending.Go(func() { s.tend(ctx, n) })
+	}
+	n.wanted = clock.Now()
+	if n.cert == nil && !n.wanted.Before(n.due) {
+		n.busy = true
+	}
+	select {
+	case n.asked <- struct{}{}:
+	default:
+	}
+	return n
+}
+
+// makeRoom drops the name that nobody asked for the longest time, if there are too many. The caller holds mu.
+func (s *state) makeRoom() bool {
+	var oldest *name
+	count := 0
+	for _, n := range s.names {
+		if n.fixed {
+			continue
+		}
+		if count++; !n.busy && (oldest == nil || n.wanted.Before(oldest.wanted)) {
+			oldest = n
+		}
+	}
+	if count < s.o.MaxNames {
+		return true
+	}
+	if oldest == nil {
+		return false
+	}
+	s.drop(oldest)
+	return true
+}
+
+// drop forgets a name that is not one of Domains. What is in the cache stays there. The caller holds mu.
+func (s *state) drop(n *name) {
+	if s.names[n.name] == n {
+		delete(s.names, n.name)
+	}
+	if n.expiry != nil {
+		n.expiry.Stop()
+	}
+	n.stop()
+	n.busy = false
+	n.notify()
+}
+
+// owns says whether a name is this source's to obtain.
+func (s *state) owns(ctx context.Context, name string) bool {
+	s.mu.Lock()
+	_, known := s.names[name]
+	s.mu.Unlock()
+	return known || s.allows(ctx, name)
+}
+
+func (s *state) allows(ctx context.Context, name string) bool {
+	return s.o.HostPolicy != nil && s.o.HostPolicy(ctx, name) == nil
+}

@@ -1,0 +1,195 @@
+package acme
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/acme/autocert"
+
+	"github.com/ergotls/ergotls/certmanager"
+)
+
+// Source is a [certmanager.Source] of certificates that a CA issues, one for each name.
+//
+// The pointer belongs to one Manager until that is closed, and its fields must not be
+// changed meanwhile.
+type Source struct {
+	// Domains are DNS names for which certificates are obtained at start. Wildcards, which
+	// need challenges in DNS, and IP addresses are errors.
+	Domains []string
+
+	// HostPolicy allows further names, which are ordered when the first handshake asks for
+	// them and no other source serves them. Nil allows none. A policy that allows any name is an
+	// error: anyone could spend the rate limit of the account by asking for
+	// names. It may be called by every handshake for a name that is not served, and is
+	// asked again before each renewal; what is in service when it refuses is served to its end.
+	HostPolicy autocert.HostPolicy
+
+	// MaxNames bounds the names of HostPolicy that are kept in memory. Above it the one that
+	// no handshake asked for the longest time is dropped; its certificate stays in the Cache. Zero is 1000.
+	MaxNames int
+
+	// OrdersPerHour bounds the orders for names of HostPolicy. Domains are ordered without it.
+	// Zero is 60.
+	OrdersPerHour int
+
+	// Email is where the CA writes to. Optional.
+	Email string
+
+	// Directory is the URL of the CA's directory. Empty is Let's Encrypt, "staging" its
+	// staging environment, whose certificates nobody trusts.
+	Directory string
+
+	// Roots verify the HTTPS connection to a private CA. Nil is the system's roots.
+	Roots *x509.CertPool
+
+	// ExternalAccount binds the ACME account to one that the CA knows otherwise (RFC 8555
+	// section 7.3.4). Nil is none.
+	ExternalAccount *ExternalAccount
+
+	// Cache holds the account key and the certificates with their keys. Nil is the folder of
+	// autocert.NewListener, golang-autocert in the user's cache folder; use
+	// autocert.DirCache for another. What an autocert.Manager left in it is taken over if
+	// it is of the same CA. Several CAs may share a Cache.
+	//
+	// Several machines may share a Cache too. If it has a method
+	// Lock(ctx context.Context, name string) (unlock func(), err error), as that of
+	// package rediscache, one of them orders and the others take what it got.
+	Cache autocert.Cache
+
+	// Key is the type of the certificates' keys. Zero is ECDSA P-256.
+	Key KeyType
+
+	// Profile is the CA's certificate profile, for example "shortlived". Empty is the CA's
+	// choice.
+	Profile string
+
+	// RenewBefore is how long before its end a certificate is renewed, at most half of its
+	// lifetime. Zero is a third of the lifetime. Where the CA offers renewal
+	// information (RFC 9773), the CA decides, within the same bound.
+	RenewBefore time.Duration
+
+	// HandshakeTimeout is how long a handshake for a name without a certificate waits for
+	// the one that is being ordered. Zero is 5 seconds, negative not at all.
+	HandshakeTimeout time.Duration
+
+	// Background lets New return before the Domains have certificates: they are ordered
+	// from a second later on, and until then another source's certificate is served, or
+	// none. Otherwise New waits for all of them, at most StartTimeout, zero is a minute.
+	Background   bool
+	StartTimeout time.Duration
+
+	// Listen is the address on which New itself answers TLS-ALPN-01 while it waits, and
+	// only then, since no server of the program can. Empty is ":443". ListenHTTP is the
+	// same for HTTP-01. Empty is none.
+	Listen, ListenHTTP string
+
+	state *state // guarded by binding
+}
+
+// ExternalAccount is what a CA hands out for the external account binding.
+type ExternalAccount struct {
+	KeyID  string // names the account that the CA knows
+	MACKey string // is the secret, in base64url as CAs show it
+}
+
+// KeyType is the type of a private key.
+type KeyType int
+
+// The types of keys of certificates.
+const (
+	ECDSAP256 KeyType = iota
+	ECDSAP384
+	RSA2048
+)
+
+const (
+	directoryStaging        = "https://acme-staging-v02.api.letsencrypt.org/directory"
+	defaultHandshakeTimeout = 5 * time.Second
+	defaultStartTimeout     = time.Minute
+	defaultListen           = ":443"
+	defaultMaxNames         = 1000
+	defaultOrdersPerHour    = 60
+)
+
+// ready returns a copy with defaults filled in and names normalized, or what is wrong.
+func (a *Source) ready() (Source, error) {
+	o := *a
+	o.state = nil
+	o.Domains = nil
+	for _, domain := range a.Domains {
+		name, err := normalName(domain)
+		if err != nil {
+			return o, fmt.Errorf("acme.Source.Domains: %w", err)
+		}
+		if !slices.Contains(o.Domains, name) {
+			o.Domains = append(o.Domains, name)
+		}
+	}
+	switch {
+	case len(o.Domains) == 0 && o.HostPolicy == nil:
+		return o, invalid("Domains and HostPolicy are both empty: say which names are yours")
+	case o.HostPolicy != nil && o.HostPolicy(context.Background(), strings.ToLower(rand.Text())+".invalid") == nil:
+		return o, invalid("HostPolicy allows any name: anyone could spend your rate limit at the CA")
+	case o.RenewBefore < 0 || o.StartTimeout < 0 || o.MaxNames < 0 || o.OrdersPerHour < 0:
+		return o, invalid("RenewBefore, StartTimeout, MaxNames and OrdersPerHour must not be negative")
+	case o.Key < ECDSAP256 || o.Key > RSA2048:
+		return o, invalid("Key %d is none of ECDSAP256, ECDSAP384 and RSA2048", o.Key)
+	}
+	var err error
+	if o.Directory, err = directoryURL(o.Directory); err != nil {
+		return o, err
+	}
+	if o.Cache == nil {
+		folder, err := os.UserCacheDir()
+		if err != nil {
+			return o, fmt.Errorf("acme.Source.Cache is not set, and there is no default: %w", err)
+		}
+		o.Cache = autocert.DirCache(filepath.Join(folder, "golang-autocert"))
+	}
+	o.HandshakeTimeout = orDefault(o.HandshakeTimeout, defaultHandshakeTimeout)
+	o.StartTimeout = orDefault(o.StartTimeout, defaultStartTimeout)
+	o.Listen = orDefault(o.Listen, defaultListen)
+	o.MaxNames = orDefault(o.MaxNames, defaultMaxNames)
+	o.OrdersPerHour = orDefault(o.OrdersPerHour, defaultOrdersPerHour)
+	return o, nil
+}
+
+func orDefault[T comparable](value, fallback T) T {
+	var zero T
+	if value == zero {
+		return fallback
+	}
+	return value
+}
+
+func invalid(format string, args ...any) error {
+	return fmt.Errorf("%w: acme.Source.%s", certmanager.ErrInvalid, fmt.Sprintf(format, args...))
+}
+
+// directoryURL returns the URL of a directory, or what is wrong with it.
+func directoryURL(directory string) (string, error) {
+	switch directory {
+	case "":
+		return autocert.DefaultACMEDirectory, nil
+	case "staging":
+		return directoryStaging, nil
+	}
+	u, err := url.Parse(directory)
+	if err == nil && (u.Scheme != "https" || u.Host == "" || u.Fragment != "") {
+		err = errors.New("it is not an https URL")
+	}
+	if err != nil {
+		return "", invalid("Directory: %q: %v; use the URL of a CA's directory, \"staging\", or nothing for Let's Encrypt", directory, err)
+	}
+	return directory, nil
+}

@@ -1,0 +1,110 @@
+package acme
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/internal/clock"
+)
+
+// backgroundDelay gives the program's server time to listen before the CA visits it.
+const backgroundDelay = time.Second
+
+// start takes the Domains from the cache, and unless they are left to the background obtains
+// those that are missing.
+func (s *state) start(ctx context.Context) error {
+	limited, cancel := context.WithTimeout(ctx, s.o.StartTimeout)
+	defer cancel()
+	var missing []*name
+	for _, domain := range s.o.Domains {
+		n := s.names[domain]
+		if cert := s.load(limited, n); cert != nil {
+			s.adopt(n, cert)
+		}
+		if n.cert == nil {
+			missing = append(missing, n)
+		}
+	}
+	if err := s.tryStorage(limited); err == nil {
+		s.storageOK.Store(true)
+	} else if !s.o.Background && (len(missing) > 0 || len(s.o.Domains) == 0) {
+		return fmt.Errorf("ACME: %w", err)
+	} else {
+		s.emit(certmanager.CacheFailed, "storage", err)
+	}
+	s.giveTimeToListen(missing)
+	if len(missing) > 0 && !s.o.Background {
+		stop, err := s.listen()
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
+	for _, domain := range s.o.Domains {
+		n := s.names[domain]
+		s.tending.Go(func() { s.tend(ctx, n) })
+	}
+	if s.o.Background {
+		return nil
+	}
+	return s.waitFor(limited, missing)
+}
+
+// giveTimeToListen puts off what the program's own server has to answer: all that New does not
+// wait for.
+func (s *state) giveTimeToListen(missing []*name) {
+	soonest := clock.Now().Add(backgroundDelay)
+	for _, domain := range s.o.Domains {
+		n := s.names[domain]
+		if waits := slices.Contains(missing, n) && !s.o.Background; !waits && n.due.Before(soonest) {
+			n.due = soonest
+		}
+	}
+}
+
+// waitFor waits until each name has a certificate or is refused by the CA, or until ctx ends
+// with StartTimeout.
+func (s *state) waitFor(ctx context.Context, names []*name) error {
+	var errs []error
+	var issued []string
+	for _, n := range names {
+		if err := s.waitForOne(ctx, n); err != nil {
+			errs = append(errs, fmt.Errorf("ACME: %s: %w", n.name, err))
+		} else {
+			issued = append(issued, n.name)
+		}
+	}
+	if len(errs) == 0 {
+		return nil
+	}
+	hint := "set Background to start without what cannot be issued yet"
+	if len(issued) > 0 {
+		hint = fmt.Sprintf("%s: issued and stored; %s", strings.Join(issued, ", "), hint)
+	}
+	return errors.Join(append(errs, errors.New(hint))...)
+}
+
+func (s *state) waitForOne(ctx context.Context, n *name) error {
+	for {
+		s.mu.Lock()
+		cert, err, changed := n.cert, n.err, n.changed
+		s.mu.Unlock()
+		switch {
+		case cert != nil:
+			return nil
+		case isInvalid(err):
+			return err
+		case ctx.Err() != nil:
+			return errors.Join(err, fmt.Errorf("no certificate within StartTimeout, %v", s.o.StartTimeout))
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+}

@@ -1,0 +1,370 @@
+package acme
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/acme/autocert"
+
+	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/internal/clock"
+)
+
+// The keys of autocert's cache, and the formats below, are part of what its users have on their disks. Ours have the
+// CA behind them, so that a certificate of one is not taken for one of another.
+const accountCacheKey = "acme_account+key"
+
+const legacyAccountCacheKey = "acme_account.key"
+
+func certCacheKey(name string, kind KeyType) string {
+	if kind == RSA2048 {
+		return name + "+rsa"
+	}
+	return name
+}
+
+func (c *ca) certKey(name string) string { return certCacheKey(name, c.s.o.Key) + "+" + c.id }
+func (c *ca) accountKey() string         { return accountCacheKey + "+" + c.id }
+
+func tokenCertCacheKey(name string) string { return name + "+token" }
+
+func httpTokenCacheKey(urlPath string) string { return path.Base(urlPath) + "+http-01" }
+
+// setAsideCacheKey is where what could not be read is kept, for whoever looks for the reason.
+func setAsideCacheKey(key string) string { return key + "+unreadable" }
+
+// cacheTimeout bounds one access to the cache.
+const cacheTimeout = 10 * time.Second
+
+// cacheTime is for how long a cache that hangs may hold something up that has to end with ctx.
+func cacheTime(ctx context.Context) time.Duration {
+	if end, ok := ctx.Deadline(); ok {
+		return min(cacheTimeout, max(time.Until(end)/4, time.Second))
+	}
+	return cacheTimeout
+}
+
+// errUnreadable is about a cache entry whose contents make no sense, now or later.
+var errUnreadable = errors.New("unreadable cache entry")
+
+// locker is a Cache that lets one of several machines do something.
+type locker interface {
+	Lock(ctx context.Context, name string) (unlock func(), err error)
+}
+
+// shared says whether other machines use the cache.
+func (s *state) shared() bool {
+	_, ok := s.o.Cache.(locker)
+	return ok
+}
+
+func (s *state) lock(ctx context.Context, key string) (unlock func(), err error) {
+	if l, ok := s.o.Cache.(locker); ok {
+		return l.Lock(ctx, key)
+	}
+	return func() {}, nil
+}
+
+// encodeCached returns a private key and a chain as autocert stores them.
+func encodeCached(cert *tls.Certificate) ([]byte, error) {
+	b, err := encodeKey(cert.PrivateKey)
+	if err != nil {
+		return nil, err
+	}
+	for _, der := range cert.Certificate {
+		b = append(b, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	return b, nil
+}
+
+func encodeKey(key crypto.PrivateKey) ([]byte, error) {
+	switch key := key.(type) {
+	case *ecdsa.PrivateKey:
+		der, err := x509.MarshalECPrivateKey(key)
+		if err != nil {
+			return nil, err
+		}
+		return pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), nil
+	case *rsa.PrivateKey:
+		return pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}), nil
+	}
+	return nil, fmt.Errorf("%w: key type %T", certmanager.ErrInvalid, key)
+}
+
+// decodeKey reads the first private key of a cache entry, and returns what follows.
+func decodeKey(data []byte) (crypto.Signer, []byte, error) {
+	block, rest := pem.Decode(data)
+	if block == nil || !strings.Contains(block.Type, "PRIVATE") {
+		return nil, nil, fmt.Errorf("%w: it does not begin with a private key", errUnreadable)
+	}
+	var key any
+	var err error
+	if key, err = x509.ParseECPrivateKey(block.Bytes); err != nil {
+		if key, err = x509.ParsePKCS1PrivateKey(block.Bytes); err != nil {
+			key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+		}
+	}
+	signer, ok := key.(crypto.Signer)
+	if err != nil || !ok {
+		return nil, nil, fmt.Errorf("%w: its private key cannot be parsed", errUnreadable) // without its bytes
+	}
+	return signer, rest, nil
+}
+
+// decodeCached reads a private key and a chain.
+func decodeCached(data []byte) (*tls.Certificate, error) {
+	key, rest, err := decodeKey(data)
+	if err != nil {
+		return nil, err
+	}
+	cert := &tls.Certificate{PrivateKey: key}
+	for len(bytes.TrimSpace(rest)) > 0 {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return nil, fmt.Errorf("%w: it is cut off or damaged", errUnreadable)
+		}
+		cert.Certificate = append(cert.Certificate, block.Bytes)
+	}
+	if len(cert.Certificate) == 0 {
+		return nil, fmt.Errorf("%w: it has no certificate", errUnreadable)
+	}
+	if cert.Leaf, err = x509.ParseCertificate(cert.Certificate[0]); err != nil {
+		return nil, fmt.Errorf("%w: %w", errUnreadable, err)
+	}
+	return cert, nil
+}
+
+// newKey makes the key of one certificate.
+func newKey(kind KeyType) (crypto.Signer, error) {
+	switch kind {
+	case ECDSAP384:
+		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	case RSA2048:
+		return rsa.GenerateKey(rand.Reader, 2048)
+	}
+	return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+}
+
+func isMiss(err error) bool { return errors.Is(err, autocert.ErrCacheMiss) }
+
+// where names the cache for errors.
+func (s *state) where() string {
+	if folder, ok := s.o.Cache.(autocert.DirCache); ok {
+		return "cache " + string(folder)
+	}
+	return "cache"
+}
+
+func (s *state) get(ctx context.Context, key string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, cacheTime(ctx))
+	defer cancel()
+	b, err := s.o.Cache.Get(ctx, key)
+	if err != nil && !isMiss(err) {
+		return nil, fmt.Errorf("%s: reading %s: %w", s.where(), key, err)
+	}
+	return b, err
+}
+
+func (s *state) put(ctx context.Context, key string, data []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, cacheTime(ctx))
+	defer cancel()
+	if err := s.o.Cache.Put(ctx, key, data); err != nil {
+		return fmt.Errorf("%s: writing %s: %w", s.where(), key, err)
+	}
+	return nil
+}
+
+func (s *state) remove(ctx context.Context, key string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cacheTime(ctx))
+	defer cancel()
+	if err := s.o.Cache.Delete(ctx, key); err != nil {
+		return fmt.Errorf("%s: removing %s: %w", s.where(), key, err)
+	}
+	return nil
+}
+
+// tryStorage writes, reads and removes an entry: what cannot be stored would be ordered again at each start.
+func (s *state) tryStorage(ctx context.Context) error {
+	key, data := "ergotls-try-"+strings.ToLower(rand.Text()), []byte("may be removed\n")
+	err := s.put(ctx, key, data)
+	if err == nil {
+		var got []byte
+		if got, err = s.get(ctx, key); err == nil && !bytes.Equal(got, data) {
+			err = fmt.Errorf("%s: %s does not have what was written to it", s.where(), key)
+		}
+		err = errors.Join(err, s.remove(ctx, key))
+	}
+	if err != nil {
+		return fmt.Errorf("nothing is ordered that cannot be stored: %w", err)
+	}
+	return nil
+}
+
+// setAside moves an entry out of the way that will never be of use.
+func (s *state) setAside(ctx context.Context, name, key string, data []byte, reason error) {
+	err := s.put(ctx, setAsideCacheKey(key), data)
+	if err == nil {
+		err = s.remove(ctx, key)
+	}
+	s.emit(certmanager.CacheFailed, name, errors.Join(fmt.Errorf("%s: %s is set aside as %s: %w", s.where(), key, setAsideCacheKey(key), reason), err))
+}
+
+// accountKey returns the key in the cache, that of an older version or of autocert, or a new one.
+func (s *state) accountKey(ctx context.Context, c *ca) (crypto.Signer, error) {
+	for _, name := range []string{c.accountKey(), accountCacheKey, legacyAccountCacheKey} {
+		data, err := s.get(ctx, name)
+		if isMiss(err) {
+			continue
+		}
+		if err != nil {
+			return nil, err // it may be read again later, and stands for the account
+		}
+		key, _, err := decodeKey(data)
+		if err != nil {
+			s.setAside(ctx, "account", name, data, err)
+			continue
+		}
+		if name != c.accountKey() {
+			err = s.put(ctx, c.accountKey(), data)
+		}
+		return key, err
+	}
+	key, err := newKey(ECDSAP256)
+	if err != nil {
+		return nil, err
+	}
+	data, err := encodeKey(key)
+	if err == nil {
+		err = s.put(ctx, c.accountKey(), data)
+	}
+	return key, err
+}
+
+// load returns the certificate of a name from the cache, nil if there is none of use. It may not be valid yet. A
+// cache that cannot be read is reported once, until it can: where it is shared it is read every minute.
+func (s *state) load(ctx context.Context, n *name) *tls.Certificate {
+	cert := s.loadEntry(ctx, n, s.ca.certKey(n.name), false)
+	if cert == nil && !n.unread {
+		cert = s.loadEntry(ctx, n, certCacheKey(n.name, s.o.Key), true)
+	}
+	return cert
+}
+
+// loadEntry reads one entry. One in autocert's layout may be of another CA, and is left as it is.
+func (s *state) loadEntry(ctx context.Context, n *name, key string, legacy bool) *tls.Certificate {
+	data, err := s.get(ctx, key)
+	if err != nil && !isMiss(err) {
+		if s.ctx.Err() == nil && !n.unread {
+			n.unread = true
+			s.emit(certmanager.CacheFailed, n.name, err)
+		}
+		return nil
+	}
+	n.unread = false
+	if err != nil {
+		return nil
+	}
+	cert, err := decodeCached(data)
+	if err == nil {
+		err = s.check(cert, n.name)
+	}
+	switch {
+	case err == nil && !clock.Now().Before(endOfService(cert.Leaf)), errors.Is(err, certmanager.ErrExpired):
+		return nil // or it would be put in service and taken out again until it ends
+	case legacy:
+		if err == nil || errors.Is(err, certmanager.ErrNotYetValid) {
+			err = s.ca.issued(cert)
+		}
+		if err == nil {
+			return cert
+		}
+		if !n.foreign {
+			n.foreign = true
+			s.warn(n.name, fmt.Errorf("%s: %s is not used: %w", s.where(), key, err))
+		}
+		return nil
+	case err == nil, errors.Is(err, certmanager.ErrNotYetValid):
+		return cert
+	}
+	s.setAside(ctx, n.name, key, data, err)
+	return nil
+}
+
+// check says whether a certificate can be served for a name now, and parses it.
+func (s *state) check(cert *tls.Certificate, name string) error {
+	var err error
+	if len(cert.Certificate) == 0 {
+		return fmt.Errorf("%w: there is none", certmanager.ErrInvalid)
+	}
+	if cert.Leaf, err = x509.ParseCertificate(cert.Certificate[0]); err != nil {
+		return fmt.Errorf("%w: %w", certmanager.ErrInvalid, err)
+	}
+	public, ok := cert.PrivateKey.(crypto.Signer).Public().(interface{ Equal(crypto.PublicKey) bool })
+	if !ok || !public.Equal(cert.Leaf.PublicKey) {
+		return fmt.Errorf("%w: %w", certmanager.ErrInvalid, certmanager.ErrMismatch)
+	}
+	if err := cert.Leaf.VerifyHostname(name); err != nil {
+		return fmt.Errorf("%w: %w", certmanager.ErrInvalid, err)
+	}
+	if !forServers(cert.Leaf) {
+		return fmt.Errorf("%w: it is not for servers", certmanager.ErrInvalid)
+	}
+	if _, isRSA := cert.PrivateKey.(*rsa.PrivateKey); isRSA != (s.o.Key == RSA2048) {
+		return fmt.Errorf("%w: its key is not of the type that acme.Source.Key asks for", certmanager.ErrInvalid)
+	}
+	switch now := clock.Now(); {
+	case now.After(cert.Leaf.NotAfter):
+		return fmt.Errorf("%w: on %s", certmanager.ErrExpired, cert.Leaf.NotAfter.Format(time.RFC3339))
+	case now.Before(cert.Leaf.NotBefore):
+		return fmt.Errorf("%w: before %s", certmanager.ErrNotYetValid, cert.Leaf.NotBefore.Format(time.RFC3339))
+	}
+	return nil
+}
+
+func forServers(leaf *x509.Certificate) bool {
+	if len(leaf.ExtKeyUsage)+len(leaf.UnknownExtKeyUsage) == 0 {
+		return true
+	}
+	for _, usage := range leaf.ExtKeyUsage {
+		if usage == x509.ExtKeyUsageServerAuth || usage == x509.ExtKeyUsageAny {
+			return true
+		}
+	}
+	return false
+}
+
+// save stores what is served from memory, and says so once if it cannot.
+func (s *state) save(ctx context.Context, n *name) {
+	s.mu.Lock()
+	cert := n.cert
+	s.mu.Unlock()
+	if n.early != nil {
+		cert = n.early
+	}
+	if cert == nil { // it ended before it could be stored
+		n.unsaved.Store(false)
+		return
+	}
+	data, err := encodeCached(cert)
+	if err == nil { // also while the manager is closed: an order is dear
+		err = s.put(context.WithoutCancel(ctx), s.ca.certKey(n.name), data)
+	}
+	n.unsaved.Store(err != nil)
+	if err != nil && !n.told {
+		s.emit(certmanager.CacheFailed, n.name, err)
+	}
+	n.told = err != nil
+}

@@ -1,0 +1,189 @@
+package acme
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/ergotls/ergotls/internal/clock"
+)
+
+// maxAnswer bounds what is read of an answer of a CA.
+const maxAnswer = 1 << 20
+
+// transport is between acmez and the network. It gives acmez a directory that was read before,
+// since acmez reads it under a lock that all CAs of a process share. It keeps the Retry-After of an error, which acmez
+// does not hand on, and bounds what is read.
+type transport struct {
+	http.RoundTripper
+	directory string // its URL
+	body      []byte // its contents
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
+	to := *request.URL
+	to.Fragment = ""
+	if request.Method == http.MethodGet && to.String() == t.directory {
+		return &http.Response{
+			StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Request: request,
+			Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Body: io.NopCloser(bytes.NewReader(t.body)), ContentLength: int64(len(t.body)),
+		}, nil
+	}
+	asked := askedOf(request.Context())
+	if refusal := asked.get(); refusal != nil {
+		return nil, refusal // no repetition of what the CA wants later
+	}
+	response, err := t.RoundTripper.RoundTrip(request)
+	if err != nil {
+		return nil, err
+	}
+	response.Body = http.MaxBytesReader(nil, response.Body, maxAnswer)
+	// Alternative chains would be downloaded too, and a broken one would hold the first up.
+	response.Header.Del("Link")
+	if after := retryAfter(response.Header, clock.Now()); response.StatusCode >= http.StatusBadRequest && after > 0 {
+		body, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		if err != nil {
+			return nil, err
+		}
+		response.Body = io.NopCloser(bytes.NewReader(body))
+		asked.set(&refusal{problem: problemOf(response, body), after: after})
+	}
+	return response, nil
+}
+
+// refusal is an error of a CA that says when to come back.
+type refusal struct {
+	problem acme.Problem
+	after   time.Duration
+}
+
+func (r *refusal) Error() string {
+	return fmt.Sprintf("%s (Retry-After: %v)", describe(r.problem), r.after)
+}
+func (r *refusal) Unwrap() error { return r.problem }
+
+func problemOf(response *http.Response, body []byte) acme.Problem {
+	var problem acme.Problem
+	if json.Unmarshal(body, &problem) != nil {
+		problem.Detail = strings.TrimSpace(string(body[:min(len(body), 200)]))
+	}
+	problem.Status = response.StatusCode
+	return problem
+}
+
+// describe is acmez's text without what is empty.
+func describe(p acme.Problem) string {
+	text := strings.TrimSpace(fmt.Sprintf("%d %s", p.Status, http.StatusText(p.Status)))
+	if kind := strings.TrimPrefix(p.Type, acme.ProblemTypeNamespace); kind != "" {
+		text += " " + kind
+	}
+	if p.Detail != "" {
+		text += ": " + p.Detail
+	}
+	for _, sub := range p.Subproblems {
+		text += fmt.Sprintf("; %s: %s", strings.TrimSpace(sub.Identifier.Value+" "+strings.TrimPrefix(sub.Type, acme.ProblemTypeNamespace)), sub.Detail)
+	}
+	return text
+}
+
+// retryAfter reads a Retry-After, RFC 9110 section 10.2.3: seconds or a date.
+func retryAfter(h http.Header, now time.Time) time.Duration {
+	value := h.Get("Retry-After")
+	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
+		return time.Duration(seconds) * time.Second
+	}
+	if when, err := http.ParseTime(value); err == nil {
+		return max(0, when.Sub(now))
+	}
+	return 0
+}
+
+func retryAfterOf(err error) time.Duration {
+	var r *refusal
+	if errors.As(err, &r) {
+		return r.after
+	}
+	return 0
+}
+
+// asked keeps the last refusal of the requests of a context.
+type asked struct {
+	mu   sync.Mutex
+	last *refusal
+}
+
+type askedKey struct{}
+
+func withAsked(ctx context.Context) (context.Context, *asked) {
+	a := &asked{}
+	return context.WithValue(ctx, askedKey{}, a), a
+}
+
+func askedOf(ctx context.Context) *asked {
+	a, _ := ctx.Value(askedKey{}).(*asked)
+	return a
+}
+
+func (a *asked) set(r *refusal) {
+	if a != nil {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.last = r
+	}
+}
+
+func (a *asked) get() *refusal {
+	if a == nil {
+		return nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.last
+}
+
+// problem is an error of a CA in our words.
+type problem struct {
+	acme.Problem
+	doing string
+}
+
+func (p *problem) Error() string { return p.doing + ": " + describe(p.Problem) }
+func (p *problem) Unwrap() error { return p.Problem }
+
+// plain makes an error of acmez one that says what was being done and what the CA said, without its
+// URLs and attempts.
+func plain(doing string, err error) error {
+	var r *refusal
+	var p acme.Problem
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &r):
+		return fmt.Errorf("%s: %w", doing, r)
+	case errors.As(err, &p):
+		return &problem{p, doing}
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// call makes requests of acmez, and says what the CA wants if it wants to be asked later.
+func call[T any](ctx context.Context, doing string, do func(context.Context) (T, error)) (T, error) {
+	ctx, asked := withAsked(ctx)
+	got, err := do(ctx)
+	if r := asked.get(); err != nil && r != nil {
+		err = r
+	}
+	return got, plain(doing, err)
+}
