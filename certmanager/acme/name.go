@@ -44,6 +44,7 @@ type name struct {
 	wanted   time.Time        // when a handshake asked for it last
 
 	unsaved atomic.Bool // cert is not in the cache yet; set by tend
+	saving  atomic.Bool // it is being stored for the first time
 
 	// Only tend's, and start's before it.
 	next       time.Time        // when it looks at the cache and the renewal information again
@@ -244,10 +245,15 @@ func (s *state) obtain(ctx context.Context, n *name, current *tls.Certificate) e
 		return err
 	}
 	n.unsaved.Store(true)
+	n.saving.Store(true)
 	s.adopt(n, cert)
 	info := certmanager.NewCertificateInfo(cert.Leaf, "ACME "+n.name)
 	s.report(certmanager.Event{Kind: certmanager.Issued, Name: n.name, Certificate: &info})
 	s.save(s.ctx, n)
+	s.mu.Lock()
+	n.saving.Store(false)
+	n.notify()
+	s.mu.Unlock()
 	return nil
 }
 

@@ -95,7 +95,7 @@ func (s *state) waitForOne(ctx context.Context, n *name) error {
 		cert, err, changed := n.cert, n.err, n.changed
 		s.mu.Unlock()
 		switch {
-		case cert != nil:
+		case cert != nil && !n.saving.Load(): // it is stored, or that failed
 			return nil
 		case isInvalid(err):
 			return err

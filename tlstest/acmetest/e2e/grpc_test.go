@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/certmanager/acme"
 	"github.com/ergotls/ergotls/tlstest"
 	"github.com/ergotls/ergotls/tlstest/acmetest"
 )
@@ -28,7 +29,7 @@ import (
 func TestGRPCAndChallenges(t *testing.T) {
 	t.Parallel()
 	ca, clients := acmetest.Start(t), tlstest.NewCA(t)
-	w := start(t, ca, &certmanager.ACME{Domains: []string{name}}, certmanager.Static{ClientCAs: clients.Pool()})
+	w := start(t, ca, &acme.Source{Domains: []string{name}}, certmanager.Static{ClientCAs: clients.Pool()})
 	always := clients.Issue(t, tlstest.Leaf{Names: []string{name}}).Certificate()
 	function, err := certmanager.New(certmanager.Options{Logger: slog.New(slog.DiscardHandler), Source: certmanager.Sources{
 		certmanager.Static{ClientCAs: clients.Pool()},
