@@ -6,13 +6,10 @@ import "time"
 // those that return an error return ErrNodeTerminated.
 type Node interface {
 	Name() Atom
-	// IsAlive reports whether the node has neither ended nor begun to stop.
-	IsAlive() bool
-	// Uptime is in seconds.
-	Uptime() int64
+	IsAlive() bool // it has neither ended nor begun to stop
+	Uptime() int64 // in seconds
 	// PID is the sender of what the node sends and the parent of what it spawns.
 	PID() PID
-	// Creation tells the runs of a node of the same name apart.
 	Creation() int64
 
 	EnvList() map[Env]any
@@ -24,9 +21,8 @@ type Node interface {
 	// Spawn starts a process and returns after its ProcessInit has. The error is that of
 	// ProcessInit, or TerminateReasonPanic where it panicked.
 	Spawn(factory ProcessFactory, options ProcessOptions, args ...any) (PID, error)
-	// SpawnRegister is Spawn under a name: ErrTaken where a live process has it.
 	SpawnRegister(register Atom, factory ProcessFactory, options ProcessOptions, args ...any) (PID, error)
-	RegisterName(name Atom, pid PID) error
+	RegisterName(name Atom, pid PID) error // ErrTaken where a live process has it
 	UnregisterName(name Atom) (PID, error)
 
 	MetaInfo(meta Alias) (MetaInfo, error)
@@ -54,10 +50,8 @@ type Node interface {
 	Stop()
 	// StopForce kills every process and does not wait for callbacks that still run.
 	StopForce()
-	// Wait blocks until the node has ended.
 	Wait()
-	// WaitWithTimeout is Wait that gives up with ErrTimeout.
-	WaitWithTimeout(timeout time.Duration) error
+	WaitWithTimeout(timeout time.Duration) error // ErrTimeout
 	// SetCTRLC makes the first SIGINT or SIGTERM stop the node gracefully.
 	SetCTRLC(enable bool)
 }

@@ -40,17 +40,14 @@ const (
 // ProcessOptions are the options of a process. The zero value is a usable default.
 type ProcessOptions struct {
 	// MailboxSize limits the messages that wait, for each priority; zero means no limit.
-	MailboxSize int64
-	// Env is added to what is inherited from the parent.
-	Env          map[Env]any
+	MailboxSize  int64
+	Env          map[Env]any // in addition to that of the parent
 	SendPriority MessagePriority
-	// Fallback receives what does not fit into the mailbox.
-	Fallback ProcessFallback
+	Fallback     ProcessFallback // receives what does not fit into the mailbox
 	// LinkParent ends the process with its parent, LinkChild the parent with the process.
 	LinkParent bool
 	LinkChild  bool
-	// LogLevel of the process; zero means that of its parent.
-	LogLevel LogLevel
+	LogLevel   LogLevel // zero means that of the parent
 }
 
 // ProcessFallback names the process that receives, wrapped in MessageFallback, what does not fit
@@ -79,7 +76,6 @@ type Process interface {
 	Node() Node
 	Name() Atom
 	PID() PID
-	// Leader is that of the parent; the node leads what it spawns itself.
 	Leader() PID
 	Parent() PID
 	Uptime() int64
@@ -95,7 +91,6 @@ type Process interface {
 	RegisterName(name Atom) error
 	UnregisterName() error
 	EnvList() map[Env]any
-	// SetEnv sets a variable, also for the meta processes; nil removes it.
 	SetEnv(name Env, value any)
 	Env(name Env) (any, bool)
 	EnvDefault(name Env, def any) any
@@ -115,9 +110,7 @@ type Process interface {
 	SendProcessID(to ProcessID, message any) error
 	SendAlias(to Alias, message any) error
 	SendWithPriority(to any, message any, priority MessagePriority) error
-	// SendImportant is Send: on one node the error is the delivery's result.
-	SendImportant(to any, message any) error
-	// SendAfter is Send later. Its result is not reported.
+	SendImportant(to any, message any) error // as Send: on one node the error is the result
 	SendAfter(to any, message any, after time.Duration) (CancelFunc, error)
 	// SendExit asks a process, other than itself and its parent, to end with the reason.
 	SendExit(to PID, reason error) error

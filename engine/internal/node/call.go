@@ -71,9 +71,7 @@ func (p *process) CallWithTimeout(to any, message any, timeout int) (any, error)
 	return p.request(to, mailbox.Call, message, timeout)
 }
 
-func (p *process) Call(to any, message any) (any, error) {
-	return p.CallWithTimeout(to, message, gen.DefaultRequestTimeout)
-}
+func (p *process) Call(to any, message any) (any, error) { return p.CallWithTimeout(to, message, 0) }
 
 func (p *process) CallPID(to gen.PID, message any, timeout int) (any, error) {
 	return p.CallWithTimeout(to, message, timeout)
@@ -99,7 +97,7 @@ func (p *process) InspectMeta(meta gen.Alias, item ...string) (map[string]string
 }
 
 func (p *process) inspect(target any, item []string) (map[string]string, error) {
-	value, err := p.request(target, mailbox.Inspect, item, gen.DefaultRequestTimeout)
+	value, err := p.request(target, mailbox.Inspect, item, 0)
 	info, _ := value.(map[string]string)
 	return info, err
 }
@@ -113,7 +111,7 @@ func (p *process) SendResponseError(to gen.PID, ref gen.Ref, err error) error {
 }
 
 func (p *process) respond(to gen.PID, ref gen.Ref, value any, err error) error {
-	caller, unknown := p.node.process(to)
+	caller, unknown := p.node.find(to)
 	if unknown != nil {
 		return unknown
 	}

@@ -31,9 +31,7 @@ func (p *process) SpawnMeta(behavior gen.MetaBehavior, options gen.MetaOptions) 
 		return gen.Alias{}, gen.ErrProcessTerminated
 	}
 	m := &meta{parent: p, behavior: behavior, id: gen.Alias(p.node.MakeRef()), priority: options.SendPriority}
-	m.Limit = options.MailboxSize
-	m.log.init(p.node, level, m)
-	m.kind = m
+	m.init(m, options.MailboxSize, p.node, level, m)
 	if err := m.guard(func() error { return behavior.Init(m) }); err != nil {
 		return gen.Alias{}, err
 	}

@@ -62,7 +62,7 @@ func (p *process) UnregisterName() error {
 }
 
 func (n *node) RegisterName(name gen.Atom, pid gen.PID) error {
-	p, err := n.process(pid)
+	p, err := n.find(pid)
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"ergo.services/ergo/gen"
-	"ergo.services/ergo/internal/mailbox"
 )
 
 const (
@@ -20,15 +19,13 @@ const (
 	maxName = 255  // bytes
 )
 
-// node implements gen.Node.
+// node implements gen.Node. The process in it is its virtual one: the sender of what the node sends,
+// and the parent of what it spawns.
 type node struct {
-	env
+	process
 	name     gen.Atom
 	creation int64
-	started  time.Time
-	pid      gen.PID
 	certs    gen.CertManager
-	log      log
 	loggers  loggers
 	lastID   atomic.Uint64 // of processes, aliases and references
 
@@ -60,14 +57,15 @@ func Start(name gen.Atom, options gen.NodeOptions) (gen.Node, error) {
 	}
 	now := time.Now()
 	n := &node{
-		name: name, creation: now.UnixNano(), started: now, certs: options.CertManager,
-		pid:      gen.PID{Node: name, ID: nodeID, Creation: now.UnixNano()},
+		name: name, creation: now.UnixNano(), certs: options.CertManager,
 		units:    map[uint64]*unit{},
 		names:    map[gen.Atom]*process{},
 		watchers: map[watch]map[*process]struct{}{},
 		done:     make(chan struct{}),
 	}
 	n.lastID.Store(maxID)
+	n.node, n.started, n.pid = n, now, gen.PID{Node: name, ID: nodeID, Creation: n.creation}
+	n.leader = n.pid
 	n.inherit(&env{}, options.Env)
 	n.log.init(n, level, n)
 	if err := n.loggers.init(options.Log); err != nil {
@@ -77,11 +75,8 @@ func Start(name gen.Atom, options gen.NodeOptions) (gen.Node, error) {
 }
 
 func (n *node) Name() gen.Atom               { return n.name }
-func (n *node) Uptime() int64                { return int64(time.Since(n.started) / time.Second) }
-func (n *node) PID() gen.PID                 { return n.pid }
 func (n *node) Creation() int64              { return n.creation }
 func (n *node) CertManager() gen.CertManager { return n.certs }
-func (n *node) Log() gen.Log                 { return &n.log }
 func (n *node) LoggerDelete(name string)     { n.loggers.remove(name, false) }
 
 func (n *node) MakeRef() gen.Ref {
@@ -95,29 +90,10 @@ func (n *node) LoggerAdd(name string, logger gen.LoggerBehavior, filter ...gen.L
 	return n.loggers.add(gen.Logger{Name: name, Logger: logger, Filter: filter})
 }
 
-func (n *node) Spawn(factory gen.ProcessFactory, options gen.ProcessOptions, args ...any) (gen.PID, error) {
-	return n.spawn(nil, nil, factory, options, args)
-}
-
-func (n *node) SpawnRegister(register gen.Atom, factory gen.ProcessFactory, options gen.ProcessOptions, args ...any) (gen.PID, error) {
-	return n.spawn(nil, &register, factory, options, args)
-}
-
-func (n *node) Send(to any, message any) error {
-	return n.SendWithPriority(to, message, gen.MessagePriorityNormal)
-}
-
-func (n *node) SendWithPriority(to any, message any, priority gen.MessagePriority) error {
-	if n.ended() {
-		return gen.ErrNodeTerminated
-	}
-	return n.send(to, &mailbox.Message{From: n.pid, Payload: message}, priority)
-}
-
 func (n *node) SendExit(pid gen.PID, reason error) error { return n.exit(n.pid, pid, reason) }
 
 func (n *node) Kill(pid gen.PID) error {
-	p, err := n.process(pid)
+	p, err := n.find(pid)
 	if err == nil {
 		p.kill()
 	}
@@ -125,7 +101,7 @@ func (n *node) Kill(pid gen.PID) error {
 }
 
 func (n *node) ProcessInfo(pid gen.PID) (gen.ProcessInfo, error) {
-	p, err := n.process(pid)
+	p, err := n.find(pid)
 	if err != nil {
 		return gen.ProcessInfo{}, err
 	}
@@ -133,7 +109,7 @@ func (n *node) ProcessInfo(pid gen.PID) (gen.ProcessInfo, error) {
 }
 
 func (n *node) ProcessState(pid gen.PID) (gen.ProcessState, error) {
-	p, err := n.process(pid)
+	p, err := n.find(pid)
 	if err != nil {
 		return 0, err
 	}
@@ -161,14 +137,6 @@ func (n *node) all() (list []*process) {
 		}
 	}
 	return list
-}
-
-func (n *node) MetaInfo(alias gen.Alias) (gen.MetaInfo, error) {
-	m, err := n.meta(alias)
-	if err != nil {
-		return gen.MetaInfo{}, err
-	}
-	return m.info(), nil
 }
 
 func (n *node) logSource() any { return gen.MessageLogNode{Node: n.name, Creation: n.creation} }

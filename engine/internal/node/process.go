@@ -29,35 +29,57 @@ type process struct {
 	watching map[watch]struct{}
 }
 
-// newProcess makes a process that the node does not know yet; parent is nil where that is the node.
-func (n *node) newProcess(parent *process, factory gen.ProcessFactory, options gen.ProcessOptions) (*process, error) {
-	above := &process{node: n, pid: n.pid, leader: n.pid}
-	aboveLog, aboveEnv := &n.log, &n.env
-	if parent != nil {
-		above, aboveLog, aboveEnv = parent, &parent.log, &parent.env
+func (p *process) spawn(name *gen.Atom, factory gen.ProcessFactory, options gen.ProcessOptions, args []any) (pid gen.PID, err error) {
+	if p.gone.Load() {
+		return pid, gen.ErrProcessTerminated
 	}
-	level, err := checkOptions("ProcessOptions", options.MailboxSize, options.SendPriority, options.LogLevel, aboveLog)
+	level, err := checkOptions("ProcessOptions", options.MailboxSize, options.SendPriority, options.LogLevel, &p.log)
 	if err != nil {
-		return nil, err
+		return pid, err
 	}
 	if options.Fallback.Enable && options.Fallback.Name == "" {
-		return nil, fmt.Errorf("ProcessOptions.Fallback is enabled but names no process: %w", gen.ErrIncorrect)
+		return pid, fmt.Errorf("ProcessOptions.Fallback is enabled but names no process: %w", gen.ErrIncorrect)
 	}
-	p := &process{
-		node: n, parent: above.pid, leader: above.leader,
-		behavior: factory(), started: time.Now(), fallback: options.Fallback,
+	child := &process{
+		node: p.node, parent: p.pid, leader: p.leader, started: time.Now(),
+		behavior: factory(), fallback: options.Fallback,
 		aliases: map[gen.Alias]*unit{}, watching: map[watch]struct{}{},
 	}
-	if p.behavior == nil {
-		return nil, fmt.Errorf("the process factory returned nil: %w", gen.ErrIncorrect)
+	if child.behavior == nil {
+		return pid, fmt.Errorf("the process factory returned nil: %w", gen.ErrIncorrect)
 	}
-	p.inherit(aboveEnv, options.Env)
-	p.priority.Store(int32(options.SendPriority))
-	p.setState(gen.ProcessStateInit)
-	p.Limit = options.MailboxSize
-	p.log.init(n, level, p)
-	p.kind = p
-	return p, nil
+	child.inherit(&p.env, options.Env)
+	child.priority.Store(int32(options.SendPriority))
+	child.setState(gen.ProcessStateInit)
+	child.init(child, options.MailboxSize, p.node, level, child)
+	if err := child.enter(name); err != nil {
+		return pid, err
+	}
+	err = gen.TerminateReasonPanic // stays where ProcessInit calls runtime.Goexit
+	defer func() {
+		if err != nil {
+			child.Close(err)
+			child.bury()
+		}
+	}()
+	linked := p != &p.node.process // nothing ends with the node's own process, nor that with anything
+	if options.LinkParent && linked {
+		if err = child.Link(p.pid); err != nil {
+			return pid, err
+		}
+	}
+	err = child.guard(func() error { return child.behavior.ProcessInit(child, args...) })
+	if err == nil && options.LinkChild && linked {
+		err = p.Link(child.pid)
+	}
+	if err != nil {
+		return pid, err
+	}
+	child.setState(gen.ProcessStateSleep)
+	if !child.Park() {
+		go child.run()
+	}
+	return child.pid, nil
 }
 
 // enter makes the process known under a new PID and, unless that is nil, under a name.
@@ -77,50 +99,6 @@ func (p *process) enter(name *gen.Atom) error {
 	n.units[p.pid.ID] = &p.unit
 	n.living.Add(1)
 	return nil
-}
-
-func (n *node) spawn(parent *process, name *gen.Atom, factory gen.ProcessFactory, options gen.ProcessOptions, args []any) (pid gen.PID, err error) {
-	if parent != nil && parent.gone.Load() {
-		return gen.PID{}, gen.ErrProcessTerminated
-	}
-	p, err := n.newProcess(parent, factory, options)
-	if err != nil {
-		return gen.PID{}, err
-	}
-	if err := p.enter(name); err != nil {
-		return gen.PID{}, err
-	}
-	ready := false
-	defer func() {
-		if !ready {
-			p.Close(err)
-			p.bury()
-		}
-	}()
-	err = gen.TerminateReasonPanic // stays where ProcessInit calls runtime.Goexit
-	if err = p.prepare(parent, options, args); err != nil {
-		return gen.PID{}, err
-	}
-	ready = true
-	p.setState(gen.ProcessStateSleep)
-	if !p.Park() {
-		go p.run()
-	}
-	return p.pid, nil
-}
-
-// prepare does what must succeed before the process handles messages.
-func (p *process) prepare(parent *process, options gen.ProcessOptions, args []any) error {
-	if options.LinkParent && parent != nil {
-		if err := p.LinkPID(parent.pid); err != nil {
-			return err
-		}
-	}
-	err := p.guard(func() error { return p.behavior.ProcessInit(p, args...) })
-	if err == nil && options.LinkChild && parent != nil {
-		err = parent.LinkPID(p.pid)
-	}
-	return err
 }
 
 func (p *process) work() error { return p.behavior.ProcessRun() }
@@ -171,11 +149,11 @@ func (p *process) State() gen.ProcessState       { return gen.ProcessState(p.sta
 func (p *process) Behavior() gen.ProcessBehavior { return p.behavior }
 
 func (p *process) Spawn(factory gen.ProcessFactory, options gen.ProcessOptions, args ...any) (gen.PID, error) {
-	return p.node.spawn(p, nil, factory, options, args)
+	return p.spawn(nil, factory, options, args)
 }
 
 func (p *process) SpawnRegister(register gen.Atom, factory gen.ProcessFactory, options gen.ProcessOptions, args ...any) (gen.PID, error) {
-	return p.node.spawn(p, &register, factory, options, args)
+	return p.spawn(&register, factory, options, args)
 }
 
 func (p *process) Info() (gen.ProcessInfo, error) {
@@ -193,7 +171,13 @@ func (p *process) Info() (gen.ProcessInfo, error) {
 	}, nil
 }
 
-func (p *process) MetaInfo(alias gen.Alias) (gen.MetaInfo, error) { return p.node.MetaInfo(alias) }
+func (p *process) MetaInfo(alias gen.Alias) (gen.MetaInfo, error) {
+	m, err := p.node.meta(alias)
+	if err != nil {
+		return gen.MetaInfo{}, err
+	}
+	return m.info(), nil
+}
 
 func (p *process) logSource() any {
 	return gen.MessageLogProcess{Node: p.node.name, PID: p.pid, Name: p.Name(), Behavior: typeName(p.behavior)}

@@ -28,9 +28,9 @@ func (n *node) byID(of gen.Atom, creation int64, id uint64) (*unit, error) {
 	return nil, gen.ErrProcessTerminated
 }
 
-// find returns what any of the types that can be sent to leads to, and notes in the message the
+// target returns what any of the types that can be sent to leads to, and notes in the message the
 // name or the alias that was used. It is called with the node's mutex held.
-func (n *node) find(to any, m *mailbox.Message) (*unit, error) {
+func (n *node) target(to any, m *mailbox.Message) (*unit, error) {
 	var node gen.Atom
 	switch to := to.(type) {
 	case gen.PID:
@@ -60,17 +60,17 @@ func errTarget(to any) error {
 	return fmt.Errorf("target of type %v: %w", reflect.TypeOf(to), gen.ErrUnsupported)
 }
 
-// get is find for a node that has not ended.
+// get is target for a node that has not ended.
 func (n *node) get(to any, m *mailbox.Message) (*unit, error) {
 	if n.ended() {
 		return nil, gen.ErrNodeTerminated
 	}
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	return n.find(to, m)
+	return n.target(to, m)
 }
 
-func (n *node) process(pid gen.PID) (*process, error) {
+func (n *node) find(pid gen.PID) (*process, error) {
 	u, err := n.get(pid, &mailbox.Message{})
 	if err != nil {
 		return nil, err
@@ -143,7 +143,7 @@ func (n *node) exit(from, to gen.PID, reason error) error {
 	if reason == nil {
 		return gen.ErrIncorrect
 	}
-	p, err := n.process(to)
+	p, err := n.find(to)
 	if err != nil {
 		return err
 	}

@@ -31,6 +31,11 @@ type kind interface {
 	full(m *mailbox.Message, priority gen.MessagePriority) error
 }
 
+func (u *unit) init(k kind, limit int64, n *node, level gen.LogLevel, source logSource) {
+	u.kind, u.Limit = k, limit
+	u.log.init(n, level, source)
+}
+
 func (u *unit) Log() gen.Log                { return &u.log }
 func (u *unit) setState(s gen.ProcessState) { u.state.Store(int32(s)) }
 
@@ -46,7 +51,10 @@ func (u *unit) push(m *mailbox.Message, priority gen.MessagePriority, force bool
 // end ends the unit unless that has happened before. Its last callback follows on the
 // goroutine that handles messages.
 func (u *unit) end(reason error) {
-	if u.Close(orNormal(reason)) {
+	if reason == nil {
+		reason = gen.TerminateReasonNormal
+	}
+	if u.Close(reason) {
 		go u.run()
 	}
 }
@@ -117,13 +125,6 @@ func panicPlace() string {
 		panicking = panicking || frame.Function == "runtime.gopanic"
 	}
 	return "unknown place"
-}
-
-func orNormal(reason error) error {
-	if reason == nil {
-		return gen.TerminateReasonNormal
-	}
-	return reason
 }
 
 // typeName names the type behind a process or meta process, as in main.echo.

@@ -62,7 +62,7 @@ func (p *process) change(target any, link, add bool) error {
 	defer n.mu.Unlock()
 	w := watch{target, link}
 	_, exists := p.watching[w]
-	switch _, err := n.find(target, &mailbox.Message{}); {
+	switch _, err := n.target(target, &mailbox.Message{}); {
 	case p.gone.Load():
 		return gen.ErrProcessTerminated
 	case exists && add:
