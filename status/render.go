@@ -104,7 +104,7 @@ func writeHTML(w http.ResponseWriter, v *view) {
 // relative is a time from now in words.
 func relative(d time.Duration) string {
 	if d < 0 {
-		return span(-d) + " ago"
+		return span(d.Abs()) + " ago" // -d overflows where Sub was of the year 1
 	}
 	return "in " + span(d)
 }

@@ -113,6 +113,8 @@ func (r row) draw(now time.Time) row {
 		r.State, r.Says = "not valid yet", "begins in "+span(r.Begin.Sub(now))
 	case r.Kind != "Revocation list" && late(r, now):
 		r.State, r.Says = "due", "ends in "+span(r.End.Sub(now))
+	case r.End.Year() == 9999: // RFC 5280 section 4.1.2.5
+		r.Says = "does not end"
 	default:
 		r.Says = "ends in " + span(r.End.Sub(now))
 	}

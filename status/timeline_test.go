@@ -89,6 +89,24 @@ func TestRows(t *testing.T) {
 	}
 }
 
+// A Duration holds 292 years, and certificates more.
+func TestRowsOfAllTime(t *testing.T) {
+	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	always, never := time.Date(1, 1, 2, 0, 0, 0, 0, time.UTC), time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+	for says, info := range map[string]certmanager.CertificateInfo{
+		"does not end":        {NotBefore: always, NotAfter: never},
+		"ended 292 years ago": {NotBefore: always, NotAfter: always.Add(time.Hour)},
+		"begins in 292 years": {NotBefore: never.Add(-time.Hour), NotAfter: never},
+	} {
+		r := rows(&certmanager.Status{Certificates: []certmanager.CertificateInfo{info}}, now)[0]
+		assert.Equal(t, says, r.Says)
+		for _, at := range []float64{r.Left, r.Now, r.Window, r.Right} {
+			assert.True(t, 0 <= at && at <= 100, "%v", r)
+		}
+	}
+	assert.Equal(t, "292 years ago", relative(always.Sub(now)))
+}
+
 // Minutes are counted where they belong, and graphs draw them there.
 func TestHistory(t *testing.T) {
 	var h history
