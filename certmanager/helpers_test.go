@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -20,8 +21,11 @@ import (
 	"github.com/ergotls/ergotls/tlstest"
 )
 
-// newManager makes a manager that is closed with the test.
+// newManager makes a manager that is closed with the test, whose log and events are searched for keys.
 var newManager = certmanager.XNewManager
+
+// tryNew is New of a manager that may not come to be.
+var tryNew = certmanager.XTryNew
 
 // connected is what both ends of a handshake saw.
 type connected struct {
@@ -204,3 +208,25 @@ func parseCRL(t testing.TB, der []byte) *x509.RevocationList {
 func leaf(pair *tlstest.Pair) certmanager.Static {
 	return certmanager.Static{Certificates: []tls.Certificate{pair.Certificate()}}
 }
+
+// logBuffer collects log lines of one manager, or of many.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (l *logBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+
+var versions = []uint16{tls.VersionTLS12, tls.VersionTLS13}

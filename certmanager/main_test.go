@@ -67,6 +67,14 @@ func newManager(t testing.TB, o Options) *Manager {
 	return m
 }
 
+// tryNew is New of a manager that may not come to be.
+func tryNew(o Options) (*Manager, error) {
+	o.Source = recordKeys(o.Source)
+	m, err := New(o)
+	recorded.text(err)
+	return m, err
+}
+
 // connected is what both ends of a handshake saw.
 type connected struct {
 	server, client       tls.ConnectionState
@@ -202,4 +210,8 @@ func collect(m *Manager) func(Kind) []Event {
 		}
 		return some
 	}
+}
+
+func leaf(pair *tlstest.Pair) Static {
+	return Static{Certificates: []tls.Certificate{pair.Certificate()}}
 }

@@ -1,4 +1,4 @@
-package certmanager
+package certmanager_test
 
 import (
 	"crypto/tls"
@@ -10,13 +10,14 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/tlstest"
 )
 
 func TestServesStaticCertificate(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	pair := ca.Issue(t, tlstest.Leaf{})
-	m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{pair.Certificate()}, RootCAs: ca.Pool()}})
+	m := newManager(t, certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{pair.Certificate()}, RootCAs: ca.Pool()}})
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		client := ca.ClientConfig(t, "localhost")
 		client.MaxVersion = version
@@ -34,7 +35,7 @@ func TestServesStaticCertificate(t *testing.T) {
 
 func TestOldProtocolsAndSuitesAreRefused(t *testing.T) {
 	ca := tlstest.NewCA(t)
-	m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}}})
+	m := newManager(t, certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}}})
 	old := ca.ClientConfig(t, "localhost")
 	old.MinVersion, old.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
 	connect(t, m.ServerTLS(), old).refused(t)
@@ -48,7 +49,7 @@ func TestOldProtocolsAndSuitesAreRefused(t *testing.T) {
 func TestServesDefaultWithoutSNI(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	pair := ca.Issue(t, tlstest.Leaf{})
-	m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{pair.Certificate()}}})
+	m := newManager(t, certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{pair.Certificate()}}})
 	c := connect(t, m.ServerTLS(), ca.ClientConfig(t, "127.0.0.1")).ok(t)
 	assert.Empty(t, c.server.ServerName)
 	assert.True(t, pair.Leaf.Equal(c.client.PeerCertificates[0]))
@@ -56,7 +57,7 @@ func TestServesDefaultWithoutSNI(t *testing.T) {
 
 func TestMutualTLS(t *testing.T) {
 	ca, stranger := tlstest.NewCA(t), tlstest.NewCA(t)
-	m := newManager(t, Options{Source: Static{
+	m := newManager(t, certmanager.Options{Source: certmanager.Static{
 		Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()},
 		ClientCAs:    ca.Pool(), RootCAs: ca.Pool(),
 	}})
@@ -74,37 +75,35 @@ func TestMutualTLS(t *testing.T) {
 func TestImpossibleOptions(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	cert := ca.Issue(t, tlstest.Leaf{}).Certificate()
-	static := Static{Certificates: []tls.Certificate{cert}}
+	static := certmanager.Static{Certificates: []tls.Certificate{cert}}
 	other := ca.Issue(t, tlstest.Leaf{}).Certificate()
 	for name, o := range map[string]struct {
-		options Options
+		options certmanager.Options
 		says    string
 		is      error
 	}{
-		"no source":        {Options{}, "Options.Source is missing", nil},
-		"auth unverified":  {Options{Source: static, ClientAuth: tls.RequireAnyClientCert}, "Options.ClientAuth", ErrInvalid},
-		"auth without CAs": {Options{Source: static, ClientAuth: tls.RequireAndVerifyClientCert}, "client CA bundle", ErrInvalid},
-		"ask without CAs":  {Options{Source: static, ClientAuth: tls.VerifyClientCertIfGiven}, "client CA bundle", ErrInvalid},
-		"rule without CAs": {Options{Source: static, ClientRule: DNSName("a")}, "ClientRule", ErrInvalid},
-		"long sessions":    {Options{Source: static, MaxSessionAge: 8 * 24 * time.Hour}, "Options.MaxSessionAge", nil},
-		"negative poll":    {Options{Source: static, PollInterval: -1}, "Options.PollInterval", nil},
-		"name not covered": {Options{Source: static, RequireNames: []string{"localhost", "b.test"}}, "b.test", ErrNotCovered},
-		"nothing":          {Options{Source: Static{}}, "neither", ErrNoCertificate},
-		"no file":          {Options{Source: Files{}}, "names no file", ErrInvalid},
-		"key alone":        {Options{Source: Files{Key: "k"}}, "Files.Key", ErrInvalid},
-		"missing":          {Options{Source: Files{Cert: "/nowhere/a.crt"}}, "/nowhere/a.crt", nil},
-		"key of another":   {Options{Source: Static{Certificates: []tls.Certificate{{Certificate: cert.Certificate, PrivateKey: other.PrivateKey}}}}, "", ErrMismatch},
-		"expired":          {Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}.Expired()))}, "ended", ErrExpired},
-		"not yet valid":    {Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}.NotYetValid()))}, "begins", ErrNotYetValid},
-		"wrong usage":      {Options{Source: leaf(ca.Issue(t, tlstest.Leaf{Usage: tlstest.WrongUsage}))}, "extended key usage", ErrInvalid},
-		"two pools":        {Options{Source: Sources{Static{RootCAs: ca.Pool()}, Static{RootCAs: ca.Pool()}}}, "RootCAs", ErrInvalid},
-		"nil in sources":   {Options{Source: Sources{nil}}, "Sources[0]", ErrInvalid},
-		"zero ticket key":  {Options{Source: static, TicketKeys: [][32]byte{{1}, {}}}, "ticket key 1 is all zero", ErrInvalid},
+		"no source":        {certmanager.Options{}, "Options.Source is missing", nil},
+		"auth unverified":  {certmanager.Options{Source: static, ClientAuth: tls.RequireAnyClientCert}, "Options.ClientAuth", certmanager.ErrInvalid},
+		"auth without CAs": {certmanager.Options{Source: static, ClientAuth: tls.RequireAndVerifyClientCert}, "client CA bundle", certmanager.ErrInvalid},
+		"ask without CAs":  {certmanager.Options{Source: static, ClientAuth: tls.VerifyClientCertIfGiven}, "client CA bundle", certmanager.ErrInvalid},
+		"rule without CAs": {certmanager.Options{Source: static, ClientRule: certmanager.DNSName("a")}, "ClientRule", certmanager.ErrInvalid},
+		"long sessions":    {certmanager.Options{Source: static, MaxSessionAge: 8 * 24 * time.Hour}, "Options.MaxSessionAge", nil},
+		"negative poll":    {certmanager.Options{Source: static, PollInterval: -1}, "Options.PollInterval", nil},
+		"name not covered": {certmanager.Options{Source: static, RequireNames: []string{"localhost", "b.test"}}, "b.test", certmanager.ErrNotCovered},
+		"nothing":          {certmanager.Options{Source: certmanager.Static{}}, "neither", certmanager.ErrNoCertificate},
+		"no file":          {certmanager.Options{Source: certmanager.Files{}}, "names no file", certmanager.ErrInvalid},
+		"key alone":        {certmanager.Options{Source: certmanager.Files{Key: "k"}}, "Files.Key", certmanager.ErrInvalid},
+		"missing":          {certmanager.Options{Source: certmanager.Files{Cert: "/nowhere/a.crt"}}, "/nowhere/a.crt", nil},
+		"key of another":   {certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{{Certificate: cert.Certificate, PrivateKey: other.PrivateKey}}}}, "", certmanager.ErrMismatch},
+		"expired":          {certmanager.Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}.Expired()))}, "ended", certmanager.ErrExpired},
+		"not yet valid":    {certmanager.Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}.NotYetValid()))}, "begins", certmanager.ErrNotYetValid},
+		"wrong usage":      {certmanager.Options{Source: leaf(ca.Issue(t, tlstest.Leaf{Usage: tlstest.WrongUsage}))}, "extended key usage", certmanager.ErrInvalid},
+		"two pools":        {certmanager.Options{Source: certmanager.Sources{certmanager.Static{RootCAs: ca.Pool()}, certmanager.Static{RootCAs: ca.Pool()}}}, "RootCAs", certmanager.ErrInvalid},
+		"nil in sources":   {certmanager.Options{Source: certmanager.Sources{nil}}, "Sources[0]", certmanager.ErrInvalid},
+		"zero ticket key":  {certmanager.Options{Source: static, TicketKeys: [][32]byte{{1}, {}}}, "ticket key 1 is all zero", certmanager.ErrInvalid},
 	} {
 		t.Run(name, func(t *testing.T) {
-			o.options.Source = recordKeys(o.options.Source)
-			_, err := New(o.options)
-			recorded.text(err)
+			_, err := tryNew(o.options)
 			require.ErrorContains(t, err, o.says)
 			if o.is != nil {
 				require.ErrorIs(t, err, o.is)
@@ -113,13 +112,9 @@ func TestImpossibleOptions(t *testing.T) {
 	}
 }
 
-func leaf(pair *tlstest.Pair) Static {
-	return Static{Certificates: []tls.Certificate{pair.Certificate()}}
-}
-
 func TestUpdate(t *testing.T) {
 	ca := tlstest.NewCA(t)
-	m := newManager(t, Options{Source: leaf(ca.Issue(t, tlstest.Leaf{Key: tlstest.ECDSAP256}))})
+	m := newManager(t, certmanager.Options{Source: leaf(ca.Issue(t, tlstest.Leaf{Key: tlstest.ECDSAP256}))})
 	next := ca.Issue(t, tlstest.Leaf{Key: tlstest.RSA2048}) // less preferred, but it is what was asked for
 	m.Update(next.Certificate())
 	assert.Equal(t, next.Leaf.SerialNumber.String(), serial(t, m, ca))
@@ -128,14 +123,14 @@ func TestUpdate(t *testing.T) {
 	m.Update(ca.Issue(t, tlstest.Leaf{}.Expired()).Certificate())
 	m.Update(tls.Certificate{})
 	assert.Equal(t, next.Leaf.SerialNumber.String(), serial(t, m, ca), "what failed is not served")
-	eventually(t, "two rejections", func() bool { return len(events(Rejected)) == 2 })
-	assert.ErrorIs(t, events(Rejected)[0].Err, ErrExpired)
+	eventually(t, "two rejections", func() bool { return len(events(certmanager.Rejected)) == 2 })
+	assert.ErrorIs(t, events(certmanager.Rejected)[0].Err, certmanager.ErrExpired)
 	assert.Equal(t, uint64(2), m.Status().Rejections)
 }
 
 func TestSettersWorkAtOnce(t *testing.T) {
 	ca, next := tlstest.NewCA(t), tlstest.NewCA(t)
-	m := newManager(t, Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})
+	m := newManager(t, certmanager.Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})
 	server := m.ServerTLS()
 	old := ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})
 	fresh := ca.ClientConfig(t, "localhost")
@@ -172,7 +167,7 @@ func TestSettersWorkAtOnce(t *testing.T) {
 // Ergo's users set the two in any order: in between nobody is let in.
 func TestClientAuthBeforeClientCAs(t *testing.T) {
 	ca := tlstest.NewCA(t)
-	m := newManager(t, Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})
+	m := newManager(t, certmanager.Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})
 	m.SetClientAuth(tls.RequireAndVerifyClientCert)
 	client := ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})
 	connect(t, m.ServerTLS(), client).refused(t)
@@ -186,7 +181,7 @@ func TestClientAuthBeforeClientCAs(t *testing.T) {
 
 func TestClientVerifiesFully(t *testing.T) {
 	ca := tlstest.NewCA(t)
-	m := newManager(t, Options{Source: Static{RootCAs: ca.Pool()}})
+	m := newManager(t, certmanager.Options{Source: certmanager.Static{RootCAs: ca.Pool()}})
 	server := func(l tlstest.Leaf) *tls.Config {
 		return &tls.Config{Certificates: []tls.Certificate{ca.Issue(t, l).Certificate()}}
 	}
@@ -200,12 +195,12 @@ func TestClientVerifiesFully(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := connect(t, server(l), m.ClientTLS("localhost")).refused(t)
-			require.NotErrorIs(t, c.clientErr, ErrRevoked)
+			require.NotErrorIs(t, c.clientErr, certmanager.ErrRevoked)
 		})
 	}
 	t.Run("other CA", func(t *testing.T) {
 		c := connect(t, tlstest.NewCA(t).ServerConfig(t), m.ClientTLS("localhost"))
-		require.ErrorIs(t, c.clientErr, ErrUntrusted)
+		require.ErrorIs(t, c.clientErr, certmanager.ErrUntrusted)
 		var verification *tls.CertificateVerificationError
 		require.ErrorAs(t, c.clientErr, &verification)
 		var unknown x509.UnknownAuthorityError
@@ -213,7 +208,7 @@ func TestClientVerifiesFully(t *testing.T) {
 	})
 	t.Run("IP address without a name", func(t *testing.T) {
 		c := connect(t, server(tlstest.Leaf{}), m.ClientTLS(""))
-		require.ErrorIs(t, c.clientErr, ErrUntrusted)
+		require.ErrorIs(t, c.clientErr, certmanager.ErrUntrusted)
 		require.ErrorContains(t, c.clientErr, "ClientTLS")
 	})
 	t.Run("intermediate", func(t *testing.T) {
@@ -224,7 +219,7 @@ func TestClientVerifiesFully(t *testing.T) {
 // Within a generation every connection gets the same config.
 func TestConfigsAreMadeOncePerGeneration(t *testing.T) {
 	ca := tlstest.NewCA(t)
-	m := newManager(t, Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})
+	m := newManager(t, certmanager.Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})
 	server := m.ServerTLS()
 	get := func() *tls.Config {
 		config, err := server.GetConfigForClient(&tls.ClientHelloInfo{})
@@ -241,7 +236,7 @@ func TestConfigsAreMadeOncePerGeneration(t *testing.T) {
 
 func TestClose(t *testing.T) {
 	ca := tlstest.NewCA(t)
-	m := newManager(t, Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})
+	m := newManager(t, certmanager.Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})
 	server := m.ServerTLS()
 	before := m.Status()
 	require.NoError(t, m.Close())
@@ -258,19 +253,19 @@ func TestReloadAfterClose(t *testing.T) {
 	dir := t.TempDir()
 	ca := tlstest.NewCA(t)
 	cert, key := ca.Issue(t, tlstest.Leaf{}).Files(t, dir, "tls")
-	m := newManager(t, Options{Source: Files{Cert: cert, Key: key}})
+	m := newManager(t, certmanager.Options{Source: certmanager.Files{Cert: cert, Key: key}})
 	require.NoError(t, m.Close())
 	ca.Issue(t, tlstest.Leaf{}).Files(t, dir, "tls")
-	require.True(t, errors.Is(m.Reload(t.Context()), ErrClosed))
+	require.True(t, errors.Is(m.Reload(t.Context()), certmanager.ErrClosed))
 }
 
 // A certificate of a public CA meets clients of a private one, and a client of one CA the servers of another.
 func TestPeersOfAnotherCA(t *testing.T) {
 	ours, theirs := tlstest.NewCA(t), tlstest.NewCA(t)
-	server := newManager(t, Options{Source: Static{
+	server := newManager(t, certmanager.Options{Source: certmanager.Static{
 		Certificates: []tls.Certificate{ours.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: theirs.Pool(),
 	}})
-	client := newManager(t, Options{Source: Static{
+	client := newManager(t, certmanager.Options{Source: certmanager.Static{
 		Certificates: []tls.Certificate{theirs.Issue(t, tlstest.Leaf{}).Certificate()}, RootCAs: ours.Pool(),
 	}})
 	connect(t, server.ServerTLS(), client.ClientTLS("localhost")).ok(t)

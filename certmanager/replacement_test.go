@@ -1,4 +1,4 @@
-package certmanager
+package certmanager_test
 
 import (
 	"os"
@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/tlstest"
 )
 
@@ -31,7 +32,7 @@ func followReplacement(t *testing.T, replacement tlstest.Replacement, folder boo
 	}
 	pair := ca.Issue(t, tlstest.Leaf{})
 	require.NoError(t, replacement.Replace(dir, contents(pair), nil))
-	files := Files{Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key"), ClientCAs: filepath.Join(dir, "ca.crt")}
+	files := certmanager.Files{Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key"), ClientCAs: filepath.Join(dir, "ca.crt")}
 	if folder {
 		files.Cert, files.Key, files.Dir = "", "", dir
 	}
@@ -39,7 +40,7 @@ func followReplacement(t *testing.T, replacement tlstest.Replacement, folder boo
 	if replacement.Silent {
 		poll = 50 * time.Millisecond
 	}
-	m := newManager(t, Options{PollInterval: poll, Source: files})
+	m := newManager(t, certmanager.Options{PollInterval: poll, Source: files})
 	client := ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})
 	server := m.ServerTLS()
 	serves := func(p *tlstest.Pair) bool {
@@ -52,7 +53,7 @@ func followReplacement(t *testing.T, replacement tlstest.Replacement, folder boo
 		window := time.Since(start)
 		pair = next
 		eventually(t, "the new certificate", func() bool { return serves(next) })
-		if window < reportAfter/2 { // on a machine that is not too busy
+		if window < time.Second/2 { // on a machine that is not too busy
 			require.Zero(t, m.Status().Rejections, "the window between two files is no failure: %s", m.Status().LastError)
 		}
 	}
@@ -64,16 +65,16 @@ func TestLongMismatch(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	dir := t.TempDir()
 	cert, key := ca.Issue(t, tlstest.Leaf{}).Files(t, dir, "tls")
-	m := newManager(t, Options{PollInterval: time.Hour, Source: Files{Cert: cert, Key: key}})
+	m := newManager(t, certmanager.Options{PollInterval: time.Hour, Source: certmanager.Files{Cert: cert, Key: key}})
 	events := collect(m)
 	before, next := serial(t, m, ca), ca.Issue(t, tlstest.Leaf{})
 	require.NoError(t, tlstest.WriteFile(key, next.KeyPEM, 0o600))
-	eventually(t, "the report", func() bool { return len(events(Rejected)) == 1 })
-	assert.ErrorIs(t, events(Rejected)[0].Err, ErrMismatch)
+	eventually(t, "the report", func() bool { return len(events(certmanager.Rejected)) == 1 })
+	assert.ErrorIs(t, events(certmanager.Rejected)[0].Err, certmanager.ErrMismatch)
 	assert.Equal(t, before, serial(t, m, ca))
 	require.NoError(t, tlstest.WriteFile(cert, next.CertPEM, 0o644))
 	eventually(t, "the new pair", func() bool { return serial(t, m, ca) == next.Leaf.SerialNumber.String() })
-	assert.Len(t, events(Rejected), 1)
+	assert.Len(t, events(certmanager.Rejected), 1)
 }
 
 // A folder that is emptied is no reason to stop serving.
@@ -81,16 +82,16 @@ func TestEmptiedFolder(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	dir := t.TempDir()
 	ca.Issue(t, tlstest.Leaf{}).Files(t, dir, "tls")
-	m := newManager(t, Options{Source: Files{Dir: dir, ClientCAs: write(t, t.TempDir(), "ca.crt", ca.PEM())}})
+	m := newManager(t, certmanager.Options{Source: certmanager.Files{Dir: dir, ClientCAs: write(t, t.TempDir(), "ca.crt", ca.PEM())}})
 	require.NoError(t, os.Remove(filepath.Join(dir, "tls.crt")))
-	require.ErrorIs(t, m.Reload(t.Context()), ErrNoCertificate)
+	require.ErrorIs(t, m.Reload(t.Context()), certmanager.ErrNoCertificate)
 	connect(t, m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})).ok(t)
 
 	// Nor to show servers nothing.
 	ca.Issue(t, tlstest.Leaf{Usage: tlstest.ClientOnly, CommonName: "client"}).Files(t, dir, "tls")
-	client := newManager(t, Options{Source: Files{Dir: dir, RootCAs: write(t, t.TempDir(), "ca.crt", ca.PEM())}})
+	client := newManager(t, certmanager.Options{Source: certmanager.Files{Dir: dir, RootCAs: write(t, t.TempDir(), "ca.crt", ca.PEM())}})
 	require.NoError(t, os.Remove(filepath.Join(dir, "tls.crt")))
-	require.ErrorIs(t, client.Reload(t.Context()), ErrNoCertificate)
+	require.ErrorIs(t, client.Reload(t.Context()), certmanager.ErrNoCertificate)
 	connect(t, ca.MutualServerConfig(t), client.ClientTLS("localhost")).ok(t)
 }
 
@@ -106,7 +107,7 @@ func TestFoldersComeAndGo(t *testing.T) {
 		return pair
 	}
 	replace(tlstest.RenameOver)
-	m := newManager(t, Options{PollInterval: time.Millisecond, Source: Files{Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key")}})
+	m := newManager(t, certmanager.Options{PollInterval: time.Millisecond, Source: certmanager.Files{Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key")}})
 	for range 300 {
 		replace(tlstest.FolderSwapped)
 		replace(tlstest.FolderDeleted)
@@ -128,7 +129,7 @@ func TestChangeWithoutEvent(t *testing.T) {
 		return pair
 	}
 	replace(tlstest.RenameOver)
-	m := newManager(t, Options{PollInterval: 20 * time.Millisecond, Logger: log.logger(), Source: Files{Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key")}})
+	m := newManager(t, certmanager.Options{PollInterval: 20 * time.Millisecond, Logger: log.logger(), Source: certmanager.Files{Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key")}})
 	served := func(pair *tlstest.Pair) func() bool {
 		return func() bool { return m.GetCertificate().Leaf.Equal(pair.Leaf) }
 	}

@@ -1,7 +1,8 @@
-package certmanager
+package certmanager_test
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/tlstest"
 )
 
@@ -24,9 +26,9 @@ func TestStatus(t *testing.T) {
 	cert, key := ca.Issue(t, tlstest.Leaf{URIs: []string{"spiffe://example.test/web"}}).Files(t, dir, "tls")
 	revoked := ca.Issue(t, tlstest.Leaf{})
 	bundle, crl := write(t, dir, "ca.crt", ca.PEM()), write(t, dir, "crl.pem", ca.CRL(t, revoked.Leaf))
-	m := newManager(t, Options{
-		Source:     Files{Cert: cert, Key: key, ClientCAs: bundle, RootCAs: bundle, CRLs: crl},
-		ClientRule: DNSName("localhost"), TicketKeys: [][32]byte{{1}},
+	m := newManager(t, certmanager.Options{
+		Source:     certmanager.Files{Cert: cert, Key: key, ClientCAs: bundle, RootCAs: bundle, CRLs: crl},
+		ClientRule: certmanager.DNSName("localhost"), TicketKeys: [][32]byte{{1}},
 	})
 	track(m, connect(t, m.ServerTLS(), m.ClientTLS("localhost")).ok(t).server)
 	connect(t, m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{Names: []string{"other.test"}})).refused(t)
@@ -35,7 +37,7 @@ func TestStatus(t *testing.T) {
 
 	text, err := json.Marshal(m.Status())
 	require.NoError(t, err)
-	var status Status
+	var status certmanager.Status
 	require.NoError(t, json.Unmarshal(text, &status))
 	leaf := m.GetCertificate().Leaf
 	assert.Equal(t, uint64(1), status.Generation)
@@ -63,9 +65,9 @@ func TestStatus(t *testing.T) {
 // A client that crypto/tls refuses by itself is reported by whoever made the handshake.
 func TestHandshakeFailed(t *testing.T) {
 	ca, stranger := tlstest.NewCA(t), tlstest.NewCA(t)
-	m := newManager(t, Options{
-		ClientRule: DNSName("localhost"),
-		Source:     Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(), RootCAs: stranger.Pool()},
+	m := newManager(t, certmanager.Options{
+		ClientRule: certmanager.DNSName("localhost"),
+		Source:     certmanager.Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(), RootCAs: stranger.Pool()},
 	})
 	events := collect(m)
 	remote := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 7), Port: 1}
@@ -76,11 +78,11 @@ func TestHandshakeFailed(t *testing.T) {
 		unknown.MaxVersion = version
 		m.HandshakeFailed(connect(t, m.ServerTLS(), unknown).serverErr, remote)
 	}
-	eventually(t, "the reports", func() bool { return len(events(PeerRefused)) == 2 })
-	report := events(PeerRefused)[0]
+	eventually(t, "the reports", func() bool { return len(events(certmanager.PeerRefused)) == 2 })
+	report := events(certmanager.PeerRefused)[0]
 	assert.Equal(t, "CN=stranger", report.Peer.Subject)
 	assert.Equal(t, "192.0.2.7:1", report.Peer.Remote)
-	assert.ErrorIs(t, report.Err, ErrUntrusted)
+	assert.ErrorIs(t, report.Err, certmanager.ErrUntrusted)
 
 	// What was reported already, or is no refusal, is not reported again.
 	m.HandshakeFailed(connect(t, m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{Names: []string{"other.test"}})).serverErr, remote)
@@ -92,12 +94,12 @@ func TestHandshakeFailed(t *testing.T) {
 
 func TestSubscribe(t *testing.T) {
 	ca := tlstest.NewCA(t)
-	m := newManager(t, Options{Source: Static{RootCAs: ca.Pool()}})
-	events := make(chan Event, 10)
-	cancel := m.Subscribe(func(e Event) { events <- e })
+	m := newManager(t, certmanager.Options{Source: certmanager.Static{RootCAs: ca.Pool()}})
+	events := make(chan certmanager.Event, 10)
+	cancel := m.Subscribe(func(e certmanager.Event) { events <- e })
 	m.Update(ca.Issue(t, tlstest.Leaf{}).Certificate())
 	loaded := <-events
-	assert.Equal(t, Loaded, loaded.Kind)
+	assert.Equal(t, certmanager.Loaded, loaded.Kind)
 	assert.Equal(t, m.GetCertificate().Leaf.Subject.String(), loaded.Certificate.Subject)
 	text, err := json.Marshal(loaded)
 	require.NoError(t, err)
@@ -112,10 +114,12 @@ func TestSubscribe(t *testing.T) {
 func TestRefusalsDoNotFillTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log logBuffer
-		m := newManager(t, Options{Source: leaf(tlstest.NewCA(t).Issue(t, tlstest.Leaf{})), Logger: log.logger()})
+		pair := tlstest.NewCA(t).Issue(t, tlstest.Leaf{})
+		refusal := &tls.CertificateVerificationError{UnverifiedCertificates: []*x509.Certificate{pair.Leaf}, Err: errors.New("unknown")}
+		m := newManager(t, certmanager.Options{Source: leaf(pair), Logger: log.logger()})
 		for range 3 {
 			for range 1000 {
-				m.events.emit(Event{Kind: PeerRefused, Err: ErrUntrusted})
+				m.HandshakeFailed(refusal, nil)
 			}
 			m.Update(tls.Certificate{})
 			time.Sleep(time.Second)
@@ -128,28 +132,30 @@ func TestRefusalsDoNotFillTheLog(t *testing.T) {
 // However many peers are refused, a subscriber hears of everything else.
 func TestRefusalsDoNotKeepOtherEventsOut(t *testing.T) {
 	ca := tlstest.NewCA(t)
-	m := newManager(t, Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})
+	pair := ca.Issue(t, tlstest.Leaf{})
+	refusal := &tls.CertificateVerificationError{UnverifiedCertificates: []*x509.Certificate{pair.Leaf}, Err: errors.New("unknown")}
+	m := newManager(t, certmanager.Options{Source: leaf(pair)})
 	busy, reached := make(chan struct{}), make(chan struct{}, 1)
 	var others atomic.Int32
-	m.Subscribe(func(e Event) {
+	m.Subscribe(func(e certmanager.Event) {
 		select {
 		case reached <- struct{}{}:
 		default:
 		}
 		<-busy
-		if e.Kind != PeerRefused {
+		if e.Kind != certmanager.PeerRefused {
 			others.Add(1)
 		}
 	})
-	m.events.emit(Event{Kind: PeerRefused})
+	m.HandshakeFailed(refusal, nil)
 	<-reached
-	for range 2 * eventQueue {
-		m.events.emit(Event{Kind: PeerRefused})
+	for range 2000 {
+		m.HandshakeFailed(refusal, nil)
 	}
 	for range 100 {
 		m.Update(tls.Certificate{})
 	}
-	assert.GreaterOrEqual(t, m.Status().DroppedEvents, uint64(eventQueue))
+	assert.GreaterOrEqual(t, m.Status().DroppedEvents, uint64(1000))
 	close(busy)
 	eventually(t, "the others", func() bool { return others.Load() == 100 })
 }
@@ -158,7 +164,7 @@ func TestRefusalsDoNotKeepOtherEventsOut(t *testing.T) {
 func TestStatusOfIntermediates(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	first, second := ca.Intermediate(t), ca.Intermediate(t)
-	m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{
+	m := newManager(t, certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{
 		first.Issue(t, tlstest.Leaf{Names: []string{"a.test"}}).Certificate(),
 		second.Issue(t, tlstest.Leaf{Names: []string{"b.test"}}).Certificate(),
 		second.Issue(t, tlstest.Leaf{Names: []string{"c.test"}}).Certificate(),

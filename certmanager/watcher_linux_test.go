@@ -1,4 +1,4 @@
-package certmanager
+package certmanager_test
 
 import (
 	"os"
@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/tlstest"
 )
 
@@ -70,13 +71,13 @@ func TestUnreadableUntilChmod(t *testing.T) {
 	}
 	first, next := ca.Issue(t, tlstest.Leaf{}), ca.Issue(t, tlstest.Leaf{})
 	require.NoError(t, tlstest.RenameOver(dir, files(first), nil))
-	m := newManager(t, Options{PollInterval: time.Hour, Source: Files{Dir: dir}})
+	m := newManager(t, certmanager.Options{PollInterval: time.Hour, Source: certmanager.Files{Dir: dir}})
 	events := collect(m)
 	step := 0
 	require.NoError(t, tlstest.UnreadableUntilChmod(dir, files(next), func() {
 		if step++; step == 2 { // the certificate may be read, the key not yet
-			eventually(t, "the report", func() bool { return len(events(Rejected)) > 0 })
-			require.ErrorIs(t, events(Rejected)[len(events(Rejected))-1].Err, os.ErrPermission)
+			eventually(t, "the report", func() bool { return len(events(certmanager.Rejected)) > 0 })
+			require.ErrorIs(t, events(certmanager.Rejected)[len(events(certmanager.Rejected))-1].Err, os.ErrPermission)
 			require.True(t, m.GetCertificate().Leaf.Equal(first.Leaf))
 		}
 	}))
@@ -88,7 +89,7 @@ func pollWithoutInotify(t *testing.T, limit string) {
 	ca := tlstest.NewCA(t)
 	cert, key := ca.Issue(t, tlstest.Leaf{}).Files(t, t.TempDir(), "tls")
 	var log logBuffer
-	m := newManager(t, Options{Logger: log.logger(), PollInterval: 20 * time.Millisecond, Source: Files{Cert: cert, Key: key}})
+	m := newManager(t, certmanager.Options{Logger: log.logger(), PollInterval: 20 * time.Millisecond, Source: certmanager.Files{Cert: cert, Key: key}})
 	for range 3 {
 		next := ca.Issue(t, tlstest.Leaf{})
 		require.NoError(t, tlstest.WriteFile(key, next.KeyPEM, 0o600))
