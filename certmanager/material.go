@@ -191,7 +191,7 @@ func (b bundle) join(other bundle) (bundle, error) {
 func (m *material) lacks(other *material) bool {
 	has := m.inventory(true)
 	for key := range other.inventory(false) {
-		if !has[key] {
+		if _, found := has[key]; !found {
 			return true
 		}
 	}
@@ -205,61 +205,53 @@ func (m *material) keeping(other *material) *material {
 		return nil
 	}
 	has, kept := m.inventory(true), &Material{TrustDomains: make(map[string][]*x509.Certificate)}
-	missing := func(what string, all []*x509.Certificate) []*x509.Certificate {
-		return slices.DeleteFunc(slices.Clone(all), func(c *x509.Certificate) bool { return has[what+string(c.Raw)] })
-	}
-	for _, p := range other.parts {
-		kept.ClientCAs = append(kept.ClientCAs, missing("client CA", p.from.ClientCAs)...)
-		kept.RootCAs = append(kept.RootCAs, missing("root CA", p.from.RootCAs)...)
-		kept.CRLIssuers = append(kept.CRLIssuers, missing("list issuer", p.from.CRLIssuers)...)
-		for domain, all := range p.from.TrustDomains {
-			kept.TrustDomains[domain] = append(kept.TrustDomains[domain], missing(domain, all)...)
-		}
-		for _, list := range p.from.CRLs {
-			if !has["list of "+string(list.RawIssuer)] {
-				kept.CRLs = append(kept.CRLs, list)
+	for key, add := range other.inventory(false) {
+		if _, found := has[key]; !found {
+			if add == nil {
+				return nil
 			}
+			add(kept)
 		}
 	}
-	all := &material{parts: append(slices.Clone(m.parts), &part{from: kept})}
-	if all.lacks(other) {
-		return nil
-	}
-	return all
+	return &material{parts: append(slices.Clone(m.parts), &part{from: kept})}
 }
 
-// inventory has a key for each thing in a material.
-func (m *material) inventory(renewed bool) map[string]bool {
-	has := make(map[string]bool)
-	add := func(what string, all []*x509.Certificate) {
-		for _, c := range all {
-			has[what+string(c.Raw)] = true
-		}
-	}
+// inventory has a key for each thing in a material, with a function that adds it to another; nil
+// for what cannot be without the rest.
+func (m *material) inventory(renewed bool) map[string]func(*Material) {
+	has := make(map[string]func(*Material))
 	for _, p := range m.parts {
 		from := p.from
-		add("client CA", from.ClientCAs)
-		add("root CA", from.RootCAs)
-		add("list issuer", from.CRLIssuers)
+		for _, c := range from.ClientCAs {
+			has["client CA "+string(c.Raw)] = func(m *Material) { m.ClientCAs = append(m.ClientCAs, c) }
+		}
+		for _, c := range from.RootCAs {
+			has["root CA "+string(c.Raw)] = func(m *Material) { m.RootCAs = append(m.RootCAs, c) }
+		}
 		for domain, all := range from.TrustDomains {
-			add(domain, all)
+			for _, c := range all {
+				has[domain+" CA "+string(c.Raw)] = func(m *Material) { m.TrustDomains[domain] = append(m.TrustDomains[domain], c) }
+			}
+		}
+		for _, c := range from.CRLIssuers {
+			has["list issuer "+string(c.Raw)] = func(m *Material) { m.CRLIssuers = append(m.CRLIssuers, c) }
+		}
+		for _, list := range from.CRLs {
+			has["list of "+string(list.RawIssuer)] = func(m *Material) { m.CRLs = append(m.CRLs, list) }
 		}
 		// A pool cannot be taken apart: another one counts as a loss.
-		has[fmt.Sprintf("client CAs %p", from.ClientCAPool)] = true
-		has[fmt.Sprintf("root CAs %p", from.RootCAPool)] = true
-		for _, list := range from.CRLs {
-			has["list of "+string(list.RawIssuer)] = true
-		}
+		has[fmt.Sprintf("client CAs %p", from.ClientCAPool)] = nil
+		has[fmt.Sprintf("root CAs %p", from.RootCAPool)] = nil
 		for _, key := range from.ECHKeys {
-			has["ECH config "+string(key.Config)] = true
+			has["ECH config "+string(key.Config)] = nil
 		}
 		for _, c := range from.Certificates {
 			if leaf := c.leaf(); leaf != nil && (renewed || !c.Renewed) {
 				for i := range c.Certificate.Certificate[1:] {
-					has[fmt.Sprintf("intermediate %d of %s", i, c.Origin)] = true
+					has[fmt.Sprintf("intermediate %d of %s", i, c.Origin)] = nil
 				}
 				for _, name := range leaf.DNSNames {
-					has["name "+name] = true
+					has["name "+name] = nil
 				}
 			}
 		}
