@@ -97,7 +97,7 @@ func TestDefaultsLogWhatNobodyHandles(t *testing.T) {
 // foreign is a behavior that embeds Actor but hands it another's process.
 type foreign struct{ gen.Process }
 
-func TestProcessInitRefusesStrangers(t *testing.T) {
+func TestProcessInitRefusesOtherBehaviors(t *testing.T) {
 	var a act.Actor
 	err := a.ProcessInit(foreign{})
 	assert.ErrorIs(t, err, gen.ErrIncorrect)

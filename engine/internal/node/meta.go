@@ -103,20 +103,13 @@ func (m *meta) Spawn(behavior gen.MetaBehavior, options gen.MetaOptions) (gen.Al
 }
 
 func (m *meta) info() gen.MetaInfo {
-	state := gen.MetaStateSleep
-	switch gen.ProcessState(m.state.Load()) {
-	case gen.ProcessStateRunning:
+	state := gen.MetaStateSleep // one that has ended has no info
+	if gen.ProcessState(m.state.Load()) == gen.ProcessStateRunning {
 		state = gen.MetaStateRunning
-	case gen.ProcessStateTerminated:
-		state = gen.MetaStateTerminated
 	}
 	return gen.MetaInfo{
-		ID:          m.id,
-		Parent:      m.parent.pid,
-		Behavior:    typeName(m.behavior),
-		MessagesIn:  m.Count(),
-		MessagesOut: m.sent.Load(),
-		State:       state,
+		ID: m.id, Parent: m.parent.pid, Behavior: typeName(m.behavior), State: state,
+		MessagesIn: m.Count(), MessagesOut: m.sent.Load(),
 	}
 }
 

@@ -59,7 +59,7 @@ func (p *process) spawn(name *gen.Atom, factory gen.ProcessFactory, options gen.
 	defer func() {
 		if err != nil {
 			child.Close(err)
-			child.bury()
+			child.remove()
 		}
 	}()
 	linked := p != &p.node.process // nothing ends with the node's own process, nor that with anything
@@ -110,12 +110,12 @@ func (p *process) kill() {
 }
 
 func (p *process) terminate(reason error) {
-	defer p.bury()
+	defer p.remove()
 	p.last(reason, p.behavior.ProcessTerminate)
 }
 
-// bury removes every trace of a process whose callbacks are over, and tells those who watch it.
-func (p *process) bury() {
+// remove removes every trace of a process whose callbacks are over, and tells those who watch it.
+func (p *process) remove() {
 	n, reason := p.node, p.Reason()
 	p.setState(gen.ProcessStateTerminated)
 	n.mu.Lock()
@@ -161,13 +161,9 @@ func (p *process) Info() (gen.ProcessInfo, error) {
 		return gen.ProcessInfo{}, gen.ErrProcessTerminated
 	}
 	return gen.ProcessInfo{
-		PID:         p.pid,
-		Name:        p.Name(),
-		Behavior:    typeName(p.behavior),
-		MessagesIn:  p.Count(),
-		MessagesOut: p.sent.Load(),
-		State:       p.State(),
-		Metas:       p.list(func(u *unit) bool { return u != &p.unit && u.Reason() == nil }),
+		PID: p.pid, Name: p.Name(), Behavior: typeName(p.behavior), State: p.State(),
+		MessagesIn: p.Count(), MessagesOut: p.sent.Load(),
+		Metas: p.list(func(u *unit) bool { return u != &p.unit && u.Reason() == nil }),
 	}, nil
 }
 

@@ -1,7 +1,7 @@
 package node
 
-// Goroutines: the wait for a signal, started by SetCTRLC(true), which ends after the signal, with
-// SetCTRLC(false), or with the node; and finished, which ends when the group is empty.
+// Goroutines: the wait for a signal, started by SetCTRLC(true), which ends with the signal, with
+// SetCTRLC(false) or with the node; and the one of finished, which ends when the group is empty.
 
 import (
 	"os"
