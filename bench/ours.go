@@ -101,7 +101,8 @@ func (e *echo) HandleMessage(_ gen.PID, message any) error {
 		if e.pause > 0 {
 			time.Sleep(e.pause)
 		}
-		_ = e.SendAlias(m.ID, message) // an error means that the connection is gone, and its MessageTCPDisconnect on its way
+		m.Recycle = true
+		_ = e.SendAlias(m.ID, m) // an error means that the connection is gone, and its MessageTCPDisconnect on its way
 	case meta.MessageTCPPassive:
 		_ = e.SendAlias(m.ID, meta.MessageTCPActive{N: 1})
 	}

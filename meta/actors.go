@@ -171,16 +171,15 @@ func (s *actorServer) ended(actor gen.PID, reason error) {
 func (c *tcpConnection) startActor(deadline time.Time) error {
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
-	c.cancel.Store(&cancel)
-	defer c.cancel.Store(nil)
+	if err := c.cancelBy(cancel); err != nil {
+		return err
+	}
+	defer c.cancelBy(nil)
 	answer := make(chan actorAnswer, 1)
 	if err := c.process.Send(c.process.Parent(), actorRequest{c.process.ID(), answer}); err != nil {
 		return fmt.Errorf("%w: no actor for the connection: %w", ErrOwnerGone, err)
 	}
 	c.actor = true
-	if c.ended.Load() != nil {
-		return context.Canceled // before cancel could be called
-	}
 	select {
 	case a := <-answer:
 		c.to = a.actor

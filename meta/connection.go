@@ -1,14 +1,10 @@
 package meta
 
 import (
-	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"time"
 
 	"ergo.services/ergo/gen"
@@ -16,68 +12,56 @@ import (
 
 // The goroutines of a connection:
 //
-//   - Start's, run by the engine: it has the handshake made, reads, and in finish brings the
+//   - Start's, run by the engine: it makes the handshake, reads, and in finish brings the
 //     connection to its end, whoever ended it. It ends when the connection is closed.
-//   - one of the server's crew, for the handshake of an accepted connection; Start's waits for it, so they are as one.
 //   - the engine's message goroutine, there while there are messages: it handles one at a time and,
 //     in Terminate, waits for Start's.
-//   - the writer's drain, there while the peer does not take what is written. Its writes have deadlines.
-//   - awaitExit, there while the message goroutine waits for the peer for long. It ends with that wait.
-
-// The phases of a connection.
-const (
-	created int32 = iota
-	started
-	terminated // before it was started
-)
+//   - the writer's drain, there while the peer does not take what is written.
 
 // tcpConnection is the meta process of one connection, accepted or outgoing.
 type tcpConnection struct {
 	behavior
 
+	// Set before Start runs, and not changed after it.
 	opt       *TCPConnectionOptions
 	server    *tcpServer  // nil: outgoing
 	clientTLS *tls.Config // outgoing, with TLS
 	sock      *socket
-
-	process gen.MetaProcess // set by Init
-	to      any             // who gets the messages: a gen.Atom or gen.PID; nil before Init: the parent
-	self    any             // the message goroutine's: its own alias, once it was needed
-	stream  stream          // the TLS connection, or the socket without TLS; settled once ready is closed, but for StartTLS
-	writer  writer
-	inbox   inbox
-	release func() // of the manager's Track; nil: not tracked
-
-	// Set before Start by a reconnecting, else nil: called when Connect was sent, and before Disconnect is.
+	process   gen.MetaProcess // set by Init
+	opened    time.Time
+	// Of a reconnecting, else nil: called when Connect was sent, and before Disconnect is.
 	onConnect func()
 	onEnd     func(*DisconnectError) (retry time.Time)
-	retry     time.Time // finish's: what onEnd said
 
-	brokenUntil int64  // Start's: how long to read on after broken; unix nanoseconds
-	answered    uint32 // the message goroutine's: the last bits of stats.messagesIn at the last write
-	refusing    bool   // the message goroutine's: a write was refused
-	lone        bool   // Start's: the last time that there was something to read it was one record
-	established bool   // Start's: ready was reached by establish
-	counted     bool   // by the server's address book
-	actor       bool   // Start's: an actor was asked for
+	// Set by Start's goroutine before it is open, stream also by an upgrade; others read them after that.
+	to     any    // who gets the messages: a gen.Atom or gen.PID
+	stream stream // the TLS connection, or the socket without TLS
 
-	phase     atomic.Int32
-	ready     sync.WaitGroup                  // done: it can be written to, or has ended before
-	drainAt   atomic.Pointer[time.Time]       // a Draining that is to be sent
-	telling   sync.Mutex                      // held while a Draining is sent; guards final
-	connected atomic.Bool                     // Connect was sent
-	final     bool                            // Disconnect is on its way: nothing may follow
-	ended     atomic.Pointer[DisconnectError] // why it ends; set once, and by finish where a write knows better
-	cancel    atomic.Pointer[context.CancelFunc]
-	upgrade   atomic.Pointer[upgrade]
-	broken    atomic.Pointer[error]         // the write error that the read loop may still find a better reason for
-	credit    atomic.Int64                  // messages that may be delivered, where opt.Active is set
-	readLimit atomic.Uint64                 // of stats.bytesIn, while writes wait for the peer: there reading stops; 0: none
-	wake      atomic.Pointer[chan struct{}] // of capacity 1: what the read loop looks at has changed; nil as long as it never paused
-	watched   atomic.Bool                   // by hangUps
-	done      sync.WaitGroup                // done: it is over
-	logged    sync.Once                     // its log has its fields
-	stats     connectionStats
+	reader           // Start's goroutine
+	sender           // the message goroutine
+	writer writer    // has a mutex of its own
+	life             // shared by all
+	logged sync.Once // its log has its fields
+	stats  connectionStats
+}
+
+// reader is what Start's goroutine has for itself.
+type reader struct {
+	inbox       inbox
+	bulk        bool      // the last read brought much
+	release     func()    // of the manager's Track; nil: not tracked
+	counted     bool      // by the server's address book
+	actor       bool      // an actor was asked for
+	brokenUntil time.Time // how long to read on after a failed write; zero: none has failed
+	retry       time.Time // what onEnd said
+	unacked     int       // what the peer's kernel had not taken when the connection last looked idle
+}
+
+// sender is what the message goroutine has for itself.
+type sender struct {
+	self     any    // the connection's own alias, once it was needed
+	answered uint32 // the last bits of stats.messagesIn at the last write
+	refusing bool   // a write was refused
 }
 
 // stream is what the TLS connection and the socket have in common.
@@ -88,13 +72,10 @@ type stream interface {
 
 // newConnection makes a connection whose messages go to a gen.Atom, to a gen.PID or, where to is nil, to the parent.
 func newConnection(opt *TCPConnectionOptions, server *tcpServer, sock *socket, to any) *tcpConnection {
-	c := &tcpConnection{opt: opt, server: server, sock: sock, to: to, stream: sock}
-	c.ready.Add(1)
-	c.done.Add(1)
-	c.credit.Store(int64(opt.Active))
+	c := &tcpConnection{opt: opt, server: server, sock: sock, to: to, stream: sock, opened: time.Now()}
+	c.credit = opt.Active
 	c.inbox.init(opt)
 	c.writer.init(c, opt.WriteBuffer, sock)
-	c.stats.opened = time.Now().UnixNano()
 	return c
 }
 
@@ -118,9 +99,13 @@ func (c *tcpConnection) Init(process gen.MetaProcess) error {
 
 // Start implements gen.MetaBehavior.
 func (c *tcpConnection) Start() error {
-	if !c.phase.CompareAndSwap(created, started) {
+	c.mu.Lock()
+	if c.phase != created { // it was terminated
+		c.mu.Unlock()
 		return nil
 	}
+	c.phase = establishing
+	c.mu.Unlock()
 	defer c.finish()
 	if c.server == nil && c.opt.InsecureSkipVerify {
 		c.log().Warning("InsecureSkipVerify is set: the certificate of %s is not verified", c.sock.RemoteAddr())
@@ -132,36 +117,20 @@ func (c *tcpConnection) Start() error {
 	return nil
 }
 
-// reserveStack makes the stack of its goroutine large enough for a write before there is much on it to be moved: Ergo handles a message on a fresh
-// goroutine, whose stack would grow twice on the way down to the socket. For that its frame is large, as a write over TLS
-// needs (Go 1.26, amd64); nothing is done with it.
-//
-//go:noinline
-func reserveStack(fill bool) (last byte) {
-	if fill {
-		var room [2800]byte
-		for i := range room {
-			room[i] = last
-			last += room[i/2]
-		}
-	}
-	return last
-}
-
 // HandleMessage implements gen.MetaBehavior. What comes before the connection is established waits for that, so
 // that nothing is written in the clear.
 func (c *tcpConnection) HandleMessage(from gen.PID, message any) error {
-	reserveStack(false)
-	c.awaitReady()
+	c.awaitOpen()
 	switch m := message.(type) {
 	case MessageTCP:
-		if err := c.write(m.Data); err != nil && !c.refusing {
+		if err := c.write(m); err != nil && !c.refusing {
 			c.refusing = true
 			c.log().Debug("%d bytes from %s and all after them not taken: %s", len(m.Data), from, err)
 		}
 	case flushRequest:
 		c.writer.flush()
-		c.readOn()
+	case catchUp:
+		c.catchUp()
 	case MessageTCPActive:
 		c.activate(m.N)
 	case MessageTCPClose:
@@ -183,9 +152,9 @@ func (c *tcpConnection) HandleCall(from gen.PID, _ gen.Ref, request any) (any, e
 	if !ok {
 		return gen.ErrUnsupported, nil
 	}
-	c.awaitReady()
+	c.awaitOpen()
 	size := len(m.Data)
-	if err := c.take(m.Data, synced); err != nil {
+	if err := c.take(m, synced); err != nil {
 		return err, nil
 	}
 	if err := c.writer.sync(); err != nil {
@@ -194,77 +163,74 @@ func (c *tcpConnection) HandleCall(from gen.PID, _ gen.Ref, request any) (any, e
 	return size, nil
 }
 
-// awaitReady waits while a handshake is under way.
-func (c *tcpConnection) awaitReady() {
-	if c.connected.Load() && c.upgrade.Load() == nil {
-		return
+// awaitOpen waits while a handshake is under way.
+func (c *tcpConnection) awaitOpen() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.phase < open || c.upgrade != nil && c.phase < over {
+		changed := c.changed.wait()
+		c.mu.Unlock()
+		c.await(changed)
+		c.mu.Lock()
 	}
-	defer c.watchExit()()
-	c.ready.Wait()
-	if up := c.upgrade.Load(); up != nil {
-		if c.ended.Load() != nil {
-			c.done.Wait() // the upgrade may have come too late for finish to see it
+}
+
+// await waits on the message goroutine. An exit is handled on that goroutine, so it would wait too, for up to WriteTimeout or
+// HandshakeTimeout. What tells of it before is the alias, which is gone at once: it is asked now and then.
+func (c *tcpConnection) await(signal <-chan struct{}) {
+	select {
+	case <-signal:
+		return
+	default:
+	}
+	ticker := time.NewTicker(max(c.opt.CloseTimeout/4, 10*time.Millisecond))
+	defer ticker.Stop()
+	for {
+		select {
+		case <-signal:
 			return
+		case <-ticker.C:
+			// Not once it ends: what comes to a meta process at the very moment of its end, Ergo itself hands to the parent.
+			if c.ended() == nil && unreachable(c.process.Send(c.process.ID(), flushRequest{})) {
+				c.end(ErrTerminated, nil)
+			}
 		}
-		<-up.done
 	}
 }
 
 // flushRequest is what a connection sends to itself behind the messages that are waiting: when it comes, they are collected.
 type flushRequest struct{}
 
-// write takes data for writing and sees to it that it is written: at once where it looks like the answer to a
-// single message, to which the peer waits, else behind the messages that follow.
-func (c *tcpConnection) write(data []byte) error {
+// write takes a message and sees to it that it is written: at once where it looks like the answer to a
+// single message, for which the peer waits, else behind the messages that follow.
+func (c *tcpConnection) write(m MessageTCP) error {
 	in := uint32(c.stats.messagesIn.Load())
 	single := in-c.answered == 1
 	c.answered = in
 	if single {
-		return c.take(data, now)
+		return c.take(m, now)
 	}
-	return c.take(data, later)
+	return c.take(m, later)
 }
 
-// accept takes data for writing once the connection is established. An error says that nothing was taken.
-func (c *tcpConnection) accept(data []byte) error {
-	c.awaitReady()
-	return c.write(data)
+// accept takes a message for writing once the connection is open. An error says that nothing was taken.
+func (c *tcpConnection) accept(m MessageTCP) error {
+	c.awaitOpen()
+	return c.write(m)
 }
 
-// flushLater asks for a flush behind the messages that wait. It fails where the mailbox is full, or the parent has ended.
-func (c *tcpConnection) flushLater() bool {
-	if c.self == nil {
-		c.self = c.process.ID()
-	}
-	return c.process.Send(c.self, flushRequest{}) == nil
-}
-
-func (c *tcpConnection) recycle(message []byte) { c.inbox.recycle(message) }
-
-// take takes data for writing.
-func (c *tcpConnection) take(data []byte, when when) error {
-	err := c.writer.write(data, when)
+// take takes a message for writing.
+func (c *tcpConnection) take(m MessageTCP, when when) error {
+	err := c.writer.write(m, when)
 	if err == nil {
 		c.stats.messagesOut.Add(1)
 	}
 	return err
 }
 
-// writeFailed is called by the writer with its first error.
-func (c *tcpConnection) writeFailed(err error) {
-	if timeout(err) {
-		c.end(ErrSlowConsumer, err)
-		return
-	}
-	// The peer is gone. What it sent before, an alert perhaps, says why: the read loop finds it.
-	c.broken.Store(&err)
-	c.interrupt()
-}
-
-// timeout says that a deadline of ours has passed. ETIMEDOUT is another: the kernel has given the peer up.
-func timeout(err error) bool {
-	ne, ok := errors.AsType[net.Error](err)
-	return ok && ne.Timeout() && !errors.Is(err, syscall.ETIMEDOUT)
+// sendSelf sends a message to the connection itself, behind those that wait. It fails where the mailbox is full, or the parent has ended.
+func (c *tcpConnection) sendSelf(message any) bool {
+	return c.process.Send(c.process.ID(), message) == nil
 }
 
 func (c *tcpConnection) closeWrite() {
@@ -286,6 +252,8 @@ func (c *tcpConnection) activate(n int) {
 		c.log().Warning("MessageTCPActive{%d} ignored: N must be above 0, and the option Active be set", n)
 		return
 	}
-	c.credit.Add(min(int64(n), 1<<31))
-	c.wakeUp()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.credit += min(n, 1<<30-c.credit)
+	c.changed.broadcast()
 }

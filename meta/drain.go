@@ -21,8 +21,7 @@ func (s *tcpServer) drain(timeout time.Duration) (evicted int) {
 	}
 	deadline := time.Now().Add(timeout)
 	for _, c := range open {
-		c.drainAt.Store(&deadline)
-		c.draining()
+		c.draining(deadline)
 	}
 	select {
 	case <-empty:
@@ -38,14 +37,11 @@ func (s *tcpServer) drain(timeout time.Duration) (evicted int) {
 	return evicted
 }
 
-// draining sends the Draining that drain has asked for, once, not before Connect and not after Disconnect.
-func (c *tcpConnection) draining() {
-	c.telling.Lock()
-	defer c.telling.Unlock()
-	if !c.connected.Load() || c.final {
-		return
-	}
-	if deadline := c.drainAt.Swap(nil); deadline != nil {
-		c.send(MessageTCPDraining{ID: c.process.ID(), Deadline: *deadline})
+// draining has the read loop tell the owner that the connection ends at a time.
+func (c *tcpConnection) draining(deadline time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.drainBy = deadline; c.phase >= open {
+		c.interruptLocked()
 	}
 }

@@ -1,12 +1,6 @@
 package meta
 
 import (
-	"net"
-	"testing"
-	"time"
-
-	"github.com/stretchr/testify/assert"
-
 	"ergo.services/ergo/gen"
 )
 
@@ -25,28 +19,4 @@ func (p *teller) Send(_ any, message any) error {
 		p.told <- struct{}{}
 	}
 	return nil
-}
-
-// A drain that comes to a connection which has just ended says nothing any more: Disconnect is the last message.
-func TestDrainingNeverFollowsDisconnect(t *testing.T) {
-	for _, ended := range []bool{false, true} {
-		near, far := net.Pipe()
-		defer near.Close()
-		defer far.Close()
-		var process teller
-		c := newConnection(&TCPConnectionOptions{}, nil, newSocket(near), "")
-		assert.NoError(t, c.Init(&process))
-		deadline := time.Now()
-		c.drainAt.Store(&deadline)
-		c.draining()
-		assert.Empty(t, process.sent, "before Connect")
-		c.connected.Store(true)
-		if ended {
-			c.disconnected(&DisconnectError{Reason: ErrClosedByPeer})
-		}
-		c.draining()
-		c.draining()
-		assert.Len(t, process.sent, 1)
-		assert.IsType(t, map[bool]any{false: MessageTCPDraining{}, true: MessageTCPDisconnect{}}[ended], process.sent[0])
-	}
 }

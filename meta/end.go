@@ -13,53 +13,63 @@ const lingerTimeout = 500 * time.Millisecond
 
 // Terminate implements gen.MetaBehavior. It ends the connection, in any phase, and returns when it has ended.
 func (c *tcpConnection) Terminate(reason error) {
-	if c.phase.CompareAndSwap(created, terminated) {
-		c.sock.Close()
-		c.leave()
-		c.done.Done()
-		return
-	}
 	c.end(ErrTerminated, reason)
-	c.done.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.phase == created {
+		c.phase = over
+		c.mu.Unlock()
+		c.sock.Close()
+		c.leave() // without the lock: the server has one of its own, with which it asks for what this one guards
+		c.mu.Lock()
+	}
+	for c.phase < over {
+		changed := c.changed.wait()
+		c.mu.Unlock()
+		<-changed
+		c.mu.Lock()
+	}
 }
 
 // end ends the connection for a reason, and returns whether this was the first one. It may be called from any goroutine and does not block.
 func (c *tcpConnection) end(reason, cause error) (first bool) {
-	if !c.ended.CompareAndSwap(nil, &DisconnectError{Reason: reason, Cause: cause}) {
-		return false
-	}
-	if cancel := c.cancel.Load(); cancel != nil {
-		(*cancel)()
-	}
-	c.interrupt()
-	return true
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.endLocked(reason, cause)
 }
 
-// interrupt makes the read loop look at what has changed.
-func (c *tcpConnection) interrupt() {
-	c.sock.SetReadDeadline(aLongTimeAgo)
-	c.wakeUp()
+func (c *tcpConnection) endLocked(reason, cause error) (first bool) {
+	if c.reason != nil {
+		return false
+	}
+	c.reason = &DisconnectError{Reason: reason, Cause: cause}
+	c.interruptLocked()
+	if c.cancel != nil {
+		c.cancel()
+	}
+	return true
 }
 
 // finish brings the connection to its end. It runs once, at the end of Start, also when that panics.
 func (c *tcpConnection) finish() {
 	c.end(ErrTerminated, gen.TerminateReasonPanic) // where nothing else ended it
-	reason := c.ended.Load()
+	established := c.is(open)
 	c.writer.close()
-	if up := c.upgrade.Swap(nil); up != nil {
-		close(up.done)
-	}
-	if !c.established {
-		c.ready.Done()
-	}
+	c.advance(closing)
 	c.sock.closeBy(time.Now().Add(c.opt.CloseTimeout))
 	flushed := c.writer.sync()
+	reason := c.ended()
 	if c.resetHidden(reason.Reason, flushed) {
 		reason = &DisconnectError{Reason: ErrReset, Cause: flushed}
-		c.ended.Store(reason)
+		c.mu.Lock()
+		c.reason = reason
+		c.mu.Unlock()
 	}
 	if flushed == nil && orderly(reason.Reason) && c.stream != stream(c.sock) {
 		c.stream.CloseWrite() // close_notify; none after an alert
+	}
+	if flushed == nil {
+		c.sock.drain(func() {}) // what crypto/tls itself has written last
 	}
 	if c.release != nil {
 		c.release()
@@ -68,15 +78,15 @@ func (c *tcpConnection) finish() {
 	if c.onEnd != nil {
 		c.retry = c.onEnd(reason)
 	}
-	if c.connected.Load() || c.server == nil {
+	if c.connected || c.server == nil {
 		told = c.disconnected(reason)
 	}
 	if reason.Reason == ErrReset || reason.Reason == ErrClosedByPeer || flushed != nil || timeout(reason.Cause) {
 		c.sock.Close() // nothing comes any more that could turn it into a reset
-	} else if c.established {
+	} else if established {
 		c.sock.linger(lingerTimeout)
 	} else { // a peer that failed holds its slot no longer than one that is still trying
-		c.sock.linger(min(lingerTimeout, time.Until(time.Unix(0, c.stats.opened).Add(c.opt.HandshakeTimeout))))
+		c.sock.linger(min(lingerTimeout, time.Until(c.opened.Add(c.opt.HandshakeTimeout))))
 	}
 	c.releaseActor()
 	c.leave()
@@ -85,7 +95,7 @@ func (c *tcpConnection) finish() {
 		time.Sleep(wait)
 		told = c.disconnected(reason)
 	}
-	c.done.Done()
+	c.advance(over)
 }
 
 // resetHidden says that the peer's reset was told to a write, after which the kernel lets reads see no more than an end. After a FIN it
@@ -108,9 +118,6 @@ func orderly(reason error) bool {
 // disconnected tells the owner. It returns false where the owner's mailbox is full, and is then called again: an owner that cannot
 // keep up must not be left with a connection that it thinks is open.
 func (c *tcpConnection) disconnected(reason *DisconnectError) (told bool) {
-	c.telling.Lock()
-	c.final = true
-	c.telling.Unlock()
 	copied := *reason
 	w := c.writer.stats()
 	copied.Accepted, copied.Written = w.accepted, w.sent
@@ -129,4 +136,14 @@ func (c *tcpConnection) leave() {
 	if c.server != nil {
 		c.server.left(c)
 	}
+}
+
+// unreachable says that the error of Send means that there is nobody any more.
+func unreachable(err error) bool {
+	for _, gone := range []error{gen.ErrProcessTerminated, gen.ErrProcessUnknown, gen.ErrMetaUnknown, gen.ErrAliasUnknown, gen.ErrNodeTerminated} {
+		if errors.Is(err, gone) {
+			return true
+		}
+	}
+	return false
 }

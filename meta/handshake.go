@@ -46,7 +46,7 @@ func (c *tcpConnection) establish() bool {
 			return false
 		}
 	}
-	c.sock.writeTimeout = c.opt.WriteTimeout
+	c.sock.startOutput(c.opt.WriteTimeout)
 	c.touch()
 
 	peer := c.peer(state)
@@ -62,27 +62,27 @@ func (c *tcpConnection) establish() bool {
 		}
 	}
 	c.writer.setOut(c.stream)
-	if ended := c.ended.Load(); ended != nil { // the manager has evicted it, or it was terminated
+	if ended := c.ended(); ended != nil { // the manager has evicted it, or it was terminated
 		if c.server != nil && ended.Reason == ErrEvicted {
 			c.server.refused(c, "authorization", ended.Cause)
 		}
 		return false
 	}
-	c.established = true
-	c.ready.Done()
+	c.advance(open)
 	if !c.send(MessageTCPConnect{
 		ID: c.process.ID(), RemoteAddr: c.sock.RemoteAddr(), LocalAddr: c.sock.LocalAddr(), TLS: state, Peer: peer,
 	}) {
 		if c.server != nil {
-			c.server.refused(c, "connection", c.ended.Load()) // there is nobody else to tell
+			c.server.refused(c, "connection", c.ended()) // there is nobody else to tell
 		}
 		return false
 	}
-	c.connected.Store(true)
+	c.mu.Lock()
+	c.connected = true
+	c.mu.Unlock()
 	if c.onConnect != nil {
 		c.onConnect()
 	}
-	c.draining()
 	return true
 }
 
@@ -91,10 +91,13 @@ func (c *tcpConnection) admit(deadline time.Time) error {
 	if c.server == nil || !c.server.behindProxy(c.sock.Conn) {
 		return nil // the accept loop has asked for the others
 	}
-	c.sock.SetReadDeadline(deadline)
-	if c.ended.Load() != nil {
-		return context.Canceled // it was ended before the deadline was set, which so has undone the interrupt
+	c.mu.Lock()
+	if c.reason != nil {
+		c.mu.Unlock()
+		return context.Canceled
 	}
+	c.sock.SetReadDeadline(deadline) // with the lock held, so that an interrupt comes after it
+	c.mu.Unlock()
 	addr, err := readProxyHeader(c.sock)
 	c.sock.SetReadDeadline(time.Time{})
 	if err != nil {
@@ -109,16 +112,14 @@ func (c *tcpConnection) admit(deadline time.Time) error {
 func (c *tcpConnection) handshake(deadline time.Time) (*tls.ConnectionState, error) {
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
-	c.cancel.Store(&cancel)
-	defer c.cancel.Store(nil)
-	if c.ended.Load() != nil {
-		return nil, context.Canceled
+	if err := c.cancelBy(cancel); err != nil {
+		return nil, err
 	}
+	defer c.cancelBy(nil)
 	started := time.Now()
 	track := c.tracking()
 	var conn *tls.Conn
 	if c.server != nil {
-		hangUps.arm()
 		c.sock.pass = &pass{gate: c.server.gate, ctx: ctx}
 		defer func() {
 			c.sock.pass.leave()
@@ -156,6 +157,20 @@ func (c *tcpConnection) shakeHands(ctx context.Context, conn *tls.Conn) error {
 	return conn.HandshakeContext(ctx)
 }
 
+// cancelBy says what the end of the connection is to call, nil when it needs to call nothing. It fails if the connection has ended.
+func (c *tcpConnection) cancelBy(cancel context.CancelFunc) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cancel = cancel
+	if c.reason != nil {
+		return context.Canceled
+	}
+	if cancel != nil {
+		c.sock.SetReadDeadline(time.Time{}) // what has interrupted the read loop does not interrupt a handshake
+	}
+	return nil
+}
+
 // tracking returns what tells the manager of the connection after its handshake, nil if it does not want to know.
 func (c *tcpConnection) tracking() func(*tls.ConnectionState, net.Addr, func(error)) (release func()) {
 	if c.opt.InsecureSkipVerify {
@@ -180,7 +195,7 @@ func notTLS(err error) error {
 
 // refused ends a connection that nobody is to hear of, but for who dialled it.
 func (c *tcpConnection) refused(stage string, err error) {
-	if ended := c.ended.Load(); ended != nil {
+	if c.ended() != nil {
 		return // the error is only an echo of it
 	}
 	reason := ErrHandshake
@@ -214,7 +229,6 @@ func (c *tcpConnection) peer(state *tls.ConnectionState) Peer {
 // upgrade is a request to go over to TLS.
 type upgrade struct {
 	reply []byte
-	done  chan struct{} // closed: it is made, or has failed and ended the connection
 }
 
 // startTLS hands the upgrade to the read loop. The message after this one waits for it, so that nothing is written meanwhile.
@@ -223,38 +237,43 @@ func (c *tcpConnection) startTLS(from gen.PID, reply []byte) {
 		c.log().Warning("MessageTCPStartTLS from %s ignored: the option StartTLS is not set, or the connection is over TLS already", from)
 		return
 	}
-	c.upgrade.Store(&upgrade{reply, make(chan struct{})})
-	c.interrupt()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.upgrade = &upgrade{reply}
+	c.interruptLocked()
 }
 
 // runUpgrade makes the upgrade on the read loop's goroutine.
 func (c *tcpConnection) runUpgrade() {
-	up := c.upgrade.Load()
+	c.mu.Lock()
+	reply := c.upgrade.reply
+	c.mu.Unlock()
 	defer func() {
-		if c.ended.Load() != nil {
+		if c.ended() != nil {
 			c.writer.close() // what waits for the upgrade must not go out in the clear
 		}
-		c.upgrade.Store(nil)
-		close(up.done)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.upgrade = nil
+		c.changed.broadcast()
 	}()
 	if err := c.checkEarly(); err != nil {
 		c.end(ErrStartTLS, err)
 		return
 	}
-	if err := c.writer.write(up.reply, synced); errors.Is(err, errWriteClosed) {
+	if err := c.writer.write(MessageTCP{Data: reply}, synced); errors.Is(err, errWriteClosed) {
 		c.end(ErrStartTLS, err)
 		return
 	} else if err != nil || c.writer.sync() != nil {
 		return // the failed write ends the connection
 	}
-	c.sock.writeTimeout = 0
-	c.sock.SetDeadline(time.Time{}) // startTLS has interrupted the read loop, and the last write may have left one
+	c.sock.blockOutput()
 	state, err := c.handshake(time.Now().Add(c.opt.HandshakeTimeout))
 	if err != nil {
 		c.refused("StartTLS handshake", err)
 		return
 	}
-	c.sock.writeTimeout = c.opt.WriteTimeout
+	c.sock.startOutput(c.opt.WriteTimeout)
 	c.writer.setOut(c.stream)
 	c.send(MessageTCPSecured{ID: c.process.ID(), TLS: state, Peer: c.peer(state)})
 }

@@ -13,6 +13,9 @@ type helloRecords struct {
 	passed  int     // what of it was handed on
 }
 
+// recordHeader is the size in bytes of what precedes each TLS record (RFC 8446 section 5.1).
+const recordHeader = 5
+
 // wholeRecord is the payload in bytes up to which a record is left as it is.
 const wholeRecord = 512
 

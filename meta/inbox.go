@@ -9,15 +9,13 @@ import (
 	"sync"
 )
 
-const (
-	scratchSize = 16 << 10 // bytes; a TLS record holds no more
-	slabSize    = 4 << 10
-)
+// scratchSize is the size in bytes of the buffers that connections read into: a TLS record holds no more.
+const scratchSize = 16 << 10
 
-// scratches are the buffers into which connections read. One is held only while there is something in it.
+// scratches are these buffers. A connection holds one only while there is something in it.
 var scratches = sync.Pool{New: func() any { return new([scratchSize]byte) }}
 
-// inbox holds what was read and not yet delivered. Only the read loop uses it, but for recycle.
+// inbox holds what was read and not yet delivered. Only the read loop uses it.
 type inbox struct {
 	opt        *TCPConnectionOptions
 	buf        []byte // nil: none is held
@@ -26,15 +24,15 @@ type inbox struct {
 	err        error // of the last read; it comes after what is in buf
 	atEOF      bool  // Split was told that no more comes
 	final      bool  // Split has given its last token
-	pooled     int   // capacity of the buffers in the user's pool
+	pooled     int   // capacity of the buffers in the user's pool; set before Start
 }
 
 func (b *inbox) init(opt *TCPConnectionOptions) {
 	b.opt = opt
 	if opt.BufferPool != nil {
-		b.buf = opt.poolBuffer()
-		b.pooled = cap(b.buf)
-		b.discard()
+		buf := opt.poolBuffer()
+		b.pooled = cap(buf)
+		b.recycle(buf)
 	}
 }
 
@@ -62,18 +60,18 @@ func (b *inbox) space() []byte {
 
 // next gives the next message, nil if there is none yet, or the reason for which there will be none.
 func (b *inbox) next() (data []byte, reason, cause error) {
-	if b.opt.Split != nil {
+	switch {
+	case b.opt.Split != nil:
 		return b.nextFrame()
-	}
-	if b.empty() {
+	case b.empty():
 		return nil, nil, nil
+	case b.opt.BufferPool != nil, b.end > scratchSize/2:
+		data = b.buf[:b.end]
+		b.buf, b.scratch = nil, nil // it is the receiver's: to copy so much costs more than another buffer
+	default:
+		data = bytes.Clone(b.buf[:b.end])
 	}
-	if b.opt.BufferPool != nil {
-		data, b.buf = b.buf[:b.end], nil
-	} else {
-		data = rightSized(b.buf[b.start:b.end])
-	}
-	b.start, b.end = 0, 0
+	b.end = 0
 	return data, nil, nil
 }
 
@@ -94,7 +92,7 @@ func (b *inbox) nextFrame() (data []byte, reason, cause error) {
 		case err == bufio.ErrFinalToken:
 			b.final, b.start, b.end = true, 0, 0
 			if token != nil {
-				return rightSized(token), nil, nil
+				return bytes.Clone(token), nil, nil
 			}
 			return nil, ErrTerminated, err
 		case errors.Is(err, ErrFrameTooLarge):
@@ -126,7 +124,7 @@ func (b *inbox) nextFrame() (data []byte, reason, cause error) {
 			b.start = b.end // a last token at the end without progress
 		}
 		if token != nil {
-			return rightSized(token), nil, nil
+			return bytes.Clone(token), nil, nil
 		}
 	}
 	b.start, b.end = 0, 0
@@ -156,7 +154,7 @@ func (b *inbox) park() {
 	switch held := b.end - b.start; {
 	case held == 0:
 		b.discard()
-	case 4*held <= len(b.buf):
+	case 4*held <= len(b.buf) && b.opt.BufferPool == nil:
 		b.replace(make([]byte, 2*held))
 	}
 }
@@ -165,9 +163,8 @@ func (b *inbox) park() {
 func (b *inbox) discard() {
 	if b.scratch != nil {
 		scratches.Put(b.scratch)
-	} else if b.buf != nil && b.opt.BufferPool != nil {
-		//lint:ignore SA6002 the values of the user's pool are []byte, as Ergo documents it
-		b.opt.BufferPool.Put(b.buf[:cap(b.buf)])
+	} else if b.opt.BufferPool != nil {
+		b.recycle(b.buf)
 	}
 	b.buf, b.scratch, b.start, b.end = nil, nil, 0, 0
 }
@@ -181,35 +178,14 @@ func (o *TCPConnectionOptions) poolBuffer() []byte {
 	return buf
 }
 
-// recycle gives the buffer of a written message back to the user's pool, if it can have come from there: in any other the next bytes
-// of some peer would overwrite what may still be in use. It may be called from any goroutine.
-func (b *inbox) recycle(data []byte) {
-	if b.opt.BufferPool != nil && cap(data) == b.pooled {
-		//lint:ignore SA6002 the values of the user's pool are []byte, as Ergo documents it
-		b.opt.BufferPool.Put(data[:cap(data)])
-	}
-}
-
-// slab is what small messages are carved from.
-type slab struct{ free []byte }
-
-var slabs = sync.Pool{New: func() any { return new(slab) }}
-
-// rightSized copies b into memory of its own size.
-func rightSized(b []byte) []byte {
+// recycle takes back the memory of a message, to read into it again, if it has the size of what connections read into. It may
+// be called from any goroutine.
+func (b *inbox) recycle(buf []byte) {
 	switch {
-	case len(b) == 0:
-		return []byte{}
-	case len(b) > slabSize/4:
-		return bytes.Clone(b)
+	case b.opt.BufferPool == nil && cap(buf) == scratchSize:
+		scratches.Put((*[scratchSize]byte)(buf[:scratchSize]))
+	case b.opt.BufferPool != nil && cap(buf) == b.pooled:
+		//lint:ignore SA6002 the values of the user's pool are []byte, as Ergo documents it
+		b.opt.BufferPool.Put(buf[:cap(buf)])
 	}
-	s := slabs.Get().(*slab)
-	if len(s.free) < len(b) {
-		s.free = make([]byte, slabSize)
-	}
-	data := s.free[:len(b):len(b)]
-	s.free = s.free[len(b):]
-	slabs.Put(s)
-	copy(data, b)
-	return data
 }

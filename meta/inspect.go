@@ -17,17 +17,17 @@ func (c *tcpConnection) HandleInspect(gen.PID, ...string) map[string]string {
 		"local":            c.sock.LocalAddr().String(),
 		"remote":           c.sock.RemoteAddr().String(),
 		"process":          "not chosen yet",
-		"age":              time.Since(time.Unix(0, c.stats.opened)).Round(time.Millisecond).String(),
+		"age":              time.Since(c.opened).Round(time.Millisecond).String(),
 		"state":            c.state(),
 		"bytes waiting":    decimal(w.accepted - w.sent),
 		"tls":              "off",
 		"messages allowed": "unlimited",
 	}
-	if c.connected.Load() {
+	if c.known() {
 		m["process"] = fmt.Sprint(c.to)
 	}
 	if c.opt.Active > 0 {
-		m["messages allowed"] = strconv.FormatInt(max(0, c.credit.Load()), 10)
+		m["messages allowed"] = strconv.Itoa(c.allowed())
 	}
 	if c.opt.CertManager != nil {
 		m["tls"] = "not established"
@@ -53,21 +53,6 @@ func showTraffic(m map[string]string, t traffic) {
 	m["bytes in"], m["bytes out"] = decimal(t.bytesIn), decimal(t.bytesOut)
 	m["messages in"], m["messages out"] = decimal(t.messagesIn), decimal(t.messagesOut)
 	m["back-pressure"] = t.waited.Round(time.Millisecond).String()
-}
-
-func (c *tcpConnection) state() string {
-	switch ended := c.ended.Load(); {
-	case ended != nil:
-		return "ending: " + ended.Error()
-	case !c.connected.Load():
-		return "connecting"
-	case c.heldBack():
-		return "held back: the peer does not read"
-	case c.paused():
-		return "passive"
-	default:
-		return "active"
-	}
 }
 
 func (o *TCPConnectionOptions) showLimits(m map[string]string) {
@@ -127,7 +112,7 @@ func (s *tcpServer) inspectConnection(from gen.PID, alias string) map[string]str
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.open {
-		if c.connected.Load() && c.process.ID().String() == alias {
+		if c.known() && c.process.ID().String() == alias {
 			return c.HandleInspect(from)
 		}
 	}

@@ -30,6 +30,10 @@ type MessageTCP struct {
 	// ID is the connection that the bytes came from. It is ignored on sending.
 	ID   gen.Alias
 	Data []byte
+	// Recycle, set on sending, gives the memory of Data away: once it is written, connections may read into it again, and
+	// where BufferPool is set it returns there. Set it only if Data is sent to one connection and not used after that.
+	// It spares the garbage collector much where large messages are sent back, and changes nothing else.
+	Recycle bool
 }
 
 // MessageTCPDisconnect is the last message of a connection: exactly one

@@ -84,10 +84,9 @@ type TCPServerOptions struct {
 	// BufferSize is the largest number of bytes in one MessageTCP, unless Split is set. 0 means
 	// gen.DefaultTCPBufferSize. A message takes only the memory of what was read.
 	BufferSize int
-	// BufferPool, if set, is where the buffers of read messages come from, as []byte values of one
-	// size, made by New or else of BufferSize bytes. A buffer that is sent back in a MessageTCP returns to it after it
-	// was written; one that is not sent back is the receiver's to put back or to drop. It is known by its capacity: whatever
-	// has that of the pool's buffers and is sent is given away. It can't be combined with Split.
+	// BufferPool, if set, is where the buffers of read messages come from, as []byte values of one size, made by New or else of
+	// BufferSize bytes. A buffer that is sent back with MessageTCP.Recycle set returns to it after it was written; any other is
+	// the receiver's to put back or to drop. It can't be combined with Split.
 	BufferPool *sync.Pool
 	// Split cuts what is read into frames, one MessageTCP each: any of bufio's own, [FixedLength],
 	// [LengthPrefixed], or another that keeps no state. Unset, messages are whatever was read.
@@ -261,6 +260,14 @@ func (o *TCPConnectionOptions) parseShared(c *check) {
 	c.refuse(o.Split != nil && o.BufferPool != nil, "BufferPool: can't be combined with Split, whose messages have the frames' sizes")
 
 	setDefault(&o.BufferSize, gen.DefaultTCPBufferSize)
+	if o.BufferPool != nil {
+		value := o.BufferPool.Get()
+		_, ok := value.([]byte)
+		c.refuse(value != nil && !ok, "BufferPool: has a %T; its values must be []byte", value)
+		if value != nil {
+			o.BufferPool.Put(value)
+		}
+	}
 	setDefault(&o.MaxFrame, DefaultMaxFrame)
 	if o.Split != nil && o.MaxFrame > 0 {
 		largest := largestFrame(o.Split)

@@ -143,6 +143,7 @@ func TestConnectionOptions(t *testing.T) {
 		"MaxFrame":             {Port: 1, MaxFrame: 1},
 		"MaxFrame: is":         {Port: 1, MaxFrame: -1, Split: bufio.ScanLines},
 		"BufferSize":           {Port: 1, BufferSize: 1, Split: bufio.ScanLines},
+		"BufferPool: has":      {Port: 1, BufferPool: &sync.Pool{New: func() any { return new([]byte) }}},
 		"BufferSize: is":       {Port: 1, BufferSize: -1, BufferPool: new(sync.Pool)},
 		"BufferPool":           {Port: 1, BufferPool: new(sync.Pool), Split: bufio.ScanLines},
 		"Active: is":           {Port: 1, Active: -1},

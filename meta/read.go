@@ -12,127 +12,127 @@ import (
 // brokenGrace is how long the read loop looks for the peer's last words after a write has failed.
 const brokenGrace = time.Second
 
-// readAhead is how many times WriteBuffer is read while what was written before waits for the peer.
-const readAhead = 16
+// bulkWait is how long a connection that has read much keeps its buffer for more.
+const bulkWait = 50 * time.Millisecond
 
 // read delivers what the peer sends until the connection ends.
 func (c *tcpConnection) read() {
-	pump := c.pump
-	for c.ended.Load() == nil {
-		switch {
-		case c.upgrade.Load() != nil:
-			c.runUpgrade()
-			continue
-		case c.paused():
-			c.pause()
-			continue
-		}
-		c.sock.SetReadDeadline(c.readDeadline())
-		if c.interrupted() {
-			continue // it was interrupted before the deadline was set, which so has undone the interrupt
-		}
-		if c.sock.raw == nil {
-			pump()
-		} else if err := c.sock.wait(pump); err != nil {
-			c.readFailed(err)
-		}
-	}
-}
-
-// interrupted says that the read loop has something else to do than to read.
-func (c *tcpConnection) interrupted() bool {
-	return c.ended.Load() != nil || c.upgrade.Load() != nil || c.broken.Load() != nil && c.brokenUntil == 0
-}
-
-// paused says that nothing may be read or delivered for now.
-func (c *tcpConnection) paused() bool {
-	return c.opt.Active > 0 && c.credit.Load() <= 0 || c.heldBack()
-}
-
-// heldBack says that enough was read from a peer that does not take what is written to it.
-func (c *tcpConnection) heldBack() bool {
-	limit := c.readLimit.Load()
-	return limit != 0 && c.stats.bytesIn.Load() >= limit
-}
-
-// limitReading is called when the message goroutine begins to wait for the peer. Reading goes on, since a peer may well write all
-// before it reads, but not without end, since what the owner answers waits in the mailbox. Active is the owner's own limit.
-func (c *tcpConnection) limitReading() {
-	if c.opt.Active == 0 && c.readLimit.Load() == 0 {
-		c.readLimit.Store(c.stats.bytesIn.Load() + readAhead*uint64(c.opt.WriteBuffer))
-	}
-}
-
-// readOn is called with each flushRequest: what was in the mailbox when that was sent is written or in the write buffer.
-func (c *tcpConnection) readOn() {
-	if c.readLimit.Load() != 0 {
-		c.readLimit.Store(0)
-		c.wakeUp()
-	}
-}
-
-// pump reads until nothing is left to read and delivers it. It returns true where the read loop
-// must look further, because the connection is paused, interrupted or at its end, and false to be called again
-// when there is more.
-func (c *tcpConnection) pump() (done bool) {
-	reads, all := 0, false
 	for {
-		if c.interrupted() {
+		c.mu.Lock()
+		switch {
+		case !c.drainBy.IsZero():
+			message := MessageTCPDraining{ID: c.process.ID(), Deadline: c.drainBy}
+			c.drainBy = time.Time{}
+			c.mu.Unlock()
+			c.send(message)
+		case c.reason != nil:
+			c.mu.Unlock()
+			return
+		case c.upgrade != nil:
+			c.mu.Unlock()
+			c.runUpgrade()
+		case c.pausedLocked():
+			c.pauseLocked()
+			c.mu.Unlock()
+		default:
+			// With the lock held, so that an interrupt comes after it.
+			c.sock.SetReadDeadline(c.readDeadlineLocked())
+			c.mu.Unlock()
+			if c.bulk || c.sock.raw == nil {
+				c.poll()
+			} else if err := c.sock.wait(c.poll); err != nil {
+				c.readFailed(err)
+			}
+		}
+	}
+}
+
+// interruptLocked makes the read loop look at what has changed. A handshake is left alone.
+func (c *tcpConnection) interruptLocked() {
+	if c.cancel == nil {
+		c.sock.SetReadDeadline(aLongTimeAgo)
+	}
+	c.changed.broadcast()
+}
+
+// mayDeliver says whether the read loop goes on: the connection is neither paused nor has the loop something else to do.
+func (c *tcpConnection) mayDeliver() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.reason == nil && c.upgrade == nil && c.drainBy.IsZero() && (c.broken == nil || !c.brokenUntil.IsZero()) && !c.pausedLocked()
+}
+
+// pausedLocked says that nothing may be read or delivered for now.
+func (c *tcpConnection) pausedLocked() bool {
+	return c.opt.Active > 0 && c.credit <= 0 || c.heldBackLocked()
+}
+
+// heldBackLocked says that enough was read from a peer that does not take what is written to it.
+func (c *tcpConnection) heldBackLocked() bool {
+	return c.congested && c.ahead >= readAhead*c.opt.WriteBuffer
+}
+
+// poll reads and delivers until the read loop has something else to do, and then returns true. There are two ways to read:
+//
+//   - Within wait, all that has arrived is read before any of it is delivered, so that many small messages are one for
+//     the owner, and their answers one write. Between two of them no buffer is held. poll returns false to be called again.
+//   - In bulk, once as much as half a buffer has come in one read, reads block, which costs less than to ask
+//     whether there is more. When less comes, or nothing for bulkWait, it is over.
+func (c *tcpConnection) poll() (done bool) {
+	for {
+		if (!c.inbox.empty() || c.inbox.err != nil) && !c.deliver() {
 			return true
 		}
-		delivered := c.deliver()
-		if c.inbox.err != nil && c.inbox.empty() {
+		if c.inbox.err != nil {
 			c.readFailed(c.inbox.err)
 			return true
 		}
-		if !delivered {
-			return true
+		if c.bulk == c.sock.polling && c.sock.raw != nil {
+			return true // to go on in the other way
 		}
-		if all {
-			c.inbox.park()
-			hangUps.watch(c)
-			return false
-		}
-		for c.inbox.err == nil && !c.inbox.full() {
-			n, err := c.stream.Read(c.inbox.space())
-			c.inbox.end += n
-			c.stats.bytesIn.Add(uint64(n))
-			if n > 0 {
-				c.touch()
-			}
-			switch {
-			case err == nil:
-				reads++
-			case err == error(errWouldBlock):
-				c.lone = reads < 2
-				if !c.deliver() || c.interrupted() {
-					return true
-				}
-				c.inbox.park()
-				return false
-			case timeout(err):
-				c.readFailed(err)
+		switch err := c.fill(); {
+		case err == error(errWouldBlock):
+			if !c.inbox.empty() && !c.deliver() {
 				return true
-			case err == io.EOF && c.sock.eof && c.stats.tls.Load() != nil:
-				// crypto/tls calls it EOF too where the TCP stream ends between two records, without close_notify.
-				c.inbox.err = io.ErrUnexpectedEOF
-			default:
-				c.inbox.err = err
 			}
-			// One whole record, as the last time: the peer waits for its answer. To read once more in order to find nothing would cost more than all
-			// else here; hangUps finds the end of the stream, which alone is not told of a second time. If the buffer is full, crypto/tls may
-			// keep the rest of the record.
-			all = c.lone && reads == 1 && c.sock.single && c.inbox.err == nil && !c.inbox.full() && hangUps.worthwhile()
-			if all || !c.sock.in {
-				break // what came is all there is for now
-			}
+			c.inbox.park()
+			return false
+		case err != nil: // the deadline has passed
+			c.readFailed(err)
+			return true
 		}
 	}
 }
 
-// deliver sends what is in the inbox as far as it is complete. It returns false if it had to stop, because the connection is paused or has ended.
+// fill reads until the buffer is full or nothing more has arrived; where reads block, once. An error after which no
+// more comes is left in the inbox, any other is returned.
+func (c *tcpConnection) fill() error {
+	for !c.inbox.full() {
+		n, err := c.stream.Read(c.inbox.space())
+		c.inbox.end += n
+		c.bulk = n >= scratchSize/2
+		if n > 0 {
+			c.stats.bytesIn.Add(uint64(n))
+			c.touch()
+		}
+		switch {
+		case err == nil && c.sock.polling:
+			continue
+		case err == nil, err == error(errWouldBlock), timeout(err):
+			return err
+		case err == io.EOF && c.sock.eof && c.stats.tls.Load() != nil:
+			// crypto/tls calls it EOF too where the TCP stream ends between two records, without close_notify.
+			err = io.ErrUnexpectedEOF
+		}
+		c.inbox.err = err
+		return nil
+	}
+	return nil
+}
+
+// deliver sends what is in the inbox as far as it is complete. It returns false if it had to stop.
 func (c *tcpConnection) deliver() bool {
-	for c.ended.Load() == nil && !c.paused() {
+	for c.mayDeliver() {
 		data, reason, cause := c.inbox.next()
 		if reason != nil {
 			c.end(reason, cause)
@@ -142,12 +142,25 @@ func (c *tcpConnection) deliver() bool {
 			return true
 		}
 		c.stats.messagesIn.Add(1)
-		last := c.opt.Active > 0 && c.credit.Add(-1) == 0
-		if !c.send(MessageTCP{ID: c.process.ID(), Data: data}) || last && !c.send(MessageTCPPassive{ID: c.process.ID()}) {
+		if !c.send(MessageTCP{ID: c.process.ID(), Data: data}) {
+			return false
+		}
+		if c.count(cap(data)) && !c.send(MessageTCPPassive{ID: c.process.ID()}) {
 			return false
 		}
 	}
 	return false
+}
+
+// count counts a message that was delivered, and says whether it was the last one that is allowed.
+func (c *tcpConnection) count(size int) (last bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.congested {
+		c.ahead += messageCost + max(size, c.perReply)
+	}
+	c.credit--
+	return c.opt.Active > 0 && c.credit == 0
 }
 
 // send delivers a message to the owner; where it can't, the connection ends.
@@ -159,24 +172,17 @@ func (c *tcpConnection) send(message any) bool {
 	return true
 }
 
-// pause waits, without reading, until something has changed: the owner allows more messages, the peer has taken what waited for it, or
+// pauseLocked waits, without reading, until something has changed: the owner allows more messages, the peer has taken what waited for it, or
 // the connection comes to its end.
-func (c *tcpConnection) pause() {
-	wake := c.wake.Load()
-	if wake == nil {
-		made := make(chan struct{}, 1)
-		c.wake.Store(&made)
-		return // to look again: what has changed before that sent nothing
-	}
-	if broken := c.broken.Load(); broken != nil {
-		c.end(ErrReset, *broken)
-		return
-	}
-	if c.heldBack() && c.process.Send(c.process.ID(), flushRequest{}) != nil {
-		c.readLimit.Store(0) // the mailbox is full, so has a bound of its own
+func (c *tcpConnection) pauseLocked() {
+	if c.broken != nil {
+		c.endLocked(ErrReset, c.broken)
 		return
 	}
 	c.inbox.park()
+	changed := c.changed.wait()
+	c.mu.Unlock()
+	defer c.mu.Lock()
 	var idle <-chan time.Time
 	if c.opt.IdleTimeout > 0 {
 		timer := time.NewTimer(time.Until(c.idleAt()))
@@ -184,46 +190,46 @@ func (c *tcpConnection) pause() {
 		idle = timer.C
 	}
 	select {
-	case <-*wake:
+	case <-changed:
 	case <-idle:
 		c.checkIdle()
-	}
-}
-
-// wakeUp makes a paused read loop look at what has changed.
-func (c *tcpConnection) wakeUp() {
-	if wake := c.wake.Load(); wake != nil {
-		select {
-		case *wake <- struct{}{}:
-		default:
-		}
 	}
 }
 
 // touch notes that something was read or written.
 func (c *tcpConnection) touch() {
 	if c.opt.IdleTimeout > 0 {
-		c.stats.active.Store(time.Now().UnixNano())
+		c.stats.active.Store(int64(time.Since(c.opened)))
 	}
 }
 
 func (c *tcpConnection) idleAt() time.Time {
-	return time.Unix(0, c.stats.active.Load()).Add(c.opt.IdleTimeout)
+	return c.opened.Add(time.Duration(c.stats.active.Load()) + c.opt.IdleTimeout)
 }
 
+// checkIdle ends the connection if it is idle. A peer whose kernel takes what ours has left is not.
 func (c *tcpConnection) checkIdle() {
-	if c.opt.IdleTimeout > 0 && !time.Now().Before(c.idleAt()) {
-		c.end(ErrIdle, nil)
+	if c.opt.IdleTimeout == 0 || time.Now().Before(c.idleAt()) {
+		return
 	}
+	before := c.unacked
+	c.unacked = c.sock.unacked()
+	if c.unacked > 0 && before <= 0 || c.unacked < before {
+		c.touch()
+		return
+	}
+	c.end(ErrIdle, nil)
 }
 
-func (c *tcpConnection) readDeadline() time.Time {
+func (c *tcpConnection) readDeadlineLocked() time.Time {
 	switch {
-	case c.broken.Load() != nil:
-		if c.brokenUntil == 0 {
-			c.brokenUntil = time.Now().Add(brokenGrace).UnixNano()
+	case c.broken != nil:
+		if c.brokenUntil.IsZero() {
+			c.brokenUntil = time.Now().Add(brokenGrace)
 		}
-		return time.Unix(0, c.brokenUntil)
+		return c.brokenUntil
+	case c.bulk:
+		return time.Now().Add(bulkWait)
 	case c.opt.IdleTimeout > 0:
 		return c.idleAt()
 	default:
@@ -233,7 +239,9 @@ func (c *tcpConnection) readDeadline() time.Time {
 
 // readFailed ends the connection for an error of a read, unless that was only an interrupt.
 func (c *tcpConnection) readFailed(err error) {
-	broken := c.broken.Load()
+	c.mu.Lock()
+	broken := c.broken
+	c.mu.Unlock()
 	switch {
 	case !timeout(err):
 		reason := readReason(err)
@@ -241,11 +249,11 @@ func (c *tcpConnection) readFailed(err error) {
 			err = nil
 		}
 		if broken != nil {
-			err = errors.Join(err, *broken)
+			err = errors.Join(err, broken)
 		}
 		c.end(reason, err)
-	case broken != nil && c.brokenUntil != 0 && time.Now().UnixNano() >= c.brokenUntil:
-		c.end(ErrReset, *broken)
+	case broken != nil && !c.brokenUntil.IsZero() && !time.Now().Before(c.brokenUntil):
+		c.end(ErrReset, broken)
 	default:
 		c.checkIdle()
 	}

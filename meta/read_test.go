@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"io"
 	"math/rand/v2"
+	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -87,7 +88,7 @@ func TestRequestsAreNotHeldBack(t *testing.T) {
 	}
 }
 
-// Every buffer comes from the pool, and returns to it with its full length when it is sent back, small or large.
+// Every buffer comes from the pool, and returns to it with its full length when it is sent back to be recycled, small or large.
 func TestBufferPool(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		const size, rounds = 16 << 10, 400
@@ -96,7 +97,14 @@ func TestBufferPool(t *testing.T) {
 			made.Add(1)
 			return make([]byte, size)
 		}}
-		a := newHost(t).spawn(echo)
+		a := newHost(t).spawn(func(o *owner, message any) bool {
+			m, ok := message.(meta.MessageTCP)
+			if ok {
+				m.Recycle = true
+				o.SendAlias(m.ID, m)
+			}
+			return ok
+		})
 		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, BufferPool: pool})
 		peer := m.dial(t, addr)
 		sent, got := random(6000), make([]byte, 6000)
@@ -144,6 +152,55 @@ func TestBufferPoolTakesOnlyItsOwn(t *testing.T) {
 			peer.Close()
 			expect[meta.MessageTCPDisconnect](a)
 		}
+	})
+}
+
+// One message that is sent to several connections reaches all of them as it was: its buffer is read into again only if the owner says so.
+func TestBufferPoolOfChat(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		const size, clients, rounds = 4 << 10, 4, 50
+		pool := &sync.Pool{New: func() any { return make([]byte, size) }}
+		var room []gen.Alias
+		a := newHost(t).spawn(func(o *owner, message any) bool {
+			switch m := message.(type) {
+			case meta.MessageTCPConnect:
+				room = append(room, m.ID)
+			case meta.MessageTCP:
+				for _, id := range room {
+					o.SendAlias(id, m)
+				}
+				return true
+			}
+			return false
+		})
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, BufferPool: pool})
+		var peers []net.Conn
+		for range clients {
+			peers = append(peers, m.dial(t, addr))
+			expect[meta.MessageTCPConnect](a)
+		}
+		// Each client says its own letter, and hears whole messages of one letter, its own and those of the others.
+		var group sync.WaitGroup
+		for i, peer := range peers {
+			group.Go(func() {
+				for range rounds {
+					peer.Write(bytes.Repeat([]byte{'a' + byte(i)}, size))
+				}
+			})
+			group.Go(func() {
+				heard := map[byte]int{}
+				got := make([]byte, clients*rounds*size)
+				_, err := io.ReadFull(peer, got)
+				assert.NoError(t, err)
+				for _, b := range got {
+					heard[b]++
+				}
+				for i := range clients {
+					assert.Equal(t, rounds*size, heard['a'+byte(i)], "bytes of one client, as another has got them")
+				}
+			})
+		}
+		group.Wait()
 	})
 }
 

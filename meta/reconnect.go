@@ -223,7 +223,7 @@ func (r *reconnecting) HandleMessage(from gen.PID, message any) error {
 		if c != nil {
 			return c.HandleMessage(from, m)
 		}
-	case flushRequest:
+	case flushRequest, catchUp:
 		if c != nil {
 			return c.HandleMessage(from, m)
 		}
@@ -249,7 +249,7 @@ func (r *reconnecting) HandleCall(from gen.PID, ref gen.Ref, request any) (any, 
 func (r *reconnecting) write(from gen.PID, data []byte) {
 	if r.resume() {
 		c, up := r.current()
-		if up && c.accept(data) == nil {
+		if up && c.accept(MessageTCP{Data: data}) == nil {
 			return
 		}
 	}
@@ -275,7 +275,7 @@ func (r *reconnecting) resume() bool {
 		}
 		c, up, first := r.conn, r.up, r.kept[0]
 		r.mu.Unlock()
-		if !up || c.accept(first.data) != nil {
+		if !up || c.accept(MessageTCP{Data: first.data}) != nil {
 			return false
 		}
 		r.mu.Lock()

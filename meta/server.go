@@ -211,8 +211,8 @@ func (s *tcpServer) left(c *tcpConnection) {
 	s.mu.Lock()
 	delete(s.open, c)
 	s.stats.carried.add(c.traffic())
-	if c.connected.Load() {
-		s.stats.ended[c.ended.Load().Reason.Error()]++
+	if c.known() {
+		s.stats.ended[c.ended().Reason.Error()]++
 	}
 	if len(s.open) == 0 && s.empty != nil {
 		close(s.empty)

@@ -61,11 +61,11 @@ func testSlowIsNotIdle(t *testing.T, client, server *tls.Config) {
 		time.Sleep(100 * time.Millisecond)
 		_, err := io.CopyN(io.Discard, peer, step)
 		require.NoError(t, err)
-		require.Nil(t, c.ended.Load(), "after %s", time.Since(since))
+		require.Nil(t, c.ended(), "after %s", time.Since(since))
 	}
 	assert.Greater(t, time.Since(since), 6*time.Second)
 	go io.Copy(io.Discard, peer)
-	c.done.Wait()
+	awaitOver(c)
 	disconnect := process.sent[len(process.sent)-1].(MessageTCPDisconnect)
 	assert.ErrorIs(t, disconnect.Reason, ErrIdle, "when all is taken")
 	assert.EqualValues(t, size, c.writer.stats().sent)

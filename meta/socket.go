@@ -22,12 +22,6 @@ func (wouldBlock) Error() string   { return "would block" }
 func (wouldBlock) Timeout() bool   { return false }
 func (wouldBlock) Temporary() bool { return true }
 
-// recordHeader is the size in bytes of what precedes each TLS record (RFC 8446 section 5.1).
-const recordHeader = 5
-
-// recordData begins the header of a record with application data (RFC 8446 section 5.2).
-var recordData = [3]byte{23, 3, 3}
-
 // peekTimeout is how long peek waits where a read can't be made without blocking.
 const peekTimeout = 5 * time.Millisecond
 
@@ -36,43 +30,41 @@ var aLongTimeAgo = time.Unix(1, 0)
 
 // socket is the connection under the TLS layer, or the connection itself where there is none.
 //
-// Reads are made by one goroutine at a time. They block, but for those within wait, which answer errWouldBlock where
-// there is nothing. Writes block too, but for those while it is eager; they are bounded by writeTimeout each and, once closeBy was
-// called, by that time.
+// One goroutine at a time reads. Reads block, except within wait, where they answer errWouldBlock
+// if nothing has arrived. Writes never block, except during a handshake: see socket_write.go.
 type socket struct {
 	net.Conn
-	raw    syscall.RawConn // nil: wait can't be used
-	fd     uintptr         // valid within wait
-	in     bool            // within wait
-	single bool            // the last read brought all there was, and it looks like one TLS record: what a peer makes look so delays but itself
-	eof    bool            // the peer's FIN was read
+	raw syscall.RawConn // nil: Conn can only be read and written with blocking calls
 
-	pending []byte      // bytes read ahead of the TLS layer, served first
-	guard   *proxyGuard // nil: no look-out for PROXY headers
-	pass    *pass       // not nil during a server's handshake
+	// The reader's.
+	polling bool    // within wait
+	fd      uintptr // valid within wait
+	eof     bool    // the peer's FIN was read
+	pending []byte  // bytes read ahead of the TLS layer, served first
+	guard   *proxyGuard
+	pass    *pass // not nil during a server's handshake
 
-	writing  sync.Mutex // one write at a time; guards all up to the empty line
-	backlog  *backlog   // taken by Write but not by the kernel; nil: nothing
-	writes   int32      // that were taken since behind was false
-	taken    int32      // their bytes
-	eager    bool       // Write does not block
-	deadline bool       // for writes, one is set
-	writeRaw func(fd uintptr) bool
-	toWrite  []byte // of writeRaw, as are the two below
-	wrote    int
-	writeErr error
+	remote atomic.Pointer[net.Addr] // in place of the connection's own; nil: its own
 
-	remote       atomic.Pointer[net.Addr] // in place of the connection's own; nil: its own
-	writeTimeout time.Duration            // 0 during the handshake, which has a deadline of its own
-	closing      atomic.Int64             // unix nanoseconds; 0: not closing
+	mu sync.Mutex // guards output; never held while a call blocks, except during a handshake
+	output
 }
 
+// newSocket wraps a connection. Only those of exactly the standard types are read and written by
+// their descriptors: a type that embeds one of them may transform the bytes.
 func newSocket(conn net.Conn) *socket {
 	s := &socket{Conn: conn}
-	if sc, ok := conn.(syscall.Conn); ok && canWait {
-		if raw, err := sc.SyscallConn(); err == nil {
-			s.raw, s.writeRaw = raw, s.writeOnce
-		}
+	s.blocking = true // until the handshake is over
+	var raw syscall.RawConn
+	var err error
+	switch conn := conn.(type) {
+	case *net.TCPConn:
+		raw, err = conn.SyscallConn()
+	case *net.UnixConn:
+		raw, err = conn.SyscallConn()
+	}
+	if canPoll && raw != nil && err == nil {
+		s.raw, s.writeRaw = raw, s.writeOnce
 	}
 	return s
 }
@@ -112,7 +104,7 @@ func (s *socket) readSome(b []byte) (int, error) {
 }
 
 func (s *socket) read(b []byte) (int, error) {
-	if s.in {
+	if s.polling {
 		return s.readNow(b)
 	}
 	if s.pass == nil {
@@ -120,36 +112,23 @@ func (s *socket) read(b []byte) (int, error) {
 	}
 	// A handshake holds its place at the gate while it computes, not while it waits for its peer.
 	s.pass.leave()
-	n, err := s.readWaiting(b)
+	n, err := s.Conn.Read(b)
 	if err == nil {
 		err = s.pass.enter()
 	}
 	return n, err
 }
 
-// readWaiting reads, and waits until there is something, in a way of which the scheduler need not be told: see directRead.
-func (s *socket) readWaiting(b []byte) (n int, err error) {
-	if s.raw == nil {
-		return s.Conn.Read(b)
-	}
-	failed := s.wait(func() bool {
-		n, err = s.readNow(b)
-		return err != error(errWouldBlock)
-	})
-	if failed != nil {
-		return 0, failed
-	}
-	return n, err
-}
-
-// wait calls pump until it returns true: at once and then each time that there is something to
-// read. Reads of the socket within pump do not block. Between the calls nothing is held but this goroutine. It
-// returns early with the error of a passed read deadline or a closed connection.
-func (s *socket) wait(pump func() (done bool)) error {
+// wait calls poll until it returns true: at once and then each time that there is something to
+// read. Reads of the socket within poll do not block. poll returns false only after a read has
+// answered errWouldBlock: what arrives later is announced, what has arrived already is not. Between
+// the calls nothing is held but this goroutine. wait returns early with the error of a passed read
+// deadline or a closed connection.
+func (s *socket) wait(poll func() (done bool)) error {
 	return s.raw.Read(func(fd uintptr) bool {
-		s.fd, s.in = fd, true
-		done := pump()
-		s.in = false
+		s.fd, s.polling = fd, true
+		done := poll()
+		s.polling = false
 		return done
 	})
 }
@@ -173,28 +152,19 @@ func (s *socket) peek(b []byte) (n int, err error) {
 	return n, errors.Join(waitErr, err)
 }
 
-// CloseWrite sends FIN, after which the peer reads EOF.
-func (s *socket) CloseWrite() error {
-	if half, ok := s.Conn.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite()
-	}
-	return errors.ErrUnsupported
-}
-
 // linger closes the connection without a reset: a kernel that closes a socket with unread bytes in it
 // sends RST, at which the peer's kernel may drop what the peer has not read yet (an alert, our last bytes). So it ends its
 // own side and reads on until the peer has ended too, at most 64 KiB and for at most timeout. The
 // read loop must have ended.
 func (s *socket) linger(timeout time.Duration) {
-	if s.CloseWrite() == nil {
-		deadline := time.Now().Add(timeout)
-		for left := int64(64 << 10); left > 0 && time.Now().Before(deadline); {
-			s.SetReadDeadline(deadline)
-			n, err := io.CopyN(io.Discard, s.Conn, left)
-			if left -= n; !errors.Is(err, os.ErrDeadlineExceeded) {
-				break
-			} // else perhaps by an interrupt that was on its way to the read loop
-		}
+	_ = s.CloseWrite() // where Conn can't, the peer may have ended already, or does when it has read our close_notify
+	deadline := time.Now().Add(timeout)
+	for left := int64(64 << 10); left > 0 && time.Now().Before(deadline); {
+		s.SetReadDeadline(deadline)
+		n, err := io.CopyN(io.Discard, s.Conn, left)
+		if left -= n; !errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		} // else perhaps by an interrupt that was on its way to the read loop
 	}
 	s.Close()
 }

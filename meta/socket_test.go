@@ -115,7 +115,7 @@ func TestTLSWritesNothingAfterCloseNotify(t *testing.T) {
 			near, far := net.Pipe()
 			config := ca.ServerConfig(t)
 			config.MaxVersion = version
-			conn := tls.Server(&socket{Conn: near}, config)
+			conn := tls.Server(newSocket(near), config)
 			read := make(chan []byte, 1)
 			go func() {
 				got, _ := io.ReadAll(tls.Client(far, &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"}))

@@ -7,11 +7,10 @@ import (
 	"net"
 	"os"
 	"syscall"
-	"time"
 )
 
-// canWait says that a descriptor can be read without blocking while it waits in the runtime's poller.
-const canWait = true
+// canPoll says that a descriptor can be read without blocking while it waits in the runtime's poller.
+const canPoll = true
 
 // unblock puts the descriptor back in the mode in which deadlines work: File().Fd(), which a given listener may call to set an option, makes it a
 // blocking one, for all who share it.
@@ -21,17 +20,17 @@ func (s *socket) unblock() {
 	}
 }
 
+// readNow reads what has arrived, within wait.
 func (s *socket) readNow(b []byte) (int, error) {
 	if len(b) == 0 {
 		return 0, nil
 	}
 	for {
-		n, err := directRead(int(s.fd), b)
+		n, err := syscall.Read(int(s.fd), b)
 		switch {
 		case err == nil && n == 0:
 			return 0, io.EOF
 		case err == nil:
-			s.single = n < len(b) && n > recordHeader && [3]byte(b) == recordData && n == recordHeader+int(b[3])<<8+int(b[4])
 			return n, nil
 		case err == syscall.EINTR:
 		case err == syscall.EAGAIN:
@@ -42,30 +41,16 @@ func (s *socket) readNow(b []byte) (int, error) {
 	}
 }
 
-// writeNow writes as much as the kernel takes at once. The caller holds writing.
-func (s *socket) writeNow(b []byte) (int, error) {
-	if s.deadline {
-		s.deadline = false
-		s.setWriteDeadline(time.Time{}) // one that has passed would fail this write too
-	}
-	s.toWrite, s.wrote, s.writeErr = b, 0, nil
-	if err := s.raw.Write(s.writeRaw); err != nil {
-		return 0, err
-	}
-	s.toWrite = nil
-	return s.wrote, s.writeErr
-}
-
-// writeOnce is what the runtime calls with the descriptor.
+// writeOnce is what the runtime calls with the descriptor, again when there is room if it returns false.
 func (s *socket) writeOnce(fd uintptr) (done bool) {
 	for s.wrote < len(s.toWrite) {
-		n, err := directWrite(int(fd), s.toWrite[s.wrote:])
+		n, err := syscall.Write(int(fd), s.toWrite[s.wrote:])
 		switch {
 		case err == nil:
 			s.wrote += n
 		case err == syscall.EINTR:
 		case err == syscall.EAGAIN:
-			return true
+			return !s.writeWait || s.wrote > 0
 		default:
 			s.writeErr = s.opError("write", err)
 			return true

@@ -1,120 +1,199 @@
 package meta
 
-import "time"
+import (
+	"errors"
+	"net"
+	"syscall"
+	"time"
+)
 
-// backlog is what waits for the kernel.
-type backlog struct {
-	rest   []byte
-	writes []int // sizes of those that end in rest; over TLS they are records
+const (
+	// drainPiece is the most in bytes that is handed to the kernel at a time while the peer is slow.
+	drainPiece = 16 << 10
+	// maxBacklog bounds what crypto/tls itself (answers to key updates) may add to a backlog, in bytes.
+	maxBacklog = 256 << 10
+)
+
+var errBacklog = errors.New("the peer does not read what is written to it")
+
+// output is the writing side of a socket. Write hands to the kernel what it takes at once and keeps
+// the rest in the backlog, so that it never blocks. Somebody then has to call drain, which does.
+type output struct {
+	blocking bool          // during a handshake Write blocks and keeps no backlog
+	backlog  []byte        // taken by Write but not by the kernel
+	sizes    []int         // of the writes that end in backlog; over TLS they are records
+	writes   int           // taken by Write since the last call of written
+	taken    int           // their bytes
+	timeout  time.Duration // for which the peer may take nothing
+	by       time.Time     // when all writes end; zero: not closing
+
+	writeRaw  func(fd uintptr) bool // writeOnce, made once
+	toWrite   []byte                // of writeRaw, as are the three below; Write uses them only where there is no backlog, drain only where there is
+	writeWait bool
+	wrote     int
+	writeErr  error
 }
 
-// Write implements net.Conn. It may be called from several goroutines. While the writer has made it eager, it takes all of b without blocking: what the
-// kernel does not take at once is kept for drain.
-func (s *socket) Write(b []byte) (int, error) {
-	s.writing.Lock()
-	defer s.writing.Unlock()
-	if !s.eager {
-		if _, err := s.drainLocked(); err != nil {
-			return 0, err
-		}
-		return s.write(b)
-	}
-	s.writes++
-	s.taken += int32(len(b))
-	n := 0
-	if s.backlog == nil {
-		var err error
-		if n, err = s.writeNow(b); err != nil || n == len(b) {
+// startOutput ends the blocking mode.
+func (s *socket) startOutput(timeout time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.blocking, s.timeout = false, timeout
+}
+
+// blockOutput begins it again, for another handshake. There must be no backlog.
+func (s *socket) blockOutput() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.blocking = true
+}
+
+// Write implements net.Conn. It may be called from several goroutines.
+func (s *socket) Write(b []byte) (n int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.blocking:
+		return s.Conn.Write(b)
+	case len(s.backlog) > maxBacklog:
+		return 0, errBacklog
+	case s.raw != nil && len(s.backlog) == 0:
+		if n, err = s.writeKernel(b, false); err != nil {
 			return n, err
 		}
-		s.backlog = &backlog{}
 	}
-	s.backlog.rest = append(s.backlog.rest, b[n:]...)
-	s.backlog.writes = append(s.backlog.writes, len(b))
+	s.writes++
+	s.taken += len(b)
+	if n < len(b) {
+		s.backlog = append(s.backlog, b[n:]...)
+		s.sizes = append(s.sizes, len(b))
+	}
 	return len(b), nil
 }
 
-// setEager turns the mode in which Write does not block on or off, and says whether bytes are left over. The mode needs raw.
-func (s *socket) setEager(on bool) (behind bool) {
-	s.writing.Lock()
-	defer s.writing.Unlock()
-	s.eager = on
-	return s.backlog != nil
+// written says whether there is a backlog, and how many writes were taken since the last call, of how many bytes.
+func (s *socket) written() (behind bool, writes, bytes int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	writes, bytes = s.writes, s.taken
+	s.writes, s.taken = 0, 0
+	return len(s.backlog) > 0, writes, bytes
 }
 
-// behind says whether bytes are left over.
-func (s *socket) behind() bool {
-	s.writing.Lock()
-	defer s.writing.Unlock()
-	if s.backlog == nil {
-		s.writes, s.taken = 0, 0
+// lost gives the payload that the backlog keeps back, where TLS has added so much to each write. A
+// record of which a part is missing is of no use to the peer, so all of it counts.
+func (s *socket) lost(overhead int) (payload uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	left := len(s.backlog)
+	for i := len(s.sizes) - 1; left > 0; i-- {
+		lost := s.sizes[i] - overhead
+		if overhead == 0 {
+			lost = min(left, lost)
+		}
+		left -= s.sizes[i]
+		payload += uint64(max(0, lost))
 	}
-	return s.backlog != nil
+	return payload
 }
 
-// drain writes what is left over of the writes that carried so many bytes of payload. It blocks, and returns how much of the payload an
-// error has kept back: with a record that is cut off all that it carries, for it is no use to the peer.
-func (s *socket) drain(payload int) (lost int, err error) {
-	s.writing.Lock()
-	defer s.writing.Unlock()
-	writes, overhead, behind := int(s.writes), int(s.taken)-payload, s.backlog
-	left, err := s.drainLocked()
-	if left == 0 || overhead <= 0 {
-		return left, err
-	}
-	for i := len(behind.writes) - 1; left > 0 && i >= 0; i-- {
-		left -= behind.writes[i]
-		lost += behind.writes[i] - overhead/writes // AEAD: the same for each record
-	}
-	return min(lost, payload), err
-}
-
-func (s *socket) drainLocked() (left int, err error) {
-	if s.backlog == nil {
-		return 0, nil
-	}
-	rest := s.backlog.rest
-	n, err := s.write(rest)
-	s.backlog, s.writes, s.taken = nil, 0, 0
-	return len(rest) - n, err
-}
-
-// write blocks where the kernel does not take b at once, for writeTimeout at most for each chunk.
-func (s *socket) write(b []byte) (written int, err error) {
-	const chunk = 64 << 10 // so that a slow but steady peer is not cut off for the size of a message
+// drain blocks until the backlog is empty. It fails when the peer's kernel has taken nothing for
+// the timeout, or when closeBy's time has come. One goroutine at a time calls it.
+func (s *socket) drain(progress func()) error {
+	tick := s.timeout
 	if s.raw != nil {
-		if written, err = s.writeNow(b); err != nil || written == len(b) {
-			return written, err
-		}
+		tick /= 4 // to see in time what the peer's kernel takes; a wrapper may not survive a deadline
 	}
+	last, unacked := time.Now(), s.unacked()
 	for {
-		part := b[written:min(len(b), written+chunk)]
-		if s.writeTimeout > 0 {
-			s.deadline = true
-			s.setWriteDeadline(time.Now().Add(s.writeTimeout))
+		piece := s.nextPiece(tick)
+		if len(piece) == 0 {
+			return nil
 		}
-		n, err := s.Conn.Write(part)
-		written += n
-		if err != nil || written == len(b) {
-			return written, err
+		var n int
+		var err error
+		if s.raw != nil {
+			n, err = s.writeKernel(piece, true)
+		} else {
+			n, err = s.Conn.Write(piece)
 		}
+		closing := s.drained(n)
+		switch before := unacked; {
+		case err != nil && !timeout(err):
+			return err
+		case n > 0:
+		default:
+			// Between our kernel and the peer's lies a buffer, of which no room is announced before a third is free.
+			if unacked = s.unacked(); closing || unacked == before && time.Since(last) >= s.timeout {
+				return err
+			}
+			if unacked == before {
+				continue
+			}
+		}
+		last = time.Now()
+		progress()
 	}
 }
 
-// setWriteDeadline sets a deadline no later than that of closeBy.
-func (s *socket) setWriteDeadline(deadline time.Time) {
-	s.Conn.SetWriteDeadline(deadline)
-	if at := s.closing.Load(); at != 0 && (deadline.IsZero() || at < deadline.UnixNano()) {
-		s.Conn.SetWriteDeadline(time.Unix(0, at))
+// nextPiece gives the beginning of the backlog and sets the deadline for it.
+func (s *socket) nextPiece(tick time.Duration) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.backlog) > 0 {
+		deadline := time.Now().Add(tick)
+		if !s.by.IsZero() && s.by.Before(deadline) {
+			deadline = s.by
+		}
+		s.Conn.SetWriteDeadline(deadline)
 	}
+	return s.backlog[:min(len(s.backlog), drainPiece)]
 }
 
-// SetWriteDeadline implements net.Conn. Only crypto/tls calls it, to bound its close_notify, and to make all writes after that fail: here the first
-// is done by writeTimeout and closeBy, the second by crypto/tls itself.
+// drained takes n bytes off the backlog, and says whether closeBy's time has come.
+func (s *socket) drained(n int) (closing bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.backlog = s.backlog[n:]; len(s.backlog) == 0 {
+		s.backlog, s.sizes = nil, nil
+		s.Conn.SetWriteDeadline(s.by) // one that has passed would fail the next Write
+	}
+	return !s.by.IsZero() && !time.Now().Before(s.by)
+}
+
+// writeKernel writes through the descriptor: as much as the kernel takes at once or, if wait is set, at least a byte.
+func (s *socket) writeKernel(b []byte, wait bool) (int, error) {
+	s.toWrite, s.writeWait, s.wrote, s.writeErr = b, wait, 0, nil
+	err := s.raw.Write(s.writeRaw)
+	s.toWrite = nil
+	if err == nil {
+		err = s.writeErr
+	}
+	return s.wrote, err
+}
+
+// CloseWrite sends FIN, after which the peer reads EOF.
+func (s *socket) CloseWrite() error {
+	if half, ok := s.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
+// SetWriteDeadline implements net.Conn. Only crypto/tls calls it, to bound its close_notify, and to make all writes after that
+// fail: here the first is done by drain, the second by crypto/tls itself.
 func (s *socket) SetWriteDeadline(time.Time) error { return nil }
 
 // closeBy bounds all writes, those under way too.
 func (s *socket) closeBy(deadline time.Time) {
-	s.closing.Store(deadline.UnixNano())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.by = deadline
 	s.Conn.SetWriteDeadline(deadline)
+}
+
+// timeout says that a deadline of ours has passed. ETIMEDOUT is another: the kernel has given the peer up.
+func timeout(err error) bool {
+	ne, ok := errors.AsType[net.Error](err)
+	return ok && ne.Timeout() && !errors.Is(err, syscall.ETIMEDOUT)
 }

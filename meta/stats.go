@@ -88,7 +88,7 @@ func Connections(behavior gen.MetaBehavior) []ConnectionStats {
 		}
 	}
 	if ok {
-		if !c.connected.Load() {
+		if !c.known() {
 			return nil
 		}
 		return []ConnectionStats{c.snapshot()}
@@ -120,11 +120,10 @@ func (t *traffic) add(other traffic) {
 
 // connectionStats are what a connection counts. They are read at any time.
 type connectionStats struct {
-	opened      int64 // unix nanoseconds
 	bytesIn     atomic.Uint64
 	messagesIn  atomic.Uint64
 	messagesOut atomic.Uint64
-	active      atomic.Int64             // unix nanoseconds of the last read or write, where IdleTimeout is set
+	active      atomic.Int64             // time of the last read or write, a time.Duration since opened, where IdleTimeout is set
 	tls         atomic.Pointer[tls.Conn] // set when the handshake is complete
 	handshake   time.Duration            // valid where tls is set
 }
@@ -203,7 +202,7 @@ func (s *tcpServer) snapshot() ServerStats {
 	sum := s.stats.carried
 	for c := range s.open {
 		sum.add(c.traffic())
-		if c.connected.Load() {
+		if c.known() {
 			out.Connections++
 		}
 	}
@@ -225,7 +224,7 @@ func (s *tcpServer) connections() (all []ConnectionStats) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.open {
-		if !c.connected.Load() {
+		if !c.known() {
 			continue
 		}
 		all = append(all, c.snapshot())
@@ -237,7 +236,7 @@ func (s *tcpServer) connections() (all []ConnectionStats) {
 func (c *tcpConnection) snapshot() ConnectionStats {
 	w, t := c.writer.stats(), c.traffic()
 	return ConnectionStats{
-		ID: c.process.ID(), Peer: c.peer(c.stats.tlsState()), Opened: time.Unix(0, c.stats.opened), State: c.state(),
+		ID: c.process.ID(), Peer: c.peer(c.stats.tlsState()), Opened: c.opened, State: c.state(),
 		BytesIn: t.bytesIn, BytesOut: t.bytesOut, MessagesIn: t.messagesIn, MessagesOut: t.messagesOut,
 		BytesWaiting: w.accepted - w.sent, BackPressure: w.waited,
 	}

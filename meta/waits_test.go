@@ -32,7 +32,7 @@ func TestPassiveHoldsNoBuffer(t *testing.T) {
 	process := &teller{told: make(chan struct{})}
 	c := newConnection(&TCPConnectionOptions{Active: 1, BufferSize: 1000}, nil, newSocket(near), "")
 	require.NoError(t, c.Init(process))
-	c.connected.Store(true)
+	c.connected = true
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -43,11 +43,11 @@ func TestPassiveHoldsNoBuffer(t *testing.T) {
 	<-process.told
 	<-process.told
 	assert.IsType(t, MessageTCPPassive{}, process.sent[1])
-	require.Eventually(t, func() bool { return c.wake.Load() != nil }, 30*time.Second, time.Millisecond, "it pauses")
-	wake := *c.wake.Load()
-	for range cap(wake) + 2 { // it has waited when the last of these gets through
-		wake <- struct{}{}
-	}
+	require.Eventually(t, func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.changed.waiting != nil
+	}, 30*time.Second, time.Millisecond, "it pauses")
 	c.end(ErrTerminated, nil)
 	<-ended
 	assert.Nil(t, c.inbox.buf)
@@ -58,7 +58,7 @@ func TestBrokenBeforePause(t *testing.T) {
 	near, _ := tcpPair(t)
 	c := newConnection(&TCPConnectionOptions{Active: 1}, nil, newSocket(near), "")
 	require.NoError(t, c.Init(&teller{}))
-	c.credit.Store(0)
+	c.credit = 0
 	c.writeFailed(syscall.ECONNRESET)
 	ended := make(chan struct{})
 	go func() {
@@ -67,7 +67,7 @@ func TestBrokenBeforePause(t *testing.T) {
 	}()
 	select {
 	case <-ended:
-		assert.Equal(t, ErrReset, c.ended.Load().Reason)
+		assert.Equal(t, ErrReset, c.ended().Reason)
 	case <-time.After(30 * time.Second):
 		t.Fatal("it waits for credit")
 	}
@@ -113,8 +113,20 @@ func TestRefusedWithinHandshakeTimeout(t *testing.T) {
 		time.Sleep(900 * time.Millisecond)
 		_, err := far.Write([]byte("GET / HTTP/1.1\r\n"))
 		require.NoError(t, err)
-		c.done.Wait()
+		awaitOver(c)
 		assert.Equal(t, time.Second, time.Since(since))
 		assert.Equal(t, map[string]uint64{refusedProxy: 1}, server.stats.refused)
 	})
+}
+
+// awaitOver waits until nothing of the connection is left.
+func awaitOver(c *tcpConnection) {
+	for !c.is(over) {
+		c.mu.Lock()
+		changed := c.changed.wait()
+		c.mu.Unlock()
+		if !c.is(over) {
+			<-changed
+		}
+	}
 }

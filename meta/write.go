@@ -12,51 +12,48 @@ var errWriteClosed = errors.New("meta: connection is closed for writing")
 const (
 	// coalesced is the size in bytes below which a message is copied to share a record with its neighbours.
 	coalesced = 4 << 10
-	// recordSize is the most that is put together: the payload of one TLS record (RFC 8446 section 5.1).
+	// recordSize is the most that is put together, and written at a time: the payload of one TLS record (RFC 8446 section 5.1).
 	recordSize = 16 << 10
 )
 
 // records are the buffers in which messages are put together. An idle connection holds none.
 var records = sync.Pool{New: func() any { b := make([]byte, 0, coalesced); return &b }}
 
-// writePiece is the most in bytes that is written before the socket is asked whether it is behind.
-const writePiece = 4 * recordSize
-
 // segment is a large message, or small ones put together.
 type segment struct {
 	data   []byte  // what is left to write
-	whole  []byte  // the message
 	record *[]byte // where data lies if it was put together
+	whole  []byte  // the message, where it goes back to the user's pool
 }
 
 // writer writes messages in order. They are queued, and flushed when there are no more of them for the moment or
 // they fill a record, so that small ones share records and system calls and nothing waits for a timer. A flush
-// does not block: where the socket takes no more, a goroutine of its own goes on, and is there only as long as that lasts.
+// does not block: where the kernel takes no more, a goroutine of its own (drain) goes on, and is there only as long as that lasts.
 type writer struct {
 	owner writerOwner
 	limit uint64  // bytes that may wait
 	sock  *socket // below out
 
-	mu        sync.Mutex // guards all below
-	changed   sync.Cond  // on mu: sent, err, flushing or closed have changed
+	mu        sync.Mutex // guards all below; held while a message is encrypted and handed to the kernel, which does not block
+	changed   signal     // sent, err, draining or closed have changed
 	out       stream
 	queue     []segment // what waits is queue[head:]
-	owed      uint64    // bytes that the socket has taken but the kernel has not
-	head      int32
-	flushing  bool // somebody writes
+	head      int
 	scheduled bool // a flush is to come
+	draining  bool // the goroutine is there
 	closed    bool
 	err       error
 	writerStats
 }
 
-// writerOwner is who is told of what a writer does. All but writeFailed and touch may be called with the lock held.
+// writerOwner is who is told of what a writer does, with the writer's lock held, except for await.
 type writerOwner interface {
-	writeFailed(error)      // once, with the first error
-	recycle(message []byte) // its bytes are not needed any more
-	touch()                 // bytes were written
-	flushLater() bool       // calls flush as soon as no further message waits; false where that cannot be
-	watch() (stop func())   // it begins to wait for the peer, until stop
+	writeFailed(error)            // once, with the first error
+	recycle(message []byte)       // it is written and may be used again
+	touch()                       // bytes were written
+	flushLater() bool             // calls flush as soon as no further message waits; false where that cannot be
+	congest()                     // somebody is to wait for the peer
+	await(signal <-chan struct{}) // waits for it
 }
 
 // writerStats are what a writer counts.
@@ -68,7 +65,6 @@ type writerStats struct {
 
 func (w *writer) init(owner writerOwner, limit int, sock *socket) {
 	w.owner, w.limit, w.sock = owner, uint64(limit), sock
-	w.changed.L = &w.mu
 }
 
 // setOut says where to write to. What was accepted before must be written: see sync.
@@ -78,10 +74,19 @@ func (w *writer) setOut(out stream) {
 	w.out = out
 }
 
+// when a message is written, unless it fills a record before.
+type when int
+
+const (
+	later when = iota // when no further message waits
+	now
+	synced // the caller calls sync
+)
+
 // write accepts a message. It waits only for room: an empty queue has room for a message of any size. One
 // goroutine at a time calls it.
-func (w *writer) write(data []byte, when when) error {
-	size := uint64(len(data))
+func (w *writer) write(m MessageTCP, when when) error {
+	size := uint64(len(m.Data))
 	if size == 0 {
 		return nil
 	}
@@ -89,18 +94,7 @@ func (w *writer) write(data []byte, when when) error {
 	defer w.mu.Unlock()
 	if w.lacksRoom(size) {
 		since := time.Now()
-		var stop func()
-		for w.lacksRoom(size) {
-			if !w.flushing {
-				w.flushLocked()
-				continue
-			}
-			if stop == nil {
-				stop = w.owner.watch()
-				defer stop()
-			}
-			w.changed.Wait()
-		}
+		w.await(func() bool { return w.lacksRoom(size) })
 		w.waited += time.Since(since)
 	}
 	if w.err != nil {
@@ -110,14 +104,9 @@ func (w *writer) write(data []byte, when when) error {
 		return errWriteClosed
 	}
 	w.accepted += size
-	if size < coalesced {
-		w.appendCopy(data)
-		w.owner.recycle(data)
-	} else {
-		w.queue = append(w.queue, segment{data: data, whole: data})
-	}
+	w.enqueue(m)
 	switch {
-	case w.flushing:
+	case w.draining:
 	case when == now, w.accepted-w.sent >= recordSize:
 		w.flushLocked()
 	case when == later && !w.scheduled:
@@ -130,26 +119,29 @@ func (w *writer) write(data []byte, when when) error {
 	return nil
 }
 
-// when a message is written, unless it fills a record before.
-type when int
-
-const (
-	later when = iota // when no further message waits
-	now
-	synced // the caller calls sync
-)
-
-// appendCopy puts a small message into the last record of the queue, or a new one.
-func (w *writer) appendCopy(data []byte) {
-	if n := len(w.queue); n > int(w.head) {
-		last := &w.queue[n-1]
-		if last.record != nil && len(last.data)+len(data) <= recordSize {
-			last.data = append(last.data, data...)
-			return
+// enqueue puts a small message into the last record of the queue, or a new one.
+func (w *writer) enqueue(m MessageTCP) {
+	if len(m.Data) >= coalesced {
+		s := segment{data: m.Data}
+		if m.Recycle {
+			s.whole = m.Data
 		}
+		w.queue = append(w.queue, s)
+		return
 	}
-	record := records.Get().(*[]byte)
-	w.queue = append(w.queue, segment{data: append((*record)[:0], data...), record: record})
+	var last *segment
+	if n := len(w.queue); n > w.head {
+		last = &w.queue[n-1]
+	}
+	if last == nil || last.record == nil || len(last.data)+len(m.Data) > recordSize {
+		record := records.Get().(*[]byte)
+		w.queue = append(w.queue, segment{data: (*record)[:0], record: record})
+		last = &w.queue[len(w.queue)-1]
+	}
+	last.data = append(last.data, m.Data...)
+	if m.Recycle {
+		w.owner.recycle(m.Data)
+	}
 }
 
 func (w *writer) lacksRoom(size uint64) bool {
@@ -157,135 +149,113 @@ func (w *writer) lacksRoom(size uint64) bool {
 	return w.err == nil && !w.closed && waiting > 0 && waiting+size > w.limit
 }
 
-// flush does what flushLater was asked for, unless that was done meanwhile: it writes what is queued, or sees to it that it is written.
+// await writes until the condition is over, and waits for the peer where it must.
+func (w *writer) await(condition func() bool) {
+	for first := true; condition(); {
+		if !w.draining {
+			w.flushLocked()
+			continue
+		}
+		if first {
+			first = false
+			w.owner.congest()
+		}
+		changed := w.changed.wait()
+		w.mu.Unlock()
+		w.owner.await(changed)
+		w.mu.Lock()
+	}
+}
+
+// flush does what flushLater was asked for, unless that was done meanwhile.
 func (w *writer) flush() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.scheduled && !w.flushing {
+	if w.scheduled && !w.draining {
 		w.flushLocked()
 	}
 }
 
-// flushLocked writes until the queue is empty or the socket takes no more. The lock is released while it writes.
+// flushLocked writes until the queue is empty or the kernel takes no more, and then has drain go on.
 func (w *writer) flushLocked() {
-	w.flushing, w.scheduled = true, false
-	if w.sock.raw == nil { // its writes block
-		go w.drain()
-		return
+	w.scheduled = false
+	if left := w.writeQueue(); left.behind {
+		w.draining = true
+		go w.drain(left)
 	}
-	w.sock.setEager(true)
-	w.writeQueue()
-	if w.sock.setEager(false) {
-		go w.drain()
-		return
-	}
-	w.flushing = false
-	w.changed.Broadcast()
+	w.changed.broadcast()
 }
 
-// drain writes until the queue is empty, however long the socket takes within its deadlines.
-func (w *writer) drain() {
-	w.mu.Lock()
-	owed := w.owed
-	w.mu.Unlock()
-	lost, err := w.sock.drain(int(owed))
-	if err == nil {
-		w.owner.touch()
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.sent += owed - uint64(lost)
-	w.owed = 0
-	w.fail(err)
-	w.changed.Broadcast()
-	w.writeQueue()
-	w.flushing = false
-	w.changed.Broadcast()
+// remainder is what the last write has left in the backlog of the socket.
+type remainder struct {
+	behind   bool // that it has left something
+	payload  uint64
+	overhead int // what TLS has added to each of its records
 }
 
-// writeQueue writes until the queue is empty, an error, or the socket is behind.
-func (w *writer) writeQueue() {
-	for int(w.head) < len(w.queue) && w.err == nil && w.owed == 0 {
-		s := w.queue[w.head]
-		w.queue[w.head] = segment{}
-		w.head++
-		w.send(&s)
-		if len(s.data) > 0 && w.err == nil {
-			w.head--
-			w.queue[w.head] = s
-		}
-	}
-	if int(w.head) == len(w.queue) {
-		w.queue, w.head = w.queue[:0], 0
-		if cap(w.queue) > 64 {
-			w.queue = nil
-		}
-	}
-}
-
-// send writes a segment with the lock released, as far as the socket takes it.
-func (w *writer) send(s *segment) {
-	for len(s.data) > 0 && w.err == nil && w.owed == 0 {
-		piece := s.data[:min(len(s.data), writePiece)]
-		out := w.out
-		w.mu.Unlock()
-		n, err := out.Write(piece)
-		if err == nil {
-			w.owner.touch()
-		}
-		behind := w.sock.behind()
-		s.data = s.data[n:]
-		if len(s.data) == 0 {
+// writeQueue writes until the queue is empty, an error, or the kernel takes no more.
+func (w *writer) writeQueue() remainder {
+	for w.head < len(w.queue) && w.err == nil {
+		s := &w.queue[w.head]
+		n, err := w.out.Write(s.data[:min(len(s.data), recordSize)])
+		if s.data = s.data[n:]; len(s.data) == 0 {
 			w.release(s)
+			w.head++
 		}
+		if behind, writes, bytes := w.sock.written(); behind && err == nil {
+			return remainder{true, uint64(n), (bytes - n) / max(1, writes)}
+		}
+		w.sent += uint64(n)
+		w.wrote(err)
+	}
+	w.queue, w.head = w.queue[:0], 0
+	if cap(w.queue) > 64 || w.err != nil {
+		w.queue = nil
+	}
+	return remainder{}
+}
+
+// drain waits for the kernel, however long the peer takes within WriteTimeout, and writes on until the queue is empty.
+func (w *writer) drain(left remainder) {
+	for left.behind {
+		err := w.sock.drain(w.owner.touch)
 		w.mu.Lock()
-		if behind {
-			w.owed = uint64(n)
-		} else {
-			w.sent += uint64(n)
-		}
-		w.fail(err)
-		w.changed.Broadcast()
+		w.sent += left.payload - min(left.payload, w.sock.lost(left.overhead))
+		w.wrote(err)
+		left = w.writeQueue()
+		w.draining = left.behind
+		w.changed.broadcast()
+		w.mu.Unlock()
+	}
+}
+
+// wrote is called after each write. It notes the first error.
+func (w *writer) wrote(err error) {
+	switch {
+	case err == nil:
+		w.owner.touch()
+	case w.err == nil:
+		w.err = err
+		w.owner.writeFailed(err)
 	}
 }
 
 // release gives back the memory of a segment that is written.
 func (w *writer) release(s *segment) {
-	if s.record == nil {
+	if s.record != nil {
+		*s.record = (*s.record)[:0]
+		records.Put(s.record)
+	} else if s.whole != nil {
 		w.owner.recycle(s.whole)
-		return
 	}
-	*s.record = (*s.record)[:0]
-	records.Put(s.record)
-}
-
-// fail notes the first error.
-func (w *writer) fail(err error) {
-	if err == nil || w.err != nil {
-		return
-	}
-	w.err = err
-	w.mu.Unlock()
-	w.owner.writeFailed(err)
-	w.mu.Lock()
+	*s = segment{}
 }
 
 // sync waits until all that was accepted is written, or returns the error that prevents it.
 func (w *writer) sync() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var stop func()
-	for w.err == nil && (w.flushing || int(w.head) < len(w.queue)) {
-		if !w.flushing {
-			w.flushLocked()
-			continue
-		}
-		if stop == nil {
-			stop = w.owner.watch()
-			defer stop()
-		}
-		w.changed.Wait()
-	}
+	w.await(func() bool { return w.err == nil && (w.draining || w.head < len(w.queue)) })
 	return w.err
 }
 
@@ -294,7 +264,7 @@ func (w *writer) close() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.closed = true
-	w.changed.Broadcast()
+	w.changed.broadcast()
 }
 
 func (w *writer) stats() writerStats {

@@ -1,0 +1,101 @@
+package meta
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// phase is how far a connection is. Start's goroutine alone brings it on, but for a connection that never started.
+type phase int
+
+const (
+	created phase = iota
+	establishing
+	open    // it can be written to
+	closing // it can't any more
+	over    // nothing of it is left
+)
+
+// life is what the goroutines of a connection share: how far it is, and what its read loop has to look at.
+type life struct {
+	mu        sync.Mutex // guards all
+	changed   signal     // anything below
+	phase     phase
+	connected bool               // Connect was sent; set by Start's goroutine
+	reason    *DisconnectError   // why it is to end; set by end, and by finish where a write knows better
+	cancel    context.CancelFunc // of what establish waits for; nil: it does not wait
+	upgrade   *upgrade           // to TLS, asked for by the message goroutine and taken back when it is made
+	broken    error              // the first failed write: the read loop may find out why. Set by the writer
+	drainBy   time.Time          // a Draining is to be sent; set by the server's drain
+	credit    int                // messages that may be delivered, where opt.Active is set
+	congestion
+}
+
+// congestion bounds what is read from a peer that does not read.
+type congestion struct {
+	congested bool // the message goroutine has begun to wait for the peer and has not caught up since
+	waited    bool // it did since its last catchUp was sent
+	perReply  int  // bytes that were written for each message that came
+	ahead     int  // what the messages that came since cost
+}
+
+// messageCost is what a message takes beside its bytes while it waits in a mailbox, in bytes.
+const messageCost = 192
+
+// readAhead is how many times WriteBuffer is read while what was written before waits for the peer.
+const readAhead = 16
+
+// is says whether the connection is that far.
+func (l *life) is(p phase) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.phase >= p
+}
+
+// ended gives the reason for which the connection is to end, nil if it is not.
+func (l *life) ended() *DisconnectError {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.reason
+}
+
+// known says whether the owner was sent a Connect.
+func (l *life) known() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.connected
+}
+
+// advance brings the connection on to a phase.
+func (l *life) advance(p phase) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.phase = p
+	l.changed.broadcast()
+}
+
+// allowed gives the number of messages that may be delivered.
+func (l *life) allowed() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return max(0, l.credit)
+}
+
+// state says in words how far the connection is.
+func (c *tcpConnection) state() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.reason != nil:
+		return "ending: " + c.reason.Error()
+	case !c.connected:
+		return "connecting"
+	case c.heldBackLocked():
+		return "held back: the peer does not read"
+	case c.pausedLocked():
+		return "passive"
+	default:
+		return "active"
+	}
+}
