@@ -266,3 +266,13 @@ func (c Certificate) leaf() *x509.Certificate {
 	}
 	return c.Leaf
 }
+
+// replaces says whether there is a certificate for a name of another one, besides those that are served.
+func (m *material) replaces(other *certificate, served []*certificate) bool {
+	names := NewCertificateInfo(other.tls.Leaf, "").Names
+	return slices.ContainsFunc(m.certificates, func(c *certificate) bool {
+		return !slices.Contains(served, c) && slices.ContainsFunc(names, func(name string) bool {
+			return slices.Contains(c.tls.Leaf.DNSNames, name) || c.tls.Leaf.VerifyHostname(name) == nil
+		})
+	})
+}

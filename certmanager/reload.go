@@ -211,7 +211,12 @@ func (r *reloader) publish(ctx context.Context, candidate *material) error {
 		if err := candidate.join(served); err != nil {
 			return err
 		}
-		return m.put(ctx, true, func(in *inputs) { in.material, in.update = candidate, nil })
+		return m.put(ctx, true, func(in *inputs) {
+			if in.update != nil && candidate.replaces(in.update, served) {
+				in.update = nil
+			}
+			in.material = candidate
+		})
 	}
 	err := put(candidate)
 	if err == nil || current == nil || ctx.Err() != nil || len(candidate.parts) == 1 || len(candidate.parts) != len(current.in.material.parts) {

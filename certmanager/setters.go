@@ -10,7 +10,7 @@ import (
 )
 
 // Update puts a certificate in service as the default and for its own names, until
-// the source changes. One that fails its rehearsal is reported as an event and not
+// the source has another one for a name of it. One that fails its rehearsal is reported as an event and not
 // used.
 func (m *Manager) Update(cert tls.Certificate) {
 	c, err := newCertificate(cert, "Update")

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -118,6 +119,18 @@ func NewCertificateInfo(cert *x509.Certificate, origin string) CertificateInfo {
 		info.Names = append(info.Names, uri.String())
 	}
 	return info
+}
+
+// label is the subject or, as many public certificates have none, the first names.
+func (c *CertificateInfo) label() string {
+	const most = 5
+	switch {
+	case c.Subject != "":
+		return c.Subject
+	case len(c.Names) > most:
+		return fmt.Sprintf("%s and %d more", strings.Join(c.Names[:most], ", "), len(c.Names)-most)
+	}
+	return strings.Join(c.Names, ", ")
 }
 
 func newPeerInfo(p *Peer, remote net.Addr) *PeerInfo {
