@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	ergo.services/ergo v1.999.330
 	github.com/fsnotify/fsnotify v1.10.1
+	github.com/libdns/libdns v1.1.1
 	github.com/mholt/acmez/v3 v3.1.7
 	github.com/pires/go-proxyproto v0.15.0
 	github.com/stretchr/testify v1.12.1

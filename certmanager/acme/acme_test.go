@@ -189,7 +189,6 @@ func TestOptions(t *testing.T) {
 		"both empty": {},
 		"any name":   {HostPolicy: func(context.Context, string) error { return nil }},
 		"wildcard":   {Domains: []string{"*.example.test"}},
-		"IP address": {Domains: []string{"127.0.0.1"}},
 		"negative":   {Domains: []string{"a.example.test"}, RenewBefore: -1},
 		"Key 7":      {Domains: []string{"a.example.test"}, Key: 7},
 		"stagging":   {Domains: []string{"a.example.test"}, Directory: "stagging"},
@@ -303,4 +302,56 @@ func TestIsToken(t *testing.T) {
 
 func pemBlock(kind string, der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+}
+
+func TestIdentifier(t *testing.T) {
+	for in, want := range map[string]string{"*.Example.test": "*.example.test", "2001:DB8::1": "2001:db8::1", "::ffff:192.0.2.1": "192.0.2.1", "a.example.test": "a.example.test"} {
+		got, err := identifier(in, true)
+		require.NoError(t, err)
+		assert.Equal(t, want, got)
+	}
+	for _, in := range []string{"*.test", "*", "*.*.example.test", "a.*.example.test", "fe80::1%eth0", "*.192.0.2.1"} {
+		_, err := identifier(in, true)
+		require.ErrorIs(t, err, certmanager.ErrInvalid, in)
+	}
+	_, err := identifier("*.example.test", false)
+	require.ErrorContains(t, err, "DNSPersist or DNS")
+	assert.Equal(t, "1.2.0.192.in-addr.arpa", newName("192.0.2.1", true).sni())
+	assert.Equal(t, "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa", newName("2001:db8::1", true).sni())
+	assert.Equal(t, "_.example.test", newName("*.example.test", true).file())
+	assert.Equal(t, "2001-db8--1", newName("2001:db8::1", true).file())
+}
+
+func TestCheckPersist(t *testing.T) {
+	const account = "https://ca.test/account/1"
+	now := time.Unix(1_800_000_000, 0)
+	end := now.Add(time.Hour)
+	good := "ca.test; accounturi=" + account
+	check := func(wildcard bool, values ...string) (time.Time, error) {
+		return checkPersist(values, []string{"ca.test"}, account, wildcard, now)
+	}
+	for _, values := range [][]string{{good}, {"other.test; accounturi=x", good}, {"ca.test; accounturi=x", good}, {good + "; policy=Wildcard; unknown=1"}, {"ca.test;ACCOUNTURI=" + account}} {
+		until, err := check(false, values...)
+		require.NoError(t, err, values)
+		assert.Zero(t, until)
+	}
+	until, err := check(true, good+fmt.Sprintf("; policy=wildcard; persistUntil=%d", end.Unix()))
+	require.NoError(t, err)
+	assert.True(t, until.Equal(end))
+	for want, value := range map[string]string{
+		"missing":            "v=spf1 -all",
+		"another account":    "ca.test; accounturi=https://ca.test/account/2",
+		"no accounturi":      "ca.test; policy=wildcard",
+		"no policy=wildcard": good,
+		"ended on":           good + fmt.Sprintf("; policy=wildcard; persistUntil=%d", now.Unix()),
+		"not a number":       good + "; persistUntil=tomorrow",
+		"of the form":        good + ";",
+		"twice":              good + "; accounturi=" + account,
+		"has a space":        good + "; policy=wild card",
+	} {
+		_, err := check(true, value)
+		require.ErrorContains(t, err, want)
+	}
+	_, err = check(true)
+	require.ErrorContains(t, err, "missing")
 }

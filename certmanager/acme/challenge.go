@@ -26,9 +26,20 @@ type tokens struct {
 
 // challenges are the kinds of challenge that can be answered for a name, the one that worked last first.
 func (s *state) challenges(n *name) []string {
-	kinds := []string{acme.ChallengeTypeTLSALPN01}
-	if s.http01.Load() > 0 {
-		kinds = append(kinds, acme.ChallengeTypeHTTP01)
+	var kinds []string
+	if _, isAddr := n.addr(); !isAddr {
+		if s.o.DNSPersist {
+			kinds = append(kinds, acme.ChallengeTypeDNSPersist01)
+		}
+		if s.o.DNS != nil {
+			kinds = append(kinds, acme.ChallengeTypeDNS01)
+		}
+	}
+	if len(kinds) == 0 {
+		kinds = []string{acme.ChallengeTypeTLSALPN01}
+		if s.http01.Load() > 0 {
+			kinds = append(kinds, acme.ChallengeTypeHTTP01)
+		}
 	}
 	if slices.Contains(kinds, n.last) {
 		kinds = slices.Concat([]string{n.last}, slices.DeleteFunc(kinds, func(k string) bool { return k == n.last }))
@@ -41,7 +52,12 @@ func (s *state) present(ctx context.Context, challenge acme.Challenge, n *name) 
 	var key string
 	var data []byte
 	t := &s.tokens
-	if challenge.Type == acme.ChallengeTypeTLSALPN01 {
+	switch challenge.Type {
+	case acme.ChallengeTypeDNSPersist01:
+		return func() {}, nil
+	case acme.ChallengeTypeDNS01:
+		return s.presentDNS(ctx, challenge, n)
+	case acme.ChallengeTypeTLSALPN01:
 		cert, err := acmez.TLSALPN01ChallengeCert(challenge)
 		if err != nil {
 			return nil, err
@@ -49,11 +65,11 @@ func (s *state) present(ctx context.Context, challenge acme.Challenge, n *name) 
 		if data, err = encodeCached(cert); err != nil {
 			return nil, err
 		}
-		key = tokenCertCacheKey(n.name)
+		key = tokenCertCacheKey(n.sni())
 		t.mu.Lock()
-		t.certs[n.name] = cert
+		t.certs[n.sni()] = cert
 		t.mu.Unlock()
-	} else {
+	default:
 		key, data = httpTokenCacheKey(challenge.HTTP01ResourcePath()), []byte(challenge.KeyAuthorization)
 		t.mu.Lock()
 		t.http[challenge.HTTP01ResourcePath()] = challenge.KeyAuthorization
@@ -61,12 +77,12 @@ func (s *state) present(ctx context.Context, challenge acme.Challenge, n *name) 
 	}
 	if s.shared() {
 		if err := s.put(ctx, key, data); err != nil {
-			s.emit(certmanager.CacheFailed, n.name, err) // no other machine can answer
+			s.emit(certmanager.CacheFailed, n.text, err) // no other machine can answer
 		}
 	}
 	return func() {
 		t.mu.Lock()
-		delete(t.certs, n.name)
+		delete(t.certs, n.sni())
 		delete(t.http, challenge.HTTP01ResourcePath())
 		t.mu.Unlock()
 		if s.shared() {

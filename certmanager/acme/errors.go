@@ -22,9 +22,10 @@ func (e *validationError) Unwrap() error { return e.err }
 // the order itself, or cannot give what is wanted: to ask again at once brings the same answer.
 func isInvalid(err error) bool {
 	var validation *validationError
+	var record *recordError
 	var p acme.Problem
 	switch {
-	case errors.As(err, &validation), errors.Is(err, certmanager.ErrInvalid):
+	case errors.As(err, &validation), errors.As(err, &record), errors.Is(err, certmanager.ErrInvalid):
 		return true
 	case errors.As(err, &p):
 		return p.Status >= 400 && p.Status < 500 && !isTemporary(err)

@@ -214,6 +214,10 @@ func (s *state) status() []certmanager.OrderStatus {
 	for _, name := range slices.Sorted(maps.Keys(s.names)) {
 		n := s.names[name]
 		status := certmanager.OrderStatus{Name: name, Serving: n.cert != nil, Next: n.due, Failures: n.failures, Unsaved: n.unsaved.Load()}
+		status.CA, status.Challenge = s.ca.directory, n.last
+		if n.record != nil {
+			status.Record, status.RecordUntil = n.record.String(), n.record.Until
+		}
 		if n.cert != nil {
 			status.NotAfter = n.cert.Leaf.NotAfter
 		}

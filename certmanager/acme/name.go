@@ -6,6 +6,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/netip"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -27,7 +29,7 @@ const (
 
 // name is a name with its certificate.
 type name struct {
-	name  string
+	text  string        // as it is ordered: a DNS name, a wildcard or an IP address
 	fixed bool          // one of Domains
 	asked chan struct{} // capacity 1: a handshake wants it
 	stop  func()        // ends tend; nil for Domains
@@ -41,6 +43,8 @@ type name struct {
 	err      error            // of the last
 	due      time.Time        // of the next attempt or renewal
 	expiry   *time.Timer      // takes cert out of service
+	record   *Record          // of DNS-PERSIST-01, as it was seen last
+	last     string           // the kind of challenge that worked last
 	wanted   time.Time        // when a handshake asked for it last
 
 	unsaved atomic.Bool // cert is not in the cache yet; set by tend
@@ -55,8 +59,37 @@ type name struct {
 	foreign    bool             // it was told that a certificate in the cache is of another CA
 	clamped    bool             // it was warned of RenewBefore
 	info       renewalInfo
-	last       string // the type of challenge that worked last
 	unfinished *unfinished
+}
+
+// wildcard says whether the name is one.
+func (n *name) wildcard() bool { return strings.HasPrefix(n.text, "*.") }
+
+// base is the name without the wildcard.
+func (n *name) base() string { return strings.TrimPrefix(n.text, "*.") }
+
+// file is the name as part of a file name.
+func (n *name) file() string { return strings.NewReplacer("*", "_", ":", "-").Replace(n.text) }
+
+// addr is the name as an IP address.
+func (n *name) addr() (netip.Addr, bool) {
+	addr, err := netip.ParseAddr(n.text)
+	return addr, err == nil
+}
+
+func (n *name) identifier() acme.Identifier {
+	if _, ok := n.addr(); ok {
+		return acme.Identifier{Type: "ip", Value: n.text}
+	}
+	return acme.Identifier{Type: "dns", Value: n.text}
+}
+
+// sni is what a CA asks for in a TLS-ALPN-01 challenge: of an address its reverse name (RFC 8738 section 6).
+func (n *name) sni() string {
+	if addr, ok := n.addr(); ok {
+		return reverseName(addr)
+	}
+	return n.text
 }
 
 // renewalInfo is what the CA said about the renewal of a certificate.
@@ -67,7 +100,7 @@ type renewalInfo struct {
 }
 
 func newName(text string, fixed bool) *name {
-	return &name{name: text, fixed: fixed, busy: true, asked: make(chan struct{}, 1), changed: make(chan struct{})}
+	return &name{text: text, fixed: fixed, busy: true, asked: make(chan struct{}, 1), changed: make(chan struct{})}
 }
 
 // notify wakes who waits for the name. The caller holds mu.
@@ -159,7 +192,7 @@ func (s *state) renew(ctx context.Context, n *name, cert *tls.Certificate, failu
 	case errors.Is(err, errLimit): // one line for all names: strangers make as many as they like
 		s.postpone(n, err)
 		if !s.limited.Swap(true) {
-			s.warn(n.name, fmt.Errorf("%w: %d", err, s.o.OrdersPerHour))
+			s.warn(n.text, fmt.Errorf("%w: %d", err, s.o.OrdersPerHour))
 		}
 	default:
 		s.fail(n, err)
@@ -184,7 +217,7 @@ func (s *state) stillWanted(ctx context.Context, n *name, serving bool, failures
 	}
 	limited, cancel := context.WithTimeout(ctx, policyTimeout)
 	defer cancel()
-	err := s.o.HostPolicy(limited, n.name)
+	err := s.o.HostPolicy(limited, n.text)
 	if ctx.Err() != nil {
 		return false, true
 	}
@@ -197,7 +230,7 @@ func (s *state) stillWanted(ctx context.Context, n *name, serving bool, failures
 		err = fmt.Errorf("acme.Source.HostPolicy refuses a name that is served; it is not renewed: %w", err)
 		s.postpone(n, err)
 		if first {
-			s.warn(n.name, err)
+			s.warn(n.text, err)
 		}
 		return false, true
 	}
@@ -216,14 +249,14 @@ func (s *state) obtain(ctx context.Context, n *name, current *tls.Certificate) e
 	defer release()
 	// Better one order too many than no certificate: what has none, or not for long, does not need the lock.
 	must := current == nil || s.urgent(current.Leaf)
-	unlock, err := s.lockOrTry(ctx, n.name, must)
+	unlock, err := s.lockOrTry(ctx, n, must)
 	switch {
 	case err == nil:
 		defer unlock()
 	case !must || ctx.Err() != nil:
 		return err
 	default:
-		s.emit(certmanager.CacheFailed, n.name, err)
+		s.emit(certmanager.CacheFailed, n.text, err)
 	}
 	if (err == nil || current == nil) && s.look(ctx, n, current) {
 		return nil
@@ -247,8 +280,8 @@ func (s *state) obtain(ctx context.Context, n *name, current *tls.Certificate) e
 	n.unsaved.Store(true)
 	n.saving.Store(true)
 	s.adopt(n, cert)
-	info := certmanager.NewCertificateInfo(cert.Leaf, "ACME "+n.name)
-	s.report(certmanager.Event{Kind: certmanager.Issued, Name: n.name, Certificate: &info})
+	info := certmanager.NewCertificateInfo(cert.Leaf, "ACME "+n.text)
+	s.report(certmanager.Event{Kind: certmanager.Issued, Name: n.text, Certificate: &info})
 	s.save(s.ctx, n)
 	s.mu.Lock()
 	n.saving.Store(false)
@@ -277,13 +310,13 @@ func (s *state) urgent(leaf *x509.Certificate) bool {
 }
 
 // lockOrTry waits for the lock until ctx ends or, where there is something to be done without it, a quarter as long.
-func (s *state) lockOrTry(ctx context.Context, name string, try bool) (unlock func(), err error) {
+func (s *state) lockOrTry(ctx context.Context, n *name, try bool) (unlock func(), err error) {
 	if end, ok := ctx.Deadline(); ok && try {
 		limited, cancel := context.WithTimeout(ctx, time.Until(end)/4)
 		defer cancel()
 		ctx = limited
 	}
-	return s.lock(ctx, s.ca.certKey(name))
+	return s.lock(ctx, s.ca.certKey(n))
 }
 
 // look takes a certificate from the cache that is newer than the one in service.

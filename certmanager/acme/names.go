@@ -11,7 +11,36 @@ import (
 	"github.com/ergotls/ergotls/certmanager"
 )
 
-// normalName returns the form in which a name is ordered and stored, or why no public CA
+// identifier returns the form in which a name of Domains is ordered: a DNS name, an IP address, or a wildcard where
+// challenges in DNS can be answered.
+func identifier(name string, dns bool) (string, error) {
+	if addr, err := netip.ParseAddr(name); err == nil && addr.Zone() == "" {
+		return addr.Unmap().String(), nil
+	}
+	rest, wildcard := strings.CutPrefix(name, "*.")
+	if !wildcard || !dns {
+		return normalName(name)
+	}
+	base, err := normalName(rest)
+	return "*." + base, err
+}
+
+// reverseName is the name under which DNS has what belongs to an address.
+func reverseName(addr netip.Addr) string {
+	bytes, name := addr.AsSlice(), ""
+	if addr.Is4() {
+		for _, b := range bytes {
+			name = fmt.Sprintf("%d.%s", b, name)
+		}
+		return name + "in-addr.arpa"
+	}
+	for _, b := range bytes {
+		name = fmt.Sprintf("%x.%x.%s", b&15, b>>4, name)
+	}
+	return name + "ip6.arpa"
+}
+
+// normalName returns the form in which a DNS name is ordered and stored, or why no public CA
 // would issue for it.
 func normalName(name string) (string, error) {
 	ascii, err := idna.Lookup.ToASCII(strings.TrimSuffix(name, "."))
@@ -44,7 +73,7 @@ func whyNoName(name string, err error) string {
 	case port && host != "":
 		return fmt.Sprintf("has a port: give %q, certificates are for names", host)
 	case strings.HasPrefix(name, "*."):
-		return "is a wildcard, which needs challenges in DNS"
+		return "is a wildcard, which needs challenges in DNS: set DNSPersist or DNS"
 	case strings.Contains(name, "*"):
 		return `is a pattern: only the whole left-most label can be a wildcard, "*.example.com"`
 	case !strings.Contains(strings.Trim(name, "."), "."):

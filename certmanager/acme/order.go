@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"slices"
 	"time"
@@ -38,7 +39,7 @@ func (s *state) order(ctx context.Context, n *name) (*tls.Certificate, error) {
 	if !isProblem(err, acme.ProblemTypeAccountDoesNotExist) {
 		return cert, err
 	}
-	s.warn(n.name, fmt.Errorf("the CA does not know the account any more; registering again: %w", err))
+	s.warn(n.text, fmt.Errorf("the CA does not know the account any more; registering again: %w", err))
 	s.ca.forget(c.account)
 	if c, err = s.ca.connect(ctx, true); err != nil {
 		return nil, err
@@ -60,6 +61,10 @@ func (s *state) orderAt(ctx context.Context, c *client, n *name) (*tls.Certifica
 	}
 	var errs []error
 	for _, kind := range s.challenges(n) {
+		if err := s.prepare(ctx, c, n, kind); err != nil {
+			errs = append(errs, err)
+			continue
+		}
 		order, err := s.authorize(ctx, c, n, kind)
 		var refused *validationError
 		if errors.As(err, &refused) {
@@ -69,7 +74,9 @@ func (s *state) orderAt(ctx context.Context, c *client, n *name) (*tls.Certifica
 		if err != nil {
 			return nil, errors.Join(append(errs, err)...)
 		}
+		s.mu.Lock()
 		n.last = kind
+		s.mu.Unlock()
 		key, err := newKey(s.o.Key)
 		if err != nil {
 			return nil, err
@@ -80,10 +87,21 @@ func (s *state) orderAt(ctx context.Context, c *client, n *name) (*tls.Certifica
 	return nil, errors.Join(errs...)
 }
 
+// prepare does what need not wait for an order, and may show that an order would be in vain.
+func (s *state) prepare(ctx context.Context, c *client, n *name, kind string) error {
+	switch kind {
+	case acme.ChallengeTypeDNSPersist01:
+		return s.preparePersist(ctx, c, n)
+	case acme.ChallengeTypeDNS01:
+		return s.removeLeftOver(ctx, n)
+	}
+	return nil
+}
+
 // newOrder makes an order that replaces the last certificate of a name, or where the CA will not have
 // that, for example since another machine has replaced it, one that replaces none.
 func (s *state) newOrder(ctx context.Context, c *client, n *name) (acme.Order, error) {
-	wanted := acme.Order{Identifiers: []acme.Identifier{{Type: "dns", Value: n.name}}, Profile: s.o.Profile, Replaces: n.info.id}
+	wanted := acme.Order{Identifiers: []acme.Identifier{n.identifier()}, Profile: s.o.Profile, Replaces: n.info.id}
 	do := func(ctx context.Context) (acme.Order, error) { return c.NewOrder(ctx, c.account, wanted) }
 	order, err := call(ctx, "order", do)
 	var p acme.Problem
@@ -143,7 +161,7 @@ func (s *state) prove(ctx context.Context, c *client, authorization acme.Authori
 	challenge := authorization.Challenges[i]
 	remove, err := s.present(ctx, challenge, n)
 	if err != nil {
-		return err
+		return &validationError{kind, err}
 	}
 	defer remove()
 	err = poll(ctx, func(ctx context.Context) (bool, error) {
@@ -203,7 +221,11 @@ func (s *state) finish(ctx context.Context, c *client, n *name) (*tls.Certificat
 	u := n.unfinished
 	var template x509.CertificateRequest
 	// Without a common name, which is no place for names any more and has only 64 bytes.
-	template.DNSNames = []string{n.name}
+	if addr, ok := n.addr(); ok {
+		template.IPAddresses = []net.IP{addr.AsSlice()}
+	} else {
+		template.DNSNames = []string{n.text}
+	}
 	csr, err := x509.CreateCertificateRequest(rand.Reader, &template, u.key)
 	if err != nil {
 		return nil, err
@@ -251,7 +273,7 @@ func (s *state) finish(ctx context.Context, c *client, n *name) (*tls.Certificat
 	for block, rest := pem.Decode(chain); block != nil; block, rest = pem.Decode(rest) {
 		cert.Certificate = append(cert.Certificate, block.Bytes)
 	}
-	switch err := s.check(cert, n.name); {
+	switch err := s.check(cert, n.text); {
 	case errors.Is(err, certmanager.ErrExpired):
 		return nil, fmt.Errorf("%w: the CA's new certificate: %w; by the clock of this machine it is %s: if that is ahead, set it",
 			certmanager.ErrInvalid, err, clock.Now().Format(time.RFC3339))

@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/ergotls/ergotls/certmanager"
@@ -44,7 +46,7 @@ func (s *state) await(n *name, cert *tls.Certificate, ahead time.Duration) {
 	n.notify()
 	s.mu.Unlock()
 	if first && ahead > time.Minute {
-		s.warn(n.name, err)
+		s.warn(n.text, err)
 	}
 }
 
@@ -59,8 +61,8 @@ func (s *state) expire(n *name, cert *tls.Certificate) {
 	s.material = nil
 	s.mu.Unlock()
 	s.changed()
-	info := certmanager.NewCertificateInfo(cert.Leaf, "ACME "+n.name)
-	s.report(certmanager.Event{Kind: certmanager.Expired, Name: n.name, Certificate: &info,
+	info := certmanager.NewCertificateInfo(cert.Leaf, "ACME "+n.text)
+	s.report(certmanager.Event{Kind: certmanager.Expired, Name: n.text, Certificate: &info,
 		Err: fmt.Errorf("%w: on %s", certmanager.ErrExpired, cert.Leaf.NotAfter.Format(time.RFC3339))})
 }
 
@@ -69,7 +71,7 @@ func (s *state) plan(n *name, leaf *x509.Certificate) time.Time {
 	window, clamped := renewalWindow(lifetime(leaf), s.o.RenewBefore)
 	if clamped && !n.clamped {
 		n.clamped = true
-		s.warn(n.name, fmt.Errorf("RenewBefore %v is more than half of the certificate's lifetime; it is renewed %v before its end", s.o.RenewBefore, window))
+		s.warn(n.text, fmt.Errorf("RenewBefore %v is more than half of the certificate's lifetime; it is renewed %v before its end", s.o.RenewBefore, window))
 	}
 	when := renewalTime(leaf.NotAfter, window, chance())
 	if n.unsaved.Load() {
@@ -84,7 +86,7 @@ func (s *state) plan(n *name, leaf *x509.Certificate) time.Time {
 // fail notes that an attempt failed, and plans the next.
 func (s *state) fail(n *name, err error) {
 	next := s.postpone(n, err)
-	s.emit(certmanager.OrderFailed, n.name, fmt.Errorf("%w; next try %s", err, next.Format(time.RFC3339)))
+	s.emit(certmanager.OrderFailed, n.text, fmt.Errorf("%w; next try %s", err, next.Format(time.RFC3339)))
 }
 
 // postpone plans the next attempt after one that failed.
@@ -99,7 +101,11 @@ func (s *state) postpone(n *name, err error) (next time.Time) {
 	if n.cert != nil {
 		remaining = n.cert.Leaf.NotAfter.Sub(now)
 	}
-	n.due = now.Add(retryDelay(n.step, isInvalid(err), remaining, retryAfterOf(err), chance()))
+	delay := retryDelay(n.step, isInvalid(err), remaining, retryAfterOf(err), chance())
+	if missing := (*recordError)(nil); errors.As(err, &missing) {
+		delay = min(delay, maxRecordRetry)
+	}
+	n.due = now.Add(delay)
 	n.notify()
 	return n.due
 }
@@ -118,6 +124,9 @@ func (s *state) getCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, er
 	ctx, cancel := context.WithTimeout(contextOf(hello), limit)
 	defer cancel()
 	n := s.want(ctx, name)
+	if _, parent, ok := strings.Cut(name, "."); n == nil && ok && (s.o.DNSPersist || s.o.DNS != nil) {
+		n = s.want(ctx, "*."+parent)
+	}
 	for n != nil {
 		s.mu.Lock()
 		cert, waits, changed := n.cert, n.busy && s.o.HandshakeTimeout > 0, n.changed
@@ -195,8 +204,8 @@ func (s *state) makeRoom() bool {
 
 // drop forgets a name that is not one of Domains. What is in the cache stays there. The caller holds mu.
 func (s *state) drop(n *name) {
-	if s.names[n.name] == n {
-		delete(s.names, n.name)
+	if s.names[n.text] == n {
+		delete(s.names, n.text)
 	}
 	if n.expiry != nil {
 		n.expiry.Stop()
@@ -210,6 +219,9 @@ func (s *state) drop(n *name) {
 func (s *state) owns(ctx context.Context, name string) bool {
 	s.mu.Lock()
 	_, known := s.names[name]
+	for _, domain := range s.o.Domains {
+		known = known || s.names[domain].sni() == name // of an address
+	}
 	s.mu.Unlock()
 	return known || s.allows(ctx, name)
 }

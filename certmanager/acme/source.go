@@ -23,8 +23,10 @@ import (
 // The pointer belongs to one Manager until that is closed, and its fields must not be
 // changed meanwhile.
 type Source struct {
-	// Domains are DNS names for which certificates are obtained at start. Wildcards, which
-	// need challenges in DNS, and IP addresses are errors.
+	// Domains are the names for which certificates are obtained at start: DNS names, wildcards such as "*.example.com",
+	// which need DNSPersist or DNS, and IP addresses (RFC 8738), for which Let's Encrypt
+	// wants the Profile "shortlived". An address is served to clients that name no server
+	// and connect to it.
 	Domains []string
 
 	// HostPolicy allows further names, which are ordered when the first handshake asks for
@@ -32,6 +34,7 @@ type Source struct {
 	// error: anyone could spend the rate limit of the account by asking for
 	// names. It may be called by every handshake for a name that is not served, and is
 	// asked again before each renewal; what is in service when it refuses is served to its end.
+	// With DNSPersist or DNS it is also asked for the wildcard, "*.example.com", of a name that it refuses.
 	HostPolicy autocert.HostPolicy
 
 	// MaxNames bounds the names of HostPolicy that are kept in memory. Above it the one that
@@ -41,6 +44,27 @@ type Source struct {
 	// OrdersPerHour bounds the orders for names of HostPolicy. Domains are ordered without it.
 	// Zero is 60.
 	OrdersPerHour int
+
+	// DNSPersist proves control of the names by a TXT record that an operator writes once
+	// (DNS-PERSIST-01, draft-ietf-acme-dns-persist): no port has to be open and no credentials of a DNS
+	// provider have to be in the program. The record is in the error of New, in events and
+	// in Status, and [Source.Records] returns it. Nothing is ordered before it is there. Whoever has the account key in the
+	// Cache may order for these names as long as the record stands.
+	DNSPersist bool
+
+	// PersistUntil is put into the record of DNSPersist: after it the record allows nothing. Zero is no end.
+	PersistUntil time.Time
+
+	// DNS proves control of the names by records that the program writes itself (DNS-01),
+	// with any provider of github.com/libdns. With DNSPersist or DNS the other kinds of challenge are used for IP
+	// addresses alone.
+	DNS DNSProvider
+
+	// DNSServers are addresses, host:port, of name servers that are asked for records in place of
+	// the system's and of those of the zone itself. DNSTimeout bounds the wait until a record that was
+	// written is served. Zero is 2 minutes; StartTimeout bounds it too while New waits.
+	DNSServers []string
+	DNSTimeout time.Duration
 
 	// Email is where the CA writes to. Optional.
 	Email string
@@ -117,6 +141,7 @@ const (
 	defaultHandshakeTimeout = 5 * time.Second
 	defaultStartTimeout     = time.Minute
 	defaultListen           = ":443"
+	defaultDNSTimeout       = 2 * time.Minute
 	defaultMaxNames         = 1000
 	defaultOrdersPerHour    = 60
 )
@@ -127,7 +152,7 @@ func (a *Source) ready() (Source, error) {
 	o.state = nil
 	o.Domains = nil
 	for _, domain := range a.Domains {
-		name, err := normalName(domain)
+		name, err := identifier(domain, a.DNSPersist || a.DNS != nil)
 		if err != nil {
 			return o, fmt.Errorf("acme.Source.Domains: %w", err)
 		}
@@ -140,8 +165,8 @@ func (a *Source) ready() (Source, error) {
 		return o, invalid("Domains and HostPolicy are both empty: say which names are yours")
 	case o.HostPolicy != nil && o.HostPolicy(context.Background(), strings.ToLower(rand.Text())+".invalid") == nil:
 		return o, invalid("HostPolicy allows any name: anyone could spend your rate limit at the CA")
-	case o.RenewBefore < 0 || o.StartTimeout < 0 || o.MaxNames < 0 || o.OrdersPerHour < 0:
-		return o, invalid("RenewBefore, StartTimeout, MaxNames and OrdersPerHour must not be negative")
+	case o.RenewBefore < 0 || o.StartTimeout < 0 || o.DNSTimeout < 0 || o.MaxNames < 0 || o.OrdersPerHour < 0:
+		return o, invalid("RenewBefore, StartTimeout, DNSTimeout, MaxNames and OrdersPerHour must not be negative")
 	case o.Key < ECDSAP256 || o.Key > RSA2048:
 		return o, invalid("Key %d is none of ECDSAP256, ECDSAP384 and RSA2048", o.Key)
 	}
@@ -158,6 +183,7 @@ func (a *Source) ready() (Source, error) {
 	}
 	o.HandshakeTimeout = orDefault(o.HandshakeTimeout, defaultHandshakeTimeout)
 	o.StartTimeout = orDefault(o.StartTimeout, defaultStartTimeout)
+	o.DNSTimeout = orDefault(o.DNSTimeout, defaultDNSTimeout)
 	o.Listen = orDefault(o.Listen, defaultListen)
 	o.MaxNames = orDefault(o.MaxNames, defaultMaxNames)
 	o.OrdersPerHour = orDefault(o.OrdersPerHour, defaultOrdersPerHour)

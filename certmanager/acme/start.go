@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mholt/acmez/v3/acme"
+
 	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/internal/clock"
 )
@@ -38,7 +40,7 @@ func (s *state) start(ctx context.Context) error {
 		s.emit(certmanager.CacheFailed, "storage", err)
 	}
 	s.giveTimeToListen(missing)
-	if len(missing) > 0 && !s.o.Background {
+	if !s.o.Background && slices.ContainsFunc(missing, s.visited) {
 		stop, err := s.listen()
 		if err != nil {
 			return err
@@ -53,6 +55,13 @@ func (s *state) start(ctx context.Context) error {
 		return nil
 	}
 	return s.waitFor(limited, missing)
+}
+
+// visited says whether the CA connects to a name's address to validate it.
+func (s *state) visited(n *name) bool {
+	return slices.ContainsFunc(s.challenges(n), func(kind string) bool {
+		return kind == acme.ChallengeTypeTLSALPN01 || kind == acme.ChallengeTypeHTTP01
+	})
 }
 
 // giveTimeToListen puts off what the program's own server has to answer: all that New does not
@@ -74,9 +83,9 @@ func (s *state) waitFor(ctx context.Context, names []*name) error {
 	var issued []string
 	for _, n := range names {
 		if err := s.waitForOne(ctx, n); err != nil {
-			errs = append(errs, fmt.Errorf("ACME: %s: %w", n.name, err))
+			errs = append(errs, fmt.Errorf("ACME: %s: %w", n.text, err))
 		} else {
-			issued = append(issued, n.name)
+			issued = append(issued, n.text)
 		}
 	}
 	if len(errs) == 0 {

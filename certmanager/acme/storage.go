@@ -36,8 +36,8 @@ func certCacheKey(name string, kind KeyType) string {
 	return name
 }
 
-func (c *ca) certKey(name string) string { return certCacheKey(name, c.s.o.Key) + "+" + c.id }
-func (c *ca) accountKey() string         { return accountCacheKey + "+" + c.id }
+func (c *ca) certKey(n *name) string { return certCacheKey(n.file(), c.s.o.Key) + "+" + c.id }
+func (c *ca) accountKey() string     { return accountCacheKey + "+" + c.id }
 
 func tokenCertCacheKey(name string) string { return name + "+token" }
 
@@ -256,9 +256,9 @@ func (s *state) accountKey(ctx context.Context, c *ca) (crypto.Signer, error) {
 // load returns the certificate of a name from the cache, nil if there is none of use. It may not be valid yet. A
 // cache that cannot be read is reported once, until it can: where it is shared it is read every minute.
 func (s *state) load(ctx context.Context, n *name) *tls.Certificate {
-	cert := s.loadEntry(ctx, n, s.ca.certKey(n.name), false)
+	cert := s.loadEntry(ctx, n, s.ca.certKey(n), false)
 	if cert == nil && !n.unread {
-		cert = s.loadEntry(ctx, n, certCacheKey(n.name, s.o.Key), true)
+		cert = s.loadEntry(ctx, n, certCacheKey(n.file(), s.o.Key), true)
 	}
 	return cert
 }
@@ -269,7 +269,7 @@ func (s *state) loadEntry(ctx context.Context, n *name, key string, legacy bool)
 	if err != nil && !isMiss(err) {
 		if s.ctx.Err() == nil && !n.unread {
 			n.unread = true
-			s.emit(certmanager.CacheFailed, n.name, err)
+			s.emit(certmanager.CacheFailed, n.text, err)
 		}
 		return nil
 	}
@@ -279,7 +279,7 @@ func (s *state) loadEntry(ctx context.Context, n *name, key string, legacy bool)
 	}
 	cert, err := decodeCached(data)
 	if err == nil {
-		err = s.check(cert, n.name)
+		err = s.check(cert, n.text)
 	}
 	switch {
 	case err == nil && !clock.Now().Before(endOfService(cert.Leaf)), errors.Is(err, certmanager.ErrExpired):
@@ -293,13 +293,13 @@ func (s *state) loadEntry(ctx context.Context, n *name, key string, legacy bool)
 		}
 		if !n.foreign {
 			n.foreign = true
-			s.warn(n.name, fmt.Errorf("%s: %s is not used: %w", s.where(), key, err))
+			s.warn(n.text, fmt.Errorf("%s: %s is not used: %w", s.where(), key, err))
 		}
 		return nil
 	case err == nil, errors.Is(err, certmanager.ErrNotYetValid):
 		return cert
 	}
-	s.setAside(ctx, n.name, key, data, err)
+	s.setAside(ctx, n.text, key, data, err)
 	return nil
 }
 
@@ -316,7 +316,7 @@ func (s *state) check(cert *tls.Certificate, name string) error {
 	if !ok || !public.Equal(cert.Leaf.PublicKey) {
 		return fmt.Errorf("%w: %w", certmanager.ErrInvalid, certmanager.ErrMismatch)
 	}
-	if err := cert.Leaf.VerifyHostname(name); err != nil {
+	if err := cert.Leaf.VerifyHostname(strings.Replace(name, "*", "any", 1)); err != nil {
 		return fmt.Errorf("%w: %w", certmanager.ErrInvalid, err)
 	}
 	if !forServers(cert.Leaf) {
@@ -360,11 +360,11 @@ func (s *state) save(ctx context.Context, n *name) {
 	}
 	data, err := encodeCached(cert)
 	if err == nil { // also while the manager is closed: an order is dear
-		err = s.put(context.WithoutCancel(ctx), s.ca.certKey(n.name), data)
+		err = s.put(context.WithoutCancel(ctx), s.ca.certKey(n), data)
 	}
 	n.unsaved.Store(err != nil)
 	if err != nil && !n.told {
-		s.emit(certmanager.CacheFailed, n.name, err)
+		s.emit(certmanager.CacheFailed, n.text, err)
 	}
 	n.told = err != nil
 }

@@ -8,6 +8,7 @@ require (
 	github.com/ergotls/ergotls/certmanager/rediscache v0.1.0
 	github.com/ergotls/ergotls/metrics/prometheus v0.1.0
 	github.com/ergotls/ergotls/tlstest/acmetest v0.1.0
+	github.com/libdns/libdns v1.1.1
 	github.com/prometheus/client_golang v1.25.0
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/stretchr/testify v1.12.1
@@ -35,8 +36,8 @@ require (
 	github.com/go-jose/go-jose/v4 v4.1.8 // indirect
 	github.com/letsencrypt/challtestsrv v1.4.2 // indirect
 	github.com/letsencrypt/pebble/v2 v2.10.3 // indirect
-	github.com/libdns/libdns v1.1.1 // indirect
-	github.com/miekg/dns v1.1.62 // indirect
+	github.com/mholt/acmez/v3 v3.1.7 // indirect
+	github.com/miekg/dns v1.1.72 // indirect
 	github.com/pires/go-proxyproto v0.15.0 // indirect
 	go.uber.org/atomic v1.12.0 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect

@@ -1,0 +1,124 @@
+package acme
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/libdns/libdns"
+	"github.com/mholt/acmez/v3/acme"
+)
+
+// DNSProvider writes and removes records in the zones of a DNS provider: any of
+// github.com/libdns.
+type DNSProvider interface {
+	libdns.RecordAppender
+	libdns.RecordDeleter
+}
+
+const (
+	// recordTTL is for caches on the way to the CA.
+	recordTTL = time.Minute
+
+	// removeTimeout bounds the removal of a record, also after an attempt that was cancelled.
+	removeTimeout = 30 * time.Second
+)
+
+// txtRecord is a record that was written, or is about to be.
+type txtRecord struct{ Zone, Name, Value string }
+
+// journalKey is where the records of a name are noted, so that they are removed after a crash too.
+func (s *state) journalKey(n *name) string { return n.file() + "+dns-01" }
+
+// presentDNS writes the record of a DNS-01 challenge and waits until it is served, RFC 8555 section 8.4.
+func (s *state) presentDNS(ctx context.Context, challenge acme.Challenge, n *name) (remove func(), err error) {
+	name, err := s.alias(ctx, "_acme-challenge."+n.base())
+	if err != nil {
+		return nil, err
+	}
+	z, err := s.findZone(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	record := txtRecord{z.name, name, challenge.DNS01KeyAuthorization()}
+	if err := s.note(ctx, n, func(all []txtRecord) []txtRecord { return append(all, record) }); err != nil {
+		return nil, err
+	}
+	remove = func() {
+		if err := s.removeRecord(ctx, n, record); err != nil {
+			s.warn(n.text, err)
+		}
+	}
+	limited, cancel := context.WithTimeout(ctx, s.o.DNSTimeout)
+	defer cancel()
+	if _, err := s.o.DNS.AppendRecords(limited, record.Zone+".", record.records()); err != nil {
+		remove() // it may be there all the same
+		return nil, fmt.Errorf("the DNS provider did not write %s in the zone %s: %w", record.Name, record.Zone, err)
+	}
+	if err := s.awaitTXT(ctx, z, record.Name, record.Value); err != nil {
+		remove()
+		return nil, err
+	}
+	return remove, nil
+}
+
+func (r txtRecord) records() []libdns.Record {
+	return []libdns.Record{libdns.TXT{Name: libdns.RelativeName(r.Name+".", r.Zone+"."), Text: r.Value, TTL: recordTTL}}
+}
+
+// removeRecord removes a record, also when ctx has ended.
+func (s *state) removeRecord(ctx context.Context, n *name, record txtRecord) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
+	defer cancel()
+	if _, err := s.o.DNS.DeleteRecords(ctx, record.Zone+".", record.records()); err != nil {
+		return fmt.Errorf("the TXT record %s could not be removed, and is tried again before the next order: %w", record.Name, err)
+	}
+	return s.note(ctx, n, func(all []txtRecord) []txtRecord {
+		return slices.DeleteFunc(all, func(r txtRecord) bool { return r == record })
+	})
+}
+
+// removeLeftOver removes the records that a crash, or a provider that failed, has left.
+func (s *state) removeLeftOver(ctx context.Context, n *name) error {
+	if s.o.DNS == nil {
+		return nil
+	}
+	all, err := s.noted(ctx, n)
+	for _, record := range all {
+		err = errors.Join(err, s.removeRecord(ctx, n, record))
+	}
+	return err
+}
+
+func (s *state) noted(ctx context.Context, n *name) (all []txtRecord, err error) {
+	data, err := s.get(ctx, s.journalKey(n))
+	switch {
+	case isMiss(err):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	if json.Unmarshal(data, &all) != nil {
+		return nil, nil // nothing can be done about it
+	}
+	return all, nil
+}
+
+// note changes the journal of a name.
+func (s *state) note(ctx context.Context, n *name, edit func([]txtRecord) []txtRecord) error {
+	all, err := s.noted(ctx, n)
+	if err != nil {
+		return err
+	}
+	if all = edit(all); len(all) == 0 {
+		return s.remove(ctx, s.journalKey(n))
+	}
+	data, err := json.Marshal(all)
+	if err != nil {
+		return err
+	}
+	return s.put(ctx, s.journalKey(n), data)
+}

@@ -1,0 +1,189 @@
+package acme
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/internal/clock"
+)
+
+// persistSoon is how long before its end a record of DNS-PERSIST-01 is warned about.
+const persistSoon = 14 * 24 * time.Hour
+
+// maxRecordRetry is how often a record that is missing is looked for.
+const maxRecordRetry = time.Minute
+
+// Record is a TXT record for DNS-PERSIST-01 (draft-ietf-acme-dns-persist): whoever has the account key
+// may order certificates for the name as long as it stands.
+type Record struct {
+	Domain string    // which it is for, as in Domains
+	Name   string    // of the record
+	Value  string    // what it has to be
+	Until  time.Time // the end of the record that is there; zero is none
+	Err    error     // what is wrong with the records that are there; nil if one is right
+}
+
+// String returns the record as a line of a zone file.
+func (r Record) String() string { return fmt.Sprintf("%s. IN TXT %s", r.Name, strconv.Quote(r.Value)) }
+
+// recordError says that a record of DNS-PERSIST-01 is missing or wrong.
+type recordError struct {
+	record Record
+	err    error
+}
+
+func (e *recordError) Error() string {
+	return fmt.Sprintf("dns-persist-01: %v; nothing is ordered before there is this record:\n\t%s", e.err, e.record)
+}
+func (e *recordError) Unwrap() error { return e.err }
+
+// record looks a name's record up.
+func (s *state) record(ctx context.Context, c *client, n *name) (Record, error) {
+	r := Record{Domain: n.text, Name: "_validation-persist." + n.base()}
+	issuers := c.meta.CAAIdentities
+	if len(issuers) == 0 {
+		return r, errors.New("dns-persist-01: the CA's directory does not say its name (caaIdentities)")
+	}
+	r.Value = acme.Challenge{}.DNSPersist01TXTRecordValue(c.account, issuers[0], true)
+	if !s.wantsWildcard(n) {
+		r.Value = acme.Challenge{}.DNSPersist01TXTRecordValue(c.account, issuers[0], false)
+	}
+	if !s.o.PersistUntil.IsZero() {
+		r.Value += fmt.Sprintf("; persistUntil=%d", s.o.PersistUntil.Unix())
+	}
+	values, err := lookupTXT(ctx, resolver(s.o.DNSServers...), r.Name)
+	if err != nil {
+		return r, fmt.Errorf("dns-persist-01: looking for %s: %w", r.Name, err)
+	}
+	r.Until, r.Err = checkPersist(values, issuers, c.account.Location, n.wildcard(), clock.Now())
+	return r, nil
+}
+
+// wantsWildcard says whether one record should serve a name and the names below it.
+func (s *state) wantsWildcard(n *name) bool {
+	return n.wildcard() || slices.Contains(s.o.Domains, "*."+n.text)
+}
+
+// checkPersist says whether one of the values of a record allows an account to order, and until when, or what is wrong with
+// those that are there.
+func checkPersist(values, issuers []string, account string, wildcard bool, now time.Time) (until time.Time, err error) {
+	err = errors.New("the record is missing")
+	for _, value := range values {
+		issuer, tags, problem := parsePersist(value)
+		if !slices.Contains(issuers, issuer) {
+			continue // another CA's
+		}
+		switch end := tags.until; {
+		case problem != nil:
+			err = fmt.Errorf("the record %q: %w", value, problem)
+		case tags.account == "":
+			err = fmt.Errorf("the record %q has no accounturi", value)
+		case tags.account != account:
+			err = fmt.Errorf("the record is for another account, %s", tags.account)
+		case wildcard && !strings.EqualFold(tags.policy, "wildcard"):
+			err = fmt.Errorf("the record %q has no policy=wildcard", value)
+		case !end.IsZero() && !now.Before(end):
+			err = fmt.Errorf("the record ended on %s, as its persistUntil says", end.UTC().Format(time.RFC3339))
+		default:
+			return end, nil
+		}
+	}
+	return time.Time{}, err
+}
+
+type persistTags struct {
+	account, policy string
+	until           time.Time
+}
+
+// parsePersist reads a value, in the form of RFC 8659 section 4.2.
+func parsePersist(value string) (issuer string, tags persistTags, err error) {
+	parts := strings.Split(value, ";")
+	issuer = strings.Trim(parts[0], " \t")
+	seen := make(map[string]bool)
+	for _, part := range parts[1:] {
+		tag, text, ok := strings.Cut(part, "=")
+		tag, text = strings.ToLower(strings.Trim(tag, " \t")), strings.Trim(text, " \t")
+		switch {
+		case !ok || tag == "":
+			return issuer, tags, fmt.Errorf("%q is not of the form tag=value", part)
+		case seen[tag]:
+			return issuer, tags, fmt.Errorf("%s stands in it twice", tag)
+		case strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }):
+			return issuer, tags, fmt.Errorf("the value of %s has a space or a character that is not ASCII", tag)
+		}
+		seen[tag] = true
+		switch tag {
+		case "accounturi":
+			tags.account = text
+		case "policy":
+			tags.policy = text
+		case "persistuntil":
+			seconds, err := strconv.ParseInt(text, 10, 64)
+			if err != nil {
+				return issuer, tags, fmt.Errorf("persistUntil=%s is not a number of seconds since 1970", text)
+			}
+			tags.until = time.Unix(seconds, 0)
+		}
+	}
+	return issuer, tags, nil
+}
+
+// preparePersist looks at the record before anything is ordered.
+func (s *state) preparePersist(ctx context.Context, c *client, n *name) error {
+	r, err := s.record(ctx, c, n)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	first := n.record == nil || n.record.Err == nil && r.Err != nil || !n.record.Until.Equal(r.Until)
+	n.record = &r
+	s.mu.Unlock()
+	if r.Err != nil {
+		return &recordError{r, r.Err}
+	}
+	if left := r.Until.Sub(clock.Now()); first && !r.Until.IsZero() && left < persistSoon {
+		s.warn(n.text, fmt.Errorf("dns-persist-01: the record %s ends on %s; after that nothing can be renewed: write it anew with a later persistUntil",
+			r.Name, r.Until.UTC().Format(time.RFC3339)))
+	}
+	return nil
+}
+
+// Records returns the record of DNSPersist for each of the Domains but IP addresses, and whether it is there. It registers the account if there is
+// none yet, and orders nothing. The source may be in use.
+func (a *Source) Records(ctx context.Context) ([]Record, error) {
+	o, err := a.ready()
+	if err != nil {
+		return nil, err
+	}
+	s := newState(o)
+	s.ctx, s.changed, s.report = ctx, func() {}, func(certmanager.Event) {}
+	defer s.ca.http.CloseIdleConnections()
+	if err := s.tryStorage(ctx); err != nil {
+		return nil, err
+	}
+	c, err := s.ca.connect(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	var all []Record
+	for _, domain := range o.Domains {
+		if isAddress(domain) {
+			continue
+		}
+		r, err := s.record(ctx, c, s.names[domain])
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, r)
+	}
+	return all, nil
+}
