@@ -14,7 +14,9 @@ import (
 )
 
 // settable is a source of one certificate that a test replaces.
-type settable struct{ cert atomic.Pointer[tls.Certificate] }
+type settable struct {
+	cert atomic.Pointer[tls.Certificate]
+}
 
 func (s *settable) set(pair *tlstest.Pair) {
 	cert := pair.Certificate()
