@@ -1,6 +1,7 @@
 package certmanager
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -37,7 +38,9 @@ func (c *conn) recycled() error {
 // ask before a CA is dropped. Of candidate only the bundles and revocation lists count;
 // rules and what SetClientAuth decided stay as they are.
 func (m *Manager) Impact(candidate Source) ([]PeerInfo, error) {
-	got, err := (&loader{}).load(m.ctx, candidate, nil)
+	ctx, cancel := context.WithTimeout(context.Background(), loadTimeout)
+	defer cancel()
+	got, err := (&loader{}).load(ctx, candidate, nil)
 	if err != nil {
 		return nil, fmt.Errorf("certmanager: impact: %w", err)
 	}

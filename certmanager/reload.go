@@ -28,9 +28,8 @@ const (
 type reloader struct {
 	m         *Manager
 	loader    loader
-	previous  *Material       // what the source returned last
-	candidate *material       // what was made of it
-	warned    map[string]bool // its warnings
+	previous  *Material // what the source returned last
+	candidate *material // what was made of it
 
 	next   *time.Timer // the next check, but for polls
 	nextAt time.Time   // zero if none is planned

@@ -3,6 +3,7 @@ package certmanager
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ergotls/ergotls/internal/clock"
@@ -10,17 +11,20 @@ import (
 
 // warn reports what is new among the warnings of the source.
 func (r *reloader) warn() {
-	before := r.warned
-	r.warned = make(map[string]bool)
+	var before, all []string
+	if known := r.m.counts.warnings.Load(); known != nil {
+		before = *known
+	}
 	for _, part := range r.previous.flat() {
 		for _, warning := range part.Warnings {
 			text := warning.Error()
-			if !before[text] && !r.warned[text] {
+			if !slices.Contains(before, text) && !slices.Contains(all, text) {
 				r.m.emit(Event{Kind: Warning, Reason: "source", Err: warning})
 			}
-			r.warned[text] = true
+			all = append(all, text)
 		}
 	}
+	r.m.counts.warnings.Store(&all)
 }
 
 var errUnnoticed = errors.New("a change came without an event, as on network, FUSE and overlay file systems and in files that are mounted one by one")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -199,6 +200,30 @@ func TestCAIsReplaced(t *testing.T) {
 	})
 }
 
+// What a source warns of is reported once and is in Status as long as it stays.
+func TestWarningsOfASource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, _, source, m, peers := twoCAs(t)
+		events := collect(m)
+		aside := errors.New("x.pem: set aside")
+		for range 2 {
+			source.set(func(m *certmanager.Material) { m.Warnings = []error{aside} })
+			time.Sleep(time.Second)
+		}
+		require.Len(t, events(certmanager.Warning), 1)
+		assert.Equal(t, "source", events(certmanager.Warning)[0].Reason)
+		assert.ErrorIs(t, events(certmanager.Warning)[0].Err, aside)
+		assert.Equal(t, []string{"x.pem: set aside"}, m.Status().Warnings)
+		source.set(func(m *certmanager.Material) { m.Warnings = nil })
+		time.Sleep(time.Second)
+		assert.Empty(t, m.Status().Warnings)
+		assert.Equal(t, uint64(1), m.Status().Generation, "what is served is the same")
+		for _, p := range peers {
+			p.release()
+		}
+	})
+}
+
 // A source of somebody's own may be wrong in any way: what is in service stays.
 func TestSourcesThatAreWrong(t *testing.T) {
 	for name, load := range map[string]func() (*certmanager.Material, error){
@@ -234,6 +259,12 @@ func TestSourcesThatAreWrong(t *testing.T) {
 			require.Error(t, err)
 		})
 	}
+}
+
+// A nil pointer is a source too, and a panic of Watch is reported.
+func TestNilSource(t *testing.T) {
+	_, err := certmanager.New(certmanager.Options{Source: (*edited)(nil)})
+	require.ErrorIs(t, err, certmanager.ErrInvalid)
 }
 
 // replaced is a source whose Load a test replaces, while none runs.

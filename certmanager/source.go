@@ -75,7 +75,7 @@ type Material struct {
 	TicketKeys [][32]byte
 
 	// Warnings are what was left out, and what is served but should be mended. Each
-	// is reported as a [Warning] event once, as long as it stays.
+	// is reported as a [Warning] event once, as long as it stays, and is in Status.
 	Warnings []error
 
 	// The functions below are called in handshakes, from many goroutines, and for a while

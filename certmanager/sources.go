@@ -1,6 +1,7 @@
 package certmanager
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -121,7 +122,7 @@ func keepWatching(ctx context.Context, s Source, again time.Duration, changed fu
 	over.Stop()
 	defer over.Stop()
 	for {
-		err := s.Watch(ctx, changed, report)
+		err := watchSafely(ctx, s, changed, report)
 		over.Stop()
 		if ctx.Err() != nil {
 			return
@@ -178,8 +179,8 @@ func (l *loader) load(ctx context.Context, s Source, previous *Material) (*Mater
 // loadSafely calls Load. A panic, of a parser that is given a strange file for example, does not end the program.
 func loadSafely(ctx context.Context, s Source, previous *Material) (m *Material, err error) {
 	defer func() {
-		if p := recover(); p != nil {
-			m, err = nil, fmt.Errorf("%w: the source panicked: %v", ErrInvalid, p)
+		if e := panicked(recover()); e != nil {
+			m, err = nil, e
 		}
 	}()
 	m, err = s.Load(ctx, previous)
@@ -192,4 +193,17 @@ func loadSafely(ctx context.Context, s Source, previous *Material) (m *Material,
 		}
 	}
 	return m, err
+}
+
+// watchSafely does the same for Watch.
+func watchSafely(ctx context.Context, s Source, changed func(), report func(Event)) (err error) {
+	defer func() { err = cmp.Or(panicked(recover()), err) }()
+	return s.Watch(ctx, changed, report)
+}
+
+func panicked(p any) error {
+	if p == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: the source panicked: %v", ErrInvalid, p)
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -38,8 +39,9 @@ type Status struct {
 
 	ACME []OrderStatus `json:",omitempty"` // the names of ACME sources
 
-	Polling    string `json:",omitempty"` // why changes of files are found by polling alone; empty: events work, as far as is known
-	ClockSteps uint64 // how often the clock was set, or the machine slept
+	Warnings   []string `json:",omitempty"` // of the source, about what it has now; see Material.Warnings
+	Polling    string   `json:",omitempty"` // why changes of files are found by polling alone; empty: events work, as far as is known
+	ClockSteps uint64   // how often the clock was set, or the machine slept
 
 	Drift         bool      // what the source has was rejected, and is not what is served
 	LastError     string    // of the last candidate that was rejected, also after a good one
@@ -149,9 +151,10 @@ type counts struct {
 	loads, rejections, refused, reported, evicted, declinedTickets atomic.Uint64
 
 	drift      atomic.Bool
-	polling    atomic.Pointer[string] // why the source does not notice changes, though it should
-	unnoticed  atomic.Bool            // a change came without an event
-	polled     atomic.Bool            // a source that does not notice changes is one of those in use
+	polling    atomic.Pointer[string]   // why the source does not notice changes, though it should
+	unnoticed  atomic.Bool              // a change came without an event
+	polled     atomic.Bool              // a source that does not notice changes is one of those in use
+	warnings   atomic.Pointer[[]string] // of the source
 	clockSteps atomic.Uint64
 	lastError  atomic.Pointer[lastError]
 }
@@ -179,6 +182,9 @@ func (m *Manager) Status() Status {
 		status.Polling = *why
 	} else if c.unnoticed.Load() {
 		status.Polling = m.pollingError(errUnnoticed).Error()
+	}
+	if all := c.warnings.Load(); all != nil {
+		status.Warnings = slices.Clone(*all)
 	}
 	for _, orders := range s.in.material.orders {
 		status.ACME = append(status.ACME, orders()...)

@@ -155,6 +155,9 @@ func attention(name string, s *certmanager.Status, rows []row) (all []string) {
 	if s.Drift {
 		say("the last candidate was rejected: %s", printable(s.LastError))
 	}
+	for _, warning := range cut(s.Warnings) {
+		say("%s", printable(warning))
+	}
 	if s.Polling != "" {
 		say("%s", printable(s.Polling))
 	}
