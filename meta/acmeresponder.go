@@ -57,7 +57,7 @@ func CreateACMEResponder(options ACMEResponderOptions) (gen.MetaBehavior, error)
 	}
 	listener, err := listen(context.Background(), &TCPServerOptions{
 		Host: options.Host, Port: cmp.Or(options.Port, 80), Listener: options.Listener,
-	}, -1)
+	})
 	if err != nil {
 		return nil, err
 	}

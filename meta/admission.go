@@ -8,37 +8,24 @@ import (
 	"time"
 )
 
-// gate bounds how many handshakes compute at a time. It is first come, first served.
-type gate struct{ places chan struct{} }
+// handshakeLimiter bounds how many handshakes compute at a time. It is first come, first served.
+type handshakeLimiter struct{ places chan struct{} }
 
-func newGate(places int) *gate { return &gate{make(chan struct{}, places)} }
-
-// pass is what a handshake goes in and out with. Only its goroutine uses it.
-type pass struct {
-	gate   *gate
-	ctx    context.Context // of the handshake
-	inside bool            // holds a place
-	hello  helloRecords
+func newHandshakeLimiter(places int) *handshakeLimiter {
+	return &handshakeLimiter{make(chan struct{}, places)}
 }
 
 // enter takes a place, or returns the error of the context.
-func (p *pass) enter() error {
+func (l *handshakeLimiter) enter(ctx context.Context) error {
 	select {
-	case p.gate.places <- struct{}{}:
-		p.inside = true
+	case l.places <- struct{}{}:
 		return nil
-	case <-p.ctx.Done():
-		return p.ctx.Err()
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
-// leave gives the place back if it has one.
-func (p *pass) leave() {
-	if p.inside {
-		p.inside = false
-		<-p.gate.places
-	}
-}
+func (l *handshakeLimiter) leave() { <-l.places }
 
 // addressBook counts connections and failed handshakes by address. A zero limit turns its count off.
 type addressBook struct {

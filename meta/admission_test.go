@@ -86,14 +86,22 @@ func TestAddressBook(t *testing.T) {
 	})
 }
 
-// Places are given in the order of arrival; who gives up leaves none behind.
-func TestGate(t *testing.T) {
+// Places are given in the order of arrival; who gives up leaves none behind. Who has not read its ClientHello, and who
+// answers a challenge, needs none.
+func TestHandshakeLimiter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(1)
+		l := newHandshakeLimiter(1)
 		hurry, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		first, second, third := &pass{gate: g, ctx: t.Context()}, &pass{gate: g, ctx: hurry}, &pass{gate: g, ctx: t.Context()}
+		first, second, third := &shaking{limiter: l, ctx: t.Context()}, &shaking{limiter: l, ctx: hurry}, &shaking{limiter: l, ctx: t.Context()}
 		require.NoError(t, first.enter())
+		assert.Empty(t, l.places)
+		first.hello, second.hello, third.hello = true, true, true
+		require.NoError(t, first.enter())
+		require.NoError(t, first.enter())
+		challenge := &shaking{limiter: l, ctx: t.Context(), hello: true, exempt: true}
+		require.NoError(t, challenge.enter())
+		challenge.leave()
 		assert.ErrorIs(t, second.enter(), context.DeadlineExceeded)
 		second.leave() // has none
 		entered := make(chan error, 1)
@@ -103,9 +111,9 @@ func TestGate(t *testing.T) {
 		first.leave()
 		first.leave()
 		require.NoError(t, <-entered)
-		assert.Len(t, g.places, 1)
+		assert.Len(t, l.places, 1)
 		third.leave()
-		assert.Empty(t, g.places)
+		assert.Empty(t, l.places)
 	})
 }
 

@@ -110,7 +110,7 @@ func (c *tcpConnection) Start() error {
 	if c.server == nil && c.opt.InsecureSkipVerify {
 		c.log().Warning("InsecureSkipVerify is set: the certificate of %s is not verified", c.sock.RemoteAddr())
 	}
-	if c.establishAside() {
+	if c.establish() {
 		c.read()
 	}
 	// The reason went to the owner. To the engine every end of a connection is normal.

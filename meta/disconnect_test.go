@@ -82,10 +82,10 @@ func TestPanicEndsOneConnection(t *testing.T) {
 		require.NoError(t, err)
 		disconnect := expect[meta.MessageTCPDisconnect](a)
 		assert.Equal(t, id, disconnect.ID)
-		assert.ErrorIs(t, disconnect.Reason, meta.ErrTerminated)
-		assert.ErrorIs(t, disconnect.Reason, gen.TerminateReasonPanic)
+		assert.ErrorIs(t, disconnect.Reason, meta.ErrFraming)
+		assert.ErrorContains(t, disconnect.Reason, "Split panicked: in Split")
 		_, err = io.ReadAll(sick)
-		assertEnded(t, err)
+		assert.NoError(t, err, "the end is close_notify, and no reset")
 
 		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
 		lost, err := dialer.Dial("tcp", addr)
@@ -95,11 +95,14 @@ func TestPanicEndsOneConnection(t *testing.T) {
 		defer lost.Close()
 		require.NoError(t, lost.SetDeadline(time.Now().Add(patience)))
 		_, err = io.ReadAll(m.secure(t, lost))
-		assertEnded(t, err)
+		assert.NoError(t, err)
 		eventually(t, func() bool {
 			inspect := a.inspect(server)
 			return inspect["connections"] == "1" && inspect["connections establishing"] == "0"
 		}, "its slot is free")
+		assert.Equal(t, "1", a.inspect(server)["refused"])
+		assert.Contains(t, a.h.log.String(), "Route panicked: in Route")
+		assert.Contains(t, a.h.log.String(), "disconnect_test.go", "the stack says where")
 		talk(t, healthy)
 		a.quiet()
 	})

@@ -7,10 +7,7 @@ func (s *tcpServer) drain(timeout time.Duration) (evicted int) {
 	s.close()
 	<-s.stopped // what was accepted before is served
 	s.mu.Lock()
-	open := make([]*tcpConnection, 0, len(s.open))
-	for c := range s.open {
-		open = append(open, c)
-	}
+	open := s.openLocked()
 	if s.empty == nil && len(open) > 0 {
 		s.empty = make(chan struct{})
 	}

@@ -59,6 +59,7 @@ func (c *tcpConnection) finish() {
 	c.sock.closeBy(time.Now().Add(c.opt.CloseTimeout))
 	flushed := c.writer.sync()
 	reason := c.ended()
+	c.logPanic(reason.Cause)
 	if c.resetHidden(reason.Reason, flushed) {
 		reason = &DisconnectError{Reason: ErrReset, Cause: flushed}
 		c.mu.Lock()
@@ -72,7 +73,7 @@ func (c *tcpConnection) finish() {
 		c.sock.drain(func() {}) // what crypto/tls itself has written last
 	}
 	if c.release != nil {
-		c.release()
+		c.logPanic(protect("release of CertManager.Track", func() error { c.release(); return nil }))
 	}
 	told := true
 	if c.onEnd != nil {

@@ -15,17 +15,12 @@ import (
 // challengeProtocol is negotiated by a CA that validates a name (RFC 8737). The handshake alone is its answer.
 const challengeProtocol = "acme-tls/1"
 
+// errNothingSent is the end of a connection whose peer has sent no ClientHello and no PROXY header. The health checks
+// of load balancers do so, and port scans.
+var errNothingSent = errors.New("the peer sent nothing, or left before its ClientHello")
+
 // errChallenge is the end of a connection whose handshake was such an answer.
 var errChallenge = errors.New("validated by a CA")
-
-// establishAside calls establish where its stack is best: a server's handshake on one of its crew.
-func (c *tcpConnection) establishAside() (ok bool) {
-	if c.server == nil || c.server.tls == nil {
-		return c.establish()
-	}
-	c.server.crew.do(func() { ok = c.establish() })
-	return ok
-}
 
 // establish brings the connection to where its owner can be told of it. It returns false if it came to an end before.
 func (c *tcpConnection) establish() bool {
@@ -51,8 +46,14 @@ func (c *tcpConnection) establish() bool {
 
 	peer := c.peer(state)
 	if c.server != nil && c.server.opt.Route != nil {
-		if worker := c.server.opt.Route(peer); worker != "" {
-			c.to = worker
+		if err := protect("Route", func() error {
+			if worker := c.server.opt.Route(peer); worker != "" {
+				c.to = worker
+			}
+			return nil
+		}); err != nil {
+			c.refused("routing", err)
+			return false
 		}
 	}
 	if c.server != nil && c.server.actors {
@@ -88,8 +89,14 @@ func (c *tcpConnection) establish() bool {
 
 // admit reads the PROXY header of a source that sends one, and asks the address book of the server.
 func (c *tcpConnection) admit(deadline time.Time) error {
-	if c.server == nil || !c.server.behindProxy(c.sock.Conn) {
-		return nil // the accept loop has asked for the others
+	if c.server == nil {
+		return nil
+	}
+	if !c.server.behindProxy(c.sock.Conn) { // the accept loop has asked for it
+		if c.sock.guard != nil && (c.opt.CertManager == nil || c.opt.StartTLS) {
+			return c.sock.awaitStart()
+		}
+		return nil
 	}
 	c.mu.Lock()
 	if c.reason != nil {
@@ -117,22 +124,33 @@ func (c *tcpConnection) handshake(deadline time.Time) (*tls.ConnectionState, err
 	}
 	defer c.cancelBy(nil)
 	started := time.Now()
-	track := c.tracking()
+	h := &shaking{ctx: ctx, began: len(c.sock.pending) > 0}
+	if c.server != nil {
+		h.limiter = c.server.handshakes
+	}
+	c.sock.shaking = h
+	defer func() { c.sock.shaking = nil }()
 	var conn *tls.Conn
 	if c.server != nil {
-		c.sock.pass = &pass{gate: c.server.gate, ctx: ctx}
-		defer func() {
-			c.sock.pass.leave()
-			c.sock.pass = nil
-		}()
 		conn = tls.Server(c.sock, c.server.tls)
 	} else {
-		conn = tls.Client(c.sock, c.clientTLS)
+		conn = tls.Client(c.sock, h.config(c.clientTLS))
 	}
-	err := c.shakeHands(ctx, conn)
+	var track tracking
+	err := protect("handshake", func() error {
+		track = c.tracking()
+		return c.shakeHands(context.WithValue(ctx, shakingKey{}, h), conn)
+	})
+	h.leave()
+	if h.panicked != nil {
+		err = h.panicked
+	}
 	state := conn.ConnectionState()
 	if c.server != nil && state.HandshakeComplete && state.NegotiatedProtocol == challengeProtocol {
 		return nil, errChallenge // the handshake was the answer, and nobody has shown a certificate
+	}
+	if c.server != nil && !c.opt.StartTLS && !h.hello && (left(err) || !h.began && timeout(err)) {
+		return nil, fmt.Errorf("%w: %w", errNothingSent, err)
 	}
 	if err != nil {
 		return nil, notTLS(err)
@@ -144,9 +162,12 @@ func (c *tcpConnection) handshake(deadline time.Time) (*tls.ConnectionState, err
 	}
 	c.stream = conn
 	if track != nil {
-		c.release = track(&state, c.sock.RemoteAddr(), func(reason error) { c.end(ErrEvicted, reason) })
+		err = protect("CertManager.Track", func() error {
+			c.release = track(&state, c.sock.RemoteAddr(), func(reason error) { c.end(ErrEvicted, reason) })
+			return nil
+		})
 	}
-	return &state, nil
+	return &state, err
 }
 
 // shakeHands makes the handshake, by the manager where it wants to.
@@ -171,8 +192,10 @@ func (c *tcpConnection) cancelBy(cancel context.CancelFunc) error {
 	return nil
 }
 
+type tracking func(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func())
+
 // tracking returns what tells the manager of the connection after its handshake, nil if it does not want to know.
-func (c *tcpConnection) tracking() func(*tls.ConnectionState, net.Addr, func(error)) (release func()) {
+func (c *tcpConnection) tracking() tracking {
 	if c.opt.InsecureSkipVerify {
 		return nil
 	}
@@ -201,6 +224,8 @@ func (c *tcpConnection) refused(stage string, err error) {
 	reason := ErrHandshake
 	if isAlert(err) {
 		reason = ErrRefused
+	} else if c.stats.tls.Load() != nil {
+		reason = ErrTerminated // the handshake was complete: the peer gets close_notify
 	}
 	c.end(reason, err)
 	if c.server != nil {

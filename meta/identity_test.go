@@ -176,7 +176,7 @@ func TestProxyHeaderRefused(t *testing.T) {
 		says  string
 	}{
 		"none":       {trusted, "GET / HTTP/1.1\r\n\r\n", "no PROXY header"},
-		"silent":     {trusted, "", "no PROXY header"},
+		"silent":     {trusted, "", "the peer sent nothing"},
 		"half":       {trusted, "PROXY TCP4 192.0.2.7", "no PROXY header"},
 		"malformed":  {trusted, "PROXY TCP4 nobody nowhere 1 2\r\n", "no PROXY header"},
 		"too long":   {trusted, "PROXY TCP4 " + strings.Repeat("1", 500) + "\r\n", "no PROXY header"},
@@ -196,17 +196,24 @@ func TestProxyHeaderRefused(t *testing.T) {
 				require.NoError(t, err)
 				_, err = io.ReadAll(conn)
 				assertEnded(t, err)
-				if strings.HasPrefix(name, "spoofed") && !m.tls() {
-					// In the clear there is nothing to wait for before Connect, but no byte is delivered.
-					expect[meta.MessageTCPConnect](a)
-					disconnect := expect[meta.MessageTCPDisconnect](a)
-					assert.ErrorIs(t, disconnect.Reason, meta.ErrProtocol)
-					assert.ErrorContains(t, disconnect.Reason, test.says)
-					return
-				}
 				eventually(t, a.h.log.contains(test.says), "it is said why")
 				a.quiet()
 			})
 		})
 	}
+}
+
+// Who speaks second is announced all the same, and what it sent before that is delivered.
+func TestDirectPeersBesideAProxy(t *testing.T) {
+	nobody := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+	eachMode(t, func(t *testing.T, m mode) {
+		a := newHost(t).spawn(nil)
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, ProxyFrom: nobody})
+		m.dial(t, addr)
+		expect[meta.MessageTCPConnect](a)
+		_, err := io.WriteString(m.dial(t, addr), "PROX or not")
+		require.NoError(t, err)
+		expect[meta.MessageTCPConnect](a)
+		assert.Equal(t, "PROX or not", string(expect[meta.MessageTCP](a).Data))
+	})
 }

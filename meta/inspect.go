@@ -96,7 +96,7 @@ func (s *tcpServer) HandleInspect(from gen.PID, item ...string) map[string]strin
 		"accept errors":               decimal(stats.AcceptErrors),
 		"acme challenges":             decimal(stats.Challenges),
 	}
-	if s.gate != nil {
+	if s.handshakes != nil {
 		m["handshakes"] = strconv.Itoa(stats.Handshaking)
 		m["max handshakes"] = strconv.Itoa(stats.MaxHandshakes)
 	}
@@ -109,10 +109,8 @@ func (s *tcpServer) HandleInspect(from gen.PID, item ...string) map[string]strin
 }
 
 func (s *tcpServer) inspectConnection(from gen.PID, alias string) map[string]string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for c := range s.open {
-		if c.known() && c.process.ID().String() == alias {
+	for _, c := range s.announced() {
+		if c.process.ID().String() == alias {
 			return c.HandleInspect(from)
 		}
 	}

@@ -15,8 +15,8 @@ import (
 // unixFiles is held while a unix socket is bound, so that servers of one program do not take each other's new socket for a stale one.
 var unixFiles sync.Mutex
 
-// listen opens the listening socket that the options describe, with the probes of its connections where they inherit them.
-func listen(ctx context.Context, o *TCPServerOptions, keepAlive time.Duration) (net.Listener, error) {
+// listen opens the listening socket that the options describe.
+func listen(ctx context.Context, o *TCPServerOptions) (net.Listener, error) {
 	if o.Listener != nil {
 		return o.Listener, nil
 	}
@@ -39,12 +39,6 @@ func listen(ctx context.Context, o *TCPServerOptions, keepAlive time.Duration) (
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w on %s %s: %w%s", ErrListen, network, address, err, listenAdvice(err))
-	}
-	if tcp, ok := listener.(*net.TCPListener); ok && inheritKeepAlive != nil {
-		if err := inheritKeepAlive(tcp, keepAlive); err != nil {
-			listener.Close()
-			return nil, fmt.Errorf("%w on %s %s: %w", ErrListen, network, address, err)
-		}
 	}
 	return listener, nil
 }
@@ -93,7 +87,8 @@ func sameFile(a, b os.FileInfo) bool { return os.SameFile(a, b) && a.ModTime().E
 // maxKeepAlive is Linux's limit of TCP_KEEPIDLE and TCP_KEEPINTVL (net/tcp.h, MAX_TCP_KEEPIDLE).
 const maxKeepAlive = 32767 * time.Second
 
-// setKeepAlive sets the keep-alive probes of a TCP connection; below 0 turns them off.
+// setKeepAlive sets the keep-alive probes of a TCP connection; below 0 turns them off. As in package net an error is
+// none of the connection: Linux before 6.10 knows no such options on the MPTCP sockets that Go's listeners accept.
 func setKeepAlive(conn net.Conn, period time.Duration) {
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: period > 0, Idle: period, Interval: period})

@@ -38,7 +38,7 @@ type TCPServerOptions struct {
 	ReusePort bool
 	// ProxyFrom lists the sources whose connections start with a PROXY protocol header, v1 or v2;
 	// the address in it becomes RemoteAddr. Such a source must send one within HandshakeTimeout, and a
-	// header from any other source is refused. Of a v2 header at most 4096 bytes may follow the first 16, addresses and TLVs together; a
+	// header from any other source is refused: without TLS such a source that sends nothing is announced after 200 ms. Of a v2 header at most 4096 bytes may follow the first 16, addresses and TLVs together; a
 	// longer one is refused. Empty means that nobody sends one.
 	ProxyFrom []netip.Prefix
 
@@ -57,10 +57,11 @@ type TCPServerOptions struct {
 	// one /64 network). Further ones are closed at once. 0 means no limit.
 	MaxConnectionsPerAddress int
 	// MaxHandshakes is the number of handshakes that compute at a time; one that waits for its
-	// peer does not count. 0 means twice GOMAXPROCS.
+	// peer, in a callback of the CertManager or for a key that is kept elsewhere does not count. 0 means twice GOMAXPROCS.
 	MaxHandshakes int
 	// MaxHandshakeFailures is the number of failed handshakes from one address (IPv6: one /64
-	// network) within a minute after which its connections are closed at once until the minute is over. 0 means no limit.
+	// network) within a minute after which its connections are closed at once until the minute is over. A peer that sends
+	// nothing, or leaves before its ClientHello, has failed none: health checks do so. 0 means no limit.
 	MaxHandshakeFailures int
 
 	// ConnectionMeta are the meta process options of each accepted connection. Its MailboxSize bounds the messages that wait
@@ -273,6 +274,7 @@ func (o *TCPConnectionOptions) parseShared(c *check) {
 		largest := largestFrame(o.Split)
 		c.refuse(largest > o.MaxFrame, "MaxFrame: is %d, but FixedLength or LengthPrefixed makes frames of %d bytes with their header; set it to that", o.MaxFrame, largest)
 	}
+	o.Split = protectSplit(o.Split)
 	setDefault(&o.WriteBuffer, DefaultWriteBuffer)
 	setDefault(&o.HandshakeTimeout, DefaultHandshakeTimeout)
 	setDefault(&o.WriteTimeout, DefaultWriteTimeout)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/pires/go-proxyproto"
 )
@@ -21,6 +22,9 @@ var (
 func readProxyHeader(s *socket) (net.Addr, error) {
 	reader := bufio.NewReader(s)
 	awaitV1(reader)
+	if _, err := reader.Peek(1); left(err) || timeout(err) {
+		return nil, fmt.Errorf("%w: %w", errNothingSent, err)
+	}
 	header, err := proxyproto.Read(reader)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNoProxy, err)
@@ -56,7 +60,7 @@ func contains(prefixes []netip.Prefix, addr net.Addr) bool {
 	}
 	ip := tcp.AddrPort().Addr().Unmap().WithZone("")
 	for _, prefix := range prefixes {
-		if prefix.Contains(ip) {
+		if prefix.Contains(ip) || prefix.Addr().Is4In6() && prefix.Contains(netip.AddrFrom16(ip.As16())) {
 			return true
 		}
 	}
@@ -67,6 +71,42 @@ func contains(prefixes []netip.Prefix, addr net.Addr) bool {
 type proxyGuard struct{ seen []byte }
 
 var proxySignatures = [][]byte{proxyproto.SIGV1, proxyproto.SIGV2}
+
+// mayFollow says whether what was seen so far can become a header.
+func (g *proxyGuard) mayFollow() bool {
+	for _, signature := range proxySignatures {
+		if len(g.seen) < len(signature) && bytes.HasPrefix(signature, g.seen) {
+			return true
+		}
+	}
+	return false
+}
+
+// spoofWait is how long a peer in the clear that must not send a PROXY header may keep silent before its owner
+// hears of it. In some protocols the server speaks first, so it can't be longer.
+const spoofWait = 200 * time.Millisecond
+
+// awaitStart reads what such a peer begins with. A header is refused before an actor hears of the connection.
+func (s *socket) awaitStart() error {
+	s.SetReadDeadline(time.Now().Add(spoofWait))
+	defer s.SetReadDeadline(time.Time{})
+	for b := make([]byte, 64); s.guard.mayFollow(); {
+		n, err := s.Conn.Read(b)
+		if s.guard.spoofed(b[:n]) {
+			return errSpoofedProxy
+		}
+		s.pending = append(s.pending, b[:n]...)
+		switch {
+		case timeout(err):
+			return nil
+		case left(err) && len(s.pending) == 0:
+			return fmt.Errorf("%w: %w", errNothingSent, err)
+		case err != nil:
+			return nil // the read loop finds it
+		}
+	}
+	return nil
+}
 
 // spoofed takes the next bytes and reports whether a whole signature has come.
 func (g *proxyGuard) spoofed(b []byte) bool {

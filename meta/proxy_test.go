@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"net/netip"
 	"testing"
 	"testing/iotest"
 
@@ -84,4 +85,15 @@ func TestProxyHeaderSize(t *testing.T) {
 	}
 	require.NoError(t, read(4096))
 	require.ErrorIs(t, read(4097), errNoProxy)
+}
+
+func TestProxyFromContains(t *testing.T) {
+	for prefix, want := range map[string]bool{
+		"127.0.0.0/8": true, "::ffff:127.0.0.0/104": true, "::ffff:0.0.0.0/96": true, "::ffff:10.0.0.0/104": false, "10.0.0.0/8": false, "::/0": false,
+	} {
+		for _, ip := range []string{"127.0.0.1", "::ffff:127.0.0.1"} {
+			addr := net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(ip), 1))
+			require.Equal(t, want, contains([]netip.Prefix{netip.MustParsePrefix(prefix)}, addr), "%s in %s", ip, prefix)
+		}
+	}
 }

@@ -31,13 +31,12 @@ type tcpServer struct {
 	opt        TCPServerOptions
 	connection *TCPConnectionOptions // of each accepted connection
 	listener   net.Listener
-	tls        *tls.Config // nil: no TLS
-	gate       *gate
-	crew       crew          // makes the handshakes
-	slots      chan struct{} // nil: no limit
-	addresses  *addressBook  // nil: no limits
-	next       int           // Start's: index in ProcessPool
-	actors     bool          // the parent is an ActorServer's; set before Start
+	tls        *tls.Config       // nil: no TLS
+	handshakes *handshakeLimiter // nil: no TLS
+	slots      chan struct{}     // nil: no limit
+	addresses  *addressBook      // nil: no limits
+	next       int               // Start's: index in ProcessPool
+	actors     bool              // the parent is an ActorServer's; set before Start
 
 	process   gen.MetaProcess // set by Init
 	parent    any             // its PID; boxed once for all connections
@@ -71,7 +70,8 @@ func CreateTCPServer(options TCPServerOptions) (gen.MetaBehavior, error) {
 		if s.tls, err = serverTLS(options.CertManager, slices.Clone(options.NextProtos), options.InsecureSkipVerify); err != nil {
 			return nil, err
 		}
-		s.gate = newGate(cmp.Or(options.MaxHandshakes, 2*runtime.GOMAXPROCS(0)))
+		s.tls = serverConfig(s.tls)
+		s.handshakes = newHandshakeLimiter(cmp.Or(options.MaxHandshakes, 2*runtime.GOMAXPROCS(0)))
 	}
 	if options.MaxConnections > 0 {
 		s.slots = make(chan struct{}, options.MaxConnections)
@@ -79,7 +79,7 @@ func CreateTCPServer(options TCPServerOptions) (gen.MetaBehavior, error) {
 	if options.MaxConnectionsPerAddress > 0 || options.MaxHandshakeFailures > 0 {
 		s.addresses = newAddressBook(options.MaxConnectionsPerAddress, options.MaxHandshakeFailures)
 	}
-	if s.listener, err = listen(context.Background(), &options, connection.KeepAlivePeriod); err != nil {
+	if s.listener, err = listen(context.Background(), &options); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -157,9 +157,7 @@ func (s *tcpServer) serve(conn net.Conn) {
 	if s.opt.Listener != nil {
 		sock.unblock()
 	}
-	if s.opt.Listener != nil || inheritKeepAlive == nil {
-		setKeepAlive(conn, s.connection.KeepAlivePeriod)
-	}
+	setKeepAlive(conn, s.connection.KeepAlivePeriod)
 	to := s.parent
 	if len(s.opt.ProcessPool) > 0 {
 		to = s.opt.ProcessPool[s.next]
@@ -231,6 +229,10 @@ func (s *tcpServer) refused(c *tcpConnection, stage string, err error) {
 			total += n
 		}
 	})
+	if why == refusedNothing {
+		s.process.Log().Debug("%s of %s: %s", stage, c.sock.RemoteAddr(), err)
+		return
+	}
 	source := limitAddr(c.sock.RemoteAddr())
 	if s.addresses != nil && isFailure(why) {
 		s.addresses.failed(source)
@@ -278,6 +280,5 @@ func (s *tcpServer) close() {
 	s.closeOnce.Do(func() {
 		close(s.closing)
 		s.listener.Close()
-		s.crew.dismiss()
 	})
 }

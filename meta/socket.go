@@ -42,7 +42,7 @@ type socket struct {
 	eof     bool    // the peer's FIN was read
 	pending []byte  // bytes read ahead of the TLS layer, served first
 	guard   *proxyGuard
-	pass    *pass // not nil during a server's handshake
+	shaking *shaking // not nil during a handshake
 
 	remote atomic.Pointer[net.Addr] // in place of the connection's own; nil: its own
 
@@ -79,13 +79,6 @@ func (s *socket) RemoteAddr() net.Addr {
 
 // Read implements net.Conn. Only crypto/tls and the connection's read loop call it.
 func (s *socket) Read(b []byte) (int, error) {
-	if s.pass != nil {
-		return s.pass.hello.read(s, b)
-	}
-	return s.readSome(b)
-}
-
-func (s *socket) readSome(b []byte) (int, error) {
 	if len(s.pending) > 0 {
 		n := copy(b, s.pending)
 		if s.pending = s.pending[n:]; len(s.pending) == 0 {
@@ -107,14 +100,17 @@ func (s *socket) read(b []byte) (int, error) {
 	if s.polling {
 		return s.readNow(b)
 	}
-	if s.pass == nil {
+	if s.shaking == nil {
 		return s.Conn.Read(b)
 	}
-	// A handshake holds its place at the gate while it computes, not while it waits for its peer.
-	s.pass.leave()
+	// A handshake has a place while it computes, not while it waits for its peer.
+	s.shaking.leave()
 	n, err := s.Conn.Read(b)
+	if n > 0 {
+		s.shaking.began = true
+	}
 	if err == nil {
-		err = s.pass.enter()
+		err = s.shaking.enter()
 	}
 	return n, err
 }

@@ -54,7 +54,14 @@ func (s *socket) Write(b []byte) (n int, err error) {
 	defer s.mu.Unlock()
 	switch {
 	case s.blocking:
-		return s.Conn.Write(b)
+		if s.shaking == nil {
+			return s.Conn.Write(b)
+		}
+		s.shaking.leave() // the peer may take nothing
+		if n, err = s.Conn.Write(b); err == nil {
+			err = s.shaking.enter()
+		}
+		return n, err
 	case len(s.backlog) > maxBacklog:
 		return 0, errBacklog
 	case s.raw != nil && len(s.backlog) == 0:

@@ -189,29 +189,33 @@ func (s *ServerStats) failures() (n uint64) {
 
 // isFailure says that what was refused was a handshake.
 func isFailure(why string) bool {
-	return why != refusedLimit && why != refusedProxy && why != refusedNobody
+	switch why {
+	case refusedLimit, refusedProxy, refusedNobody, refusedNothing, refusedPanic:
+		return false
+	}
+	return true
 }
 
 func (s *tcpServer) snapshot() ServerStats {
 	out := ServerStats{Listen: s.listener.Addr().String(), TLS: s.describeTLS(), MaxConnections: s.opt.MaxConnections}
-	if s.gate != nil {
-		out.Handshaking, out.MaxHandshakes = len(s.gate.places), cap(s.gate.places)
+	if s.handshakes != nil {
+		out.Handshaking, out.MaxHandshakes = len(s.handshakes.places), cap(s.handshakes.places)
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	sum := s.stats.carried
-	for c := range s.open {
-		sum.add(c.traffic())
-		if c.known() {
-			out.Connections++
-		}
-	}
-	out.Establishing = len(s.open) - out.Connections
+	sum, open := s.stats.carried, s.openLocked()
 	out.Accepted, out.AcceptErrors, out.Challenges = s.stats.accepted, s.stats.acceptErrors, s.stats.challenges
 	out.Refused, out.Ended = maps.Clone(s.stats.refused), maps.Clone(s.stats.ended)
 	for _, h := range s.stats.handshakes {
 		out.Handshakes = append(out.Handshakes, *h)
 	}
+	s.mu.Unlock()
+	for _, c := range open { // what they count does not get less when they leave meanwhile
+		sum.add(c.traffic())
+		if c.known() {
+			out.Connections++
+		}
+	}
+	out.Establishing = len(open) - out.Connections
 	slices.SortFunc(out.Handshakes, func(a, b HandshakeStats) int {
 		return cmp.Or(cmp.Compare(a.Version, b.Version), -cmp.Compare(b.Count, a.Count))
 	})
@@ -220,13 +224,26 @@ func (s *tcpServer) snapshot() ServerStats {
 	return out
 }
 
-func (s *tcpServer) connections() (all []ConnectionStats) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// openLocked returns the open connections. What is to be known of each is asked without mu, which the accept
+// loop needs.
+func (s *tcpServer) openLocked() []*tcpConnection {
+	open := make([]*tcpConnection, 0, len(s.open))
 	for c := range s.open {
-		if !c.known() {
-			continue
-		}
+		open = append(open, c)
+	}
+	return open
+}
+
+// announced returns those that an actor knows of.
+func (s *tcpServer) announced() []*tcpConnection {
+	s.mu.Lock()
+	open := s.openLocked()
+	s.mu.Unlock()
+	return slices.DeleteFunc(open, func(c *tcpConnection) bool { return !c.known() })
+}
+
+func (s *tcpServer) connections() (all []ConnectionStats) {
+	for _, c := range s.announced() {
 		all = append(all, c.snapshot())
 	}
 	slices.SortFunc(all, func(a, b ConnectionStats) int { return a.Opened.Compare(b.Opened) })
@@ -255,19 +272,36 @@ const (
 	refusedGone        = "peer gone"
 	refusedRule        = "not authorized"
 	refusedProtocol    = "protocol"
+	refusedNothing     = "nothing sent"
+	refusedPanic       = "panic"
 )
 
 // RefusedReasons are the keys that ServerStats.Refused may have.
 var RefusedReasons = [...]string{
 	refusedLimit, refusedProxy, refusedNobody, refusedTimeout, refusedNotTLS, refusedName, refusedCertificate, refusedByPeer, refusedGone,
-	refusedRule, refusedProtocol,
+	refusedRule, refusedProtocol, refusedNothing, refusedPanic,
+}
+
+// left says that the peer has ended the connection, or its kernel or the network has.
+func left(err error) bool {
+	for _, one := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, syscall.ETIMEDOUT} {
+		if errors.Is(err, one) {
+			return true
+		}
+	}
+	return false
 }
 
 // whyRefused sorts the errors of admission and handshake.
 func whyRefused(err error) string {
 	_, noRecord := errors.AsType[tls.RecordHeaderError](err)
 	_, unverified := errors.AsType[*tls.CertificateVerificationError](err)
+	_, panicked := errors.AsType[*panicError](err)
 	switch {
+	case panicked:
+		return refusedPanic
+	case errors.Is(err, errNothingSent):
+		return refusedNothing
 	case errors.Is(err, errOverLimit):
 		return refusedLimit
 	case errors.Is(err, errNoProxy), errors.Is(err, errSpoofedProxy):
@@ -284,8 +318,7 @@ func whyRefused(err error) string {
 		return refusedCertificate
 	case isAlert(err):
 		return refusedByPeer
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE),
-		errors.Is(err, syscall.ETIMEDOUT):
+	case left(err):
 		return refusedGone
 	case strings.HasPrefix(err.Error(), "tls: "), strings.HasPrefix(err.Error(), "local error: tls: "):
 		return refusedProtocol

@@ -59,7 +59,7 @@ func TestStats(t *testing.T) {
 	io.WriteString(dialTCP(t, addr), "GET / HTTP/1.1\r\n\r\n")
 	dialTCP(t, addr).Close()
 
-	want := map[string]uint64{"certificate": 2, "server name": 1, "protocol": 1, "refused by peer": 1, "not TLS": 1, "peer gone": 1}
+	want := map[string]uint64{"certificate": 2, "server name": 1, "protocol": 1, "refused by peer": 1, "not TLS": 1, "nothing sent": 1}
 	eventually(t, func() bool { return assert.ObjectsAreEqual(want, meta.Stats(server).Refused) }, "all are counted")
 	stats := meta.Stats(server)
 	for why := range stats.Refused {

@@ -17,7 +17,7 @@ import (
 	"github.com/ergotls/ergotls/tlstest"
 )
 
-// A peer that says nothing is dropped at the deadline, and no actor hears of it.
+// A peer that begins a handshake and says no more is dropped at the deadline, and no actor hears of it.
 func TestHandshakeTimeout(t *testing.T) {
 	tlsModes(t, func(t *testing.T, m mode) {
 		a := newHost(t).spawn(nil)
@@ -26,6 +26,8 @@ func TestHandshakeTimeout(t *testing.T) {
 		require.NoError(t, err)
 		defer conn.Close()
 		conn.SetDeadline(time.Now().Add(patience))
+		_, err = conn.Write([]byte{22})
+		require.NoError(t, err)
 		_, err = io.Copy(io.Discard, conn)
 		require.NoError(t, err)
 		eventually(t, func() bool { return a.inspect(id)["handshake failures"] == "1" }, "it is counted")

@@ -1,0 +1,235 @@
+package meta
+
+import (
+	"bufio"
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"slices"
+)
+
+// panicError is a panic of a function that the program has given to this package.
+type panicError struct {
+	name  string // of the option or method
+	value any
+	stack []byte
+}
+
+func (e *panicError) Error() string { return fmt.Sprintf("%s panicked: %v", e.name, e.value) }
+
+// protect calls f and returns its panic as a *panicError.
+func protect(name string, f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &panicError{name, v, debug.Stack()}
+		}
+	}()
+	return f()
+}
+
+// protectSplit returns split whose panics are errors.
+func protectSplit(split bufio.SplitFunc) bufio.SplitFunc {
+	if split == nil {
+		return nil
+	}
+	return func(data []byte, atEOF bool) (advance int, token []byte, err error) {
+		err = protect("Split", func() error { advance, token, err = split(data, atEOF); return err })
+		return advance, token, err
+	}
+}
+
+// logPanic logs where a panic came from that has ended the connection, if that was why.
+func (c *tcpConnection) logPanic(cause error) {
+	panicked, ok := errors.AsType[*panicError](cause)
+	if !ok {
+		return
+	}
+	write := func() {
+		c.log().Error("connection with %s ended: %s\n%s", c.sock.RemoteAddr(), panicked, panicked.stack)
+	}
+	if c.server != nil {
+		c.server.complain.Do(write) // peers may cause many
+	} else {
+		write()
+	}
+}
+
+// shaking is one TLS handshake. Only its goroutine uses it.
+type shaking struct {
+	limiter *handshakeLimiter // nil: that of a client
+	ctx     context.Context
+	began   bool // something was read
+	hello   bool // the ClientHello was read
+	exempt  bool // a CA validates a name: what its order waits for may hold all places
+	placed  bool // has a place
+
+	panicked *panicError // of a callback; crypto/tls does not wrap every error
+}
+
+// shakingKey leads from the context of a ClientHello to its shaking.
+type shakingKey struct{}
+
+// enter takes a place, or returns the error of the context. Before the ClientHello is read
+// there is nothing to compute.
+func (s *shaking) enter() error {
+	if s.limiter == nil || !s.hello || s.exempt || s.placed {
+		return nil
+	}
+	err := s.limiter.enter(s.ctx)
+	s.placed = err == nil
+	return err
+}
+
+// leave gives the place back if there is one.
+func (s *shaking) leave() {
+	if s.placed {
+		s.placed = false
+		s.limiter.leave()
+	}
+}
+
+// call calls a callback, which may wait for anything, without a place. A panic is an error, so
+// that the peer gets an alert.
+func (s *shaking) call(name string, f func() error) error {
+	s.leave()
+	err := protect(name, f)
+	if panicked, ok := errors.AsType[*panicError](err); ok {
+		s.panicked = panicked
+	}
+	if err != nil {
+		return err
+	}
+	return s.enter()
+}
+
+// serverConfig returns config for the handshakes of one server. Each of them has a copy of what the
+// manager gives for it, whose callbacks are called by the shaking in its context.
+func serverConfig(config *tls.Config) *tls.Config {
+	outer := config.Clone()
+	outer.GetConfigForClient = func(hello *tls.ClientHelloInfo) (own *tls.Config, err error) {
+		s := hello.Context().Value(shakingKey{}).(*shaking)
+		s.hello = true
+		err = s.call("GetConfigForClient", func() (err error) {
+			own = config
+			if config.GetConfigForClient != nil {
+				own, err = config.GetConfigForClient(hello)
+			}
+			if own == nil {
+				own = config
+			}
+			s.exempt = slices.Equal(hello.SupportedProtos, []string{challengeProtocol}) && slices.Contains(own.NextProtos, challengeProtocol)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		return s.config(own), nil
+	}
+	return outer
+}
+
+// config returns a copy of a configuration whose callbacks are called by s.
+func (s *shaking) config(config *tls.Config) *tls.Config {
+	own := config.Clone()
+	own.Certificates = s.certificates(config.Certificates)
+	if f := config.GetCertificate; f != nil {
+		own.GetCertificate = func(hello *tls.ClientHelloInfo) (cert *tls.Certificate, err error) {
+			err = s.call("GetCertificate", func() error { cert, err = f(hello); return err })
+			return s.certificate(cert), err
+		}
+	}
+	if f := config.GetClientCertificate; f != nil {
+		own.GetClientCertificate = func(request *tls.CertificateRequestInfo) (cert *tls.Certificate, err error) {
+			err = s.call("GetClientCertificate", func() error { cert, err = f(request); return err })
+			return s.certificate(cert), err
+		}
+	}
+	if f := config.VerifyPeerCertificate; f != nil {
+		own.VerifyPeerCertificate = func(raw [][]byte, chains [][]*x509.Certificate) error {
+			return s.call("VerifyPeerCertificate", func() error { return f(raw, chains) })
+		}
+	}
+	if f := config.VerifyConnection; f != nil {
+		own.VerifyConnection = func(state tls.ConnectionState) error {
+			return s.call("VerifyConnection", func() error { return f(state) })
+		}
+	}
+	return own
+}
+
+// certificates returns certs for the handshake.
+func (s *shaking) certificates(certs []tls.Certificate) []tls.Certificate {
+	if !slices.ContainsFunc(certs, func(cert tls.Certificate) bool { return !computes(cert.PrivateKey) }) {
+		return certs
+	}
+	own := slices.Clone(certs)
+	for i := range own {
+		own[i] = *s.certificate(&own[i])
+	}
+	return own
+}
+
+// certificate returns cert for the handshake. A key that is kept elsewhere, in a hardware module say, signs
+// without a place.
+func (s *shaking) certificate(cert *tls.Certificate) *tls.Certificate {
+	if cert == nil || computes(cert.PrivateKey) {
+		return cert
+	}
+	signer, ok := cert.PrivateKey.(crypto.Signer)
+	if !ok {
+		return cert // the error is crypto/tls's
+	}
+	own := *cert
+	own.PrivateKey = remoteSigner{signer, s}
+	if decrypter, ok := cert.PrivateKey.(crypto.Decrypter); ok {
+		own.PrivateKey = remoteDecrypter{remoteSigner{signer, s}, decrypter}
+	}
+	return &own
+}
+
+// computes says that a key does so in this process.
+func computes(key crypto.PrivateKey) bool {
+	switch key.(type) {
+	case *ecdsa.PrivateKey, *rsa.PrivateKey, ed25519.PrivateKey, nil:
+		return true
+	}
+	return false
+}
+
+// remoteSigner is a key that signs without a place.
+type remoteSigner struct {
+	crypto.Signer
+	s *shaking
+}
+
+// Sign implements crypto.Signer.
+func (k remoteSigner) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) (signature []byte, err error) {
+	err = k.s.call("PrivateKey.Sign", func() error { signature, err = k.Signer.Sign(rand, digest, opts); return err })
+	return signature, err
+}
+
+// SignMessage implements crypto.MessageSigner.
+func (k remoteSigner) SignMessage(rand io.Reader, message []byte, opts crypto.SignerOpts) (signature []byte, err error) {
+	err = k.s.call("PrivateKey.Sign", func() error { signature, err = crypto.SignMessage(k.Signer, rand, message, opts); return err })
+	return signature, err
+}
+
+// remoteDecrypter is one that decrypts too, for TLS 1.2 without forward secrecy.
+type remoteDecrypter struct {
+	remoteSigner
+	decrypter crypto.Decrypter
+}
+
+// Decrypt implements crypto.Decrypter.
+func (k remoteDecrypter) Decrypt(rand io.Reader, message []byte, opts crypto.DecrypterOpts) (plain []byte, err error) {
+	err = k.s.call("PrivateKey.Decrypt", func() error { plain, err = k.decrypter.Decrypt(rand, message, opts); return err })
+	return plain, err
+}
