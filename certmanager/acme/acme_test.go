@@ -316,10 +316,10 @@ func TestIdentifier(t *testing.T) {
 	}
 	_, err := identifier("*.example.test", false)
 	require.ErrorContains(t, err, "DNSPersist or DNS")
-	assert.Equal(t, "1.2.0.192.in-addr.arpa", newName("192.0.2.1", true).sni())
-	assert.Equal(t, "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa", newName("2001:db8::1", true).sni())
-	assert.Equal(t, "_.example.test", newName("*.example.test", true).file())
-	assert.Equal(t, "2001-db8--1", newName("2001:db8::1", true).file())
+	assert.Equal(t, "1.2.0.192.in-addr.arpa", testName("192.0.2.1").sni())
+	assert.Equal(t, "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa", testName("2001:db8::1").sni())
+	assert.Equal(t, "_.example.test", testName("*.example.test").file())
+	assert.Equal(t, "2001-db8--1", testName("2001:db8::1").file())
 }
 
 func TestCheckPersist(t *testing.T) {
@@ -355,3 +355,5 @@ func TestCheckPersist(t *testing.T) {
 	_, err = check(true)
 	require.ErrorContains(t, err, "missing")
 }
+
+func testName(text string) *name { return &name{text: text} }

@@ -24,10 +24,10 @@ const directoryAge = time.Hour
 
 // ca is a CA with the account at it.
 type ca struct {
-	s         *state
-	directory string
-	id        string // in the keys of the cache
-	http      *http.Client
+	CA
+	s    *state
+	id   string // in the keys of the cache
+	http *http.Client
 
 	turn    chan struct{} // capacity 1: held while the fields below are read and changed
 	readAt  time.Time     // of the directory
@@ -42,18 +42,28 @@ type client struct {
 	renewal *acme.Client // the same, for renewal information
 	meta    acme.DirectoryMeta
 	account acme.Account
+	ca      *ca
 }
 
-func newCA(s *state) *ca {
+func newCA(s *state, o CA) *ca {
 	shared := &http.Transport{Proxy: http.ProxyFromEnvironment}
 	if usual, ok := http.DefaultTransport.(*http.Transport); ok { // programs may put another there
 		shared = usual.Clone()
 	}
-	shared.TLSClientConfig = &tls.Config{RootCAs: s.o.Roots, MinVersion: tls.VersionTLS12}
+	shared.TLSClientConfig = &tls.Config{RootCAs: o.Roots, MinVersion: tls.VersionTLS12}
 	return &ca{
-		s: s, directory: s.o.Directory, id: storageID(s.o.Directory), turn: make(chan struct{}, 1),
+		CA: o, s: s, id: storageID(o.Directory), turn: make(chan struct{}, 1),
 		http: &http.Client{Transport: shared, Timeout: 30 * time.Second},
 	}
+}
+
+// host is the CA in errors.
+func (c *ca) host() string {
+	u, err := url.Parse(c.Directory)
+	if err != nil {
+		return c.Directory
+	}
+	return u.Host
 }
 
 // storageID stands for a CA in the keys of the cache, which are file names.
@@ -83,6 +93,7 @@ func (c *ca) connect(ctx context.Context, account bool) (*client, error) {
 		}
 	}
 	ready := *c.client
+	ready.ca = c
 	if c.account != nil {
 		ready.account = *c.account
 	}
@@ -115,7 +126,7 @@ func (c *ca) discover(ctx context.Context) error {
 	}
 	var directory acme.Directory
 	if err := json.Unmarshal(body, &directory); err != nil || directory.NewOrder == "" {
-		return errors.Join(fmt.Errorf("directory: %s is not that of an ACME CA", c.directory), err)
+		return errors.Join(fmt.Errorf("directory: %s is not that of an ACME CA", c.Directory), err)
 	}
 	c.digest, c.client = digest, &client{renewal: c.newClient("renewal-"+digest, body)}
 	if directory.Meta != nil {
@@ -138,14 +149,14 @@ func (c *ca) discover(ctx context.Context) error {
 // its contents from others in acmez's cache of directories.
 func (c *ca) newClient(fragment string, directory []byte) *acme.Client {
 	return &acme.Client{
-		Directory: c.directory + "#" + fragment, UserAgent: "ergotls", PollTimeout: maxRetryAfter,
-		HTTPClient: &http.Client{Transport: &transport{c.http.Transport, c.directory, directory}, Timeout: c.http.Timeout},
+		Directory: c.Directory + "#" + fragment, UserAgent: "ergotls", PollTimeout: maxRetryAfter,
+		HTTPClient: &http.Client{Transport: &transport{c.http.Transport, c.Directory, directory}, Timeout: c.http.Timeout},
 	}
 }
 
 func (c *ca) read(ctx context.Context) ([]byte, error) {
 	return call(ctx, "directory", func(ctx context.Context) ([]byte, error) {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.directory, nil)
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.Directory, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -178,7 +189,7 @@ func (c *ca) register(ctx context.Context) error {
 		account.Contact = []string{"mailto:" + c.s.o.Email}
 	}
 	made, err := call(ctx, "account", func(ctx context.Context) (acme.Account, error) {
-		if binding := c.s.o.ExternalAccount; binding != nil {
+		if binding := c.ExternalAccount; binding != nil {
 			if err := account.SetExternalAccountBinding(ctx, c.client.Client, acme.EAB{KeyID: binding.KeyID, MACKey: strings.TrimRight(binding.MACKey, "=")}); err != nil {
 				return account, err
 			}

@@ -23,16 +23,16 @@ func (c *ca) issued(cert *tls.Certificate) error {
 		chain = append(chain, parsed)
 	}
 	var ok bool
-	switch c.directory {
+	switch c.Directory {
 	case autocert.DefaultACMEDirectory:
 		ok = isLetsEncrypt(chain) && !isStaging(chain)
 	case directoryStaging:
 		ok = isStaging(chain)
 	default:
-		ok = c.s.o.Roots != nil && verifies(chain, c.s.o.Roots) || sameDomain(c.directory, chain[0])
+		ok = c.Roots != nil && verifies(chain, c.Roots) || sameDomain(c.Directory, chain[0])
 	}
 	if !ok {
-		return fmt.Errorf("it was issued by %q, and not, as far as can be told, by the CA at %s", chain[0].Issuer, c.directory)
+		return fmt.Errorf("it was issued by %q, and not, as far as can be told, by the CA at %s", chain[0].Issuer, c.Directory)
 	}
 	return nil
 }

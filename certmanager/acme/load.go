@@ -38,7 +38,7 @@ const (
 // state is a Source at work for a Manager.
 type state struct {
 	o       Source // with defaults
-	ca      *ca
+	cas     []*ca  // in the order in which they are asked
 	changed func()
 	report  func(certmanager.Event)
 
@@ -46,6 +46,7 @@ type state struct {
 	watched  chan struct{}   // closed when the fields above are set
 	started  chan struct{}   // closed when New need not wait any longer
 	startErr error           // set before that
+	startEnd time.Time       // when New waits no longer; set by start, zero if it does not wait
 	loaded   atomic.Bool     // once
 
 	tending   sync.WaitGroup
@@ -88,9 +89,11 @@ func newState(o Source) *state {
 		limit: rate.NewLimiter(rate.Every(time.Hour/time.Duration(o.OrdersPerHour)), o.OrdersPerHour),
 	}
 	s.tokens.certs, s.tokens.http = make(map[string]*tls.Certificate), make(map[string]string)
-	s.ca = newCA(s)
+	for _, ca := range append([]CA{{o.Directory, o.Roots, o.ExternalAccount, o.Profile}}, o.Fallbacks...) {
+		s.cas = append(s.cas, newCA(s, ca))
+	}
 	for _, domain := range o.Domains {
-		s.names[domain] = newName(domain, true)
+		s.names[domain] = s.newName(domain, true)
 	}
 	return s
 }
@@ -163,7 +166,9 @@ func (s *state) run(ctx context.Context) {
 	}
 	s.mu.Unlock()
 	s.tending.Wait()
-	s.ca.http.CloseIdleConnections()
+	for _, c := range s.cas {
+		c.http.CloseIdleConnections()
+	}
 }
 
 // watchClock makes all names look at the clock again when it was set, or the machine slept: timers have not noticed.
@@ -214,7 +219,7 @@ func (s *state) status() []certmanager.OrderStatus {
 	for _, name := range slices.Sorted(maps.Keys(s.names)) {
 		n := s.names[name]
 		status := certmanager.OrderStatus{Name: name, Serving: n.cert != nil, Next: n.due, Failures: n.failures, Unsaved: n.unsaved.Load()}
-		status.CA, status.Challenge = s.ca.directory, n.last
+		status.CA, status.Challenge = n.ca.Directory, n.last
 		if n.record != nil {
 			status.Record, status.RecordUntil = n.record.String(), n.record.Until
 		}

@@ -44,6 +44,7 @@ type name struct {
 	due      time.Time        // of the next attempt or renewal
 	expiry   *time.Timer      // takes cert out of service
 	record   *Record          // of DNS-PERSIST-01, as it was seen last
+	ca       *ca              // that issued last, or is asked first
 	last     string           // the kind of challenge that worked last
 	wanted   time.Time        // when a handshake asked for it last
 
@@ -99,8 +100,8 @@ type renewalInfo struct {
 	id         string // names the certificate to a CA that offers such information
 }
 
-func newName(text string, fixed bool) *name {
-	return &name{text: text, fixed: fixed, busy: true, asked: make(chan struct{}, 1), changed: make(chan struct{})}
+func (s *state) newName(text string, fixed bool) *name {
+	return &name{text: text, ca: s.cas[0], fixed: fixed, busy: true, asked: make(chan struct{}, 1), changed: make(chan struct{})}
 }
 
 // notify wakes who waits for the name. The caller holds mu.
@@ -181,6 +182,9 @@ func (s *state) renew(ctx context.Context, n *name, cert *tls.Certificate, failu
 	default:
 	}
 	timeout := orderTimeout
+	if left := time.Until(s.startEnd); left > 0 { // so that a CA that hangs leaves time for its fallbacks
+		timeout = min(timeout, left)
+	}
 	if cert != nil {
 		// A CA that hangs does not use up all the time that is left.
 		timeout = min(orderTimeout, max(clock.Until(cert.Leaf.NotAfter)/2, minOrderTimeout))
@@ -316,7 +320,7 @@ func (s *state) lockOrTry(ctx context.Context, n *name, try bool) (unlock func()
 		defer cancel()
 		ctx = limited
 	}
-	return s.lock(ctx, s.ca.certKey(n))
+	return s.lock(ctx, s.cas[0].certKey(n))
 }
 
 // look takes a certificate from the cache that is newer than the one in service.
@@ -340,7 +344,7 @@ func (s *state) askWhen(ctx context.Context, n *name, leaf *x509.Certificate) {
 	ctx, cancel := context.WithTimeout(ctx, max(min(lifetime(leaf)/30, 30*time.Second), time.Second))
 	defer cancel()
 	var info acme.RenewalInfo
-	c, err := s.ca.connect(ctx, false)
+	c, err := n.ca.connect(ctx, false)
 	if err == nil {
 		info, err = call(ctx, "renewal information", func(ctx context.Context) (acme.RenewalInfo, error) { return c.renewal.GetRenewalInfo(ctx, leaf) })
 	}

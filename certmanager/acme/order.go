@@ -23,15 +23,43 @@ import (
 
 // unfinished is an order that is authorized.
 type unfinished struct {
+	ca    *ca
 	order acme.Order
 	key   crypto.Signer
 	asked bool // the CA was asked for the certificate
 }
 
-// order gets a new certificate with a new key, registering again if the CA does not know
-// the account any more.
+// order gets a new certificate with a new key: of the CA that issued the last, or of the first of the others that
+// issues one. One that hangs leaves time for those after it.
 func (s *state) order(ctx context.Context, n *name) (*tls.Certificate, error) {
-	c, err := s.ca.connect(ctx, true)
+	all := append([]*ca{n.ca}, slices.DeleteFunc(slices.Clone(s.cas), func(c *ca) bool { return c == n.ca })...)
+	var errs []error
+	for i, ca := range all {
+		limited, cancel := ctx, context.CancelFunc(func() {})
+		if end, ok := ctx.Deadline(); ok {
+			limited, cancel = context.WithTimeout(ctx, time.Until(end)/time.Duration(len(all)-i))
+		}
+		cert, err := s.orderFrom(limited, ca, n)
+		cancel()
+		if err == nil {
+			s.mu.Lock()
+			n.ca = ca
+			s.mu.Unlock()
+			return cert, nil
+		}
+		if len(all) > 1 {
+			err = fmt.Errorf("%s: %w", ca.host(), err)
+		}
+		if errs = append(errs, err); ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, errors.Join(errs...)
+}
+
+// orderFrom orders from one CA, registering again if it does not know the account any more.
+func (s *state) orderFrom(ctx context.Context, ca *ca, n *name) (*tls.Certificate, error) {
+	c, err := ca.connect(ctx, true)
 	if err != nil {
 		return nil, err
 	}
@@ -40,8 +68,8 @@ func (s *state) order(ctx context.Context, n *name) (*tls.Certificate, error) {
 		return cert, err
 	}
 	s.warn(n.text, fmt.Errorf("the CA does not know the account any more; registering again: %w", err))
-	s.ca.forget(c.account)
-	if c, err = s.ca.connect(ctx, true); err != nil {
+	ca.forget(c.account)
+	if c, err = ca.connect(ctx, true); err != nil {
 		return nil, err
 	}
 	return s.orderAt(ctx, c, n)
@@ -50,14 +78,14 @@ func (s *state) order(ctx context.Context, n *name) (*tls.Certificate, error) {
 // orderAt tries one kind of challenge after the other, with an order each, since a failed
 // challenge fails its order. The kind that worked last comes first.
 func (s *state) orderAt(ctx context.Context, c *client, n *name) (*tls.Certificate, error) {
-	if n.unfinished != nil {
+	if n.unfinished != nil && n.unfinished.ca == c.ca {
 		cert, err := s.finish(ctx, c, n)
 		if err == nil || n.unfinished != nil {
 			return cert, err
 		}
 	}
-	if _, ok := c.meta.Profiles[s.o.Profile]; s.o.Profile != "" && !ok {
-		return nil, invalid("Profile: the CA has no %q, it has %q", s.o.Profile, slices.Sorted(maps.Keys(c.meta.Profiles)))
+	if _, ok := c.meta.Profiles[c.ca.Profile]; c.ca.Profile != "" && !ok {
+		return nil, invalid("Profile: the CA has no %q, it has %q", c.ca.Profile, slices.Sorted(maps.Keys(c.meta.Profiles)))
 	}
 	var errs []error
 	for _, kind := range s.challenges(n) {
@@ -81,7 +109,7 @@ func (s *state) orderAt(ctx context.Context, c *client, n *name) (*tls.Certifica
 		if err != nil {
 			return nil, err
 		}
-		n.unfinished = &unfinished{order: order, key: key}
+		n.unfinished = &unfinished{ca: c.ca, order: order, key: key}
 		return s.finish(ctx, c, n)
 	}
 	return nil, errors.Join(errs...)
@@ -101,11 +129,14 @@ func (s *state) prepare(ctx context.Context, c *client, n *name, kind string) er
 // newOrder makes an order that replaces the last certificate of a name, or where the CA will not have
 // that, for example since another machine has replaced it, one that replaces none.
 func (s *state) newOrder(ctx context.Context, c *client, n *name) (acme.Order, error) {
-	wanted := acme.Order{Identifiers: []acme.Identifier{n.identifier()}, Profile: s.o.Profile, Replaces: n.info.id}
+	wanted := acme.Order{Identifiers: []acme.Identifier{n.identifier()}, Profile: c.ca.Profile}
+	if n.ca == c.ca { // which issued what is replaced
+		wanted.Replaces = n.info.id
+	}
 	do := func(ctx context.Context) (acme.Order, error) { return c.NewOrder(ctx, c.account, wanted) }
 	order, err := call(ctx, "order", do)
 	var p acme.Problem
-	if n.info.id == "" || !errors.As(err, &p) || !isInvalid(err) && p.Status != http.StatusInternalServerError {
+	if wanted.Replaces == "" || !errors.As(err, &p) || !isInvalid(err) && p.Status != http.StatusInternalServerError {
 		return order, err
 	}
 	n.info.id, wanted.Replaces = "", ""

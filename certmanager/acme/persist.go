@@ -24,6 +24,7 @@ const maxRecordRetry = time.Minute
 // Record is a TXT record for DNS-PERSIST-01 (draft-ietf-acme-dns-persist): whoever has the account key
 // may order certificates for the name as long as it stands.
 type Record struct {
+	CA     string    // the directory of the CA that it is for
 	Domain string    // which it is for, as in Domains
 	Name   string    // of the record
 	Value  string    // what it has to be
@@ -47,7 +48,7 @@ func (e *recordError) Unwrap() error { return e.err }
 
 // record looks a name's record up.
 func (s *state) record(ctx context.Context, c *client, n *name) (Record, error) {
-	r := Record{Domain: n.text, Name: "_validation-persist." + n.base()}
+	r := Record{CA: c.ca.Directory, Domain: n.text, Name: "_validation-persist." + n.base()}
 	issuers := c.meta.CAAIdentities
 	if len(issuers) == 0 {
 		return r, errors.New("dns-persist-01: the CA's directory does not say its name (caaIdentities)")
@@ -157,8 +158,8 @@ func (s *state) preparePersist(ctx context.Context, c *client, n *name) error {
 	return nil
 }
 
-// Records returns the record of DNSPersist for each of the Domains but IP addresses, and whether it is there. It registers the account if there is
-// none yet, and orders nothing. The source may be in use.
+// Records returns the record of DNSPersist for each CA and each of the Domains but IP addresses, and whether it is there. It registers the
+// accounts that there are not yet, and orders nothing. The source may be in use.
 func (a *Source) Records(ctx context.Context) ([]Record, error) {
 	o, err := a.ready()
 	if err != nil {
@@ -166,24 +167,30 @@ func (a *Source) Records(ctx context.Context) ([]Record, error) {
 	}
 	s := newState(o)
 	s.ctx, s.changed, s.report = ctx, func() {}, func(certmanager.Event) {}
-	defer s.ca.http.CloseIdleConnections()
+	defer func() {
+		for _, c := range s.cas {
+			c.http.CloseIdleConnections()
+		}
+	}()
 	if err := s.tryStorage(ctx); err != nil {
 		return nil, err
 	}
-	c, err := s.ca.connect(ctx, true)
-	if err != nil {
-		return nil, err
-	}
 	var all []Record
-	for _, domain := range o.Domains {
-		if isAddress(domain) {
-			continue
-		}
-		r, err := s.record(ctx, c, s.names[domain])
+	for _, ca := range s.cas {
+		c, err := ca.connect(ctx, true)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s: %w", ca.host(), err)
 		}
-		all = append(all, r)
+		for _, domain := range o.Domains {
+			if isAddress(domain) {
+				continue
+			}
+			r, err := s.record(ctx, c, s.names[domain])
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", ca.host(), err)
+			}
+			all = append(all, r)
+		}
 	}
 	return all, nil
 }

@@ -163,7 +163,7 @@ func (s *state) want(ctx context.Context, text string) *name {
 		if s.closing || !s.makeRoom() {
 			return nil
 		}
-		n = newName(text, false)
+		n = s.newName(text, false)
 		ctx, stop := context.WithCancel(s.ctx)
 		n.stop = stop
 		s.names[text] = n

@@ -80,6 +80,11 @@ type Source struct {
 	// section 7.3.4). Nil is none.
 	ExternalAccount *ExternalAccount
 
+	// Fallbacks are further CAs, which are asked in this order where those before them issue
+	// nothing. The CA that issued a name's certificate last is asked first for the next. Each
+	// has an account of its own.
+	Fallbacks []CA
+
 	// Cache holds the account key and the certificates with their keys. Nil is the folder of
 	// autocert.NewListener, golang-autocert in the user's cache folder; use
 	// autocert.DirCache for another. What an autocert.Manager left in it is taken over if
@@ -118,6 +123,14 @@ type Source struct {
 	Listen, ListenHTTP string
 
 	state *state // guarded by binding
+}
+
+// CA is a CA beside the first.
+type CA struct {
+	Directory       string           // as Source.Directory
+	Roots           *x509.CertPool   // as Source.Roots
+	ExternalAccount *ExternalAccount // as Source.ExternalAccount
+	Profile         string           // as Source.Profile
 }
 
 // ExternalAccount is what a CA hands out for the external account binding.
@@ -173,6 +186,16 @@ func (a *Source) ready() (Source, error) {
 	var err error
 	if o.Directory, err = directoryURL(o.Directory); err != nil {
 		return o, err
+	}
+	directories := []string{o.Directory}
+	o.Fallbacks = slices.Clone(o.Fallbacks)
+	for i, ca := range o.Fallbacks {
+		if o.Fallbacks[i].Directory, err = directoryURL(ca.Directory); err != nil {
+			return o, fmt.Errorf("Fallbacks[%d]: %w", i, err)
+		}
+		if directories = append(directories, o.Fallbacks[i].Directory); slices.Contains(directories[:i+1], directories[i+1]) {
+			return o, invalid("Fallbacks[%d]: %s is there already", i, directories[i+1])
+		}
 	}
 	if o.Cache == nil {
 		folder, err := os.UserCacheDir()

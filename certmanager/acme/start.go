@@ -22,6 +22,9 @@ const backgroundDelay = time.Second
 func (s *state) start(ctx context.Context) error {
 	limited, cancel := context.WithTimeout(ctx, s.o.StartTimeout)
 	defer cancel()
+	if end, ok := limited.Deadline(); ok && !s.o.Background {
+		s.startEnd = end
+	}
 	var missing []*name
 	for _, domain := range s.o.Domains {
 		n := s.names[domain]

@@ -253,14 +253,40 @@ func (s *state) accountKey(ctx context.Context, c *ca) (crypto.Signer, error) {
 	return key, err
 }
 
-// load returns the certificate of a name from the cache, nil if there is none of use. It may not be valid yet. A
+// load returns the certificate of a name from the cache that ends last, nil if there is none of use. It may not be valid yet. A
 // cache that cannot be read is reported once, until it can: where it is shared it is read every minute.
 func (s *state) load(ctx context.Context, n *name) *tls.Certificate {
-	cert := s.loadEntry(ctx, n, s.ca.certKey(n), false)
-	if cert == nil && !n.unread {
-		cert = s.loadEntry(ctx, n, certCacheKey(n.file(), s.o.Key), true)
+	var best *tls.Certificate
+	var of *ca
+	better := func(cert *tls.Certificate, c *ca) {
+		if cert != nil && (best == nil || cert.Leaf.NotAfter.After(best.Leaf.NotAfter)) {
+			best, of = cert, c
+		}
 	}
-	return cert
+	for _, c := range s.cas {
+		better(s.loadEntry(ctx, n, c.certKey(n), false), c)
+	}
+	if best == nil && !n.unread {
+		if cert := s.loadEntry(ctx, n, certCacheKey(n.file(), s.o.Key), true); cert != nil {
+			better(cert, s.issuer(cert))
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if best != nil && (n.cert == nil || best.Leaf.NotAfter.After(n.cert.Leaf.NotAfter)) {
+		n.ca = of
+	}
+	return best
+}
+
+// issuer is the CA that issued a certificate, nil if none of the source's did.
+func (s *state) issuer(cert *tls.Certificate) *ca {
+	for _, c := range s.cas {
+		if c.issued(cert) == nil {
+			return c
+		}
+	}
+	return nil
 }
 
 // loadEntry reads one entry. One in autocert's layout may be of another CA, and is left as it is.
@@ -286,7 +312,9 @@ func (s *state) loadEntry(ctx context.Context, n *name, key string, legacy bool)
 		return nil // or it would be put in service and taken out again until it ends
 	case legacy:
 		if err == nil || errors.Is(err, certmanager.ErrNotYetValid) {
-			err = s.ca.issued(cert)
+			if s.issuer(cert) == nil {
+				err = s.cas[0].issued(cert)
+			}
 		}
 		if err == nil {
 			return cert
@@ -360,7 +388,7 @@ func (s *state) save(ctx context.Context, n *name) {
 	}
 	data, err := encodeCached(cert)
 	if err == nil { // also while the manager is closed: an order is dear
-		err = s.put(context.WithoutCancel(ctx), s.ca.certKey(n), data)
+		err = s.put(context.WithoutCancel(ctx), n.ca.certKey(n), data)
 	}
 	n.unsaved.Store(err != nil)
 	if err != nil && !n.told {

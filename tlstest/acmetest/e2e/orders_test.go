@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"os"
@@ -185,4 +186,50 @@ func TestOldestNameMakesRoom(t *testing.T) {
 		}
 	}
 	assert.Equal(t, 3, ca.Orders())
+}
+
+// Where one CA issues nothing the next is asked, which is remembered, also over a restart; each has its account.
+func TestFallbackCA(t *testing.T) {
+	secret := []byte("0123456789abcdef0123456789abcdef")
+	for fault, begin := range bad {
+		if fault == "unvalidated" || fault == "slow" {
+			continue
+		}
+		t.Run(fault, func(t *testing.T) {
+			t.Parallel()
+			first := short(t)
+			second := acmetest.StartWith(t, acmetest.Options{Lifetime: lifetime, ExternalAccounts: map[string][]byte{"kid": secret}})
+			cache := autocert.DirCache(t.TempDir())
+			source := func() *acme.Source {
+				return &acme.Source{Domains: []string{name}, Cache: cache, StartTimeout: 20 * time.Second, Fallbacks: []acme.CA{{
+					Directory: second.Directory(), Roots: second.Roots(),
+					ExternalAccount: &acme.ExternalAccount{KeyID: "kid", MACKey: base64.RawURLEncoding.EncodeToString(secret)},
+				}}}
+			}
+			begin(first)
+			bySecond := func(c *tls.Config) { c.RootCAs = second.Roots() }
+			w := &world{}
+			for range 2 {
+				second.TLSALPN01("127.0.0.1:1")
+				s := source()
+				s.Listen = freeAddr(t)
+				second.TLSALPN01(s.Listen)
+				w = start(t, first, s)
+				w.addr = s.Listen
+				w.serve(t)
+				w.mustDial(t, name, bySecond)
+				assert.Equal(t, second.Directory(), w.Status().ACME[0].CA)
+				assert.Equal(t, 1, second.Orders())
+				if second.Orders() == 1 && len(w.events.of(certmanager.Issued)) == 1 {
+					require.NoError(t, w.Close())
+				}
+			}
+			clearUp(first)
+			before := w.mustDial(t, name, bySecond)
+			w.eventually(t, "the renewal", func() bool { return len(w.events.of(certmanager.Issued)) > 0 })
+			w.eventually(t, "it is served", func() bool { return !w.mustDial(t, name, bySecond).Equal(before) })
+			assert.Zero(t, first.Orders(), "the CA that issued last is asked first")
+			assert.Equal(t, 1, second.Accounts())
+		})
+	}
 }
