@@ -1,0 +1,393 @@
+package acme
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	xacme "github.com/mholt/acmez/v3/acme"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/acme/autocert"
+
+	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+const testDomain = "a.example.test"
+
+// reports keeps what a source reports.
+type reports struct {
+	mu     sync.Mutex
+	events []certmanager.Event
+}
+
+func (r *reports) of(kind certmanager.Kind) (some []certmanager.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.events {
+		if e.Kind == kind {
+			some = append(some, e)
+		}
+	}
+	return some
+}
+
+// idle returns a source at work whose CA cannot be reached, with a name that only the test looks after.
+func idle(t *testing.T, edits ...func(*Source)) (*state, *name, *reports) {
+	t.Helper()
+	source := &Source{
+		HostPolicy: autocert.HostWhitelist(testDomain), Cache: autocert.DirCache(t.TempDir()),
+		Directory: "https://127.0.0.1:1/", HandshakeTimeout: -1,
+	}
+	for _, edit := range edits {
+		edit(source)
+	}
+	o, err := source.ready()
+	require.NoError(t, err)
+	s, r := newState(o), &reports{}
+	s.ctx, s.changed = t.Context(), func() {}
+	s.report = func(e certmanager.Event) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.events = append(r.events, e)
+	}
+	n := s.newName(testDomain, false)
+	n.stop = func() {}
+	s.names[n.text] = n
+	t.Cleanup(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.closing = true; n.expiry != nil {
+			n.expiry.Stop()
+		}
+		s.cas[0].http.CloseIdleConnections()
+	})
+	return s, n, r
+}
+
+// issue makes a certificate as a CA would issue it.
+func issue(t *testing.T, ca *tlstest.CA, notBefore, notAfter time.Time) *tls.Certificate {
+	t.Helper()
+	cert := ca.Issue(t, tlstest.Leaf{Names: []string{testDomain}, NotBefore: notBefore, NotAfter: notAfter}).Certificate()
+	return &cert
+}
+
+func (s *state) serves(n *name) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return n.cert != nil
+}
+
+// The long waits of failures while there was time left are not those of a name without a certificate.
+func TestBackOffBeginsAnewAtTheEnd(t *testing.T) {
+	s, n, _ := idle(t)
+	cert := issue(t, tlstest.NewCA(t), time.Now().Add(-time.Hour), time.Now().Add(30*time.Hour))
+	s.adopt(n, cert)
+	wait := func() time.Duration {
+		s.postpone(n, errors.New("the CA is down"))
+		return time.Until(s.status()[0].Next)
+	}
+	for range 8 {
+		wait()
+	}
+	assert.Greater(t, wait(), time.Hour)
+	s.expire(n, cert)
+	assert.Less(t, wait(), 2*time.Second)
+	assert.Less(t, wait(), 4*time.Second)
+	assert.Equal(t, 11, s.status()[0].Failures)
+	for range 8 {
+		wait()
+	}
+	assert.Greater(t, wait(), 50*time.Minute)
+	s.postpone(n, &recordError{Record{}, errors.New("missing")})
+	assert.LessOrEqual(t, time.Until(s.status()[0].Next), maxRecordRetry, "an operator writes the record, and waits")
+}
+
+// A policy that refuses a name which is served, for example since its database is away, does not
+// take it out of service, and is asked again.
+func TestPolicyThatFailsIsAskedAgain(t *testing.T) {
+	var away atomic.Bool
+	s, n, r := idle(t, func(a *Source) {
+		a.HostPolicy = func(_ context.Context, host string) error {
+			if away.Load() || host != testDomain {
+				return errors.New("the database is away")
+			}
+			return nil
+		}
+	})
+	cert := issue(t, tlstest.NewCA(t), time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
+	s.adopt(n, cert)
+	away.Store(true)
+	for range 3 {
+		wanted, known := s.stillWanted(t.Context(), n, true, 0)
+		assert.False(t, wanted)
+		assert.True(t, known)
+	}
+	assert.True(t, s.serves(n))
+	status := s.status()[0]
+	assert.Contains(t, status.Error, "the database is away")
+	assert.Less(t, time.Until(status.Next), 8*time.Minute, "a tenth of what is left")
+	assert.Len(t, r.of(certmanager.Warning), 1)
+
+	away.Store(false)
+	wanted, _ := s.stillWanted(t.Context(), n, true, 3)
+	assert.True(t, wanted)
+	away.Store(true)
+	s.expire(n, cert)
+	n.asked <- struct{}{}
+	_, known := s.stillWanted(t.Context(), n, false, 3)
+	assert.False(t, known, "without a certificate the policy decides")
+	assert.Empty(t, s.status())
+	assert.Len(t, r.of(certmanager.Warning), 1)
+}
+
+// What ends is taken out of service a moment before, and that is reported once.
+func TestExpiredIsReportedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, n, r := idle(t)
+		cert := issue(t, tlstest.NewCA(t), time.Now(), time.Now().Add(time.Hour))
+		s.adopt(n, cert)
+		time.Sleep(time.Hour - time.Second - time.Millisecond)
+		synctest.Wait()
+		assert.True(t, s.serves(n))
+		time.Sleep(2 * time.Millisecond)
+		synctest.Wait()
+		assert.False(t, s.serves(n))
+		s.expire(n, cert)
+		assert.Len(t, r.of(certmanager.Expired), 1)
+	})
+}
+
+// Where the timer of a name did not fire, since the machine slept, its goroutine finds the end.
+func TestExpiredWhileTheMachineSlept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, n, _ := idle(t)
+		s.adopt(n, issue(t, tlstest.NewCA(t), time.Now(), time.Now().Add(time.Hour)))
+		n.expiry.Stop()
+		n.due, n.info.at, n.fixed = time.Now().Add(100*time.Hour), time.Now().Add(100*time.Hour), true
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { s.tend(ctx, n); close(done) }()
+		time.Sleep(time.Hour - time.Minute)
+		assert.True(t, s.serves(n))
+		time.Sleep(2 * time.Minute)
+		assert.False(t, s.serves(n))
+		cancel()
+		<-done
+	})
+}
+
+// A certificate that is not valid yet is kept, reported once, and served when it is.
+func TestNotYetValid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, n, r := idle(t)
+		cert := issue(t, tlstest.NewCA(t), time.Now().Add(2*time.Hour), time.Now().Add(200*time.Hour))
+		s.adopt(n, cert)
+		s.adopt(n, cert) // found in the cache again
+		assert.False(t, s.serves(n))
+		assert.Len(t, r.of(certmanager.Warning), 1)
+		assert.Equal(t, cert.Leaf.NotBefore.Unix(), s.status()[0].Next.Unix())
+		n.fixed, n.info.at = true, time.Now().Add(1000*time.Hour)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { s.tend(ctx, n); close(done) }()
+		time.Sleep(2*time.Hour - time.Minute)
+		assert.False(t, s.serves(n))
+		time.Sleep(2 * time.Minute)
+		n.info.at = time.Now().Add(1000 * time.Hour)
+		assert.True(t, s.serves(n))
+		assert.Empty(t, r.of(certmanager.OrderFailed), "nothing was ordered")
+		cancel()
+		<-done
+	})
+}
+
+// At start only what New waits for is ordered at once: all else has to be answered by the program's own
+// server, which listens later.
+func TestOrdersAtStartWaitForTheServer(t *testing.T) {
+	for _, background := range []bool{false, true} {
+		o, err := (&Source{Domains: []string{"due.example.test", "young.example.test", "missing.example.test"}, Background: background}).ready()
+		require.NoError(t, err)
+		s, began := newState(o), time.Now()
+		due, young, missing := s.names["due.example.test"], s.names["young.example.test"], s.names["missing.example.test"]
+		due.due, young.due = began.Add(-time.Hour), began.Add(time.Hour)
+		s.giveTimeToListen([]*name{missing})
+		assert.False(t, due.due.Before(began.Add(backgroundDelay)))
+		assert.Equal(t, began.Add(time.Hour), young.due)
+		assert.Equal(t, background, missing.due.After(began))
+	}
+}
+
+// What is about to be taken out of service is not put in service again from the cache.
+func TestLastMomentIsNotTakenFromTheCache(t *testing.T) {
+	s, n, _ := idle(t)
+	for left, usable := range map[time.Duration]bool{time.Minute: true, 900 * time.Millisecond: false, -time.Minute: false} {
+		data, err := encodeCached(issue(t, tlstest.NewCA(t), time.Now().Add(-24*time.Hour), time.Now().Add(left)))
+		require.NoError(t, err)
+		require.NoError(t, s.put(t.Context(), s.cas[0].certKey(n), data))
+		assert.Equal(t, usable, s.load(t.Context(), n) != nil, "%v before its end", left)
+	}
+}
+
+// What makes no sense is kept under another name, and out of the way.
+func TestSetAside(t *testing.T) {
+	s, n, _ := idle(t)
+	c := s.cas[0]
+	require.NoError(t, s.put(t.Context(), c.certKey(n), []byte("nonsense")))
+	require.NoError(t, s.put(t.Context(), c.accountKey(), []byte("nonsense too")))
+	assert.Nil(t, s.load(t.Context(), n))
+	key, err := s.accountKey(t.Context(), c)
+	require.NoError(t, err)
+	_, err = s.get(t.Context(), c.certKey(n))
+	assert.ErrorIs(t, err, autocert.ErrCacheMiss)
+	for name, want := range map[string]string{c.certKey(n): "nonsense", c.accountKey(): "nonsense too"} {
+		kept, err := s.get(t.Context(), name+"+unreadable")
+		require.NoError(t, err)
+		assert.Equal(t, want, string(kept))
+	}
+	again, err := s.accountKey(t.Context(), c)
+	require.NoError(t, err)
+	assert.Equal(t, key, again)
+}
+
+// cacheWithout is a Cache that is away as long as away says so.
+type cacheWithout struct {
+	autocert.Cache
+	away *atomic.Bool
+}
+
+func (c cacheWithout) Get(ctx context.Context, key string) ([]byte, error) {
+	if c.away.Load() {
+		return nil, errors.New("the cache is away")
+	}
+	return c.Cache.Get(ctx, key)
+}
+
+// A shared cache is read all the time: when it is away that is reported once, and no other account is made.
+func TestUnreadableCacheIsReportedOnce(t *testing.T) {
+	var away atomic.Bool
+	s, n, r := idle(t, func(a *Source) { a.Cache = cacheWithout{a.Cache, &away} })
+	for range 2 {
+		away.Store(true)
+		for range 3 {
+			assert.False(t, s.look(t.Context(), n, nil))
+		}
+		_, err := s.accountKey(t.Context(), s.cas[0])
+		require.ErrorContains(t, err, "the cache is away")
+		away.Store(false)
+		assert.False(t, s.look(t.Context(), n, nil))
+	}
+	assert.Len(t, r.of(certmanager.CacheFailed), 2)
+}
+
+// The CA says when it is to be asked again, within bounds.
+func TestRenewalInfoIsAskedAgain(t *testing.T) {
+	var after string
+	window := map[string]time.Time{"start": time.Now().Add(time.Hour), "end": time.Now().Add(2 * time.Hour)}
+	ca := httptest.NewTLSServer(nil)
+	defer ca.Close()
+	mux := http.NewServeMux()
+	ca.Config.Handler = mux
+	mux.HandleFunc("/dir", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		io.WriteString(w, `{"newNonce": "`+ca.URL+`/nonce", "newOrder": "`+ca.URL+`/order", "renewalInfo": "`+ca.URL+`/ari"}`)
+	})
+	mux.HandleFunc("/ari/{id}", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Retry-After", after)
+		json.NewEncoder(w).Encode(map[string]any{"suggestedWindow": window})
+	})
+	roots := x509.NewCertPool()
+	roots.AddCert(ca.Certificate())
+	s, n, _ := idle(t, func(a *Source) { a.Directory, a.Roots = ca.URL+"/dir", roots })
+	cert := issue(t, tlstest.NewCA(t), time.Now(), time.Now().Add(3*time.Hour))
+	s.adopt(n, cert)
+	asked := func() time.Duration {
+		s.askWhen(t.Context(), n, cert.Leaf)
+		return time.Until(n.info.at)
+	}
+	id, err := xacme.ARIUniqueIdentifier(cert.Leaf)
+	require.NoError(t, err)
+	for value, want := range map[string]time.Duration{
+		"7200": 2 * time.Hour, "": 6 * time.Hour, "nonsense": 6 * time.Hour, "1000000": 24 * time.Hour, "1": time.Second,
+		time.Now().Add(3 * time.Hour).UTC().Format(http.TimeFormat): 3 * time.Hour,
+	} {
+		after = value
+		assert.InDelta(t, want.Seconds(), asked().Seconds(), 30, value)
+		assert.Equal(t, id, n.info.id)
+	}
+	due := s.status()[0].Next
+	assert.WithinRange(t, due, window["start"], window["end"])
+	window["end"] = window["start"].Add(-time.Second)
+	assert.InDelta(t, 6*time.Minute.Seconds(), asked().Seconds(), 30, "a thirtieth of the lifetime after nonsense")
+	assert.Equal(t, due, s.status()[0].Next, "which changes nothing")
+}
+
+// The names of clients share a number of orders; Domains do not need it.
+func TestOrdersPerHour(t *testing.T) {
+	s, n, r := idle(t, func(a *Source) { a.OrdersPerHour = 2 })
+	var errs []error
+	for range 5 {
+		errs = append(errs, s.obtain(t.Context(), n, nil))
+	}
+	assert.NotErrorIs(t, errs[1], errLimit)
+	assert.ErrorIs(t, errs[2], errLimit)
+	n.fixed = true
+	assert.NotErrorIs(t, s.obtain(t.Context(), n, nil), errLimit)
+	assert.Empty(t, r.of(certmanager.Issued))
+}
+
+// What a CA sends is bounded, and a Retry-After ends the repetitions of a request.
+func TestTransport(t *testing.T) {
+	requests := 0
+	ca := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		requests++
+		if r.URL.Path == "/endless" {
+			for r.Context().Err() == nil {
+				w.Write(make([]byte, 1<<16))
+			}
+		}
+		w.Header().Set("Retry-After", "7")
+		w.Header().Set("Content-Type", "application/problem+json")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		io.WriteString(w, `{"detail": "busy"}`)
+	}))
+	defer ca.Close()
+	base := &http.Transport{}
+	defer base.CloseIdleConnections()
+	client := &http.Client{Transport: &transport{RoundTripper: base}}
+	get := func(ctx context.Context, path string) ([]byte, error) {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, ca.URL+path, nil)
+		require.NoError(t, err)
+		response, err := client.Do(request)
+		if err != nil {
+			return nil, err
+		}
+		defer response.Body.Close()
+		return io.ReadAll(response.Body)
+	}
+	body, err := get(t.Context(), "/endless")
+	require.Error(t, err)
+	assert.LessOrEqual(t, len(body), maxAnswer)
+	requests = 0
+	_, err = call(t.Context(), "order", func(ctx context.Context) (_ []byte, err error) {
+		for range 3 {
+			_, err = get(ctx, "/")
+		}
+		return nil, err
+	})
+	require.EqualError(t, err, "order: 503 Service Unavailable: busy (Retry-After: 7s)")
+	assert.Equal(t, 7*time.Second, retryAfterOf(err))
+	assert.Equal(t, 1, requests)
+}
