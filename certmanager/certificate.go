@@ -230,5 +230,5 @@ func describe(cert *x509.Certificate) string {
 	default:
 		name = "without a name"
 	}
-	return fmt.Sprintf("%q (serial %x)", name, cert.SerialNumber)
+	return fmt.Sprintf("%q (serial %s)", cut(name, maxPeerText), cut(cert.SerialNumber.Text(16), maxPeerText))
 }

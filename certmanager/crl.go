@@ -4,107 +4,128 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/asn1"
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 )
 
-// revocations answers whether a certificate is on the list of its issuer. It is built
-// once per snapshot and only read afterwards.
+// revocations answers whether a certificate is on a list of its issuer. It is built
+// once for a material and only read afterwards.
 type revocations struct {
-	lists map[string][]*revocationList // by the raw name of the issuer
-	fresh bool                         // a list that is out of date refuses everyone
+	lists    map[string][]*revocationList // by the raw name of the issuer
+	issuers  []*x509.Certificate          // who may have signed lists
+	fresh    bool                         // a list that is out of date refuses everyone
+	warnings []error                      // about lists that are not used
+
+	anchors sync.Map // whether a CA that a chain ends with is revoked: an error or nil, by its raw bytes
 }
 
 // revocationList is one list whose issuer and signature were checked.
 type revocationList struct {
 	issuer  *x509.Certificate
 	list    *x509.RevocationList
+	scope   scope
 	revoked map[string]time.Time // by serial, when it was revoked
 	entries [sha256.Size]byte    // stands for the serials
 }
 
-var (
-	oidIssuingDistributionPoint = asn1.ObjectIdentifier{2, 5, 29, 28}
-	oidDeltaCRLIndicator        = asn1.ObjectIdentifier{2, 5, 29, 27}
-)
+// maxCRLSkew is how far in the future a list may be dated.
+const maxCRLSkew = 5 * time.Minute
 
-// newRevocations checks the lists against the certificates of possible issuers. Of
-// several lists by one issuer the newest counts.
-func newRevocations(lists []*x509.RevocationList, issuers []*x509.Certificate, fresh bool) (*revocations, error) {
-	r := &revocations{lists: make(map[string][]*revocationList), fresh: fresh}
+// newRevocations checks the lists against the certificates of possible issuers. Of several lists of one issuer and one
+// scope the newest counts. A list of an unknown issuer says nothing about anyone here: it is left out.
+func newRevocations(lists []*x509.RevocationList, issuers []*x509.Certificate, fresh bool, now time.Time) (*revocations, error) {
+	r := &revocations{lists: make(map[string][]*revocationList), issuers: issuers, fresh: fresh}
 	for _, list := range lists {
 		issuer, err := issuerOf(list, issuers)
 		if err != nil {
 			return nil, err
 		}
-		if kind := notFull(list); kind != "" {
-			return nil, fmt.Errorf("revocation list of %s: %w: it is a list %s; use a full list", describe(issuer), ErrInvalid, kind)
+		if issuer == nil {
+			r.warn("revocation list of %.200q: its issuer is unknown, so it is not used; if it should be, add the issuer's certificate to CRLIssuers", list.Issuer)
+			continue
 		}
-		l := &revocationList{issuer: issuer, list: list, revoked: revokedIn(list)}
+		if isDelta(list) {
+			r.warn("revocation list of %s: it is a delta list, which is not used", describe(issuer))
+			continue
+		}
+		scope, err := scopeOf(list)
+		if err != nil {
+			return nil, fmt.Errorf("revocation list of %s: %w: %w", describe(issuer), ErrInvalid, err)
+		}
+		l := &revocationList{issuer: issuer, list: list, scope: scope, revoked: revokedIn(list)}
 		// The entries and not the list: a list that is issued again every hour
 		// with the same entries does not end every session.
 		l.entries = sha256.Sum256(fmt.Appendf(nil, "%q", slices.Sorted(maps.Keys(l.revoked))))
+		if list.ThisUpdate.Sub(now) > maxCRLSkew {
+			r.warn("revocation list of %s: it is dated %s, in the future of this machine's clock", describe(issuer), list.ThisUpdate.UTC().Format(time.RFC3339))
+			l.scope.future = true // beside the list of today, whose place it must not take
+		}
 		r.add(l)
 	}
 	return r, nil
 }
 
-// notFull says what keeps a list from telling all that its issuer has revoked, if anything does.
-func notFull(list *x509.RevocationList) string {
-	for _, ext := range list.Extensions {
-		switch {
-		case ext.Id.Equal(oidDeltaCRLIndicator): // also where it is not critical, against RFC 5280 section 5.2.4
-			return "of changes only"
-		case !ext.Critical:
-		case ext.Id.Equal(oidIssuingDistributionPoint):
-			return "for a part of the issuer's certificates only"
-		default:
-			// RFC 5280 section 5.2: a list with a critical extension that is not
-			// understood says nothing about who is not on it.
-			return "with the unknown critical extension " + ext.Id.String()
-		}
-	}
-	return ""
+func (r *revocations) warn(format string, args ...any) {
+	r.warnings = append(r.warnings, fmt.Errorf(format, args...))
 }
 
 func (r *revocations) add(l *revocationList) {
-	switch other := r.of(l.issuer); {
-	case other == nil:
-		r.lists[string(l.issuer.RawSubject)] = append(r.lists[string(l.issuer.RawSubject)], l)
-	case l.list.ThisUpdate.After(other.list.ThisUpdate):
-		*other = *l
-	}
-}
-
-// of returns the list of an issuer, nil without one. An issuer is a name and a key.
-func (r *revocations) of(issuer *x509.Certificate) *revocationList {
-	for _, l := range r.lists[string(issuer.RawSubject)] {
-		if bytes.Equal(l.issuer.RawSubjectPublicKeyInfo, issuer.RawSubjectPublicKeyInfo) {
-			return l
+	name := string(l.issuer.RawSubject)
+	for i, other := range r.lists[name] {
+		if sameIssuer(other.issuer, l.issuer) && other.scope == l.scope {
+			if newer(l.list, other.list) {
+				r.lists[name][i] = l
+			}
+			return
 		}
 	}
-	return nil
+	r.lists[name] = append(r.lists[name], l)
 }
 
+// newer says whether a list replaces another of the same issuer and scope.
+func newer(list, other *x509.RevocationList) bool {
+	if !list.ThisUpdate.Equal(other.ThisUpdate) || list.Number == nil || other.Number == nil {
+		return list.ThisUpdate.After(other.ThisUpdate)
+	}
+	return list.Number.Cmp(other.Number) > 0
+}
+
+// sameIssuer: an issuer is a name and a key, whatever its certificate.
+func sameIssuer(a, b *x509.Certificate) bool {
+	return bytes.Equal(a.RawSubject, b.RawSubject) && bytes.Equal(a.RawSubjectPublicKeyInfo, b.RawSubjectPublicKeyInfo)
+}
+
+// of returns the lists of an issuer.
+func (r *revocations) of(issuer *x509.Certificate) (all []*revocationList) {
+	for _, l := range r.lists[string(issuer.RawSubject)] {
+		if sameIssuer(l.issuer, issuer) {
+			all = append(all, l)
+		}
+	}
+	return all
+}
+
+// issuerOf returns who has signed a list, nil if that is nobody known. A list that claims to be of a known key and is not is an
+// error: it may be the list of a CA in service, damaged.
 func issuerOf(list *x509.RevocationList, issuers []*x509.Certificate) (*x509.Certificate, error) {
 	known := false
 	for _, issuer := range issuers {
 		if !bytes.Equal(issuer.RawSubject, list.RawIssuer) {
 			continue
 		}
-		known = true
 		if list.CheckSignatureFrom(issuer) == nil {
 			return issuer, nil
 		}
+		otherKey := len(list.AuthorityKeyId) > 0 && len(issuer.SubjectKeyId) > 0 && !bytes.Equal(list.AuthorityKeyId, issuer.SubjectKeyId)
+		known = known || !otherKey
 	}
 	if known {
-		return nil, fmt.Errorf("revocation list of %q: %w: its signature is not the issuer's", list.Issuer, ErrInvalid)
+		return nil, fmt.Errorf("revocation list of %.200q: %w: its signature is not the issuer's", list.Issuer, ErrInvalid)
 	}
-	return nil, fmt.Errorf("revocation list of %q: %w: unknown issuer; add its certificate to ClientCAs, RootCAs or a served chain, or with Static to CRLIssuers",
-		list.Issuer, ErrInvalid)
+	return nil, nil
 }
 
 func revokedIn(list *x509.RevocationList) map[string]time.Time {
@@ -115,7 +136,7 @@ func revokedIn(list *x509.RevocationList) map[string]time.Time {
 	return revoked
 }
 
-// check judges every certificate of a chain but the root.
+// check judges every certificate of a chain. The last is trusted by itself, but not if another CA has revoked it.
 func (r *revocations) check(chain []*x509.Certificate, now time.Time) error {
 	if len(r.lists) == 0 {
 		return nil
@@ -125,21 +146,61 @@ func (r *revocations) check(chain []*x509.Certificate, now time.Time) error {
 			return err
 		}
 	}
-	return nil
+	return r.checkAnchor(chain[len(chain)-1])
 }
 
 func (r *revocations) checkOne(cert, issuer *x509.Certificate, now time.Time) error {
-	l := r.of(issuer)
-	if l == nil {
-		return nil
-	}
-	if when, ok := l.revoked[string(cert.SerialNumber.Bytes())]; ok {
-		return fmt.Errorf("%w: %s was revoked by %s on %s", ErrRevoked, describe(cert), describe(issuer), when.Format(time.RFC3339))
-	}
-	if r.fresh && l.outOfDate(now) {
-		return fmt.Errorf("%w: that of %s ended %s", ErrCRLOutOfDate, describe(issuer), l.list.NextUpdate.Format(time.RFC3339))
+	for _, l := range r.lists[string(issuer.RawSubject)] {
+		if !sameIssuer(l.issuer, issuer) {
+			continue
+		}
+		if when, ok := l.revoked[string(cert.SerialNumber.Bytes())]; ok {
+			return fmt.Errorf("%w: %s was revoked by %s on %s", ErrRevoked, describe(cert), describe(issuer), when.Format(time.RFC3339))
+		}
+		if r.fresh && l.scope.covers(cert) && l.outOfDate(now) {
+			return fmt.Errorf("%w: that of %s ended %s", ErrCRLOutOfDate, describe(issuer), l.list.NextUpdate.Format(time.RFC3339))
+		}
 	}
 	return nil
+}
+
+// checkAnchor judges a CA that chains end with: openssl verify -crl_check_all refuses a chain whose CA another one
+// has revoked, although the CA is in the bundle.
+func (r *revocations) checkAnchor(ca *x509.Certificate) error {
+	if bytes.Equal(ca.RawIssuer, ca.RawSubject) {
+		return nil
+	}
+	known, ok := r.anchors.Load(string(ca.Raw))
+	if !ok {
+		known = r.revokedAnchor(ca, 0)
+		r.anchors.Store(string(ca.Raw), known) // of the CAs in the bundles alone
+	}
+	err, _ := known.(error)
+	return err
+}
+
+// maxPathLength bounds the way up from a CA that another one has issued.
+const maxPathLength = 10
+
+// revokedAnchor looks for a list that has the CA, or one of those above it.
+func (r *revocations) revokedAnchor(ca *x509.Certificate, depth int) error {
+	if bytes.Equal(ca.RawIssuer, ca.RawSubject) || depth > maxPathLength {
+		return nil
+	}
+	for _, l := range r.lists[string(ca.RawIssuer)] {
+		if when, ok := l.revoked[string(ca.SerialNumber.Bytes())]; ok && ca.CheckSignatureFrom(l.issuer) == nil {
+			return fmt.Errorf("%w: %s was revoked by %s on %s", ErrRevoked, describe(ca), describe(l.issuer), when.Format(time.RFC3339))
+		}
+	}
+	var revoked error
+	for _, issuer := range r.issuers {
+		if bytes.Equal(issuer.RawSubject, ca.RawIssuer) && ca.CheckSignatureFrom(issuer) == nil {
+			if revoked = r.revokedAnchor(issuer, depth+1); revoked == nil {
+				return nil // where an issuer has several certificates, one that holds is enough
+			}
+		}
+	}
+	return revoked
 }
 
 // outOfDate: a list without nextUpdate never is.
@@ -153,6 +214,26 @@ func (r *revocations) all() []*revocationList {
 	for _, lists := range r.lists {
 		all = append(all, lists...)
 	}
-	slices.SortFunc(all, func(a, b *revocationList) int { return bytes.Compare(a.issuer.Raw, b.issuer.Raw) })
+	slices.SortFunc(all, func(a, b *revocationList) int { return bytes.Compare(a.list.Raw, b.list.Raw) })
 	return all
 }
+
+// newCRLWarnings are about lists that are not used, as far as the previous set has not told the same.
+func (s *snapshot) newCRLWarnings(previous *snapshot) (all []error) {
+	told := map[string]bool{}
+	if previous != nil {
+		for _, warning := range previous.trust.crls.warnings {
+			told[warning.Error()] = true
+		}
+	}
+	for _, warning := range s.trust.crls.warnings {
+		if !told[warning.Error()] && len(all) < maxCRLWarnings {
+			all = append(all, warning)
+		}
+		told[warning.Error()] = true
+	}
+	return all
+}
+
+// maxCRLWarnings bounds what one set tells of lists.
+const maxCRLWarnings = 20

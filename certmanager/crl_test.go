@@ -93,19 +93,17 @@ func partialCRL(t *testing.T, ca *x509.Certificate, key crypto.Signer, ext pkix.
 }
 
 func TestBadCRLs(t *testing.T) {
-	ca, stranger := tlstest.NewCA(t), tlstest.NewCA(t)
-	// A CA of the same name with another key.
-	twin := tlstest.NewCA(t, func(template *x509.Certificate) { template.Subject = ca.Certificate().Subject })
-	forged := parseCRL(t, twin.CRL(t))
+	ca := tlstest.NewCA(t)
+	forged := parseCRL(t, ca.CRL(t)).Raw
+	forged[len(forged)-1] ^= 1 // a byte of the signature
 	for name, c := range map[string]struct {
 		list []byte
 		says string
 	}{
-		"unknown issuer": {stranger.CRL(t), "unknown issuer"},
-		"forged":         {pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: forged.Raw}), "signature"},
-		"not a list":     {[]byte("nothing"), "crl.pem"},
-		"another PEM":    {ca.PEM(), "no revocation list"},
-		"cut off":        {ca.CRL(t)[:200], "cut off"},
+		"forged":      {pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: forged}), "signature"},
+		"not a list":  {[]byte("nothing"), "crl.pem"},
+		"another PEM": {ca.PEM(), "no revocation list"},
+		"cut off":     {ca.CRL(t)[:200], "cut off"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -127,20 +125,45 @@ func TestCRLOfAPart(t *testing.T) {
 	require.NoError(t, err)
 	ca, err := x509.ParseCertificate(der)
 	require.NoError(t, err)
-	for says, ext := range map[string]pkix.Extension{
-		"part of the issuer's":       {Id: oidIssuingDistributionPoint, Critical: true, Value: []byte{0x30, 0}},
-		"changes only":               {Id: oidDeltaCRLIndicator, Critical: true, Value: []byte{2, 1, 1}},
-		"changes only; use":          {Id: oidDeltaCRLIndicator, Value: []byte{2, 1, 1}},
-		"critical extension 1.2.3.4": {Id: []int{1, 2, 3, 4}, Critical: true, Value: []byte{5, 0}},
-		"":                           {Id: []int{1, 2, 3, 4}, Value: []byte{5, 0}},
+	bit := func(tag byte) []byte { return []byte{0x30, 3, 0x80 | tag, 1, 0xff} }
+	uri := "http://ca.example.test/1.crl"
+	ofURI := append([]byte{0x30, byte(6 + len(uri)), 0xa0, byte(4 + len(uri)), 0xa0, byte(2 + len(uri)), 0x86, byte(len(uri))}, uri...)
+	for name, c := range map[string]struct {
+		ext  pkix.Extension
+		says string // empty: it is used
+		left bool   // it is left out
+	}{
+		"nothing":                {pkix.Extension{Id: []int{1, 2, 3, 4}, Value: []byte{5, 0}}, "", false},
+		"empty":                  {pkix.Extension{Id: oidIssuingDistributionPoint, Critical: true, Value: []byte{0x30, 0}}, "", false},
+		"a URI":                  {pkix.Extension{Id: oidIssuingDistributionPoint, Critical: true, Value: ofURI}, "", false},
+		"users":                  {pkix.Extension{Id: oidIssuingDistributionPoint, Critical: true, Value: bit(1)}, "", false},
+		"CAs":                    {pkix.Extension{Id: oidIssuingDistributionPoint, Critical: true, Value: bit(2)}, "", false},
+		"some reasons":           {pkix.Extension{Id: oidIssuingDistributionPoint, Critical: true, Value: []byte{0x30, 4, 0x83, 2, 6, 0x40}}, "some of the reasons", false},
+		"indirect":               {pkix.Extension{Id: oidIssuingDistributionPoint, Critical: true, Value: bit(4)}, "indirect", false},
+		"attribute certificates": {pkix.Extension{Id: oidIssuingDistributionPoint, Critical: true, Value: bit(5)}, "attribute certificates", false},
+		"malformed":              {pkix.Extension{Id: oidIssuingDistributionPoint, Critical: true, Value: []byte{0x31, 0}}, "malformed", false},
+		"garbage behind it":      {pkix.Extension{Id: oidIssuingDistributionPoint, Critical: true, Value: []byte{0x30, 2, 5, 0}}, "malformed", false},
+		"unknown":                {pkix.Extension{Id: []int{1, 2, 3, 4}, Critical: true, Value: []byte{5, 0}}, "critical extension 1.2.3.4", false},
+		"delta":                  {pkix.Extension{Id: oidDeltaCRLIndicator, Critical: true, Value: []byte{2, 1, 1}}, "delta list", true},
+		"delta, not critical":    {pkix.Extension{Id: oidDeltaCRLIndicator, Value: []byte{2, 1, 1}}, "delta list", true},
 	} {
-		_, err = newRevocations([]*x509.RevocationList{parseCRL(t, partialCRL(t, ca, key, ext))}, []*x509.Certificate{ca}, false)
-		if says == "" {
-			require.NoError(t, err)
-			continue
-		}
-		require.ErrorIs(t, err, ErrInvalid)
-		require.ErrorContains(t, err, says)
+		t.Run(name, func(t *testing.T) {
+			r, err := newRevocations([]*x509.RevocationList{parseCRL(t, partialCRL(t, ca, key, c.ext))}, []*x509.Certificate{ca}, false, time.Now())
+			switch {
+			case c.left:
+				require.NoError(t, err)
+				require.Len(t, r.warnings, 1)
+				assert.ErrorContains(t, r.warnings[0], c.says)
+				assert.Empty(t, r.all())
+			case c.says != "":
+				require.ErrorIs(t, err, ErrInvalid)
+				assert.ErrorContains(t, err, c.says)
+			default:
+				require.NoError(t, err)
+				assert.Empty(t, r.warnings)
+				assert.Len(t, r.all(), 1)
+			}
+		})
 	}
 }
 

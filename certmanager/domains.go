@@ -86,8 +86,7 @@ func domainOf(cert *x509.Certificate) (string, error) {
 		return "", errors.New("it has a SPIFFE ID and another URI")
 	}
 	u := cert.URIs[i]
-	outside := func(r rune) bool { return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyz0123456789.-_", r) }
-	if u.Host == "" || strings.ContainsFunc(u.Host, outside) || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || u.Opaque != "" {
+	if err := checkSPIFFEID(u.String()); err != nil || u.Fragment != "" || u.Opaque != "" {
 		return "", fmt.Errorf("its SPIFFE ID %.200q is malformed", u.Redacted())
 	}
 	return u.Host, nil

@@ -131,6 +131,9 @@ func (e *events) init(logger *slog.Logger) {
 // emit never blocks, so that handshakes may call it.
 func (e *events) emit(event Event) {
 	event.Time = clock.Now()
+	if event.Peer != nil {
+		event.Err = boundedError(event.Err)
+	}
 	if event.Kind != PeerRefused && !event.ReportOnly || e.refusal.allow(event.Time) {
 		e.logger.LogAttrs(context.Background(), event.level(), "certificate manager: "+string(event.Kind), event.attrs()...)
 	}

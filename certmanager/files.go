@@ -43,9 +43,14 @@ type Files struct {
 	// verified with. Without RootCAs servers are verified with the system's roots.
 	ClientCAs, RootCAs string
 
-	// CRLs holds revocation lists, PEM or DER. Each must be signed by a CA of one of
-	// the bundles or of a served chain.
+	// CRLs holds revocation lists, PEM or DER, each signed by a CA of one of the
+	// bundles, of a served chain or of CRLIssuers. A list of anyone else is left out with
+	// a warning.
 	CRLs string
+
+	// CRLIssuers is a PEM bundle of CAs that sign lists and are not trusted by being in
+	// it: intermediates of peers. In ClientCAs they would be anchors.
+	CRLIssuers string
 
 	// ECHKeys is a PEM file of Encrypted Client Hello keys, RFC 9849: private keys,
 	// each followed by its ECHCONFIG.
@@ -57,7 +62,7 @@ type Files struct {
 const maxFileSize = 16 << 20
 
 func (f Files) named() []string {
-	return []string{f.Cert, f.Key, f.PKCS12, f.PKCS12Password, f.ClientCAs, f.RootCAs, f.CRLs, f.ECHKeys}
+	return []string{f.Cert, f.Key, f.PKCS12, f.PKCS12Password, f.ClientCAs, f.RootCAs, f.CRLs, f.CRLIssuers, f.ECHKeys}
 }
 
 func (f Files) paths() []string {

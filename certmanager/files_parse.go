@@ -182,6 +182,11 @@ func (p *parser) bundles() (err error) {
 			return err
 		}
 	}
+	if path := p.files.CRLIssuers; path != "" {
+		if p.m.CRLIssuers, err = parseBundle(p.data[path], path); err != nil {
+			return err
+		}
+	}
 	if path := p.files.ECHKeys; path != "" {
 		if p.m.ECHKeys, err = parseECH(p.data[path], path); err != nil {
 			return err

@@ -158,7 +158,7 @@ func (m *Manager) put(ctx context.Context, rehearse bool, edit func(*inputs)) er
 			if err := next.rehearse(ctx, &m.options, previous, clock.Now()); err != nil {
 				return err
 			}
-		} else if previous != nil && next.trust.rootCAs.Equal(previous.trust.rootCAs) {
+		} else if previous != nil && next.trust.rootID == previous.trust.rootID {
 			next.leads = previous.leads
 		}
 		if done, err := m.swap(previous, next); done || err != nil {
@@ -187,6 +187,9 @@ func (m *Manager) swap(previous, next *snapshot) (done bool, err error) {
 	m.mu.Unlock()
 	m.counts.loads.Add(1)
 	m.events.emit(m.loadedEvent(next)) // a logger may be slow
+	for _, warning := range next.newCRLWarnings(previous) {
+		m.events.emit(Event{Kind: Warning, Reason: "source", Generation: next.generation, Err: warning})
+	}
 	for _, doubt := range append(next.doubts, next.regressions(previous)...) {
 		m.events.emit(Event{Kind: Warning, Reason: "regressed", Generation: next.generation, Err: doubt})
 	}

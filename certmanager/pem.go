@@ -114,7 +114,7 @@ func parseCRLs(data []byte, path string) ([]*x509.RevocationList, error) {
 	}
 	var lists []*x509.RevocationList
 	for _, der := range ders {
-		list, err := x509.ParseRevocationList(der)
+		list, err := parseRevocationList(der)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w: %w", path, ErrInvalid, err)
 		}

@@ -72,10 +72,12 @@ func (s *snapshot) olderLists(previous *snapshot) []error {
 	var found []error
 	m := s.in.material
 	for _, old := range previous.trust.crls.all() {
-		switch now := s.trust.crls.of(old.issuer); {
-		case now != nil && now.list.ThisUpdate.Before(old.list.ThisUpdate):
+		all := s.trust.crls.of(old.issuer)
+		i := slices.IndexFunc(all, func(l *revocationList) bool { return l.scope == old.scope })
+		switch {
+		case i >= 0 && all[i].list.ThisUpdate.Before(old.list.ThisUpdate):
 			found = append(found, fmt.Errorf("the revocation list of %s was issued before the one that was in service", describe(old.issuer)))
-		case now == nil && slices.ContainsFunc(slices.Concat(m.clientCAs.certs, m.rootCAs.certs, m.crlIssuers), old.issuer.Equal):
+		case i < 0 && slices.ContainsFunc(slices.Concat(m.clientCAs.certs, m.rootCAs.certs, m.crlIssuers), old.issuer.Equal):
 			found = append(found, fmt.Errorf("the revocation list of %s is no longer there", describe(old.issuer)))
 		}
 	}

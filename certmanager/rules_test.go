@@ -27,7 +27,7 @@ func TestRules(t *testing.T) {
 		{DNSName("other.test", "WEB.example.test."), web, ""},
 		{DNSName("*.example.test"), web, ""},
 		{DNSName("*.test"), web, "nearest match *.test"},
-		{DNSName("*"), web, "nearest match"},
+		{DNSName("*"), web, "whole first label"},
 		{DNSName("wex.example.test", "b.c"), web, "its DNS name is web.example.test, the nearest match wex.example.test"},
 		{DNSName("b.c", "wex.example.test", "web.example.org"), web, "the nearest match wex.example.test"},
 		{DNSName("a.test"), bare, "carries no DNS name"},
@@ -42,11 +42,11 @@ func TestRules(t *testing.T) {
 		{PublicKeyPin(PinOf(two.Certificate)), web, "nearest match " + PinOf(two.Certificate)},
 		{AllOf(DNSName("web.example.test"), TrustDomain("example.test"), Rule{}), web, ""},
 		{AllOf(DNSName("web.example.test"), TrustDomain("other.test")), web, "trust domain other.test"},
-		{AllOf(), web, ""},
+		{AllOf(), web, "it has no rule"},
 		{AnyOf(DNSName("x"), TrustDomain("example.test")), web, ""},
-		{AnyOf(DNSName("x"), Rule{}), web, ""},
+		{AnyOf(DNSName("x"), Rule{}), web, "is the zero Rule"},
 		{AnyOf(DNSName("x"), DNSName("y")), web, "none holds"},
-		{AnyOf(), web, "none holds"},
+		{AnyOf(), web, "it has no rule"},
 		{NewRule("mine", func(*Peer) error { return errors.New("Tuesday") }), web, "rule mine refuses"},
 	} {
 		err := c.rule.allows(c.peer)

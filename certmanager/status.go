@@ -138,7 +138,7 @@ func (c *CertificateInfo) label() string {
 func newPeerInfo(p *Peer, remote net.Addr) *PeerInfo {
 	info := &PeerInfo{Server: p.Server}
 	if p.Certificate != nil {
-		info.CertificateInfo = NewCertificateInfo(p.Certificate, "")
+		info.CertificateInfo = NewCertificateInfo(p.Certificate, "").bounded()
 	}
 	if remote != nil {
 		info.Remote = remote.String()

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/ergotls/ergotls/internal/clock"
 )
 
 // trust is the part of a snapshot that decides about peers. It is immutable.
@@ -32,8 +34,8 @@ type trust struct {
 	// fingerprint tells one trust from another: tickets carry it. Where everything is
 	// known by its bytes it is the same on every machine with the same files.
 	fingerprint [sha256.Size]byte
-	clientID    string // what stands for clientCAs in it
-	rootID      string
+	clientID    poolID // what stands for clientCAs in it
+	rootID      poolID
 
 	from *material // crls are of
 }
@@ -43,6 +45,14 @@ func newTrust(in *inputs, o *Options, previous *trust) (*trust, error) {
 	m := in.material
 	if previous == nil {
 		previous = &trust{}
+	}
+	for _, rule := range []struct {
+		name string
+		Rule
+	}{{"ClientRule", in.clientRule}, {"ServerRule", in.serverRule}} {
+		if rule.err != nil {
+			return nil, fmt.Errorf("%s: %w: %w", rule.name, ErrInvalid, rule.err)
+		}
 	}
 	t := &trust{
 		clientAuth: in.clientAuth, serverName: in.serverName,
@@ -73,6 +83,9 @@ func newTrust(in *inputs, o *Options, previous *trust) (*trust, error) {
 		t.clientCAs = x509.NewCertPool()
 		t.offered = t.clientCAs
 	}
+	if t.clientAuth == tls.NoClientCert && !in.clientAuthSet && previous.clientAuth != tls.NoClientCert {
+		return nil, fmt.Errorf("%w: without client CAs every client would be let in, and they are verified now: give a client CA bundle, or turn that off with SetClientAuth(tls.NoClientCert)", ErrInvalid)
+	}
 	if t.clientAuth == tls.NoClientCert && in.clientRule.check != nil && !in.clientAuthSet {
 		return nil, fmt.Errorf("%w: ClientRule needs client certificates: give a client CA bundle", ErrInvalid)
 	}
@@ -85,12 +98,12 @@ func newTrust(in *inputs, o *Options, previous *trust) (*trust, error) {
 			issuers = append(issuers, cas...)
 		}
 		var err error
-		if t.crls, err = newRevocations(m.crls, issuers, o.RequireFreshCRLs); err != nil {
+		if t.crls, err = newRevocations(m.crls, issuers, o.RequireFreshCRLs, clock.Now()); err != nil {
 			return nil, err
 		}
 	}
-	t.clientID = poolID(m.clientCAs, in.clientCAs, t.clientCAs, previous.clientCAs, previous.clientID)
-	t.rootID = poolID(m.rootCAs, in.rootCAs, t.rootCAs, previous.rootCAs, previous.rootID)
+	t.clientID = newPoolID(m.clientCAs, in.clientCAs, previous.clientID)
+	t.rootID = newPoolID(m.rootCAs, in.rootCAs, previous.rootID)
 	t.fingerprint = t.sum()
 	return t, nil
 }
@@ -98,7 +111,7 @@ func newTrust(in *inputs, o *Options, previous *trust) (*trust, error) {
 // sum covers whatever can turn an accepted peer into a refused one.
 func (t *trust) sum() [sha256.Size]byte {
 	h := sha256.New()
-	fmt.Fprintf(h, "%q %q %d %q %q %q %t\n", t.clientID, t.rootID, t.clientAuth, t.clientRule, t.serverRule, t.serverName, t.crls.fresh)
+	fmt.Fprintf(h, "%q %q %d %q %q %q %t\n", t.clientID.text, t.rootID.text, t.clientAuth, t.clientRule, t.serverRule, t.serverName, t.crls.fresh)
 	io.WriteString(h, sumOf(t.domains))
 	for _, l := range t.crls.all() {
 		h.Write(l.issuer.Raw)
@@ -107,15 +120,24 @@ func (t *trust) sum() [sha256.Size]byte {
 	return [sha256.Size]byte(h.Sum(nil))
 }
 
-// poolID stands for a set of CAs in a fingerprint. A set from files is the sum of its
-// certificates in a stable order. A pool that came from the program cannot be read: it
-// gets a random name, and keeps it for as long as the same pool is in service.
-func poolID(b bundle, override, pool, previous *x509.CertPool, previousID string) string {
-	if b.base != nil || override != nil {
-		if previousID != "" && pool.Equal(previous) {
-			return previousID
+// poolID stands for a set of CAs in a fingerprint. A set of certificates is the sum of them in a
+// stable order. A pool that came from the program cannot be read, nor compared: CertPool.Equal
+// does not see constraints. It gets a random name, and keeps it for as long as the same pool is in service.
+type poolID struct {
+	base *x509.CertPool // from the program
+	name string         // of base
+	text string
+}
+
+func newPoolID(b bundle, override *x509.CertPool, previous poolID) poolID {
+	id := poolID{base: b.base}
+	if override != nil {
+		id.base, b.certs = override, nil
+	}
+	if id.base != nil {
+		if id.name = previous.name; id.base != previous.base {
+			id.name = rand.Text()
 		}
-		return rand.Text()
 	}
 	var sums []string
 	for _, cert := range b.certs {
@@ -123,7 +145,8 @@ func poolID(b bundle, override, pool, previous *x509.CertPool, previousID string
 		sums = append(sums, string(sum[:]))
 	}
 	slices.Sort(sums)
-	return "files " + strings.Join(slices.Compact(sums), "")
+	id.text = id.name + " files " + strings.Join(slices.Compact(sums), "")
+	return id
 }
 
 // judge decides about a peer. It is what every handshake, resumed or not, and every open
@@ -146,14 +169,29 @@ func (t *trust) judge(p *Peer, when, now time.Time) (*Peer, error) {
 	if err != nil {
 		return p, err
 	}
-	chains, err := p.chainsTo(roots, usage, when)
+	chains, known, err := p.chainsTo(roots, usage, when)
 	if err != nil {
 		return p, err
 	}
+	good, revoked := t.notRevoked(chains, now)
+	if len(good) == 0 && known {
+		// Another chain than those of its handshake may hold, that of a cross-signed CA for example.
+		if chains, err = p.verify(roots, usage, when); err != nil {
+			return p, err
+		}
+		good, revoked = t.notRevoked(chains, now)
+	}
 	judged := *p
-	judged.Chains = chains
-	var good [][]*x509.Certificate
-	var revoked error
+	if len(good) == 0 {
+		judged.Chains = chains
+		return &judged, revoked
+	}
+	judged.Chains = good
+	return &judged, rule.allows(&judged)
+}
+
+// notRevoked returns the chains that no list has a certificate of, or why there is none.
+func (t *trust) notRevoked(chains [][]*x509.Certificate, now time.Time) (good [][]*x509.Certificate, revoked error) {
 	for _, chain := range chains {
 		if err := t.crls.check(chain, now); err != nil {
 			revoked = cmp.Or(revoked, err)
@@ -161,11 +199,7 @@ func (t *trust) judge(p *Peer, when, now time.Time) (*Peer, error) {
 		}
 		good = append(good, chain)
 	}
-	if len(good) == 0 {
-		return &judged, revoked
-	}
-	judged.Chains = good
-	return &judged, rule.allows(&judged)
+	return good, revoked
 }
 
 // tolerates says whether what judge found is reported only.
@@ -175,20 +209,25 @@ func (t *trust) tolerates(err error) bool {
 
 // chainsTo returns the chains of a peer that hold: those known from its handshake as far
 // as they still do, or where none does, what verification finds now, since a CA may have
-// been replaced by one with the same key.
-func (p *Peer) chainsTo(roots *x509.CertPool, usage x509.ExtKeyUsage, now time.Time) ([][]*x509.Certificate, error) {
+// been replaced by one with the same key. known says that they are those of the handshake.
+func (p *Peer) chainsTo(roots *x509.CertPool, usage x509.ExtKeyUsage, now time.Time) (chains [][]*x509.Certificate, known bool, err error) {
 	if err := checkDates(p.Certificate, now); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	var chains [][]*x509.Certificate
 	for _, chain := range p.Chains {
 		if stillHolds(chain, roots, now) {
 			chains = append(chains, chain)
 		}
 	}
 	if len(chains) > 0 {
-		return chains, nil
+		return chains, true, nil
 	}
+	chains, err = p.verify(roots, usage, now)
+	return chains, false, err
+}
+
+// verify builds the chains of a peer anew.
+func (p *Peer) verify(roots *x509.CertPool, usage x509.ExtKeyUsage, now time.Time) ([][]*x509.Certificate, error) {
 	intermediates := x509.NewCertPool()
 	for _, cert := range p.presented[1:] {
 		intermediates.AddCert(cert)

@@ -1,0 +1,62 @@
+package certmanager
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// What a peer sends is cut before it is kept in an event, a log line or a status: anyone can send a certificate with 80,000
+// names, and events may wait for a slow subscriber.
+const (
+	maxPeerNames = 20   // of a certificate
+	maxPeerText  = 256  // bytes of a name, a subject, a serial number
+	maxPeerError = 1024 // bytes of an error
+)
+
+// cut returns a text of at most so many bytes, in memory of its own.
+func cut(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(strings.Clone(text[:most]), "") + "…"
+}
+
+// bounded cuts what a peer has chosen.
+func (c CertificateInfo) bounded() CertificateInfo {
+	c.Subject, c.Issuer, c.Serial = cut(c.Subject, maxPeerText), cut(c.Issuer, maxPeerText), cut(c.Serial, maxPeerText)
+	more := len(c.Names) - maxPeerNames
+	names := make([]string, 0, min(len(c.Names), maxPeerNames)+1)
+	for _, name := range c.Names[:cap(names)-1] {
+		names = append(names, cut(name, maxPeerText))
+	}
+	if c.Names = names; more > 0 {
+		c.Names = append(names, fmt.Sprintf("and %d more", more))
+	}
+	return c
+}
+
+// peerError is an error about a peer without what the peer has sent: the errors of crypto/tls hold its certificates.
+type peerError struct {
+	text   string
+	reason error // one of this package's
+}
+
+func (e *peerError) Error() string { return e.text }
+
+func (e *peerError) Unwrap() error { return e.reason }
+
+// boundedError keeps the text and the reason of an error about a peer.
+func boundedError(err error) error {
+	if err == nil {
+		return nil
+	}
+	short := &peerError{text: cut(err.Error(), maxPeerError)}
+	for _, reason := range []error{ErrRevoked, ErrCRLOutOfDate, ErrNotAuthorized, ErrExpired, ErrNotYetValid, ErrUntrusted, ErrRecycled} {
+		if errors.Is(err, reason) {
+			short.reason = reason
+			break
+		}
+	}
+	return short
+}
