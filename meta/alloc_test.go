@@ -92,7 +92,7 @@ type testOwner struct{ t *testing.T }
 
 func (o testOwner) writeFailed(err error)   { o.t.Error(err) }
 func (o testOwner) recycle([]byte)          {}
-func (o testOwner) touch()                  {}
+func (o testOwner) wrote()                  {}
 func (o testOwner) flushLater() bool        { return true } // the test does
 func (o testOwner) congest()                {}
 func (o testOwner) await(c <-chan struct{}) { <-c }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ergo.services/ergo/gen"
@@ -43,6 +44,10 @@ type tcpConnection struct {
 	life             // shared by all
 	logged sync.Once // its log has its fields
 	stats  connectionStats
+
+	// Times since opened, each a time.Duration.
+	active  atomic.Int64 // of the last read or write, where IdleTimeout is set; set by all goroutines
+	written atomic.Int64 // of the last write, where KeepAliveMessage is set; set by whoever writes
 }
 
 // reader is what Start's goroutine has for itself.
@@ -54,6 +59,9 @@ type reader struct {
 	actor       bool      // an actor was asked for
 	brokenUntil time.Time // how long to read on after a failed write; zero: none has failed
 	retry       time.Time // what onEnd said
+	inputEnded  time.Time // when the peer had sent all; zero: it may send more
+	expires     time.Time // when it is old; zero: never
+	expiring    bool      // the owner knows that it is
 	unacked     int       // what the peer's kernel had not taken when the connection last looked idle
 }
 

@@ -40,6 +40,10 @@ func (c *tcpConnection) end(reason, cause error) (first bool) {
 
 func (c *tcpConnection) endLocked(reason, cause error) (first bool) {
 	if c.reason != nil {
+		if c.phase == closing {
+			c.cut = true
+			c.changed.broadcast()
+		}
 		return false
 	}
 	c.reason = &DisconnectError{Reason: reason, Cause: cause}
@@ -54,17 +58,34 @@ func (c *tcpConnection) endLocked(reason, cause error) (first bool) {
 func (c *tcpConnection) finish() {
 	c.end(ErrTerminated, gen.TerminateReasonPanic) // where nothing else ended it
 	established := c.is(open)
-	c.writer.close()
-	c.advance(closing)
-	c.sock.closeBy(time.Now().Add(c.opt.CloseTimeout))
-	flushed := c.writer.sync()
 	reason := c.ended()
 	c.logPanic(reason.Cause)
+	late := reason.Reason == ErrClosedByPeer && c.opt.HalfClose == 0 && c.known()
+	if !late {
+		c.writer.close()
+	}
+	c.advance(closing)
+	closeBy := time.Now().Add(c.opt.CloseTimeout)
+	c.sock.closeBy(closeBy)
+	flushed := c.writer.sync()
 	if c.resetHidden(reason.Reason, flushed) {
 		reason = &DisconnectError{Reason: ErrReset, Cause: flushed}
 		c.mu.Lock()
 		c.reason = reason
 		c.mu.Unlock()
+	}
+	told := true
+	if c.onEnd != nil {
+		c.retry = c.onEnd(reason)
+	}
+	if c.server != nil && c.known() {
+		c.server.count(func(stats *serverStats) { stats.ended[reason.Reason.Error()]++ })
+	}
+	if late {
+		told = c.disconnected(reason)
+		c.awaitAnswers(closeBy)
+		c.writer.close()
+		flushed = c.writer.sync()
 	}
 	if flushed == nil && orderly(reason.Reason) && c.stream != stream(c.sock) {
 		c.stream.CloseWrite() // close_notify; none after an alert
@@ -75,11 +96,7 @@ func (c *tcpConnection) finish() {
 	if c.release != nil {
 		c.logPanic(protect("release of CertManager.Track", func() error { c.release(); return nil }))
 	}
-	told := true
-	if c.onEnd != nil {
-		c.retry = c.onEnd(reason)
-	}
-	if c.connected || c.server == nil {
+	if !late && (c.known() || c.server == nil) {
 		told = c.disconnected(reason)
 	}
 	if reason.Reason == ErrReset || reason.Reason == ErrClosedByPeer || flushed != nil || timeout(reason.Cause) {
@@ -97,6 +114,46 @@ func (c *tcpConnection) finish() {
 		told = c.disconnected(reason)
 	}
 	c.advance(over)
+}
+
+const (
+	// answerTime is how long a connection whose peer has ended its side waits for an answer of its owner.
+	answerTime = 500 * time.Millisecond
+	// furtherTime is how long it waits for more if there was an answer to each message.
+	furtherTime = 10 * time.Millisecond
+)
+
+// awaitAnswers waits, after Disconnect was sent, as long as the owner sends answers to what came before it.
+func (c *tcpConnection) awaitAnswers(until time.Time) {
+	in, out, quiet := c.stats.messagesIn.Load(), c.stats.messagesOut.Load(), time.Duration(0)
+	for in > 0 && quiet < answerTime && time.Now().Before(until) && c.sleepUncut(furtherTime) {
+		quiet += furtherTime
+		last := out
+		if out = c.stats.messagesOut.Load(); out > last {
+			quiet = 0
+		} else if out >= in {
+			return
+		}
+	}
+}
+
+// sleepUncut sleeps, unless the connection is to end at once or can't be written to: then it returns false.
+func (c *tcpConnection) sleepUncut(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for {
+		c.mu.Lock()
+		cut, changed := c.cut || c.broken != nil, c.changed.wait()
+		c.mu.Unlock()
+		if cut {
+			return false
+		}
+		select {
+		case <-changed:
+		case <-timer.C:
+			return true
+		}
+	}
 }
 
 // resetHidden says that the peer's reset was told to a write, after which the kernel lets reads see no more than an end. After a FIN it
@@ -126,6 +183,9 @@ func (c *tcpConnection) disconnected(reason *DisconnectError) (told bool) {
 	if errors.Is(err, gen.ErrProcessMailboxFull) {
 		return false
 	}
+	c.mu.Lock()
+	c.parted = true
+	c.mu.Unlock()
 	if err != nil {
 		c.log().Debug("connection with %s ended (%s); its owner %v was not told: %s", c.sock.RemoteAddr(), &copied, c.to, err)
 	}

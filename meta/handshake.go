@@ -43,6 +43,7 @@ func (c *tcpConnection) establish() bool {
 	}
 	c.sock.startOutput(c.opt.WriteTimeout)
 	c.touch()
+	c.startLifetime()
 
 	peer := c.peer(state)
 	if c.server != nil && c.server.opt.Route != nil {

@@ -23,7 +23,9 @@ type life struct {
 	changed   signal     // anything below
 	phase     phase
 	connected bool               // Connect was sent; set by Start's goroutine
+	parted    bool               // Disconnect was sent; likewise
 	reason    *DisconnectError   // why it is to end; set by end, and by finish where a write knows better
+	cut       bool               // it was ended again: nothing is waited for any more
 	cancel    context.CancelFunc // of what establish waits for; nil: it does not wait
 	upgrade   *upgrade           // to TLS, asked for by the message goroutine and taken back when it is made
 	broken    error              // the first failed write: the read loop may find out why. Set by the writer
@@ -65,6 +67,13 @@ func (l *life) known() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.connected
+}
+
+// left says whether the owner was sent a Disconnect. What it has sent before it had that may still be written.
+func (l *life) left() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.parted
 }
 
 // advance brings the connection on to a phase.

@@ -39,9 +39,8 @@ type MessageTCP struct {
 // MessageTCPDisconnect is the last message of a connection: exactly one
 // follows each MessageTCPConnect. An outgoing connection sends it also where the
 // handshake failed and no MessageTCPConnect came, so that whoever dialled always hears. It waits for
-// room where the mailbox of its receiver is full. A peer that half-closes (FIN, or close_notify) has ended the connection: what was accepted
-// for writing before its end was read still goes to it, within CloseTimeout, and what is sent later is refused. So an answer to such a
-// peer's last request is lost where it takes longer than that: the protocol must have the client wait for its answer before it closes. Only
+// room where the mailbox of its receiver is full. After
+// a peer's end of input (ErrClosedByPeer) answers that are sent soon are still written: see HalfClose. Only
 // the end of the parent, with which no message of its connections is delivered any more, is not told: workers link to the parent or monitor it.
 type MessageTCPDisconnect struct {
 	// ID is the connection, which takes no more messages.
@@ -50,6 +49,13 @@ type MessageTCPDisconnect struct {
 	Reason error
 	// Retry is when a connection with the option Reconnect is made again, with the same ID. Zero: it is not.
 	Retry time.Time
+}
+
+// MessageTCPEOF says that the peer has ended its side and sends no more, where the option HalfClose is set. It can still be
+// written to: a MessageTCPClose ends the connection when all is said.
+type MessageTCPEOF struct {
+	// ID is the connection.
+	ID gen.Alias
 }
 
 // MessageTCPUnsent gives a MessageTCP back to its sender: a connection with the option Reconnect got it while there was no connection,

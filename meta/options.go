@@ -110,6 +110,18 @@ type TCPServerOptions struct {
 	IdleTimeout time.Duration
 	// CloseTimeout bounds the writing of what is left when a connection ends. 0 means 5 s.
 	CloseTimeout time.Duration
+	// HalfClose is how long the connection can still be written to after the peer has ended its side in order (FIN; over TLS
+	// close_notify). The owner then gets a MessageTCPEOF after the last data, and ends the connection with a MessageTCPClose when it
+	// has answered, or HalfClose ends it. 0 ends it at once with a MessageTCPDisconnect; answers that the owner sends within half
+	// a second of another, as it does in its handlers, are still written, within CloseTimeout.
+	HalfClose time.Duration
+	// KeepAliveMessage, if set, is written whenever nothing else was written for KeepAliveMessagePeriod, and nothing waits to be. It
+	// does not count for IdleTimeout. A period of 0 means gen.DefaultKeepAlivePeriod.
+	KeepAliveMessage       []byte
+	KeepAliveMessagePeriod time.Duration
+	// MaxLifetime is the age at which a connection ends, less a random part of up to a tenth, so that those that were made
+	// together do not end together. Its owner gets a MessageTCPDraining, and CloseTimeout later it ends with ErrDrained. 0 means no limit.
+	MaxLifetime time.Duration
 	// KeepAlivePeriod is the interval of TCP keep-alive probes. 0 means gen.DefaultKeepAlivePeriod,
 	// below 0 turns them off. Linux allows 32,767 seconds at most.
 	KeepAlivePeriod time.Duration
@@ -164,11 +176,15 @@ type TCPConnectionOptions struct {
 	Active     int
 
 	// Writing and ending, as in TCPServerOptions, with the same defaults.
-	WriteBuffer     int
-	WriteTimeout    time.Duration
-	IdleTimeout     time.Duration
-	CloseTimeout    time.Duration
-	KeepAlivePeriod time.Duration
+	WriteBuffer            int
+	WriteTimeout           time.Duration
+	IdleTimeout            time.Duration
+	CloseTimeout           time.Duration
+	HalfClose              time.Duration
+	KeepAliveMessage       []byte
+	KeepAliveMessagePeriod time.Duration
+	MaxLifetime            time.Duration
+	KeepAlivePeriod        time.Duration
 }
 
 // connection gives what the server's options say about each accepted connection.
@@ -178,6 +194,7 @@ func (o *TCPServerOptions) connection() TCPConnectionOptions {
 		BufferSize: o.BufferSize, BufferPool: o.BufferPool, Split: o.Split, MaxFrame: o.MaxFrame, Active: o.Active,
 		HandshakeTimeout: o.HandshakeTimeout, WriteTimeout: o.WriteTimeout, WriteBuffer: o.WriteBuffer,
 		IdleTimeout: o.IdleTimeout, CloseTimeout: o.CloseTimeout, KeepAlivePeriod: o.KeepAlivePeriod,
+		HalfClose: o.HalfClose, KeepAliveMessage: o.KeepAliveMessage, KeepAliveMessagePeriod: o.KeepAliveMessagePeriod, MaxLifetime: o.MaxLifetime,
 	}
 }
 
@@ -246,6 +263,11 @@ func (o *TCPConnectionOptions) parseShared(c *check) {
 	c.notNegative("WriteTimeout", o.WriteTimeout)
 	c.notNegative("IdleTimeout", o.IdleTimeout)
 	c.notNegative("CloseTimeout", o.CloseTimeout)
+	c.notNegative("HalfClose", o.HalfClose)
+	c.notNegative("KeepAliveMessagePeriod", o.KeepAliveMessagePeriod)
+	c.notNegative("MaxLifetime", o.MaxLifetime)
+	c.refuse(o.KeepAliveMessagePeriod > 0 && len(o.KeepAliveMessage) == 0, "KeepAliveMessagePeriod: has no effect without KeepAliveMessage")
+	setDefault(&o.KeepAliveMessagePeriod, gen.DefaultKeepAlivePeriod)
 	c.refuse(o.KeepAlivePeriod > maxKeepAlive, "KeepAlivePeriod: is %s; use at most %s, or a negative duration for no probes", o.KeepAlivePeriod, maxKeepAlive)
 	c.refuse(o.CertManager == nil && o.InsecureSkipVerify,
 		"InsecureSkipVerify: there is nothing to verify without TLS; set CertManager or leave it unset")

@@ -9,9 +9,6 @@ import (
 	"time"
 )
 
-// brokenGrace is how long the read loop looks for the peer's last words after a write has failed.
-const brokenGrace = time.Second
-
 // bulkWait is how long a connection that has read much keeps its buffer for more.
 const bulkWait = 50 * time.Millisecond
 
@@ -31,12 +28,15 @@ func (c *tcpConnection) read() {
 		case c.upgrade != nil:
 			c.mu.Unlock()
 			c.runUpgrade()
-		case c.pausedLocked():
+		case c.pausedLocked(), !c.inputEnded.IsZero():
 			c.pauseLocked()
 			c.mu.Unlock()
 		default:
-			// With the lock held, so that an interrupt comes after it.
-			c.sock.SetReadDeadline(c.readDeadlineLocked())
+			due := c.dueLocked()
+			if c.bulk {
+				due = earlier(due, time.Now().Add(bulkWait))
+			}
+			c.sock.SetReadDeadline(due) // with the lock held, so that an interrupt comes after it
 			c.mu.Unlock()
 			if c.bulk || c.sock.raw == nil {
 				c.poll()
@@ -180,82 +180,39 @@ func (c *tcpConnection) pauseLocked() {
 		return
 	}
 	c.inbox.park()
-	changed := c.changed.wait()
+	changed, due := c.changed.wait(), c.dueLocked()
 	c.mu.Unlock()
 	defer c.mu.Lock()
-	var idle <-chan time.Time
-	if c.opt.IdleTimeout > 0 {
-		timer := time.NewTimer(time.Until(c.idleAt()))
-		defer timer.Stop()
-		idle = timer.C
+	var timer <-chan time.Time
+	if !due.IsZero() {
+		t := time.NewTimer(time.Until(due))
+		defer t.Stop()
+		timer = t.C
 	}
 	select {
 	case <-changed:
-	case <-idle:
-		c.checkIdle()
+	case <-timer:
+		c.doDue()
 	}
 }
 
-// touch notes that something was read or written.
-func (c *tcpConnection) touch() {
-	if c.opt.IdleTimeout > 0 {
-		c.stats.active.Store(int64(time.Since(c.opened)))
-	}
-}
-
-func (c *tcpConnection) idleAt() time.Time {
-	return c.opened.Add(time.Duration(c.stats.active.Load()) + c.opt.IdleTimeout)
-}
-
-// checkIdle ends the connection if it is idle. A peer whose kernel takes what ours has left is not.
-func (c *tcpConnection) checkIdle() {
-	if c.opt.IdleTimeout == 0 || time.Now().Before(c.idleAt()) {
-		return
-	}
-	before := c.unacked
-	c.unacked = c.sock.unacked()
-	if c.unacked > 0 && before <= 0 || c.unacked < before {
-		c.touch()
-		return
-	}
-	c.end(ErrIdle, nil)
-}
-
-func (c *tcpConnection) readDeadlineLocked() time.Time {
-	switch {
-	case c.broken != nil:
-		if c.brokenUntil.IsZero() {
-			c.brokenUntil = time.Now().Add(brokenGrace)
-		}
-		return c.brokenUntil
-	case c.bulk:
-		return time.Now().Add(bulkWait)
-	case c.opt.IdleTimeout > 0:
-		return c.idleAt()
-	default:
-		return time.Time{}
-	}
-}
-
-// readFailed ends the connection for an error of a read, unless that was only an interrupt.
+// readFailed ends the connection for an error of a read, unless that was only an interrupt or one side may still write.
 func (c *tcpConnection) readFailed(err error) {
 	c.mu.Lock()
 	broken := c.broken
 	c.mu.Unlock()
 	switch {
-	case !timeout(err):
-		reason := readReason(err)
-		if reason == ErrClosedByPeer {
-			err = nil
-		}
-		if broken != nil {
-			err = errors.Join(err, broken)
-		}
-		c.end(reason, err)
-	case broken != nil && !c.brokenUntil.IsZero() && !time.Now().Before(c.brokenUntil):
-		c.end(ErrReset, broken)
+	case timeout(err):
+		c.doDue()
+	case broken != nil:
+		c.end(readReason(err), errors.Join(err, broken))
+	case readReason(err) != ErrClosedByPeer:
+		c.end(readReason(err), err)
+	case c.opt.HalfClose == 0:
+		c.end(ErrClosedByPeer, nil)
 	default:
-		c.checkIdle()
+		c.inputEnded = time.Now()
+		c.send(MessageTCPEOF{ID: c.process.ID()})
 	}
 }
 

@@ -209,9 +209,6 @@ func (s *tcpServer) left(c *tcpConnection) {
 	s.mu.Lock()
 	delete(s.open, c)
 	s.stats.carried.add(c.traffic())
-	if c.known() {
-		s.stats.ended[c.ended().Reason.Error()]++
-	}
 	if len(s.open) == 0 && s.empty != nil {
 		close(s.empty)
 		s.empty = nil

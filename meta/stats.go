@@ -123,7 +123,6 @@ type connectionStats struct {
 	bytesIn     atomic.Uint64
 	messagesIn  atomic.Uint64
 	messagesOut atomic.Uint64
-	active      atomic.Int64             // time of the last read or write, a time.Duration since opened, where IdleTimeout is set
 	tls         atomic.Pointer[tls.Conn] // set when the handshake is complete
 	handshake   time.Duration            // valid where tls is set
 }
@@ -211,11 +210,13 @@ func (s *tcpServer) snapshot() ServerStats {
 	s.mu.Unlock()
 	for _, c := range open { // what they count does not get less when they leave meanwhile
 		sum.add(c.traffic())
-		if c.known() {
+		switch {
+		case !c.known():
+			out.Establishing++
+		case !c.left():
 			out.Connections++
 		}
 	}
-	out.Establishing = len(open) - out.Connections
 	slices.SortFunc(out.Handshakes, func(a, b HandshakeStats) int {
 		return cmp.Or(cmp.Compare(a.Version, b.Version), -cmp.Compare(b.Count, a.Count))
 	})
@@ -239,7 +240,7 @@ func (s *tcpServer) announced() []*tcpConnection {
 	s.mu.Lock()
 	open := s.openLocked()
 	s.mu.Unlock()
-	return slices.DeleteFunc(open, func(c *tcpConnection) bool { return !c.known() })
+	return slices.DeleteFunc(open, func(c *tcpConnection) bool { return !c.known() || c.left() })
 }
 
 func (s *tcpServer) connections() (all []ConnectionStats) {

@@ -3,6 +3,7 @@ package meta
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -44,13 +45,15 @@ type writer struct {
 	closed    bool
 	err       error
 	writerStats
+
+	keepingAlive atomic.Bool // what is written is a keep-alive message; set with the lock held
 }
 
 // writerOwner is who is told of what a writer does, with the writer's lock held, except for await.
 type writerOwner interface {
 	writeFailed(error)            // once, with the first error
 	recycle(message []byte)       // it is written and may be used again
-	touch()                       // bytes were written
+	wrote()                       // the kernel has taken something that the owner has sent
 	flushLater() bool             // calls flush as soon as no further message waits; false where that cannot be
 	congest()                     // somebody is to wait for the peer
 	await(signal <-chan struct{}) // waits for it
@@ -104,6 +107,7 @@ func (w *writer) write(m MessageTCP, when when) error {
 		return errWriteClosed
 	}
 	w.accepted += size
+	w.keepingAlive.Store(false)
 	w.enqueue(m)
 	switch {
 	case w.draining:
@@ -218,7 +222,7 @@ func (w *writer) writeQueue() remainder {
 // drain waits for the kernel, however long the peer takes within WriteTimeout, and writes on until the queue is empty.
 func (w *writer) drain(left remainder) {
 	for left.behind {
-		err := w.sock.drain(w.owner.touch)
+		err := w.sock.drain(w.progress)
 		w.mu.Lock()
 		w.sent += left.payload - min(left.payload, w.sock.lost(left.overhead))
 		w.wrote(err)
@@ -233,10 +237,29 @@ func (w *writer) drain(left remainder) {
 func (w *writer) wrote(err error) {
 	switch {
 	case err == nil:
-		w.owner.touch()
+		w.progress()
 	case w.err == nil:
 		w.err = err
 		w.owner.writeFailed(err)
+	}
+}
+
+// progress says that the kernel has taken something. That a keep-alive message was written does not count.
+func (w *writer) progress() {
+	if !w.keepingAlive.Load() {
+		w.owner.wrote()
+	}
+}
+
+// keepAlive writes a message if nothing else is on its way.
+func (w *writer) keepAlive(message []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.accepted == w.sent && !w.closed && w.err == nil {
+		w.keepingAlive.Store(true)
+		w.accepted += uint64(len(message))
+		w.enqueue(MessageTCP{Data: message})
+		w.flushLocked()
 	}
 }
 

@@ -1,6 +1,9 @@
 package meta
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // What a writer tells its connection: tcpConnection implements writerOwner.
 
@@ -18,6 +21,14 @@ func (c *tcpConnection) writeFailed(err error) {
 }
 
 func (c *tcpConnection) recycle(message []byte) { c.inbox.recycle(message) }
+
+// wrote notes that the kernel has taken something.
+func (c *tcpConnection) wrote() {
+	c.touch()
+	if len(c.opt.KeepAliveMessage) > 0 {
+		c.written.Store(int64(time.Since(c.opened)))
+	}
+}
 
 // flushLater asks for a flush behind the messages that wait.
 func (c *tcpConnection) flushLater() bool { return c.sendSelf(flushRequest{}) }
