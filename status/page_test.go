@@ -290,5 +290,8 @@ func TestAttention(t *testing.T) {
 		"main: 1 certificates could not be stored, and would be ordered again after a restart",
 		"main: ReportOnly is set: peers that rules or revocation lists refuse get in",
 	}, attention("main", &s, nil))
+	ends := attention("main", &certmanager.Status{ACME: []certmanager.OrderStatus{{Name: "c.test", Serving: true, RecordUntil: time.Now().Add(day)}}}, nil)
+	require.Len(t, ends, 1)
+	assert.Contains(t, ends[0], "the DNS record by which c.test is issued ends on")
 	assert.Empty(t, attention("main", &certmanager.Status{ACME: []certmanager.OrderStatus{{Name: "b.test", Serving: true}}}, nil))
 }

@@ -141,7 +141,8 @@ func bounded(s certmanager.Status) certmanager.Status {
 	s.CRLs, s.ACME = cut(s.CRLs), cut(s.ACME)
 	s.LastError = printable(s.LastError)
 	for i := range s.ACME {
-		s.ACME[i].Name, s.ACME[i].Error = printable(s.ACME[i].Name), printable(s.ACME[i].Error)
+		a := &s.ACME[i]
+		a.Name, a.Error, a.CA, a.Challenge, a.Record = printable(a.Name), printable(a.Error), printable(a.CA), printable(a.Challenge), printable(a.Record)
 	}
 	return s
 }
@@ -183,6 +184,11 @@ func attention(name string, s *certmanager.Status, rows []row) (all []string) {
 			if failing++; failing <= 3 {
 				say("%s was not issued, %d times in a row: %s", printable(a.Name), a.Failures, printable(a.Error))
 			}
+		}
+	}
+	for _, a := range s.ACME {
+		if left := time.Until(a.RecordUntil); !a.RecordUntil.IsZero() && left < 14*24*time.Hour {
+			say("the DNS record by which %s is issued ends on %s: write it anew", printable(a.Name), a.RecordUntil.UTC().Format(time.DateOnly))
 		}
 	}
 	if failing > 3 {

@@ -44,6 +44,9 @@ var (
 	acmeNames    = describe("acme_names", "Names that an ACME source looks after, by whether there is a certificate in service.", "manager", "serving")
 	acmeFailures = describe("acme_consecutive_failures", "Attempts to get a name's certificate that failed since the last that succeeded.", "manager", "name")
 	acmeUnsaved  = describe("acme_unsaved", "Names whose certificate is served from memory because it could not be stored.", "manager")
+	acmeEnd      = describe("acme_certificate_not_after_timestamp_seconds", "When the certificate ends that an ACME source serves for a name.", "manager", "name")
+	acmeInfo     = describe("acme_name_info", "The CA and the kind of challenge of a name: always 1.", "manager", "name", "ca", "challenge")
+	acmeRecord   = describe("acme_record_end_timestamp_seconds", "When the DNS record ends by which a name is issued (DNS-PERSIST-01).", "manager", "name")
 	acmeNext     = describe("acme_next_attempt_timestamp_seconds", "When a name's certificate is renewed or tried for again.", "manager", "name")
 )
 
@@ -160,6 +163,13 @@ func (e emitter) acme(all []certmanager.OrderStatus, chosen []named[certmanager.
 		if !a.value.Next.IsZero() {
 			e.gauge(acmeNext, seconds(a.value.Next), a.name)
 		}
+		if a.value.Serving {
+			e.gauge(acmeEnd, seconds(a.value.NotAfter), a.name)
+		}
+		if !a.value.RecordUntil.IsZero() {
+			e.gauge(acmeRecord, seconds(a.value.RecordUntil), a.name)
+		}
+		e.gauge(acmeInfo, 1, a.name, label(a.value.CA), a.value.Challenge)
 	}
 }
 
