@@ -18,7 +18,7 @@ help: ## this list
 demo: ## two actors talk over mutual TLS; a stranger is refused; certificates are replaced
 	$(GO) run ./examples/mtls
 
-demo-acme: ## a certificate is issued and renewed on one machine, in seconds, with the CA failing in between
+demo-acme: ## a certificate is issued and renewed on one machine, in seconds, with the CA failing in between; then a wildcard, by a DNS record
 	cd tlstest/acmetest/e2e && $(GO) run ./demo
 
 test: ## all tests of all modules, with the race detector; without it what it changes: allocations, and system calls

@@ -22,7 +22,7 @@ import (
 const maxAnswer = 1 << 20
 
 // transport is between acmez and the network. It gives acmez a directory that was read before,
-// since acmez reads it under a lock that all CAs of a process share. It keeps the Retry-After of an error, which acmez
+// since acmez reads it under a lock that all CAs of a process share. It keeps an error with its Retry-After, which acmez
 // does not hand on, and bounds what is read.
 type transport struct {
 	http.RoundTripper
@@ -41,7 +41,7 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 		}, nil
 	}
 	asked := askedOf(request.Context())
-	if refusal := asked.get(); refusal != nil {
+	if refusal := asked.get(); refusal != nil && refusal.after > 0 {
 		return nil, refusal // no repetition of what the CA wants later
 	}
 	response, err := t.RoundTripper.RoundTrip(request)
@@ -51,27 +51,32 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	response.Body = http.MaxBytesReader(nil, response.Body, maxAnswer)
 	// Alternative chains would be downloaded too, and a broken one would hold the first up.
 	response.Header.Del("Link")
-	if after := retryAfter(response.Header, clock.Now()); response.StatusCode >= http.StatusBadRequest && after > 0 {
-		body, err := io.ReadAll(response.Body)
-		response.Body.Close()
-		if err != nil {
-			return nil, err
-		}
-		response.Body = io.NopCloser(bytes.NewReader(body))
-		asked.set(&refusal{problem: problemOf(response, body), after: after})
+	if response.StatusCode < http.StatusBadRequest {
+		return response, nil
 	}
+	body, err := io.ReadAll(response.Body)
+	response.Body.Close()
+	if err != nil {
+		return nil, err
+	}
+	response.Body = io.NopCloser(bytes.NewReader(body))
+	asked.set(&refusal{problem: problemOf(response, body), after: retryAfter(response.Header, clock.Now())})
 	return response, nil
 }
 
-// refusal is an error of a CA that says when to come back.
+// refusal is an error of a CA, and when it wants to be asked again if it said so.
 type refusal struct {
 	problem acme.Problem
 	after   time.Duration
 }
 
 func (r *refusal) Error() string {
+	if r.after == 0 {
+		return describe(r.problem)
+	}
 	return fmt.Sprintf("%s (Retry-After: %v)", describe(r.problem), r.after)
 }
+
 func (r *refusal) Unwrap() error { return r.problem }
 
 func problemOf(response *http.Response, body []byte) acme.Problem {
@@ -182,7 +187,7 @@ func plain(doing string, err error) error {
 func call[T any](ctx context.Context, doing string, do func(context.Context) (T, error)) (T, error) {
 	ctx, asked := withAsked(ctx)
 	got, err := do(ctx)
-	if r := asked.get(); err != nil && r != nil {
+	if r, p := asked.get(), (acme.Problem{}); err != nil && r != nil && (r.after > 0 || !errors.As(err, &p)) {
 		err = r
 	}
 	return got, plain(doing, err)

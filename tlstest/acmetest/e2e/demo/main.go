@@ -1,6 +1,6 @@
-// Demo shows a certificate being issued and renewed on one machine, in seconds: an HTTPS server
+// Demo shows certificates being issued and renewed on one machine, in seconds: an HTTPS server
 // gets its certificate from a real ACME CA (Pebble) in the same process, and is called without
-// a pause while the CA fails and the certificate is renewed.
+// a pause while the CA fails and the certificate is renewed. Then a wildcard is issued by a record in DNS.
 //
 //	make demo-acme
 package main
@@ -17,6 +17,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/crypto/acme/autocert"
@@ -51,6 +52,51 @@ func demonstrate() error {
 	}
 	defer ca.Close()
 	say("a CA runs at %s; its certificates live for %v", ca.Directory(), lifetime)
+	if err := renewal(ca); err != nil {
+		return err
+	}
+	return wildcard(ca)
+}
+
+// wildcard gets a certificate for all names of a zone, by a TXT record and with no port open.
+func wildcard(ca *acmetest.Server) error {
+	cache, err := os.MkdirTemp("", "demo-acme")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(cache)
+	source := &acme.Source{
+		Domains: []string{"*.example.test"}, DNSPersist: true, DNSServers: []string{ca.DNS()},
+		Directory: ca.Directory(), Roots: ca.Roots(), Cache: autocert.DirCache(cache),
+	}
+	options := certmanager.Options{Source: source, Logger: slog.New(slog.DiscardHandler)}
+	_, err = certmanager.New(options)
+	if err == nil {
+		return errors.New("a wildcard was issued without a record")
+	}
+	say("DNS-PERSIST-01: nothing is ordered without the record:")
+	fmt.Printf("        %s\n", strings.ReplaceAll(err.Error(), "\n", "\n        "))
+	records, err := source.Records(context.Background())
+	if err != nil {
+		return err
+	}
+	for _, r := range records {
+		ca.SetTXT(r.Name, r.Value)
+	}
+	say("the record is written")
+	m, err := certmanager.New(options)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	for _, order := range m.Status().ACME {
+		say("%s was issued by %s, until %s, with no port open", order.Name, order.Challenge, order.NotAfter.Format(time.TimeOnly))
+	}
+	return nil
+}
+
+// renewal shows a server whose certificate is renewed while the CA fails.
+func renewal(ca *acmetest.Server) error {
 	cache, err := os.MkdirTemp("", "demo-acme")
 	if err != nil {
 		return err
