@@ -176,7 +176,10 @@ func BenchmarkReload(b *testing.B) {
 // quiet is a source whose files cause no events.
 type quiet struct{ Source }
 
-func (quiet) paths() []string { return nil }
+func (quiet) Watch(ctx context.Context, _ func(), _ func(Event)) error {
+	<-ctx.Done()
+	return nil
+}
 
 // BenchmarkFileChangeToServed is the time from the last byte of a new pair to the first lookup that
 // finds it. The settle time is most of it.

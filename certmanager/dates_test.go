@@ -77,7 +77,7 @@ func TestWithoutABeginning(t *testing.T) {
 			Certificates: []tls.Certificate{ca.Issue(t, leaf).Certificate()},
 		}})
 		events := collect(m)
-		time.Sleep(leaf.NotAfter.Sub(time.Now()))
+		time.Sleep(time.Until(leaf.NotAfter))
 		synctest.Wait()
 		assert.Len(t, events(certmanager.Expiring), 4)
 		assert.Empty(t, events(certmanager.Expired), "its last second has just begun")

@@ -1,6 +1,7 @@
 package status_test
 
 import (
+	"context"
 	"io"
 	"net"
 	"net/http"
@@ -80,7 +81,9 @@ func TestServe(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			client := &http.Client{Transport: &http.Transport{
 				DisableKeepAlives: true,
-				Dial:              func(string, string) (net.Conn, error) { return net.Dial(test.addr.Network(), test.addr.String()) },
+				DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+					return new(net.Dialer).DialContext(ctx, test.addr.Network(), test.addr.String())
+				},
 			}}
 			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://127.0.0.1/", nil)
 			require.NoError(t, err)
