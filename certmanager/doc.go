@@ -21,7 +21,7 @@
 // that fails its rehearsal leaves the last good set in service, and a handshake
 // never waits for a file. Connections that are open while trust changes are judged
 // again if the manager knows of them: package meta tells it, for an http.Server set
-// ConnState to [Manager.ConnState], for others call [Manager.Handshake] or [Manager.Track].
+// ConnState to [Manager.ConnState], for others call [Manager.Accepting] or [Manager.Dialing].
 //
 // TLS 1.2 is the floor, with ECDHE and AEAD cipher suites only.
 //

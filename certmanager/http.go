@@ -19,9 +19,9 @@ func (m *Manager) ConnState(c net.Conn, state http.ConnState) {
 	}
 	switch state {
 	case http.StateNew: // before the handshake
-		m.http.Store(conn.NetConn(), &httpConn{m: m, raw: conn.NetConn(), remote: c.RemoteAddr(), track: m.Handshake()})
+		m.http.Store(conn.NetConn(), &httpConn{m: m, raw: conn.NetConn(), remote: c.RemoteAddr(), track: m.Accepting()})
 	case http.StateActive, http.StateIdle:
-		known, _ := m.http.LoadOrStore(conn.NetConn(), &httpConn{m: m, raw: conn.NetConn(), remote: c.RemoteAddr(), track: m.Track})
+		known, _ := m.http.LoadOrStore(conn.NetConn(), &httpConn{m: m, raw: conn.NetConn(), remote: c.RemoteAddr(), track: m.Accepting()})
 		tlsState := conn.ConnectionState()
 		known.(*httpConn).known(&tlsState) // where the handshake was not with a config of ours, or before
 	case http.StateClosed, http.StateHijacked:

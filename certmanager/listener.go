@@ -78,7 +78,7 @@ func (l *listener) handshake(raw net.Conn) {
 	conn := tls.Server(tracked, l.config)
 	ctx, cancel := context.WithTimeout(l.ctx, listenerTimeout)
 	defer cancel()
-	track := l.m.Handshake()
+	track := l.m.Accepting()
 	if err := l.m.ServerHandshake(ctx, conn); err != nil {
 		raw.Close()
 		return

@@ -49,12 +49,23 @@ const evictionSpread = time.Second
 
 func (l *live) init(m *Manager) { l.m, l.conns = m, make(map[*conn]struct{}) }
 
-// Handshake is called before a handshake with a config of this Manager begins. What it returns is [Manager.Track] for
-// the connection, which counts then as begun under the generation of now: [Manager.Recycle] finds it also where that was replaced during the handshake.
-func (m *Manager) Handshake() (track func(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func())) {
+// Accepting is called by a server before a handshake with [Manager.ServerTLS] begins. What it returns is [Manager.Track] for
+// the connection, which counts then as begun under the generation of now: [Manager.Recycle] finds it also where that was replaced
+// during the handshake.
+func (m *Manager) Accepting() (track func(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func())) {
+	return m.tracking(false)
+}
+
+// Dialing is [Manager.Accepting] for a client, with [Manager.ClientTLS].
+func (m *Manager) Dialing() (track func(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func())) {
+	return m.tracking(true)
+}
+
+// tracking returns the track function for peers that are servers, or clients.
+func (m *Manager) tracking(servers bool) func(*tls.ConnectionState, net.Addr, func(error)) (release func()) {
 	generation := m.current.Load().generation
 	return func(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func()) {
-		return m.track(generation, state, remote, evict)
+		return m.track(generation, servers, state, remote, evict)
 	}
 }
 
@@ -67,16 +78,16 @@ func (m *Manager) Handshake() (track func(state *tls.ConnectionState, remote net
 // evict is called at most once, from any goroutine, perhaps before Track returns; it
 // must not block. release may be called more than once, by evict as well.
 //
-// A connection whose verification was switched off must not be tracked: it fails.
+// A connection whose verification was switched off must not be tracked: it fails. A peer without
+// VerifiedChains is taken for a server: see [Manager.Accepting].
 func (m *Manager) Track(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func()) {
-	return m.Handshake()(state, remote, evict)
+	// The connections of a server carry the chains that crypto/tls verified, unless the CAs are too many to
+	// be named. Those of a client do not, since ClientTLS verifies by itself.
+	return m.tracking(len(state.PeerCertificates) > 0 && len(state.VerifiedChains) == 0)(state, remote, evict)
 }
 
-func (m *Manager) track(generation uint64, state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func()) {
+func (m *Manager) track(generation uint64, server bool, state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func()) {
 	current := m.current.Load()
-	// A server's connections carry the chains that crypto/tls verified. A client's do
-	// not, since ClientTLS verifies by itself.
-	server := len(state.PeerCertificates) > 0 && len(state.VerifiedChains) == 0
 	c := &conn{peer: m.newPeer(state, server), remote: remote, generation: generation, evict: evict}
 	var err error
 	c.peer, err = m.live.judge(c.peer, current) // outside the lock, as it may verify signatures

@@ -266,7 +266,7 @@ func TestRecycleCountsFromBeforeTheHandshake(t *testing.T) {
 		var state tls.ConnectionState
 		evicted := make(chan error, 3)
 		evict := func(reason error) { evicted <- reason }
-		first, late := m.Handshake(), m.Handshake()
+		first, late := m.Accepting(), m.Accepting()
 		m.Update(ca.Issue(t, tlstest.Leaf{}).Certificate())
 		defer first(&state, nil, evict)()
 		defer m.Track(&state, nil, evict)() // it is of now, for all that is known

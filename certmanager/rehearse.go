@@ -3,10 +3,13 @@ package certmanager
 import (
 	"cmp"
 	"context"
+	"crypto/ed25519"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/big"
 	"net"
 	"runtime"
 	"slices"
@@ -91,6 +94,9 @@ func (s *snapshot) rehearse(ctx context.Context, o *Options, previous *snapshot,
 	if err := s.tryECH(ctx); err != nil {
 		errs = append(errs, err)
 	}
+	if err := s.tryClients(ctx, previous); err != nil {
+		errs = append(errs, err)
+	}
 	for _, name := range o.RequireNames {
 		// What is in service may miss it too, where an ACME certificate ended: that must not
 		// keep the next from taking its place.
@@ -139,6 +145,42 @@ func (s *snapshot) tryECH(ctx context.Context) error {
 	}
 	return nil
 }
+
+// tryClients proves that clients can be asked for their certificates: the names of the CAs are part of that message.
+func (s *snapshot) tryClients(ctx context.Context, previous *snapshot) error {
+	if s.trust.clientAuth == tls.NoClientCert || s.names.fallback.none() || previous != nil && previous.trust.clientID == s.trust.clientID {
+		return nil
+	}
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		config, peer := newTLSConfig(), newTLSConfig()
+		config.Certificates = []tls.Certificate{rehearsalCertificate()}
+		s.trust.askClients(config)
+		config.ClientAuth = tls.RequireAnyClientCert // nobody has a client's key here
+		peer.MaxVersion = version
+		peer.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			cert := rehearsalCertificate()
+			return &cert, nil
+		}
+		if err := tryHandshake(ctx, config, peer, nil, func() {}); err != nil {
+			return fmt.Errorf("client CAs: %w: rehearsed handshake over %s: %w", ErrInvalid, tls.VersionName(version), err)
+		}
+	}
+	return nil
+}
+
+// rehearsalCertificate is one for both ends of a handshake in which nobody has to be verified.
+var rehearsalCertificate = sync.OnceValue(func() tls.Certificate {
+	_, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		panic(err) // never, see crypto/rand
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Unix(1<<32, 0)}
+	der, err := x509.CreateCertificate(nil, template, template, key.Public(), key)
+	if err != nil {
+		panic(err) // never, of this template
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+})
 
 // tryHandshake makes a real handshake over net.Pipe. ended is called when the server's end has, which may be
 // after the return.

@@ -34,7 +34,8 @@ func newTLSConfig() *tls.Config {
 }
 
 // ServerTLS returns a config for servers, for example for http.Server.TLSConfig. Every
-// handshake uses what is in service when it begins. Challenges of a CA are not answered:
+// handshake uses what is in service when it begins. Where the names of the CAs of clients are over 16 KiB they are not sent, and
+// tls.ConnectionState.VerifiedChains is empty; clients are verified all the same. Challenges of a CA are not answered:
 // see [Manager.ServerHandshake]. Of its fields only NextProtos may
 // be set, before the first handshake; http.Server does that by itself. Open connections end when their
 // trust does only if the Manager knows of them: see [Manager.ConnState] and [Manager.Handshake].
@@ -101,8 +102,7 @@ func (m *Manager) serverConfig(s *snapshot, nextProtos []string) *tls.Config {
 	if s.in.material.late {
 		config.GetCertificate = s.getCertificateOrNone
 	}
-	config.ClientAuth = s.trust.clientAuth
-	config.ClientCAs = s.trust.offered
+	s.trust.askClients(config)
 	config.VerifyConnection = m.verifyClient
 	config.GetEncryptedClientHelloKeys = func(*tls.ClientHelloInfo) ([]tls.EncryptedClientHelloKey, error) {
 		return s.echKeys(), nil

@@ -23,6 +23,7 @@ type trust struct {
 	rootCAs    *x509.CertPool // nil is the system's roots
 	domains    map[string]trustDomain
 	offered    *x509.CertPool // clientCAs and those of domains: what crypto/tls verifies clients with, before judge does
+	unnamed    bool           // they are too many to be named in a CertificateRequest
 	crls       *revocations
 	clientRule Rule
 	serverRule Rule
@@ -89,6 +90,7 @@ func newTrust(in *inputs, o *Options, previous *trust) (*trust, error) {
 	if t.clientAuth == tls.NoClientCert && in.clientRule.check != nil && !in.clientAuthSet {
 		return nil, fmt.Errorf("%w: ClientRule needs client certificates: give a client CA bundle", ErrInvalid)
 	}
+	t.unnamed = t.offered != nil && sizeOfNames(t.offered) > maxAuthorities
 	if previous.from != m { // the lists of the last are verified
 		issuers := slices.Concat(m.crlIssuers, m.clientCAs.certs, m.rootCAs.certs)
 		for _, c := range m.certificates {
@@ -106,6 +108,34 @@ func newTrust(in *inputs, o *Options, previous *trust) (*trust, error) {
 	t.rootID = newPoolID(m.rootCAs, in.rootCAs, previous.rootID)
 	t.fingerprint = t.sum()
 	return t, nil
+}
+
+// maxAuthorities is the size in bytes up to which the names of CAs are sent to clients. A list of over 64 KiB does not fit the message
+// (RFC 8446 section 4.2.4), and clients give up before: Java at 32 KiB. A request without names asks for any certificate.
+const maxAuthorities = 16 << 10
+
+func sizeOfNames(pool *x509.CertPool) (size int) {
+	//lint:ignore SA1019 the pool is not that of the system, whose subjects alone are missing
+	for _, name := range pool.Subjects() {
+		size += 2 + len(name)
+	}
+	return size
+}
+
+// askClients sets what a server asks of clients. Where their CAs cannot be named crypto/tls is told to ask for any certificate
+// and to leave its verification to VerifyConnection, which judges every client in any case.
+func (t *trust) askClients(config *tls.Config) {
+	config.ClientAuth, config.ClientCAs = t.clientAuth, t.offered
+	if !t.unnamed {
+		return
+	}
+	config.ClientCAs = nil
+	switch t.clientAuth {
+	case tls.RequireAndVerifyClientCert:
+		config.ClientAuth = tls.RequireAnyClientCert
+	case tls.VerifyClientCertIfGiven:
+		config.ClientAuth = tls.RequestClientCert
+	}
 }
 
 // sum covers whatever can turn an accepted peer into a refused one.

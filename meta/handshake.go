@@ -201,8 +201,11 @@ func (c *tcpConnection) tracking() tracking {
 		return nil
 	}
 	switch manager := c.opt.CertManager.(type) {
-	case handshaker:
-		return manager.Handshake()
+	case sidedTracker:
+		if c.server != nil {
+			return manager.Accepting()
+		}
+		return manager.Dialing()
 	case tracker:
 		return manager.Track
 	}
@@ -242,12 +245,19 @@ func isOp(err error, name string) bool {
 	return ok && op.Op == name
 }
 
+// managerVerifies says that the manager makes the handshakes of servers, and verifies every certificate that a client shows.
+func (c *tcpConnection) managerVerifies() bool {
+	_, makes := c.opt.CertManager.(serverHandshaker)
+	manager, asks := c.opt.CertManager.(clientAuthorizer)
+	return makes && asks && manager.ClientAuth() >= tls.VerifyClientCertIfGiven
+}
+
 // peer says who the peer is, from its TLS state; nil without TLS.
 func (c *tcpConnection) peer(state *tls.ConnectionState) Peer {
 	verified := false
-	if state != nil {
-		// A client has verified its server unless told not to; what a server did shows in the chains.
-		verified = c.server == nil && !c.opt.InsecureSkipVerify || len(state.VerifiedChains) > 0
+	if state != nil && !c.opt.InsecureSkipVerify {
+		// A client has verified its server. What a server did shows in the chains, unless the manager has verified the client by itself.
+		verified = c.server == nil || len(state.VerifiedChains) > 0 || len(state.PeerCertificates) > 0 && c.managerVerifies()
 	}
 	return newPeer(c.sock.RemoteAddr(), state, verified)
 }

@@ -30,9 +30,11 @@ type (
 		Track(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func())
 	}
 
-	// handshaker is a tracker that is told of a connection before its handshake too: what it returns stands for its Track.
-	handshaker interface {
-		Handshake() (track func(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func()))
+	// sidedTracker is a tracker that is told of a connection before its handshake too, and on which side of it we are: what its
+	// methods return stands for Track.
+	sidedTracker interface {
+		Accepting() (track func(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func()))
+		Dialing() (track func(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func()))
 	}
 
 	// serverHandshaker makes the handshakes of servers with its configurations. It alone answers the challenge of a CA, and
