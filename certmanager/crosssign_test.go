@@ -1,0 +1,123 @@
+package certmanager_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"math/big"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/certmanager"
+)
+
+// authority is a CA whose key a test has, to sign across.
+type authority struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func (a *authority) sign(t *testing.T, name string, isCA bool, key *ecdsa.PrivateKey) *x509.Certificate {
+	t.Helper()
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, IsCA: isCA, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}, SubjectKeyId: key.X.Bytes()[:8],
+	}
+	if isCA {
+		template.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
+	}
+	parent, signer := a.cert, a.key
+	if parent == nil {
+		parent, signer = template, key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
+	require.NoError(t, err)
+	cert, err := x509.ParseCertificate(der)
+	require.NoError(t, err)
+	return cert
+}
+
+func newKey(t *testing.T) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	return key
+}
+
+func newAuthority(t *testing.T, name string) *authority {
+	t.Helper()
+	key := newKey(t)
+	return &authority{(&authority{}).sign(t, name, true, key), key}
+}
+
+// A peer whose intermediate two roots have signed stays, whichever of the two goes, by removal or by revocation, as long as the
+// other vouches for it, and goes with the second.
+func TestCrossSignedPeerStays(t *testing.T) {
+	first, second := newAuthority(t, "first"), newAuthority(t, "second")
+	key := newKey(t)
+	byFirst, bySecond := first.sign(t, "sub", true, key), second.sign(t, "sub", true, key)
+	leafKey := newKey(t)
+	leaf := (&authority{byFirst, key}).sign(t, "alice", false, leafKey)
+	listOf := func(a *authority, revoked *x509.Certificate) *x509.RevocationList {
+		der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour),
+			RevokedCertificateEntries: []x509.RevocationListEntry{{SerialNumber: revoked.SerialNumber, RevocationTime: time.Now()}}}, a.cert, a.key)
+		require.NoError(t, err)
+		list, err := x509.ParseRevocationList(der)
+		require.NoError(t, err)
+		return list
+	}
+	server := first.sign(t, "server", false, leafKey)
+	material := func(edit func(*certmanager.Material)) *certmanager.Material {
+		m := &certmanager.Material{ClientCAs: []*x509.Certificate{first.cert, second.cert}, Certificates: []certmanager.Certificate{{Certificate: tls.Certificate{
+			Certificate: [][]byte{server.Raw}, PrivateKey: leafKey}, Origin: "test"}}}
+		edit(m)
+		return m
+	}
+	for name, test := range map[string]struct {
+		begins, then *certmanager.Material
+		stays        bool
+	}{
+		"the first is removed":  {material(func(*certmanager.Material) {}), material(func(m *certmanager.Material) { m.ClientCAs = m.ClientCAs[1:] }), true},
+		"the second is removed": {material(func(*certmanager.Material) {}), material(func(m *certmanager.Material) { m.ClientCAs = m.ClientCAs[:1] }), true},
+		"the first, and the second is new": {material(func(m *certmanager.Material) { m.ClientCAs = m.ClientCAs[:1] }),
+			material(func(m *certmanager.Material) { m.ClientCAs = m.ClientCAs[1:] }), true},
+		"revoked by the first": {material(func(m *certmanager.Material) { m.ClientCAs = m.ClientCAs[:1] }),
+			material(func(m *certmanager.Material) { m.CRLs = []*x509.RevocationList{listOf(first, byFirst)} }), true},
+		"revoked by both": {material(func(*certmanager.Material) {}),
+			material(func(m *certmanager.Material) {
+				m.CRLs = []*x509.RevocationList{listOf(first, byFirst), listOf(second, bySecond)}
+			}), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			source := &pushed{material: test.begins}
+			m := manager(t, source, certmanager.Rule{})
+			inner, err := net.Listen("tcp", "127.0.0.1:0")
+			require.NoError(t, err)
+			listener := m.NewListener(inner)
+			defer listener.Close()
+			client, err := tls.Dial("tcp", inner.Addr().String(), &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{{
+				Certificate: [][]byte{leaf.Raw, byFirst.Raw, bySecond.Raw}, PrivateKey: leafKey}}})
+			require.NoError(t, err)
+			defer client.Close()
+			conn, err := listener.Accept()
+			require.NoError(t, err)
+			defer conn.Close()
+			source.put(test.then)
+			require.Eventually(t, func() bool { return m.Status().Generation == 2 }, 30*time.Second, 5*time.Millisecond)
+			if test.stays {
+				assert.NoError(t, m.Reload(t.Context()))
+				assert.Equal(t, 1, m.Status().Connections)
+				return
+			}
+			require.Eventually(t, func() bool { return m.Status().Evicted == 1 }, 30*time.Second, 5*time.Millisecond)
+		})
+	}
+}
