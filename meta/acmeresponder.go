@@ -46,6 +46,11 @@ type acmeResponder struct {
 //
 // The error wraps [ErrOption] or [ErrListen].
 func CreateACMEResponder(options ACMEResponderOptions) (gen.MetaBehavior, error) {
+	var c check
+	c.host(options.Host)
+	if c.manager(options.CertManager, false); c.err() != nil {
+		return nil, c.err()
+	}
 	manager, ok := options.CertManager.(interface {
 		HTTPHandler(http.Handler) http.Handler
 	})
@@ -66,7 +71,10 @@ func CreateACMEResponder(options ACMEResponderOptions) (gen.MetaBehavior, error)
 	r.server = http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
 			r.requests.Add(1)
-			answer.ServeHTTP(w, request)
+			if err := protect("HTTPHandler", func() error { answer.ServeHTTP(w, request); return nil }); err != nil {
+				r.process.Log().Error("request of %s: %s", request.RemoteAddr, err)
+				http.Error(w, "internal error", http.StatusInternalServerError)
+			}
 		}),
 		// Nobody has business here for long.
 		ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10,

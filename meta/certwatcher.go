@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -66,8 +65,10 @@ func CreateCertWatcher[Event, Status any](manager interface {
 	Status() Status
 	Reload(context.Context) error
 }, options CertWatcherOptions) (gen.MetaBehavior, error) {
-	if v := reflect.ValueOf(manager); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
-		return nil, fmt.Errorf("%w: the manager is nil", ErrOption)
+	var c check
+	c.refuse(manager == nil, "CertManager: is nil; make one (certmanager.New) before this")
+	if c.manager(manager, false); c.err() != nil {
+		return nil, c.err()
 	}
 	return &certWatcher{
 		subscribe: func(receive func(any)) func() { return manager.Subscribe(func(e Event) { receive(e) }) },

@@ -1,8 +1,13 @@
 package meta
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
+	"reflect"
+	"strings"
 	"time"
 )
 
@@ -22,6 +27,68 @@ func (c *check) notNegative(option string, value any) {
 		c.refuse(v < 0, "%s: is %d; use 0 for the default, or a positive number", option, v)
 	case time.Duration:
 		c.refuse(v < 0, "%s: is %s; use 0 for the default, or a positive duration", option, v)
+	}
+}
+
+// host refuses what is no name and no address, and says where the rest of it goes.
+func (c *check) host(host string) {
+	if host == "" {
+		return
+	}
+	if strings.ContainsAny(host, "/ ") {
+		c.refuse(true, "Host: %q is not a host name or an IP address", host)
+		return
+	}
+	if name, port, err := net.SplitHostPort(host); err == nil {
+		c.refuse(true, "Host: %q has a port; use Host: %q and Port: %s", host, name, cmp.Or(port, "0"))
+		return
+	}
+	if inner, ok := strings.CutPrefix(host, "["); ok && strings.HasSuffix(inner, "]") {
+		c.refuse(true, "Host: %q has brackets; use Host: %q", host, strings.TrimSuffix(inner, "]"))
+		return
+	}
+	if _, err := netip.ParseAddr(host); err != nil {
+		c.refuse(strings.Contains(host, ":"), "Host: %q is not a host name or an IP address", host)
+	}
+}
+
+// What a manager may offer beside gen.CertManager, as *certmanager.Manager does.
+type (
+	// doner says when it was closed.
+	doner interface{ Done() <-chan struct{} }
+	// readier says why a server can't use it: it has no certificate, and nothing that could get one.
+	readier interface{ Ready() error }
+)
+
+// manager refuses a CertManager that no handshake can succeed with.
+func (c *check) manager(manager any, server bool) {
+	if manager == nil {
+		return
+	}
+	if v := reflect.ValueOf(manager); v.Kind() == reflect.Pointer && v.IsNil() {
+		c.refuse(true, "CertManager: is a nil %T; make one (certmanager.New) before this, or leave the option unset for no TLS", manager)
+		return
+	}
+	if closed(manager) {
+		c.refuse(true, "CertManager: it was closed; close it after what uses it")
+		return
+	}
+	if m, ok := manager.(readier); ok && server {
+		err := m.Ready()
+		c.refuse(err != nil, "CertManager: %w", err)
+	}
+}
+
+func closed(manager any) bool {
+	m, ok := manager.(doner)
+	if !ok {
+		return false
+	}
+	select {
+	case <-m.Done():
+		return true
+	default:
+		return false
 	}
 }
 

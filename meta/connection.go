@@ -27,6 +27,7 @@ type tcpConnection struct {
 	opt       *TCPConnectionOptions
 	server    *tcpServer  // nil: outgoing
 	clientTLS *tls.Config // outgoing, with TLS
+	given     tlsConn     // what a given listener has accepted, where that is a TLS connection
 	sock      *socket
 	process   gen.MetaProcess // set by Init
 	opened    time.Time

@@ -41,6 +41,13 @@ func (c *tcpConnection) establish() bool {
 			return false
 		}
 	}
+	if c.given != nil {
+		var err error
+		if state, err = c.givenHandshake(deadline); err != nil {
+			c.refused("handshake", err)
+			return false
+		}
+	}
 	c.sock.startOutput(c.opt.WriteTimeout)
 	c.touch()
 	c.startLifetime()

@@ -32,7 +32,7 @@ func (c *tcpConnection) HandleInspect(gen.PID, ...string) map[string]string {
 	if c.opt.CertManager != nil {
 		m["tls"] = "not established"
 	}
-	if state := c.stats.tlsState(); state != nil {
+	if state := c.tlsState(); state != nil {
 		peer := c.peer(state)
 		m["tls"] = peer.Version
 		m["cipher suite"] = tls.CipherSuiteName(state.CipherSuite)

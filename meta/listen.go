@@ -27,20 +27,31 @@ func listen(ctx context.Context, o *TCPServerOptions) (net.Listener, error) {
 		}
 		config.Control = reusePort
 	}
-	network, address := "tcp", net.JoinHostPort(o.Host, strconv.Itoa(int(o.Port)))
 	if o.UnixPath != "" {
-		network, address = "unix", o.UnixPath
-		unixFiles.Lock()
-		defer unixFiles.Unlock()
+		return listenUnix(ctx, &config, o.UnixPath)
 	}
-	listener, err := config.Listen(ctx, network, address)
-	if errors.Is(err, syscall.EADDRINUSE) && o.UnixPath != "" && removeStale(o.UnixPath) {
-		listener, err = config.Listen(ctx, network, address)
-	}
+	listener, err := listenHost(ctx, &config, o.Host, o.Port)
 	if err != nil {
-		return nil, fmt.Errorf("%w on %s %s: %w%s", ErrListen, network, address, err, listenAdvice(err))
+		return nil, listenError("tcp "+net.JoinHostPort(o.Host, strconv.Itoa(int(o.Port))), err)
 	}
 	return listener, nil
+}
+
+func listenUnix(ctx context.Context, config *net.ListenConfig, path string) (net.Listener, error) {
+	unixFiles.Lock()
+	defer unixFiles.Unlock()
+	listener, err := config.Listen(ctx, "unix", path)
+	if errors.Is(err, syscall.EADDRINUSE) && removeStale(path) {
+		listener, err = config.Listen(ctx, "unix", path)
+	}
+	if err != nil {
+		return nil, listenError("unix "+path, err)
+	}
+	return listener, nil
+}
+
+func listenError(where string, err error) error {
+	return fmt.Errorf("%w on %s: %w%s", ErrListen, where, err, listenAdvice(err))
 }
 
 // isUnix says that a given listener is a unix socket.

@@ -24,7 +24,8 @@ const (
 // TCPServerOptions are the options of [CreateTCPServer]. The zero value listens
 // in the clear on any free port of all interfaces and sends everything to the parent.
 type TCPServerOptions struct {
-	// Host is the name or IP address to listen on; empty means all interfaces.
+	// Host is the name or IP address to listen on; empty means all interfaces. A name that has several addresses is listened
+	// on at all that this machine has: localhost is 127.0.0.1 and ::1.
 	Host string
 	// Port to listen on; 0 takes any free one, which the log and Inspect ("listen") show.
 	Port uint16
@@ -32,7 +33,8 @@ type TCPServerOptions struct {
 	// file that nobody listens on any more is replaced; the file is removed at the end.
 	UnixPath string
 	// Listener, if set, is used instead of Host and Port: a socket that was inherited
-	// (net.FileListener) or made elsewhere. The server closes it.
+	// (net.FileListener) or made elsewhere. The server closes it. Where its connections are TLS connections (tls.NewListener), CertManager must
+	// be unset; their handshakes are made before MessageTCPConnect.
 	Listener net.Listener
 	// ReusePort sets SO_REUSEPORT, so that several servers, of several programs too, share one port. Unix only.
 	ReusePort bool
@@ -202,7 +204,8 @@ func (o *TCPServerOptions) connection() TCPConnectionOptions {
 func (o *TCPServerOptions) parse() (*TCPConnectionOptions, error) {
 	connection := o.connection()
 	var c check
-	connection.parseShared(&c)
+	c.host(o.Host)
+	connection.parseShared(&c, true)
 	c.notNegative("MaxConnections", o.MaxConnections)
 	c.notNegative("MaxConnectionsPerAddress", o.MaxConnectionsPerAddress)
 	c.notNegative("MaxHandshakes", o.MaxHandshakes)
@@ -216,7 +219,8 @@ func (o *TCPServerOptions) parse() (*TCPConnectionOptions, error) {
 	c.refuse(unix && len(o.ProxyFrom) > 0, "ProxyFrom: peers of a unix socket have no address to trust; leave it unset")
 	c.refuse(unix && (o.MaxConnectionsPerAddress > 0 || o.MaxHandshakeFailures > 0),
 		"MaxConnectionsPerAddress, MaxHandshakeFailures: peers of a unix socket have no address; use MaxConnections")
-	c.refuse(o.CertManager == nil && len(o.ProxyFrom) == 0 && o.HandshakeTimeout > 0,
+	c.refuse(o.CertManager != nil && isTLSListener(o.Listener), "CertManager: %s", errTwiceTLS)
+	c.refuse(o.CertManager == nil && len(o.ProxyFrom) == 0 && o.Listener == nil && o.HandshakeTimeout > 0,
 		"HandshakeTimeout: there is no handshake without TLS and no header without ProxyFrom; set CertManager")
 	c.refuse(o.ConnectionMeta.MailboxSize < 0, "ConnectionMeta.MailboxSize: is %d; use 0 for no limit, or a positive number", o.ConnectionMeta.MailboxSize)
 	c.refuse(o.CertManager == nil && (o.MaxHandshakes > 0 || o.MaxHandshakeFailures > 0),
@@ -234,7 +238,8 @@ func (o *TCPServerOptions) parse() (*TCPConnectionOptions, error) {
 func (o *TCPConnectionOptions) parse() error {
 	var c check
 	c.refuse(o.HandshakeTimeout > 0 && o.CertManager == nil, "HandshakeTimeout: there is no handshake without TLS; set CertManager")
-	o.parseShared(&c)
+	c.host(o.Host)
+	o.parseShared(&c, false)
 	c.notNegative("DialTimeout", o.DialTimeout)
 	c.refuse(o.UnixPath != "" && (o.Host != "" || o.Port != 0), "UnixPath: a unix socket has no Host or Port; leave them unset")
 	c.refuse(len(o.Addrs) > 0 && (o.Host != "" || o.Port != 0 || o.UnixPath != ""), "Addrs: has hosts and ports; leave Host, Port and UnixPath unset")
@@ -254,7 +259,8 @@ func (o *TCPConnectionOptions) parse() error {
 }
 
 // parseShared is parse for the fields that servers and outgoing connections have in common.
-func (o *TCPConnectionOptions) parseShared(c *check) {
+func (o *TCPConnectionOptions) parseShared(c *check, server bool) {
+	c.manager(o.CertManager, server)
 	c.notNegative("BufferSize", o.BufferSize)
 	c.notNegative("MaxFrame", o.MaxFrame)
 	c.notNegative("Active", o.Active)

@@ -20,9 +20,14 @@ import (
 //
 //   - Start's, run by the engine: the accept loop. It ends when the listener is closed.
 //   - the engine's message goroutine, there while there are messages.
+//   - watchManager, where there is a CertManager that says when it is closed. It ends with the listener.
+//   - those of several listeners, see listeners.
 //   - one for each drain, until the connections are gone.
 
-var errOverLimit = errors.New("over the limit")
+var (
+	errOverLimit = errors.New("over the limit")
+	errTwiceTLS  = errors.New("the connections of Listener are TLS connections already; leave CertManager unset, or give the listener below")
+)
 
 // tcpServer is the meta process of a listening socket. Its connections are meta processes of their own, under the same parent, and outlive it.
 type tcpServer struct {
@@ -96,7 +101,10 @@ func (s *tcpServer) Init(process gen.MetaProcess) error {
 func (s *tcpServer) Start() error {
 	defer close(s.stopped)
 	log := s.process.Log()
-	log.Info("listening on %s (TLS: %s)", s.listener.Addr(), s.describeTLS())
+	log.Info("listening on %s (TLS: %s)", listenerAddrs(s.listener), s.describeTLS())
+	if manager, ok := s.opt.CertManager.(doner); ok {
+		go s.watchManager(manager)
+	}
 	if s.opt.InsecureSkipVerify {
 		log.Warning("InsecureSkipVerify is set: client certificates are not verified on %s", s.listener.Addr())
 	}
@@ -125,6 +133,16 @@ func (s *tcpServer) Start() error {
 		}
 	}
 	return nil
+}
+
+// watchManager tells that the manager was closed while the server listens.
+func (s *tcpServer) watchManager(manager doner) {
+	select {
+	case <-manager.Done():
+		s.process.Log().Error("the CertManager of %s was closed: its last certificates are served, none is reloaded, and no connection ends because its "+
+			"peer is not trusted any more. Close it after the server", s.listener.Addr())
+	case <-s.closing:
+	}
 }
 
 // takeSlot waits for room for one more connection. It returns false when the server is closing.
@@ -164,10 +182,18 @@ func (s *tcpServer) serve(conn net.Conn) {
 		s.next = (s.next + 1) % len(s.opt.ProcessPool)
 	}
 	c := newConnection(s.connection, s, sock, to)
+	if s.opt.Listener != nil {
+		c.given = givenTLS(conn)
+	}
 	s.mu.Lock()
 	s.open[c] = struct{}{}
 	s.stats.accepted++
 	s.mu.Unlock()
+	if c.given != nil && s.tls != nil {
+		s.complain.Do(func() { s.process.Log().Error("connection from %s dropped: %s", conn.RemoteAddr(), errTwiceTLS) })
+		c.Terminate(errTwiceTLS)
+		return
+	}
 	if !s.behindProxy(conn) {
 		if len(s.opt.ProxyFrom) > 0 {
 			c.sock.guard = &proxyGuard{}

@@ -251,10 +251,19 @@ func (s *tcpServer) connections() (all []ConnectionStats) {
 	return all
 }
 
+// tlsState gives the TLS state, nil as long as there is none.
+func (c *tcpConnection) tlsState() *tls.ConnectionState {
+	if c.given != nil && c.known() {
+		state := c.given.ConnectionState()
+		return &state
+	}
+	return c.stats.tlsState()
+}
+
 func (c *tcpConnection) snapshot() ConnectionStats {
 	w, t := c.writer.stats(), c.traffic()
 	return ConnectionStats{
-		ID: c.process.ID(), Peer: c.peer(c.stats.tlsState()), Opened: c.opened, State: c.state(),
+		ID: c.process.ID(), Peer: c.peer(c.tlsState()), Opened: c.opened, State: c.state(),
 		BytesIn: t.bytesIn, BytesOut: t.bytesOut, MessagesIn: t.messagesIn, MessagesOut: t.messagesOut,
 		BytesWaiting: w.accepted - w.sent, BackPressure: w.waited,
 	}

@@ -17,13 +17,14 @@ import (
 	"ergo.services/ergo/gen"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/internal/flags"
 	"github.com/ergotls/ergotls/meta"
 	"github.com/ergotls/ergotls/tlstest"
 )
 
 func main() {
 	dir := flag.String("dir", "chat-certs", "`folder` for the certificates")
-	port := flag.Uint("port", 4433, "`port` to listen on")
+	port := flags.Port(4433)
 	flag.Parse()
 	issue(*dir, "server", "alice", "bob")
 	certs, err := certmanager.New(certmanager.Options{Source: certmanager.Files{
@@ -31,7 +32,7 @@ func main() {
 	}})
 	check(err)
 	defer certs.Close()
-	node, err := start(uint16(*port), certs)
+	node, err := start(*port, certs)
 	check(err)
 	node.SetCTRLC(true)
 	node.Wait()

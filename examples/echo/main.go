@@ -15,6 +15,7 @@ import (
 	"ergo.services/ergo/gen"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/internal/flags"
 	"github.com/ergotls/ergotls/meta"
 )
 
@@ -23,14 +24,14 @@ func main() {
 	flag.StringVar(&files.Cert, "cert", "server.crt", "`file` with the certificate chain (PEM)")
 	flag.StringVar(&files.Key, "key", "server.key", "`file` with its private key (PEM)")
 	flag.StringVar(&files.ClientCAs, "client-ca", "", "`file` with the CAs of clients (PEM); empty asks for no client certificate")
-	port := flag.Uint("port", 4433, "`port` to listen on")
+	port := flags.Port(4433)
 	flag.Parse()
 	certs, err := certmanager.New(certmanager.Options{Source: files})
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer certs.Close()
-	node, err := start(uint16(*port), certs)
+	node, err := start(*port, certs)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"ergo.services/ergo/gen"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/internal/flags"
 	"github.com/ergotls/ergotls/meta"
 )
 
@@ -22,14 +23,14 @@ func main() {
 	var files certmanager.Files
 	flag.StringVar(&files.Cert, "cert", "testdata/certs/server.crt", "`file` with the certificate chain (PEM)")
 	flag.StringVar(&files.Key, "key", "testdata/certs/server.key", "`file` with its private key (PEM)")
-	port := flag.Uint("port", 2525, "`port` to listen on")
+	port := flags.Port(2525)
 	flag.Parse()
 	certs, err := certmanager.New(certmanager.Options{Source: files})
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer certs.Close()
-	node, err := start(uint16(*port), certs)
+	node, err := start(*port, certs)
 	if err != nil {
 		log.Fatal(err)
 	}

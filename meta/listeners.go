@@ -1,0 +1,147 @@
+package meta
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+// listenHost listens on all addresses of host, on one port. Package net would listen on one of them
+// (golang/go#9334), and clients that try another first would find nobody.
+func listenHost(ctx context.Context, config *net.ListenConfig, host string, port uint16) (net.Listener, error) {
+	addrs := addresses(ctx, host)
+	for try := 1; ; try++ {
+		all, err := listenOn(ctx, config, addrs, port)
+		switch {
+		case err == nil && len(all) == 1:
+			return all[0], nil
+		case err == nil:
+			return &listeners{all: all, accepted: make(chan accepted), closed: make(chan struct{})}, nil
+		case port != 0 || len(addrs) == 1 || !errors.Is(err, syscall.EADDRINUSE) || try == 10:
+			return nil, err
+		} // else the port that was free on one address was taken on another
+	}
+}
+
+// addresses returns those of a host to listen on. localhost has both loopback addresses, whatever a
+// resolver says (RFC 6761 section 6.3).
+func addresses(ctx context.Context, host string) []string {
+	if _, err := netip.ParseAddr(host); err == nil || host == "" {
+		return []string{host}
+	}
+	if strings.EqualFold(strings.TrimSuffix(host, "."), "localhost") {
+		return []string{"127.0.0.1", "::1"}
+	}
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil || len(ips) == 0 {
+		return []string{host} // to listen there gives the error
+	}
+	var addrs []string
+	for _, ip := range ips {
+		if addr := ip.Unmap().String(); !slices.Contains(addrs, addr) {
+			addrs = append(addrs, addr)
+		}
+	}
+	return addrs
+}
+
+// listenOn listens on each address with one port, 0 for any. Those that this machine does not have are left
+// out where it has others.
+func listenOn(ctx context.Context, config *net.ListenConfig, addrs []string, port uint16) (all []net.Listener, err error) {
+	for _, addr := range addrs {
+		listener, failed := config.Listen(ctx, "tcp", net.JoinHostPort(addr, strconv.Itoa(int(port))))
+		if failed == nil {
+			all = append(all, listener)
+			port = uint16(listener.Addr().(*net.TCPAddr).Port)
+			continue
+		}
+		err = failed
+		if !errors.Is(failed, syscall.EADDRNOTAVAIL) && !errors.Is(failed, syscall.EAFNOSUPPORT) {
+			for _, listener := range all {
+				listener.Close()
+			}
+			return nil, failed
+		}
+	}
+	if len(all) > 0 {
+		return all, nil
+	}
+	return nil, err
+}
+
+// listeners are several listeners as one. Its goroutines, one for each, are started by the first
+// Accept and ended by Close. Each holds at most one connection that was not asked for yet.
+type listeners struct {
+	all       []net.Listener
+	accepted  chan accepted
+	closed    chan struct{}
+	startOnce sync.Once
+	closeOnce sync.Once
+}
+
+type accepted struct {
+	conn net.Conn
+	err  error
+}
+
+// Accept implements net.Listener.
+func (l *listeners) Accept() (net.Conn, error) {
+	l.startOnce.Do(func() {
+		for _, listener := range l.all {
+			go l.accept(listener)
+		}
+	})
+	select {
+	case a := <-l.accepted:
+		return a.conn, a.err
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *listeners) accept(listener net.Listener) {
+	for {
+		conn, err := listener.Accept()
+		select {
+		case l.accepted <- accepted{conn, err}:
+		case <-l.closed:
+			if err == nil {
+				conn.Close()
+			}
+			return
+		}
+	}
+}
+
+// Close implements net.Listener.
+func (l *listeners) Close() (err error) {
+	l.closeOnce.Do(func() {
+		close(l.closed)
+		for _, listener := range l.all {
+			err = errors.Join(err, listener.Close())
+		}
+	})
+	return err
+}
+
+// Addr implements net.Listener: the first of its addresses.
+func (l *listeners) Addr() net.Addr { return l.all[0].Addr() }
+
+// listenerAddrs names all addresses of a listener.
+func listenerAddrs(listener net.Listener) string {
+	l, ok := listener.(*listeners)
+	if !ok {
+		return listener.Addr().String()
+	}
+	var addrs []string
+	for _, one := range l.all {
+		addrs = append(addrs, one.Addr().String())
+	}
+	return strings.Join(addrs, " and ")
+}
