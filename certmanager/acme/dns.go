@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -26,10 +27,9 @@ func resolver(servers ...string) *net.Resolver {
 	if len(servers) == 0 {
 		return net.DefaultResolver
 	}
-	next := 0
+	var next atomic.Uint32
 	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		next++
-		return new(net.Dialer).DialContext(ctx, network, servers[next%len(servers)])
+		return new(net.Dialer).DialContext(ctx, network, servers[int(next.Add(1))%len(servers)])
 	}}
 }
 
