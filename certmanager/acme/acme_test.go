@@ -138,7 +138,7 @@ func TestErrorClasses(t *testing.T) {
 	problem := func(status int, kind string) error {
 		return plain("order", fmt.Errorf("wrapped: %w", xacme.Problem{Status: status, Type: xacme.ProblemTypeNamespace + kind}))
 	}
-	for _, err := range []error{&validationError{"dns-01", errors.New("x")}, problem(403, "unauthorized"), problem(400, "malformed"), certmanager.ErrInvalid} {
+	for _, err := range []error{&validationError{challenge: "dns-01", err: errors.New("x")}, problem(403, "unauthorized"), problem(400, "malformed"), certmanager.ErrInvalid} {
 		assert.True(t, isInvalid(err), "%v", err)
 		assert.False(t, isTemporary(err), "%v", err)
 	}

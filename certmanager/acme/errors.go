@@ -2,6 +2,7 @@ package acme
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 
 	"github.com/mholt/acmez/v3/acme"
@@ -13,10 +14,32 @@ import (
 type validationError struct {
 	challenge string
 	err       error
+	hint      string // what to do
 }
 
-func (e *validationError) Error() string { return e.challenge + ": " + e.err.Error() }
+func (e *validationError) Error() string {
+	text := e.challenge + ": " + e.err.Error()
+	if e.hint != "" {
+		text += "; " + e.hint
+	}
+	return text
+}
+
 func (e *validationError) Unwrap() error { return e.err }
+
+// reachable says what a CA has to reach, where a problem is that it did not.
+func reachable(p acme.Problem, kind string, n *name) string {
+	port := map[string]int{acme.ChallengeTypeTLSALPN01: 443, acme.ChallengeTypeHTTP01: 80}[kind]
+	switch p.Type {
+	case acme.ProblemTypeConnection, acme.ProblemTypeDNS, acme.ProblemTypeTLS, acme.ProblemTypeMalformed:
+	default:
+		return ""
+	}
+	if port == 0 {
+		return ""
+	}
+	return fmt.Sprintf("the CA has to reach this program from the internet, on port %d of %s; to try it on a machine that it cannot reach, run make demo-acme", port, n.text)
+}
 
 // isInvalid says whether a CA looked at the name and did not find what it wanted, or refused
 // the order itself, or cannot give what is wanted: to ask again at once brings the same answer.

@@ -4,6 +4,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"time"
 
 	"golang.org/x/crypto/acme/autocert"
 
@@ -58,4 +59,46 @@ func ExampleSource_port80() {
 		log.Fatal(err)
 	}
 	log.Fatal(http.Serve(certs.NewListener(listener, "h2", "http/1.1"), nil))
+}
+
+// A name and its wildcard are issued by one TXT record that an operator writes once; no port is open.
+func ExampleSource_dnsPersist() {
+	certs, err := certmanager.New(certmanager.Options{Source: &acme.Source{
+		Domains: []string{"example.com", "*.example.com"}, DNSPersist: true,
+		Cache: autocert.DirCache("/var/lib/example/certificates"),
+	}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer certs.Close()
+}
+
+// The program writes the records of a wildcard itself.
+func ExampleSource_dns() {
+	var provider acme.DNSProvider
+	certs, err := certmanager.New(certmanager.Options{Source: &acme.Source{
+		Domains:      []string{"*.example.com"},
+		DNS:          provider, // any provider of github.com/libdns
+		StartTimeout: 3 * time.Minute,
+		Cache:        autocert.DirCache("/var/lib/example/certificates"),
+	}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer certs.Close()
+}
+
+// A second CA is asked where the first issues nothing.
+func ExampleSource_fallbacks() {
+	certs, err := certmanager.New(certmanager.Options{Source: &acme.Source{
+		Domains: []string{"www.example.com"},
+		Fallbacks: []acme.CA{{
+			Directory:       "https://acme.zerossl.com/v2/DV90",
+			ExternalAccount: &acme.ExternalAccount{KeyID: "kid from the CA", MACKey: "key from the CA"},
+		}},
+	}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer certs.Close()
 }

@@ -178,21 +178,21 @@ func failedOrder(order acme.Order) error {
 		return nil
 	}
 	if order.Error != nil {
-		return &validationError{"order", errors.New(describe(*order.Error))}
+		return &validationError{challenge: "order", err: errors.New(describe(*order.Error))}
 	}
-	return &validationError{"order", errors.New("the CA calls it invalid, and says no reason")}
+	return &validationError{challenge: "order", err: errors.New("the CA calls it invalid, and says no reason")}
 }
 
 // prove answers a challenge and waits for the CA's judgement.
 func (s *state) prove(ctx context.Context, c *client, authorization acme.Authorization, n *name, kind string) error {
 	i := slices.IndexFunc(authorization.Challenges, func(c acme.Challenge) bool { return c.Type == kind })
 	if i < 0 {
-		return &validationError{kind, errors.New("the CA does not offer it")}
+		return &validationError{challenge: kind, err: errors.New("the CA does not offer it")}
 	}
 	challenge := authorization.Challenges[i]
 	remove, err := s.present(ctx, challenge, n)
 	if err != nil {
-		return &validationError{kind, err}
+		return &validationError{challenge: kind, err: err}
 	}
 	defer remove()
 	err = poll(ctx, func(ctx context.Context) (bool, error) {
@@ -218,15 +218,17 @@ func (s *state) prove(ctx context.Context, c *client, authorization acme.Authori
 			return false, nil
 		}
 		var errs []error
+		hint := ""
 		for _, c := range now.Challenges {
 			if c.Error != nil {
 				errs = append(errs, errors.New(describe(*c.Error)))
+				hint = reachable(*c.Error, kind, n)
 			}
 		}
 		if len(errs) == 0 {
 			errs = []error{fmt.Errorf("the CA calls the authorization %s, and says no reason", now.Status)}
 		}
-		return false, &validationError{kind, errors.Join(errs...)}
+		return false, &validationError{challenge: kind, err: errors.Join(errs...), hint: hint}
 	})
 }
 

@@ -123,6 +123,8 @@ func TestRefusedAtStart(t *testing.T) {
 	require.ErrorContains(t, err, "Could not resolve URL")
 	require.ErrorContains(t, err, other)
 	assert.Contains(t, err.Error(), name+": issued and stored; set Background")
+	assert.Contains(t, err.Error(), "on port 443 of "+other)
+	assert.Contains(t, err.Error(), "make demo-acme")
 	assert.Less(t, time.Since(began), 30*time.Second, "not after StartTimeout")
 
 	ca.FailValidation(nil)
