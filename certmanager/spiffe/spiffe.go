@@ -1,0 +1,177 @@
+// Package spiffe is a source of certificates and trust from a SPIFFE Workload API, such as that of a SPIRE agent, for
+// a certmanager.Manager. Start with [Source]:
+//
+//	m, err := certmanager.New(certmanager.Options{
+//		Source:     &spiffe.Source{},
+//		ClientRule: certmanager.SPIFFEID("spiffe://example.org/web"),
+//		ServerRule: certmanager.SPIFFEID("spiffe://example.org/db"),
+//	})
+//
+// The agent streams the program's X509-SVIDs and the bundles of its trust domain and of those that this federates with.
+// A rotation is in service as soon as the agent sends it, without a poll. A peer is verified with the bundle of its own trust domain and
+// no other. Rules decide which members may connect: without one, every member of every domain may.
+//
+// While the agent is away what it gave last stays in service until it ends. JWT-SVIDs are not used.
+package spiffe
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+	"github.com/spiffe/go-spiffe/v2/workloadapi"
+
+	"github.com/ergotls/ergotls/certmanager"
+)
+
+// Source is a SPIFFE Workload API. The zero value is ready for use. Its fields must not be changed after
+// the first use. A Source belongs to one Manager.
+type Source struct {
+	// Addr is the address of the Workload API, such as "unix:///run/spire/agent.sock". Empty is the variable
+	// SPIFFE_ENDPOINT_SOCKET of the environment (SPIFFE Workload Endpoint, section 4).
+	Addr string
+
+	// ID is the SPIFFE ID that the program acts as, if the agent gives it several. Empty is the first, the
+	// default identity (SPIFFE Workload API, section 5.3).
+	ID string
+
+	// StartTimeout is how long New waits for the agent. 0 means 30 seconds.
+	StartTimeout time.Duration
+
+	once  sync.Once
+	first chan struct{} // closed when the agent has answered, or the options are wrong
+
+	mu       sync.Mutex // guards all below
+	answered bool
+	latest   *certmanager.Material
+	err      error // why there is no newer one; nil if there is none
+}
+
+func (s *Source) ready() {
+	s.once.Do(func() {
+		s.first = make(chan struct{})
+		s.err = errors.New("the agent has not answered")
+		if _, err := spiffeid.FromString(s.ID); s.ID != "" && err != nil {
+			s.err = fmt.Errorf("Source.ID %q: %w", s.ID, err)
+			s.answer()
+		}
+	})
+}
+
+// answer ends the wait of the first Load. The caller holds mu, or nobody else knows s.
+func (s *Source) answer() {
+	if !s.answered {
+		s.answered = true
+		close(s.first)
+	}
+}
+
+// Load implements certmanager.Source. The first call waits for the agent.
+func (s *Source) Load(ctx context.Context, previous *certmanager.Material) (*certmanager.Material, error) {
+	s.ready()
+	if previous == nil {
+		timer := time.NewTimer(cmp.Or(s.StartTimeout, 30*time.Second))
+		defer timer.Stop()
+		select {
+		case <-s.first:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.latest == nil {
+		return nil, fmt.Errorf("SPIFFE Workload API: %w", s.err)
+	}
+	return s.latest, nil
+}
+
+// Watch implements certmanager.Source: it follows the stream of the agent.
+func (s *Source) Watch(ctx context.Context, changed func(), report func(certmanager.Event)) error {
+	s.ready()
+	var options []workloadapi.ClientOption
+	if s.Addr != "" {
+		options = append(options, workloadapi.WithAddr(s.Addr))
+	}
+	client, err := workloadapi.New(ctx, options...)
+	if err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.err = err
+		s.answer() // an address that makes no sense
+		return fmt.Errorf("SPIFFE Workload API: %w", err)
+	}
+	defer client.Close()
+	w := &watcher{s: s, changed: changed, report: report}
+	if err := client.WatchX509Context(ctx, w); ctx.Err() == nil {
+		return fmt.Errorf("SPIFFE Workload API: %w", err)
+	}
+	return nil
+}
+
+// watcher takes what the agent sends. Its methods are called one at a time.
+type watcher struct {
+	s       *Source
+	changed func()
+	report  func(certmanager.Event)
+	told    string // the last failure
+}
+
+// OnX509ContextUpdate implements workloadapi.X509ContextWatcher.
+func (w *watcher) OnX509ContextUpdate(update *workloadapi.X509Context) {
+	m, err := w.s.material(update)
+	if err != nil {
+		w.OnX509ContextWatchError(err)
+		return
+	}
+	w.told = ""
+	w.s.mu.Lock()
+	w.s.latest, w.s.err = m, nil
+	w.s.answer()
+	w.s.mu.Unlock()
+	w.changed()
+}
+
+// OnX509ContextWatchError implements workloadapi.X509ContextWatcher. The client goes on trying by itself.
+func (w *watcher) OnX509ContextWatchError(err error) {
+	w.s.mu.Lock()
+	w.s.err = err
+	w.s.mu.Unlock()
+	if text := err.Error(); text != w.told {
+		w.told = text
+		w.report(certmanager.Event{Kind: certmanager.Warning, Reason: "source",
+			Err: fmt.Errorf("SPIFFE Workload API: %w; what it gave last stays in service until it ends", err)})
+	}
+}
+
+// material makes what the manager puts in service.
+func (s *Source) material(update *workloadapi.X509Context) (*certmanager.Material, error) {
+	svids := update.SVIDs
+	if s.ID != "" {
+		svids = slices.DeleteFunc(slices.Clone(svids), func(svid *x509svid.SVID) bool { return svid.ID.String() != s.ID })
+	}
+	if len(svids) == 0 {
+		return nil, fmt.Errorf("the agent gives no X509-SVID %s; it gives %d others", s.ID, len(update.SVIDs))
+	}
+	svid := svids[0]
+	chain := tls.Certificate{PrivateKey: svid.PrivateKey, Leaf: svid.Certificates[0]}
+	for _, cert := range svid.Certificates {
+		chain.Certificate = append(chain.Certificate, cert.Raw)
+	}
+	m := &certmanager.Material{
+		Certificates: []certmanager.Certificate{{Certificate: chain, Origin: svid.ID.String(), Renewed: true}},
+		TrustDomains: map[string][]*x509.Certificate{},
+	}
+	for _, bundle := range update.Bundles.Bundles() {
+		m.TrustDomains[bundle.TrustDomain().Name()] = bundle.X509Authorities()
+	}
+	return m, nil
+}
