@@ -187,7 +187,7 @@ func (b bundle) join(other bundle) (bundle, error) {
 }
 
 // lacks says whether something of another material is missing: a CA, a revocation list or its
-// issuer, a name, an intermediate of a chain. What a source renews by itself does not count.
+// issuer, a name, an intermediate of a chain. What a source renews by itself does not count. Both are joined.
 func (m *material) lacks(other *material) bool {
 	has := m.inventory(true)
 	for key := range other.inventory(false) {
@@ -245,26 +245,19 @@ func (m *material) inventory(renewed bool) map[string]func(*Material) {
 		for _, key := range from.ECHKeys {
 			has["ECH config "+string(key.Config)] = nil
 		}
-		for _, c := range from.Certificates {
-			if leaf := c.leaf(); leaf != nil && (renewed || !c.Renewed) {
-				for i := range c.Certificate.Certificate[1:] {
-					has[fmt.Sprintf("intermediate %d of %s", i, c.Origin)] = nil
-				}
-				for _, name := range leaf.DNSNames {
-					has["name "+name] = nil
-				}
+		for _, c := range p.certificates {
+			if c.owner && !renewed {
+				continue
+			}
+			for i := range c.chain[1:] {
+				has[fmt.Sprintf("intermediate %d of %s", i, c.origin)] = nil
+			}
+			for _, name := range c.chain[0].DNSNames {
+				has["name "+name] = nil
 			}
 		}
 	}
 	return has
-}
-
-// leaf returns nil for a certificate that cannot be parsed, which will be rejected.
-func (c Certificate) leaf() *x509.Certificate {
-	if c.Leaf == nil && len(c.Certificate.Certificate) > 0 {
-		c.Leaf, _ = x509.ParseCertificate(c.Certificate.Certificate[0])
-	}
-	return c.Leaf
 }
 
 // replaces says whether there is a certificate for a name of another one, besides those that are served.

@@ -130,15 +130,16 @@ func (r *reloader) check(ctx context.Context, now bool) error {
 		r.succeed(true)
 		return nil
 	}
-	lacks := got != nil && got.lacks(current)
-	if wait := r.debounce.wait(began, lacks); wait > 0 && !now {
-		r.plan(wait)
-		// What is given does not wait.
-		if lacks && r.debounce.wait(began, false) <= 0 {
+	wait := r.debounce.wait(began, false)
+	if wait <= 0 && !now && r.lacks(got, current) {
+		if wait = r.debounce.wait(began, true); wait > 0 {
 			if kept := got.keeping(current); kept != nil {
-				r.publish(ctx, kept)
+				_ = r.publish(ctx, kept) // what is given does not wait
 			}
 		}
+	}
+	if wait > 0 && !now {
+		r.plan(wait)
 		return nil
 	}
 	r.debounce.end()
@@ -196,6 +197,11 @@ func (r *reloader) compare(got *material, err error, began time.Time) {
 		r.reported = false
 	}
 	r.seen, r.seenErr = got, text
+}
+
+// lacks says whether something of what is in service is missing in a candidate that can be used.
+func (r *reloader) lacks(got, current *material) bool {
+	return got != nil && got.join(r.m.current.Load().certs) == nil && got.lacks(current)
 }
 
 // publish puts a candidate in service or, where it is rejected and has several parts, those parts
