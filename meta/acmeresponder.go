@@ -78,7 +78,7 @@ func CreateACMEResponder(options ACMEResponderOptions) (gen.MetaBehavior, error)
 		}),
 		// Nobody has business here for long.
 		ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10,
-		ErrorLog: log.New(io.Discard, "", 0), // what strangers send is no news
+		ErrorLog: log.New(io.Discard, "", 0), // what anybody sends is no news
 	}
 	return r, nil
 }

@@ -95,7 +95,7 @@ func (c *tcpConnection) establish() bool {
 	return true
 }
 
-// admit reads the PROXY header of a source that sends one, and asks the address book of the server.
+// admit reads the PROXY header of a source that sends one, and counts its connection.
 func (c *tcpConnection) admit(deadline time.Time) error {
 	if c.server == nil {
 		return nil

@@ -39,9 +39,9 @@ type tcpServer struct {
 	tls        *tls.Config       // nil: no TLS
 	handshakes *handshakeLimiter // nil: no TLS
 	slots      chan struct{}     // nil: no limit
-	addresses  *addressBook      // nil: no limits
-	next       int               // Start's: index in ProcessPool
-	actors     bool              // the parent is an ActorServer's; set before Start
+	addresses  *addressTable
+	next       int  // Start's: index in ProcessPool
+	actors     bool // the parent is an ActorServer's; set before Start
 
 	process   gen.MetaProcess // set by Init
 	parent    any             // its PID; boxed once for all connections
@@ -49,7 +49,6 @@ type tcpServer struct {
 	stopped   chan struct{}   // closed: Start has returned
 	closeOnce sync.Once
 	complain  rate.Sometimes // about what keeps the server from accepting
-	strangers complaints     // about those it has refused
 
 	mu    sync.Mutex // guards all below
 	open  map[*tcpConnection]struct{}
@@ -81,9 +80,7 @@ func CreateTCPServer(options TCPServerOptions) (gen.MetaBehavior, error) {
 	if options.MaxConnections > 0 {
 		s.slots = make(chan struct{}, options.MaxConnections)
 	}
-	if options.MaxConnectionsPerAddress > 0 || options.MaxHandshakeFailures > 0 {
-		s.addresses = newAddressBook(options.MaxConnectionsPerAddress, options.MaxHandshakeFailures)
-	}
+	s.addresses = newAddressTable(options.MaxConnectionsPerAddress, options.MaxHandshakeFailures)
 	if s.listener, err = listen(context.Background(), &options); err != nil {
 		return nil, err
 	}
@@ -215,11 +212,8 @@ func (s *tcpServer) behindProxy(conn net.Conn) bool {
 	return contains(s.opt.ProxyFrom, conn.RemoteAddr())
 }
 
-// admit asks the address book for a connection. The error names the option whose limit is reached.
+// admit counts a connection of its address. The error names the option whose limit is reached.
 func (s *tcpServer) admit(c *tcpConnection) error {
-	if s.addresses == nil {
-		return nil
-	}
 	if option := s.addresses.admit(limitAddr(c.sock.RemoteAddr())); option != "" {
 		return fmt.Errorf("%w %s", errOverLimit, option)
 	}
@@ -257,10 +251,10 @@ func (s *tcpServer) refused(c *tcpConnection, stage string, err error) {
 		return
 	}
 	source := limitAddr(c.sock.RemoteAddr())
-	if s.addresses != nil && isFailure(why) {
+	if isFailure(why) {
 		s.addresses.failed(source)
 	}
-	if s.strangers.allow(source) {
+	if s.addresses.mayLog(source) {
 		log := s.process.Log()
 		if c.process != nil { // it was spawned
 			log = c.log(gen.LogField{Name: "listener", Value: s.listener.Addr().String()}, gen.LogField{Name: "refused", Value: why})

@@ -102,10 +102,11 @@ func TestRefusedWithinHandshakeTimeout(t *testing.T) {
 		near, far := net.Pipe()
 		defer far.Close()
 		server := &tcpServer{
-			opt:   TCPServerOptions{ProxyFrom: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
-			stats: newServerStats(),
+			addresses: newAddressTable(0, 0),
+			opt:       TCPServerOptions{ProxyFrom: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
+			stats:     newServerStats(),
 		}
-		server.strangers.allow(netip.MustParseAddr("127.0.0.1")) // so that it is not logged again
+		server.addresses.mayLog(netip.MustParseAddr("127.0.0.1")) // so that it is not logged again
 		c := newConnection(&TCPConnectionOptions{HandshakeTimeout: time.Second, CloseTimeout: time.Second}, server, newSocket(stubborn{near}), "")
 		require.NoError(t, c.Init(&teller{}))
 		since := time.Now()

@@ -54,10 +54,10 @@ func TestLimitAddr(t *testing.T) {
 	assert.False(t, limitAddr(&net.UnixAddr{Name: "/run/x"}).IsValid())
 }
 
-func TestAddressBook(t *testing.T) {
+func TestAddressTable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one, two := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
-		b := newAddressBook(2, 3)
+		b := newAddressTable(2, 3)
 		for range 2 {
 			assert.Empty(t, b.admit(one))
 		}
@@ -68,7 +68,7 @@ func TestAddressBook(t *testing.T) {
 		b.release(one)
 		b.release(one)
 		b.release(two)
-		assert.Empty(t, b.connections, "who has left takes no memory")
+		assert.Empty(t, b.used, "who has left takes no memory")
 
 		for range 3 {
 			assert.Empty(t, b.admit(one))
@@ -79,7 +79,6 @@ func TestAddressBook(t *testing.T) {
 		assert.Empty(t, b.admit(two))
 		time.Sleep(time.Minute)
 		assert.Empty(t, b.admit(one))
-		assert.Empty(t, b.failures)
 		for range 10 {
 			assert.Empty(t, b.admit(netip.Addr{}), "what has no IP address has no limit")
 		}
@@ -118,21 +117,21 @@ func TestHandshakeLimiter(t *testing.T) {
 }
 
 // One line for each source and minute, and not many in all.
-func TestComplaints(t *testing.T) {
+func TestLogLines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var c complaints
+		c := newAddressTable(0, 0)
 		source := netip.MustParseAddr("192.0.2.1")
 		for range 2 {
-			assert.True(t, c.allow(source))
-			assert.False(t, c.allow(source))
+			assert.True(t, c.mayLog(source))
+			assert.False(t, c.mayLog(source))
 			lines := 1
 			for range 1000 {
 				source = source.Next()
-				if c.allow(source) {
+				if c.mayLog(source) {
 					lines++
 				}
 			}
-			assert.Equal(t, maxComplaints, lines)
+			assert.Equal(t, maxLines, lines)
 			time.Sleep(time.Minute)
 		}
 	})

@@ -1,0 +1,128 @@
+package meta
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// handshakeLimiter bounds how many handshakes compute at a time. It is first come, first served.
+type handshakeLimiter struct{ places chan struct{} }
+
+func newHandshakeLimiter(places int) *handshakeLimiter {
+	return &handshakeLimiter{make(chan struct{}, places)}
+}
+
+// enter takes a place, or returns the error of the context.
+func (l *handshakeLimiter) enter(ctx context.Context) error {
+	select {
+	case l.places <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (l *handshakeLimiter) leave() { <-l.places }
+
+// addressTable counts what each address has, and within a minute what it has caused. A limit of 0 is none.
+type addressTable struct {
+	maxConnections, maxFailures int
+
+	mu     sync.Mutex // guards all below
+	used   map[netip.Addr]addressUse
+	minute time.Time // when the counts of a minute began
+	lines  int       // of the log, within the minute
+}
+
+type addressUse struct {
+	connections int
+	failures    int  // handshakes that failed within the minute
+	logged      bool // a line within the minute
+}
+
+// maxLines is how many lines about refused peers are logged in a minute, one for each address.
+const maxLines = 100
+
+func newAddressTable(maxConnections, maxFailures int) *addressTable {
+	return &addressTable{maxConnections: maxConnections, maxFailures: maxFailures, used: map[netip.Addr]addressUse{}}
+}
+
+// change lets f look at what addr has used, and change it.
+func (t *addressTable) change(addr netip.Addr, f func(*addressUse)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if now := time.Now(); now.Sub(t.minute) >= time.Minute {
+		t.minute, t.lines = now, 0
+		for addr, use := range t.used {
+			t.put(addr, addressUse{connections: use.connections})
+		}
+	}
+	use := t.used[addr]
+	f(&use)
+	t.put(addr, use)
+}
+
+// put keeps what is in use. The caller holds mu.
+func (t *addressTable) put(addr netip.Addr, use addressUse) {
+	if use == (addressUse{}) {
+		delete(t.used, addr)
+	} else {
+		t.used[addr] = use
+	}
+}
+
+// admit counts a connection from addr, or refuses it with the name of the option whose limit is reached. An
+// address that is not IP has no limit.
+func (t *addressTable) admit(addr netip.Addr) (refusedBy string) {
+	t.change(addr, func(use *addressUse) {
+		switch {
+		case addr.IsValid() && t.maxFailures > 0 && use.failures >= t.maxFailures:
+			refusedBy = "MaxHandshakeFailures"
+		case addr.IsValid() && t.maxConnections > 0 && use.connections >= t.maxConnections:
+			refusedBy = "MaxConnectionsPerAddress"
+		default:
+			use.connections++
+		}
+	})
+	return refusedBy
+}
+
+// release undoes what admit has counted.
+func (t *addressTable) release(addr netip.Addr) {
+	t.change(addr, func(use *addressUse) { use.connections-- })
+}
+
+// failed counts a failed handshake.
+func (t *addressTable) failed(addr netip.Addr) {
+	t.change(addr, func(use *addressUse) { use.failures++ })
+}
+
+// mayLog lets one line in a minute pass for each address, and no more than maxLines in all: peers can cause as many as
+// they like.
+func (t *addressTable) mayLog(addr netip.Addr) (may bool) {
+	t.change(addr, func(use *addressUse) {
+		if may = !use.logged && t.lines < maxLines; may {
+			use.logged = true
+			t.lines++
+		}
+	})
+	return may
+}
+
+// limitAddr gives what an address counts as: IPv4 itself, IPv6 its /64 network, because one
+// subscriber has all of that. It is invalid for what is not IP.
+func limitAddr(addr net.Addr) netip.Addr {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	ip := tcp.AddrPort().Addr().Unmap().WithZone("")
+	if ip.Is6() {
+		prefix, _ := ip.Prefix(64) // can't fail: 64 is in range
+		return prefix.Addr()
+	}
+	return ip
+}
