@@ -52,6 +52,9 @@ func TestReadme(t *testing.T) {
 			port := needs.Port(t)
 			code := strings.Replace(program, "Port: 4433", fmt.Sprintf("Port: %d", port), 1)
 			code = strings.Replace(code, managers[0], other, 1)
+			if strings.Contains(other, "acme.Source{") {
+				code = strings.Replace(code, "certmanager\"\n", "certmanager\"\n\t\"github.com/ergotls/ergotls/certmanager/acme\"\n", 1)
+			}
 			require.NoError(t, os.WriteFile(filepath.Join(dir, "main.go"), []byte(code), 0o600))
 			output, err := exec.Command("go", "build", "-o", filepath.Join(dir, "echo"), filepath.Join(dir, "main.go")).CombinedOutput()
 			require.NoError(t, err, "%s", output)

@@ -102,3 +102,21 @@ func ExampleSource_fallbacks() {
 	}
 	defer certs.Close()
 }
+
+// servePublicHost is in README.md.
+func servePublicHost(handler http.Handler) error {
+	certs, err := certmanager.New(certmanager.Options{Source: &acme.Source{Domains: []string{"www.example.com"}}})
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", ":443")
+	if err != nil {
+		return err
+	}
+	return http.Serve(certs.NewListener(listener, "h2", "http/1.1"), handler)
+}
+
+// A public web server with net/http, or any other server that takes a net.Listener.
+func ExampleSource_listener() {
+	log.Fatal(servePublicHost(http.NotFoundHandler()))
+}

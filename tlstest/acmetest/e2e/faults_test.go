@@ -22,7 +22,7 @@ import (
 	"github.com/ergotls/ergotls/tlstest/acmetest"
 )
 
-// bad is weather in which no order succeeds.
+// bad are faults of a CA with which no order succeeds.
 var bad = map[string]func(ca *acmetest.Server){
 	"hanging":     func(ca *acmetest.Server) { ca.Hang(true) },
 	"slow":        func(ca *acmetest.Server) { ca.Slow(10 * time.Second) },
@@ -40,8 +40,8 @@ func clearUp(ca *acmetest.Server) {
 
 // A handshake waits no longer than HandshakeTimeout, and the order goes on without it.
 func TestHandshakesDoNotWaitForTheCA(t *testing.T) {
-	for weather, begin := range bad {
-		t.Run(weather, func(t *testing.T) {
+	for fault, begin := range bad {
+		t.Run(fault, func(t *testing.T) {
 			t.Parallel()
 			ca := acmetest.Start(t)
 			standIn, leaf := fallback(t)
@@ -56,10 +56,10 @@ func TestHandshakesDoNotWaitForTheCA(t *testing.T) {
 				assert.Less(t, time.Since(began), 5*time.Second)
 			}
 			clearUp(ca)
-			if weather == "unvalidated" || weather == "slow" {
+			if fault == "unvalidated" || fault == "slow" {
 				return // the next try is 10 seconds away
 			}
-			w.eventually(t, "the order goes on, "+weather, func() bool {
+			w.eventually(t, "the order goes on, "+fault, func() bool {
 				_, err := w.dial(t.Context(), name)
 				return err == nil
 			})

@@ -45,11 +45,11 @@ func TestRenewalUnderTraffic(t *testing.T) {
 
 // With the CA down for less than the renewal window, nothing expired is served, and no handshake fails.
 func TestDownAtRenewal(t *testing.T) {
-	for weather, begin := range bad {
-		if weather == "slow" {
+	for fault, begin := range bad {
+		if fault == "slow" {
 			continue // slower than the certificates live
 		}
-		t.Run(weather, func(t *testing.T) {
+		t.Run(fault, func(t *testing.T) {
 			t.Parallel()
 			ca := acmetest.StartWith(t, acmetest.Options{Lifetime: 30 * time.Second})
 			w := start(t, ca, &acme.Source{Domains: []string{name}})
@@ -58,7 +58,7 @@ func TestDownAtRenewal(t *testing.T) {
 			stop := w.traffic(t)
 			begin(ca)
 			w.eventually(t, "the middle of the window", func() bool { return time.Until(first.NotAfter) < 6*time.Second })
-			if weather != "hanging" {
+			if fault != "hanging" {
 				assert.NotEmpty(t, w.events.of(certmanager.OrderFailed), "the CA was asked meanwhile")
 			}
 			clearUp(ca)
