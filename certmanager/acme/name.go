@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"net/netip"
 	"strings"
 	"sync/atomic"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/mholt/acmez/v3/acme"
 
-	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
@@ -162,165 +160,6 @@ func (s *state) keepHouse(ctx context.Context, n *name, cert *tls.Certificate, f
 	if cert != nil && !clock.Now().Before(n.info.at) {
 		s.askWhen(ctx, n, leaf)
 	}
-}
-
-// renew gets a certificate, or plans the next attempt. It returns false when the name is known no longer.
-func (s *state) renew(ctx context.Context, n *name, cert *tls.Certificate, failures int) (known bool) {
-	if early := n.early; early != nil && !clock.Now().Before(early.Leaf.NotBefore) {
-		s.adopt(n, early)
-		return true
-	}
-	wanted, known := s.stillWanted(ctx, n, cert != nil, failures)
-	if !wanted {
-		return known
-	}
-	s.mu.Lock()
-	n.busy = true
-	s.mu.Unlock()
-	select { // an earlier wish is what is being fulfilled now
-	case <-n.asked:
-	default:
-	}
-	timeout := orderTimeout
-	if left := time.Until(s.startEnd); left > 0 { // so that a CA that hangs leaves time for its fallbacks
-		timeout = min(timeout, left)
-	}
-	if cert != nil {
-		// A CA that hangs does not use up all the time that is left.
-		timeout = min(orderTimeout, max(clock.Until(cert.Leaf.NotAfter)/2, minOrderTimeout))
-	}
-	limited, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	switch err := s.obtain(limited, n, cert); {
-	case err == nil || ctx.Err() != nil:
-	case errors.Is(err, errLimit): // one line for all names: strangers make as many as they like
-		s.postpone(n, err)
-		if !s.limited.Swap(true) {
-			s.warn(n.text, fmt.Errorf("%w: %d", err, s.o.OrdersPerHour))
-		}
-	default:
-		s.fail(n, err)
-	}
-	return true
-}
-
-// stillWanted decides about the next order for a name that a handshake asked for. One that
-// failed is ordered again when a handshake asks again. When the policy has changed its mind the
-// name is known no longer, but not before the end of what is in service: the policy may be
-// mistaken, when its database is away for example, and is asked again.
-func (s *state) stillWanted(ctx context.Context, n *name, serving bool, failures int) (wanted, known bool) {
-	if n.fixed {
-		return true, true
-	}
-	if !serving && failures > 0 {
-		select {
-		case <-n.asked:
-		case <-ctx.Done():
-			return false, false
-		}
-	}
-	limited, cancel := context.WithTimeout(ctx, policyTimeout)
-	defer cancel()
-	err := s.o.HostPolicy(limited, n.text)
-	if ctx.Err() != nil {
-		return false, true
-	}
-	first := err != nil && !n.refused
-	n.refused = err != nil
-	switch {
-	case err == nil:
-		return true, true
-	case serving:
-		err = fmt.Errorf("acme.Source.HostPolicy refuses a name that is served; it is not renewed: %w", err)
-		s.postpone(n, err)
-		if first {
-			s.warn(n.text, err)
-		}
-		return false, true
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.drop(n)
-	return false, false
-}
-
-// obtain takes what another machine got meanwhile, or else orders.
-func (s *state) obtain(ctx context.Context, n *name, current *tls.Certificate) error {
-	release, err := s.turn(ctx, n)
-	if err != nil {
-		return err
-	}
-	defer release()
-	// Better one order too many than no certificate: what has none, or not for long, does not need the lock.
-	must := current == nil || s.urgent(current.Leaf)
-	unlock, err := s.lockOrTry(ctx, n, must)
-	switch {
-	case err == nil:
-		defer unlock()
-	case !must || ctx.Err() != nil:
-		return err
-	default:
-		s.emit(certmanager.CacheFailed, n.text, err)
-	}
-	if (err == nil || current == nil) && s.look(ctx, n, current) {
-		return nil
-	}
-	if !s.storageOK.Load() {
-		if err := s.tryStorage(ctx); err != nil {
-			return err
-		}
-		s.storageOK.Store(true)
-	}
-	if !n.fixed && !s.limit.AllowN(clock.Now(), 1) {
-		return errLimit
-	}
-	if !n.fixed {
-		s.limited.Store(false)
-	}
-	cert, err := s.order(ctx, n)
-	if err != nil {
-		return err
-	}
-	n.unsaved.Store(true)
-	n.saving.Store(true)
-	s.adopt(n, cert)
-	info := certmanager.NewCertificateInfo(cert.Leaf, "ACME "+n.text)
-	s.report(certmanager.Event{Kind: certmanager.Issued, Name: n.text, Certificate: &info})
-	s.save(s.ctx, n)
-	s.mu.Lock()
-	n.saving.Store(false)
-	n.notify()
-	s.mu.Unlock()
-	return nil
-}
-
-var errLimit = errors.New("acme.Source.OrdersPerHour is reached by names that clients asked for")
-
-// turn waits for a place among the orders under way. Domains have places of their own.
-func (s *state) turn(ctx context.Context, n *name) (release func(), err error) {
-	slots := s.slots[n.fixed]
-	select {
-	case slots <- struct{}{}:
-		return func() { <-slots }, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-// urgent says whether half of the time for the renewal has gone.
-func (s *state) urgent(leaf *x509.Certificate) bool {
-	window, _ := renewalWindow(lifetime(leaf), s.o.RenewBefore)
-	return clock.Until(leaf.NotAfter) < window/2
-}
-
-// lockOrTry waits for the lock until ctx ends or, where there is something to be done without it, a quarter as long.
-func (s *state) lockOrTry(ctx context.Context, n *name, try bool) (unlock func(), err error) {
-	if end, ok := ctx.Deadline(); ok && try {
-		limited, cancel := context.WithTimeout(ctx, time.Until(end)/4)
-		defer cancel()
-		ctx = limited
-	}
-	return s.lock(ctx, s.cas[0].certKey(n))
 }
 
 // look takes a certificate from the cache that is newer than the one in service.

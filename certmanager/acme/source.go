@@ -173,29 +173,15 @@ func (a *Source) ready() (Source, error) {
 			o.Domains = append(o.Domains, name)
 		}
 	}
-	switch {
-	case len(o.Domains) == 0 && o.HostPolicy == nil:
-		return o, invalid("Domains and HostPolicy are both empty: say which names are yours")
-	case o.HostPolicy != nil && o.HostPolicy(context.Background(), strings.ToLower(rand.Text())+".invalid") == nil:
-		return o, invalid("HostPolicy allows any name: anyone could spend your rate limit at the CA")
-	case o.RenewBefore < 0 || o.StartTimeout < 0 || o.DNSTimeout < 0 || o.MaxNames < 0 || o.OrdersPerHour < 0:
-		return o, invalid("RenewBefore, StartTimeout, DNSTimeout, MaxNames and OrdersPerHour must not be negative")
-	case o.Key < ECDSAP256 || o.Key > RSA2048:
-		return o, invalid("Key %d is none of ECDSAP256, ECDSAP384 and RSA2048", o.Key)
+	if err := o.possible(); err != nil {
+		return o, err
 	}
 	var err error
 	if o.Directory, err = directoryURL(o.Directory); err != nil {
 		return o, err
 	}
-	directories := []string{o.Directory}
-	o.Fallbacks = slices.Clone(o.Fallbacks)
-	for i, ca := range o.Fallbacks {
-		if o.Fallbacks[i].Directory, err = directoryURL(ca.Directory); err != nil {
-			return o, fmt.Errorf("Fallbacks[%d]: %w", i, err)
-		}
-		if directories = append(directories, o.Fallbacks[i].Directory); slices.Contains(directories[:i+1], directories[i+1]) {
-			return o, invalid("Fallbacks[%d]: %s is there already", i, directories[i+1])
-		}
+	if o.Fallbacks, err = o.readyFallbacks(); err != nil {
+		return o, err
 	}
 	if o.Cache == nil {
 		folder, err := os.UserCacheDir()
@@ -211,6 +197,37 @@ func (a *Source) ready() (Source, error) {
 	o.MaxNames = orDefault(o.MaxNames, defaultMaxNames)
 	o.OrdersPerHour = orDefault(o.OrdersPerHour, defaultOrdersPerHour)
 	return o, nil
+}
+
+// possible says what is wrong with the options, taken by themselves.
+func (a *Source) possible() error {
+	switch {
+	case len(a.Domains) == 0 && a.HostPolicy == nil:
+		return invalid("Domains and HostPolicy are both empty: say which names are yours")
+	case a.HostPolicy != nil && a.HostPolicy(context.Background(), strings.ToLower(rand.Text())+".invalid") == nil:
+		return invalid("HostPolicy allows any name: anyone could spend your rate limit at the CA")
+	case a.RenewBefore < 0 || a.StartTimeout < 0 || a.DNSTimeout < 0 || a.MaxNames < 0 || a.OrdersPerHour < 0:
+		return invalid("RenewBefore, StartTimeout, DNSTimeout, MaxNames and OrdersPerHour must not be negative")
+	case a.Key < ECDSAP256 || a.Key > RSA2048:
+		return invalid("Key %d is none of ECDSAP256, ECDSAP384 and RSA2048", a.Key)
+	}
+	return nil
+}
+
+// readyFallbacks returns a copy with URLs in place of short names.
+func (a *Source) readyFallbacks() ([]CA, error) {
+	all, directories := slices.Clone(a.Fallbacks), []string{a.Directory}
+	for i := range all {
+		var err error
+		if all[i].Directory, err = directoryURL(all[i].Directory); err != nil {
+			return nil, fmt.Errorf("Fallbacks[%d]: %w", i, err)
+		}
+		if slices.Contains(directories, all[i].Directory) {
+			return nil, invalid("Fallbacks[%d]: %s is there already", i, all[i].Directory)
+		}
+		directories = append(directories, all[i].Directory)
+	}
+	return all, nil
 }
 
 func orDefault[T comparable](value, fallback T) T {

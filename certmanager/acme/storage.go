@@ -4,13 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"path"
@@ -76,86 +71,6 @@ func (s *state) lock(ctx context.Context, key string) (unlock func(), err error)
 		return l.Lock(ctx, key)
 	}
 	return func() {}, nil
-}
-
-// encodeCached returns a private key and a chain as autocert stores them.
-func encodeCached(cert *tls.Certificate) ([]byte, error) {
-	b, err := encodeKey(cert.PrivateKey)
-	if err != nil {
-		return nil, err
-	}
-	for _, der := range cert.Certificate {
-		b = append(b, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
-	}
-	return b, nil
-}
-
-func encodeKey(key crypto.PrivateKey) ([]byte, error) {
-	switch key := key.(type) {
-	case *ecdsa.PrivateKey:
-		der, err := x509.MarshalECPrivateKey(key)
-		if err != nil {
-			return nil, err
-		}
-		return pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), nil
-	case *rsa.PrivateKey:
-		return pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}), nil
-	}
-	return nil, fmt.Errorf("%w: key type %T", certmanager.ErrInvalid, key)
-}
-
-// decodeKey reads the first private key of a cache entry, and returns what follows.
-func decodeKey(data []byte) (crypto.Signer, []byte, error) {
-	block, rest := pem.Decode(data)
-	if block == nil || !strings.Contains(block.Type, "PRIVATE") {
-		return nil, nil, fmt.Errorf("%w: it does not begin with a private key", errUnreadable)
-	}
-	var key any
-	var err error
-	if key, err = x509.ParseECPrivateKey(block.Bytes); err != nil {
-		if key, err = x509.ParsePKCS1PrivateKey(block.Bytes); err != nil {
-			key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
-		}
-	}
-	signer, ok := key.(crypto.Signer)
-	if err != nil || !ok {
-		return nil, nil, fmt.Errorf("%w: its private key cannot be parsed", errUnreadable) // without its bytes
-	}
-	return signer, rest, nil
-}
-
-// decodeCached reads a private key and a chain.
-func decodeCached(data []byte) (*tls.Certificate, error) {
-	key, rest, err := decodeKey(data)
-	if err != nil {
-		return nil, err
-	}
-	cert := &tls.Certificate{PrivateKey: key}
-	for len(bytes.TrimSpace(rest)) > 0 {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			return nil, fmt.Errorf("%w: it is cut off or damaged", errUnreadable)
-		}
-		cert.Certificate = append(cert.Certificate, block.Bytes)
-	}
-	if len(cert.Certificate) == 0 {
-		return nil, fmt.Errorf("%w: it has no certificate", errUnreadable)
-	}
-	if cert.Leaf, err = x509.ParseCertificate(cert.Certificate[0]); err != nil {
-		return nil, fmt.Errorf("%w: %w", errUnreadable, err)
-	}
-	return cert, nil
-}
-
-// newKey makes the key of one certificate.
-func newKey(kind KeyType) (crypto.Signer, error) {
-	switch kind {
-	case ECDSAP384:
-		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
-	case RSA2048:
-		return rsa.GenerateKey(rand.Reader, 2048)
-	}
-	return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 }
 
 func isMiss(err error) bool { return errors.Is(err, autocert.ErrCacheMiss) }
@@ -329,49 +244,6 @@ func (s *state) loadEntry(ctx context.Context, n *name, key string, legacy bool)
 	}
 	s.setAside(ctx, n.text, key, data, err)
 	return nil
-}
-
-// check says whether a certificate can be served for a name now, and parses it.
-func (s *state) check(cert *tls.Certificate, name string) error {
-	var err error
-	if len(cert.Certificate) == 0 {
-		return fmt.Errorf("%w: there is none", certmanager.ErrInvalid)
-	}
-	if cert.Leaf, err = x509.ParseCertificate(cert.Certificate[0]); err != nil {
-		return fmt.Errorf("%w: %w", certmanager.ErrInvalid, err)
-	}
-	public, ok := cert.PrivateKey.(crypto.Signer).Public().(interface{ Equal(crypto.PublicKey) bool })
-	if !ok || !public.Equal(cert.Leaf.PublicKey) {
-		return fmt.Errorf("%w: %w", certmanager.ErrInvalid, certmanager.ErrMismatch)
-	}
-	if err := cert.Leaf.VerifyHostname(strings.Replace(name, "*", "any", 1)); err != nil {
-		return fmt.Errorf("%w: %w", certmanager.ErrInvalid, err)
-	}
-	if !forServers(cert.Leaf) {
-		return fmt.Errorf("%w: it is not for servers", certmanager.ErrInvalid)
-	}
-	if _, isRSA := cert.PrivateKey.(*rsa.PrivateKey); isRSA != (s.o.Key == RSA2048) {
-		return fmt.Errorf("%w: its key is not of the type that acme.Source.Key asks for", certmanager.ErrInvalid)
-	}
-	switch now := clock.Now(); {
-	case now.After(cert.Leaf.NotAfter):
-		return fmt.Errorf("%w: on %s", certmanager.ErrExpired, cert.Leaf.NotAfter.Format(time.RFC3339))
-	case now.Before(cert.Leaf.NotBefore):
-		return fmt.Errorf("%w: before %s", certmanager.ErrNotYetValid, cert.Leaf.NotBefore.Format(time.RFC3339))
-	}
-	return nil
-}
-
-func forServers(leaf *x509.Certificate) bool {
-	if len(leaf.ExtKeyUsage)+len(leaf.UnknownExtKeyUsage) == 0 {
-		return true
-	}
-	for _, usage := range leaf.ExtKeyUsage {
-		if usage == x509.ExtKeyUsageServerAuth || usage == x509.ExtKeyUsageAny {
-			return true
-		}
-	}
-	return false
 }
 
 // save stores what is served from memory, and says so once if it cannot.

@@ -1,14 +1,20 @@
 package acme
 
 import (
+	"crypto"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/acme/autocert"
+
+	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/internal/clock"
 )
 
 // issued says whether a certificate is of this CA, as far as its chain tells: by the Roots of a private CA, by
@@ -81,4 +87,47 @@ func lastLabels(address string) string {
 		return ""
 	}
 	return strings.Join(labels[len(labels)-2:], ".")
+}
+
+// check says whether a certificate can be served for a name now, and parses it.
+func (s *state) check(cert *tls.Certificate, name string) error {
+	var err error
+	if len(cert.Certificate) == 0 {
+		return fmt.Errorf("%w: there is none", certmanager.ErrInvalid)
+	}
+	if cert.Leaf, err = x509.ParseCertificate(cert.Certificate[0]); err != nil {
+		return fmt.Errorf("%w: %w", certmanager.ErrInvalid, err)
+	}
+	public, ok := cert.PrivateKey.(crypto.Signer).Public().(interface{ Equal(crypto.PublicKey) bool })
+	if !ok || !public.Equal(cert.Leaf.PublicKey) {
+		return fmt.Errorf("%w: %w", certmanager.ErrInvalid, certmanager.ErrMismatch)
+	}
+	if err := cert.Leaf.VerifyHostname(strings.Replace(name, "*", "any", 1)); err != nil {
+		return fmt.Errorf("%w: %w", certmanager.ErrInvalid, err)
+	}
+	if !forServers(cert.Leaf) {
+		return fmt.Errorf("%w: it is not for servers", certmanager.ErrInvalid)
+	}
+	if _, isRSA := cert.PrivateKey.(*rsa.PrivateKey); isRSA != (s.o.Key == RSA2048) {
+		return fmt.Errorf("%w: its key is not of the type that acme.Source.Key asks for", certmanager.ErrInvalid)
+	}
+	switch now := clock.Now(); {
+	case now.After(cert.Leaf.NotAfter):
+		return fmt.Errorf("%w: on %s", certmanager.ErrExpired, cert.Leaf.NotAfter.Format(time.RFC3339))
+	case now.Before(cert.Leaf.NotBefore):
+		return fmt.Errorf("%w: before %s", certmanager.ErrNotYetValid, cert.Leaf.NotBefore.Format(time.RFC3339))
+	}
+	return nil
+}
+
+func forServers(leaf *x509.Certificate) bool {
+	if len(leaf.ExtKeyUsage)+len(leaf.UnknownExtKeyUsage) == 0 {
+		return true
+	}
+	for _, usage := range leaf.ExtKeyUsage {
+		if usage == x509.ExtKeyUsageServerAuth || usage == x509.ExtKeyUsageAny {
+			return true
+		}
+	}
+	return false
 }

@@ -1,0 +1,99 @@
+package acme
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"strings"
+
+	"github.com/ergotls/ergotls/certmanager"
+)
+
+// The formats of a cache's entries, which are autocert's.
+
+// encodeCached returns a private key and a chain as autocert stores them.
+func encodeCached(cert *tls.Certificate) ([]byte, error) {
+	b, err := encodeKey(cert.PrivateKey)
+	if err != nil {
+		return nil, err
+	}
+	for _, der := range cert.Certificate {
+		b = append(b, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	return b, nil
+}
+
+func encodeKey(key crypto.PrivateKey) ([]byte, error) {
+	switch key := key.(type) {
+	case *ecdsa.PrivateKey:
+		der, err := x509.MarshalECPrivateKey(key)
+		if err != nil {
+			return nil, err
+		}
+		return pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), nil
+	case *rsa.PrivateKey:
+		return pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}), nil
+	}
+	return nil, fmt.Errorf("%w: key type %T", certmanager.ErrInvalid, key)
+}
+
+// decodeKey reads the first private key of a cache entry, and returns what follows.
+func decodeKey(data []byte) (crypto.Signer, []byte, error) {
+	block, rest := pem.Decode(data)
+	if block == nil || !strings.Contains(block.Type, "PRIVATE") {
+		return nil, nil, fmt.Errorf("%w: it does not begin with a private key", errUnreadable)
+	}
+	var key any
+	var err error
+	if key, err = x509.ParseECPrivateKey(block.Bytes); err != nil {
+		if key, err = x509.ParsePKCS1PrivateKey(block.Bytes); err != nil {
+			key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+		}
+	}
+	signer, ok := key.(crypto.Signer)
+	if err != nil || !ok {
+		return nil, nil, fmt.Errorf("%w: its private key cannot be parsed", errUnreadable) // without its bytes
+	}
+	return signer, rest, nil
+}
+
+// decodeCached reads a private key and a chain.
+func decodeCached(data []byte) (*tls.Certificate, error) {
+	key, rest, err := decodeKey(data)
+	if err != nil {
+		return nil, err
+	}
+	cert := &tls.Certificate{PrivateKey: key}
+	for len(bytes.TrimSpace(rest)) > 0 {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return nil, fmt.Errorf("%w: it is cut off or damaged", errUnreadable)
+		}
+		cert.Certificate = append(cert.Certificate, block.Bytes)
+	}
+	if len(cert.Certificate) == 0 {
+		return nil, fmt.Errorf("%w: it has no certificate", errUnreadable)
+	}
+	if cert.Leaf, err = x509.ParseCertificate(cert.Certificate[0]); err != nil {
+		return nil, fmt.Errorf("%w: %w", errUnreadable, err)
+	}
+	return cert, nil
+}
+
+// newKey makes the key of one certificate.
+func newKey(kind KeyType) (crypto.Signer, error) {
+	switch kind {
+	case ECDSAP384:
+		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	case RSA2048:
+		return rsa.GenerateKey(rand.Reader, 2048)
+	}
+	return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+}
