@@ -53,7 +53,7 @@ func TestPeersNamesAreBounded(t *testing.T) {
 				GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &shown, nil }} // whatever CAs are asked for
 			before := len(log.String())
 			_, serverErr, _ := meet(t, m.ServerTLS(), theirs)
-			m.HandshakeFailed(serverErr, nil)
+			m.ReportRefused(serverErr, nil)
 			_, _, clientErr := meet(t, theirs, m.ClientTLS("localhost"))
 			require.Error(t, clientErr)
 			for range 2 {

@@ -23,7 +23,7 @@ type certificate struct {
 	// What a lookup reads, in one line of the processor's cache.
 	key     keyKind
 	curve   tls.CurveID           // of an ECDSA key
-	ended   atomic.Bool           // the chain is past its end. The keeper sets it, so that no lookup has to read the clock.
+	ended   atomic.Bool           // the chain is past its end. The expiry schedule sets it, so that no lookup has to read the clock.
 	schemes []tls.SignatureScheme // those that a key which is not in memory is restricted to; nil: not restricted
 
 	tls    tls.Certificate     // Leaf is set

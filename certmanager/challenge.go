@@ -26,13 +26,13 @@ type challengeKey struct{}
 // config of [Manager.ServerTLS]. It is the only way in which a challenge of a CA
 // (TLS-ALPN-01) is answered: anyone can offer its protocol and shows no certificate, so the
 // connection of a challenge is closed here, with the error [ErrChallenge], and must not reach an
-// application. A refused client is reported, as by [Manager.HandshakeFailed].
+// application. A refused client is reported, as by [Manager.ReportRefused].
 //
 // Package meta and [Manager.NewListener] call it.
 func (m *Manager) ServerHandshake(ctx context.Context, conn *tls.Conn) error {
 	err := conn.HandshakeContext(context.WithValue(ctx, challengeKey{}, true))
 	if err != nil {
-		m.HandshakeFailed(err, conn.RemoteAddr())
+		m.ReportRefused(err, conn.RemoteAddr())
 		return err
 	}
 	if conn.ConnectionState().NegotiatedProtocol == challengeProtocol {

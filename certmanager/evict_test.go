@@ -84,13 +84,13 @@ func TestReportOnlyKeepsConnections(t *testing.T) {
 	c := track(m, state)
 	list := []*x509.RevocationList{parseCRL(t, ca.CRL(t, state.PeerCertificates[0]))}
 	candidate := Static{ClientCAs: ca.Pool(), CRLs: list, CRLIssuers: []*x509.Certificate{ca.Certificate()}}
-	impact, err := m.Impact(candidate)
+	impact, err := m.DryRun(candidate)
 	require.NoError(t, err)
 	require.Empty(t, impact, "a revocation is reported only")
-	impact, err = m.Impact(Static{ClientCAs: tlstest.NewCA(t).Pool()})
+	impact, err = m.DryRun(Static{ClientCAs: tlstest.NewCA(t).Pool()})
 	require.NoError(t, err)
 	require.Len(t, impact, 1)
-	_, err = m.Impact(Static{})
+	_, err = m.DryRun(Static{})
 	require.ErrorContains(t, err, "no client CA bundle")
 	m.SetClientRule(DNSName("other.test"))
 	eventually(t, "the report", func() bool { return len(events(PeerEvicted)) == 1 })

@@ -262,7 +262,7 @@ func ExampleManager_Subscribe() {
 }
 
 // Before a CA is dropped: who depends on it?
-func ExampleManager_Impact() {
+func ExampleManager_DryRun() {
 	old, _ := tlstest.GenerateCA()
 	next, _ := tlstest.GenerateCA()
 	server, _ := old.Generate(tlstest.Leaf{})
@@ -278,7 +278,7 @@ func ExampleManager_Impact() {
 	release := m.Track(&state, nil, func(reason error) { fmt.Println("close it:", reason) })
 	defer release()
 
-	affected, err := m.Impact(certmanager.Static{ClientCAs: next.Pool()})
+	affected, err := m.DryRun(certmanager.Static{ClientCAs: next.Pool()})
 	if err != nil {
 		log.Fatal(err)
 	}

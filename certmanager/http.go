@@ -32,7 +32,7 @@ func (m *Manager) ConnState(c net.Conn, state http.ConnState) {
 		if h := known.(*httpConn); h.release != nil {
 			h.release()
 		} else if state == http.StateClosed {
-			m.HandshakeFailed(conn.Handshake(), h.remote) // says again how it ended
+			m.ReportRefused(conn.Handshake(), h.remote) // says again how it ended
 		}
 	}
 }

@@ -127,7 +127,7 @@ func (l *live) add(c *conn, judged *snapshot, err error) (open bool, latest erro
 func (l *live) judge(p *Peer, s *snapshot) (*Peer, error) {
 	now := clock.Now()
 	judged, err := s.trust.judge(p, now, now)
-	if end := p.expires(); err != nil && l.m.options.KeepExpired && !end.IsZero() && now.After(end) {
+	if end := p.expires(); err != nil && l.m.options.KeepExpiredConnections && !end.IsZero() && now.After(end) {
 		return s.trust.judge(p, end, now) // as in their last moment
 	}
 	return judged, err
@@ -138,7 +138,7 @@ func (l *live) arm(c *conn) {
 	if c.expiry != nil {
 		c.expiry.Stop()
 	}
-	if end := c.peer.expires(); !end.IsZero() && !l.m.options.KeepExpired {
+	if end := c.peer.expires(); !end.IsZero() && !l.m.options.KeepExpiredConnections {
 		// Certificates are valid up to and with the last second that they name.
 		c.expiry = time.AfterFunc(clock.Until(end)+time.Nanosecond, func() { l.review(c) })
 	}

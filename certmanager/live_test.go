@@ -75,12 +75,12 @@ func TestChangesOfTrustReachOpenConnections(t *testing.T) {
 
 		m.Update(ca.Issue(t, tlstest.Leaf{}).Certificate())
 		synctest.Wait()
-		impact, err := m.Impact(Static{ClientCAs: ca.Pool(), RootCAs: ca.Pool()})
+		impact, err := m.DryRun(Static{ClientCAs: ca.Pool(), RootCAs: ca.Pool()})
 		require.NoError(t, err)
 		require.Len(t, impact, 1)
 		assert.Equal(t, []string{"leaves.test"}, impact[0].Names)
 		assert.Equal(t, "192.0.2.1:5", impact[0].Remote)
-		_, err = m.Impact(Static{RootCAs: ca.Pool()})
+		_, err = m.DryRun(Static{RootCAs: ca.Pool()})
 		require.ErrorContains(t, err, "client CA bundle")
 		stranger.open(t, "a question changes nothing")
 
@@ -92,7 +92,7 @@ func TestChangesOfTrustReachOpenConnections(t *testing.T) {
 		m.SetClientAuth(tls.RequireAndVerifyClientCert)
 		require.ErrorIs(t, anonymous.evicted(t), ErrUntrusted)
 
-		impact, err = m.Impact(Static{ClientCAs: other.Pool()})
+		impact, err = m.DryRun(Static{ClientCAs: other.Pool()})
 		require.NoError(t, err)
 		dependent := func(p PeerInfo) bool { return slices.Contains(p.Names, "stays.test") }
 		assert.True(t, slices.ContainsFunc(impact, dependent), "the candidate counts, not what SetClientCAs has set")
@@ -210,7 +210,7 @@ func TestEvictedWhenTheCertificateEnds(t *testing.T) {
 		ca := tlstest.NewCA(t)
 		hour := tlstest.Leaf{NotAfter: time.Now().Add(time.Hour)}
 		source := Static{Certificates: []tls.Certificate{ca.Issue(t, hour).Certificate()}, ClientCAs: ca.Pool(), RootCAs: ca.Pool()}
-		m, lenient := newManager(t, Options{Source: source}), newManager(t, Options{Source: source, KeepExpired: true})
+		m, lenient := newManager(t, Options{Source: source}), newManager(t, Options{Source: source, KeepExpiredConnections: true})
 		got := connectPipe(m.ServerTLS(), m.ClientTLS("localhost")).ok(t)
 		client, server := track(m, got.server), track(m, got.client)
 		kept := track(lenient, got.server)
@@ -219,7 +219,7 @@ func TestEvictedWhenTheCertificateEnds(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		require.ErrorIs(t, client.evicted(t), ErrExpired)
 		require.ErrorIs(t, server.evicted(t), ErrExpired)
-		kept.open(t, "KeepExpired")
+		kept.open(t, "KeepExpiredConnections")
 		lenient.SetClientRule(DNSName("localhost"))
 		synctest.Wait()
 		kept.open(t, "a change of trust is no reason either")
@@ -309,7 +309,7 @@ func TestFreshCRLsAndOpenConnections(t *testing.T) {
 			ca := tlstest.NewCA(t)
 			list, err := ca.GenerateCRL(tlstest.CRL{NextUpdate: time.Now().Add(time.Hour)})
 			require.NoError(t, err)
-			m := newManager(t, Options{RequireFreshCRLs: true, KeepExpired: keep, Source: Static{
+			m := newManager(t, Options{RequireFreshCRLs: true, KeepExpiredConnections: keep, Source: Static{
 				Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(),
 				CRLs: []*x509.RevocationList{parseCRL(t, list)}, CRLIssuers: []*x509.Certificate{ca.Certificate()},
 			}})

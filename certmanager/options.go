@@ -48,9 +48,9 @@ type Options struct {
 	// come back as any client. Nil is random keys that change every day. See also SetTicketKeys.
 	TicketKeys [][32]byte
 
-	// KeepExpired keeps connections open whose peer's certificate ends meanwhile. By
+	// KeepExpiredConnections keeps connections open whose peer's certificate ends meanwhile. By
 	// default they are closed with ErrExpired.
-	KeepExpired bool
+	KeepExpiredConnections bool
 
 	// PollInterval is how often files are looked at besides the events of the
 	// operating system, which network file systems do not send. Zero is 10 seconds.

@@ -188,7 +188,7 @@ func TestKeptConnectionsFollowTheirCA(t *testing.T) {
 			return p
 		}
 		ca := tlstest.NewCA(t)
-		m := newManager(t, Options{KeepExpired: true, Source: Static{
+		m := newManager(t, Options{KeepExpiredConnections: true, Source: Static{
 			Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: pool(first),
 		}})
 		client := ca.ClientConfig(t, "localhost")
@@ -199,7 +199,7 @@ func TestKeptConnectionsFollowTheirCA(t *testing.T) {
 			m.SetClientCAs(pool(second))
 			m.SetClientRule(Rule{})
 			time.Sleep(time.Minute)
-			c.open(t, "KeepExpired")
+			c.open(t, "KeepExpiredConnections")
 		}
 		m.SetClientCAs(ca.Pool())
 		require.ErrorIs(t, c.evicted(t), ErrUntrusted)

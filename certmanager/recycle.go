@@ -34,29 +34,29 @@ func (c *conn) recycled() error {
 	return fmt.Errorf("%w: it began under generation %d", ErrRecycled, c.generation)
 }
 
-// Impact says which tracked connections would be closed if the source gave candidate:
+// DryRun says which tracked connections would be closed if the source gave candidate:
 // ask before a CA is dropped. Of candidate only the bundles and revocation lists count;
 // rules and what SetClientAuth decided stay as they are.
-func (m *Manager) Impact(candidate Source) ([]PeerInfo, error) {
+func (m *Manager) DryRun(candidate Source) ([]PeerInfo, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), loadTimeout)
 	defer cancel()
 	got, err := (&loader{}).load(ctx, candidate, nil)
 	if err != nil {
-		return nil, fmt.Errorf("certmanager: impact: %w", err)
+		return nil, fmt.Errorf("certmanager: dry run: %w", err)
 	}
 	current := m.current.Load()
 	in := current.in
 	in.clientCAs, in.rootCAs = nil, nil
 	in.material = newMaterial(got, current.in.material)
 	if err := in.material.join(current.certs); err != nil {
-		return nil, fmt.Errorf("certmanager: impact: %w", err)
+		return nil, fmt.Errorf("certmanager: dry run: %w", err)
 	}
 	trust, err := newTrust(&in, &m.options, nil)
 	if err == nil && trust.clientAuth < current.trust.clientAuth {
 		err = errors.New("the candidate gives no client CA bundle, while clients are verified now")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("certmanager: impact: %w", err)
+		return nil, fmt.Errorf("certmanager: dry run: %w", err)
 	}
 	then := &snapshot{trust: trust}
 	var affected []PeerInfo

@@ -95,7 +95,7 @@ func TestEmptiedFolder(t *testing.T) {
 	connect(t, ca.MutualServerConfig(t), client.ClientTLS("localhost")).ok(t)
 }
 
-// Folders that come and go while the files are looked at all the time do not stop the keeper:
+// Folders that come and go while the files are looked at all the time do not stop the reload loop:
 // fsnotify has a lock that its user can run into.
 func TestFoldersComeAndGo(t *testing.T) {
 	ca := tlstest.NewCA(t)

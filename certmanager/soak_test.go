@@ -161,7 +161,7 @@ func (s *soak) files() map[string][]byte {
 
 // timed makes a rotation, and allows a rejection only where files were torn for as long as that is
 // reported: on a busy machine a replacement of many steps takes its time, and the next may begin before
-// the keeper has looked.
+// the reload loop has looked.
 func (s *soak) timed(i int) {
 	before, start := s.m.Status().Rejections, time.Now()
 	s.rotate(i)
@@ -203,7 +203,7 @@ func (s *soak) rotate(i int) {
 	}
 	replacement := tlstest.Replacements[s.random.IntN(len(tlstest.Replacements))]
 	require.NoError(s.t, replacement.Replace(s.dir, s.files(), nil))
-	if s.random.IntN(4) == 0 { // someone is impatient, while the keeper may be about to load what it has read before
+	if s.random.IntN(4) == 0 { // someone is impatient, while the loop may be about to load what it has read before
 		require.NoError(s.t, s.m.Reload(s.t.Context()))
 	}
 	eventually(s.t, fmt.Sprintf("rotation %d by %s:%s", i, replacement.Name, what), s.published)

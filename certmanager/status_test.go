@@ -76,7 +76,7 @@ func TestHandshakeFailed(t *testing.T) {
 		cert := stranger.Issue(t, tlstest.Leaf{CommonName: "stranger"}).Certificate()
 		unknown.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil }
 		unknown.MaxVersion = version
-		m.HandshakeFailed(connect(t, m.ServerTLS(), unknown).serverErr, remote)
+		m.ReportRefused(connect(t, m.ServerTLS(), unknown).serverErr, remote)
 	}
 	eventually(t, "the reports", func() bool { return len(events(certmanager.PeerRefused)) == 2 })
 	report := events(certmanager.PeerRefused)[0]
@@ -85,10 +85,10 @@ func TestHandshakeFailed(t *testing.T) {
 	assert.ErrorIs(t, report.Err, certmanager.ErrUntrusted)
 
 	// What was reported already, or is no refusal, is not reported again.
-	m.HandshakeFailed(connect(t, m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{Names: []string{"other.test"}})).serverErr, remote)
-	m.HandshakeFailed(connect(t, m.ServerTLS(), m.ClientTLS("localhost")).clientErr, remote)
-	m.HandshakeFailed(errors.New("EOF"), remote)
-	m.HandshakeFailed(nil, remote)
+	m.ReportRefused(connect(t, m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{Names: []string{"other.test"}})).serverErr, remote)
+	m.ReportRefused(connect(t, m.ServerTLS(), m.ClientTLS("localhost")).clientErr, remote)
+	m.ReportRefused(errors.New("EOF"), remote)
+	m.ReportRefused(nil, remote)
 	assert.Equal(t, uint64(4), m.Status().Refused)
 }
 
@@ -119,7 +119,7 @@ func TestRefusalsDoNotFillTheLog(t *testing.T) {
 		m := newManager(t, certmanager.Options{Source: leaf(pair), Logger: log.logger()})
 		for range 3 {
 			for range 1000 {
-				m.HandshakeFailed(refusal, nil)
+				m.ReportRefused(refusal, nil)
 			}
 			m.Update(tls.Certificate{})
 			time.Sleep(time.Second)
@@ -147,10 +147,10 @@ func TestRefusalsDoNotKeepOtherEventsOut(t *testing.T) {
 			others.Add(1)
 		}
 	})
-	m.HandshakeFailed(refusal, nil)
+	m.ReportRefused(refusal, nil)
 	<-reached
 	for range 2000 {
-		m.HandshakeFailed(refusal, nil)
+		m.ReportRefused(refusal, nil)
 	}
 	for range 100 {
 		m.Update(tls.Certificate{})

@@ -133,12 +133,12 @@ func (m *Manager) verifyClient(state tls.ConnectionState) error {
 	return m.verdict(current, peer, err)
 }
 
-// HandshakeFailed is for servers that make the handshakes of ServerTLS themselves: it tells the
+// ReportRefused is for servers that make the handshakes of ServerTLS themselves: it tells the
 // Manager with what error one of them ended, and where the client is. A client whose chain
 // crypto/tls refused by itself, that of an unknown CA for example, is counted and reported
 // as a refused peer then, which all others are already. Nil and other errors are none of
 // the Manager's business; net/http writes all of them to its ErrorLog.
-func (m *Manager) HandshakeFailed(err error, remote net.Addr) {
+func (m *Manager) ReportRefused(err error, remote net.Addr) {
 	var refused *tls.CertificateVerificationError
 	if !errors.As(err, &refused) || len(refused.UnverifiedCertificates) == 0 || errors.Is(err, ErrUntrusted) {
 		return

@@ -133,7 +133,7 @@ func Example_impact() {
 	say(conn, "connected")
 
 	// Who would be cut off if only the new CA were trusted?
-	peers, err := certs.Impact(certmanager.Static{ClientCAs: next.Pool()})
+	peers, err := certs.DryRun(certmanager.Static{ClientCAs: next.Pool()})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -54,7 +54,7 @@ func askImpact(m *manager, ca choice) *impactView {
 	candidate, err := without(m, ca.Fingerprint)
 	var peers []certmanager.PeerInfo
 	if err == nil {
-		peers, err = m.Impact(candidate)
+		peers, err = m.DryRun(candidate)
 	}
 	if err != nil {
 		v.Error = printable(err.Error())
@@ -73,7 +73,7 @@ func askImpact(m *manager, ca choice) *impactView {
 	return v
 }
 
-// without is a source of the manager's CAs but one. Impact looks at nothing else of it.
+// without is a source of the manager's CAs but one. DryRun looks at nothing else of it.
 func without(m *manager, fingerprint string) (certmanager.Source, error) {
 	status := m.Status()
 	var disk bundles

@@ -219,7 +219,7 @@ func TestSourceBelongsToOneManager(t *testing.T) {
 	require.NoError(t, err)
 	_, err = certmanager.New(certmanager.Options{Source: source})
 	require.ErrorContains(t, err, "another Manager")
-	_, err = m.Impact(source)
+	_, err = m.DryRun(source)
 	require.ErrorContains(t, err, "another Manager")
 	require.NoError(t, m.Close())
 	m, err = certmanager.New(certmanager.Options{Source: source})

@@ -166,7 +166,7 @@ func (w *world) beginWith() {
 	w.atRest = w.await("rest", 20*time.Second, func(r report) bool { return r.Stats.Connections+r.Stats.Establishing == 0 })
 	w.atRest.Heap = w.ask("collect").Heap
 	w.files = len(w.descriptors())
-	for range 3 { // the keeper may have been reading
+	for range 3 { // the manager may have been reading
 		pause()
 		w.files = min(w.files, len(w.descriptors()))
 	}
