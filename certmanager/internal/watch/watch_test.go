@@ -3,6 +3,7 @@ package watch_test
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -75,4 +76,44 @@ func TestChangesOfThePath(t *testing.T) {
 			changed.wait(t)
 		})
 	}
+}
+
+// A folder that is mounted from a Kubernetes secret changes by one link that no file in it is named after.
+func TestFolderOfLinks(t *testing.T) {
+	top := t.TempDir()
+	for _, version := range []string{"..1", "..2"} {
+		require.NoError(t, os.Mkdir(top+"/"+version, 0o700))
+		require.NoError(t, os.WriteFile(top+"/"+version+"/tls.crt", []byte(version), 0o600))
+	}
+	require.NoError(t, os.Symlink("..1", top+"/..data"))
+	require.NoError(t, os.Symlink("..data/tls.crt", top+"/tls.crt"))
+	crt := func(base string) bool { return filepath.Ext(base) == ".crt" && base[0] != '.' }
+	changed := run(t, watch.Set{Dir: top, Match: crt})
+	require.NoError(t, os.Symlink("..2", top+"/..next"))
+	require.NoError(t, os.Rename(top+"/..next", top+"/..data"))
+	changed.wait(t)
+}
+
+// What happens to other files is passed over, what happens to a new one of the folder is not.
+func TestOtherFiles(t *testing.T) {
+	top := t.TempDir()
+	crt := func(base string) bool { return filepath.Ext(base) == ".crt" }
+	changed := run(t, watch.Set{Dir: top, Match: crt})
+	for range 200 {
+		require.NoError(t, os.WriteFile(top+"/access.log", []byte("a line"), 0o600))
+		require.NoError(t, os.Remove(top+"/access.log"))
+	}
+	require.NoError(t, os.WriteFile(top+"/new.crt", nil, 0o600))
+	changed.wait(t)
+	require.LessOrEqual(t, len(changed), 2, "of the one file")
+}
+
+// Links that lead to each other lead nowhere.
+func TestLinksInACircle(t *testing.T) {
+	top := t.TempDir()
+	require.NoError(t, os.Symlink(top+"/b", top+"/a"))
+	require.NoError(t, os.Symlink(top+"/a", top+"/b"))
+	changed := run(t, watch.Set{Files: []string{top + "/a/tls.crt", "", "relative.crt"}})
+	require.NoError(t, os.Remove(top+"/a"))
+	changed.wait(t)
 }
