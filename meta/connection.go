@@ -68,7 +68,6 @@ type reader struct {
 
 // sender is what the message goroutine has for itself.
 type sender struct {
-	self     any    // the connection's own alias, once it was needed
 	answered uint32 // the last bits of stats.messagesIn at the last write
 	refusing bool   // a write was refused
 }

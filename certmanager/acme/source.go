@@ -220,6 +220,7 @@ func (a *Source) readyFallbacks() ([]CA, error) {
 	for i := range all {
 		var err error
 		if all[i].Directory, err = directoryURL(all[i].Directory); err != nil {
+			//lint:ignore ST1005 it is the name of an option
 			return nil, fmt.Errorf("Fallbacks[%d]: %w", i, err)
 		}
 		if slices.Contains(directories, all[i].Directory) {
