@@ -277,3 +277,50 @@ func (r *replaced) Load(context.Context, *certmanager.Material) (*certmanager.Ma
 }
 
 func (r *replaced) Watch(context.Context, func(), func(certmanager.Event)) error { return nil }
+
+// Machines whose sources give the same ticket keys resume each other's sessions, until the keys change. A key of
+// zeros is rejected.
+func TestTicketKeysOfASource(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	material := certmanager.Material{
+		Certificates: []certmanager.Certificate{{Certificate: ca.Issue(t, tlstest.Leaf{}).Certificate()}},
+		TicketKeys:   [][32]byte{{1}},
+	}
+	sources := []*edited{{material: material}, {material: material}}
+	var managers []*certmanager.Manager
+	for _, source := range sources {
+		managers = append(managers, newManager(t, certmanager.Options{PollInterval: time.Hour, Source: source}))
+	}
+	client := ca.ClientConfig(t, "localhost")
+	client.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+	resumes := func(m *certmanager.Manager) bool { return connect(t, m.ServerTLS(), client).ok(t).server.DidResume }
+	assert.False(t, resumes(managers[0]))
+	assert.True(t, resumes(managers[1]))
+	assert.True(t, resumes(managers[0]))
+
+	sources[1].set(func(m *certmanager.Material) { m.TicketKeys = [][32]byte{{}} })
+	require.ErrorIs(t, managers[1].Reload(t.Context()), certmanager.ErrInvalid)
+	assert.True(t, resumes(managers[1]))
+	sources[1].set(func(m *certmanager.Material) { m.TicketKeys = [][32]byte{{2}} })
+	require.NoError(t, managers[1].Reload(t.Context()))
+	assert.False(t, resumes(managers[1]))
+}
+
+// Functions of a material are asked where no certificate covers a name; one of them is enough to serve.
+func TestFunctionsOfASource(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	named := func(name string) certmanager.Material {
+		cert := ca.Issue(t, tlstest.Leaf{Names: []string{name}}).Certificate()
+		return certmanager.Material{GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			if hello.ServerName != name {
+				return nil, errors.New("not mine")
+			}
+			return &cert, nil
+		}}
+	}
+	m := newManager(t, certmanager.Options{Source: certmanager.Sources{&edited{material: named("a.test")}, &edited{material: named("b.test")}}})
+	for _, name := range []string{"a.test", "b.test"} {
+		connect(t, m.ServerTLS(), ca.ClientConfig(t, name)).ok(t)
+	}
+	connect(t, m.ServerTLS(), ca.ClientConfig(t, "c.test")).refused(t)
+}
