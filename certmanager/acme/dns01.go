@@ -93,6 +93,26 @@ func (s *state) removeLeftOver(ctx context.Context, n *name) error {
 	return err
 }
 
+// removeAtStart is removeLeftOver for what an earlier run has left, and no other machine is using.
+func (s *state) removeAtStart(ctx context.Context, n *name) {
+	if s.o.DNS == nil {
+		return
+	}
+	if all, err := s.noted(ctx, n); err != nil || len(all) == 0 {
+		return
+	}
+	limited, cancel := context.WithTimeout(ctx, removeTimeout)
+	defer cancel()
+	unlock, err := s.lock(limited, s.cas[0].certKey(n))
+	if err == nil {
+		err = s.removeLeftOver(ctx, n)
+		unlock()
+	}
+	if err != nil && ctx.Err() == nil {
+		s.warn(n.text, err)
+	}
+}
+
 func (s *state) noted(ctx context.Context, n *name) (all []txtRecord, err error) {
 	data, err := s.get(ctx, s.journalKey(n))
 	switch {

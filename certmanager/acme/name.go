@@ -116,6 +116,7 @@ func (s *state) tend(ctx context.Context, n *name) {
 			s.adopt(n, cert)
 		}
 	}
+	s.removeAtStart(ctx, n)
 	for ctx.Err() == nil {
 		s.mu.Lock()
 		cert, due, failures, changed := n.cert, n.due, n.failures, n.changed

@@ -119,7 +119,7 @@ func (s *state) obtain(ctx context.Context, n *name, current *tls.Certificate) e
 		}
 		s.storageOK.Store(true)
 	}
-	if !n.fixed && !s.limit.AllowN(clock.Now(), 1) {
+	if !n.fixed && current == nil && !s.limit.AllowN(clock.Now(), 1) {
 		return errLimit
 	}
 	if !n.fixed {

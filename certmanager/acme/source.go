@@ -41,8 +41,8 @@ type Source struct {
 	// no handshake asked for the longest time is dropped; its certificate stays in the Cache. Zero is 1000.
 	MaxNames int
 
-	// OrdersPerHour bounds the orders for names of HostPolicy. Domains are ordered without it.
-	// Zero is 60.
+	// OrdersPerHour bounds the orders for names of HostPolicy that have no certificate. Domains, and
+	// renewals, are ordered without it. Zero is 60.
 	OrdersPerHour int
 
 	// DNSPersist proves control of the names by a TXT record that an operator writes once

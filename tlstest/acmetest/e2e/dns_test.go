@@ -216,7 +216,7 @@ func (crashing) DeleteRecords(context.Context, string, []libdns.Record) ([]libdn
 // What a crash has left is removed at the next start.
 func TestDNS01AfterACrash(t *testing.T) {
 	t.Parallel()
-	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: 10 * time.Second})
+	ca := acmetest.Start(t)
 	cache := autocert.DirCache(t.TempDir())
 	source := provided(ca, crashing{ca.Provider()}, zone)
 	source.Cache = cache
@@ -226,6 +226,7 @@ func TestDNS01AfterACrash(t *testing.T) {
 	source.DNS = ca.Provider()
 	again := start(t, ca, source)
 	again.eventually(t, "no record is left", func() bool { return len(ca.TXT()) == 0 })
+	assert.Equal(t, 1, ca.Orders(), "without an order")
 }
 
 // An address is ordered, validated by either kind of challenge, and served to clients that name no server.
