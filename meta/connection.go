@@ -60,6 +60,7 @@ type reader struct {
 	actor       bool      // an actor was asked for
 	brokenUntil time.Time // how long to read on after a failed write; zero: none has failed
 	retry       time.Time // what onEnd said
+	batch       batch     // what was delivered of late
 	inputEnded  time.Time // when the peer had sent all; zero: it may send more
 	expires     time.Time // when it is old; zero: never
 	expiring    bool      // the owner knows that it is

@@ -221,6 +221,7 @@ type actor struct {
 	h   *host
 	pid gen.PID
 	*owner
+	server gen.MetaBehavior // what listen has created last
 }
 
 // spawn starts an owner; react may be nil.
@@ -244,7 +245,7 @@ func (h *host) spawnNamed(name gen.Atom, react func(o *owner, message any) bool,
 		pid, err = h.SpawnRegister(name, factory, option)
 	}
 	require.NoError(h.t, err)
-	return &actor{h, pid, o}
+	return &actor{h: h, pid: pid, owner: o}
 }
 
 // echo answers every MessageTCP with its own bytes and keeps the rest for the test.
@@ -279,6 +280,7 @@ func (a *actor) listen(options meta.TCPServerOptions) (id gen.Alias, addr string
 	}
 	server, err := meta.CreateTCPServer(options)
 	require.NoError(a.h.t, err)
+	a.server = server
 	a.do(func(o *owner) { id, err = o.SpawnMeta(server, gen.MetaOptions{}) })
 	require.NoError(a.h.t, err)
 	return id, a.inspect(id)["listen"]

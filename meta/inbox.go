@@ -39,10 +39,13 @@ func (b *inbox) init(opt *TCPConnectionOptions) {
 // empty says that nothing waits to be delivered.
 func (b *inbox) empty() bool { return b.start == b.end }
 
-func (b *inbox) full() bool { return b.buf != nil && b.end == len(b.buf) }
+func (b *inbox) full() bool { return !b.empty() && b.end == len(b.buf) }
 
 // space gives the room to read into. It is not called when full.
 func (b *inbox) space() []byte {
+	if b.empty() {
+		b.start, b.end = 0, 0
+	}
 	switch {
 	case b.buf != nil:
 	case b.opt.BufferPool != nil:

@@ -42,6 +42,13 @@ type congestion struct {
 	ahead     int  // what the messages that came since cost
 }
 
+// batch is what was delivered since the owner had caught up.
+type batch struct {
+	in, out uint64 // messages from and to the peer before
+	cost    int
+	silent  bool // the owner did not answer the batch before
+}
+
 // messageCost is what a message takes beside its bytes while it waits in a mailbox, in bytes.
 const messageCost = 192
 

@@ -28,6 +28,9 @@ func (c *tcpConnection) read() {
 		case c.upgrade != nil:
 			c.mu.Unlock()
 			c.runUpgrade()
+		case c.batch.cost >= readAhead*c.opt.WriteBuffer:
+			c.mu.Unlock()
+			c.awaitOwner()
 		case c.pausedLocked(), !c.inputEnded.IsZero():
 			c.pauseLocked()
 			c.mu.Unlock()
@@ -59,7 +62,8 @@ func (c *tcpConnection) interruptLocked() {
 func (c *tcpConnection) mayDeliver() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.reason == nil && c.upgrade == nil && c.drainBy.IsZero() && (c.broken == nil || !c.brokenUntil.IsZero()) && !c.pausedLocked()
+	return c.reason == nil && c.upgrade == nil && c.drainBy.IsZero() && (c.broken == nil || !c.brokenUntil.IsZero()) &&
+		c.batch.cost < readAhead*c.opt.WriteBuffer && !c.pausedLocked()
 }
 
 // pausedLocked says that nothing may be read or delivered for now.
@@ -156,11 +160,35 @@ func (c *tcpConnection) deliver() bool {
 func (c *tcpConnection) count(size int) (last bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.batch.cost += messageCost + size
 	if c.congested {
 		c.ahead += messageCost + max(size, c.perReply)
 	}
 	c.credit--
 	return c.opt.Active > 0 && c.credit == 0
+}
+
+const (
+	// ownerTime is how long an owner that has answered is waited for until its next answer.
+	ownerTime = 50 * time.Millisecond
+	// ownerTick is how often it is looked whether it has.
+	ownerTick = 2 * time.Millisecond
+)
+
+// awaitOwner waits for the owner to catch up: until it has answered as many messages as were delivered in the last batch, or
+// answers no more. A peer that sends faster than its owner answers would fill the mailboxes. An owner that does not answer
+// at all is hardly waited for, since nothing is known of it.
+func (c *tcpConnection) awaitOwner() {
+	in, idle := c.stats.messagesIn.Load(), time.Duration(0)
+	out, silent := c.stats.messagesOut.Load(), c.batch.silent
+	for out-c.batch.out < in-c.batch.in && idle < ownerTime && (!silent || idle == 0) {
+		time.Sleep(ownerTick)
+		idle += ownerTick
+		if last := out; c.stats.messagesOut.Load() != last {
+			out, idle, silent = c.stats.messagesOut.Load(), 0, false
+		}
+	}
+	c.batch = batch{in: in, out: out, silent: silent || idle >= ownerTime}
 }
 
 // send delivers a message to the owner; where it can't, the connection ends.

@@ -237,6 +237,28 @@ func TestSplitOfCutStream(t *testing.T) {
 	})
 }
 
+// Frames that end where the buffer does are followed by others.
+func TestSplitAtEndOfBuffer(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		split, err := meta.FixedLength(2)
+		require.NoError(t, err)
+		seen := atomic.Int32{}
+		a := newHost(t).spawn(func(_ *owner, message any) bool {
+			_, ok := message.(meta.MessageTCP)
+			if ok {
+				seen.Add(1)
+			}
+			return ok
+		})
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, Split: split})
+		peer := m.dial(t, addr)
+		const size = 1 << 20
+		_, err = peer.Write(make([]byte, size))
+		require.NoError(t, err)
+		eventually(t, func() bool { return seen.Load() == size/2 }, "all of them come")
+	})
+}
+
 // With Active a connection delivers what it was allowed, says so once, and reads no further.
 func TestActive(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {

@@ -30,7 +30,7 @@ func tcpPair(t *testing.T) (near, far net.Conn) {
 func TestPassiveHoldsNoBuffer(t *testing.T) {
 	near, far := tcpPair(t)
 	process := &teller{told: make(chan struct{})}
-	c := newConnection(&TCPConnectionOptions{Active: 1, BufferSize: 1000}, nil, newSocket(near), "")
+	c := newConnection(&TCPConnectionOptions{Active: 1, BufferSize: 1000, WriteBuffer: 1000}, nil, newSocket(near), "")
 	require.NoError(t, c.Init(process))
 	c.connected = true
 	ended := make(chan struct{})
@@ -56,7 +56,7 @@ func TestPassiveHoldsNoBuffer(t *testing.T) {
 // A write that fails before the read loop pauses for the first time is noticed by it.
 func TestBrokenBeforePause(t *testing.T) {
 	near, _ := tcpPair(t)
-	c := newConnection(&TCPConnectionOptions{Active: 1}, nil, newSocket(near), "")
+	c := newConnection(&TCPConnectionOptions{Active: 1, WriteBuffer: 1000}, nil, newSocket(near), "")
 	require.NoError(t, c.Init(&teller{}))
 	c.credit = 0
 	c.writeFailed(syscall.ECONNRESET)

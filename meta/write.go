@@ -207,16 +207,30 @@ func (w *writer) writeQueue() remainder {
 			w.head++
 		}
 		if behind, writes, bytes := w.sock.written(); behind && err == nil {
+			w.trim()
 			return remainder{true, uint64(n), (bytes - n) / max(1, writes)}
 		}
 		w.sent += uint64(n)
 		w.wrote(err)
 	}
-	w.queue, w.head = w.queue[:0], 0
-	if cap(w.queue) > 64 || w.err != nil {
+	if w.err != nil {
+		w.queue, w.head = nil, 0
+	}
+	w.trim()
+	return remainder{}
+}
+
+// trim gives back the room in front of the head, which else would only grow as long as the peer is behind.
+func (w *writer) trim() {
+	if 2*w.head < len(w.queue) {
+		return
+	}
+	n := copy(w.queue, w.queue[w.head:])
+	clear(w.queue[n:])
+	w.queue, w.head = w.queue[:n], 0
+	if n == 0 && cap(w.queue) > 64 {
 		w.queue = nil
 	}
-	return remainder{}
 }
 
 // drain waits for the kernel, however long the peer takes within WriteTimeout, and writes on until the queue is empty.

@@ -1,0 +1,124 @@
+package meta_test
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/meta"
+)
+
+// connListener changes the connections that it accepts.
+type connListener struct {
+	net.Listener
+	change func(*net.TCPConn) net.Conn
+}
+
+func (l connListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return l.change(conn.(*net.TCPConn)), nil
+}
+
+// inverted is a connection whose bytes are all inverted on the wire. It has all that a *net.TCPConn has, its descriptor too.
+type inverted struct{ *net.TCPConn }
+
+func (c inverted) Read(b []byte) (int, error) {
+	n, err := c.TCPConn.Read(b)
+	invert(b[:n])
+	return n, err
+}
+
+func (c inverted) Write(b []byte) (int, error) {
+	b = bytes.Clone(b)
+	invert(b)
+	return c.TCPConn.Write(b)
+}
+
+func invert(b []byte) {
+	for i := range b {
+		b[i] = ^b[i]
+	}
+}
+
+// A connection of a given Listener is read and written through its own methods, whatever it embeds.
+func TestWrapperThatEmbedsTCPConn(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		a := newHost(t).spawn(echo)
+		listener := newListener(t)
+		a.listen(meta.TCPServerOptions{CertManager: m.manager, Listener: connListener{listener, func(c *net.TCPConn) net.Conn { return inverted{c} }}})
+		peer := m.secure(t, inverted{dialTCP(t, listener.Addr().String()).(*net.TCPConn)})
+		sent, got := random(1<<20), make([]byte, 1<<20)
+		go peer.Write(sent)
+		_, err := io.ReadFull(peer, got)
+		require.NoError(t, err)
+		assert.True(t, bytes.Equal(sent, got))
+	})
+}
+
+// The last words of a connection whose type has no CloseWrite are not lost in a reset, though the peer has sent what nobody has read.
+func TestWrapperWithoutCloseWrite(t *testing.T) {
+	words := random(100_000)
+	eachMode(t, func(t *testing.T, m mode) {
+		a := newHost(t).spawn(nil)
+		listener := newListener(t)
+		a.listen(meta.TCPServerOptions{CertManager: m.manager, Active: 1, Listener: connListener{listener, func(c *net.TCPConn) net.Conn { return struct{ net.Conn }{c} }}})
+		for range 5 {
+			peer := m.dial(t, listener.Addr().String())
+			id := expect[meta.MessageTCPConnect](a).ID
+			for range 3 {
+				_, err := peer.Write(make([]byte, 1000))
+				require.NoError(t, err)
+			}
+			expect[meta.MessageTCP](a)
+			expect[meta.MessageTCPPassive](a)
+			a.send(id, meta.MessageTCP{Data: words})
+			a.send(id, meta.MessageTCPClose{})
+			assert.ErrorIs(t, expect[meta.MessageTCPDisconnect](a).Reason, meta.ErrTerminated)
+			got, err := io.ReadAll(peer)
+			assert.NoError(t, err)
+			assert.True(t, bytes.Equal(words, got))
+		}
+	})
+}
+
+// A peer that takes bytes all the time is neither a slow consumer nor idle, however slowly, and however long its kernel and ours take
+// to pass on that it does. The connections of a wrapper can't be asked what the peer's kernel has taken.
+func TestSlowReaderIsNotCutOff(t *testing.T) {
+	const limit, size, step = time.Second, 8 << 20, 30 << 10
+	eachMode(t, func(t *testing.T, m mode) {
+		if m.name == "wrapped" {
+			t.Skip("it can't be told")
+		}
+		a := newHost(t).spawn(nil)
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, WriteTimeout: limit, IdleTimeout: limit})
+		conn := dialTCP(t, addr).(*net.TCPConn)
+		require.NoError(t, conn.SetReadBuffer(64<<10))
+		peer := m.secure(t, conn)
+		id := expect[meta.MessageTCPConnect](a).ID
+		sent := random(size)
+		a.send(id, meta.MessageTCP{Data: sent})
+		var got []byte
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for since := time.Now(); time.Since(since) < 5*limit; <-tick.C {
+			piece := make([]byte, step)
+			_, err := io.ReadFull(peer, piece)
+			require.NoError(t, err)
+			got = append(got, piece...)
+		}
+		a.quiet()
+		rest := make([]byte, size-len(got))
+		_, err := io.ReadFull(peer, rest)
+		require.NoError(t, err)
+		assert.True(t, bytes.Equal(sent, append(got, rest...)))
+		assert.ErrorIs(t, expect[meta.MessageTCPDisconnect](a).Reason, meta.ErrIdle, "when it has taken all")
+	})
+}
