@@ -131,7 +131,11 @@ func (s *actorServer) HandleMessage(from gen.PID, message any) error {
 
 // start starts the actor of a connection.
 func (s *actorServer) start(connection gen.Alias) actorAnswer {
-	actor, err := s.Spawn(s.options.Actor, s.options.ActorOptions)
+	var behavior gen.ProcessBehavior
+	if err := protect("ActorServer.Actor", func() error { behavior = s.options.Actor(); return nil }); err != nil {
+		return actorAnswer{err: fmt.Errorf("no actor for the connection: %w", err)}
+	}
+	actor, err := s.Spawn(func() gen.ProcessBehavior { return behavior }, s.options.ActorOptions)
 	if err != nil {
 		return actorAnswer{err: fmt.Errorf("%w: no actor for the connection: %w", ErrOwnerGone, err)}
 	}

@@ -21,3 +21,21 @@
 // What this package does not do: it has no UDP, no HTTP, and no protocol of
 // its own above the bytes or frames of a connection.
 package meta
+
+// The files, in the order of a socket's life:
+//
+//	options, check            what a program sets, and what is wrong with it
+//	listen, listeners, given  the listening socket
+//	server, accept            accepting, and who gets a connection
+//	limits, proxy, refused    who is let in, and how the others are counted
+//	dial, reconnect           outgoing connections
+//	tlsconfig, callbacks,     the handshake, with the functions that the program or its manager gives
+//	handshake, starttls
+//	connection, life          a connection and its state
+//	inbox, frame, read        bytes to messages
+//	write, socket_write       messages to bytes
+//	end, drain                the end
+//	actors, requests          an actor for each connection, answers of a peer
+//	stats, inspect            what is going on
+//	certwatcher,              meta processes that are no sockets of their own
+//	acmeresponder

@@ -5,11 +5,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"time"
-
-	"ergo.services/ergo/gen"
 )
 
 // challengeProtocol is negotiated by a CA that validates a name (RFC 8737). The handshake alone is its answer.
@@ -267,72 +264,4 @@ func (c *tcpConnection) peer(state *tls.ConnectionState) Peer {
 		verified = c.server == nil || len(state.VerifiedChains) > 0 || len(state.PeerCertificates) > 0 && c.managerVerifies()
 	}
 	return newPeer(c.sock.RemoteAddr(), state, verified)
-}
-
-// upgrade is a request to go over to TLS.
-type upgrade struct {
-	reply []byte
-}
-
-// startTLS hands the upgrade to the read loop. The message after this one waits for it, so that nothing is written meanwhile.
-func (c *tcpConnection) startTLS(from gen.PID, reply []byte) {
-	if !c.opt.StartTLS || c.stats.tls.Load() != nil {
-		c.log().Warning("MessageTCPStartTLS from %s ignored: the option StartTLS is not set, or the connection is over TLS already", from)
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.upgrade = &upgrade{reply}
-	c.interruptLocked()
-}
-
-// runUpgrade makes the upgrade on the read loop's goroutine.
-func (c *tcpConnection) runUpgrade() {
-	c.mu.Lock()
-	reply := c.upgrade.reply
-	c.mu.Unlock()
-	defer func() {
-		if c.ended() != nil {
-			c.writer.close() // what waits for the upgrade must not go out in the clear
-		}
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.upgrade = nil
-		c.changed.broadcast()
-	}()
-	if err := c.checkEarly(); err != nil {
-		c.end(ErrStartTLS, err)
-		return
-	}
-	if err := c.writer.write(MessageTCP{Data: reply}, synced); errors.Is(err, errWriteClosed) {
-		c.end(ErrStartTLS, err)
-		return
-	} else if err != nil || c.writer.sync() != nil {
-		return // the failed write ends the connection
-	}
-	c.sock.blockOutput()
-	state, err := c.handshake(time.Now().Add(c.opt.HandshakeTimeout))
-	if err != nil {
-		c.refused("StartTLS handshake", err)
-		return
-	}
-	c.sock.startOutput(c.opt.WriteTimeout)
-	c.writer.setOut(c.stream)
-	c.send(MessageTCPSecured{ID: c.process.ID(), TLS: state, Peer: c.peer(state)})
-}
-
-// checkEarly makes sure that nothing has come that would be taken for something that came over TLS.
-func (c *tcpConnection) checkEarly() error {
-	early := c.inbox.end - c.inbox.start
-	if early == 0 && c.inbox.err == nil {
-		var one [1]byte
-		early, c.inbox.err = c.sock.peek(one[:])
-	}
-	if early > 0 {
-		return fmt.Errorf("bytes in the clear came before the upgrade")
-	}
-	if c.inbox.err == io.EOF {
-		return fmt.Errorf("the peer closed before the upgrade")
-	}
-	return c.inbox.err
 }

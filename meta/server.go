@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"net"
 	"runtime"
 	"slices"
@@ -94,44 +93,6 @@ func (s *tcpServer) Init(process gen.MetaProcess) error {
 	return nil
 }
 
-// Start implements gen.MetaBehavior: it accepts connections until the listener is closed.
-func (s *tcpServer) Start() error {
-	defer close(s.stopped)
-	log := s.process.Log()
-	log.Info("listening on %s (TLS: %s)", listenerAddrs(s.listener), s.describeTLS())
-	if manager, ok := s.opt.CertManager.(doner); ok {
-		go s.watchManager(manager)
-	}
-	if s.opt.InsecureSkipVerify {
-		log.Warning("InsecureSkipVerify is set: client certificates are not verified on %s", s.listener.Addr())
-	}
-	var backoff time.Duration
-	for s.takeSlot() {
-		conn, err := s.listener.Accept()
-		if err == nil {
-			backoff = 0
-			s.serve(conn)
-			continue
-		}
-		s.freeSlot()
-		class := classifyAccept(err)
-		if class == acceptClosed {
-			s.close()
-			return nil
-		}
-		s.count(func(stats *serverStats) { stats.acceptErrors++ })
-		backoff = nextBackoff(backoff)
-		s.complain.Do(func() {
-			log.Error("accept on %s failed: %s (%s); next try in %s", s.listener.Addr(), err, class, backoff)
-		})
-		select {
-		case <-time.After(backoff):
-		case <-s.closing:
-		}
-	}
-	return nil
-}
-
 // watchManager tells that the manager was closed while the server listens.
 func (s *tcpServer) watchManager(manager doner) {
 	select {
@@ -140,85 +101,6 @@ func (s *tcpServer) watchManager(manager doner) {
 			"peer is not trusted any more. Close it after the server", s.listener.Addr())
 	case <-s.closing:
 	}
-}
-
-// takeSlot waits for room for one more connection. It returns false when the server is closing.
-func (s *tcpServer) takeSlot() bool {
-	if s.slots == nil {
-		select {
-		case <-s.closing:
-			return false
-		default:
-			return true
-		}
-	}
-	select {
-	case s.slots <- struct{}{}:
-		return true
-	case <-s.closing:
-		return false
-	}
-}
-
-func (s *tcpServer) freeSlot() {
-	if s.slots != nil {
-		<-s.slots
-	}
-}
-
-// serve spawns the meta process of an accepted connection. It does not block.
-func (s *tcpServer) serve(conn net.Conn) {
-	sock := newSocket(conn)
-	if s.opt.Listener != nil {
-		sock.unblock()
-	}
-	setKeepAlive(conn, s.connection.KeepAlivePeriod)
-	to := s.parent
-	if len(s.opt.ProcessPool) > 0 {
-		to = s.opt.ProcessPool[s.next]
-		s.next = (s.next + 1) % len(s.opt.ProcessPool)
-	}
-	c := newConnection(s.connection, s, sock, to)
-	if s.opt.Listener != nil {
-		c.given = givenTLS(conn)
-	}
-	s.mu.Lock()
-	s.open[c] = struct{}{}
-	s.stats.accepted++
-	s.mu.Unlock()
-	if c.given != nil && s.tls != nil {
-		s.complain.Do(func() { s.process.Log().Error("connection from %s dropped: %s", conn.RemoteAddr(), errTwiceTLS) })
-		c.Terminate(errTwiceTLS)
-		return
-	}
-	if !s.behindProxy(conn) {
-		if len(s.opt.ProxyFrom) > 0 {
-			c.sock.guard = &proxyGuard{}
-		}
-		if err := s.admit(c); err != nil {
-			s.refused(c, "admission", err)
-			c.Terminate(err)
-			return
-		}
-	}
-	if _, err := s.process.Spawn(c, s.opt.ConnectionMeta); err != nil {
-		s.complain.Do(func() { s.process.Log().Error("connection from %s dropped: %s", conn.RemoteAddr(), err) })
-		c.Terminate(err)
-	}
-}
-
-// behindProxy says that conn comes from a source whose connections start with a PROXY header.
-func (s *tcpServer) behindProxy(conn net.Conn) bool {
-	return contains(s.opt.ProxyFrom, conn.RemoteAddr())
-}
-
-// admit counts a connection of its address. The error names the option whose limit is reached.
-func (s *tcpServer) admit(c *tcpConnection) error {
-	if option := s.addresses.admit(limitAddr(c.sock.RemoteAddr())); option != "" {
-		return fmt.Errorf("%w %s", errOverLimit, option)
-	}
-	c.counted = true
-	return nil
 }
 
 // left takes back what a connection has held. It is called once for each connection of serve.
@@ -235,32 +117,6 @@ func (s *tcpServer) left(c *tcpConnection) {
 	}
 	s.mu.Unlock()
 	s.freeSlot()
-}
-
-// refused counts a connection that no actor has heard of, and says so now and then.
-func (s *tcpServer) refused(c *tcpConnection, stage string, err error) {
-	why, total := whyRefused(err), uint64(0)
-	s.count(func(stats *serverStats) {
-		stats.refused[why]++
-		for _, n := range stats.refused {
-			total += n
-		}
-	})
-	if why == refusedNothing {
-		s.process.Log().Debug("%s of %s: %s", stage, c.sock.RemoteAddr(), err)
-		return
-	}
-	source := limitAddr(c.sock.RemoteAddr())
-	if isFailure(why) {
-		s.addresses.failed(source)
-	}
-	if s.addresses.mayLog(source) {
-		log := s.process.Log()
-		if c.process != nil { // it was spawned
-			log = c.log(gen.LogField{Name: "listener", Value: s.listener.Addr().String()}, gen.LogField{Name: "refused", Value: why})
-		}
-		log.Warning("%s of %s refused: %s (%d refused so far)", stage, c.sock.RemoteAddr(), err, total)
-	}
 }
 
 func (s *tcpServer) count(change func(*serverStats)) {

@@ -2,21 +2,14 @@ package meta
 
 import (
 	"cmp"
-	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
-	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"ergo.services/ergo/gen"
-
-	"github.com/ergotls/ergotls/internal/sni"
 )
 
 // ServerStats are the counters of a server, from its creation on, and what is going on at the moment. The values of every map and
@@ -186,15 +179,6 @@ func (s *ServerStats) failures() (n uint64) {
 	return n
 }
 
-// isFailure says that what was refused was a handshake.
-func isFailure(why string) bool {
-	switch why {
-	case refusedLimit, refusedProxy, refusedNobody, refusedNothing, refusedPanic:
-		return false
-	}
-	return true
-}
-
 func (s *tcpServer) snapshot() ServerStats {
 	out := ServerStats{Listen: s.listener.Addr().String(), TLS: s.describeTLS(), MaxConnections: s.opt.MaxConnections}
 	if s.handshakes != nil {
@@ -266,73 +250,5 @@ func (c *tcpConnection) snapshot() ConnectionStats {
 		ID: c.process.ID(), Peer: c.peer(c.tlsState()), Opened: c.opened, State: c.state(),
 		BytesIn: t.bytesIn, BytesOut: t.bytesOut, MessagesIn: t.messagesIn, MessagesOut: t.messagesOut,
 		BytesWaiting: w.accepted - w.sent, BackPressure: w.waited,
-	}
-}
-
-// Why a connection was refused before an actor heard of it.
-const (
-	refusedLimit       = "limit"
-	refusedProxy       = "PROXY header"
-	refusedNobody      = "owner gone"
-	refusedTimeout     = "timeout"
-	refusedNotTLS      = "not TLS"
-	refusedName        = "server name"
-	refusedCertificate = "certificate"
-	refusedByPeer      = "refused by peer"
-	refusedGone        = "peer gone"
-	refusedRule        = "not authorized"
-	refusedProtocol    = "protocol"
-	refusedNothing     = "nothing sent"
-	refusedPanic       = "panic"
-)
-
-// RefusedReasons are the keys that ServerStats.Refused may have.
-var RefusedReasons = [...]string{
-	refusedLimit, refusedProxy, refusedNobody, refusedTimeout, refusedNotTLS, refusedName, refusedCertificate, refusedByPeer, refusedGone,
-	refusedRule, refusedProtocol, refusedNothing, refusedPanic,
-}
-
-// left says that the peer has ended the connection, or its kernel or the network has.
-func left(err error) bool {
-	for _, one := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, syscall.ETIMEDOUT} {
-		if errors.Is(err, one) {
-			return true
-		}
-	}
-	return false
-}
-
-// whyRefused sorts the errors of admission and handshake.
-func whyRefused(err error) string {
-	_, noRecord := errors.AsType[tls.RecordHeaderError](err)
-	_, unverified := errors.AsType[*tls.CertificateVerificationError](err)
-	_, panicked := errors.AsType[*panicError](err)
-	switch {
-	case panicked:
-		return refusedPanic
-	case errors.Is(err, errNothingSent):
-		return refusedNothing
-	case errors.Is(err, errOverLimit):
-		return refusedLimit
-	case errors.Is(err, errNoProxy), errors.Is(err, errSpoofedProxy):
-		return refusedProxy
-	case errors.Is(err, ErrOwnerGone):
-		return refusedNobody
-	case timeout(err), errors.Is(err, context.DeadlineExceeded):
-		return refusedTimeout
-	case noRecord:
-		return refusedNotTLS
-	case errors.Is(err, sni.ErrName):
-		return refusedName
-	case unverified, strings.Contains(err.Error(), "tls: client didn't provide a certificate"):
-		return refusedCertificate
-	case isAlert(err):
-		return refusedByPeer
-	case left(err):
-		return refusedGone
-	case strings.HasPrefix(err.Error(), "tls: "), strings.HasPrefix(err.Error(), "local error: tls: "):
-		return refusedProtocol
-	default:
-		return refusedRule // what VerifyConnection or the manager's other callbacks say
 	}
 }
