@@ -10,10 +10,10 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strconv"
 	"syscall"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/meta"
 	"github.com/ergotls/ergotls/tlstest"
 )
 
@@ -86,12 +86,11 @@ func Example_credentials() {
 
 // activated takes the socket that systemd has opened for this service.
 func activated() (net.Listener, error) {
-	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) || os.Getenv("LISTEN_FDS") != "1" {
-		return nil, errors.New("systemd gave no socket: start the .socket unit")
+	listeners, err := meta.SystemdListeners("") // or the FileDescriptorName of one of several
+	if err != nil {
+		return nil, err
 	}
-	file := os.NewFile(3, "systemd") // the first descriptor after stdin, stdout and stderr
-	defer file.Close()               // FileListener makes its own
-	return net.FileListener(file)
+	return listeners[0], nil
 }
 
 // reloadOnHangup reads the files at SIGHUP too, at once.

@@ -32,7 +32,7 @@ func TestSocketActivation(t *testing.T) {
 		return
 	}
 	_, err := activated()
-	require.ErrorContains(t, err, "systemd gave no socket")
+	require.ErrorContains(t, err, "systemd has opened none")
 
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

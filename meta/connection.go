@@ -25,9 +25,10 @@ type tcpConnection struct {
 
 	// Set before Start runs, and not changed after it.
 	opt       *TCPConnectionOptions
-	server    *tcpServer  // nil: outgoing
-	clientTLS *tls.Config // outgoing, with TLS
-	given     tlsConn     // what a given listener has accepted, where that is a TLS connection
+	server    *tcpServer   // nil: outgoing
+	clientTLS *tls.Config  // outgoing, with TLS
+	proxy     *ProxyHeader // Start's, until Connect
+	given     tlsConn      // what a given listener has accepted, where that is a TLS connection
 	sock      *socket
 	process   gen.MetaProcess // set by Init
 	opened    time.Time

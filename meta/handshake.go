@@ -110,12 +110,13 @@ func (c *tcpConnection) admit(deadline time.Time) error {
 	}
 	c.sock.SetReadDeadline(deadline) // with the lock held, so that an interrupt comes after it
 	c.mu.Unlock()
-	addr, err := readProxyHeader(c.sock)
+	addr, proxy, err := readProxyHeader(c.sock)
 	c.sock.SetReadDeadline(time.Time{})
 	if err != nil {
 		return err
 	}
 	c.sock.remote.Store(&addr)
+	c.proxy = proxy
 	return c.server.admit(c)
 }
 
@@ -263,5 +264,7 @@ func (c *tcpConnection) peer(state *tls.ConnectionState) Peer {
 		// A client has verified its server. What a server did shows in the chains, unless the manager has verified the client by itself.
 		verified = c.server == nil || len(state.VerifiedChains) > 0 || len(state.PeerCertificates) > 0 && c.managerVerifies()
 	}
-	return newPeer(c.sock.RemoteAddr(), state, verified)
+	p := newPeer(c.sock.RemoteAddr(), state, verified)
+	p.Proxy = c.proxy
+	return p
 }

@@ -217,3 +217,44 @@ func TestDirectPeersBesideAProxy(t *testing.T) {
 		assert.Equal(t, "PROX or not", string(expect[meta.MessageTCP](a).Data))
 	})
 }
+
+// What a trusted proxy says about its client is in Connect.
+func TestProxyHeaderTLVs(t *testing.T) {
+	trusted := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	header := proxyproto.HeaderProxyFromAddrs(2, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 7), Port: 1}, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 443})
+	require.NoError(t, header.SetTLVs([]proxyproto.TLV{
+		{Type: proxyproto.PP2_TYPE_AUTHORITY, Value: []byte("www.example.test")},
+		{Type: proxyproto.PP2_TYPE_NOOP, Value: make([]byte, 3)},
+		{Type: proxyproto.PP2_TYPE_ALPN, Value: []byte("h2")},
+		{Type: proxyproto.PP2_TYPE_UNIQUE_ID, Value: []byte{1, 2, 3}},
+	}))
+	wire, err := header.Format()
+	require.NoError(t, err)
+	broken, err := proxyproto.HeaderProxyFromAddrs(2, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 7), Port: 1}, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 443}).Format()
+	require.NoError(t, err)
+	broken[15] += 2 // the length: a TLV that ends in its own length
+	broken = append(broken, byte(proxyproto.PP2_TYPE_ALPN), 0)
+	eachMode(t, func(t *testing.T, m mode) {
+		a := newHost(t).spawn(nil)
+		id, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, ProxyFrom: trusted})
+		conn := dialTCP(t, addr)
+		_, err := conn.Write(wire)
+		require.NoError(t, err)
+		m.secure(t, conn)
+		connect := expect[meta.MessageTCPConnect](a)
+		assert.Equal(t, "192.0.2.7:1", connect.Peer.Addr.String())
+		require.NotNil(t, connect.Peer.Proxy)
+		assert.Equal(t, "192.0.2.1:443", connect.Peer.Proxy.Destination.String())
+		assert.Equal(t, "www.example.test", connect.Peer.Proxy.Authority)
+		assert.Equal(t, "h2", connect.Peer.Proxy.ALPN)
+		assert.Equal(t, []byte{1, 2, 3}, connect.Peer.Proxy.UniqueID)
+
+		conn = dialTCP(t, addr)
+		_, err = conn.Write(broken)
+		require.NoError(t, err)
+		_, err = io.ReadAll(conn)
+		assertEnded(t, err)
+		eventually(t, func() bool { return a.inspect(id)["refused"] == "1" }, "TLVs that are cut off are no header")
+		a.quiet()
+	})
+}

@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
+	"io"
 	"net"
 	"testing"
 
@@ -185,4 +186,52 @@ func TestClientCallbacksThatPanic(t *testing.T) {
 			eventually(t, h.log.contains("panics_test.go"), "the stack is logged")
 		})
 	}
+}
+
+// panickyListener panics in its first Accept.
+type panickyListener struct {
+	net.Listener
+	calls *int
+}
+
+func (l panickyListener) Accept() (net.Conn, error) {
+	if *l.calls++; *l.calls == 1 {
+		panic("boom")
+	}
+	return l.Listener.Accept()
+}
+
+// A given listener that panics is one whose Accept has failed: the server tries again.
+func TestListenerThatPanics(t *testing.T) {
+	a := newHost(t).spawn(echo)
+	id, addr := a.listen(meta.TCPServerOptions{Listener: panickyListener{newListener(t), new(int)}})
+	talk(t, dialTCP(t, addr))
+	assert.Equal(t, "1", a.inspect(id)["accept errors"])
+	assert.Contains(t, a.h.log.String(), "Listener.Accept panicked: boom")
+}
+
+// A factory of actors that panics costs the connection that it was called for.
+func TestActorFactoryThatPanics(t *testing.T) {
+	calls := 0
+	m := modes()[2]
+	h, _, server, _ := actorServer(t, m, func() *counter {
+		if calls++; calls == 2 {
+			panic("boom")
+		}
+		return &counter{}
+	})
+	addr := meta.Stats(server).Listen
+	ask := func() string {
+		peer := m.dial(t, addr)
+		_, err := io.WriteString(peer, "x\n")
+		require.NoError(t, err)
+		got := make([]byte, 2)
+		n, _ := io.ReadFull(peer, got)
+		return string(got[:n])
+	}
+	assert.Equal(t, "1\n", ask())
+	assert.Empty(t, ask())
+	assert.Equal(t, "1\n", ask())
+	assert.EqualValues(t, 1, meta.Stats(server).Refused["panic"])
+	eventually(t, h.log.contains("ActorServer.Actor panicked: boom"), "it is logged")
 }

@@ -13,6 +13,8 @@ import (
 type Peer struct {
 	// Addr is the peer's address; behind a trusted PROXY header, the address in it.
 	Addr net.Addr
+	// Proxy is the rest of the PROXY header, nil without one. It must not be changed.
+	Proxy *ProxyHeader
 	// Verified is true if the peer presented a certificate that was verified in this handshake or in the one that it resumes.
 	Verified bool
 	// Subject of the leaf certificate is in the form of RFC 2253, Serial in hexadecimal, and NotAfter is its last

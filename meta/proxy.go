@@ -17,24 +17,60 @@ var (
 	errNoProxy      = errors.New("no PROXY header from a source in ProxyFrom")
 )
 
+// ProxyHeader is what a trusted proxy says about a connection in its PROXY protocol header, beside the address of the client, which
+// is Peer.Addr. What is not in the header is zero; version 1 has only addresses.
+type ProxyHeader struct {
+	// Destination is the address that the client has connected to.
+	Destination net.Addr
+	// Authority is the host name that the client asked for, and ALPN the protocol that the proxy has agreed on with it.
+	Authority string
+	ALPN      string
+	// UniqueID is the proxy's name for the connection, at most 128 bytes.
+	UniqueID []byte
+}
+
+// newProxyHeader returns what a header says. Its TLVs can be malformed.
+func newProxyHeader(header *proxyproto.Header) (*ProxyHeader, error) {
+	tlvs, err := header.TLVs()
+	if err != nil {
+		return nil, err
+	}
+	p := &ProxyHeader{Destination: header.DestinationAddr}
+	for _, tlv := range tlvs {
+		switch tlv.Type {
+		case proxyproto.PP2_TYPE_AUTHORITY:
+			p.Authority = string(tlv.Value)
+		case proxyproto.PP2_TYPE_ALPN:
+			p.ALPN = string(tlv.Value)
+		case proxyproto.PP2_TYPE_UNIQUE_ID:
+			p.UniqueID = tlv.Value
+		}
+	}
+	return p, nil
+}
+
 // readProxyHeader reads the PROXY protocol header that the connection must start with and returns the address in
 // it; for a LOCAL header (a health check of the proxy itself), the connection's own.
-func readProxyHeader(s *socket) (net.Addr, error) {
+func readProxyHeader(s *socket) (net.Addr, *ProxyHeader, error) {
 	reader := bufio.NewReader(s)
 	awaitV1(reader)
 	if _, err := reader.Peek(1); left(err) || timeout(err) {
-		return nil, fmt.Errorf("%w: %w", errNothingSent, err)
+		return nil, nil, fmt.Errorf("%w: %w", errNothingSent, err)
 	}
 	header, err := proxyproto.Read(reader)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errNoProxy, err)
+		return nil, nil, fmt.Errorf("%w: %w", errNoProxy, err)
 	}
 	// What came with the header belongs to the layer above.
 	s.pending, _ = reader.Peek(reader.Buffered())
 	if header.Command.IsLocal() || header.SourceAddr == nil {
-		return s.RemoteAddr(), nil
+		return s.RemoteAddr(), nil, nil
 	}
-	return header.SourceAddr, nil
+	proxy, err := newProxyHeader(header)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", errNoProxy, err)
+	}
+	return header.SourceAddr, proxy, nil
 }
 
 // awaitV1 waits for the whole of a version 1 header, at most its 107 bytes: the library takes it only from a

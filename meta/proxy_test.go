@@ -44,7 +44,7 @@ func FuzzProxyHeader(f *testing.F) {
 		}
 		read := func(r io.Reader) (got result) {
 			s := newSocket(readerConn{r: r})
-			addr, err := readProxyHeader(s)
+			addr, _, err := readProxyHeader(s)
 			if err != nil {
 				return result{}
 			}
@@ -73,7 +73,7 @@ func TestProxyHeaderSize(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, wire, 16+length)
 		s := newSocket(readerConn{r: iotest.OneByteReader(io.MultiReader(bytes.NewReader(wire), bytes.NewReader([]byte("hello"))))})
-		addr, err := readProxyHeader(s)
+		addr, _, err := readProxyHeader(s)
 		if err != nil {
 			return err
 		}

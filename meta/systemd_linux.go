@@ -1,0 +1,5 @@
+package meta
+
+import "syscall"
+
+var closeOnExec = syscall.CloseOnExec

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package meta
+
+var closeOnExec func(int) // nil: there is no systemd
