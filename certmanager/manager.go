@@ -2,9 +2,10 @@ package certmanager
 
 // Goroutines:
 //   - watch (sources.go): one per Manager, started by New, ended by Close. It runs Source.Watch.
-//   - reloader.run (reload.go): one per Manager, started by New, ended by Close. It loads the source and
-//     puts it in service.
-//   - a call of Source.Load (sources.go): ended by the source, also after Close if that does not end with its context.
+//   - reloader.run (reload.go): one per Manager, started by New, ended by Close. It loads the
+//     source and puts it in service.
+//   - a call of Source.Load (sources.go): ended by the source, also after Close if that does not
+//     end with its context.
 //   - expire (expiry.go): one per Manager, started by New, ended by Close. It reports what ends.
 //   - deliver (events.go): one per Manager, started by New, ended by Close. It calls the
 //     subscribers.

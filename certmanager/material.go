@@ -187,7 +187,8 @@ func (b bundle) join(other bundle) (bundle, error) {
 }
 
 // lacks says whether something of another material is missing: a CA, a revocation list or its
-// issuer, a name, an intermediate of a chain. What a source renews by itself does not count. Both are joined.
+// issuer, a name, an intermediate of a chain. What a source renews by itself does not count. Both
+// are joined.
 func (m *material) lacks(other *material) bool {
 	has := m.inventory(true)
 	for key := range other.inventory(false) {
@@ -198,8 +199,8 @@ func (m *material) lacks(other *material) bool {
 	return false
 }
 
-// keeping returns the material together with the CAs and lists that it lacks of another, or nil where it gives
-// nothing that the other does not have, or lacks more than that.
+// keeping returns the material together with the CAs and lists that it lacks of another, or nil where
+// it gives nothing that the other does not have, or lacks more than that.
 func (m *material) keeping(other *material) *material {
 	if !other.lacks(m) {
 		return nil

@@ -176,7 +176,8 @@ func (l *loader) load(ctx context.Context, s Source, previous *Material) (*Mater
 	}
 }
 
-// loadSafely calls Load. A panic, of a parser that is given a strange file for example, does not end the program.
+// loadSafely calls Load. A panic, of a parser that is given a strange file for example, does not
+// end the program.
 func loadSafely(ctx context.Context, s Source, previous *Material) (m *Material, err error) {
 	defer func() {
 		if e := panicked(recover()); e != nil {

@@ -78,7 +78,8 @@ func TestChangesOfThePath(t *testing.T) {
 	}
 }
 
-// A folder that is mounted from a Kubernetes secret changes by one link that no file in it is named after.
+// A folder that is mounted from a Kubernetes secret changes by one link that no file in it is named
+// after.
 func TestFolderOfLinks(t *testing.T) {
 	top := t.TempDir()
 	for _, version := range []string{"..1", "..2"} {
