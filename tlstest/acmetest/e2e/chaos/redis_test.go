@@ -70,6 +70,9 @@ func (r *redisServer) get(t *testing.T, key string) string {
 }
 
 func (r *redisServer) kill() {
+	if r.cmd == nil { // it is not installed
+		return
+	}
 	r.cmd.Process.Signal(syscall.SIGCONT)
 	r.cmd.Process.Kill()
 	r.cmd.Wait()
