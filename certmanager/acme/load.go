@@ -28,7 +28,7 @@ const (
 	maxOrders = 4
 
 	// clockEvery is how often the clock is looked at, and clockStep what is a step of it.
-	clockEvery = 10 * time.Second
+	clockEvery = 2 * time.Second
 	clockStep  = 2 * time.Second
 
 	// watchTimeout is how long Load waits for Watch.
