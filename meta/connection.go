@@ -65,6 +65,7 @@ type reader struct {
 	inputEnded  time.Time // when the peer had sent all; zero: it may send more
 	expires     time.Time // when it is old; zero: never
 	expiring    bool      // the owner knows that it is
+	ownerAt     time.Time // when to look whether the owner is still there; zero: never
 	unacked     int       // what the peer's kernel had not taken when the connection last looked idle
 }
 

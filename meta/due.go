@@ -25,7 +25,7 @@ func (c *tcpConnection) dueLocked() (due time.Time) {
 	if len(c.opt.KeepAliveMessage) > 0 {
 		due = earlier(due, c.keepAliveAt())
 	}
-	return earlier(due, c.expires)
+	return earlier(earlier(due, c.ownerAt), c.expires)
 }
 
 // earlier gives the earlier of two times, of which zero is none.
@@ -52,6 +52,8 @@ func (c *tcpConnection) doDue() {
 		c.end(ErrClosedByPeer, nil)
 	case c.opt.IdleTimeout > 0 && passed(c.idleAt()):
 		c.checkIdle()
+	case passed(c.ownerAt):
+		c.checkOwner(now)
 	case passed(c.expires):
 		c.expire(now)
 	case len(c.opt.KeepAliveMessage) > 0 && passed(c.keepAliveAt()):

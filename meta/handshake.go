@@ -67,6 +67,10 @@ func (c *tcpConnection) establish() bool {
 			return false
 		}
 	}
+	if err := c.findOwner(); err != nil {
+		c.refused("connection", err)
+		return false
+	}
 	c.writer.setOut(c.stream)
 	if ended := c.ended(); ended != nil { // the manager has evicted it, or it was terminated
 		if c.server != nil && ended.Reason == ErrEvicted {

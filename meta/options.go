@@ -52,6 +52,11 @@ type TCPServerOptions struct {
 	// only the address is known.
 	Route func(Peer) gen.Atom
 
+	// Node, if set, is where the names of ProcessPool and Route are looked up. A connection then belongs to the process that has the
+	// name when it is established, and ends with it (ErrOwnerGone, within a second if its peer is silent). Unset, its messages
+	// go to whoever has the name at the time: a worker that is started again gets those of connections that it knows nothing of.
+	Node gen.Node
+
 	// MaxConnections is the number of connections at a time. The server accepts no further one
 	// before one has ended; what comes meanwhile waits in the kernel's backlog. 0 means no limit.
 	MaxConnections int
@@ -153,6 +158,8 @@ type TCPConnectionOptions struct {
 
 	// Process is the name of the process that handles the connection; empty means the parent.
 	Process gen.Atom
+	// Node, if set, is where that name is looked up: see TCPServerOptions.
+	Node gen.Node
 
 	// CertManager turns TLS on. It gives the roots that the server is verified against and the client certificate.
 	CertManager gen.CertManager
@@ -196,7 +203,7 @@ func (o *TCPServerOptions) connection() TCPConnectionOptions {
 		BufferSize: o.BufferSize, BufferPool: o.BufferPool, Split: o.Split, MaxFrame: o.MaxFrame, Active: o.Active,
 		HandshakeTimeout: o.HandshakeTimeout, WriteTimeout: o.WriteTimeout, WriteBuffer: o.WriteBuffer,
 		IdleTimeout: o.IdleTimeout, CloseTimeout: o.CloseTimeout, KeepAlivePeriod: o.KeepAlivePeriod,
-		HalfClose: o.HalfClose, KeepAliveMessage: o.KeepAliveMessage, KeepAliveMessagePeriod: o.KeepAliveMessagePeriod, MaxLifetime: o.MaxLifetime,
+		Node: o.Node, HalfClose: o.HalfClose, KeepAliveMessage: o.KeepAliveMessage, KeepAliveMessagePeriod: o.KeepAliveMessagePeriod, MaxLifetime: o.MaxLifetime,
 	}
 }
 

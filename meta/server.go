@@ -49,10 +49,11 @@ type tcpServer struct {
 	closeOnce sync.Once
 	complain  rate.Sometimes // about what keeps the server from accepting
 
-	mu    sync.Mutex // guards all below
-	open  map[*tcpConnection]struct{}
-	empty chan struct{} // closed by the last connection that leaves; nil: nobody waits
-	stats serverStats
+	mu     sync.Mutex // guards all below
+	open   map[*tcpConnection]struct{}
+	owners map[gen.Atom]gen.PID // by name, where the option Node is set
+	empty  chan struct{}        // closed by the last connection that leaves; nil: nobody waits
+	stats  serverStats
 }
 
 // CreateTCPServer opens a listening socket and returns the meta process that serves it: hand it to SpawnMeta. If
