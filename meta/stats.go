@@ -194,13 +194,11 @@ func (s *tcpServer) snapshot() ServerStats {
 	s.mu.Unlock()
 	for _, c := range open { // what they count does not get less when they leave meanwhile
 		sum.add(c.traffic())
-		switch {
-		case !c.known():
-			out.Establishing++
-		case !c.left():
+		if c.known() {
 			out.Connections++
 		}
 	}
+	out.Establishing = len(open) - out.Connections
 	slices.SortFunc(out.Handshakes, func(a, b HandshakeStats) int {
 		return cmp.Or(cmp.Compare(a.Version, b.Version), -cmp.Compare(b.Count, a.Count))
 	})
