@@ -35,7 +35,7 @@ func (s *tcpServer) Start() error {
 		}
 		s.count(func(stats *serverStats) { stats.acceptErrors++ })
 		backoff = nextBackoff(backoff)
-		s.complain.Do(func() {
+		s.logLimit.Do(func() {
 			log.Error("accept on %s failed: %s (%s); next try in %s", s.listener.Addr(), err, class, backoff)
 		})
 		select {
@@ -97,7 +97,7 @@ func (s *tcpServer) serve(conn net.Conn) {
 	s.stats.accepted++
 	s.mu.Unlock()
 	if c.given != nil && s.tls != nil {
-		s.complain.Do(func() { s.process.Log().Error("connection from %s dropped: %s", conn.RemoteAddr(), errTwiceTLS) })
+		s.logLimit.Do(func() { s.process.Log().Error("connection from %s dropped: %s", conn.RemoteAddr(), errTwiceTLS) })
 		c.Terminate(errTwiceTLS)
 		return
 	}
@@ -112,7 +112,7 @@ func (s *tcpServer) serve(conn net.Conn) {
 		}
 	}
 	if _, err := s.process.Spawn(c, s.opt.ConnectionMeta); err != nil {
-		s.complain.Do(func() { s.process.Log().Error("connection from %s dropped: %s", conn.RemoteAddr(), err) })
+		s.logLimit.Do(func() { s.process.Log().Error("connection from %s dropped: %s", conn.RemoteAddr(), err) })
 		c.Terminate(err)
 	}
 }

@@ -56,7 +56,7 @@ func (c *tcpConnection) logPanic(cause error) {
 		c.log().Error("connection with %s ended: %s\n%s", c.sock.RemoteAddr(), panicked, panicked.stack)
 	}
 	if c.server != nil {
-		c.server.complain.Do(write) // peers may cause many
+		c.server.logLimit.Do(write) // peers may cause many
 	} else {
 		write()
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -237,8 +238,13 @@ func TestUnixSocket(t *testing.T) {
 
 		h := newHost(t)
 		server, client := h.spawn(echo), h.spawn(nil)
-		id, addr := server.listen(meta.TCPServerOptions{CertManager: m.manager, UnixPath: path})
+		id, addr := server.listen(meta.TCPServerOptions{CertManager: m.manager, UnixPath: path, UnixMode: 0o660})
 		assert.Equal(t, path, addr)
+		file, err := os.Stat(path)
+		require.NoError(t, err)
+		if runtime.GOOS != "windows" {
+			assert.Equal(t, os.FileMode(0o660), file.Mode().Perm())
+		}
 		_, err = meta.CreateTCPServer(meta.TCPServerOptions{UnixPath: path})
 		require.ErrorIs(t, err, meta.ErrListen, "a socket in use is not taken over")
 		options := meta.TCPConnectionOptions{UnixPath: path, CertManager: m.manager}

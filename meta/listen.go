@@ -28,7 +28,7 @@ func listen(ctx context.Context, o *TCPServerOptions) (net.Listener, error) {
 		config.Control = reusePort
 	}
 	if o.UnixPath != "" {
-		return listenUnix(ctx, &config, o.UnixPath)
+		return listenUnix(ctx, &config, o.UnixPath, o.UnixMode)
 	}
 	listener, err := listenHost(ctx, &config, o.Host, o.Port)
 	if err != nil {
@@ -37,17 +37,33 @@ func listen(ctx context.Context, o *TCPServerOptions) (net.Listener, error) {
 	return listener, nil
 }
 
-func listenUnix(ctx context.Context, config *net.ListenConfig, path string) (net.Listener, error) {
+func listenUnix(ctx context.Context, config *net.ListenConfig, path string, mode os.FileMode) (net.Listener, error) {
 	unixFiles.Lock()
 	defer unixFiles.Unlock()
+	if mode != 0 {
+		config.Control = socketMode(mode)
+	}
 	listener, err := config.Listen(ctx, "unix", path)
 	if errors.Is(err, syscall.EADDRINUSE) && removeStale(path) {
 		listener, err = config.Listen(ctx, "unix", path)
+	}
+	if err == nil && mode != 0 {
+		if err = os.Chmod(path, mode); err != nil {
+			listener.Close()
+		}
 	}
 	if err != nil {
 		return nil, listenError("unix "+path, err)
 	}
 	return listener, nil
+}
+
+// socketMode sets the permissions of a socket before it is bound: on Linux its file then has no more than these (unix(7)). Other
+// systems may know no such thing.
+func socketMode(mode os.FileMode) func(_, _ string, raw syscall.RawConn) error {
+	return func(_, _ string, raw syscall.RawConn) error {
+		return raw.Control(func(fd uintptr) { _ = fchmod(int(fd), uint32(mode)) })
+	}
 }
 
 func listenError(where string, err error) error {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -32,6 +33,9 @@ type TCPServerOptions struct {
 	// UnixPath, if set, is the path of a unix socket to listen on, instead of Host and Port. A socket
 	// file that nobody listens on any more is replaced; the file is removed at the end.
 	UnixPath string
+	// UnixMode are the permissions of that file, 0o660 say: who may write to it may connect. It never has more than these, also not
+	// at first. 0 leaves them to the umask.
+	UnixMode os.FileMode
 	// Listener, if set, is used instead of Host and Port: a socket that was inherited
 	// (net.FileListener) or made elsewhere. The server closes it. Where its connections are TLS connections (tls.NewListener), CertManager must
 	// be unset; their handshakes are made before MessageTCPConnect.
@@ -222,6 +226,8 @@ func (o *TCPServerOptions) parse() (*TCPConnectionOptions, error) {
 		"Listener: it is open already; leave Host, Port, UnixPath and ReusePort unset")
 	c.refuse(o.UnixPath != "" && (hostPort || o.ReusePort),
 		"UnixPath: a unix socket has no Host, Port or ReusePort; leave them unset")
+	c.refuse(o.UnixMode != 0 && o.UnixPath == "", "UnixMode: has no effect without UnixPath")
+	c.refuse(o.UnixMode&^os.ModePerm != 0, "UnixMode: is %s; use permissions alone, 0o660 say", o.UnixMode)
 	unix := o.UnixPath != "" || isUnix(o.Listener)
 	c.refuse(unix && len(o.ProxyFrom) > 0, "ProxyFrom: peers of a unix socket have no address to trust; leave it unset")
 	c.refuse(unix && (o.MaxConnectionsPerAddress > 0 || o.MaxHandshakeFailures > 0),

@@ -76,6 +76,8 @@ func TestServerOptions(t *testing.T) {
 		"leave Host, Port, UnixPath":  {Listener: listener, UnixPath: "x"},
 		"and ReusePort":               {Listener: listener, ReusePort: true},
 		"UnixPath":                    {UnixPath: "x", Port: 1},
+		"UnixMode: has":               {UnixMode: 0o600},
+		"UnixMode: is":                {UnixPath: "x", UnixMode: os.ModeSetuid | 0o600},
 		"UnixPath:":                   {UnixPath: "x", Host: "localhost"},
 		"Port or ReusePort":           {UnixPath: "x", ReusePort: true},
 		"ProxyFrom: peers":            {UnixPath: "x", ProxyFrom: trusted},

@@ -47,7 +47,7 @@ type tcpServer struct {
 	closing   chan struct{}   // closed: no further connection is accepted
 	stopped   chan struct{}   // closed: Start has returned
 	closeOnce sync.Once
-	complain  rate.Sometimes // about what keeps the server from accepting
+	logLimit  rate.Sometimes // of error lines
 
 	mu     sync.Mutex // guards all below
 	open   map[*tcpConnection]struct{}
@@ -68,7 +68,7 @@ func CreateTCPServer(options TCPServerOptions) (gen.MetaBehavior, error) {
 	s := &tcpServer{
 		opt: options, connection: connection,
 		closing: make(chan struct{}), stopped: make(chan struct{}), open: map[*tcpConnection]struct{}{}, stats: newServerStats(),
-		complain: rate.Sometimes{First: 5, Interval: time.Second},
+		logLimit: rate.Sometimes{First: 5, Interval: time.Second},
 	}
 	if options.CertManager != nil {
 		if s.tls, err = serverTLS(options.CertManager, slices.Clone(options.NextProtos), options.InsecureSkipVerify); err != nil {

@@ -3,3 +3,5 @@ package meta
 import "syscall"
 
 var closeOnExec = syscall.CloseOnExec
+
+var fchmod = syscall.Fchmod
