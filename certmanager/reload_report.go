@@ -42,7 +42,7 @@ func (r *reloader) checkNoticed() {
 // the source has gone back to what is in service, that is reported.
 func (r *reloader) succeed(back bool) {
 	r.failing = time.Time{}
-	if back {
+	if back && time.Since(r.debounce.last) > reportAfter { // else the change itself may be on its way
 		r.announced = false
 	}
 	if r.m.counts.drift.Swap(false) && back {

@@ -136,7 +136,7 @@ func TestFileBindMount(t *testing.T) {
 	bind()
 	w.setup.Dir = at
 	w.beginWith()
-	time.Sleep(poll) // what happens while the watch begins is not looked for
+	time.Sleep(2*time.Second + poll) // what happens while the watch begins is not looked for
 	next := w.issue()
 	require.NoError(t, tlstest.TruncateAndWrite(w.dir, w.contents(next), nil))
 	w.served(next, soon)
