@@ -24,7 +24,7 @@ import (
 func main() {
 	domains := flag.String("domain", "", "`names` of this host, separated by commas")
 	email := flag.String("email", "", "`address` for the CA to write to")
-	cache := flag.String("cache", "certificates", "`folder` for certificates and keys; each directory wants its own")
+	cache := flag.String("cache", "certificates", "`folder` for certificates and keys")
 	directory := flag.String("directory", "staging", "`URL` of the CA's directory; staging is Let's Encrypt's, empty its production")
 	plain := flag.String("http", "", "`address` for HTTP-01 challenges and redirects, such as :80; empty is none")
 	listen := flag.String("listen", ":443", "`address` to serve on")

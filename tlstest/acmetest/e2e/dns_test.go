@@ -4,6 +4,10 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -250,4 +254,37 @@ func TestAddresses(t *testing.T) {
 			assert.Equal(t, name, w.mustDial(t, name).DNSNames[0])
 		})
 	}
+}
+
+// The command prints the records, and says when they are there.
+func TestRecordsCommand(t *testing.T) {
+	t.Parallel()
+	ca := acmetest.Start(t)
+	folder := t.TempDir()
+	program, roots := filepath.Join(folder, "acmerecords"), filepath.Join(folder, "roots.pem")
+	build := exec.Command("go", "build", "-o", program, "./certmanager/acme/cmd/acmerecords")
+	build.Dir = "../../.."
+	output, err := build.CombinedOutput()
+	require.NoError(t, err, "%s", output)
+	require.NoError(t, os.WriteFile(roots, rootsPEM(ca), 0o600))
+	run := func() (string, error) {
+		output, err := exec.Command(program, "-cache", filepath.Join(folder, "cache"), "-directory", ca.Directory(), "-roots", roots, "-dns", ca.DNS(),
+			"-for", "8760h", zone, wildcard).CombinedOutput()
+		return string(output), err
+	}
+	printed, err := run()
+	require.Error(t, err)
+	assert.Contains(t, printed, `_validation-persist.example.test. IN TXT "acmetest.invalid; accounturi=`)
+	assert.Equal(t, 1, strings.Count(printed, "IN TXT"), "one record for both")
+	assert.Contains(t, printed, "; *.example.test: the record is missing")
+	line, _, _ := strings.Cut(printed, "\n")
+	_, quoted, _ := strings.Cut(line, "IN TXT ")
+	value, err := strconv.Unquote(quoted)
+	require.NoError(t, err)
+	ca.SetTXT("_validation-persist.example.test", value)
+	printed, err = run()
+	require.NoError(t, err, printed)
+	assert.Contains(t, printed, "; *.example.test: the record is there until ")
+	assert.Zero(t, ca.Orders())
+	assert.Equal(t, 1, ca.Accounts())
 }
