@@ -1,6 +1,8 @@
 package certmanager
 
 import (
+	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -23,12 +25,13 @@ type certificate struct {
 	// What a lookup reads, in one line of the processor's cache.
 	key     keyKind
 	curve   tls.CurveID           // of an ECDSA key
-	ended   atomic.Bool           // the chain is past its end. The expiry schedule sets it, so that no lookup has to read the clock.
+	ended   atomic.Bool           // the chain is outside its time. The expiry schedule sets it, so that no lookup has to read the clock.
 	schemes []tls.SignatureScheme // those that a key which is not in memory is restricted to; nil: not restricted
 
-	tls    tls.Certificate     // Leaf is set
-	chain  []*x509.Certificate // leaf first
-	origin string              // the file it came from, or the option
+	tls      tls.Certificate     // Leaf is set
+	chain    []*x509.Certificate // leaf first, then what is of use of the others
+	origin   string              // the file it came from, or the option
+	warnings []error             // about what is served all the same
 
 	server, client bool        // what its extended key usage allows
 	proven, trying atomic.Bool // its key has signed in a rehearsal; it is being asked to
@@ -51,41 +54,82 @@ func (c *certificate) keyRank() int {
 	return int(rsaKey) + 1 + int(c.key)
 }
 
-// newCertificate checks what does not depend on time or trust: that the key belongs
-// to the leaf, that the chain is in order and that its usage is TLS.
-func newCertificate(cert tls.Certificate, origin string) (*certificate, error) {
+// newCertificate checks what does not depend on trust: that the key belongs to one of the certificates,
+// that the others lead away from it, and that its usage is TLS. What is not needed is not served.
+func newCertificate(cert tls.Certificate, origin string) (c *certificate, err error) {
+	defer recovered(origin, &err)
 	runtime.Gosched() // a thousand of these would hold up who is being served
-	c := &certificate{tls: cert, origin: origin, schemes: cert.SupportedSignatureAlgorithms}
+	c = &certificate{tls: cert, origin: origin, schemes: cert.SupportedSignatureAlgorithms}
 	if len(cert.Certificate) == 0 {
 		return nil, fmt.Errorf("%s: %w: it holds no certificate", origin, ErrInvalid)
 	}
-	for _, der := range cert.Certificate {
-		parsed, err := x509.ParseCertificate(der)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w: %w", origin, ErrInvalid, err)
-		}
-		c.chain = append(c.chain, parsed)
+	certs, err := parseAll(cert.Certificate)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", origin, ErrInvalid, err)
 	}
-	leaf := c.chain[0]
-	c.tls.Leaf = leaf
-	for _, check := range []func() error{c.checkKey, c.checkOrder, c.checkUsage} {
-		if err := check(); err != nil {
-			return nil, fmt.Errorf("%s: certificate %s: %w", origin, describe(leaf), err)
-		}
+	now := clock.Now()
+	leaf, err := leafOf(certs, cert.PrivateKey, now)
+	if err == nil {
+		c.tls.Leaf = leaf
+		err = cmp.Or(c.takeKey(), c.arrange(certs, now), c.checkUsage())
 	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: certificate %s: %w", origin, describe(cmp.Or(leaf, certs[0])), err)
+	}
+	c.checkLeaf()
+	c.note(now)
 	return c, nil
 }
 
-func (c *certificate) checkKey() error {
-	signer, ok := c.tls.PrivateKey.(crypto.Signer)
-	if !ok {
-		return fmt.Errorf("%w: its private key is no crypto.Signer", ErrInvalid)
+// parseAll parses certificates, each once.
+func parseAll(ders [][]byte) ([]*x509.Certificate, error) {
+	var certs []*x509.Certificate
+	for i, der := range ders {
+		if slices.ContainsFunc(ders[:i], func(other []byte) bool { return bytes.Equal(der, other) }) {
+			continue
+		}
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, err
+		}
+		certs = append(certs, cert)
 	}
-	var same bool
-	switch pub := c.chain[0].PublicKey.(type) {
+	return certs, nil
+}
+
+// leafOf returns the certificate of a key. Of several the first that is in its time.
+func leafOf(certs []*x509.Certificate, key crypto.PrivateKey, now time.Time) (*x509.Certificate, error) {
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		return nil, fmt.Errorf("%w: its private key is no crypto.Signer", ErrInvalid)
+	}
+	var first *x509.Certificate
+	for _, cert := range certs {
+		if !isKeyOf(signer, cert) {
+			continue
+		}
+		if checkDates(cert, now) == nil {
+			return cert, nil
+		}
+		first = cmp.Or(first, cert)
+	}
+	if first == nil {
+		return nil, ErrMismatch
+	}
+	return first, nil
+}
+
+func isKeyOf(key crypto.Signer, cert *x509.Certificate) bool {
+	public, ok := cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && public.Equal(key.Public())
+}
+
+// takeKey notes of which kind the key is.
+func (c *certificate) takeKey() error {
+	switch public := c.tls.Leaf.PublicKey.(type) {
 	case *ecdsa.PublicKey:
-		c.key, same = ecdsaKey, pub.Equal(signer.Public())
-		switch pub.Curve {
+		c.key = ecdsaKey
+		switch public.Curve {
 		case elliptic.P256():
 			c.curve = tls.CurveP256
 		case elliptic.P384():
@@ -96,30 +140,17 @@ func (c *certificate) checkKey() error {
 			return fmt.Errorf("%w: TLS has no use for its curve; use P-256", ErrInvalid)
 		}
 	case ed25519.PublicKey:
-		c.key, same = ed25519Key, pub.Equal(signer.Public())
+		c.key = ed25519Key
 	case *rsa.PublicKey:
-		c.key, same = rsaKey, pub.Equal(signer.Public())
+		c.key = rsaKey
 	default:
-		return fmt.Errorf("%w: key type %T; use ECDSA, Ed25519 or RSA", ErrInvalid, pub)
-	}
-	if !same {
-		return ErrMismatch
-	}
-	return nil
-}
-
-func (c *certificate) checkOrder() error {
-	for i, cert := range c.chain[1:] {
-		if err := c.chain[i].CheckSignatureFrom(cert); err != nil {
-			return fmt.Errorf("%w: its chain is out of order, %s did not issue %s: %w; put the leaf first and each issuer after it",
-				ErrInvalid, describe(cert), describe(c.chain[i]), err)
-		}
+		return fmt.Errorf("%w: key type %T; use ECDSA, Ed25519 or RSA", ErrInvalid, public)
 	}
 	return nil
 }
 
 func (c *certificate) checkUsage() error {
-	leaf := c.chain[0]
+	leaf := c.tls.Leaf
 	if leaf.KeyUsage != 0 && leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
 		return fmt.Errorf("%w: its key usage lacks digital signature, which every ECDHE handshake needs", ErrInvalid)
 	}
@@ -135,12 +166,12 @@ func (c *certificate) checkUsage() error {
 
 // note sets ended by the clock, and returns the time until it has to be set again.
 func (c *certificate) note(now time.Time) (next time.Duration) {
-	ended, next := false, clock.Far
+	ended, next := c.checkDates(now) != nil, clock.Far
 	for _, cert := range c.chain {
-		if now.After(cert.NotAfter) {
-			ended = true
-		} else {
-			next = min(next, clock.Until(cert.NotAfter)+time.Nanosecond)
+		for _, when := range []time.Time{cert.NotBefore, cert.NotAfter} {
+			if !now.After(when) {
+				next = min(next, clock.Until(when)+time.Nanosecond)
+			}
 		}
 	}
 	if ended != c.ended.Load() { // what every handshake reads is written rarely
@@ -149,12 +180,24 @@ func (c *certificate) note(now time.Time) (next time.Duration) {
 	return next
 }
 
-// checkDates refuses a chain of which any certificate is outside its time.
+// checkDates refuses a chain whose leaf is outside its time, or each that issued the leaf.
+// What stands above these need not be needed: peers may know their issuer by another certificate.
 func (c *certificate) checkDates(now time.Time) error {
-	for _, cert := range c.chain {
-		if err := checkDates(cert, now); err != nil {
-			return fmt.Errorf("%s: %w", c.origin, err)
+	err := checkDates(c.chain[0], now)
+	if err == nil {
+		for _, cert := range c.chain[1:] {
+			if !bytes.Equal(cert.RawSubject, c.chain[0].RawIssuer) {
+				continue
+			}
+			outside := checkDates(cert, now)
+			if outside == nil {
+				return nil
+			}
+			err = cmp.Or(err, outside)
 		}
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.origin, err)
 	}
 	return nil
 }
@@ -162,12 +205,14 @@ func (c *certificate) checkDates(now time.Time) error {
 func checkDates(cert *x509.Certificate, now time.Time) error {
 	switch {
 	case now.Before(cert.NotBefore):
-		return fmt.Errorf("%s: %w: begins %s", describe(cert), ErrNotYetValid, cert.NotBefore.Format(time.RFC3339))
+		return fmt.Errorf("%s: %w: begins %s, and the clock here says %s", describe(cert), ErrNotYetValid, inUTC(cert.NotBefore), inUTC(now))
 	case now.After(cert.NotAfter):
-		return fmt.Errorf("%s: %w: ended %s", describe(cert), ErrExpired, cert.NotAfter.Format(time.RFC3339))
+		return fmt.Errorf("%s: %w: ended %s, and the clock here says %s", describe(cert), ErrExpired, inUTC(cert.NotAfter), inUTC(now))
 	}
 	return nil
 }
+
+func inUTC(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // supportedBy says whether the client can verify a signature of this key. It is
 // ClientHelloInfo.SupportsCertificate without its allocations and without the

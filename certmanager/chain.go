@@ -2,6 +2,7 @@ package certmanager
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -9,86 +10,144 @@ import (
 	"time"
 )
 
-// chainCheck looks whether chains are complete. That one leads to none of RootCAs is not an error by itself: the CA that issued our
-// certificate may be another than the one that issues our peers', as where a public certificate meets clients of a private CA. It is an error
-// where something says that the chain should lead there: an intermediate that stands in another file, or what was in service before. Those
-// of an ACME source are a public CA's, where RootCAs may well be those of a private one.
-type chainCheck struct {
-	s          *snapshot
-	before     map[string]bool // previous.leads where the roots are the same
-	allBefore  bool            // and all of them did
-	issuers    *x509.CertPool  // intermediates of all chains, served now or before
-	issuerList []*x509.Certificate
+// comparison is what the chains of a candidate are compared with.
+type comparison struct {
+	*snapshot
+	now      time.Time
+	previous *snapshot               // in service, nil for the first
+	served   map[*certificate]bool   // by previous
+	before   map[string]*certificate // the same by their origin
+	issuers  []*x509.Certificate     // intermediates of all chains, served now or before
+	alone    map[string]bool         // the issuers, by name, of leaves that stand alone and that a warning told of
 }
 
-func newChainCheck(s, previous *snapshot) *chainCheck {
-	k := &chainCheck{s: s, issuers: x509.NewCertPool()}
+func newComparison(s, previous *snapshot, now time.Time) *comparison {
+	k := &comparison{snapshot: s, now: now, previous: previous, served: make(map[*certificate]bool), before: make(map[string]*certificate), alone: make(map[string]bool)}
 	certs := s.certs
 	if previous != nil {
 		certs = slices.Concat(certs, previous.certs)
-		if s.trust.rootCAs.Equal(previous.trust.rootCAs) {
-			k.before, k.allBefore = previous.leads, len(previous.leads) > 0
-			for _, led := range previous.leads {
-				k.allBefore = k.allBefore && led
+		for _, c := range previous.certs {
+			k.served[c], k.before[c.origin] = true, c
+			if len(c.chain) == 1 {
+				k.alone[string(c.tls.Leaf.RawIssuer)] = true
 			}
 		}
 	}
+	seen := make(map[string]bool)
 	for _, c := range certs {
 		for _, issuer := range c.chain[1:] {
-			if !isRoot(issuer) && !slices.ContainsFunc(k.issuerList, issuer.Equal) {
-				k.issuers.AddCert(issuer)
-				k.issuerList = append(k.issuerList, issuer)
+			if !isRoot(issuer) && !seen[string(issuer.Raw)] {
+				seen[string(issuer.Raw)] = true
+				k.issuers = append(k.issuers, issuer)
 			}
 		}
 	}
-	s.leads = make(map[string]bool)
 	return k
 }
 
-// check refuses a chain that is not complete, and notes a doubt about one that may not be. One in service gets neither again.
-func (k *chainCheck) check(c *certificate, served bool, now time.Time) error {
-	roots := k.s.trust.rootCAs
+// check looks at the dates and chains of the certificates that are not in service yet. What is wrong with
+// one of several is a warning: it must not keep the others from service. It is an error where one of the same
+// origin is in service, or where none is left that is good.
+func (k *comparison) check() []error {
+	var errs, late []error
+	good := 0
+	for _, c := range k.certs {
+		if k.served[c] {
+			// What is in service stays so with this candidate or without it. If it ended meanwhile, that is
+			// no reason to hold a revocation or another renewal back.
+			good++
+			continue
+		}
+		err := cmp.Or(c.checkDates(k.now), k.checkChain(c))
+		switch {
+		case err == nil:
+			good++
+		case c == k.in.update, k.before[c.origin] != nil, k.replaces(c):
+			errs = append(errs, err)
+		default:
+			late = append(late, err)
+		}
+	}
+	if good == 0 {
+		errs, late = append(errs, late...), nil
+	}
+	k.doubts = append(k.doubts, late...)
+	return some(errs, enough)
+}
+
+// replaces says whether a certificate takes the place of one in service, for a name of it.
+func (k *comparison) replaces(c *certificate) bool {
+	if k.previous == nil {
+		return false
+	}
+	names := NewCertificateInfo(c.tls.Leaf, "").Names
+	return slices.ContainsFunc(k.previous.certs, func(old *certificate) bool {
+		return !slices.Contains(k.certs, old) && slices.ContainsFunc(names, func(name string) bool {
+			return slices.Contains(NewCertificateInfo(old.tls.Leaf, "").Names, name)
+		})
+	})
+}
+
+// checkChain looks whether a chain is complete. That it leads to none of RootCAs is not an error by itself: the CA
+// that issued our certificate may be another than the one that issues our peers', as where a public
+// certificate meets clients of a private CA. It is an error where something says that the chain should lead
+// there: an intermediate that stands in another file, or what was in service before. Where nothing says
+// so it is a warning.
+func (k *comparison) checkChain(c *certificate) error {
+	roots := k.trust.rootCAs
 	if roots == nil {
-		if missing := k.issuerOf(c); missing != nil && !served {
-			k.s.doubts = append(k.s.doubts, fmt.Errorf("%s: the chain of certificate %s lacks its issuer, %s, which stands behind another certificate; append it, unless all peers have it",
-				c.origin, describe(c.chain[0]), describe(missing)))
+		if !c.owner {
+			k.checkAlone(c)
 		}
 		return nil
 	}
-	if led, known := k.before[c.origin]; known && served { // a thousand verifications for one that has changed
-		k.s.leads[c.origin] = led
-		return nil
-	}
-	own := x509.NewCertPool()
-	for _, cert := range c.chain[1:] {
-		own.AddCert(cert)
-	}
-	built, err := c.build(roots, own, now)
-	if c.owner {
+	built, err := c.build(roots, c.chain[1:], k.now)
+	if built != nil || err != nil || c.owner {
 		return err
 	}
-	k.s.leads[c.origin] = built != nil
-	if built != nil || err != nil || served {
-		return err
-	}
-	if whole, err := c.build(roots, k.issuers, now); err == nil && whole != nil {
+	old := k.before[c.origin]
+	if whole, err := c.build(roots, k.issuers, k.now); err == nil && whole != nil {
 		missing := slices.IndexFunc(whole, func(cert *x509.Certificate) bool { return !slices.ContainsFunc(c.chain, cert.Equal) })
 		return fmt.Errorf("%s: certificate %s: %w: its chain lacks the intermediate %s; append it, as the CA's \"full chain\" has it",
-			c.origin, describe(c.chain[0]), ErrUntrusted, describe(whole[missing]))
+			c.origin, describe(c.tls.Leaf), ErrUntrusted, describe(whole[missing]))
 	}
-	if led, known := k.before[c.origin]; led || k.allBefore {
+	switch {
+	case k.led(old, roots):
 		return fmt.Errorf("%s: certificate %s: %w: its chain builds to none of the CAs in RootCAs, as the one in service does; add the missing intermediate or root",
-			c.origin, describe(c.chain[0]), ErrUntrusted)
-	} else if !known && c.server && !k.leadsToClients(c, own, now) {
-		k.s.doubts = append(k.s.doubts, fmt.Errorf("%s: certificate %s: its chain builds to none of the CAs in RootCAs or ClientCAs; if it is of one of them, an intermediate is missing",
-			c.origin, describe(c.chain[0])))
+			c.origin, describe(c.tls.Leaf), ErrUntrusted)
+	case old == nil && c.server && !k.leadsToClients(c):
+		k.doubt(c, "its chain builds to none of the CAs in RootCAs or ClientCAs; if it is of one of them, an intermediate is missing")
 	}
 	return nil
 }
 
+func (k *comparison) doubt(c *certificate, text string) {
+	k.doubts = append(k.doubts, fmt.Errorf("%s: certificate %s: %s", c.origin, describe(c.tls.Leaf), text))
+}
+
+// checkAlone warns of a leaf without its issuer where no root is known that it could lead to.
+func (k *comparison) checkAlone(c *certificate) {
+	leaf := c.tls.Leaf
+	if len(c.chain) > 1 || isRoot(leaf) || !c.server {
+		return
+	}
+	if i := slices.IndexFunc(k.issuers, func(issuer *x509.Certificate) bool { return issued(issuer, leaf) }); i >= 0 {
+		k.doubt(c, "its chain lacks its issuer, "+describe(k.issuers[i])+", which stands behind another certificate; append it, unless all peers have it")
+		return
+	}
+	if !k.alone[string(leaf.RawIssuer)] && !k.leadsToClients(c) {
+		k.alone[string(leaf.RawIssuer)] = true
+		k.doubt(c, fmt.Sprintf("nothing is known of its issuer %q; if that is an intermediate and no root of the peers, append it", leaf.Issuer.String()))
+	}
+}
+
 // build returns a chain to the roots, nil if there is none.
-func (c *certificate) build(roots, intermediates *x509.CertPool, now time.Time) ([]*x509.Certificate, error) {
-	chains, err := c.chain[0].Verify(x509.VerifyOptions{
+func (c *certificate) build(roots *x509.CertPool, issuers []*x509.Certificate, now time.Time) ([]*x509.Certificate, error) {
+	intermediates := x509.NewCertPool()
+	for _, cert := range issuers {
+		intermediates.AddCert(cert)
+	}
+	chains, err := c.tls.Leaf.Verify(x509.VerifyOptions{
 		Roots: roots, Intermediates: intermediates, CurrentTime: now,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	})
@@ -99,30 +158,45 @@ func (c *certificate) build(roots, intermediates *x509.CertPool, now time.Time) 
 	case errors.As(err, &unknown):
 		return nil, nil
 	}
-	return nil, fmt.Errorf("%s: certificate %s: %w: %w", c.origin, describe(c.chain[0]), ErrUntrusted, err)
+	return nil, fmt.Errorf("%s: certificate %s: %w: %w", c.origin, describe(c.tls.Leaf), ErrUntrusted, err)
+}
+
+// led says whether a certificate in service leads to roots that are still the same, or all do where it is nil.
+func (k *comparison) led(c *certificate, roots *x509.CertPool) bool {
+	if k.previous == nil || !roots.Equal(k.previous.trust.rootCAs) {
+		return false
+	}
+	leads := func(c *certificate) bool {
+		when := k.now
+		if end := c.tls.Leaf.NotAfter; when.After(end) {
+			when = end
+		}
+		built, _ := c.build(roots, c.chain[1:], when)
+		return built != nil
+	}
+	if c != nil && leads(c) {
+		return true
+	}
+	all := 0
+	for _, other := range k.previous.certs {
+		if other.owner {
+			continue
+		}
+		if !leads(other) {
+			return false
+		}
+		all++
+	}
+	return all > 0
 }
 
 // leadsToClients says whether the chain builds to the roots that clients are verified with.
-func (k *chainCheck) leadsToClients(c *certificate, intermediates *x509.CertPool, now time.Time) bool {
-	if k.s.trust.clientCAs == nil {
+func (k *comparison) leadsToClients(c *certificate) bool {
+	if k.trust.clientCAs == nil {
 		return false // and not the system's
 	}
-	built, _ := c.build(k.s.trust.clientCAs, intermediates, now)
+	built, _ := c.build(k.trust.clientCAs, c.chain[1:], k.now)
 	return built != nil
-}
-
-// issuerOf returns the intermediate that issued a leaf which stands alone, nil if none is known.
-func (k *chainCheck) issuerOf(c *certificate) *x509.Certificate {
-	if len(c.chain) > 1 || c.owner {
-		return nil
-	}
-	i := slices.IndexFunc(k.issuerList, func(issuer *x509.Certificate) bool {
-		return bytes.Equal(issuer.RawSubject, c.chain[0].RawIssuer) && c.chain[0].CheckSignatureFrom(issuer) == nil
-	})
-	if i < 0 {
-		return nil
-	}
-	return k.issuerList[i]
 }
 
 func isRoot(cert *x509.Certificate) bool { return bytes.Equal(cert.RawSubject, cert.RawIssuer) }

@@ -19,8 +19,8 @@ func alone(pair *tlstest.Pair) tls.Certificate {
 	return cert
 }
 
-// A chain that leads to none of the known roots is refused where anything says that it should, told of where it is not known,
-// and nobody's business where the certificate is of another CA than that of the peers for all that is known.
+// A chain that leads to none of the known roots is a warning where it may be that it should, and refused where it surely should and
+// nothing else is there to serve.
 func TestIncompleteChains(t *testing.T) {
 	root, other := tlstest.NewCA(t), tlstest.NewCA(t)
 	intermediate := root.Intermediate(t)
@@ -30,23 +30,28 @@ func TestIncompleteChains(t *testing.T) {
 	trusted := x509.NewCertPool()
 	trusted.AddCert(intermediate.Certificate())
 	a, b := issue(intermediate, "a.test"), issue(intermediate, "b.test")
+	ended := tlstest.Leaf{Names: []string{"spare.test"}}.Expired()
+	spare := intermediate.Issue(t, ended).Certificate()
 	client := other.Issue(t, tlstest.Leaf{Usage: tlstest.ClientOnly})
 	for name, c := range map[string]struct {
 		certs             []tls.Certificate
 		rootCAs, clientCA *x509.CertPool
 		refused, doubted  string
 	}{
-		"whole":                            {certs: []tls.Certificate{a.Certificate()}, rootCAs: root.Pool()},
-		"its issuer stands behind another": {certs: []tls.Certificate{a.Certificate(), alone(b)}, rootCAs: root.Pool(), refused: "lacks the intermediate"},
-		"whatever their order":             {certs: []tls.Certificate{alone(a), b.Certificate()}, rootCAs: root.Pool(), refused: "Static.Certificates[0]"},
-		"the same, roots unknown":          {certs: []tls.Certificate{alone(a), b.Certificate()}, doubted: "lacks its issuer"},
-		"its issuer is trusted itself":     {certs: []tls.Certificate{a.Certificate(), alone(b)}, rootCAs: trusted},
-		"nothing known of its issuer":      {certs: []tls.Certificate{alone(a)}, rootCAs: root.Pool(), doubted: "none of the CAs in RootCAs or ClientCAs"},
-		"the same beside one that leads":   {certs: []tls.Certificate{issue(root, "c.test").Certificate(), alone(a)}, rootCAs: root.Pool(), doubted: "Static.Certificates[1]"},
-		"roots unknown":                    {certs: []tls.Certificate{alone(a)}},
-		"of the CA that clients are of":    {certs: []tls.Certificate{issue(other, "a.test").Certificate()}, rootCAs: root.Pool(), clientCA: other.Pool()},
-		"for servers of another CA":        {certs: []tls.Certificate{client.Certificate()}, rootCAs: root.Pool()},
-		"of a CA that nobody knows":        {certs: []tls.Certificate{issue(other, "a.test").Certificate()}, rootCAs: root.Pool(), doubted: "none of the CAs"},
+		"whole":                                       {certs: []tls.Certificate{a.Certificate()}, rootCAs: root.Pool()},
+		"its issuer stands behind another":            {certs: []tls.Certificate{a.Certificate(), alone(b)}, rootCAs: root.Pool(), doubted: "lacks the intermediate"},
+		"whatever their order":                        {certs: []tls.Certificate{alone(a), b.Certificate()}, rootCAs: root.Pool(), doubted: "Static.Certificates[0]"},
+		"and there is no other":                       {certs: []tls.Certificate{alone(a), alone(b), spare}, rootCAs: root.Pool(), refused: "lacks the intermediate"},
+		"the same, roots unknown":                     {certs: []tls.Certificate{alone(a), b.Certificate()}, doubted: "lacks its issuer"},
+		"its issuer is trusted itself":                {certs: []tls.Certificate{a.Certificate(), alone(b)}, rootCAs: trusted},
+		"nothing known of its issuer":                 {certs: []tls.Certificate{alone(a)}, rootCAs: root.Pool(), doubted: "none of the CAs in RootCAs or ClientCAs"},
+		"the same beside one that leads":              {certs: []tls.Certificate{issue(root, "c.test").Certificate(), alone(a)}, rootCAs: root.Pool(), doubted: "Static.Certificates[1]"},
+		"roots unknown":                               {certs: []tls.Certificate{alone(a)}, doubted: "nothing is known of its issuer"},
+		"the same, roots of clients known":            {certs: []tls.Certificate{alone(a)}, clientCA: other.Pool(), doubted: "nothing is known of its issuer"},
+		"of the CA that clients are of, and no roots": {certs: []tls.Certificate{issue(other, "a.test").Certificate()}, clientCA: other.Pool()},
+		"of the CA that clients are of":               {certs: []tls.Certificate{issue(other, "a.test").Certificate()}, rootCAs: root.Pool(), clientCA: other.Pool()},
+		"for servers of another CA":                   {certs: []tls.Certificate{client.Certificate()}, rootCAs: root.Pool()},
+		"of a CA that nobody knows":                   {certs: []tls.Certificate{issue(other, "a.test").Certificate()}, rootCAs: root.Pool(), doubted: "none of the CAs"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			log := &logBuffer{}

@@ -18,13 +18,13 @@ import (
 	"github.com/ergotls/ergotls/certmanager"
 )
 
-// authority is a CA whose key a test has, to sign across.
-type authority struct {
+// crossSigner is a CA whose key a test has, to sign across.
+type crossSigner struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 }
 
-func (a *authority) sign(t *testing.T, name string, isCA bool, key *ecdsa.PrivateKey) *x509.Certificate {
+func (a *crossSigner) sign(t *testing.T, name string, isCA bool, key *ecdsa.PrivateKey) *x509.Certificate {
 	t.Helper()
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, IsCA: isCA, BasicConstraintsValid: true,
@@ -45,28 +45,28 @@ func (a *authority) sign(t *testing.T, name string, isCA bool, key *ecdsa.Privat
 	return cert
 }
 
-func newKey(t *testing.T) *ecdsa.PrivateKey {
+func newCrossKey(t *testing.T) *ecdsa.PrivateKey {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
 	return key
 }
 
-func newAuthority(t *testing.T, name string) *authority {
+func newCrossSigner(t *testing.T, name string) *crossSigner {
 	t.Helper()
-	key := newKey(t)
-	return &authority{(&authority{}).sign(t, name, true, key), key}
+	key := newCrossKey(t)
+	return &crossSigner{(&crossSigner{}).sign(t, name, true, key), key}
 }
 
 // A peer whose intermediate two roots have signed stays, whichever of the two goes, by removal or by revocation, as long as the
 // other vouches for it, and goes with the second.
 func TestCrossSignedPeerStays(t *testing.T) {
-	first, second := newAuthority(t, "first"), newAuthority(t, "second")
-	key := newKey(t)
+	first, second := newCrossSigner(t, "first"), newCrossSigner(t, "second")
+	key := newCrossKey(t)
 	byFirst, bySecond := first.sign(t, "sub", true, key), second.sign(t, "sub", true, key)
-	leafKey := newKey(t)
-	leaf := (&authority{byFirst, key}).sign(t, "alice", false, leafKey)
-	listOf := func(a *authority, revoked *x509.Certificate) *x509.RevocationList {
+	leafKey := newCrossKey(t)
+	leaf := (&crossSigner{byFirst, key}).sign(t, "alice", false, leafKey)
+	listOf := func(a *crossSigner, revoked *x509.Certificate) *x509.RevocationList {
 		der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour),
 			RevokedCertificateEntries: []x509.RevocationListEntry{{SerialNumber: revoked.SerialNumber, RevocationTime: time.Now()}}}, a.cert, a.key)
 		require.NoError(t, err)

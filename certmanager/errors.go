@@ -1,6 +1,10 @@
 package certmanager
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/ergotls/ergotls/certmanager/internal/pemfile"
+)
 
 // The errors of this package wrap one of these. The text around them says which
 // file, name or peer it is about and what to do.
@@ -15,7 +19,7 @@ var (
 	ErrInvalid = errors.New("invalid certificate material")
 
 	// ErrEncryptedKey says that a private key is encrypted.
-	ErrEncryptedKey = errors.New("private key is encrypted")
+	ErrEncryptedKey = pemfile.ErrEncrypted
 
 	// ErrMismatch says that a private key does not belong to its certificate.
 	ErrMismatch = errors.New("private key does not match the certificate")

@@ -32,7 +32,8 @@ type Files struct {
 	// Dir is a folder of pairs: each *.crt or *.pem with the *.key of the same name, or
 	// with the key in it. CA certificates without a key and files whose name begins
 	// with a dot are passed over. The default certificate is the first by name. Of
-	// several with one kind of key for a name the one that ends last is served.
+	// several with one kind of key for a name the one that ends last is served. A file that
+	// cannot be used is left out with a warning, unless it was in service or none is left.
 	Dir string
 
 	// PKCS12 is a PKCS #12 file (.p12, .pfx), PKCS12Password a file whose first line is
@@ -86,17 +87,23 @@ func (f Files) check() error {
 // filesTag is what Load finds in its previous Material.
 type filesTag struct {
 	sum   [sha256.Size]byte // of all files
-	certs map[[sha256.Size]byte]Certificate
+	certs map[[sha256.Size]byte]filesCert
+}
+
+// filesCert is a certificate that was made, and what was left out of its file.
+type filesCert struct {
+	Certificate
+	aside []error
 }
 
 // Load implements [Source].
 func (f Files) Load(_ context.Context, previous *Material) (*Material, error) {
-	data, pairs, err := f.read()
+	data, unread, pairs, err := f.read()
 	if err != nil {
 		return nil, err
 	}
-	sum := digest(data)
-	p := parser{files: f, data: data, m: &Material{}, tag: &filesTag{sum: sum, certs: make(map[[sha256.Size]byte]Certificate)}}
+	sum := digest(data, unread)
+	p := parser{files: f, data: data, unread: unread, m: &Material{}, tag: &filesTag{sum: sum, certs: make(map[[sha256.Size]byte]filesCert)}}
 	p.m.Tag = p.tag
 	if previous != nil {
 		p.known = previous.Tag.(*filesTag)
@@ -112,38 +119,45 @@ func (f Files) Watch(ctx context.Context, changed func(), _ func(Event)) error {
 	return watch.Set{Files: slices.DeleteFunc(f.named(), func(p string) bool { return p == "" }), Dir: f.Dir, Match: isPairFile}.Run(ctx, changed)
 }
 
-// read takes the bytes of all files, so that what is compared is what is parsed.
-func (f Files) read() (data map[string][]byte, pairs []string, err error) {
+// read takes the bytes of all files, so that what is compared is what is parsed. An entry of the folder that cannot be read is
+// in unread: it keeps no other from service.
+func (f Files) read() (data map[string][]byte, unread map[string]error, pairs []string, err error) {
 	if err := f.check(); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	data = make(map[string][]byte)
+	data, unread = make(map[string][]byte), make(map[string]error)
 	names := slices.DeleteFunc(f.named(), func(p string) bool { return p == "" })
 	if f.Dir != "" {
 		if pairs, err = listPairs(f.Dir); err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 	}
 	var errs []error
-	for _, path := range append(names, pairs...) {
+	for i, path := range append(names, pairs...) {
 		runtime.Gosched() // as rehearse does
 		b, err := readFile(path)
-		if err != nil {
+		switch {
+		case err == nil:
+			data[path] = b
+		case i < len(names):
 			errs = append(errs, err)
-			continue
+		default:
+			unread[path] = err
 		}
-		data[path] = b
 	}
-	return data, pairs, errors.Join(errs...)
+	return data, unread, pairs, errors.Join(errs...)
 }
 
-// digest changes with any byte of any file.
-func digest(data map[string][]byte) [sha256.Size]byte {
+// digest changes with any byte of any file, and with what cannot be read.
+func digest(data map[string][]byte, unread map[string]error) [sha256.Size]byte {
 	sum := sha256.New()
 	for _, path := range slices.Sorted(maps.Keys(data)) {
 		binary.Write(sum, binary.BigEndian, [2]uint64{uint64(len(path)), uint64(len(data[path]))})
 		io.WriteString(sum, path)
 		sum.Write(data[path])
+	}
+	for _, path := range slices.Sorted(maps.Keys(unread)) {
+		fmt.Fprintf(sum, "%q %q", path, unread[path].Error())
 	}
 	return [sha256.Size]byte(sum.Sum(nil))
 }
@@ -173,6 +187,8 @@ func readFile(path string) ([]byte, error) {
 	// A pipe would keep Load until someone writes to it.
 	if info, err := os.Stat(path); err != nil {
 		return nil, err
+	} else if info.IsDir() {
+		return nil, fmt.Errorf("%s: %w: it is a folder, name the file in it", path, ErrInvalid)
 	} else if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s: %w: it is no regular file", path, ErrInvalid)
 	}

@@ -17,7 +17,11 @@ func TestSpecialFiles(t *testing.T) {
 	for _, files := range []Files{{Cert: pipe}, {Cert: "/dev/zero"}, {Cert: dir}, {Dir: dir}} {
 		_, err := New(Options{Source: files})
 		require.ErrorIs(t, err, ErrInvalid)
-		require.ErrorContains(t, err, "no regular file")
+		if files.Cert == dir {
+			require.ErrorContains(t, err, "it is a folder")
+		} else {
+			require.ErrorContains(t, err, "no regular file")
+		}
 	}
 }
 

@@ -2,26 +2,28 @@ package certmanager
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
 
-	"software.sslmate.com/src/go-pkcs12"
+	"github.com/ergotls/ergotls/certmanager/internal/pemfile"
 )
 
 // parser makes material of the bytes of Files.
 type parser struct {
-	files Files
-	data  map[string][]byte
-	known *filesTag // of the previous Material; nil at first
-	m     *Material
-	tag   *filesTag
+	files  Files
+	data   map[string][]byte
+	unread map[string]error // of the folder's entries, why not
+	known  *filesTag        // of the previous Material; nil at first
+	m      *Material
+	tag    *filesTag
 }
 
 // reuse adds a certificate that was made before of the same bytes.
@@ -36,10 +38,10 @@ func (p *parser) reuse(digest [sha256.Size]byte) bool {
 	return ok
 }
 
-func (p *parser) put(c Certificate, digest [sha256.Size]byte) error {
-	p.m.Certificates = append(p.m.Certificates, c)
+func (p *parser) put(c filesCert, digest [sha256.Size]byte) {
+	p.m.Certificates = append(p.m.Certificates, c.Certificate)
+	p.m.Warnings = append(p.m.Warnings, c.aside...)
 	p.tag.certs[digest] = c
-	return nil
 }
 
 func (p *parser) parse(pairs []string) (*Material, error) {
@@ -50,6 +52,33 @@ func (p *parser) parse(pairs []string) (*Material, error) {
 		}
 	}
 	return p.m, nil
+}
+
+// inFile says of which file an error of parsing is. No file ends the program, whatever panics below:
+// the crypto packages do in FIPS 140-only mode.
+func inFile[T any](path string, parse func() (T, error)) (v T, err error) {
+	defer recovered(path, &err)
+	v, err = parse()
+	switch {
+	case err == nil:
+	case errors.Is(err, ErrEncryptedKey):
+		err = fmt.Errorf("%s: %w", path, err)
+	default:
+		err = fmt.Errorf("%s: %w: %w", path, ErrInvalid, err)
+	}
+	return v, err
+}
+
+// recovered makes an error of a panic. It is to be deferred.
+func recovered(origin string, err *error) {
+	if r := recover(); r != nil {
+		text := fmt.Sprint(r)
+		*err = fmt.Errorf("%s: %w: a package that reads it panicked: %s", origin, ErrInvalid, text[:min(len(text), 200)])
+	}
+}
+
+func (p *parser) open(path string) (*pemfile.File, error) {
+	return inFile(path, func() (*pemfile.File, error) { return pemfile.Parse(p.data[path]) })
 }
 
 func (p *parser) pair() error {
@@ -65,34 +94,78 @@ func (p *parser) add(certPath, keyPath string, signer crypto.Signer) error {
 	if p.reuse(digest) {
 		return nil
 	}
-	certBlocks, err := decodePEM(p.data[certPath], certPath)
+	file, err := p.open(certPath)
 	if err != nil {
 		return err
 	}
-	key := signer
-	if key == nil {
-		if key, err = p.key(certPath, certBlocks, keyPath); err != nil {
+	keys := []crypto.Signer{signer}
+	if signer == nil {
+		if keys, err = p.keys(certPath, file, keyPath); err != nil {
 			return err
 		}
 	}
-	return p.put(Certificate{Certificate: tls.Certificate{Certificate: certificateBlocks(certBlocks), PrivateKey: key}, Origin: certPath}, digest)
+	certs, aside, err := p.certificates(certPath, file)
+	if err != nil {
+		return err
+	}
+	err = p.make(tlsCertificate(certs, keys), certPath, digest, aside)
+	if errors.Is(err, ErrMismatch) && keyPath != "" {
+		err = fmt.Errorf("%w: the key in %s is of another", err, keyPath)
+	}
+	return err
+}
+
+// make adds a certificate if it can be served: of several in a folder those that cannot are left out.
+func (p *parser) make(cert tls.Certificate, origin string, digest [sha256.Size]byte, aside []pemfile.Aside) error {
+	if _, err := newCertificate(cert, origin); err != nil {
+		return err
+	}
+	p.put(filesCert{Certificate{Certificate: cert, Origin: origin}, asideErrors(origin, aside)}, digest)
+	return nil
+}
+
+func (p *parser) keys(certPath string, certFile *pemfile.File, keyPath string) ([]crypto.Signer, error) {
+	if keyPath == "" {
+		return inFile(certPath, certFile.Keys)
+	}
+	file, err := p.open(keyPath)
+	if err != nil {
+		return nil, err
+	}
+	if !certFile.HasCertificate() && certFile.HasKey() && file.HasCertificate() && !file.HasKey() {
+		return nil, fmt.Errorf("%s: %w: it has the private key, and %s the certificate: the two files are swapped", certPath, ErrInvalid, keyPath)
+	}
+	return inFile(keyPath, file.Keys)
+}
+
+// certificates returns the certificates of a file, and a warning for each that cannot be read.
+func (p *parser) certificates(path string, file *pemfile.File) ([]*x509.Certificate, []pemfile.Aside, error) {
+	var aside []pemfile.Aside
+	certs, err := inFile(path, func() (certs []*x509.Certificate, err error) {
+		certs, aside, err = file.Certificates()
+		return certs, err
+	})
+	return certs, aside, err
+}
+
+// tlsCertificate takes the first of the keys that belongs to a certificate.
+func tlsCertificate(certs []*x509.Certificate, keys []crypto.Signer) tls.Certificate {
+	cert := tls.Certificate{PrivateKey: keys[0]}
+	if i := slices.IndexFunc(keys, func(key crypto.Signer) bool {
+		return slices.ContainsFunc(certs, func(c *x509.Certificate) bool { return isKeyOf(key, c) })
+	}); i >= 0 {
+		cert.PrivateKey = keys[i]
+	}
+	for _, c := range certs {
+		cert.Certificate = append(cert.Certificate, c.Raw)
+	}
+	return cert
 }
 
 // digest stands for a certificate that was made of two files, the second of which may be
 // none. Files of a Source have one Signer each, which does not count.
 func (p *parser) digest(first, second string) [sha256.Size]byte {
 	return sha256.Sum256(slices.Concat([]byte(first), []byte{0}, p.data[first], []byte{0}, p.data[second]))
-}
-
-func (p *parser) key(certPath string, certBlocks []*pem.Block, keyPath string) (crypto.Signer, error) {
-	if keyPath == "" {
-		return parseKey(certBlocks, certPath)
-	}
-	blocks, err := decodePEM(p.data[keyPath], keyPath)
-	if err != nil {
-		return nil, err
-	}
-	return parseKey(blocks, keyPath)
 }
 
 func (p *parser) pkcs12() error {
@@ -105,92 +178,174 @@ func (p *parser) pkcs12() error {
 		return nil
 	}
 	password, _, _ := bytes.Cut(p.data[p.files.PKCS12Password], []byte("\n"))
-	key, leaf, issuers, err := pkcs12.DecodeChain(p.data[path], strings.TrimSuffix(string(password), "\r"))
+	cert, err := inFile(path, func() (tls.Certificate, error) {
+		key, certs, err := pemfile.PKCS12(p.data[path], strings.TrimSuffix(string(password), "\r"))
+		if err != nil {
+			return tls.Certificate{}, err
+		}
+		return tlsCertificate(certs, []crypto.Signer{key}), nil
+	})
 	if err != nil {
-		return fmt.Errorf("%s: %w: not a PKCS #12 file of this password: %w", path, ErrInvalid, err)
+		return err
 	}
-	cert := tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key}
-	for _, issuer := range inOrder(leaf, issuers) {
-		cert.Certificate = append(cert.Certificate, issuer.Raw)
-	}
-	return p.put(Certificate{Certificate: cert, Origin: path}, digest)
+	return p.make(cert, path, digest, nil)
 }
 
-// dir adds the pairs of a folder.
+// dir adds the pairs of a folder. An entry that cannot be used is set aside with a warning, so that
+// it does not keep the others from service. It is an error if it was in service, or if none is left.
 func (p *parser) dir(paths []string) error {
+	var errs, lost []error
+	before, served := len(p.m.Certificates), p.served()
 	for _, path := range paths {
-		ext := filepath.Ext(path)
-		if ext == ".key" {
+		if filepath.Ext(path) == ".key" {
 			continue
 		}
-		keyPath := strings.TrimSuffix(path, ext) + ".key"
-		if _, ok := p.data[keyPath]; !ok {
-			blocks, err := decodePEM(p.data[path], path)
-			if err != nil {
-				return err
-			}
-			if !slices.ContainsFunc(blocks, isKeyBlock) && isCABundle(blocks) {
-				continue
-			}
-			keyPath = ""
+		err := p.entry(path, paths)
+		switch {
+		case err == nil:
+		case served[path]:
+			lost = append(lost, err)
+		default:
+			errs = append(errs, err)
 		}
-		if err := p.add(path, keyPath, nil); err != nil {
-			return err
-		}
+	}
+	if len(lost) > 0 || len(errs) > 0 && len(p.m.Certificates) == before {
+		return errors.Join(some(append(lost, errs...), enough)...)
+	}
+	for _, err := range some(errs, enough) {
+		p.m.Warnings = append(p.m.Warnings, fmt.Errorf("set aside: %w", err))
 	}
 	return nil
 }
 
-// inOrder returns the issuers of a leaf from the leaf upwards: PKCS #12 has no order.
-func inOrder(leaf *x509.Certificate, issuers []*x509.Certificate) []*x509.Certificate {
-	var chain []*x509.Certificate
-	for last := leaf; len(chain) < len(issuers); {
-		i := slices.IndexFunc(issuers, func(c *x509.Certificate) bool {
-			return !slices.Contains(chain, c) && bytes.Equal(last.RawIssuer, c.RawSubject)
-		})
-		if i < 0 {
-			break
-		}
-		last = issuers[i]
-		chain = append(chain, last)
+// enough is how many errors of one kind are told.
+const enough = 10
+
+// some bounds errors.
+func some(errs []error, most int) []error {
+	if len(errs) <= most {
+		return errs
 	}
-	return chain
+	return append(errs[:most:most], fmt.Errorf("and %d more like these", len(errs)-most))
 }
 
-func isCABundle(blocks []*pem.Block) bool {
-	ders := certificateBlocks(blocks)
-	if len(ders) == 0 {
+// served returns the origins of what is in service.
+func (p *parser) served() map[string]bool {
+	origins := make(map[string]bool)
+	if p.known != nil {
+		for _, c := range p.known.certs {
+			origins[c.Origin] = true
+		}
+	}
+	return origins
+}
+
+// entry adds the certificate of one file of a folder, if it is not a CA's.
+func (p *parser) entry(path string, paths []string) error {
+	keyPath := strings.TrimSuffix(path, filepath.Ext(path)) + ".key"
+	if err := cmp.Or(p.unread[path], p.unread[keyPath]); err != nil {
+		return err
+	}
+	if _, ok := p.data[keyPath]; ok {
+		return p.add(path, keyPath, nil)
+	}
+	file, err := p.open(path)
+	if err != nil {
+		return err
+	}
+	if file.HasKey() {
+		return p.add(path, "", nil)
+	}
+	certs, _, err := p.certificates(path, file)
+	if err != nil {
+		return err
+	}
+	for _, other := range paths {
+		if p.hasKeyOf(other, certs[0]) {
+			return fmt.Errorf("%s: %w: its private key is in %s; name that %s", path, ErrInvalid, other, keyPath)
+		}
+	}
+	if certs[0].IsCA && len(certs[0].DNSNames)+len(certs[0].IPAddresses) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s: %w: it holds no private key, and there is no %s", path, ErrInvalid, keyPath)
+}
+
+// hasKeyOf says whether a file of the folder that is half of no pair holds the key of a certificate.
+func (p *parser) hasKeyOf(path string, cert *x509.Certificate) bool {
+	if data := p.data[path]; !bytes.Contains(data, []byte("PRIVATE KEY-----")) {
 		return false
 	}
-	cert, err := x509.ParseCertificate(ders[0])
-	return err == nil && cert.IsCA
+	file, err := p.open(path)
+	if err != nil {
+		return false
+	}
+	keys, err := inFile(path, file.Keys)
+	return err == nil && slices.ContainsFunc(keys, func(key crypto.Signer) bool { return isKeyOf(key, cert) })
 }
 
 func (p *parser) bundles() (err error) {
-	if path := p.files.ClientCAs; path != "" {
-		if p.m.ClientCAs, err = parseBundle(p.data[path], path); err != nil {
-			return err
-		}
+	if p.m.ClientCAs, err = p.bundle(p.files.ClientCAs); err != nil {
+		return err
 	}
-	if path := p.files.RootCAs; path != "" {
-		if p.m.RootCAs, err = parseBundle(p.data[path], path); err != nil {
-			return err
-		}
+	if p.m.RootCAs, err = p.bundle(p.files.RootCAs); err != nil {
+		return err
+	}
+	if p.m.CRLIssuers, err = p.bundle(p.files.CRLIssuers); err != nil {
+		return err
 	}
 	if path := p.files.CRLs; path != "" {
-		if p.m.CRLs, err = parseCRLs(p.data[path], path); err != nil {
-			return err
-		}
-	}
-	if path := p.files.CRLIssuers; path != "" {
-		if p.m.CRLIssuers, err = parseBundle(p.data[path], path); err != nil {
+		if p.m.CRLs, err = p.lists(path); err != nil {
 			return err
 		}
 	}
 	if path := p.files.ECHKeys; path != "" {
-		if p.m.ECHKeys, err = parseECH(p.data[path], path); err != nil {
+		file, err := p.open(path)
+		if err != nil {
+			return err
+		}
+		if p.m.ECHKeys, err = inFile(path, file.ECH); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// bundle reads a file of CAs. An empty one would trust nobody.
+func (p *parser) bundle(path string) ([]*x509.Certificate, error) {
+	if path == "" {
+		return nil, nil
+	}
+	file, err := p.open(path)
+	if err != nil {
+		return nil, err
+	}
+	certs, aside, err := p.certificates(path, file)
+	p.aside(path, aside)
+	return certs, err
+}
+
+func (p *parser) lists(path string) ([]*x509.RevocationList, error) {
+	file, err := p.open(path)
+	if err != nil {
+		return nil, err
+	}
+	return inFile(path, func() ([]*x509.RevocationList, error) {
+		lists, aside, err := file.Lists()
+		p.aside(path, aside)
+		return lists, err
+	})
+}
+
+// aside warns of what cannot be read in a file.
+func (p *parser) aside(path string, aside []pemfile.Aside) {
+	p.m.Warnings = append(p.m.Warnings, asideErrors(path, aside)...)
+}
+
+func asideErrors(path string, aside []pemfile.Aside) []error {
+	var errs []error
+	for _, a := range aside {
+		errs = append(errs, fmt.Errorf("%s: set aside: %w", path, a.Err))
+	}
+	return some(errs, enough)
 }

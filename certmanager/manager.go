@@ -159,8 +159,8 @@ func (m *Manager) put(ctx context.Context, rehearse bool, edit func(*inputs)) er
 			if err := next.rehearse(ctx, &m.options, previous, clock.Now()); err != nil {
 				return err
 			}
-		} else if previous != nil && next.trust.rootID == previous.trust.rootID {
-			next.leads = previous.leads
+		} else if previous != nil {
+			next.doubts = previous.doubts
 		}
 		if done, err := m.swap(previous, next); done || err != nil {
 			return err
@@ -191,7 +191,7 @@ func (m *Manager) swap(previous, next *snapshot) (done bool, err error) {
 	for _, warning := range next.newCRLWarnings(previous) {
 		m.events.emit(Event{Kind: Warning, Reason: "source", Generation: next.generation, Err: warning})
 	}
-	for _, doubt := range append(next.doubts, next.regressions(previous)...) {
+	for _, doubt := range append(next.newDoubts(previous), next.regressions(previous)...) {
 		m.events.emit(Event{Kind: Warning, Reason: "regressed", Generation: next.generation, Err: doubt})
 	}
 	if !next.sameCertificates(previous) {

@@ -101,14 +101,30 @@ func (cs candidates) add(c, preferred *certificate) candidates {
 	return candidates{list[0], &more}
 }
 
+// wildcardFor returns a wildcard certificate for a name whose own has ended, if there is one that has not.
+func (n *names) wildcardFor(hello *tls.ClientHelloInfo, ended *certificate) *certificate {
+	if cs := n.byWildcard(normalName(hello.ServerName)); !cs.none() {
+		if c := cs.best(hello); !c.ended.Load() && c.supportedBy(hello) {
+			return c
+		}
+	}
+	return ended
+}
+
 // find returns the certificate for a handshake: by SNI, then by the address that the
 // client dialled, then the default; nil if there is none at all. It does not allocate.
 func (n *names) find(hello *tls.ClientHelloInfo) *certificate {
 	var cs candidates
 	if hello.ServerName != "" {
-		cs = n.lookup(hello.ServerName)
+		if cs = n.lookup(hello.ServerName); !cs.none() {
+			c := cs.best(hello)
+			if c.ended.Load() {
+				c = n.wildcardFor(hello, c)
+			}
+			return c
+		}
 	}
-	if cs.none() && hello.Conn != nil {
+	if hello.Conn != nil {
 		if local, ok := hello.Conn.LocalAddr().(*net.TCPAddr); ok {
 			cs = n.addrs[local.AddrPort().Addr().Unmap().WithZone("")] // no certificate names a zone
 		}

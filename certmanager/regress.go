@@ -5,6 +5,17 @@ import (
 	"slices"
 )
 
+// newDoubts returns those of the doubts that the snapshot before did not have.
+func (s *snapshot) newDoubts(previous *snapshot) []error {
+	told := make(map[string]bool)
+	if previous != nil {
+		for _, doubt := range previous.doubts {
+			told[doubt.Error()] = true
+		}
+	}
+	return some(slices.DeleteFunc(slices.Clone(s.doubts), func(doubt error) bool { return told[doubt.Error()] }), 3*enough)
+}
+
 // regressions says in what the candidate is less than the snapshot before it. It is taken all the
 // same, with a warning: whoever put the files there may know why.
 func (s *snapshot) regressions(previous *snapshot) []error {

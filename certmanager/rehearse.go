@@ -1,7 +1,6 @@
 package certmanager
 
 import (
-	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/tls"
@@ -55,12 +54,6 @@ const rehearsalTimeout = 10 * time.Second
 // rehearse checks everything that could make handshakes with the candidate fail. What
 // previous served already is not tried again.
 func (s *snapshot) rehearse(ctx context.Context, o *Options, previous *snapshot, now time.Time) error {
-	served := make(map[*certificate]bool)
-	if previous != nil {
-		for _, c := range previous.certs {
-			served[c] = true
-		}
-	}
 	var errs []error
 	switch {
 	case previous == nil:
@@ -70,24 +63,18 @@ func (s *snapshot) rehearse(ctx context.Context, o *Options, previous *snapshot,
 	case len(previous.certs) > 0 && len(s.certs) == 0:
 		errs = append(errs, fmt.Errorf("%w: none is left of those in service", ErrNoCertificate))
 	}
-	chains := newChainCheck(s, previous)
+	compared := newComparison(s, previous, now)
+	errs = append(errs, compared.check()...)
 	var pace *pacer
 	if previous != nil {
 		pace = &pacer{since: time.Now()}
 	}
 	for _, c := range s.certs {
 		pace.step()
-		err := chains.check(c, served[c], now)
-		// What is in service stays so with this candidate or without it. If it ended
-		// meanwhile, that is no reason to hold a revocation or another renewal back.
-		if served[c] {
+		if compared.served[c] {
 			continue
 		}
-		err = cmp.Or(c.checkDates(now), err)
-		if err == nil {
-			err = c.tryHandshake(ctx, pace)
-		}
-		if err != nil {
+		if err := c.tryHandshake(ctx, pace); err != nil {
 			errs = append(errs, err)
 		}
 	}

@@ -180,7 +180,7 @@ func (s recordedSource) Load(ctx context.Context, previous *Material) (*Material
 
 func (r *recorder) pem(data []byte) {
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
-		if !isKeyBlock(block) || len(block.Bytes) < 32 {
+		if !strings.Contains(block.Type, "PRIVATE KEY") || len(block.Bytes) < 32 {
 			continue
 		}
 		r.bytes(block.Bytes)

@@ -48,9 +48,8 @@ type snapshot struct {
 	trust      *trust
 	ech        []tls.EncryptedClientHelloKey
 	funcs      []Func
-	leads      map[string]bool // whether the chain of an origin leads to trust.rootCAs; set by rehearse, like doubts
-	doubts     []error         // about what was taken all the same
-	replaced   chan struct{}   // closed when another is in service
+	doubts     []error       // about what was taken all the same
+	replaced   chan struct{} // closed when another is in service
 }
 
 // newSnapshot makes a candidate from inputs. It is published only after a rehearsal.
@@ -68,7 +67,7 @@ func newSnapshot(in inputs, o *Options, previous *snapshot) (*snapshot, error) {
 		return nil, fmt.Errorf("%w: the source gives neither a certificate nor a CA bundle", ErrNoCertificate)
 	}
 	s := &snapshot{
-		in: in, certs: certs, trust: t,
+		in: in, certs: certs, trust: t, doubts: warningsOf(certs),
 		ech: in.material.echKeys, funcs: in.material.funcs, replaced: make(chan struct{}),
 	}
 	if s.sameCertificates(previous) {
@@ -77,6 +76,14 @@ func newSnapshot(in inputs, o *Options, previous *snapshot) (*snapshot, error) {
 		s.names = newNames(in.material.certificates, in.update)
 	}
 	return s, nil
+}
+
+// warningsOf returns what is to be said of certificates that are served all the same.
+func warningsOf(certs []*certificate) (all []error) {
+	for _, c := range certs {
+		all = append(all, c.warnings...)
+	}
+	return all
 }
 
 // sameCertificates says whether the snapshot differs from another in what the program has set
@@ -89,10 +96,12 @@ func (s *snapshot) sameCertificates(other *snapshot) bool {
 func (s *snapshot) getCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	// Nearly every client sends a name as it is kept; for others what is below finds the same,
 	// later.
-	if cs := s.names.exact[hello.ServerName]; cs.more != nil {
-		return &cs.best(hello).tls, nil
-	} else if cs.first != nil {
-		return &cs.first.tls, nil
+	if cs := s.names.exact[hello.ServerName]; cs.first != nil {
+		c := cs.best(hello)
+		if c.ended.Load() {
+			c = s.names.wildcardFor(hello, c)
+		}
+		return &c.tls, nil
 	}
 	var err error
 	if len(s.funcs) > 0 && !isChallenge(hello) && s.names.lookup(hello.ServerName).none() {
