@@ -12,7 +12,8 @@
 //	page.Serve(listener)
 //
 // It is one HTML document that needs nothing else, refreshes itself, and also works without scripts. With
-// "Accept: application/json", or at status.json beside it, the same is JSON. Any other path below it is 404.
+// "Accept: application/json", or at status.json beside it, the same is JSON. healthz
+// beside it answers 200 or 503, see [Page.SetHealth]. Any other path below it is 404.
 //
 // The page names peers and certificates, and shows no key material. [Page.Serve] accepts only listeners that
 // this machine alone can reach. As an http.Handler in a server of the program's own the page does not
@@ -22,6 +23,7 @@ package status
 import (
 	"maps"
 	"net/http"
+	"path"
 	"slices"
 	"sync"
 	"time"
@@ -41,6 +43,7 @@ type Page struct {
 	managers map[string]*manager
 	servers  map[string]*server
 	events   journal
+	checks   []Check // of healthz
 
 	stop   chan struct{}
 	closed sync.Once
@@ -63,7 +66,7 @@ type server struct {
 // New returns a page that shows nothing yet. Its goroutine reads the counters of the servers every ten
 // seconds, until Close.
 func New() *Page {
-	p := &Page{managers: map[string]*manager{}, servers: map[string]*server{}, stop: make(chan struct{})}
+	p := &Page{managers: map[string]*manager{}, servers: map[string]*server{}, checks: []Check{CertificatesValid}, stop: make(chan struct{})}
 	p.done.Go(p.sample)
 	return p
 }
@@ -189,6 +192,10 @@ func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if !known(r) {
 		http.NotFound(w, r)
+		return
+	}
+	if path.Base(r.URL.Path) == "healthz" {
+		p.serveHealth(w, r)
 		return
 	}
 	v := p.view(r.FormValue("ca"), time.Now())

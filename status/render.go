@@ -58,7 +58,7 @@ func known(r *http.Request) bool {
 		return true
 	}
 	folder, last := path.Split(r.URL.Path)
-	if last != "" && last != "status.json" {
+	if last != "" && last != "status.json" && last != "healthz" {
 		return false
 	}
 	return !matched || folder == "" || folder == "/" || folder == mounted || strings.Contains(mounted, "{")
