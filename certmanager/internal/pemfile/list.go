@@ -2,6 +2,8 @@ package pemfile
 
 import (
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 )
 
@@ -13,8 +15,8 @@ func parseList(der []byte) (*x509.RevocationList, error) {
 	if err == nil {
 		return l, nil
 	}
-	old, err1 := x509.ParseDERCRL(der)
-	if err1 != nil || old.TBSCertList.Version != 0 || len(old.TBSCertList.Extensions) > 0 {
+	old := new(pkix.CertificateList)
+	if rest, failed := asn1.Unmarshal(der, old); failed != nil || len(rest) > 0 || old.TBSCertList.Version != 0 || len(old.TBSCertList.Extensions) > 0 {
 		return nil, err
 	}
 	algorithm := signatureAlgorithms[old.SignatureAlgorithm.Algorithm.String()]
