@@ -23,7 +23,7 @@ func TestImpact(t *testing.T) {
 		require.NoError(t, err)
 	}
 	ask := func(index int) *impactView {
-		choices := p.view("", s.CA.Certificate().NotBefore).Choices
+		choices := p.view("", "", s.CA.Certificate().NotBefore).Choices
 		require.Len(t, choices, 2)
 		return read(t, p, "/status.json?ca="+url.QueryEscape(choices[index].Value)).Impact
 	}
@@ -36,7 +36,7 @@ func TestImpact(t *testing.T) {
 		assert.Equal(t, "CN=carol", second.Peers[0].Name)
 		assert.Equal(t, s.Other.Certificate().Subject.String(), second.CA)
 	}
-	assert.Contains(t, get(p, "/?ca="+url.QueryEscape(p.view("", s.CA.Certificate().NotBefore).Choices[1].Value)).Body.String(), "2 open connections of main would be closed")
+	assert.Contains(t, get(p, "/?ca="+url.QueryEscape(p.view("", "", s.CA.Certificate().NotBefore).Choices[1].Value)).Body.String(), "2 open connections of main would be closed")
 	assert.Nil(t, read(t, p, "/status.json?ca=nothing+of+the+kind").Impact)
 	assert.Equal(t, 3, s.Manager.Status().Connections, "asking closes nothing")
 
@@ -61,12 +61,12 @@ func TestImpactOfRoots(t *testing.T) {
 	p := New()
 	defer p.Close()
 	p.AddManager("client", m, files)
-	choice := p.view("", ca.Certificate().NotBefore).Choices[0].Value
-	v := p.view(choice, ca.Certificate().NotBefore)
+	choice := p.view("", "", ca.Certificate().NotBefore).Choices[0].Value
+	v := p.view(choice, "", ca.Certificate().NotBefore)
 	require.NotNil(t, v.Impact)
 	assert.Empty(t, v.Impact.Error)
 	assert.Empty(t, v.Impact.Peers)
 	assert.Contains(t, get(p, "/?ca="+url.QueryEscape(choice)).Body.String(), "No open connection of client needs")
 	require.NoError(t, os.Remove(path))
-	assert.Contains(t, p.view(choice, ca.Certificate().NotBefore).Impact.Error, "roots.crt")
+	assert.Contains(t, p.view(choice, "", ca.Certificate().NotBefore).Impact.Error, "roots.crt")
 }

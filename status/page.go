@@ -55,6 +55,9 @@ type manager struct {
 	source      certmanager.Source
 	cancel      func()
 	generations []generation
+	recent      recent
+	clientCAs   bundle
+	rootCAs     bundle
 }
 
 type server struct {
@@ -109,14 +112,16 @@ func (p *Page) sample() {
 func (p *Page) AddManager(name string, m *certmanager.Manager, source certmanager.Source) {
 	added := &manager{Manager: m, source: source}
 	now := m.Status()
-	added.note(now.Generation, now.Published)
+	added.note(&now)
 	p.RemoveManager(name)
 	added.cancel = m.Subscribe(func(e certmanager.Event) {
+		now := m.Status()
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.events.add(name, e)
+		added.recent.add(e)
 		if e.Kind == certmanager.Loaded {
-			added.note(e.Generation, e.Time)
+			added.note(&now)
 		}
 	})
 	p.mu.Lock()
@@ -163,7 +168,10 @@ type generation struct {
 }
 
 // note remembers a generation, and no more than the last hundred. The caller holds the page's mu.
-func (m *manager) note(number uint64, since time.Time) {
+func (m *manager) note(status *certmanager.Status) {
+	number, since := status.Generation, status.Published
+	m.clientCAs.note(status.ClientCAs, since)
+	m.rootCAs.note(status.RootCAs, since)
 	if n := len(m.generations); n > 0 && m.generations[n-1].number >= number {
 		return
 	}
@@ -198,7 +206,7 @@ func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.serveHealth(w, r)
 		return
 	}
-	v := p.view(r.FormValue("ca"), time.Now())
+	v := p.view(r.FormValue("ca"), r.FormValue("q"), time.Now())
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
 	h.Set("Vary", "Accept")

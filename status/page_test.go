@@ -229,13 +229,25 @@ func TestManyCertificates(t *testing.T) {
 	p := New()
 	defer p.Close()
 	p.AddManager("many", m, nil)
-	v := p.view("", time.Now())
-	assert.Len(t, v.Managers[0].Rows, maxRows)
+	v := p.view("", "", time.Now())
+	assert.Len(t, v.Managers[0].Rows, folded)
+	assert.Len(t, v.Managers[0].Folded, maxRows-folded)
 	assert.Equal(t, 50, v.Managers[0].Hidden)
 	assert.Equal(t, "249.test", v.Managers[0].Rows[0].Name, "the first to end")
 	assert.Len(t, v.Managers[0].Status.Certificates, maxRows)
-	assert.Contains(t, get(p, "/").Body.String(), "and 50 more")
-	late := p.view("", time.Now().Add(1001*time.Hour))
+	html := get(p, "/").Body.String()
+	assert.Contains(t, html, "and 50 more")
+	assert.Contains(t, html, "<summary>and 180 more</summary>")
+	assert.Contains(t, html, `type="search"`)
+	assert.Equal(t, 2, strings.Count(html, `<table class="lines"`))
+	// The search also finds what there is no room for, and works without scripts.
+	html = get(p, "/?q=3.TEST").Body.String()
+	assert.Contains(t, html, ">13.test<")
+	assert.NotContains(t, html, ">14.test<")
+	html = get(p, "/?q=%3Cscript%3Ealert(1)%3C/script%3E").Body.String()
+	assert.Contains(t, html, "No certificate has")
+	assert.NotContains(t, html, "<script>alert")
+	late := p.view("", "", time.Now().Add(1001*time.Hour))
 	assert.Equal(t, []string{"many: certificate 249.test ended 10 days ago"}, late.Attention[:1])
 	assert.Contains(t, late.Attention, "many: and 247 more that are ended")
 	assert.Len(t, late.Attention, 4)
@@ -252,7 +264,7 @@ func TestIntermediates(t *testing.T) {
 	p := New()
 	defer p.Close()
 	p.AddManager("main", m, nil)
-	v := p.view("", time.Now())
+	v := p.view("", "", time.Now())
 	require.Len(t, v.Managers[0].Rows, 2)
 	assert.Equal(t, "Intermediate", v.Managers[0].Rows[1].Kind)
 	assert.Equal(t, []string{"main: intermediate " + ca.Certificate().Subject.String() + " ends in 19 days"}, v.Attention)
@@ -294,4 +306,65 @@ func TestAttention(t *testing.T) {
 	require.Len(t, ends, 1)
 	assert.Contains(t, ends[0], "the DNS record by which c.test is issued ends on")
 	assert.Empty(t, attention("main", &certmanager.Status{ACME: []certmanager.OrderStatus{{Name: "b.test", Serving: true}}}, nil))
+}
+
+// Which process, and which machine, the page is about.
+func TestProgram(t *testing.T) {
+	_, p := newPage(t)
+	v := read(t, p, "/status.json")
+	host, err := os.Hostname()
+	require.NoError(t, err)
+	assert.Equal(t, host, v.Program.Host)
+	assert.Equal(t, os.Getpid(), v.Program.PID)
+	assert.False(t, v.Program.Started.IsZero())
+	html := get(p, "/").Body.String()
+	assert.Contains(t, html, fmt.Sprintf("pid %d, go", os.Getpid()))
+	for _, part := range []string{"manager-0", "servers", "connections", "events"} {
+		assert.Contains(t, html, `<a href="#`+part+`">`)
+		assert.Contains(t, html, `<section id="`+part+`"`)
+	}
+}
+
+// A page that says that all is well while everybody was just sent away is not believed the next time.
+func TestEvictionsAreRecent(t *testing.T) {
+	s, p := newPage(t)
+	_, err := s.Dial(t, s.CA, tlstest.Leaf{CommonName: "alice"})
+	require.NoError(t, err)
+	html := get(p, "/").Body.String()
+	assert.Contains(t, html, "All is well.")
+	assert.Contains(t, html, "not changed since this page began to watch")
+	assert.NotContains(t, html, "Nobody is connected")
+	s.Manager.SetClientCAs(tlstest.NewCA(t).Pool())
+	require.Eventually(t, func() bool {
+		v := read(t, p, "/status.json")
+		return len(v.Recent) == 1 && strings.Contains(v.Recent[0], "main: 1 connection was closed")
+	}, 30*time.Second, 10*time.Millisecond)
+	html = get(p, "/").Body.String()
+	assert.NotContains(t, html, "All is well.")
+	assert.Contains(t, html, "connections were closed in the last ten minutes")
+	later := p.view("", "", time.Now().Add(recently+2*time.Minute))
+	assert.Empty(t, later.Recent)
+	assert.False(t, later.Evicted)
+}
+
+func TestShortSerialsDiffer(t *testing.T) {
+	assert.Equal(t, "01ab", short("01ab"))
+	base := strings.Repeat("a", 30)
+	assert.NotEqual(t, short(base+"01"), short(base+"02"), "of a CA that counts")
+	assert.NotEqual(t, short("01"+base), short("02"+base))
+}
+
+// The number beside the graph is that of the table.
+func TestConnectionsAgree(t *testing.T) {
+	s, p := newPage(t)
+	conn, err := s.Dial(t, s.CA, tlstest.Leaf{CommonName: "alice"})
+	require.NoError(t, err)
+	v := p.view("", "", time.Now())
+	assert.EqualValues(t, 1, v.Servers[0].Graphs[0].Now)
+	assert.Equal(t, 1, v.ConnectionsTotal)
+	conn.Close()
+	require.Eventually(t, func() bool { return p.view("", "", time.Now()).ConnectionsTotal == 0 }, 30*time.Second, 10*time.Millisecond)
+	v = p.view("", "", time.Now())
+	assert.Zero(t, v.Servers[0].Graphs[0].Now)
+	assert.Contains(t, get(p, "/?q=alice").Body.String(), "Nobody is connected.")
 }

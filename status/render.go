@@ -130,10 +130,11 @@ func count(n any) string {
 	return text
 }
 
-// short is enough of a serial number to tell it from others.
+// short is enough of a serial number to tell it from others. CAs that count have numbers that begin alike, others have
+// numbers that end alike.
 func short(serial string) string {
-	if len(serial) > 12 {
-		return serial[:12] + "…"
+	if len(serial) > 16 {
+		return serial[:8] + "…" + serial[len(serial)-6:]
 	}
 	return serial
 }

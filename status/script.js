@@ -6,12 +6,14 @@
   const pause = document.getElementById("pause");
   let paused = false;
 
-  // replace keeps what the reader has: the focus, the place in a table that scrolls, the choice in a list.
+  // replace keeps what the reader has: the focus, the place in a table that scrolls, the choice in a list, what is unfolded.
   function replace(old, fresh) {
     const focused = old.contains(document.activeElement) ? document.activeElement.id : "";
     const scrolled = [...old.querySelectorAll(".scroll")].map(e => [e.id, e.scrollLeft]);
     const chosen = [...old.querySelectorAll("select")].map(e => [e.id, e.value]);
+    const opened = [...old.querySelectorAll("details[open]")].map(e => e.id);
     old.innerHTML = fresh.innerHTML;
+    for (const id of opened) document.getElementById(id)?.setAttribute("open", "");
     for (const [id, left] of scrolled) {
       const e = document.getElementById(id);
       if (e) e.scrollLeft = left;

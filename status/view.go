@@ -18,7 +18,9 @@ const maxRows = 200
 // view is the page at one moment. It is what the JSON has.
 type view struct {
 	Time             time.Time
+	Program          program
 	Attention        []string // what someone should look at; empty is well
+	Recent           []string // what happened in the last ten minutes
 	Managers         []managerView
 	Servers          []serverView
 	Connections      []connectionView // the newest first
@@ -27,13 +29,29 @@ type view struct {
 	Events           []eventView // the newest first
 
 	Choices []choice `json:"-"`
+	Evicted bool     `json:"-"` // Recent has closed connections
+	Query   string   `json:"-"` // what certificates and connections are searched for
+	Long    bool     `json:"-"` // there is enough to search
+}
+
+// folded is how many rows are shown of a list before it folds.
+const folded = 20
+
+// matches says whether one of the texts has what the reader searches for.
+func (v *view) matches(texts ...string) bool {
+	query := strings.ToLower(v.Query)
+	return query == "" || slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(strings.ToLower(text), query) })
 }
 
 type managerView struct {
 	Name   string
 	Status certmanager.Status
 	Rows   []row `json:"-"` // the time line
+	Folded []row `json:"-"` // those of it that are folded
 	Hidden int   `json:"-"` // rows that there were too many of
+
+	ClientCAs string `json:"-"` // how many, and when they changed last
+	RootCAs   string `json:"-"`
 }
 
 type serverView struct {
@@ -61,9 +79,9 @@ type connectionView struct {
 	Waiting    uint64 // bytes to be written
 }
 
-// view looks at everything. ca is a choice, or empty.
-func (p *Page) view(ca string, now time.Time) *view {
-	v := &view{Time: now, Attention: []string{}, Managers: []managerView{}, Servers: []serverView{}, Connections: []connectionView{}} // lists, not null, in the JSON
+// view looks at everything. ca is a choice, or empty; query is searched for in certificates and connections.
+func (p *Page) view(ca, query string, now time.Time) *view {
+	v := &view{Time: now, Program: thisProgram(), Query: printable(strings.TrimSpace(query)), Recent: []string{}, Attention: []string{}, Managers: []managerView{}, Servers: []serverView{}, Connections: []connectionView{}} // lists, not null, in the JSON
 	p.mu.Lock()
 	managers, servers := maps.Clone(p.managers), maps.Clone(p.servers)
 	v.Events = append(append([]eventView{}, p.events.own...), p.events.peers...)
@@ -75,12 +93,24 @@ func (p *Page) view(ca string, now time.Time) *view {
 		m := managers[name]
 		status := m.Status()
 		p.mu.Lock()
-		m.note(status.Generation, status.Published)
+		m.note(&status)
+		recent, evicted := m.recent.says(name, now)
+		mv := managerView{
+			Name: name, Rows: rows(&status, now),
+			ClientCAs: m.clientCAs.says(len(status.ClientCAs), now), RootCAs: m.rootCAs.says(len(status.RootCAs), now),
+		}
 		p.mu.Unlock()
-		mv := managerView{Name: name, Rows: rows(&status, now)}
+		if v.Evicted = v.Evicted || evicted; recent != "" {
+			v.Recent = append(v.Recent, recent)
+		}
 		v.Attention = append(v.Attention, attention(name, &status, mv.Rows)...)
+		v.Long = v.Long || len(mv.Rows) > folded
+		mv.Rows = slices.DeleteFunc(mv.Rows, func(r row) bool { return !v.matches(r.Name, r.Detail, r.Serial, r.Kind) })
 		mv.Hidden = max(0, len(mv.Rows)-maxRows)
 		mv.Rows = mv.Rows[:len(mv.Rows)-mv.Hidden]
+		if len(mv.Rows) > folded {
+			mv.Rows, mv.Folded = mv.Rows[:folded], mv.Rows[folded:]
+		}
 		if m.source != nil {
 			v.Choices = append(v.Choices, choices(name, &status, ca)...)
 		}
@@ -95,9 +125,19 @@ func (p *Page) view(ca string, now time.Time) *view {
 		stats.Handshakes = cut(stats.Handshakes)
 		minutes := slices.Clone(s.history.minutes)
 		p.mu.Unlock()
-		v.Servers = append(v.Servers, serverView{name, s.manager, stats, minutes, graphs(minutes, now)})
 		open := meta.Connections(s.behavior)
+		drawn := graphs(minutes, now)
+		drawn[0].Now = uint64(len(open)) // as many as the table below has, and not the most of this minute
+		v.Servers = append(v.Servers, serverView{name, s.manager, stats, minutes, drawn})
 		v.ConnectionsTotal += len(open)
+		v.Long = v.Long || len(open) > folded
+		open = slices.DeleteFunc(open, func(c meta.ConnectionStats) bool {
+			remote := ""
+			if c.Peer.Addr != nil {
+				remote = c.Peer.Addr.String()
+			}
+			return !v.matches(c.Peer.SPIFFE, c.Peer.Subject, c.Peer.Serial, c.Peer.SNI, remote)
+		})
 		v.Connections = append(v.Connections, p.connections(name, managers[s.manager], open[max(0, len(open)-maxRows):])...)
 	}
 	slices.SortStableFunc(v.Connections, func(a, b connectionView) int { return b.Opened.Compare(a.Opened) })

@@ -153,7 +153,7 @@ func TestRotation(t *testing.T) {
 	b := open(t, true)
 	before := s.Manager.Status().Certificates[0].Serial
 	b.do(chromedp.Navigate(url+"/"), chromedp.Evaluate[chromedp.Void](`window.same = true`))
-	assert.Contains(t, b.text("#manager-0"), before[:12])
+	assert.Contains(t, b.text("#manager-0"), before[:8])
 	assert.Contains(t, b.text("#attention"), "All is well")
 	assert.Contains(t, b.text("#connections"), `CN=\<script\>alert(1)\</script\>`, "as text (RFC 2253 has the backslashes)")
 	assert.Contains(t, b.text("#connections"), "spiffe://example.test/carol")
@@ -165,8 +165,8 @@ func TestRotation(t *testing.T) {
 	b.do(chromedp.Focus(chromedp.CSS("#connections-table")))
 	after := s.Rotate(t)
 	require.NotEqual(t, before, after)
-	b.sees("#manager-0", after[:12])
-	assert.NotContains(t, b.text("#manager-0"), before[:12])
+	b.sees("#manager-0", after[:8])
+	assert.NotContains(t, b.text("#manager-0"), before[:8])
 	b.sees("#events", "loaded")
 	assert.True(t, get(b, chromedp.Evaluate[bool](`window.same === true`)), "it was not loaded again")
 	assert.Equal(t, "connections-table", get(b, chromedp.Evaluate[string](`document.activeElement.id`)), "the focus stays")
@@ -187,7 +187,7 @@ func TestKeyboard(t *testing.T) {
 	focused := func() string {
 		return get(b, chromedp.Evaluate[string](`document.activeElement.id || document.activeElement.getAttribute("href")`))
 	}
-	for _, want := range []string{"#main", "pause", "connections-table", "ca"} {
+	for _, want := range []string{"#main", "pause", "#manager-0", "#servers", "#connections", "#impact", "#events", "connections-table", "ca"} {
 		b.do(chromedp.KeyEvent("\t"))
 		assert.Equal(t, want, focused())
 		assert.NotEqual(t, "none", get(b, chromedp.Evaluate[string](`getComputedStyle(document.activeElement).outlineStyle`)), "one sees where one is: %s", want)
@@ -226,7 +226,7 @@ func TestWithoutScripts(t *testing.T) {
 	s, url := serve(t)
 	b := open(t, false)
 	b.do(chromedp.Navigate(url + "/"))
-	assert.Contains(t, b.text("#manager-0"), s.Manager.Status().Certificates[0].Serial[:12])
+	assert.Contains(t, b.text("#manager-0"), s.Manager.Status().Certificates[0].Serial[:8])
 	then := b.text("#when")
 	assert.Contains(t, get(b, chromedp.OuterHTML(chromedp.CSS("noscript"))), `http-equiv="refresh"`)
 	require.Eventually(t, func() bool { return b.text("#when") != then }, time.Minute, 500*time.Millisecond, "it loads itself again")
