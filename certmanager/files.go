@@ -18,8 +18,8 @@ import (
 	"github.com/ergotls/ergotls/certmanager/internal/watch"
 )
 
-// Files is a Source of files that may change at any time and by any gesture: renamed
-// over, rewritten in place, swapped by Kubernetes. Every field is optional; several
+// Files is a Source of files that may change at any time, in whatever way: renamed over,
+// rewritten in place, swapped by Kubernetes. Every field is optional; several
 // pairs are several Files in [Sources].
 type Files struct {
 	// Cert is a PEM chain, leaf first. Key is its private key, PEM in PKCS #8, PKCS #1

@@ -137,7 +137,7 @@ func (c client) refused(t *testing.T, who subject, tls, kind, name string) {
 		require.NotEmpty(t, mumble, "it does not tell the alert, but: %q\n%s", complaint, output)
 		require.Regexp(t, mumble, cmp.Or(complaint, "(nothing)"))
 	}
-	require.Eventually(t, counted, patience, tick)
+	require.Eventually(t, counted, testTimeout, tick)
 	select {
 	case message := <-server.mail:
 		t.Fatalf("an actor has heard of a refused client: %+v", message)

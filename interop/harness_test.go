@@ -74,7 +74,7 @@ func (o *owner) do(f func()) {
 	require.NoError(o.t, o.host.Send(o.pid, call(func() { defer close(done); f() })))
 	select {
 	case <-done:
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		o.t.Fatal("the actor does not answer")
 	}
 }
@@ -144,7 +144,7 @@ func (o *owner) next() any {
 	select {
 	case message := <-o.mail:
 		return message
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		o.t.Fatal("no message")
 		return nil
 	}

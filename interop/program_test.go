@@ -18,8 +18,8 @@ import (
 	"github.com/ergotls/ergotls/internal/needs"
 )
 
-// patience is how long a test waits for what must happen. A program that runs for longer is killed.
-const patience = 30 * time.Second
+// testTimeout is how long a test waits for what must happen. A program that runs for longer is killed.
+const testTimeout = 30 * time.Second
 
 // program is a running program.
 type program struct {
@@ -37,12 +37,12 @@ type program struct {
 type command struct {
 	args  []string
 	env   []string
-	limit time.Duration // of its run; 0: patience
+	limit time.Duration // of its run; 0: testTimeout
 }
 
 func (c command) start(t *testing.T) *program {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), cmp.Or(c.limit, patience))
+	ctx, cancel := context.WithTimeout(t.Context(), cmp.Or(c.limit, testTimeout))
 	cmd := exec.CommandContext(ctx, needs.Program(t, c.args[0]), c.args[1:]...)
 	cmd.Env = append(os.Environ(), c.env...)
 	cmd.Dir = certs.dir

@@ -120,7 +120,7 @@ func through(t *testing.T, p *program, port uint16, s session, done string) stri
 		n, _ := conn.Read(buffer) // an error where the proxy was refused
 		answers.Write(buffer[:n])
 		conn.Close()
-		assert.Eventually(t, func() bool { return strings.Count(p.text(), done) > i }, patience, tick)
+		assert.Eventually(t, func() bool { return strings.Count(p.text(), done) > i }, testTimeout, tick)
 	}
 	return answers.String() + p.text()
 }
@@ -131,9 +131,9 @@ const tick = 5 * time.Millisecond
 // dial connects in the clear as soon as the program listens.
 func dial(t *testing.T, p *program, port uint16) net.Conn {
 	for {
-		conn, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", port), patience)
+		conn, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", port), testTimeout)
 		if err == nil {
-			conn.SetDeadline(time.Now().Add(patience))
+			conn.SetDeadline(time.Now().Add(testTimeout))
 			return conn
 		}
 		select {

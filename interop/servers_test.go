@@ -198,7 +198,7 @@ func (s target) refusedByUs(who subject) {
 			who.add("unknown root", s.tls, "(nothing)")
 			return
 		}
-		assert.Eventually(t, func() bool { return s.complaint.MatchString(s.p.text()) }, patience, tick, "it must say something")
+		assert.Eventually(t, func() bool { return s.complaint.MatchString(s.p.text()) }, testTimeout, tick, "it must say something")
 		who.add("unknown root", s.tls, said(s.complaint, s.p.text()))
 	})
 }

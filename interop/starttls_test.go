@@ -71,7 +71,7 @@ func TestStartTLS(t *testing.T) {
 					p.says(regexp.MustCompile("221 bye"))
 					assert.Regexp(t, m.want, p.finish())
 					secured := regexp.MustCompile(`is over TLS ` + regexp.QuoteMeta(tls))
-					assert.Eventually(t, func() bool { return secured.MatchString(server.text()) }, patience, tick)
+					assert.Eventually(t, func() bool { return secured.MatchString(server.text()) }, testTimeout, tick)
 					who.add("StartTLS", tls, "yes")
 				})
 			}

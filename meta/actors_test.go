@@ -97,7 +97,7 @@ func next(t *testing.T, ended <-chan error) error {
 	select {
 	case reason := <-ended:
 		return reason
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		t.Fatal("no actor has ended")
 		return nil
 	}
@@ -167,7 +167,7 @@ func TestActorServerDrains(t *testing.T) {
 		h, pid, server, ended := actorServer(t, m, nil)
 		conn := m.dial(t, meta.Stats(server).Listen)
 		assert.Equal(t, "1\n", line(t, conn, "hello"))
-		require.NoError(t, h.Send(pid, meta.MessageTCPDrain{Timeout: patience}))
+		require.NoError(t, h.Send(pid, meta.MessageTCPDrain{Timeout: testTimeout}))
 		_, err := io.ReadAll(conn) // its actor closes it when it is told
 		assert.NoError(t, err)
 		assert.ErrorIs(t, next(t, ended), gen.TerminateReasonNormal)

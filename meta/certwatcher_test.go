@@ -165,7 +165,7 @@ func TestCertWatcherOfAnotherManager(t *testing.T) {
 	a.do(func(o *owner) { assert.NoError(t, o.SendExitMeta(id, gen.TerminateReasonNormal)) })
 	select {
 	case <-m.ended:
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		t.Fatal("it is still watched")
 	}
 }

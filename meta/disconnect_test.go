@@ -93,7 +93,7 @@ func TestPanicEndsOneConnection(t *testing.T) {
 			t.Skipf("this system has no 127.0.0.2: %s", err)
 		}
 		defer lost.Close()
-		require.NoError(t, lost.SetDeadline(time.Now().Add(patience)))
+		require.NoError(t, lost.SetDeadline(time.Now().Add(testTimeout)))
 		_, err = io.ReadAll(m.secure(t, lost))
 		assert.NoError(t, err)
 		eventually(t, func() bool {

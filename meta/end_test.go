@@ -238,7 +238,7 @@ func TestCloseWrite(t *testing.T) {
 func TestPeerHalfCloses(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		a := newHost(t).spawn(nil)
-		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, CloseTimeout: patience})
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, CloseTimeout: testTimeout})
 		peer := m.dial(t, addr)
 		id := expect[meta.MessageTCPConnect](a).ID
 		_, err := io.WriteString(peer, "request")
@@ -322,7 +322,7 @@ func TestDrain(t *testing.T) {
 					require.ErrorAs(t, d.Reason, &reason)
 					reasons[reason.Reason]++
 				}
-			case <-time.After(patience):
+			case <-time.After(testTimeout):
 				t.Fatal("messages are missing")
 			}
 		}

@@ -27,7 +27,7 @@ func (a *actor) busy(id gen.Alias) {
 // stalled gives a connection to whose peer nothing more can be written, while its message goroutine has something to write.
 func stalled(t *testing.T, m mode, a *actor) (id gen.Alias) {
 	t.Helper()
-	server, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, WriteTimeout: 2 * patience, CloseTimeout: 50 * time.Millisecond})
+	server, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, WriteTimeout: 2 * testTimeout, CloseTimeout: 50 * time.Millisecond})
 	m.dial(t, addr)
 	id = expect[meta.MessageTCPConnect](a).ID
 	a.send(id, meta.MessageTCP{Data: make([]byte, 32<<20)})
@@ -38,7 +38,7 @@ func stalled(t *testing.T, m mode, a *actor) (id gen.Alias) {
 }
 
 // exit asks a connection to end. Ergo 3.1 tells it of that only when it has handled its message, which its own timeouts bound: there is
-// nothing to be seen of that within a test's patience.
+// nothing to be seen of that within a test's testTimeout.
 func (a *actor) exit(t *testing.T, id gen.Alias, reason error) {
 	t.Helper()
 	a.do(func(o *owner) { assert.NoError(t, o.SendExitMeta(id, reason)) })
@@ -71,7 +71,7 @@ func TestStopIsBounded(t *testing.T) {
 		}()
 		select {
 		case <-stopped:
-		case <-time.After(patience):
+		case <-time.After(testTimeout):
 			t.Fatal("a peer that does not read holds up the node")
 		}
 	})
@@ -82,7 +82,7 @@ func TestExitEndsCall(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		h := newHost(t)
 		a, caller := h.spawn(nil), h.spawn(nil)
-		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, WriteTimeout: 2 * patience, CloseTimeout: 50 * time.Millisecond})
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, WriteTimeout: 2 * testTimeout, CloseTimeout: 50 * time.Millisecond})
 		m.dial(t, addr)
 		id := expect[meta.MessageTCPConnect](a).ID
 		answer := make(chan any, 1)
@@ -108,7 +108,7 @@ func TestExitDuringHandshake(t *testing.T) {
 		defer mute.Close()
 		id := a.connect(meta.TCPConnectionOptions{
 			Host: "127.0.0.1", Port: portOf(t, mute.Addr().String()), CertManager: m.manager,
-			HandshakeTimeout: 2 * patience, CloseTimeout: 50 * time.Millisecond,
+			HandshakeTimeout: 2 * testTimeout, CloseTimeout: 50 * time.Millisecond,
 		})
 		a.send(id, meta.MessageTCP{Data: []byte("waits")})
 		a.busy(id)
@@ -116,7 +116,7 @@ func TestExitDuringHandshake(t *testing.T) {
 		assert.ErrorIs(t, expect[meta.MessageTCPDisconnect](a).Reason, meta.ErrTerminated)
 
 		options := startTLSServer(m)
-		options.HandshakeTimeout, options.CloseTimeout = 2*patience, 50*time.Millisecond
+		options.HandshakeTimeout, options.CloseTimeout = 2*testTimeout, 50*time.Millisecond
 		_, addr := a.listen(options)
 		peer := dialTCP(t, addr)
 		id = expect[meta.MessageTCPConnect](a).ID

@@ -122,7 +122,7 @@ func TestFloodsCostLittle(t *testing.T) {
 		})
 	}
 	check("a handshake that is broken off", visits, func(conn net.Conn) int {
-		_, err := tlstest.ResetDuringHandshake(conn, f.config, patience)
+		_, err := tlstest.ResetDuringHandshake(conn, f.config, testTimeout)
 		assert.NoError(t, err)
 		return 0
 	})

@@ -32,8 +32,8 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// patience is how long a test waits for what must happen. It ends what hangs; a busy machine takes long for much, and is no failure.
-const patience = 30 * time.Second
+// testTimeout is how long a test waits for what must happen. It ends what hangs; a busy machine takes long for much, and is no failure.
+const testTimeout = 30 * time.Second
 
 // mode is one way to carry the same bytes. A test that ranges over modes runs over all of them.
 type mode struct {
@@ -53,10 +53,10 @@ func (m mode) dial(t testing.TB, addr string) net.Conn {
 // dialTCP connects without a handshake.
 func dialTCP(t testing.TB, addr string) net.Conn {
 	t.Helper()
-	conn, err := net.DialTimeout("tcp", addr, patience)
+	conn, err := net.DialTimeout("tcp", addr, testTimeout)
 	require.NoError(t, err)
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testTimeout))
 	return conn
 }
 
@@ -264,7 +264,7 @@ func (a *actor) do(f func(o *owner)) {
 	require.NoError(a.h.t, a.h.Send(a.pid, run(func(o *owner) { defer close(done); f(o) })))
 	select {
 	case <-done:
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		a.h.t.Fatal("the actor does not answer")
 	}
 }
@@ -320,7 +320,7 @@ func expect[T any](a *actor) T {
 		m, ok := message.(T)
 		require.True(a.h.t, ok, "got %T %+v, want %T", message, message, m)
 		return m
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		var m T
 		a.h.t.Fatalf("no message, want %T", m)
 		return m
@@ -341,7 +341,7 @@ func (a *actor) quiet() {
 // eventually waits for a condition that no message announces.
 func eventually(t *testing.T, condition func() bool, what string) {
 	t.Helper()
-	require.Eventually(t, condition, patience, 2*time.Millisecond, what)
+	require.Eventually(t, condition, testTimeout, 2*time.Millisecond, what)
 }
 
 // wrappingListener hides what its connections are, as a library around them does: there is no descriptor to wait on.

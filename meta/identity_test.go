@@ -186,7 +186,7 @@ func TestProxyHeaderRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			eachMode(t, func(t *testing.T, m mode) {
 				a := newHost(t).spawn(nil)
-				timeout := 2 * patience // what is wrong is refused at once
+				timeout := 2 * testTimeout // what is wrong is refused at once
 				if name == "silent" || name == "half" {
 					timeout = 100 * time.Millisecond
 				}

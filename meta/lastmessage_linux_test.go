@@ -36,7 +36,7 @@ func TestEndBehindTheLastMessage(t *testing.T) {
 					assert.ErrorIs(t, d.Reason, meta.ErrTruncated)
 				}
 			}
-			assert.Less(t, time.Since(began), patience/2)
+			assert.Less(t, time.Since(began), testTimeout/2)
 		}
 	})
 }

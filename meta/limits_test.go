@@ -86,7 +86,7 @@ func TestMaxHandshakeFailures(t *testing.T) {
 		a := newHost(t).spawn(nil)
 		id, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, MaxHandshakeFailures: 2})
 		for range 2 {
-			tlstest.Garbage(dialTCP(t, addr), nil, patience)
+			tlstest.Garbage(dialTCP(t, addr), nil, testTimeout)
 		}
 		eventually(t, func() bool { return a.inspect(id)["handshake failures"] == "2" }, "both are counted")
 		require.Error(t, tls.Client(dialTCP(t, addr), m.client).Handshake())
@@ -109,7 +109,7 @@ func TestHostilePeers(t *testing.T) {
 				conn := dialTCP(t, addr)
 				visited := make(chan error, 1)
 				go func() {
-					_, err := hostile.Visit(conn, m.client, patience)
+					_, err := hostile.Visit(conn, m.client, testTimeout)
 					visited <- err
 				}()
 				switch hostile.Name {

@@ -62,7 +62,7 @@ type program struct {
 
 func start(t *testing.T, name string, args ...string) *program {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	t.Cleanup(cancel)
 	p := &program{t: t, cmd: exec.CommandContext(ctx, needs.Program(t, name), args...)}
 	p.cmd.Stdout, p.cmd.Stderr = p, p
@@ -88,7 +88,7 @@ func (p *program) text() string {
 
 func (p *program) says(text string) {
 	p.t.Helper()
-	if !assert.Eventually(p.t, func() bool { return strings.Contains(p.text(), text) }, patience, 5*time.Millisecond, "it never says %q", text) {
+	if !assert.Eventually(p.t, func() bool { return strings.Contains(p.text(), text) }, testTimeout, 5*time.Millisecond, "it never says %q", text) {
 		p.t.Fatalf("it said:\n%s", p.text())
 	}
 }

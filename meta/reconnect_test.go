@@ -109,7 +109,7 @@ func (m mode) reconnecting(t *testing.T, addr string, again meta.Reconnect) meta
 // until takes messages of an actor up to a T that fits.
 func until[T any](a *actor, fits func(T) bool) T {
 	a.h.t.Helper()
-	for timeout := time.After(patience); ; {
+	for timeout := time.After(testTimeout); ; {
 		select {
 		case message := <-a.mail:
 			if m, ok := message.(T); ok && fits(m) {
@@ -235,7 +235,7 @@ func TestReconnectRefuses(t *testing.T) {
 	server := newLineServer(t, modes()[0])
 	server.stop()
 	a := newHost(t).spawn(nil)
-	id := a.connect(modes()[0].reconnecting(t, server.addr, meta.Reconnect{MinInterval: patience, MaxInterval: patience}))
+	id := a.connect(modes()[0].reconnecting(t, server.addr, meta.Reconnect{MinInterval: testTimeout, MaxInterval: testTimeout}))
 	until(a, always[meta.MessageTCPDisconnect])
 	a.send(id, meta.MessageTCP{Data: []byte("hello\n")})
 	assert.Equal(t, "hello\n", string(until(a, always[meta.MessageTCPUnsent]).Data))
@@ -298,7 +298,7 @@ func TestReconnectEnds(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		server := newLineServer(t, m)
 		a := newHost(t).spawn(nil)
-		id := a.connect(m.reconnecting(t, server.addr, meta.Reconnect{MinInterval: patience, MaxInterval: patience, Keep: true}))
+		id := a.connect(m.reconnecting(t, server.addr, meta.Reconnect{MinInterval: testTimeout, MaxInterval: testTimeout, Keep: true}))
 		expect[meta.MessageTCPConnect](a)
 		server.stop()
 		expect[meta.MessageTCPDisconnect](a)

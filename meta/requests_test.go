@@ -136,7 +136,7 @@ func ask(t *testing.T, m mode, timeout time.Duration) (h *host, pid gen.PID, pee
 func TestRequestsAnswered(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		const n = 50
-		h, pid, peer := ask(t, m, patience)
+		h, pid, peer := ask(t, m, testTimeout)
 		var calls []<-chan any
 		for i := range uint32(n) {
 			calls = append(calls, h.call(pid, i))
@@ -168,7 +168,7 @@ func TestRequestsNotAnswered(t *testing.T) {
 		_, err := io.ReadFull(peer, make([]byte, 8))
 		require.NoError(t, err)
 
-		h, pid, peer = ask(t, m, patience)
+		h, pid, peer = ask(t, m, testTimeout)
 		first := h.call(pid, uint32(1))
 		_, err = io.ReadFull(peer, make([]byte, 8))
 		require.NoError(t, err)
@@ -188,7 +188,7 @@ func TestRequestsNotAnswered(t *testing.T) {
 
 // Many callers at a time get their own answers.
 func TestRequestsAreNotMixedUp(t *testing.T) {
-	h, pid, peer := ask(t, modes()[0], patience)
+	h, pid, peer := ask(t, modes()[0], testTimeout)
 	var answering sync.WaitGroup
 	answering.Go(func() { _, _ = io.Copy(peer, peer) }) // an echo: the value is its own answer
 	var asking sync.WaitGroup

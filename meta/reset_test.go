@@ -127,7 +127,7 @@ func TestResetAfterConnect(t *testing.T) {
 func TestResetWhileClosing(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		a := newHost(t).spawn(nil)
-		server, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, CloseTimeout: 2 * patience})
+		server, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, CloseTimeout: 2 * testTimeout})
 		for _, size := range []int{0, 32 << 20} { // waits for the peer's FIN, and for it to take what is left
 			peer := m.dial(t, addr)
 			id := expect[meta.MessageTCPConnect](a).ID

@@ -240,7 +240,7 @@ func TestStartTLSInjectionIntoClient(t *testing.T) {
 				server, err := listener.Accept()
 				require.NoError(t, err)
 				defer server.Close()
-				require.NoError(t, server.SetDeadline(time.Now().Add(patience)))
+				require.NoError(t, server.SetDeadline(time.Now().Add(testTimeout)))
 				expect[meta.MessageTCPConnect](a)
 				_, err = io.WriteString(server, inject)
 				require.NoError(t, err)

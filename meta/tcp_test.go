@@ -149,7 +149,7 @@ func TestTerminateFreesPort(t *testing.T) {
 		defer accepted.Close()
 		connection.Terminate(nil)
 		connection.Terminate(nil)
-		accepted.SetDeadline(time.Now().Add(patience))
+		accepted.SetDeadline(time.Now().Add(testTimeout))
 		_, err = accepted.Read(make([]byte, 1))
 		assert.ErrorIs(t, err, io.EOF)
 	})

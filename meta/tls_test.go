@@ -25,7 +25,7 @@ func TestHandshakeTimeout(t *testing.T) {
 		conn, err := net.Dial("tcp", addr)
 		require.NoError(t, err)
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(patience))
+		conn.SetDeadline(time.Now().Add(testTimeout))
 		_, err = conn.Write([]byte{22})
 		require.NoError(t, err)
 		_, err = io.Copy(io.Discard, conn)
@@ -203,7 +203,7 @@ func TestResumptionDoesNotOutliveTrust(t *testing.T) {
 					return false, err
 				}
 				defer conn.Close()
-				conn.SetDeadline(time.Now().Add(patience))
+				conn.SetDeadline(time.Now().Add(testTimeout))
 				conn.Write([]byte("x"))
 				_, err = conn.Read(make([]byte, 1))
 				return conn.ConnectionState().DidResume, err

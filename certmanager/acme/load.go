@@ -19,7 +19,7 @@ import (
 
 // Goroutines, all ended when Watch is:
 //   - Watch: one, of the Manager. It obtains what is missing, and then looks at the clock.
-//   - tend (name.go): one for each name, started by Watch or by the first handshake that asks
+//   - maintain (name.go): one for each name, started by Watch or by the first handshake that asks
 //     for the name. It obtains, renews and stores the certificate.
 //   - those of the listeners that are open while New waits (listen.go).
 
@@ -49,13 +49,13 @@ type state struct {
 	startEnd time.Time       // when New waits no longer; set by start, zero if it does not wait
 	loaded   atomic.Bool     // once
 
-	tending   sync.WaitGroup
-	slots     map[bool]chan struct{} // for orders under way: of Domains, and of other names
-	limit     *rate.Limiter          // of orders of other names
-	http01    atomic.Int32           // how many answer HTTP-01
-	tokens    tokens
-	storageOK atomic.Bool // it was tried
-	limited   atomic.Bool // limit was reached, and that was told
+	maintaining sync.WaitGroup
+	slots       map[bool]chan struct{} // for orders under way: of Domains, and of other names
+	limit       *rate.Limiter          // of orders of other names
+	http01      atomic.Int32           // how many answer HTTP-01
+	tokens      tokens
+	storageOK   atomic.Bool // it was tried
+	limited     atomic.Bool // limit was reached, and that was told
 
 	mu       sync.Mutex // guards the fields below, and those of each name that say so
 	closing  bool       // no further name is tended
@@ -165,7 +165,7 @@ func (s *state) run(ctx context.Context) {
 		}
 	}
 	s.mu.Unlock()
-	s.tending.Wait()
+	s.maintaining.Wait()
 	for _, c := range s.cas {
 		c.http.CloseIdleConnections()
 	}

@@ -30,7 +30,7 @@ type name struct {
 	text  string        // as it is ordered: a DNS name, a wildcard or an IP address
 	fixed bool          // one of Domains
 	asked chan struct{} // capacity 1: a handshake wants it
-	stop  func()        // ends tend; nil for Domains
+	stop  func()        // ends maintain; nil for Domains
 
 	// Guarded by state.mu.
 	cert     *tls.Certificate // what is served; nil if there is none
@@ -46,10 +46,10 @@ type name struct {
 	last     string           // the kind of challenge that worked last
 	wanted   time.Time        // when a handshake asked for it last
 
-	unsaved atomic.Bool // cert is not in the cache yet; set by tend
+	unsaved atomic.Bool // cert is not in the cache yet; set by maintain
 	saving  atomic.Bool // it is being stored for the first time
 
-	// Only tend's, and start's before it.
+	// Only maintain's, and start's before it.
 	next       time.Time        // when it looks at the cache and the renewal information again
 	early      *tls.Certificate // issued, and not valid yet
 	refused    bool             // by HostPolicy, while cert is in service
@@ -108,9 +108,9 @@ func (n *name) notify() {
 	n.changed = make(chan struct{})
 }
 
-// tend obtains, stores and renews the certificate of one name until ctx ends, or until a name that is not one of Domains
+// maintain obtains, stores and renews the certificate of one name until ctx ends, or until a name that is not one of Domains
 // is not allowed any more.
-func (s *state) tend(ctx context.Context, n *name) {
+func (s *state) maintain(ctx context.Context, n *name) {
 	if !n.fixed {
 		if cert := s.load(ctx, n); cert != nil {
 			s.adopt(n, cert)

@@ -167,7 +167,7 @@ func (s *state) want(ctx context.Context, text string) *name {
 		ctx, stop := context.WithCancel(s.ctx)
 		n.stop = stop
 		s.names[text] = n
-		s.tending.Go(func() { s.tend(ctx, n) })
+		s.maintaining.Go(func() { s.maintain(ctx, n) })
 	}
 	n.wanted = clock.Now()
 	if n.cert == nil && !n.wanted.Before(n.due) {

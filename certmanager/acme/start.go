@@ -52,7 +52,7 @@ func (s *state) start(ctx context.Context) error {
 	}
 	for _, domain := range s.o.Domains {
 		n := s.names[domain]
-		s.tending.Go(func() { s.tend(ctx, n) })
+		s.maintaining.Go(func() { s.maintain(ctx, n) })
 	}
 	if s.o.Background {
 		return nil

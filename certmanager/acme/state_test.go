@@ -178,7 +178,7 @@ func TestExpiredWhileTheMachineSlept(t *testing.T) {
 		n.due, n.info.at, n.fixed = time.Now().Add(100*time.Hour), time.Now().Add(100*time.Hour), true
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
-		go func() { s.tend(ctx, n); close(done) }()
+		go func() { s.maintain(ctx, n); close(done) }()
 		time.Sleep(time.Hour - time.Minute)
 		assert.True(t, s.serves(n))
 		time.Sleep(2 * time.Minute)
@@ -201,7 +201,7 @@ func TestNotYetValid(t *testing.T) {
 		n.fixed, n.info.at = true, time.Now().Add(1000*time.Hour)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
-		go func() { s.tend(ctx, n); close(done) }()
+		go func() { s.maintain(ctx, n); close(done) }()
 		time.Sleep(2*time.Hour - time.Minute)
 		assert.False(t, s.serves(n))
 		time.Sleep(2 * time.Minute)

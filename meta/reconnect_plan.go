@@ -1,0 +1,73 @@
+package meta
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"math/rand/v2"
+	"time"
+)
+
+// Reconnect makes an outgoing connection again after it has ended, or could not be made. The zero value is ready for use.
+type Reconnect struct {
+	// MinInterval is about the time before the first try after a failure, MaxInterval the most. The time doubles with each
+	// failure in a row, and is shortened at random by up to a half. 0 means 100 ms and 30 s.
+	MinInterval, MaxInterval time.Duration
+	// MaxFailures is the number of failures in a row after which the connection ends for good. 0 means no limit.
+	MaxFailures int
+	// Keep keeps messages that are sent while there is no connection, up to WriteBuffer bytes, and writes them in order once there is one.
+	// Unset, each comes back at once as a MessageTCPUnsent.
+	Keep bool
+}
+
+// Defaults of Reconnect.
+const (
+	DefaultMinInterval = 100 * time.Millisecond
+	DefaultMaxInterval = 30 * time.Second
+)
+
+// plan notes why a connection ended, or was not made, and returns when the next is due: zero if there will be none. A connection that
+// was of use begins the count of failures anew.
+func (r *reconnecting) plan(reason *DisconnectError, useful bool) time.Time {
+	o := r.opt.Reconnect
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.up, r.last = false, reason
+	if useful && !permanent(reason) {
+		r.failures = 0
+	}
+	r.failures++
+	switch {
+	case r.ctx.Err() != nil, reason.Reason == ErrTerminated, reason.Reason == ErrOwnerGone, o.MaxFailures > 0 && r.failures > o.MaxFailures:
+		r.retryAt = time.Time{}
+		return r.retryAt
+	}
+	wait := o.MaxInterval
+	if !permanent(reason) {
+		wait = min(o.MaxInterval, o.MinInterval<<min(r.failures-1, 30))
+		if wait <= 0 { // shifted out
+			wait = o.MaxInterval
+		}
+	}
+	r.retryAt = time.Now().Add(wait - rand.N(wait/2+1))
+	return r.retryAt
+}
+
+// permanent says that a failure does not pass by waiting: one side does not accept the other's certificate.
+func permanent(reason *DisconnectError) bool {
+	_, untrusted := errors.AsType[*tls.CertificateVerificationError](reason.Cause)
+	_, wrongName := errors.AsType[x509.HostnameError](reason.Cause)
+	return untrusted || wrongName || reason.Reason == ErrRefused
+}
+
+// parse checks the values and returns a copy with the defaults filled in.
+func (o *Reconnect) parse(c *check) *Reconnect {
+	ready := *o
+	c.notNegative("Reconnect.MinInterval", ready.MinInterval)
+	c.notNegative("Reconnect.MaxInterval", ready.MaxInterval)
+	c.notNegative("Reconnect.MaxFailures", ready.MaxFailures)
+	setDefault(&ready.MinInterval, DefaultMinInterval)
+	setDefault(&ready.MaxInterval, max(DefaultMaxInterval, ready.MinInterval))
+	c.refuse(ready.MinInterval > ready.MaxInterval, "Reconnect.MinInterval: is %s, more than MaxInterval, %s", ready.MinInterval, ready.MaxInterval)
+	return &ready
+}
