@@ -2,6 +2,7 @@ package certmanager
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"io"
 	"log"
 	"net"
@@ -148,4 +149,44 @@ func TestRecycledHTTPConnection(t *testing.T) {
 	m.ConnState(conn, http.StateClosed) // before a request
 	m.http.Range(func(any, any) bool { t.Error("something is kept"); return true })
 	peer.Close()
+}
+
+// Who is refused is counted by why, also where net/http makes the handshakes.
+func TestHTTPRefusalsByReason(t *testing.T) {
+	for _, version := range versions {
+		ca := tlstest.NewCA(t)
+		eve := ca.Issue(t, tlstest.Leaf{CommonName: "eve"})
+		revoked, err := x509.ParseCertificate(eve.Certificate().Certificate[0])
+		require.NoError(t, err)
+		m := newManager(t, Options{
+			Source: Static{
+				Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(),
+				CRLs: []*x509.RevocationList{parseCRL(t, ca.CRL(t, revoked))}, CRLIssuers: []*x509.Certificate{ca.Certificate()},
+			},
+			ClientRule: CommonName("alice", "eve", "old"),
+		})
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		server := &http.Server{TLSConfig: m.ServerTLS(), ConnState: m.ConnState, ErrorLog: log.New(io.Discard, "", 0)}
+		done := make(chan error, 1)
+		go func() { done <- server.ServeTLS(listener, "", "") }()
+		for _, client := range []*tlstest.Pair{
+			ca.Issue(t, tlstest.Leaf{CommonName: "alice"}), eve, ca.Issue(t, tlstest.Leaf{CommonName: "bob"}),
+			tlstest.NewCA(t).Issue(t, tlstest.Leaf{CommonName: "mallory"}),
+		} {
+			config := ca.ClientConfig(t, "localhost")
+			cert := client.Certificate()
+			config.MaxVersion = version
+			config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil }
+			transport := &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}
+			if response, err := (&http.Client{Transport: transport}).Get("https://" + listener.Addr().String()); err == nil {
+				response.Body.Close()
+			}
+		}
+		want := map[string]uint64{ErrRevoked.Error(): 1, ErrNotAuthorized.Error(): 1, ErrUntrusted.Error(): 1}
+		eventually(t, "the refusals", func() bool { return m.Status().Refused == 3 })
+		assert.Equal(t, want, m.Status().RefusedBy)
+		require.NoError(t, server.Close())
+		require.ErrorIs(t, <-done, http.ErrServerClosed)
+	}
 }

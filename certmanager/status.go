@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -50,9 +51,11 @@ type Status struct {
 	Loads, Rejections uint64 // sets put in service, and candidates that were not
 	Connections       int    // tracked and open
 	Refused, Evicted  uint64 // peers
-	Reported          uint64 // peers that ReportOnly let in
-	DeclinedTickets   uint64 // sessions that were not resumed because trust changed or they were too old
-	DroppedEvents     uint64 // that subscribers were too slow for
+	// RefusedBy has the refused peers by the sentinel that the error wraps, such as "revoked" of ErrRevoked.
+	RefusedBy       map[string]uint64 `json:",omitempty"`
+	Reported        uint64            // peers that ReportOnly let in
+	DeclinedTickets uint64            // sessions that were not resumed because trust changed or they were too old
+	DroppedEvents   uint64            // that subscribers were too slow for
 }
 
 // OrderStatus is about one name for which a source obtains certificates.
@@ -149,6 +152,7 @@ func newPeerInfo(p *Peer, remote net.Addr) *PeerInfo {
 // counts are of the whole life of a Manager.
 type counts struct {
 	loads, rejections, refused, reported, evicted, declinedTickets atomic.Uint64
+	refusedBy                                                      [len(refusedSentinels)]atomic.Uint64
 
 	drift      atomic.Bool
 	polling    atomic.Pointer[string]   // why the source does not notice changes, though it should
@@ -157,6 +161,34 @@ type counts struct {
 	warnings   atomic.Pointer[[]string] // of the source
 	clockSteps atomic.Uint64
 	lastError  atomic.Pointer[lastError]
+}
+
+// RefusedReasons are the keys of Status.RefusedBy. An error that wraps several of these sentinels counts for the first.
+var RefusedReasons = []string{
+	ErrExpired.Error(), ErrNotYetValid.Error(), ErrRevoked.Error(), ErrCRLOutOfDate.Error(), ErrNotAuthorized.Error(), ErrUntrusted.Error(),
+}
+
+var refusedSentinels = [...]error{ErrExpired, ErrNotYetValid, ErrRevoked, ErrCRLOutOfDate, ErrNotAuthorized, ErrUntrusted}
+
+// refuse counts a peer that is refused.
+func (c *counts) refuse(err error) {
+	c.refused.Add(1)
+	for i, sentinel := range refusedSentinels {
+		if errors.Is(err, sentinel) {
+			c.refusedBy[i].Add(1)
+			return
+		}
+	}
+}
+
+func (c *counts) refusedReasons() map[string]uint64 {
+	by := make(map[string]uint64)
+	for i, reason := range RefusedReasons {
+		if n := c.refusedBy[i].Load(); n > 0 {
+			by[reason] = n
+		}
+	}
+	return by
 }
 
 type lastError struct {
@@ -176,7 +208,7 @@ func (m *Manager) Status() Status {
 		Drift: c.drift.Load(), ClockSteps: c.clockSteps.Load(),
 		Loads: c.loads.Load(), Rejections: c.rejections.Load(),
 		Connections: m.live.count(), Refused: c.refused.Load(), Evicted: c.evicted.Load(), Reported: c.reported.Load(),
-		DeclinedTickets: c.declinedTickets.Load(), DroppedEvents: m.events.dropped.Load(),
+		RefusedBy: c.refusedReasons(), DeclinedTickets: c.declinedTickets.Load(), DroppedEvents: m.events.dropped.Load(),
 	}
 	if why := c.polling.Load(); why != nil {
 		status.Polling = *why

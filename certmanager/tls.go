@@ -144,9 +144,9 @@ func (m *Manager) ReportRefused(err error, remote net.Addr) {
 		return
 	}
 	peer := &Peer{Certificate: refused.UnverifiedCertificates[0]}
-	m.counts.refused.Add(1)
-	m.events.emit(Event{Kind: PeerRefused, Generation: m.current.Load().generation, Peer: newPeerInfo(peer, remote),
-		Err: fmt.Errorf("%s: %w: %w", peer, ErrUntrusted, refused.Err)})
+	err = fmt.Errorf("%s: %w: %w", peer, ErrUntrusted, refused.Err)
+	m.counts.refuse(err)
+	m.events.emit(Event{Kind: PeerRefused, Generation: m.current.Load().generation, Peer: newPeerInfo(peer, remote), Err: err})
 }
 
 // ClientTLS returns a config for clients of one server name, or IP address. Roots, rules
@@ -227,7 +227,7 @@ func (m *Manager) verdict(current *snapshot, peer *Peer, err error) error {
 	if tolerated {
 		m.counts.reported.Add(1)
 	} else {
-		m.counts.refused.Add(1)
+		m.counts.refuse(err)
 	}
 	m.events.emit(Event{Kind: PeerRefused, Generation: current.generation, Peer: newPeerInfo(peer, nil), ReportOnly: tolerated, Err: err})
 	if tolerated {

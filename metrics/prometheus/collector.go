@@ -15,6 +15,8 @@ package prometheus
 
 import (
 	"maps"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -89,6 +91,7 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 	c.mu.Lock()
 	managers, servers := maps.Clone(c.managers), maps.Clone(c.servers)
 	c.mu.Unlock()
+	out <- prometheus.MustNewConstMetric(buildInfo, prometheus.GaugeValue, 1, moduleVersion(), runtime.Version())
 	for name, m := range managers {
 		m.collect(out, label(name))
 	}
@@ -96,6 +99,20 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 		collectServer(out, label(name), meta.Stats(s))
 	}
 }
+
+var buildInfo = describe("build_info", "The version of this module, empty if it is not known, and of Go: always 1.", "version", "goversion")
+
+var moduleVersion = sync.OnceValue(func() string {
+	const module = "github.com/ergotls/ergotls"
+	if build, ok := debug.ReadBuildInfo(); ok {
+		for _, dep := range append(build.Deps, &build.Main) {
+			if dep.Path == module {
+				return label(dep.Version)
+			}
+		}
+	}
+	return ""
+})
 
 // descs are all metrics of this package.
 var descs []*prometheus.Desc

@@ -71,6 +71,29 @@ func TestNames(t *testing.T) {
 	}
 }
 
+var (
+	runbook = regexp.MustCompile(`runbook_url: "https://github.com/ergotls/ergotls/blob/main/(docs/[a-z-]+\.md)#([a-z-]+)"`)
+	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
+	symbol  = regexp.MustCompile(`[^a-z0-9 -]`)
+)
+
+// Each alert leads to a heading that is there.
+func TestRunbooks(t *testing.T) {
+	text, err := os.ReadFile("alerts.yml")
+	require.NoError(t, err)
+	found := runbook.FindAllStringSubmatch(string(text), -1)
+	require.Len(t, found, strings.Count(string(text), "- alert:"))
+	for _, link := range found {
+		page, err := os.ReadFile(filepath.Join("../..", link[1]))
+		require.NoError(t, err)
+		var anchors []string
+		for _, h := range heading.FindAllStringSubmatch(string(page), -1) {
+			anchors = append(anchors, strings.ReplaceAll(symbol.ReplaceAllString(strings.ToLower(h[1]), ""), " ", "-"))
+		}
+		assert.Contains(t, anchors, link[2], link[1])
+	}
+}
+
 // The alerts are silent in good times and ring in bad ones.
 func TestAlerts(t *testing.T) {
 	promtool := needs.Program(t, "promtool")

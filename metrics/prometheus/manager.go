@@ -27,7 +27,7 @@ var (
 	managerHorizon    = describe("manager_expiry_horizon_timestamp_seconds",
 		"The earliest end of all certificates, their issuers included, and revocation lists in service.", "manager")
 	managerConnections = describe("manager_connections", "Open connections that are judged again when trust changes.", "manager")
-	managerRefused     = describe("manager_peers_refused_total", "Peers that were refused.", "manager")
+	managerRefused     = describe("manager_peers_refused_total", "Peers that were refused, by why: those of net/http and of other servers too.", "manager", "reason")
 	managerReported    = describe("manager_peers_reported_total", "Peers that were let in only because of ReportOnly.", "manager")
 	managerEvicted     = describe("manager_connections_evicted_total", "Open connections that were closed because they no longer held.", "manager")
 	managerTickets     = describe("manager_tickets_declined_total", "Sessions that were not resumed because trust changed or they were too old.", "manager")
@@ -87,7 +87,12 @@ func (w *watched) collect(out chan<- prometheus.Metric, name string) {
 		e.gauge(managerHorizon, seconds(end))
 	}
 	e.gauge(managerConnections, float64(s.Connections))
-	e.counter(managerRefused, float64(s.Refused))
+	other := s.Refused
+	for _, reason := range certmanager.RefusedReasons { // those that have not happened too, so that the first is an increase
+		e.counter(managerRefused, float64(s.RefusedBy[reason]), reason)
+		other -= min(other, s.RefusedBy[reason])
+	}
+	e.counter(managerRefused, float64(other), "other")
 	e.counter(managerReported, float64(s.Reported))
 	e.counter(managerEvicted, float64(s.Evicted))
 	e.counter(managerTickets, float64(s.DeclinedTickets))
