@@ -56,6 +56,13 @@ type Files struct {
 	// ECHKeys is a PEM file of Encrypted Client Hello keys, RFC 9849: private keys,
 	// each followed by its ECHCONFIG.
 	ECHKeys string
+
+	// TicketKeys is a file with the keys of session tickets, one in a line: 32 bytes in
+	// hexadecimal or base64. The first encrypts new tickets, all decrypt. Machines with the
+	// same file resume each other's sessions, under the conditions of Options.TicketKeys,
+	// which it replaces. To rotate, put a new key in front, and take the last away when
+	// every machine has the new one. Whoever can read it can come back as any client.
+	TicketKeys string
 }
 
 // maxFileSize keeps a path that is not what it should be from filling the memory. The
@@ -63,7 +70,7 @@ type Files struct {
 const maxFileSize = 16 << 20
 
 func (f Files) named() []string {
-	return []string{f.Cert, f.Key, f.PKCS12, f.PKCS12Password, f.ClientCAs, f.RootCAs, f.CRLs, f.CRLIssuers, f.ECHKeys}
+	return []string{f.Cert, f.Key, f.PKCS12, f.PKCS12Password, f.ClientCAs, f.RootCAs, f.CRLs, f.CRLIssuers, f.ECHKeys, f.TicketKeys}
 }
 
 func (f Files) paths() []string {

@@ -299,6 +299,11 @@ func (p *parser) bundles() (err error) {
 			return err
 		}
 	}
+	if path := p.files.TicketKeys; path != "" {
+		if p.m.TicketKeys, err = inFile(path, func() ([][32]byte, error) { return pemfile.TicketKeys(p.data[path]) }); err != nil {
+			return err
+		}
+	}
 	if path := p.files.ECHKeys; path != "" {
 		file, err := p.open(path)
 		if err != nil {

@@ -264,7 +264,7 @@ func TestDigestOfFiles(t *testing.T) {
 	path := func(name string) string { return filepath.Join(dir, name) }
 	files := Files{
 		Cert: path("cert"), Key: path("key"), Dir: path("pairs"), PKCS12: path("p12"), PKCS12Password: path("password"),
-		ClientCAs: path("clients"), RootCAs: path("roots"), CRLs: path("crls"), CRLIssuers: path("issuers"), ECHKeys: path("ech"),
+		ClientCAs: path("clients"), RootCAs: path("roots"), CRLs: path("crls"), CRLIssuers: path("issuers"), ECHKeys: path("ech"), TicketKeys: path("tickets"),
 	}
 	require.NoError(t, os.Mkdir(files.Dir, 0o700))
 	digests := make(map[[32]byte]string)
