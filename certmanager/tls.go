@@ -144,9 +144,10 @@ func (m *Manager) ReportRefused(err error, remote net.Addr) {
 		return
 	}
 	peer := &Peer{Certificate: refused.UnverifiedCertificates[0]}
-	err = fmt.Errorf("%s: %w: %w", peer, ErrUntrusted, refused.Err)
+	current := m.current.Load()
+	err = current.trust.explain(fmt.Errorf("%s: %w: %w", peer, ErrUntrusted, refused.Err), refused.UnverifiedCertificates, false)
 	m.counts.refuse(err)
-	m.events.emit(Event{Kind: PeerRefused, Generation: m.current.Load().generation, Peer: newPeerInfo(peer, remote), Err: err})
+	m.events.emit(Event{Kind: PeerRefused, Generation: current.generation, Peer: newPeerInfo(peer, remote), Err: err})
 }
 
 // ClientTLS returns a config for clients of one server name, or IP address. Roots, rules

@@ -201,13 +201,13 @@ func (t *trust) judge(p *Peer, when, now time.Time) (*Peer, error) {
 	}
 	chains, known, err := p.chainsTo(roots, usage, when)
 	if err != nil {
-		return p, err
+		return p, t.explain(err, p.presented, p.Server)
 	}
 	good, revoked := t.notRevoked(chains, now)
 	if len(good) == 0 && known {
 		// Another chain than those of its handshake may hold, that of a cross-signed CA for example.
 		if chains, err = p.verify(roots, usage, when); err != nil {
-			return p, err
+			return p, t.explain(err, p.presented, p.Server)
 		}
 		good, revoked = t.notRevoked(chains, now)
 	}

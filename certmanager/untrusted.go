@@ -1,0 +1,73 @@
+package certmanager
+
+import (
+	"bytes"
+	"crypto/x509"
+	"errors"
+	"fmt"
+)
+
+// explain adds to the error of an unknown issuer which one was looked for, and what the bundle has that is like it. presented
+// is what the peer sent, leaf first.
+func (t *trust) explain(err error, presented []*x509.Certificate, server bool) error {
+	if unknown := (x509.UnknownAuthorityError{}); !errors.As(err, &unknown) || len(presented) == 0 {
+		return err
+	}
+	top := topOf(presented)
+	text := fmt.Sprintf("no CA is known with the name %.200q", top.Issuer.String())
+	if len(top.AuthorityKeyId) > 0 {
+		text += fmt.Sprintf(" and the key id %.20x", top.AuthorityKeyId)
+	}
+	if near := like(top, t.known(server)); near != "" {
+		text += ": " + near
+	}
+	return fmt.Errorf("%w: %s", err, text)
+}
+
+// known returns the CAs of a bundle, as far as it can be taken apart.
+func (t *trust) known(server bool) []*x509.Certificate {
+	switch {
+	case server && t.rootCAs == t.from.rootPool:
+		return t.from.rootCAs.certs
+	case !server && t.clientCAs == t.from.clientPool:
+		return t.from.clientCAs.certs
+	}
+	return nil // a pool of the program is in use
+}
+
+// topOf follows the issuers that a peer sent, and returns the last of them. Its issuer is the one that is missing.
+func topOf(presented []*x509.Certificate) *x509.Certificate {
+	top := presented[0]
+	for range presented { // a peer may send a circle
+		next := top
+		for _, cert := range presented[1:] {
+			if cert != top && bytes.Equal(cert.RawSubject, top.RawIssuer) {
+				next = cert
+				break
+			}
+		}
+		if next == top || bytes.Equal(top.RawSubject, top.RawIssuer) {
+			break
+		}
+		top = next
+	}
+	return top
+}
+
+// like says which CA is most like the issuer of a certificate.
+func like(cert *x509.Certificate, cas []*x509.Certificate) string {
+	for _, ca := range cas {
+		if bytes.Equal(ca.RawSubject, cert.RawIssuer) {
+			if len(ca.SubjectKeyId) > 0 && bytes.Equal(ca.SubjectKeyId, cert.AuthorityKeyId) {
+				return fmt.Sprintf("the one of that name and key id (serial %x) did not sign it", ca.SerialNumber)
+			}
+			return fmt.Sprintf("the one of that name (serial %x) has another key, with the id %.20x", ca.SerialNumber, ca.SubjectKeyId)
+		}
+	}
+	for _, ca := range cas {
+		if len(ca.SubjectKeyId) > 0 && bytes.Equal(ca.SubjectKeyId, cert.AuthorityKeyId) {
+			return fmt.Sprintf("the one of that key id has the name %.200q", ca.Subject.String())
+		}
+	}
+	return ""
+}
