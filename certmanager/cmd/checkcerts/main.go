@@ -86,6 +86,7 @@ func parse(args []string, out io.Writer) (*options, error) {
 	flags.StringVar(&f.CRLs, "crls", "", "`file` of revocation lists, PEM or DER")
 	flags.StringVar(&f.CRLIssuers, "crl-issuers", "", "PEM `file` of CAs that sign lists only")
 	flags.StringVar(&f.ECHKeys, "ech-keys", "", "PEM `file` of Encrypted Client Hello keys")
+	flags.StringVar(&f.TicketKeys, "ticket-keys", "", "`file` of the keys of session tickets")
 	flags.BoolVar(&o.freshCRLs, "fresh-crls", false, "refuse the clients of a CA whose revocation list is out of date, as Options.RequireFreshCRLs does")
 	flags.Func("name", "a DNS `name` or IP address that has to be served; may be repeated, or a list with commas", collect(&o.names))
 	flags.Func("client", "PEM `file` with the certificate of a client, for which no key is needed: would it be let in? May be repeated", collect(&o.clients))

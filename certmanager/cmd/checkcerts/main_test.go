@@ -235,7 +235,7 @@ func TestWrongOptions(t *testing.T) {
 	}
 	code, out := command(t, "-h")
 	assert.Equal(t, good, code)
-	for _, option := range []string{"-cert", "-dir", "-pkcs12", "-client-cas", "-root-cas", "-crls", "-crl-issuers", "-ech-keys", "-against"} {
+	for _, option := range []string{"-cert", "-dir", "-pkcs12", "-client-cas", "-root-cas", "-crls", "-crl-issuers", "-ech-keys", "-ticket-keys", "-against"} {
 		assert.Contains(t, out, option)
 	}
 }
