@@ -121,3 +121,33 @@ func TestCrossSignedPeerStays(t *testing.T) {
 		})
 	}
 }
+
+// A pool that differs from the one before in a constraint alone is another one: its peers are judged by it.
+func TestPoolWithAConstraint(t *testing.T) {
+	ca := newCrossSigner(t, "ca")
+	leafKey := newCrossKey(t)
+	leaf := ca.sign(t, "alice", false, leafKey)
+	chain := tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: leafKey}
+	free, closed := x509.NewCertPool(), x509.NewCertPool()
+	free.AddCert(ca.cert)
+	closed.AddCertWithConstraint(ca.cert, func([]*x509.Certificate) error { return x509.ErrUnsupportedAlgorithm })
+	require.True(t, free.Equal(closed), "else the test tests nothing")
+	m := manager(t, certmanager.Static{Certificates: []tls.Certificate{chain}, ClientCAs: free}, certmanager.Rule{})
+	client := &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{chain}, ClientSessionCache: tls.NewLRUClientSessionCache(1), ServerName: "localhost"}
+	_, serverErr, _ := meet(t, m.ServerTLS(), client)
+	require.NoError(t, serverErr)
+	evicted := make(chan error, 1)
+	defer m.Track(&tls.ConnectionState{HandshakeComplete: true, PeerCertificates: []*x509.Certificate{leaf},
+		VerifiedChains: [][]*x509.Certificate{{leaf, ca.cert}}}, nil, func(err error) { evicted <- err })()
+	m.SetClientCAs(closed)
+	for range 2 { // with the session, too
+		_, serverErr, _ = meet(t, m.ServerTLS(), client)
+		assert.Error(t, serverErr)
+	}
+	select {
+	case err := <-evicted:
+		assert.ErrorIs(t, err, certmanager.ErrUntrusted)
+	case <-time.After(30 * time.Second):
+		t.Error("the open connection stays")
+	}
+}

@@ -17,6 +17,9 @@ func (m *Manager) ConnState(c net.Conn, state http.ConnState) {
 	if !ok || !reflect.ValueOf(conn.NetConn()).Comparable() {
 		return
 	}
+	if _, known := conn.NetConn().(*trackedConn); known { // by NewListener
+		return
+	}
 	switch state {
 	case http.StateNew: // before the handshake
 		m.http.Store(conn.NetConn(), &httpConn{m: m, raw: conn.NetConn(), remote: c.RemoteAddr(), track: m.Accepting()})
@@ -66,8 +69,8 @@ func (m *Manager) httpConnOf(hello *tls.ClientHelloInfo) *httpConn {
 
 // verify judges a client in its handshake, and makes its connection known in the same moment: between the two its trust
 // could be taken away unnoticed until its first request.
-func (h *httpConn) verify(state tls.ConnectionState) error {
-	if err := h.m.verifyClient(state); err != nil {
+func (h *httpConn) verify(began *snapshot, state tls.ConnectionState) error {
+	if err := h.m.verifyClient(began, state); err != nil {
 		return err
 	}
 	h.known(&state)

@@ -89,6 +89,9 @@ func (m *Manager) Track(state *tls.ConnectionState, remote net.Addr, evict func(
 func (m *Manager) track(generation uint64, server bool, state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func()) {
 	current := m.current.Load()
 	c := &conn{peer: m.newPeer(state, server), remote: remote, generation: generation, evict: evict}
+	if !server && generation == current.generation { // else it is not known with what it was verified
+		c.peer.pool = current.trust.clientID.text
+	}
 	var err error
 	c.peer, err = m.live.judge(c.peer, current) // outside the lock, as it may verify signatures
 	if open, latest := m.live.add(c, current, err); open && latest != nil {

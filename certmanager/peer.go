@@ -16,6 +16,7 @@ type Peer struct {
 	Server bool
 
 	presented []*x509.Certificate
+	pool      string // the poolID of the roots that Chains were verified with
 }
 
 // newPeer takes the peer of a handshake. A client without a certificate has none here
@@ -29,7 +30,7 @@ func (m *Manager) newPeer(state *tls.ConnectionState, server bool) *Peer {
 	// from the last handshake is the same pointer, and its signatures need not be
 	// verified again. Roots, dates and revocation are.
 	if last := m.lastServer.Load(); server && last != nil && last.Certificate == p.Certificate {
-		p.Chains = last.Chains
+		p.Chains, p.pool = last.Chains, last.pool
 	}
 	return p
 }

@@ -11,7 +11,7 @@ import (
 
 // Recycle closes, with ErrRecycled, the tracked connections that began before a
 // generation, spread over a time, so that their peers meet what is in service now. It
-// returns how many they are, without waiting. A connection counts from what was in service before its handshake, as [Manager.Handshake]
+// returns how many they are, without waiting. A connection counts from what was in service before its handshake, as [Manager.Accepting]
 // noted, or from its end without that. Those whose handshake is on its way are closed too; they are not in the number.
 func (m *Manager) Recycle(before uint64, over time.Duration) int {
 	over = max(0, min(over, clock.Far))

@@ -38,7 +38,7 @@ func newTLSConfig() *tls.Config {
 // tls.ConnectionState.VerifiedChains is empty; clients are verified all the same. Challenges of a CA are not answered:
 // see [Manager.ServerHandshake]. Of its fields only NextProtos may
 // be set, before the first handshake; http.Server does that by itself. Open connections end when their
-// trust does only if the Manager knows of them: see [Manager.ConnState] and [Manager.Handshake].
+// trust does only if the Manager knows of them: see [Manager.ConnState] and [Manager.Accepting].
 func (m *Manager) ServerTLS() *tls.Config {
 	s := &server{m: m, outer: newTLSConfig()}
 	s.outer.GetConfigForClient = s.configForClient
@@ -90,7 +90,7 @@ func (s *server) configForClient(hello *tls.ClientHelloInfo) (*tls.Config, error
 		(&resumption{m: s.m, snapshot: current}).install(config)
 	}
 	if conn != nil {
-		config.VerifyConnection = conn.verify
+		config.VerifyConnection = func(state tls.ConnectionState) error { return conn.verify(current, state) }
 	}
 	return config, nil
 }
@@ -103,7 +103,7 @@ func (m *Manager) serverConfig(s *snapshot, nextProtos []string) *tls.Config {
 		config.GetCertificate = s.getCertificateOrNone
 	}
 	s.trust.askClients(config)
-	config.VerifyConnection = m.verifyClient
+	config.VerifyConnection = func(state tls.ConnectionState) error { return m.verifyClient(s, state) }
 	config.GetEncryptedClientHelloKeys = func(*tls.ClientHelloInfo) ([]tls.EncryptedClientHelloKey, error) {
 		return s.echKeys(), nil
 	}
@@ -126,10 +126,12 @@ func (s *snapshot) echKeys() []tls.EncryptedClientHelloKey {
 // verifyClient runs in every handshake, resumed ones too, which skip all other
 // callbacks. It judges by what is in service now, which may be newer than what the
 // handshake began with: a peer that was removed in between is refused.
-func (m *Manager) verifyClient(state tls.ConnectionState) error {
+func (m *Manager) verifyClient(began *snapshot, state tls.ConnectionState) error {
 	current := m.current.Load()
 	now := clock.Now()
-	peer, err := current.trust.judge(m.newPeer(&state, false), now, now)
+	peer := m.newPeer(&state, false)
+	peer.pool = began.trust.clientID.text // crypto/tls has verified it with those
+	peer, err := current.trust.judge(peer, now, now)
 	return m.verdict(current, peer, err)
 }
 

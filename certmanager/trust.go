@@ -183,9 +183,9 @@ func newPoolID(b bundle, override *x509.CertPool, previous poolID) poolID {
 // connection has to pass. The peer that it returns carries the chains that hold at the time when, which is now but
 // for connections that outlive their certificates.
 func (t *trust) judge(p *Peer, when, now time.Time) (*Peer, error) {
-	roots, rule, usage := t.clientCAs, t.clientRule, x509.ExtKeyUsageClientAuth
+	roots, id, rule, usage := t.clientCAs, t.clientID, t.clientRule, x509.ExtKeyUsageClientAuth
 	if p.Server {
-		roots, rule, usage = t.rootCAs, t.serverRule, x509.ExtKeyUsageServerAuth
+		roots, id, rule, usage = t.rootCAs, t.rootID, t.serverRule, x509.ExtKeyUsageServerAuth
 	} else if t.clientAuth == tls.NoClientCert {
 		return p, nil
 	}
@@ -195,11 +195,12 @@ func (t *trust) judge(p *Peer, when, now time.Time) (*Peer, error) {
 		}
 		return p, fmt.Errorf("%w: the client showed no certificate", ErrUntrusted)
 	}
-	roots, _, err := t.rootsFor(p, roots)
+	roots, member, err := t.rootsFor(p, roots)
 	if err != nil {
 		return p, err
 	}
-	chains, known, err := p.chainsTo(roots, usage, when)
+	// What another pool of the program allowed this one may not: its constraints are asked when chains are built.
+	chains, known, err := p.chainsTo(roots, usage, when, member || id.base == nil || p.pool == id.text)
 	if err != nil {
 		return p, t.explain(err, p.presented, p.Server)
 	}
@@ -212,6 +213,7 @@ func (t *trust) judge(p *Peer, when, now time.Time) (*Peer, error) {
 		good, revoked = t.notRevoked(chains, now)
 	}
 	judged := *p
+	judged.pool = id.text
 	if len(good) == 0 {
 		judged.Chains = chains
 		return &judged, revoked
@@ -240,12 +242,12 @@ func (t *trust) tolerates(err error) bool {
 // chainsTo returns the chains of a peer that hold: those known from its handshake as far
 // as they still do, or where none does, what verification finds now, since a CA may have
 // been replaced by one with the same key. known says that they are those of the handshake.
-func (p *Peer) chainsTo(roots *x509.CertPool, usage x509.ExtKeyUsage, now time.Time) (chains [][]*x509.Certificate, known bool, err error) {
+func (p *Peer) chainsTo(roots *x509.CertPool, usage x509.ExtKeyUsage, now time.Time, trustKnown bool) (chains [][]*x509.Certificate, known bool, err error) {
 	if err := checkDates(p.Certificate, now); err != nil {
 		return nil, false, err
 	}
 	for _, chain := range p.Chains {
-		if stillHolds(chain, roots, now) {
+		if trustKnown && stillHolds(chain, roots, now) {
 			chains = append(chains, chain)
 		}
 	}

@@ -15,7 +15,8 @@
 //   - ServerTLS() *tls.Config and ClientTLS(serverName string) *tls.Config, ready
 //     configurations that the manager keeps up to date;
 //   - Track, with which the manager ends a connection whose peer has lost its trust, and
-//     Handshake, which is called before the handshake and returns what is called in place of Track;
+//     Accepting and Dialing, of which one is called before the handshake and returns what is called in place of Track;
+//   - ServerHandshake, which makes the handshakes of servers;
 //   - ClientCAs, RootCAs, ClientAuth and ServerName as in Ergo 3.2's CertAuthManager.
 //
 // What this package does not do: it has no UDP, no HTTP, and no protocol of
