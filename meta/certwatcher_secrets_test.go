@@ -41,7 +41,7 @@ func forms(key *ecdsa.PrivateKey) []string {
 		panic(err)
 	}
 	forms := []string{
-		"PRIVATE KEY", string(secret), hex.EncodeToString(secret), fmt.Sprintf("%X", secret), strings.Trim(fmt.Sprint(secret), "[]"),
+		"PRIVATE KEY-----", string(secret), hex.EncodeToString(secret), fmt.Sprintf("%X", secret), strings.Trim(fmt.Sprint(secret), "[]"),
 		new(big.Int).SetBytes(secret).String(),
 	}
 	for i := range 3 { // base64 of what the key is in the middle of
@@ -126,7 +126,9 @@ func TestNoKeyIsPrinted(t *testing.T) {
 	secrets = append(secrets, printed(t, p.file("other.key"))...)
 	other, err := os.ReadFile(p.file("other.key"))
 	require.NoError(t, err)
-	for _, bad := range [][]byte{other, good[:len(good)-40], []byte(strings.ReplaceAll(string(good), "PRIVATE", "EC PRIVATE")), append([]byte("x"), good...)} {
+	block, _ := pem.Decode(good)
+	block.Bytes = block.Bytes[:len(block.Bytes)-1]
+	for _, bad := range [][]byte{other, good[:len(good)-40], pem.EncodeToMemory(block), append([]byte("x"), good...)} {
 		require.NoError(t, os.WriteFile(p.file("server.key"), bad, 0o600))
 		say(a.call(watcher, meta.MessageCertReload{}))
 	}

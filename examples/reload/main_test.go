@@ -13,7 +13,7 @@ import (
 var report = regexp.MustCompile(`^serving certificate (\w+)
 loaded
 a new connection sees certificate (\w+)
-rejected .*it is not PEM
+rejected .*it is neither PEM nor DER
 a new connection still sees certificate (\w+)
 the first connection still echoes, over certificate (\w+)
 $`)
