@@ -41,7 +41,8 @@ type Files struct {
 	PKCS12, PKCS12Password string
 
 	// ClientCAs and RootCAs are PEM bundles: the CAs that clients and servers are
-	// verified with. Without RootCAs servers are verified with the system's roots.
+	// verified with. Without RootCAs servers are verified with the system's roots. A CA that
+	// cannot be read is left out with a warning, unless it was in service or none is left.
 	ClientCAs, RootCAs string
 
 	// CRLs holds revocation lists, PEM or DER, each signed by a CA of one of the
@@ -95,7 +96,14 @@ func (f Files) check() error {
 type filesTag struct {
 	sum   [sha256.Size]byte // of all files
 	certs map[[sha256.Size]byte]filesCert
+	names map[fileOf]tally
 }
+
+// fileOf is a file by what it was read for.
+type fileOf struct{ path, kind string }
+
+// tally says how many a file holds of each DER name: CAs of a subject, revocation lists of an issuer.
+type tally map[string]int
 
 // filesCert is a certificate that was made, and what was left out of its file.
 type filesCert struct {
@@ -110,7 +118,7 @@ func (f Files) Load(_ context.Context, previous *Material) (*Material, error) {
 		return nil, err
 	}
 	sum := digest(data, unread)
-	p := parser{files: f, data: data, unread: unread, m: &Material{}, tag: &filesTag{sum: sum, certs: make(map[[sha256.Size]byte]filesCert)}}
+	p := parser{files: f, data: data, unread: unread, m: &Material{}, tag: &filesTag{sum: sum, certs: make(map[[sha256.Size]byte]filesCert), names: make(map[fileOf]tally)}}
 	p.m.Tag = p.tag
 	if previous != nil {
 		p.known = previous.Tag.(*filesTag)

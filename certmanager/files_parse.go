@@ -326,8 +326,14 @@ func (p *parser) bundle(path string) ([]*x509.Certificate, error) {
 		return nil, err
 	}
 	certs, aside, err := p.certificates(path, file)
-	p.aside(path, aside)
-	return certs, err
+	if err != nil {
+		return nil, err
+	}
+	now := make(tally)
+	for _, c := range certs {
+		now[string(c.RawSubject)]++
+	}
+	return certs, p.aside(fileOf{path, "CAs"}, now, aside)
 }
 
 func (p *parser) lists(path string) ([]*x509.RevocationList, error) {
@@ -335,16 +341,38 @@ func (p *parser) lists(path string) ([]*x509.RevocationList, error) {
 	if err != nil {
 		return nil, err
 	}
-	return inFile(path, func() ([]*x509.RevocationList, error) {
-		lists, aside, err := file.Lists()
-		p.aside(path, aside)
+	var aside []pemfile.Aside
+	lists, err := inFile(path, func() (lists []*x509.RevocationList, err error) {
+		lists, aside, err = file.Lists()
 		return lists, err
 	})
+	if err != nil {
+		return nil, err
+	}
+	now := make(tally)
+	for _, l := range lists {
+		now[string(l.RawIssuer)]++
+	}
+	return lists, p.aside(fileOf{path, "revocation lists"}, now, aside)
 }
 
-// aside warns of what cannot be read in a file.
-func (p *parser) aside(path string, aside []pemfile.Aside) {
-	p.m.Warnings = append(p.m.Warnings, asideErrors(path, aside)...)
+// aside warns of what cannot be read in a file. It is an error if that takes the place of what was
+// in service: then fewer of its name are left. What has no name may have been any.
+func (p *parser) aside(file fileOf, now tally, aside []pemfile.Aside) error {
+	p.tag.names[file] = now
+	p.m.Warnings = append(p.m.Warnings, asideErrors(file.path, aside)...)
+	if p.known == nil {
+		return nil
+	}
+	for name, before := range p.known.names[file] {
+		if now[name] >= before {
+			continue
+		}
+		if i := slices.IndexFunc(aside, func(a pemfile.Aside) bool { return a.Name == nil || string(a.Name) == name }); i >= 0 {
+			return fmt.Errorf("%s: %w: one of the %s that are in service would be lost: %w", file.path, ErrInvalid, file.kind, aside[i].Err)
+		}
+	}
+	return nil
 }
 
 func asideErrors(path string, aside []pemfile.Aside) []error {
