@@ -22,7 +22,8 @@ func TestMain(m *testing.M) {
 		child(role)
 		return
 	}
-	// With the race detector every process sleeps for a second at its end, and these tests start a hundred of them.
+	// With the race detector every process sleeps for a second at its end, and these tests start a
+	// hundred of them.
 	if os.Getenv("GORACE") == "" {
 		os.Setenv("GORACE", "atexit_sleep_ms=0")
 	}

@@ -42,7 +42,8 @@ func (c *cell) clientConfig() *tls.Config {
 	return config
 }
 
-// dial connects, and is done when an echo has come back: a TLS 1.3 client is through before its server.
+// dial connects, and is done when an echo has come back: a TLS 1.3 client is through before its
+// server.
 func (c *cell) dial(config *tls.Config, size int) (*client, error) {
 	conn, err := net.Dial("tcp", c.addr)
 	if err != nil {
@@ -83,8 +84,9 @@ func (c *cell) dialAll(n, size int) ([]*client, error) {
 	}
 }
 
-// echo sends total bytes in messages of the given size, each a TLS record of its own (several, over 16 KiB), and reads
-// them back. Batched, all of them are one write to the socket; else each message is.
+// echo sends total bytes in messages of the given size, each a TLS record of its own (several, over
+// 16 KiB), and reads them back. Batched, all of them are one write to the socket; else each message
+// is.
 func (l *client) echo(total, size int, batched bool) (int, error) {
 	l.below.hold = batched
 	for sent := 0; sent < total; sent += size {

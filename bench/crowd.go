@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// base is the server's resident memory without connections, after it has seen some: its code is paged in by then.
+// base is the server's resident memory without connections, after it has seen some: its code is
+// paged in by then.
 func (c *cell) base() (float64, error) {
 	clients, err := c.dialAll(8, frame)
 	if err != nil {
@@ -23,8 +24,8 @@ func (c *cell) base() (float64, error) {
 	return s.RSS, err
 }
 
-// crowd measures a hundredth of the connections alone, the memory of all of them, and the same hundredth among the
-// others, which are idle.
+// crowd measures a hundredth of the connections alone, the memory of all of them, and the same
+// hundredth among the others, which are idle.
 func crowd(c *cell) (map[string]measure, error) {
 	base, err := c.base()
 	if err != nil {
@@ -127,7 +128,8 @@ func flood(c *cell) (map[string]measure, error) {
 	}
 	var operations []func() (int, error)
 	for _, l := range clients {
-		// A large buffer would empty for seconds before a write that waits for it is let go at the end.
+		// A large buffer would empty for seconds before a write that waits for it is let go at the
+		// end.
 		if err := l.below.Conn.(*net.TCPConn).SetWriteBuffer(64 << 10); err != nil {
 			return nil, err
 		}

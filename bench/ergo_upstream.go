@@ -16,7 +16,8 @@ import (
 func init() {
 	starters[ergoMeta], starters[ergoPool] = startErgo, startErgo
 
-	// On Ergo's engine this project's code has to reach nine tenths of what a prototype reached there.
+	// On Ergo's engine this project's code has to reach nine tenths of what a prototype reached
+	// there.
 	bars = []bar{
 		{pipelined, oursPool, efficiency, 0.9 * 10.8, key{}},
 		{flushed, oursPool, efficiency, 0.9 * 1.08, key{}},

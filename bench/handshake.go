@@ -34,7 +34,8 @@ func handshakes(row string, resume bool) func(*cell) (map[string]measure, error)
 	}
 }
 
-// askForCertificate makes client certificates mandatory, which a resumed session is checked for again.
+// askForCertificate makes client certificates mandatory, which a resumed session is checked for
+// again.
 func askForCertificate(c *cell, j *serverJob) (func(), error) {
 	pair, err := c.ca.Generate(tlstest.Leaf{Names: []string{"client.test"}, Usage: tlstest.ClientOnly})
 	if err != nil {

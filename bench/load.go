@@ -103,7 +103,8 @@ func (c *cell) ask(line any) (stats, error) {
 	return s, nil
 }
 
-// drive is a load that workers make: each of them does its operation again and again until it is ended.
+// drive is a load that workers make: each of them does its operation again and again until it is
+// ended.
 type drive struct {
 	done    atomic.Int64 // operations
 	keep    atomic.Bool  // latencies
@@ -164,7 +165,8 @@ func (r *drive) end() error {
 	return r.err
 }
 
-// measure runs operations side by side and takes, after a while to warm up, what the server needs for them.
+// measure runs operations side by side and takes, after a while to warm up, what the server needs
+// for them.
 func (c *cell) measure(operations []func() (int, error)) (measure, error) {
 	return c.measureWhile(operations, func() error {
 		time.Sleep(c.Time)

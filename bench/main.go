@@ -1,8 +1,10 @@
-// The command bench measures TLS echo servers side by side: plain crypto/tls, this project's meta processes and, with
-// the build tag upstream, Ergo's own. README.md says how to read what it prints.
+// The command bench measures TLS echo servers side by side: plain crypto/tls, this project's meta
+// processes and, with the build tag upstream, Ergo's own. README.md says how to read what it
+// prints.
 //
-// A cell, which is one workload on one variant in one round, is two processes of this binary: the load on one core
-// starts the server on another, speaks to it over its standard input and output, and prints one line with the result.
+// A cell, which is one workload on one variant in one round, is two processes of this binary: the
+// load on one core starts the server on another, speaks to it over its standard input and output,
+// and prints one line with the result.
 package main
 
 import (

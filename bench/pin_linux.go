@@ -60,8 +60,8 @@ func placement() string {
 	return fmt.Sprintf("server on core %d, load on core %d", found[0], found[1])
 }
 
-// startOn starts a command bound to a core. The process inherits the affinity of the thread that forks it, so that its
-// runtime sees one core from the beginning.
+// startOn starts a command bound to a core. The process inherits the affinity of the thread that
+// forks it, so that its runtime sees one core from the beginning.
 func startOn(core int, cmd *exec.Cmd) error {
 	found, err := cores()
 	if err != nil {

@@ -74,7 +74,8 @@ func drainEcho(conn net.Conn, config *tls.Config) {
 	}
 }
 
-// wouldBlock is the error of a read that would have to wait. A net.Error that is temporary does not end a tls.Conn.
+// wouldBlock is the error of a read that would have to wait. A net.Error that is temporary does not
+// end a tls.Conn.
 type wouldBlock struct{}
 
 func (wouldBlock) Error() string   { return "would block" }

@@ -9,7 +9,8 @@ import (
 	"github.com/ergotls/ergotls/tlstest"
 )
 
-// makePairs makes two generations of certificate pairs and serves the first, through a symbolic link that is swapped.
+// makePairs makes two generations of certificate pairs and serves the first, through a symbolic
+// link that is swapped.
 func makePairs(c *cell, j *serverJob) (func(), error) {
 	root, err := os.MkdirTemp("", "bench")
 	if err != nil {

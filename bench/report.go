@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// tooWide is the spread of raw's own CPU per operation, the middle half of the rounds as a part of the median, beyond
-// which a row says nothing.
+// tooWide is the spread of raw's own CPU per operation, the middle half of the rounds as a part of
+// the median, beyond which a row says nothing.
 const tooWide = 0.10
 
 // spread is a median with the quartiles beside it.

@@ -29,7 +29,8 @@ type measure struct {
 // key names a row of the table.
 type key struct{ Row, Variant string }
 
-// results are the measures of each row, one per round; a nil in between is a round that the row was not in.
+// results are the measures of each row, one per round; a nil in between is a round that the row was
+// not in.
 type results map[key][]*measure
 
 // job is what the load process is told.
@@ -40,8 +41,8 @@ type job struct {
 	Profile           string // file
 }
 
-// rounds runs every variant of every workload once per round, in another order each time, so that what the machine does
-// meanwhile hits all of them alike.
+// rounds runs every variant of every workload once per round, in another order each time, so that
+// what the machine does meanwhile hits all of them alike.
 func rounds(s settings, list []workload, progress io.Writer) (results, error) {
 	var plan []workload
 	takes := map[key]time.Duration{}
@@ -67,7 +68,8 @@ func rounds(s settings, list []workload, progress io.Writer) (results, error) {
 		rand.Shuffle(len(plan), func(i, j int) { plan[i], plan[j] = plan[j], plan[i] })
 		var cells []key
 		for _, w := range plan {
-			// The variants of a workload follow each other, so that they meet the machine in one mood.
+			// The variants of a workload follow each other, so that they meet the machine in one
+			// mood.
 			for _, i := range rand.Perm(len(w.variants)) {
 				if round < w.atMost(s.Rounds) {
 					cells = append(cells, key{w.name, w.variants[i]})

@@ -51,7 +51,8 @@ type stats struct {
 	GCs       uint32
 }
 
-// starter serves echoes at the address that it returns. The function loads the certificates anew, and may be nil.
+// starter serves echoes at the address that it returns. The function loads the certificates anew,
+// and may be nil.
 type starter func(serverJob) (addr string, reload func(context.Context) error, err error)
 
 // starters has the variants. Others add theirs with a build tag.

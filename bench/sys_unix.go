@@ -18,7 +18,8 @@ func cpuTime() (time.Duration, error) {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), nil
 }
 
-// openFiles is how many this process may have. The Go runtime has raised the soft limit to the hard one.
+// openFiles is how many this process may have. The Go runtime has raised the soft limit to the hard
+// one.
 func openFiles() uint64 {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
@@ -27,8 +28,8 @@ func openFiles() uint64 {
 	return uint64(limit.Cur)
 }
 
-// drainConn is a connection that can be read without waiting: while polling is set, Read fails with wouldBlock where
-// nothing is there, which crypto/tls takes as temporary.
+// drainConn is a connection that can be read without waiting: while polling is set, Read fails with
+// wouldBlock where nothing is there, which crypto/tls takes as temporary.
 type drainConn struct {
 	net.Conn
 	raw     syscall.RawConn

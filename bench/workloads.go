@@ -73,7 +73,8 @@ func find(name string) workload {
 	return list[slices.IndexFunc(list, func(w workload) bool { return w.name == name })]
 }
 
-// echoes is a workload of n connections that send total bytes in messages of size and wait for all of them.
+// echoes is a workload of n connections that send total bytes in messages of size and wait for all
+// of them.
 func echoes(row string, n, total, size int, batched bool) func(*cell) (map[string]measure, error) {
 	return func(c *cell) (map[string]measure, error) {
 		clients, err := c.dialAll(n, total)

@@ -12,11 +12,11 @@ import (
 	"time"
 )
 
-// arrange brings the certificates of a chain in the order in which peers want them, RFC 8446 section
-// 4.4.2: the leaf, then each issuer after what it issued. Where there are several ways up, as
-// cross-signed CAs make them, all that are in their time follow. What is not needed is set
-// aside with a warning: what issued none of the others, or is outside its time while peers may
-// know its name by another certificate.
+// arrange brings the certificates of a chain in the order in which peers want them, RFC 8446
+// section 4.4.2: the leaf, then each issuer after what it issued. Where there are several ways up,
+// as cross-signed CAs make them, all that are in their time follow. What is not needed is set aside
+// with a warning: what issued none of the others, or is outside its time while peers may know its
+// name by another certificate.
 func (c *certificate) arrange(certs []*x509.Certificate, now time.Time) error {
 	leaf := c.tls.Leaf
 	c.chain = climb([]*x509.Certificate{leaf}, certs, now)
@@ -91,8 +91,8 @@ func checkAlgorithm(cert *x509.Certificate) error {
 	return nil
 }
 
-// missing says whether a leaf that stands alone cannot be served without its issuer: that is among the others and
-// not usable, or there are CAs, and it is not among them.
+// missing says whether a leaf that stands alone cannot be served without its issuer: that is among
+// the others and not usable, or there are CAs, and it is not among them.
 func missing(leaf *x509.Certificate, others []*x509.Certificate, now time.Time) error {
 	ca := false
 	var err error

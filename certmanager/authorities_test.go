@@ -15,7 +15,8 @@ import (
 	"github.com/ergotls/ergotls/tlstest"
 )
 
-// A bundle whose names do not fit a CertificateRequest lets its clients in, and nobody else, in both versions, resumed or not.
+// A bundle whose names do not fit a CertificateRequest lets its clients in, and nobody else, in
+// both versions, resumed or not.
 func TestManyClientCAs(t *testing.T) {
 	ca, other := tlstest.NewCA(t), tlstest.NewCA(t)
 	bundle := []*x509.Certificate{ca.Certificate()}

@@ -17,8 +17,8 @@ import (
 	"github.com/ergotls/ergotls/tlstest"
 )
 
-// BenchmarkLookup is what a handshake pays for its certificate: where each name has one, and where it has one of each
-// kind, of which the ClientHello decides.
+// BenchmarkLookup is what a handshake pays for its certificate: where each name has one, and where
+// it has one of each kind, of which the ClientHello decides.
 func BenchmarkLookup(b *testing.B) {
 	for certs, keys := range map[string][]keyKind{"ECDSA": {ecdsaKey}, "ECDSA+RSA": {ecdsaKey, rsaKey}} {
 		for _, n := range []int{1, 1_000, 100_000} {
@@ -42,7 +42,8 @@ func benchmarkLookup(b *testing.B, n int, all *names) {
 			}
 		})
 	}
-	// Any of the names, so that neither map nor certificate is in the processor's cache; what is found is read, as a handshake does next.
+	// Any of the names, so that neither map nor certificate is in the processor's cache; what is
+	// found is read, as a handshake does next.
 	names := make([]string, 1<<16)
 	for i := range names {
 		names[i] = fmt.Sprintf("host%d.example.test", rand.IntN(n))

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// What a peer sends is cut before it is kept in an event, a log line or a status: anyone can send a certificate with 80,000
-// names, and events may wait for a slow subscriber.
+// What a peer sends is cut before it is kept in an event, a log line or a status: anyone can send a
+// certificate with 80,000 names, and events may wait for a slow subscriber.
 const (
 	maxPeerNames = 20   // of a certificate
 	maxPeerText  = 256  // bytes of a name, a subject, a serial number
@@ -36,7 +36,8 @@ func (c CertificateInfo) bounded() CertificateInfo {
 	return c
 }
 
-// peerError is an error about a peer without what the peer has sent: the errors of crypto/tls hold its certificates.
+// peerError is an error about a peer without what the peer has sent: the errors of crypto/tls hold
+// its certificates.
 type peerError struct {
 	text   string
 	reason error // one of this package's

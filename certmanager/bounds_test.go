@@ -17,8 +17,8 @@ import (
 	"github.com/ergotls/ergotls/tlstest"
 )
 
-// A certificate with thousands of names costs an event, a log line and an error text no more than a kilobyte or two, on both
-// sides and whoever refuses it.
+// A certificate with thousands of names costs an event, a log line and an error text no more than a
+// kilobyte or two, on both sides and whoever refuses it.
 func TestPeersNamesAreBounded(t *testing.T) {
 	ca, other := tlstest.NewCA(t), tlstest.NewCA(t)
 	names := make([]string, 1000)

@@ -54,8 +54,9 @@ func (c *certificate) keyRank() int {
 	return int(rsaKey) + 1 + int(c.key)
 }
 
-// newCertificate checks what does not depend on trust: that the key belongs to one of the certificates,
-// that the others lead away from it, and that its usage is TLS. What is not needed is not served.
+// newCertificate checks what does not depend on trust: that the key belongs to one of the
+// certificates, that the others lead away from it, and that its usage is TLS. What is not needed is
+// not served.
 func newCertificate(cert tls.Certificate, origin string) (c *certificate, err error) {
 	defer recovered(origin, &err)
 	runtime.Gosched() // a thousand of these would hold up who is being served
@@ -238,8 +239,8 @@ func (c *certificate) supportedBy(hello *tls.ClientHelloInfo) bool {
 	return slices.ContainsFunc(hello.CipherSuites, func(id uint16) bool { return slices.Contains(suites, id) })
 }
 
-// signs says whether the key makes signatures of a scheme, RFC 8446 section 4.2.3. One that is not in memory may be
-// restricted to some.
+// signs says whether the key makes signatures of a scheme, RFC 8446 section 4.2.3. One that is not
+// in memory may be restricted to some.
 func (c *certificate) signs(s tls.SignatureScheme, tls13 bool) bool {
 	if c.schemes != nil && !slices.Contains(c.schemes, s) {
 		return false

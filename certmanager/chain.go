@@ -45,16 +45,16 @@ func newComparison(s, previous *snapshot, now time.Time) *comparison {
 	return k
 }
 
-// check looks at the dates and chains of the certificates that are not in service yet. What is wrong with
-// one of several is a warning: it must not keep the others from service. It is an error where one of the same
-// origin is in service, or where none is left that is good.
+// check looks at the dates and chains of the certificates that are not in service yet. What is
+// wrong with one of several is a warning: it must not keep the others from service. It is an error
+// where one of the same origin is in service, or where none is left that is good.
 func (k *comparison) check() []error {
 	var errs, late []error
 	good := 0
 	for _, c := range k.certs {
 		if k.served[c] {
-			// What is in service stays so with this candidate or without it. If it ended meanwhile, that is
-			// no reason to hold a revocation or another renewal back.
+			// What is in service stays so with this candidate or without it. If it ended meanwhile,
+			// that is no reason to hold a revocation or another renewal back.
 			good++
 			continue
 		}
@@ -88,11 +88,11 @@ func (k *comparison) replaces(c *certificate) bool {
 	})
 }
 
-// checkChain looks whether a chain is complete. That it leads to none of RootCAs is not an error by itself: the CA
-// that issued our certificate may be another than the one that issues our peers', as where a public
-// certificate meets clients of a private CA. It is an error where something says that the chain should lead
-// there: an intermediate that stands in another file, or what was in service before. Where nothing says
-// so it is a warning.
+// checkChain looks whether a chain is complete. That it leads to none of RootCAs is not an error by
+// itself: the CA that issued our certificate may be another than the one that issues our peers', as
+// where a public certificate meets clients of a private CA. It is an error where something says
+// that the chain should lead there: an intermediate that stands in another file, or what was in
+// service before. Where nothing says so it is a warning.
 func (k *comparison) checkChain(c *certificate) error {
 	roots := k.trust.rootCAs
 	if roots == nil {
@@ -161,7 +161,8 @@ func (c *certificate) build(roots *x509.CertPool, issuers []*x509.Certificate, n
 	return nil, fmt.Errorf("%s: certificate %s: %w: %w", c.origin, describe(c.tls.Leaf), ErrUntrusted, err)
 }
 
-// led says whether a certificate in service leads to roots that are still the same, or all do where it is nil.
+// led says whether a certificate in service leads to roots that are still the same, or all do where
+// it is nil.
 func (k *comparison) led(c *certificate, roots *x509.CertPool) bool {
 	if k.previous == nil || !roots.Equal(k.previous.trust.rootCAs) {
 		return false

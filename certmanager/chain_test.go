@@ -19,8 +19,8 @@ func alone(pair *tlstest.Pair) tls.Certificate {
 	return cert
 }
 
-// A chain that leads to none of the known roots is a warning where it may be that it should, and refused where it surely should and
-// nothing else is there to serve.
+// A chain that leads to none of the known roots is a warning where it may be that it should, and
+// refused where it surely should and nothing else is there to serve.
 func TestIncompleteChains(t *testing.T) {
 	root, other := tlstest.NewCA(t), tlstest.NewCA(t)
 	intermediate := root.Intermediate(t)
@@ -73,7 +73,8 @@ func TestIncompleteChains(t *testing.T) {
 	}
 }
 
-// What led to the roots has to lead there, whatever the program sets in between, and one that never did may be renewed.
+// What led to the roots has to lead there, whatever the program sets in between, and one that never
+// did may be renewed.
 func TestRenewedChainLosesItsIntermediate(t *testing.T) {
 	root, other := tlstest.NewCA(t), tlstest.NewCA(t)
 	intermediate, next := root.Intermediate(t), root.Intermediate(t)

@@ -53,10 +53,10 @@ func mayAnswer(hello *tls.ClientHelloInfo) bool {
 	return ctx != nil && ctx.Value(challengeKey{}) != nil
 }
 
-// challengeConfig is for the handshake of a CA that validates a name: no client
-// certificate, no ticket. It is nil for all other handshakes, where nothing could
-// answer, and where the connection could reach an application. The protocol stands in no other config, where it
-// would fail the clients that offer other protocols to a server that knows none.
+// challengeConfig is for the handshake of a CA that validates a name: no client certificate, no
+// ticket. It is nil for all other handshakes, where nothing could answer, and where the connection
+// could reach an application. The protocol stands in no other config, where it would fail the
+// clients that offer other protocols to a server that knows none.
 func challengeConfig(hello *tls.ClientHelloInfo, answers []Func) *tls.Config {
 	if !isChallenge(hello) || !mayAnswer(hello) || len(answers) == 0 {
 		return nil
@@ -75,8 +75,8 @@ func challengeConfig(hello *tls.ClientHelloInfo, answers []Func) *tls.Config {
 	return config
 }
 
-// checkAnswer refuses what is no answer to a challenge: it would be a server's certificate, shown to a client that nobody
-// has asked for one.
+// checkAnswer refuses what is no answer to a challenge: it would be a server's certificate, shown
+// to a client that nobody has asked for one.
 func checkAnswer(cert *tls.Certificate) error {
 	if cert == nil || len(cert.Certificate) == 0 {
 		return errors.New("there is no answer to this challenge")

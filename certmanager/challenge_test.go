@@ -44,7 +44,8 @@ func answer(t *testing.T, name string, critical bool) *tls.Certificate {
 	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// mutual makes a manager of a server that wants client certificates, with a source that answers every challenge.
+// mutual makes a manager of a server that wants client certificates, with a source that answers
+// every challenge.
 func mutual(t *testing.T, ca *tlstest.CA, challenge *tls.Certificate) *certmanager.Manager {
 	t.Helper()
 	m, err := certmanager.New(certmanager.Options{
@@ -59,8 +60,8 @@ func mutual(t *testing.T, ca *tlstest.CA, challenge *tls.Certificate) *certmanag
 	return m
 }
 
-// servers are the ways to serve with a manager. Each calls touched where bytes of a client, or the client itself,
-// reach the application.
+// servers are the ways to serve with a manager. Each calls touched where bytes of a client, or the
+// client itself, reach the application.
 var servers = map[string]func(t *testing.T, m *certmanager.Manager, touched func()) (addr string){
 	"tls.Listen": func(t *testing.T, m *certmanager.Manager, touched func()) string {
 		listener, err := tls.Listen("tcp", "127.0.0.1:0", m.ServerTLS())
@@ -150,8 +151,8 @@ func talk(t *testing.T, addr string, config *tls.Config) (state tls.ConnectionSt
 	return conn.ConnectionState(), err
 }
 
-// Whoever offers the protocol of a CA's validation, which asks for no client certificate, reaches no application: not on
-// servers that do not know of it, and not on those that answer it.
+// Whoever offers the protocol of a CA's validation, which asks for no client certificate, reaches
+// no application: not on servers that do not know of it, and not on those that answer it.
 func TestChallengeReachesNoApplication(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	for name, serve := range servers {
@@ -186,7 +187,8 @@ func TestChallengeReachesNoApplication(t *testing.T) {
 	}
 }
 
-// What has not the extension of an answer, critical as it must be, is a server's certificate and no answer.
+// What has not the extension of an answer, critical as it must be, is a server's certificate and no
+// answer.
 func TestChallengeAnswerIsChecked(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	server := ca.Issue(t, tlstest.Leaf{}).Certificate()
@@ -219,7 +221,8 @@ func TestChallengeWithoutSource(t *testing.T) {
 	require.ErrorContains(t, err, "certificate required")
 }
 
-// Nobody is accepted who has not completed his handshake, the manager ends who is accepted, and Close ends the rest.
+// Nobody is accepted who has not completed his handshake, the manager ends who is accepted, and
+// Close ends the rest.
 func TestNewListener(t *testing.T) {
 	ca, other := tlstest.NewCA(t), tlstest.NewCA(t)
 	m := mutual(t, ca, nil)
@@ -260,7 +263,8 @@ func TestNewListener(t *testing.T) {
 	assert.ErrorIs(t, err, io.EOF)
 }
 
-// A connection of an http.Server that has said nothing yet is known as well, and a client that is refused is counted.
+// A connection of an http.Server that has said nothing yet is known as well, and a client that is
+// refused is counted.
 func TestConnStateKnowsIdleConnections(t *testing.T) {
 	ca, other := tlstest.NewCA(t), tlstest.NewCA(t)
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {

@@ -13,8 +13,8 @@ import (
 	"github.com/ergotls/ergotls/tlstest"
 )
 
-// The timers of connections count the time that the machine is awake. When the clock is set forward they are set anew, and when
-// it is set back nobody has to go.
+// The timers of connections count the time that the machine is awake. When the clock is set forward
+// they are set anew, and when it is set back nobody has to go.
 func TestClockIsSet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := tlstest.NewCA(t)

@@ -34,8 +34,9 @@ type revocationList struct {
 // maxCRLSkew is how far in the future a list may be dated.
 const maxCRLSkew = 5 * time.Minute
 
-// newRevocations checks the lists against the certificates of possible issuers. Of several lists of one issuer and one
-// scope the newest counts. A list of an unknown issuer says nothing about anyone here: it is left out.
+// newRevocations checks the lists against the certificates of possible issuers. Of several lists of
+// one issuer and one scope the newest counts. A list of an unknown issuer says nothing about anyone
+// here: it is left out.
 func newRevocations(lists []*x509.RevocationList, issuers []*x509.Certificate, fresh bool, now time.Time) (*revocations, error) {
 	r := &revocations{lists: make(map[string][]*revocationList), issuers: issuers, fresh: fresh}
 	for _, list := range lists {
@@ -108,8 +109,8 @@ func (r *revocations) of(issuer *x509.Certificate) (all []*revocationList) {
 	return all
 }
 
-// issuerOf returns who has signed a list, nil if that is nobody known. A list that claims to be of a known key and is not is an
-// error: it may be the list of a CA in service, damaged.
+// issuerOf returns who has signed a list, nil if that is nobody known. A list that claims to be of
+// a known key and is not is an error: it may be the list of a CA in service, damaged.
 func issuerOf(list *x509.RevocationList, issuers []*x509.Certificate) (*x509.Certificate, error) {
 	known := false
 	for _, issuer := range issuers {
@@ -136,7 +137,8 @@ func revokedIn(list *x509.RevocationList) map[string]time.Time {
 	return revoked
 }
 
-// check judges every certificate of a chain. The last is trusted by itself, but not if another CA has revoked it.
+// check judges every certificate of a chain. The last is trusted by itself, but not if another CA
+// has revoked it.
 func (r *revocations) check(chain []*x509.Certificate, now time.Time) error {
 	if len(r.lists) == 0 {
 		return nil
@@ -164,8 +166,8 @@ func (r *revocations) checkOne(cert, issuer *x509.Certificate, now time.Time) er
 	return nil
 }
 
-// checkAnchor judges a CA that chains end with: openssl verify -crl_check_all refuses a chain whose CA another one
-// has revoked, although the CA is in the bundle.
+// checkAnchor judges a CA that chains end with: openssl verify -crl_check_all refuses a chain whose
+// CA another one has revoked, although the CA is in the bundle.
 func (r *revocations) checkAnchor(ca *x509.Certificate) error {
 	if bytes.Equal(ca.RawIssuer, ca.RawSubject) {
 		return nil
@@ -218,7 +220,8 @@ func (r *revocations) all() []*revocationList {
 	return all
 }
 
-// newCRLWarnings are about lists that are not used, as far as the previous set has not told the same.
+// newCRLWarnings are about lists that are not used, as far as the previous set has not told the
+// same.
 func (s *snapshot) newCRLWarnings(previous *snapshot) (all []error) {
 	told := map[string]bool{}
 	if previous != nil {

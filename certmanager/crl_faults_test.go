@@ -90,7 +90,8 @@ func join(parts ...[]byte) (all []byte) {
 	return all
 }
 
-// A CA can be dropped although its list is still there, and a list of nobody keeps nothing else from service.
+// A CA can be dropped although its list is still there, and a list of nobody keeps nothing else
+// from service.
 func TestListOfNobody(t *testing.T) {
 	stays, goes := tlstest.NewCA(t), tlstest.NewCA(t)
 	good, bad, gone := stays.Issue(t, tlstest.Leaf{}), stays.Issue(t, tlstest.Leaf{}), goes.Issue(t, tlstest.Leaf{})
@@ -107,15 +108,16 @@ func TestListOfNobody(t *testing.T) {
 	l.SetServerName("any")
 	assert.Equal(t, 1, strings.Count(l.log.String(), "its issuer is unknown"), "it is told once")
 
-	// A CA of the same name with a new key takes its place: the list of the old key is of nobody too.
+	// A CA of the same name with a new key takes its place: the list of the old key is of nobody
+	// too.
 	twin := tlstest.NewCA(t, func(c *x509.Certificate) { c.Subject = stays.Certificate().Subject })
 	l.write("cas.pem", twin.PEM())
 	require.NoError(t, l.Reload(t.Context()))
 	require.NoError(t, l.verdict(twin.Issue(t, tlstest.Leaf{})))
 }
 
-// A list of an intermediate is used when its certificate is named as an issuer of lists, which makes it no anchor: its own
-// revocation counts.
+// A list of an intermediate is used when its certificate is named as an issuer of lists, which
+// makes it no anchor: its own revocation counts.
 func TestIssuersOfListsAreNoAnchors(t *testing.T) {
 	root := tlstest.NewCA(t)
 	sub := root.Intermediate(t)
@@ -128,7 +130,8 @@ func TestIssuersOfListsAreNoAnchors(t *testing.T) {
 	require.ErrorIs(t, l.verdict(good), certmanager.ErrRevoked)
 }
 
-// A CA that another one has revoked is no anchor, although it is in the bundle; nor is one below it.
+// A CA that another one has revoked is no anchor, although it is in the bundle; nor is one below
+// it.
 func TestRevokedAnchor(t *testing.T) {
 	root := tlstest.NewCA(t)
 	sub := root.Intermediate(t)
@@ -167,8 +170,8 @@ func TestRevokedAnchor(t *testing.T) {
 	require.ErrorIs(t, clientErr, certmanager.ErrRevoked)
 }
 
-// A list that is dated in the future does not take the place of today's, in whatever order they stand; of two lists of one
-// time the one of the higher number counts.
+// A list that is dated in the future does not take the place of today's, in whatever order they
+// stand; of two lists of one time the one of the higher number counts.
 func TestWhichListCounts(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	bad, good := ca.Issue(t, tlstest.Leaf{}), ca.Issue(t, tlstest.Leaf{})
@@ -252,7 +255,8 @@ commonName = supplied
 	require.ErrorIs(t, l.verdict(pairs[1]), certmanager.ErrRevoked)
 }
 
-// Taking trust away must be said: no setter and no source turns the verification of clients off by leaving something out.
+// Taking trust away must be said: no setter and no source turns the verification of clients off by
+// leaving something out.
 func TestClientAuthIsNotTurnedOffSilently(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	own := ca.Issue(t, tlstest.Leaf{}).Certificate()

@@ -18,14 +18,16 @@ var (
 	oidCertificateIssuer        = asn1.ObjectIdentifier{2, 5, 29, 29}
 )
 
-// scope is the part of an issuer's certificates that a list is complete for (RFC 5280 section 5.2.5). The zero scope is all.
+// scope is the part of an issuer's certificates that a list is complete for (RFC 5280 section
+// 5.2.5). The zero scope is all.
 type scope struct {
 	users, cas bool   // only certificates of users, of CAs
 	uris       string // only certificates with one of these distribution points, separated by spaces; empty: whatever they have
 	future     bool   // the list is dated in the future
 }
 
-// isDelta says whether a list has only what has changed, also where it does not say so as it should (RFC 5280 section 5.2.4).
+// isDelta says whether a list has only what has changed, also where it does not say so as it should
+// (RFC 5280 section 5.2.4).
 func isDelta(list *x509.RevocationList) bool {
 	for _, ext := range list.Extensions {
 		if ext.Id.Equal(oidDeltaCRLIndicator) {
@@ -35,8 +37,9 @@ func isDelta(list *x509.RevocationList) bool {
 	return false
 }
 
-// scopeOf says what a list is complete for, or why it cannot be used: a list with a critical extension that is not
-// understood says nothing about who is not on it (RFC 5280 sections 5.2 and 5.3).
+// scopeOf says what a list is complete for, or why it cannot be used: a list with a critical
+// extension that is not understood says nothing about who is not on it (RFC 5280 sections 5.2 and
+// 5.3).
 func scopeOf(list *x509.RevocationList) (s scope, err error) {
 	for _, ext := range list.Extensions {
 		switch {
@@ -124,8 +127,8 @@ func urisOf(name cryptobyte.String) (string, error) {
 	return strings.Join(uris, " "), nil
 }
 
-// covers says whether who is not on the list is not revoked. A certificate without distribution points is covered by whatever
-// list its issuer has signed.
+// covers says whether who is not on the list is not revoked. A certificate without distribution
+// points is covered by whatever list its issuer has signed.
 func (s scope) covers(cert *x509.Certificate) bool {
 	if s.future || s.users && cert.IsCA || s.cas && !cert.IsCA {
 		return false

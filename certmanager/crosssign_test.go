@@ -58,8 +58,8 @@ func newCrossSigner(t *testing.T, name string) *crossSigner {
 	return &crossSigner{(&crossSigner{}).sign(t, name, true, key), key}
 }
 
-// A peer whose intermediate two roots have signed stays, whichever of the two goes, by removal or by revocation, as long as the
-// other vouches for it, and goes with the second.
+// A peer whose intermediate two roots have signed stays, whichever of the two goes, by removal or
+// by revocation, as long as the other vouches for it, and goes with the second.
 func TestCrossSignedPeerStays(t *testing.T) {
 	first, second := newCrossSigner(t, "first"), newCrossSigner(t, "second")
 	key := newCrossKey(t)
@@ -122,7 +122,8 @@ func TestCrossSignedPeerStays(t *testing.T) {
 	}
 }
 
-// A pool that differs from the one before in a constraint alone is another one: its peers are judged by it.
+// A pool that differs from the one before in a constraint alone is another one: its peers are
+// judged by it.
 func TestPoolWithAConstraint(t *testing.T) {
 	ca := newCrossSigner(t, "ca")
 	leafKey := newCrossKey(t)

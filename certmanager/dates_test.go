@@ -14,8 +14,8 @@ import (
 	"github.com/ergotls/ergotls/tlstest"
 )
 
-// RFC 5280 section 4.1.2.5: the year 9999 is that of what has no end. Nothing may be added to the time
-// until then.
+// RFC 5280 section 4.1.2.5: the year 9999 is that of what has no end. Nothing may be added to the
+// time until then.
 var (
 	never  = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 	always = time.Date(1, 1, 2, 0, 0, 0, 0, time.UTC)
@@ -30,8 +30,8 @@ func forever(t *testing.T) (ca *tlstest.CA, leaf tlstest.Leaf, list *x509.Revoca
 	return ca, tlstest.Leaf{NotBefore: always, NotAfter: never}, parseCRL(t, der)
 }
 
-// In the bubble of a test the clock stands still while a goroutine runs: a timer that fires again and
-// again without an end would keep this test for ever.
+// In the bubble of a test the clock stands still while a goroutine runs: a timer that fires again
+// and again without an end would keep this test for ever.
 func TestWithoutExpirationDate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, leaf, list := forever(t)

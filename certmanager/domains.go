@@ -17,8 +17,8 @@ type trustDomain struct {
 	sum  string // of the CAs, for the fingerprint
 }
 
-// newTrustDomains makes the pools of each domain, and one of all of them together with the CAs of plain. Without any
-// domain they are nil and plain.
+// newTrustDomains makes the pools of each domain, and one of all of them together with the CAs of
+// plain. Without any domain they are nil and plain.
 func newTrustDomains(cas map[string][]*x509.Certificate, plain *x509.CertPool) (map[string]trustDomain, *x509.CertPool) {
 	if len(cas) == 0 {
 		return nil, plain
@@ -53,8 +53,9 @@ func sumOf(domains map[string]trustDomain) string {
 	return text.String()
 }
 
-// rootsFor gives the CAs that a peer is verified with: those of its trust domain if it has a SPIFFE ID and the source
-// gives trust domains, else plain. A CA of one domain must not vouch for members of another.
+// rootsFor gives the CAs that a peer is verified with: those of its trust domain if it has a SPIFFE
+// ID and the source gives trust domains, else plain. A CA of one domain must not vouch for members
+// of another.
 func (t *trust) rootsFor(p *Peer, plain *x509.CertPool) (roots *x509.CertPool, member bool, err error) {
 	if len(t.domains) == 0 {
 		return plain, false, nil
@@ -75,8 +76,9 @@ func (t *trust) rootsFor(p *Peer, plain *x509.CertPool) (roots *x509.CertPool, m
 	return plain, false, nil
 }
 
-// domainOf gives the trust domain of a certificate's SPIFFE ID; empty if it has none. An ID that stands beside another URI,
-// or is malformed, is an error (SPIFFE X509-SVID, section 2; SPIFFE-ID, section 2).
+// domainOf gives the trust domain of a certificate's SPIFFE ID; empty if it has none. An ID that
+// stands beside another URI, or is malformed, is an error (SPIFFE X509-SVID, section 2; SPIFFE-ID,
+// section 2).
 func domainOf(cert *x509.Certificate) (string, error) {
 	i := slices.IndexFunc(cert.URIs, func(u *url.URL) bool { return u.Scheme == "spiffe" })
 	if i < 0 {

@@ -151,7 +151,8 @@ func TestTrustDomains(t *testing.T) {
 	}
 }
 
-// Without a rule the name decides about a server, although it is a member: else every member could pose as it.
+// Without a rule the name decides about a server, although it is a member: else every member could
+// pose as it.
 func TestMembersAsServers(t *testing.T) {
 	a, b := tlstest.NewCA(t), tlstest.NewCA(t)
 	server := manager(t, &pushed{material: domainsOf(member(t, a, "spiffe://a.example/db"), a, b)}, certmanager.Rule{})
@@ -177,7 +178,8 @@ func TestMembersAsServers(t *testing.T) {
 	}
 }
 
-// A domain that loses a CA, or is left out, loses its open connections and its sessions, and no other does.
+// A domain that loses a CA, or is left out, loses its open connections and its sessions, and no
+// other does.
 func TestTrustDomainRemoved(t *testing.T) {
 	a, b := tlstest.NewCA(t), tlstest.NewCA(t)
 	pair := member(t, a, "spiffe://a.example/server")

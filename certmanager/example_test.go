@@ -89,7 +89,8 @@ func Example_http() {
 	// Output: 404 Not Found
 }
 
-// NewListener serves net/http, or any other server, without a config and a hook. It also answers the challenges of an ACME source.
+// NewListener serves net/http, or any other server, without a config and a hook. It also answers
+// the challenges of an ACME source.
 func ExampleManager_NewListener() {
 	m, err := certmanager.New(certmanager.Options{Source: exampleSource()})
 	if err != nil {

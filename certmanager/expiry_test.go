@@ -88,7 +88,8 @@ func TestExpiryOfAShortLife(t *testing.T) {
 	})
 }
 
-// A chain ends with the first of its certificates. An issuer that outlives the leaf is the CA's business.
+// A chain ends with the first of its certificates. An issuer that outlives the leaf is the CA's
+// business.
 func TestExpiryOfIssuersIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		root := tlstest.NewCA(t)

@@ -102,7 +102,8 @@ type filesTag struct {
 // fileOf is a file by what it was read for.
 type fileOf struct{ path, kind string }
 
-// tally says how many a file holds of each DER name: CAs of a subject, revocation lists of an issuer.
+// tally says how many a file holds of each DER name: CAs of a subject, revocation lists of an
+// issuer.
 type tally map[string]int
 
 // filesCert is a certificate that was made, and what was left out of its file.
@@ -134,8 +135,8 @@ func (f Files) Watch(ctx context.Context, changed func(), _ func(Event)) error {
 	return watch.Set{Files: slices.DeleteFunc(f.named(), func(p string) bool { return p == "" }), Dir: f.Dir, Match: isPairFile}.Run(ctx, changed)
 }
 
-// read takes the bytes of all files, so that what is compared is what is parsed. An entry of the folder that cannot be read is
-// in unread: it keeps no other from service.
+// read takes the bytes of all files, so that what is compared is what is parsed. An entry of the
+// folder that cannot be read is in unread: it keeps no other from service.
 func (f Files) read() (data map[string][]byte, unread map[string]error, pairs []string, err error) {
 	if err := f.check(); err != nil {
 		return nil, nil, nil, err

@@ -91,8 +91,8 @@ func put(t *testing.T, dir, name string, parts ...[]byte) string {
 	return path
 }
 
-// A folder loads what can be used of it, at the start and later, and names the rest. What was in service stays
-// there when its file becomes unusable.
+// A folder loads what can be used of it, at the start and later, and names the rest. What was in
+// service stays there when its file becomes unusable.
 func TestFolderWithOneWrongEntry(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	roots := ca.Pool()
@@ -247,7 +247,8 @@ func newAuthority(t *testing.T, name string) *authority {
 	return &authority{t, name, key}
 }
 
-// by returns a certificate of the authority that another one signed, or itself. It is a CA's unless its name is a host's.
+// by returns a certificate of the authority that another one signed, or itself. It is a CA's unless
+// its name is a host's.
 func (a *authority) by(signer *authority, edit func(*x509.Certificate)) []byte {
 	a.t.Helper()
 	template := &x509.Certificate{

@@ -54,8 +54,8 @@ func (p *parser) parse(pairs []string) (*Material, error) {
 	return p.m, nil
 }
 
-// inFile says of which file an error of parsing is. No file ends the program, whatever panics below:
-// the crypto packages do in FIPS 140-only mode.
+// inFile says of which file an error of parsing is. No file ends the program, whatever panics
+// below: the crypto packages do in FIPS 140-only mode.
 func inFile[T any](path string, parse func() (T, error)) (v T, err error) {
 	defer recovered(path, &err)
 	v, err = parse()
@@ -115,7 +115,8 @@ func (p *parser) add(certPath, keyPath string, signer crypto.Signer) error {
 	return err
 }
 
-// make adds a certificate if it can be served: of several in a folder those that cannot are left out.
+// make adds a certificate if it can be served: of several in a folder those that cannot are left
+// out.
 func (p *parser) make(cert tls.Certificate, origin string, digest [sha256.Size]byte, aside []pemfile.Aside) error {
 	if _, err := newCertificate(cert, origin); err != nil {
 		return err
@@ -192,7 +193,8 @@ func (p *parser) pkcs12() error {
 }
 
 // dir adds the pairs of a folder. An entry that cannot be used is set aside with a warning, so that
-// it does not keep the others from service. It is an error if it was in service, or if none is left.
+// it does not keep the others from service. It is an error if it was in service, or if none is
+// left.
 func (p *parser) dir(paths []string) error {
 	var errs, lost []error
 	before, served := len(p.m.Certificates), p.served()
@@ -271,7 +273,8 @@ func (p *parser) entry(path string, paths []string) error {
 	return fmt.Errorf("%s: %w: it holds no private key, and there is no %s", path, ErrInvalid, keyPath)
 }
 
-// hasKeyOf says whether a file of the folder that is half of no pair holds the key of a certificate.
+// hasKeyOf says whether a file of the folder that is half of no pair holds the key of a
+// certificate.
 func (p *parser) hasKeyOf(path string, cert *x509.Certificate) bool {
 	if data := p.data[path]; !bytes.Contains(data, []byte("PRIVATE KEY-----")) {
 		return false

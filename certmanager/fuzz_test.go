@@ -9,8 +9,9 @@ import (
 	"github.com/ergotls/ergotls/tlstest"
 )
 
-// FuzzTicket: a client may send any bytes as a ticket, and what a ticket says is believed only where this
-// manager, or one that shares its keys, has written it for the same name, under the same trust, not long ago.
+// FuzzTicket: a client may send any bytes as a ticket, and what a ticket says is believed only
+// where this manager, or one that shares its keys, has written it for the same name, under the same
+// trust, not long ago.
 func FuzzTicket(f *testing.F) {
 	needs.Corpus(f)
 	ca, err := tlstest.GenerateCA()

@@ -21,7 +21,8 @@ import (
 	"github.com/ergotls/ergotls/tlstest"
 )
 
-// newManager makes a manager that is closed with the test, whose log and events are searched for keys.
+// newManager makes a manager that is closed with the test, whose log and events are searched for
+// keys.
 var newManager = certmanager.XNewManager
 
 // tryNew is New of a manager that may not come to be.

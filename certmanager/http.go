@@ -40,7 +40,8 @@ func (m *Manager) ConnState(c net.Conn, state http.ConnState) {
 	}
 }
 
-// httpConn is a connection of ConnState. Its calls come one after the other, on the goroutine of the server that serves it.
+// httpConn is a connection of ConnState. Its calls come one after the other, on the goroutine of
+// the server that serves it.
 type httpConn struct {
 	m       *Manager
 	raw     net.Conn
@@ -67,8 +68,8 @@ func (m *Manager) httpConnOf(hello *tls.ClientHelloInfo) *httpConn {
 	return h
 }
 
-// verify judges a client in its handshake, and makes its connection known in the same moment: between the two its trust
-// could be taken away unnoticed until its first request.
+// verify judges a client in its handshake, and makes its connection known in the same moment:
+// between the two its trust could be taken away unnoticed until its first request.
 func (h *httpConn) verify(began *snapshot, state tls.ConnectionState) error {
 	if err := h.m.verifyClient(began, state); err != nil {
 		return err

@@ -49,9 +49,9 @@ const evictionSpread = time.Second
 
 func (l *live) init(m *Manager) { l.m, l.conns = m, make(map[*conn]struct{}) }
 
-// Accepting is called by a server before a handshake with [Manager.ServerTLS] begins. What it returns is [Manager.Track] for
-// the connection, which counts then as begun under the generation of now: [Manager.Recycle] finds it also where that was replaced
-// during the handshake.
+// Accepting is called by a server before a handshake with [Manager.ServerTLS] begins. What it
+// returns is [Manager.Track] for the connection, which counts then as begun under the generation of
+// now: [Manager.Recycle] finds it also where that was replaced during the handshake.
 func (m *Manager) Accepting() (track func(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func())) {
 	return m.tracking(false)
 }
@@ -81,8 +81,8 @@ func (m *Manager) tracking(servers bool) func(*tls.ConnectionState, net.Addr, fu
 // A connection whose verification was switched off must not be tracked: it fails. A peer without
 // VerifiedChains is taken for a server: see [Manager.Accepting].
 func (m *Manager) Track(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func()) {
-	// The connections of a server carry the chains that crypto/tls verified, unless the CAs are too many to
-	// be named. Those of a client do not, since ClientTLS verifies by itself.
+	// The connections of a server carry the chains that crypto/tls verified, unless the CAs are too
+	// many to be named. Those of a client do not, since ClientTLS verifies by itself.
 	return m.tracking(len(state.PeerCertificates) > 0 && len(state.VerifiedChains) == 0)(state, remote, evict)
 }
 
@@ -125,8 +125,8 @@ func (l *live) add(c *conn, judged *snapshot, err error) (open bool, latest erro
 	return true, nil
 }
 
-// judge decides about the peer of an open connection. The peer that it returns carries the chains that
-// hold, so that the next judgement of it is a lookup.
+// judge decides about the peer of an open connection. The peer that it returns carries the chains
+// that hold, so that the next judgement of it is a lookup.
 func (l *live) judge(p *Peer, s *snapshot) (*Peer, error) {
 	now := clock.Now()
 	judged, err := s.trust.judge(p, now, now)
@@ -214,7 +214,8 @@ func (l *live) judgeAll() {
 		l.mu.Lock()
 		peer := c.peer
 		l.mu.Unlock()
-		// Outside the lock, which new connections need: where a CA was renewed it verifies signatures, of every peer.
+		// Outside the lock, which new connections need: where a CA was renewed it verifies
+		// signatures, of every peer.
 		peer, err := l.judge(peer, current)
 		l.mu.Lock()
 		if _, listed := l.conns[c]; listed {

@@ -259,7 +259,8 @@ func TestReloadAfterClose(t *testing.T) {
 	require.True(t, errors.Is(m.Reload(t.Context()), certmanager.ErrClosed))
 }
 
-// A certificate of a public CA meets clients of a private one, and a client of one CA the servers of another.
+// A certificate of a public CA meets clients of a private one, and a client of one CA the servers
+// of another.
 func TestPeersOfAnotherCA(t *testing.T) {
 	ours, theirs := tlstest.NewCA(t), tlstest.NewCA(t)
 	server := newManager(t, certmanager.Options{Source: certmanager.Static{

@@ -199,8 +199,8 @@ func (m *material) lacks(other *material) bool {
 	return false
 }
 
-// keeping returns the material together with the CAs and lists that it lacks of another, or nil where
-// it gives nothing that the other does not have, or lacks more than that.
+// keeping returns the material together with the CAs and lists that it lacks of another, or nil
+// where it gives nothing that the other does not have, or lacks more than that.
 func (m *material) keeping(other *material) *material {
 	if !other.lacks(m) {
 		return nil
@@ -261,7 +261,8 @@ func (m *material) inventory(renewed bool) map[string]func(*Material) {
 	return has
 }
 
-// replaces says whether there is a certificate for a name of another one, besides those that are served.
+// replaces says whether there is a certificate for a name of another one, besides those that are
+// served.
 func (m *material) replaces(other *certificate, served []*certificate) bool {
 	names := NewCertificateInfo(other.tls.Leaf, "").Names
 	return slices.ContainsFunc(m.certificates, func(c *certificate) bool {

@@ -21,8 +21,8 @@ type names struct {
 	fallback candidates
 }
 
-// candidates are the certificates for one name. The preferred one lies in the map itself: among many names each step to another place
-// in memory costs more than all else that a lookup does.
+// candidates are the certificates for one name. The preferred one lies in the map itself: among
+// many names each step to another place in memory costs more than all else that a lookup does.
 type candidates struct {
 	first *certificate    // nil: there is none
 	more  *[]*certificate // those after it; nil: there are no more
@@ -101,7 +101,8 @@ func (cs candidates) add(c, preferred *certificate) candidates {
 	return candidates{list[0], &more}
 }
 
-// wildcardFor returns a wildcard certificate for a name whose own has ended, if there is one that has not.
+// wildcardFor returns a wildcard certificate for a name whose own has ended, if there is one that
+// has not.
 func (n *names) wildcardFor(hello *tls.ClientHelloInfo, ended *certificate) *certificate {
 	if cs := n.byWildcard(normalName(hello.ServerName)); !cs.none() {
 		if c := cs.best(hello); !c.ended.Load() && c.supportedBy(hello) {
@@ -135,8 +136,9 @@ func (n *names) find(hello *tls.ClientHelloInfo) *certificate {
 	return cs.best(hello)
 }
 
-// best returns the first certificate that the client supports and that has not ended, or the first that it supports, or
-// the first of all: the alert that follows then says more than none; nil where there are none.
+// best returns the first certificate that the client supports and that has not ended, or the first
+// that it supports, or the first of all: the alert that follows then says more than none; nil where
+// there are none.
 func (cs candidates) best(hello *tls.ClientHelloInfo) *certificate {
 	if cs.more == nil {
 		return cs.first
@@ -238,7 +240,8 @@ func normalName(name string) string {
 	return strings.ToLower(name) // wildcards and names with underscores are not IDNA
 }
 
-// hostName is the form in which a client asks for a name: what is no ASCII is written in it, as net/http does.
+// hostName is the form in which a client asks for a name: what is no ASCII is written in it, as
+// net/http does.
 func hostName(name string) string {
 	if strings.ContainsFunc(name, func(r rune) bool { return r >= 0x80 }) {
 		return normalName(name)

@@ -149,8 +149,9 @@ func TestFindByKeyOfClient(t *testing.T) {
 	}
 }
 
-// A certificate that has ended, or whose issuer has, leaves its place to one that holds, from its end on. The client still
-// gets one where all have ended, and where the one that holds is of no use to it.
+// A certificate that has ended, or whose issuer has, leaves its place to one that holds, from its
+// end on. The client still gets one where all have ended, and where the one that holds is of no use
+// to it.
 func TestEndedCertificateIsNotPreferred(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := tlstest.NewCA(t)

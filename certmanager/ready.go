@@ -5,8 +5,9 @@ import "fmt"
 // Done returns a channel that is closed when the Manager is. Package meta's servers say so then.
 func (m *Manager) Done() <-chan struct{} { return m.ctx.Done() }
 
-// Ready returns why no server can use the Manager, nil if one can: [ErrClosed], or [ErrNoCertificate]
-// where there is none and the source has none to come. Package meta asks before it listens.
+// Ready returns why no server can use the Manager, nil if one can: [ErrClosed], or
+// [ErrNoCertificate] where there is none and the source has none to come. Package meta asks before
+// it listens.
 func (m *Manager) Ready() error {
 	if m.ctx.Err() != nil {
 		return ErrClosed

@@ -148,8 +148,8 @@ func TestTrustChangesDuringHandshake(t *testing.T) {
 	}
 }
 
-// Trust that moves from an intermediate to its root, which has revoked the intermediate, does not stop
-// at the chains that are known: they end at the intermediate, which the root still verifies.
+// Trust that moves from an intermediate to its root, which has revoked the intermediate, does not
+// stop at the chains that are known: they end at the intermediate, which the root still verifies.
 func TestKnownChainsAreFollowedToTheRoot(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	intermediate := ca.Intermediate(t)
@@ -178,7 +178,8 @@ func TestKnownChainsAreFollowedToTheRoot(t *testing.T) {
 	require.ErrorIs(t, connect(t, server, client).refused(t).clientErr, ErrRevoked)
 }
 
-// A connection that may outlive its certificate is judged as in the last moment of that: its CA can be renewed and removed.
+// A connection that may outlive its certificate is judged as in the last moment of that: its CA can
+// be renewed and removed.
 func TestKeptConnectionsFollowTheirCA(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first, second, cert := renewedRoot(t, time.Hour, 200*time.Hour)

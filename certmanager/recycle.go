@@ -9,17 +9,19 @@ import (
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
-// Recycle closes, with ErrRecycled, the tracked connections that began before a
-// generation, spread over a time, so that their peers meet what is in service now. It
-// returns how many they are, without waiting. A connection counts from what was in service before its handshake, as [Manager.Accepting]
-// noted, or from its end without that. Those whose handshake is on its way are closed too; they are not in the number.
+// Recycle closes, with ErrRecycled, the tracked connections that began before a generation, spread
+// over a time, so that their peers meet what is in service now. It returns how many they are,
+// without waiting. A connection counts from what was in service before its handshake, as
+// [Manager.Accepting] noted, or from its end without that. Those whose handshake is on its way are
+// closed too; they are not in the number.
 func (m *Manager) Recycle(before uint64, over time.Duration) int {
 	over = max(0, min(over, clock.Far))
 	old := make(map[*conn]error)
 	l := &m.live
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	// A generation that is yet to come begins when it is published: what begins until then is not older than what is known.
+	// A generation that is yet to come begins when it is published: what begins until then is not
+	// older than what is known.
 	l.recycled, l.recycleUntil = max(l.recycled, min(before, m.current.Load().generation)), time.Now().Add(over)
 	for c := range l.conns {
 		if c.generation < before {

@@ -16,8 +16,10 @@ import (
 	"time"
 )
 
-// A reload of very many certificates leaves a core to those who are being served. Yielding is not enough: where there is one core, nobody looks at the
-// network as long as somebody can run. So a rehearsal sleeps for a moment each time that it has worked for a slice, all moments together no longer than allMoments.
+// A reload of very many certificates leaves a core to those who are being served. Yielding is not
+// enough: where there is one core, nobody looks at the network as long as somebody can run. So a
+// rehearsal sleeps for a moment each time that it has worked for a slice, all moments together no
+// longer than allMoments.
 const (
 	slice      = 200 * time.Microsecond
 	moment     = 2 * time.Millisecond
@@ -94,8 +96,8 @@ func (s *snapshot) rehearse(ctx context.Context, o *Options, previous *snapshot,
 	return errors.Join(errs...)
 }
 
-// tryHandshake proves once that the key signs for the chain. A key that did not answer is not asked again
-// before it does.
+// tryHandshake proves once that the key signs for the chain. A key that did not answer is not asked
+// again before it does.
 func (c *certificate) tryHandshake(ctx context.Context, pace *pacer) error {
 	if c.proven.Load() {
 		return nil
@@ -133,7 +135,8 @@ func (s *snapshot) tryECH(ctx context.Context) error {
 	return nil
 }
 
-// tryClients proves that clients can be asked for their certificates: the names of the CAs are part of that message.
+// tryClients proves that clients can be asked for their certificates: the names of the CAs are part
+// of that message.
 func (s *snapshot) tryClients(ctx context.Context, previous *snapshot) error {
 	if s.trust.clientAuth == tls.NoClientCert || s.names.fallback.none() || previous != nil && previous.trust.clientID == s.trust.clientID {
 		return nil
@@ -169,8 +172,8 @@ var rehearsalCertificate = sync.OnceValue(func() tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 })
 
-// tryHandshake makes a real handshake over net.Pipe. ended is called when the server's end has, which may be
-// after the return.
+// tryHandshake makes a real handshake over net.Pipe. ended is called when the server's end has,
+// which may be after the return.
 func tryHandshake(ctx context.Context, config, peer *tls.Config, pace *pacer, ended func()) error {
 	ctx, cancel := context.WithTimeout(ctx, rehearsalTimeout)
 	defer cancel()
@@ -204,8 +207,8 @@ func tryHandshake(ctx context.Context, config, peer *tls.Config, pace *pacer, en
 	return nil
 }
 
-// polite lets others go first before each step of a handshake. Without it the two ends hand over to each other, and a core is theirs for the
-// whole handshake.
+// polite lets others go first before each step of a handshake. Without it the two ends hand over to
+// each other, and a core is theirs for the whole handshake.
 type polite struct {
 	net.Conn
 	pace *pacer

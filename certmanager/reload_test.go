@@ -164,8 +164,8 @@ func TestBackOff(t *testing.T) {
 	})
 }
 
-// An error with another text each time, such as a port or an id, is not another error: it is neither reported
-// each time, nor the reason to ask again at once.
+// An error with another text each time, such as a port or an id, is not another error: it is
+// neither reported each time, nor the reason to ask again at once.
 func TestErrorsThatVary(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := &edited{material: certmanager.Material{Certificates: []certmanager.Certificate{{Certificate: tlstest.NewCA(t).Issue(t, tlstest.Leaf{}).Certificate()}}}}

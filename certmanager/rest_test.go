@@ -64,8 +64,8 @@ func TestBusyFolder(t *testing.T) {
 	}
 }
 
-// A certificate that is emptied and put back as it was is in service all along. The rejection is over
-// then, and the log says so.
+// A certificate that is emptied and put back as it was is in service all along. The rejection is
+// over then, and the log says so.
 func TestBackToWhatIsInService(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	dir := t.TempDir()
@@ -84,7 +84,8 @@ func TestBackToWhatIsInService(t *testing.T) {
 	}
 }
 
-// twoCAs is what a test of trust in two steps starts with: a manager of two CAs, and a peer of each.
+// twoCAs is what a test of trust in two steps starts with: a manager of two CAs, and a peer of
+// each.
 func twoCAs(t *testing.T) (first, second *tlstest.CA, source *edited, m *certmanager.Manager, peers [2]*tracked) {
 	t.Helper()
 	first, second = tlstest.NewCA(t), tlstest.NewCA(t)
@@ -149,8 +150,8 @@ func TestRemovedCA(t *testing.T) {
 	})
 }
 
-// A revocation takes trust away, and does not wait: no half of a list is signed. A list that is gone
-// gives trust, and waits: the rest of the file may be on its way.
+// A revocation takes trust away, and does not wait: no half of a list is signed. A list that is
+// gone gives trust, and waits: the rest of the file may be on its way.
 func TestRevocationDoesNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first, _, source, m, peers := twoCAs(t)
@@ -176,8 +177,8 @@ func TestRevocationDoesNotWait(t *testing.T) {
 	})
 }
 
-// Where one CA takes the place of another, its peers get in at once, and those of the other go when the
-// source has been at rest.
+// Where one CA takes the place of another, its peers get in at once, and those of the other go when
+// the source has been at rest.
 func TestCAIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first, _, source, m, peers := twoCAs(t)
@@ -278,8 +279,8 @@ func (r *replaced) Load(context.Context, *certmanager.Material) (*certmanager.Ma
 
 func (r *replaced) Watch(context.Context, func(), func(certmanager.Event)) error { return nil }
 
-// Machines whose sources give the same ticket keys resume each other's sessions, until the keys change. A key of
-// zeros is rejected.
+// Machines whose sources give the same ticket keys resume each other's sessions, until the keys
+// change. A key of zeros is rejected.
 func TestTicketKeysOfASource(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	material := certmanager.Material{
@@ -306,7 +307,8 @@ func TestTicketKeysOfASource(t *testing.T) {
 	assert.False(t, resumes(managers[1]))
 }
 
-// Functions of a material are asked where no certificate covers a name; one of them is enough to serve.
+// Functions of a material are asked where no certificate covers a name; one of them is enough to
+// serve.
 func TestFunctionsOfASource(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	named := func(name string) certmanager.Material {

@@ -11,20 +11,20 @@ import (
 	"strings"
 )
 
-// A Rule decides whether a verified peer is authorized. The zero Rule authorizes
-// every one. A rule that was made of nonsense, such as a DNS name with a colon or no name at all, authorizes
-// nobody, and [New] and the setters of rules return an error for it.
+// A Rule decides whether a verified peer is authorized. The zero Rule authorizes every one. A rule
+// that was made of nonsense, such as a DNS name with a colon or no name at all, authorizes nobody,
+// and [New] and the setters of rules return an error for it.
 type Rule struct {
 	name  string
 	check func(*Peer) error
 	err   error // why the rule makes no sense; it authorizes nobody then
 }
 
-// NewRule returns a rule of one's own. The name stands for the rule in errors and
-// events and tells rules apart: sessions of a rule with another name are not resumed.
-// check runs inside handshakes, resumed ones too, for many at once, and returns why a peer is refused. It must not
-// call the Manager, which may be waiting for it. If it comes to decide otherwise, open connections hear of that by
-// [Manager.SetClientRule].
+// NewRule returns a rule of one's own. The name stands for the rule in errors and events and tells
+// rules apart: sessions of a rule with another name are not resumed. check runs inside handshakes,
+// resumed ones too, for many at once, and returns why a peer is refused. It must not call the
+// Manager, which may be waiting for it. If it comes to decide otherwise, open connections hear of
+// that by [Manager.SetClientRule].
 func NewRule(name string, check func(*Peer) error) Rule {
 	if check == nil {
 		return badRule(name, errors.New("its function is nil"))
@@ -98,7 +98,8 @@ const (
 	digits  = "0123456789"
 )
 
-// CommonName authorizes peers whose subject has one of the common names, exactly as they stand there.
+// CommonName authorizes peers whose subject has one of the common names, exactly as they stand
+// there.
 func CommonName(names ...string) Rule {
 	return oneOf("common name", names, notEmpty, func(p *Peer) []string {
 		if name := p.Certificate.Subject.CommonName; name != "" {
@@ -108,7 +109,8 @@ func CommonName(names ...string) Rule {
 	}, func(want, name string) bool { return want == name })
 }
 
-// OrganizationalUnit authorizes peers whose subject has one of the organizational units, exactly as they stand there.
+// OrganizationalUnit authorizes peers whose subject has one of the organizational units, exactly as
+// they stand there.
 func OrganizationalUnit(units ...string) Rule {
 	return oneOf("organizational unit", units, notEmpty, func(p *Peer) []string { return p.Certificate.Subject.OrganizationalUnit },
 		func(want, unit string) bool { return want == unit })
@@ -193,7 +195,8 @@ func PinOf(cert *x509.Certificate) string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// AllOf authorizes peers that every rule authorizes. It needs one rule at least that is not the zero Rule.
+// AllOf authorizes peers that every rule authorizes. It needs one rule at least that is not the
+// zero Rule.
 func AllOf(rules ...Rule) Rule {
 	rules = slices.DeleteFunc(slices.Clone(rules), func(r Rule) bool { return r.check == nil })
 	return combine("all of", rules, func(p *Peer) error {
@@ -206,7 +209,8 @@ func AllOf(rules ...Rule) Rule {
 	})
 }
 
-// AnyOf authorizes peers that at least one rule authorizes. It needs one rule at least, and none may be the zero Rule.
+// AnyOf authorizes peers that at least one rule authorizes. It needs one rule at least, and none
+// may be the zero Rule.
 func AnyOf(rules ...Rule) Rule {
 	rules = slices.Clone(rules)
 	return combine("any of", rules, func(p *Peer) error {

@@ -107,8 +107,8 @@ func TestRulesInHandshakes(t *testing.T) {
 	})
 }
 
-// A rule is asked in resumed handshakes too, which skip everything else, and for open connections when it is
-// set again: it may ask a table that was changed.
+// A rule is asked in resumed handshakes too, which skip everything else, and for open connections
+// when it is set again: it may ask a table that was changed.
 func TestRuleThatChangesItsMind(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	for _, version := range versions {

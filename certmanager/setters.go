@@ -9,9 +9,8 @@ import (
 	"fmt"
 )
 
-// Update puts a certificate in service as the default and for its own names, until
-// the source has another one for a name of it. One that fails its rehearsal is reported as an event and not
-// used.
+// Update puts a certificate in service as the default and for its own names, until the source has
+// another one for a name of it. One that fails its rehearsal is reported as an event and not used.
 func (m *Manager) Update(cert tls.Certificate) {
 	c, err := newCertificate(cert, "Update")
 	if err != nil {

@@ -35,8 +35,8 @@ func (k hungKey) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]
 	return k.Signer.Sign(rand, digest, opts)
 }
 
-// While a key is being tried that does not answer, everything else goes on: a CA is removed, its peers
-// have to go, a connection is judged, and the manager is closed.
+// While a key is being tried that does not answer, everything else goes on: a CA is removed, its
+// peers have to go, a connection is judged, and the manager is closed.
 func TestHungKeyHoldsNothingUp(t *testing.T) {
 	for what, put := range map[string]func(m *certmanager.Manager, source *edited, cert tls.Certificate){
 		"reload": func(m *certmanager.Manager, source *edited, cert tls.Certificate) {

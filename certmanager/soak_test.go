@@ -160,8 +160,8 @@ func (s *soak) files() map[string][]byte {
 }
 
 // timed makes a rotation, and allows a rejection only where files were torn for as long as that is
-// reported: on a busy machine a replacement of many steps takes its time, and the next may begin before
-// the reload loop has looked.
+// reported: on a busy machine a replacement of many steps takes its time, and the next may begin
+// before the reload loop has looked.
 func (s *soak) timed(i int) {
 	before, start := s.m.Status().Rejections, time.Now()
 	s.rotate(i)

@@ -51,7 +51,8 @@ type Status struct {
 	Loads, Rejections uint64 // sets put in service, and candidates that were not
 	Connections       int    // tracked and open
 	Refused, Evicted  uint64 // peers
-	// RefusedBy has the refused peers by the sentinel that the error wraps, such as "revoked" of ErrRevoked.
+	// RefusedBy has the refused peers by the sentinel that the error wraps, such as "revoked" of
+	// ErrRevoked.
 	RefusedBy       map[string]uint64 `json:",omitempty"`
 	Reported        uint64            // peers that ReportOnly let in
 	DeclinedTickets uint64            // sessions that were not resumed because trust changed or they were too old
@@ -70,8 +71,8 @@ type OrderStatus struct {
 	CA        string    `json:",omitempty"` // the directory of the CA that issued it, or is asked first
 	Challenge string    `json:",omitempty"` // the kind that proved control of the name last, such as "tls-alpn-01"
 
-	// Record is the TXT record of DNS-PERSIST-01 that has to stand in DNS, as a line of a zone file; RecordUntil is the end of
-	// the one that does, zero if it has none.
+	// Record is the TXT record of DNS-PERSIST-01 that has to stand in DNS, as a line of a zone
+	// file; RecordUntil is the end of the one that does, zero if it has none.
 	Record      string    `json:",omitempty"`
 	RecordUntil time.Time `json:",omitzero"`
 }
@@ -163,7 +164,8 @@ type counts struct {
 	lastError  atomic.Pointer[lastError]
 }
 
-// RefusedReasons are the keys of Status.RefusedBy. An error that wraps several of these sentinels counts for the first.
+// RefusedReasons are the keys of Status.RefusedBy. An error that wraps several of these sentinels
+// counts for the first.
 var RefusedReasons = []string{
 	ErrExpired.Error(), ErrNotYetValid.Error(), ErrRevoked.Error(), ErrCRLOutOfDate.Error(), ErrNotAuthorized.Error(), ErrUntrusted.Error(),
 }

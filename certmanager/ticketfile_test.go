@@ -18,8 +18,8 @@ import (
 	"github.com/ergotls/ergotls/tlstest"
 )
 
-// Two programs with one file of ticket keys resume each other's sessions, over a rotation too, until the key of the session is
-// taken away.
+// Two programs with one file of ticket keys resume each other's sessions, over a rotation too,
+// until the key of the session is taken away.
 func TestTicketKeysFromAFile(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	dir := t.TempDir()

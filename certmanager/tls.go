@@ -33,12 +33,13 @@ func newTLSConfig() *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: allSuites}
 }
 
-// ServerTLS returns a config for servers, for example for http.Server.TLSConfig. Every
-// handshake uses what is in service when it begins. Where the names of the CAs of clients are over 16 KiB they are not sent, and
-// tls.ConnectionState.VerifiedChains is empty; clients are verified all the same. Challenges of a CA are not answered:
-// see [Manager.ServerHandshake]. Of its fields only NextProtos may
-// be set, before the first handshake; http.Server does that by itself. Open connections end when their
-// trust does only if the Manager knows of them: see [Manager.ConnState] and [Manager.Accepting].
+// ServerTLS returns a config for servers, for example for http.Server.TLSConfig. Every handshake
+// uses what is in service when it begins. Where the names of the CAs of clients are over 16 KiB
+// they are not sent, and tls.ConnectionState.VerifiedChains is empty; clients are verified all the
+// same. Challenges of a CA are not answered: see [Manager.ServerHandshake]. Of its fields only
+// NextProtos may be set, before the first handshake; http.Server does that by itself. Open
+// connections end when their trust does only if the Manager knows of them: see [Manager.ConnState]
+// and [Manager.Accepting].
 func (m *Manager) ServerTLS() *tls.Config {
 	s := &server{m: m, outer: newTLSConfig()}
 	s.outer.GetConfigForClient = s.configForClient
@@ -83,8 +84,8 @@ func (s *server) configForClient(hello *tls.ClientHelloInfo) (*tls.Config, error
 		return inner.config, nil
 	}
 	// The exceptions: UnwrapSession has to tell WrapSession when the session began, and
-	// VerifyConnection which connection of an http.Server it is. The only thing that they share is the
-	// config of their connection.
+	// VerifyConnection which connection of an http.Server it is. The only thing that they share is
+	// the config of their connection.
 	config := inner.config.Clone()
 	if ticket {
 		(&resumption{m: s.m, snapshot: current}).install(config)
@@ -202,8 +203,8 @@ func (m *Manager) verifyServer(state tls.ConnectionState, name string) error {
 		name = state.ServerName
 	}
 	peer := m.newPeer(&state, true)
-	// A member of a trust domain is known by its SPIFFE ID, which a rule has to ask for. Without a rule any member could pose as
-	// any server, so then the name decides as for others.
+	// A member of a trust domain is known by its SPIFFE ID, which a rule has to ask for. Without a
+	// rule any member could pose as any server, so then the name decides as for others.
 	_, member, err := current.trust.rootsFor(peer, nil)
 	byRule := err == nil && member && current.trust.serverRule.check != nil
 	if name == "" && !byRule {

@@ -136,7 +136,8 @@ func TestClientCertificateSelection(t *testing.T) {
 	}
 }
 
-// A certificate that ended in service, since nobody renewed it, makes way for the next that the server accepts.
+// A certificate that ended in service, since nobody renewed it, makes way for the next that the
+// server accepts.
 func TestEndedClientCertificateMakesWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := tlstest.NewCA(t)

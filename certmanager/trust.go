@@ -110,8 +110,9 @@ func newTrust(in *inputs, o *Options, previous *trust) (*trust, error) {
 	return t, nil
 }
 
-// maxAuthorities is the size in bytes up to which the names of CAs are sent to clients. A list of over 64 KiB does not fit the message
-// (RFC 8446 section 4.2.4), and clients give up before: Java at 32 KiB. A request without names asks for any certificate.
+// maxAuthorities is the size in bytes up to which the names of CAs are sent to clients. A list of
+// over 64 KiB does not fit the message (RFC 8446 section 4.2.4), and clients give up before: Java
+// at 32 KiB. A request without names asks for any certificate.
 const maxAuthorities = 16 << 10
 
 func sizeOfNames(pool *x509.CertPool) (size int) {
@@ -122,8 +123,9 @@ func sizeOfNames(pool *x509.CertPool) (size int) {
 	return size
 }
 
-// askClients sets what a server asks of clients. Where their CAs cannot be named crypto/tls is told to ask for any certificate
-// and to leave its verification to VerifyConnection, which judges every client in any case.
+// askClients sets what a server asks of clients. Where their CAs cannot be named crypto/tls is told
+// to ask for any certificate and to leave its verification to VerifyConnection, which judges every
+// client in any case.
 func (t *trust) askClients(config *tls.Config) {
 	config.ClientAuth, config.ClientCAs = t.clientAuth, t.offered
 	if !t.unnamed {
@@ -151,8 +153,9 @@ func (t *trust) sum() [sha256.Size]byte {
 }
 
 // poolID stands for a set of CAs in a fingerprint. A set of certificates is the sum of them in a
-// stable order. A pool that came from the program cannot be read, nor compared: CertPool.Equal
-// does not see constraints. It gets a random name, and keeps it for as long as the same pool is in service.
+// stable order. A pool that came from the program cannot be read, nor compared: CertPool.Equal does
+// not see constraints. It gets a random name, and keeps it for as long as the same pool is in
+// service.
 type poolID struct {
 	base *x509.CertPool // from the program
 	name string         // of base
@@ -179,9 +182,9 @@ func newPoolID(b bundle, override *x509.CertPool, previous poolID) poolID {
 	return id
 }
 
-// judge decides about a peer. It is what every handshake, resumed or not, and every open
-// connection has to pass. The peer that it returns carries the chains that hold at the time when, which is now but
-// for connections that outlive their certificates.
+// judge decides about a peer. It is what every handshake, resumed or not, and every open connection
+// has to pass. The peer that it returns carries the chains that hold at the time when, which is now
+// but for connections that outlive their certificates.
 func (t *trust) judge(p *Peer, when, now time.Time) (*Peer, error) {
 	roots, id, rule, usage := t.clientCAs, t.clientID, t.clientRule, x509.ExtKeyUsageClientAuth
 	if p.Server {
@@ -199,14 +202,16 @@ func (t *trust) judge(p *Peer, when, now time.Time) (*Peer, error) {
 	if err != nil {
 		return p, err
 	}
-	// What another pool of the program allowed this one may not: its constraints are asked when chains are built.
+	// What another pool of the program allowed this one may not: its constraints are asked when
+	// chains are built.
 	chains, known, err := p.chainsTo(roots, usage, when, member || id.base == nil || p.pool == id.text)
 	if err != nil {
 		return p, t.explain(err, p.presented, p.Server)
 	}
 	good, revoked := t.notRevoked(chains, now)
 	if len(good) == 0 && known {
-		// Another chain than those of its handshake may hold, that of a cross-signed CA for example.
+		// Another chain than those of its handshake may hold, that of a cross-signed CA for
+		// example.
 		if chains, err = p.verify(roots, usage, when); err != nil {
 			return p, t.explain(err, p.presented, p.Server)
 		}

@@ -7,8 +7,8 @@ import (
 	"fmt"
 )
 
-// explain adds to the error of an unknown issuer which one was looked for, and what the bundle has that is like it. presented
-// is what the peer sent, leaf first.
+// explain adds to the error of an unknown issuer which one was looked for, and what the bundle has
+// that is like it. presented is what the peer sent, leaf first.
 func (t *trust) explain(err error, presented []*x509.Certificate, server bool) error {
 	if unknown := (x509.UnknownAuthorityError{}); !errors.As(err, &unknown) || len(presented) == 0 {
 		return err
@@ -35,7 +35,8 @@ func (t *trust) known(server bool) []*x509.Certificate {
 	return nil // a pool of the program is in use
 }
 
-// topOf follows the issuers that a peer sent, and returns the last of them. Its issuer is the one that is missing.
+// topOf follows the issuers that a peer sent, and returns the last of them. Its issuer is the one
+// that is missing.
 func topOf(presented []*x509.Certificate) *x509.Certificate {
 	top := presented[0]
 	for range presented { // a peer may send a circle

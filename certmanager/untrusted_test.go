@@ -13,7 +13,8 @@ import (
 	"github.com/ergotls/ergotls/tlstest"
 )
 
-// Whoever is not trusted has an issuer, and the operator is told which, and what the bundle has that is like it.
+// Whoever is not trusted has an issuer, and the operator is told which, and what the bundle has
+// that is like it.
 func TestTheMissingIssuerIsNamed(t *testing.T) {
 	name := func(cn string) func(*x509.Certificate) {
 		return func(c *x509.Certificate) { c.Subject.CommonName = cn }

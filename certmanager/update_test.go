@@ -32,8 +32,8 @@ func (s *settable) Watch(ctx context.Context, _ func(), _ func(certmanager.Event
 	return nil
 }
 
-// What Update has put in service stays when the source gets a certificate for another name, as an ACME source does
-// all the time, and goes when it gets one for a name of it.
+// What Update has put in service stays when the source gets a certificate for another name, as an
+// ACME source does all the time, and goes when it gets one for a name of it.
 func TestUpdateStaysUntilItsNameChanges(t *testing.T) {
 	ca, source := tlstest.NewCA(t), &settable{}
 	issue := func(name string) *tlstest.Pair { return ca.Issue(t, tlstest.Leaf{Names: []string{name}}) }

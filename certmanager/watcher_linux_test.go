@@ -31,8 +31,9 @@ func TestWithoutInotify(t *testing.T) {
 	}
 }
 
-// inNamespace runs a test alone in a process whose user has an id of one's own choice: with 0 it may do as it likes there,
-// with another it has no privileges at all, even if ours is the superuser.
+// inNamespace runs a test alone in a process whose user has an id of one's own choice: with 0 it
+// may do as it likes there, with another it has no privileges at all, even if ours is the
+// superuser.
 func inNamespace(t *testing.T, test string, id int, variable string) {
 	inside := exec.Command(os.Args[0], "-test.run=^"+test+"$", "-test.v", "-test.timeout=100s")
 	inside.Env = append(os.Environ(), variable)
@@ -49,8 +50,8 @@ func inNamespace(t *testing.T, test string, id int, variable string) {
 	require.Contains(t, string(output), "--- PASS: "+test)
 }
 
-// A superuser, as which tests often run, reads files whatever their mode: without that privilege the new pair arrives
-// with a change of mode, and nothing else.
+// A superuser, as which tests often run, reads files whatever their mode: without that privilege
+// the new pair arrives with a change of mode, and nothing else.
 func TestUnreadableUntilChmod(t *testing.T) {
 	const variable = "CERTMANAGER_TEST_CHMOD"
 	if os.Getenv(variable) == "" {

@@ -12,7 +12,8 @@ import (
 	"github.com/ergotls/ergotls/tlstest"
 )
 
-// A name whose own certificate has ended is served by a wildcard that is valid, and by its own where there is none.
+// A name whose own certificate has ended is served by a wildcard that is valid, and by its own
+// where there is none.
 func TestWildcardForAnEndedCertificate(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	ended := tlstest.Leaf{Names: []string{"a.example.test"}, NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(-time.Hour)}

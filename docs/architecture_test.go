@@ -14,7 +14,8 @@ var (
 	wayNames = regexp.MustCompile(`\b[\w]+\.(\w+)\b`)
 )
 
-// The ways through the code lead through functions that are in the files beside them, at most four for each way.
+// The ways through the code lead through functions that are in the files beside them, at most four
+// for each way.
 func TestArchitecture(t *testing.T) {
 	page, err := os.ReadFile("../ARCHITECTURE.md")
 	require.NoError(t, err)

@@ -1,4 +1,5 @@
-// Package docs_test holds the pages of this folder to the code: what a page shows compiles, what it names is there.
+// Package docs_test holds the pages of this folder to the code: what a page shows compiles, what it
+// names is there.
 package docs_test
 
 import (
@@ -28,7 +29,8 @@ var (
 	testName = regexp.MustCompile(`\b(?:Test|Fuzz)[A-Z]\w*`)
 )
 
-// pages gives the text of all pages of the repository, those of this folder by their name and others by a path that begins with "../".
+// pages gives the text of all pages of the repository, those of this folder by their name and
+// others by a path that begins with "../".
 func pages(t *testing.T) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -67,7 +69,8 @@ func files(t *testing.T, ext string, want func(path string) bool) map[string]str
 // words makes texts comparable that are indented or aligned differently.
 func words(text string) string { return strings.Join(strings.Fields(text), " ") }
 
-// A snippet of Go is the text of a file that is compiled, an example's or a test's. README's program is compiled by TestReadme.
+// A snippet of Go is the text of a file that is compiled, an example's or a test's. README's
+// program is compiled by TestReadme.
 func TestSnippetsCompile(t *testing.T) {
 	var code []string
 	for _, text := range goFiles(t, func(string) bool { return true }) {
@@ -126,8 +129,8 @@ func TestIndexIsComplete(t *testing.T) {
 	}
 }
 
-// An example has a line in the list, is short enough to be read at once (the demonstration, mtls, in parts that are), and a
-// test runs it, beside it or by its path.
+// An example has a line in the list, is short enough to be read at once (the demonstration, mtls,
+// in parts that are), and a test runs it, beside it or by its path.
 func TestExamples(t *testing.T) {
 	list, err := os.ReadFile("../examples/README.md")
 	require.NoError(t, err)
@@ -155,8 +158,8 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-// What `make test` and `make check` go through, and with them CI, is what go.work uses. That is every
-// module, and each that another one requires is its folder here.
+// What `make test` and `make check` go through, and with them CI, is what go.work uses. That is
+// every module, and each that another one requires is its folder here.
 func TestEveryModuleIsTested(t *testing.T) {
 	work, err := os.ReadFile("../go.work")
 	require.NoError(t, err)

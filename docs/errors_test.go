@@ -17,7 +17,8 @@ import (
 
 var verb = regexp.MustCompile(`%[-+# 0-9.]*[a-zA-Z]`)
 
-// sentences gives the literals that become the texts of errors, and of warnings in the log, in the files of a pattern.
+// sentences gives the literals that become the texts of errors, and of warnings in the log, in the
+// files of a pattern.
 func sentences(t *testing.T, pattern string) (all []string) {
 	t.Helper()
 	paths, err := filepath.Glob(pattern)
@@ -64,7 +65,8 @@ func sentences(t *testing.T, pattern string) (all []string) {
 	return all
 }
 
-// cores are the parts of a sentence that are the same each time, and long enough to be searched for.
+// cores are the parts of a sentence that are the same each time, and long enough to be searched
+// for.
 func cores(sentence string) (all []string) {
 	for _, part := range verb.Split(sentence, -1) {
 		if part = strings.Trim(part, " :;,()"); len(part) >= 8 {
@@ -87,7 +89,8 @@ func TestEveryEventIsExplained(t *testing.T) {
 	}
 }
 
-// The operator who searches the page for the words of an error finds them: sentinels, and what is said around them.
+// The operator who searches the page for the words of an error finds them: sentinels, and what is
+// said around them.
 func TestEveryErrorIsExplained(t *testing.T) {
 	page := words(pages(t)["troubleshooting.md"])
 	for _, file := range []string{"../meta/errors.go", "../certmanager/errors.go"} {

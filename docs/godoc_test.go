@@ -17,7 +17,8 @@ import (
 // constructor is the name of a function that makes something: it has an example.
 var constructor = regexp.MustCompile(`^(New|Create|Generate|Start)([A-Z]|$)`)
 
-// library gives the parsed files of each package that a program may import, by folder. The engine is Ergo's and documented there.
+// library gives the parsed files of each package that a program may import, by folder. The engine
+// is Ergo's and documented there.
 func library(t *testing.T) (fset *token.FileSet, packages map[string][]*ast.File) {
 	t.Helper()
 	fset, packages = token.NewFileSet(), map[string][]*ast.File{}
@@ -39,7 +40,8 @@ func isTest(fset *token.FileSet, file *ast.File) bool {
 	return strings.HasSuffix(fset.Position(file.Pos()).Filename, "_test.go")
 }
 
-// No exported name is without a comment: types, their fields and methods, functions, constants, variables, and the package.
+// No exported name is without a comment: types, their fields and methods, functions, constants,
+// variables, and the package.
 func TestEverythingIsDocumented(t *testing.T) {
 	fset, packages := library(t)
 	missing := func(at token.Pos, name string) {
@@ -99,7 +101,8 @@ func TestOverviews(t *testing.T) {
 	assert.GreaterOrEqual(t, count, 7)
 }
 
-// nameOf gives the name of a function or method as examples have it, and whether other packages can call it.
+// nameOf gives the name of a function or method as examples have it, and whether other packages can
+// call it.
 func nameOf(d *ast.FuncDecl) (name string, exported bool) {
 	if d.Recv == nil {
 		return d.Name.Name, d.Name.IsExported()
@@ -115,8 +118,9 @@ func nameOf(d *ast.FuncDecl) (name string, exported bool) {
 	return base.Name + "_" + d.Name.Name, base.IsExported() && d.Name.IsExported()
 }
 
-// checkSpec looks at a type, a constant or a variable. A comment of a group is one of each member. A field, or a method of an
-// interface, may be explained by name in the comment of the type, or in the one above its neighbours up to an empty line.
+// checkSpec looks at a type, a constant or a variable. A comment of a group is one of each member.
+// A field, or a method of an interface, may be explained by name in the comment of the type, or in
+// the one above its neighbours up to an empty line.
 func checkSpec(fset *token.FileSet, group *ast.GenDecl, spec ast.Spec, missing func(token.Pos, string)) {
 	switch s := spec.(type) {
 	case *ast.ValueSpec:
@@ -160,7 +164,8 @@ func checkSpec(fset *token.FileSet, group *ast.GenDecl, spec ast.Spec, missing f
 // asIn sends the reader to another type.
 var asIn = regexp.MustCompile(`(^|\W)[Aa]s in [A-Z]\w+\W`)
 
-// tells says whether a comment is about a name that has none of its own: it names it, or says where that is explained.
+// tells says whether a comment is about a name that has none of its own: it names it, or says where
+// that is explained.
 func tells(comment, name string) bool {
 	return asIn.MatchString(comment) || regexp.MustCompile(`\b`+name+`\b`).MatchString(comment)
 }

@@ -87,7 +87,8 @@ func (s *service) port() uint16 {
 	return uint16(number)
 }
 
-// folder makes a folder with root.crt, server.crt and server.key, and goes there until leave is called.
+// folder makes a folder with root.crt, server.crt and server.key, and goes there until leave is
+// called.
 func folder(ca *tlstest.CA) (dir string, leave func()) {
 	dir, err := os.MkdirTemp("", "docs")
 	if err != nil {

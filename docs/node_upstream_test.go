@@ -71,7 +71,8 @@ func (f *frontend) Init(...any) error {
 
 func (f *frontend) HandleCall(gen.PID, gen.Ref, any) (any, error) { return "here", nil }
 
-// A node's links, Ergo's web server and a TCP server have one manager, and a new certificate reaches all three.
+// A node's links, Ergo's web server and a TCP server have one manager, and a new certificate
+// reaches all three.
 func TestOneManagerForTheNode(t *testing.T) {
 	t.Chdir(t.TempDir())
 	ca := tlstest.NewCA(t)

@@ -26,8 +26,8 @@ import (
 // makesManager is the statement that makes a manager.
 var makesManager = regexp.MustCompile(`(?s)\tcerts, err := certmanager\.New\(.*?\}\)\n`)
 
-// The program in README.md answers its clients, and each snippet that makes another manager can stand
-// in the program in place of the first.
+// The program in README.md answers its clients, and each snippet that makes another manager can
+// stand in the program in place of the first.
 func TestReadme(t *testing.T) {
 	text, err := os.ReadFile("../README.md")
 	require.NoError(t, err)

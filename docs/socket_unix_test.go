@@ -20,7 +20,8 @@ import (
 	"github.com/ergotls/ergotls/tlstest"
 )
 
-// A child gets a listening socket as systemd gives it: descriptor 3, LISTEN_FDS, and LISTEN_PID with its own id, which the shell knows.
+// A child gets a listening socket as systemd gives it: descriptor 3, LISTEN_FDS, and LISTEN_PID
+// with its own id, which the shell knows.
 func TestSocketActivation(t *testing.T) {
 	if os.Getenv("DOCS_ACTIVATED") != "" {
 		listener, err := activated()

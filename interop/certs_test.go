@@ -16,7 +16,8 @@ import (
 	"github.com/ergotls/ergotls/tlstest"
 )
 
-// certs is one set of files for all programs. For each name there is name.crt, name.key and, with both in it, name.pem.
+// certs is one set of files for all programs. For each name there is name.crt, name.key and, with
+// both in it, name.pem.
 var certs folder
 
 type folder struct{ dir string }
@@ -107,8 +108,8 @@ func serverManager(t *testing.T, mutual bool) manager {
 	return newManager(t, files)
 }
 
-// clientManager trusts the servers of root and presents the certificate of client, none if it is empty. The certificate may be
-// one that a manager would not load.
+// clientManager trusts the servers of root and presents the certificate of client, none if it is
+// empty. The certificate may be one that a manager would not load.
 func clientManager(t *testing.T, root, client string) manager {
 	m := newManager(t, certmanager.Files{RootCAs: certs.file(root)})
 	m.client = m.Manager.ClientTLS("localhost")

@@ -33,7 +33,8 @@ var clients = []client{
 		name: "ncat", binary: "ncat", version: []string{`Version (\S+)`, "ncat", "--version"},
 		run: runNcat, complaint: regexp.MustCompile(`Ncat: (.*error.*)`),
 		lacks: map[string]string{"resumption": "keeps no session"},
-		// It reports a write that fails after the alert has come; an alert that it reads is an end like any other to it.
+		// It reports a write that fails after the alert has come; an alert that it reads is an end
+		// like any other to it.
 		mumbles: map[string]string{"1.2": "Input/output error", "1.3": `Input/output error|\(nothing\)`},
 	},
 	{

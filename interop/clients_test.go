@@ -34,11 +34,13 @@ type client struct {
 	run func(t *testing.T, s session) string
 	// complaint finds in it, in its group, how the program tells of its refusal.
 	complaint *regexp.Regexp
-	// lacks says why a program can't do something, by dimension, with " 1.2" or " 1.3" behind it or not. It is not tried.
+	// lacks says why a program can't do something, by dimension, with " 1.2" or " 1.3" behind it or
+	// not. It is not tried.
 	lacks map[string]string
 	// fresh says why a program does not resume its session, by version. It is tried.
 	fresh map[string]string
-	// mumbles are patterns of what a program says where it does not tell the alert, by kind with the version or by version.
+	// mumbles are patterns of what a program says where it does not tell the alert, by kind with
+	// the version or by version.
 	mumbles map[string]string
 }
 
@@ -110,7 +112,8 @@ func (c client) check(t *testing.T, who subject, tls, dimension string, s sessio
 	}
 }
 
-// alerts are what our server says at each refusal, and how programs put it, in lower case and with spaces for underscores.
+// alerts are what our server says at each refusal, and how programs put it, in lower case and with
+// spaces for underscores.
 func alerts(kind, tls string) []string {
 	switch {
 	case kind == "no certificate" && tls == "1.3":

@@ -19,8 +19,9 @@ import (
 // versions are those of TLS that a modern program speaks.
 var versions = []string{"1.2", "1.3"}
 
-// owner is the actor behind our server and our client. As a server it sends back what it gets; who asks in HTTP gets
-// an answer in HTTP, and the connection is closed. All other messages are for the test.
+// owner is the actor behind our server and our client. As a server it sends back what it gets; who
+// asks in HTTP gets an answer in HTTP, and the connection is closed. All other messages are for the
+// test.
 type owner struct {
 	act.Actor
 	t      *testing.T

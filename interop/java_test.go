@@ -15,8 +15,9 @@ import (
 	"github.com/ergotls/ergotls/internal/needs"
 )
 
-// Java on TLS 1.2 writes on after a server has refused it. From a server that closes at once it mostly hears of a broken pipe or a
-// reset in place of the alert, as the row of the plain server in docs/interop.md shows. From ours it hears the alert, every time.
+// Java on TLS 1.2 writes on after a server has refused it. From a server that closes at once it
+// mostly hears of a broken pipe or a reset in place of the alert, as the row of the plain server in
+// docs/interop.md shows. From ours it hears the alert, every time.
 func TestJavaHearsTheAlert(t *testing.T) {
 	t.Parallel()
 	needs.Program(t, "javac")

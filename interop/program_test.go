@@ -18,7 +18,8 @@ import (
 	"github.com/ergotls/ergotls/internal/needs"
 )
 
-// testTimeout is how long a test waits for what must happen. A program that runs for longer is killed.
+// testTimeout is how long a test waits for what must happen. A program that runs for longer is
+// killed.
 const testTimeout = 30 * time.Second
 
 // program is a running program.
@@ -103,8 +104,8 @@ func (p *program) finish() string {
 	return p.text()
 }
 
-// version asks a program for its version: the first match of pattern in what the command prints. Of a program that does
-// not know its version, the command is dpkg-query.
+// version asks a program for its version: the first match of pattern in what the command prints. Of
+// a program that does not know its version, the command is dpkg-query.
 func version(t *testing.T, pattern string, args ...string) string {
 	path, err := exec.LookPath(args[0])
 	if err != nil {

@@ -110,7 +110,8 @@ func (s session) connections() int {
 	return 1
 }
 
-// through says hello through a proxy and gives what came back and what the proxy has logged: it says done of each connection.
+// through says hello through a proxy and gives what came back and what the proxy has logged: it
+// says done of each connection.
 func through(t *testing.T, p *program, port uint16, s session, done string) string {
 	var answers strings.Builder
 	for i := range s.connections() {

@@ -144,7 +144,8 @@ var (
 	spaces    = regexp.MustCompile(`\s+`)
 )
 
-// said extracts what a program complains about: the first group of pattern, without what differs from run to run.
+// said extracts what a program complains about: the first group of pattern, without what differs
+// from run to run.
 func said(pattern *regexp.Regexp, output string) string {
 	match := pattern.FindStringSubmatch(output)
 	if match == nil {

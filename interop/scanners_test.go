@@ -20,7 +20,8 @@ import (
 	"github.com/ergotls/ergotls/internal/needs"
 )
 
-// profiles are our servers by their key, with the TLS 1.2 suites that they may offer, as OpenSSL and as the IANA call them.
+// profiles are our servers by their key, with the TLS 1.2 suites that they may offer, as OpenSSL
+// and as the IANA call them.
 var profiles = []struct {
 	key           string
 	openSSL, iana []string
@@ -75,7 +76,8 @@ const scanLimit = 6 * time.Minute
 
 const suitesFound = "TLS 1.2 and 1.3, three suites each, all AEAD with forward secrecy"
 
-// suites gives what a server must offer, "version suite" each. The three of TLS 1.3 do not depend on the key.
+// suites gives what a server must offer, "version suite" each. The three of TLS 1.3 do not depend
+// on the key.
 func suites(prefix string, tls12 []string) (all []string) {
 	for _, suite := range tls12 {
 		all = append(all, "TLSv1.2 "+suite)
@@ -173,8 +175,9 @@ func TestTestSSL(t *testing.T) {
 func testSSL(t *testing.T, key string) string {
 	port := scanned(t, key)
 	report := filepath.Join(t.TempDir(), "report.json")
-	// Protocols, the server's defaults with its certificate, forward secrecy, and all vulnerabilities. The suites are
-	// what the two other scanners are for, and headers are the application's.
+	// Protocols, the server's defaults with its certificate, forward secrecy, and all
+	// vulnerabilities. The suites are what the two other scanners are for, and headers are the
+	// application's.
 	command{
 		args: []string{"testssl", "--quiet", "--color", "0", "--warnings", "off", "--ip", "127.0.0.1", "--nodns", "none", "-p", "-S", "-f", "-U",
 			"--add-ca", certs.file("root.crt"), "--jsonfile", report, fmt.Sprintf("localhost:%d", port)},

@@ -27,9 +27,11 @@ type server struct {
 	start func(t *testing.T, s session) *program
 	// answer is what it answers to ask, which is "hello\n" if it is empty.
 	ask, answer string
-	// complaint finds in its output, in the first group, what it says about a client that refuses it; nil: it says nothing.
+	// complaint finds in its output, in the first group, what it says about a client that refuses
+	// it; nil: it says nothing.
 	complaint *regexp.Regexp
-	// lacks and fresh are those of a client. A kind of refusal that it lacks is one that it does not make.
+	// lacks and fresh are those of a client. A kind of refusal that it lacks is one that it does
+	// not make.
 	lacks, fresh map[string]string
 	// unlike are the reasons that our client may hear in place of an alert, by kind.
 	unlike map[string][]error
@@ -53,7 +55,8 @@ func TestServers(t *testing.T) {
 	}
 }
 
-// check runs all tests of one version: each server program twice, as it is and asking for client certificates.
+// check runs all tests of one version: each server program twice, as it is and asking for client
+// certificates.
 func (s server) check(t *testing.T, who subject, tls string) {
 	port := needs.Port(t)
 	p := s.start(t, session{port: port, tls: tls, alpn: true})
@@ -176,7 +179,8 @@ func (s target) refuses(kind, client string) string {
 	return heard(reason)
 }
 
-// heard is a reason without what differs from run to run: addresses, and how much of "hello" was sent.
+// heard is a reason without what differs from run to run: addresses, and how much of "hello" was
+// sent.
 func heard(reason *meta.DisconnectError) string {
 	var alert *net.OpError
 	if errors.As(reason.Cause, &alert) && alert.Op == "remote error" {

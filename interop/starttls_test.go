@@ -14,8 +14,8 @@ import (
 	"github.com/ergotls/ergotls/internal/needs"
 )
 
-// mailers upgrade a connection to examples/starttls, whose certificate they do not verify. After the upgrade they say something that
-// the server answers, and QUIT.
+// mailers upgrade a connection to examples/starttls, whose certificate they do not verify. After
+// the upgrade they say something that the server answers, and QUIT.
 var mailers = []struct {
 	client string // its name in clients
 	args   func(port uint16, tls string) []string

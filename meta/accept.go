@@ -141,9 +141,9 @@ const (
 	acceptUnknown   acceptClass = "unexpected"
 )
 
-// classifyAccept sorts the errors of accept(2) after its manual page. Only acceptClosed ends the accept
-// loop; all others are waited out, unknown ones too: a server that a passing error
-// stopped for good would be down without a sign of it.
+// classifyAccept sorts the errors of accept(2) after its manual page. Only acceptClosed ends the
+// accept loop; all others are waited out, unknown ones too: a server that a passing error stopped
+// for good would be down without a sign of it.
 func classifyAccept(err error) acceptClass {
 	is := func(targets ...error) bool {
 		for _, target := range targets {

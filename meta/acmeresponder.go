@@ -20,7 +20,8 @@ import (
 type ACMEResponderOptions struct {
 	// Host is the name or IP address to listen on; empty means all interfaces.
 	Host string
-	// Port to listen on. 0 means 80, where a CA looks (RFC 8555 section 8.3); another one needs somebody who forwards.
+	// Port to listen on. 0 means 80, where a CA looks (RFC 8555 section 8.3); another one needs
+	// somebody who forwards.
 	Port uint16
 	// Listener, if set, is used instead of Host and Port. The responder closes it.
 	Listener net.Listener
@@ -30,7 +31,8 @@ type ACMEResponderOptions struct {
 	CertManager gen.CertManager
 }
 
-// acmeResponder is the meta process of CreateACMEResponder. Its goroutines are Start's, which accepts, and those of net/http.
+// acmeResponder is the meta process of CreateACMEResponder. Its goroutines are Start's, which
+// accepts, and those of net/http.
 type acmeResponder struct {
 	behavior
 
@@ -40,9 +42,9 @@ type acmeResponder struct {
 	requests atomic.Uint64
 }
 
-// CreateACMEResponder opens a listening socket and returns a meta process that answers ACME's HTTP-01 challenges on
-// it and redirects all else to https: for servers without an http.Server of their own. If
-// SpawnMeta fails, call Terminate of what was returned: it frees the port.
+// CreateACMEResponder opens a listening socket and returns a meta process that answers ACME's
+// HTTP-01 challenges on it and redirects all else to https: for servers without an http.Server of
+// their own. If SpawnMeta fails, call Terminate of what was returned: it frees the port.
 //
 // The error wraps [ErrOption] or [ErrListen].
 func CreateACMEResponder(options ACMEResponderOptions) (gen.MetaBehavior, error) {

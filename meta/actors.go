@@ -16,9 +16,9 @@ import (
 //		Actor:  func() gen.ProcessBehavior { return &client{} },
 //	}.Process, gen.ProcessOptions{})
 //
-// An actor of the factory Actor is started for every connection that is let in, after its handshake and before its
-// MessageTCPConnect. All messages of the connection go to that actor, and nothing else does, so what it knows of its peer
-// are the fields of its struct. The two end together:
+// An actor of the factory Actor is started for every connection that is let in, after its handshake
+// and before its MessageTCPConnect. All messages of the connection go to that actor, and nothing
+// else does, so what it knows of its peer are the fields of its struct. The two end together:
 //
 //   - When the actor ends, by an error, a panic or in order, the connection ends with the reason of the actor
 //     behind [ErrTerminated]. Other connections do not notice.
@@ -26,24 +26,30 @@ import (
 //     An actor that is still there after CloseTimeout is sent an exit with gen.TerminateReasonShutdown.
 //   - When the process of the server ends, all its connections and actors do.
 //
-// The process ends when the listening socket is closed and, after a MessageTCPDrain sent to it, when the last connection has ended.
+// The process ends when the listening socket is closed and, after a MessageTCPDrain sent to it,
+// when the last connection has ended.
 type ActorServer struct {
-	// Server are the options of the server. ProcessPool and Route must be unset: they would choose another process.
+	// Server are the options of the server. ProcessPool and Route must be unset: they would choose
+	// another process.
 	Server TCPServerOptions
-	// Actor makes the behavior of one actor. It runs on the process of the server, so it must not block.
+	// Actor makes the behavior of one actor. It runs on the process of the server, so it must not
+	// block.
 	Actor gen.ProcessFactory
 	// ActorOptions are the options of each actor; LinkParent is always set.
 	ActorOptions gen.ProcessOptions
-	// Started, if set, is called once the server is listening, with what [Stats] and [Connections] take.
+	// Started, if set, is called once the server is listening, with what [Stats] and [Connections]
+	// take.
 	Started func(server gen.MetaBehavior)
 }
 
-// Process is the gen.ProcessFactory of the process that runs the server. Options that are wrong are an error of Spawn.
+// Process is the gen.ProcessFactory of the process that runs the server. Options that are wrong are
+// an error of Spawn.
 func (s ActorServer) Process() gen.ProcessBehavior {
 	return &actorServer{options: s, actors: map[gen.Alias]gen.PID{}, connections: map[gen.PID]gen.Alias{}}
 }
 
-// actorServer is the process that owns the server, and starts and watches the actors. Its fields belong to its callbacks.
+// actorServer is the process that owns the server, and starts and watches the actors. Its fields
+// belong to its callbacks.
 type actorServer struct {
 	act.Actor
 	options     ActorServer

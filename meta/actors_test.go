@@ -18,7 +18,8 @@ import (
 	"github.com/ergotls/ergotls/meta"
 )
 
-// counter is the actor of one connection. It answers each line with the number of lines that it has seen.
+// counter is the actor of one connection. It answers each line with the number of lines that it has
+// seen.
 type counter struct {
 	act.Actor
 	refuse bool

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Ergo 3.3.1 has a callback more than 3.3.0, of a type that 3.3.0 lacks. The package builds against a
-// copy of the engine whose interface has callbacks that no release has yet.
+// Ergo 3.3.1 has a callback more than 3.3.0, of a type that 3.3.0 lacks. The package builds against
+// a copy of the engine whose interface has callbacks that no release has yet.
 func TestBuildsWithLaterCallbacks(t *testing.T) {
 	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "ergo.services/ergo").Output()
 	require.NoError(t, err)

@@ -12,8 +12,8 @@ import (
 	"github.com/ergotls/ergotls/meta"
 )
 
-// BenchmarkEcho is what a message costs between two sockets, the peer's share included: batches of 64 messages of 64
-// bytes, whole, or each a frame of its own, and one message at a time.
+// BenchmarkEcho is what a message costs between two sockets, the peer's share included: batches of
+// 64 messages of 64 bytes, whole, or each a frame of its own, and one message at a time.
 func BenchmarkEcho(b *testing.B) {
 	slog.SetDefault(slog.New(slog.DiscardHandler))
 	split, err := meta.FixedLength(64)

@@ -15,7 +15,8 @@ import (
 
 var errCable = errors.New("somebody has stumbled over the cable")
 
-// brittleListener makes connections that fail in one direction when they are told to, in words of their own.
+// brittleListener makes connections that fail in one direction when they are told to, in words of
+// their own.
 type brittleListener struct {
 	net.Listener
 	noReads, noWrites atomic.Bool
@@ -49,7 +50,8 @@ func (c brittleConn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// An error of a given Listener's connection that says nothing to us is the network's, and no violation of TLS.
+// An error of a given Listener's connection that says nothing to us is the network's, and no
+// violation of TLS.
 func TestForeignReadError(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		a := newHost(t).spawn(nil)

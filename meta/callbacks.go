@@ -177,8 +177,8 @@ func (s *shaking) certificates(certs []tls.Certificate) []tls.Certificate {
 	return own
 }
 
-// certificate returns cert for the handshake. A key that is kept elsewhere, in a hardware module say, signs
-// without a place.
+// certificate returns cert for the handshake. A key that is kept elsewhere, in a hardware module
+// say, signs without a place.
 func (s *shaking) certificate(cert *tls.Certificate) *tls.Certificate {
 	if cert == nil || computes(cert.PrivateKey) {
 		return cert

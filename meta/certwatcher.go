@@ -34,11 +34,12 @@ type MessageCertReload struct {
 	Timeout time.Duration
 }
 
-// MessageCertStatus, as a Call to a watcher, is answered with the manager's status: a certmanager.Status.
+// MessageCertStatus, as a Call to a watcher, is answered with the manager's status: a
+// certmanager.Status.
 type MessageCertStatus struct{}
 
-// certWatcher is the meta process of CreateCertWatcher. Its goroutines are Start's, which only waits for the end, and the engine's
-// message goroutine; events come on the manager's.
+// certWatcher is the meta process of CreateCertWatcher. Its goroutines are Start's, which only
+// waits for the end, and the engine's message goroutine; events come on the manager's.
 type certWatcher struct {
 	behavior
 
@@ -54,10 +55,11 @@ type certWatcher struct {
 	dropped   atomic.Uint64
 }
 
-// CreateCertWatcher returns a meta process that sends the events of a certificate manager, such as a
-// *certmanager.Manager, to an actor, as [MessageCertEvent], and answers [MessageCertReload] and [MessageCertStatus] calls. It
-// ends with its parent, or when the actor has ended. Events for which the actor's mailbox has no room are dropped, and
-// counted in Inspect. Any number of watchers may watch one manager.
+// CreateCertWatcher returns a meta process that sends the events of a certificate manager, such as
+// a *certmanager.Manager, to an actor, as [MessageCertEvent], and answers [MessageCertReload] and
+// [MessageCertStatus] calls. It ends with its parent, or when the actor has ended. Events for which
+// the actor's mailbox has no room are dropped, and counted in Inspect. Any number of watchers may
+// watch one manager.
 //
 // The error wraps [ErrOption].
 func CreateCertWatcher[Event, Status any](manager interface {

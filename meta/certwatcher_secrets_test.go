@@ -50,8 +50,8 @@ func forms(key *ecdsa.PrivateKey) []string {
 	return forms
 }
 
-// said is what nodes, servers, connections and managers said in all tests of this package: log lines, messages to actors, inspect values.
-// No key that the harness made is to be in it.
+// said is what nodes, servers, connections and managers said in all tests of this package: log
+// lines, messages to actors, inspect values. No key that the harness made is to be in it.
 var said suite
 
 type suite struct {
@@ -78,8 +78,8 @@ func (s *suite) check() (code int) {
 	return code
 }
 
-// Whatever a server, its connections and a watcher say, to the log, to an inspector, to their actor and to a caller,
-// has no key in it, also where a key is what is wrong.
+// Whatever a server, its connections and a watcher say, to the log, to an inspector, to their actor
+// and to a caller, has no key in it, also where a key is what is wrong.
 func TestNoKeyIsPrinted(t *testing.T) {
 	p := newPKI(t, true)
 	told := new(logBuffer)

@@ -155,7 +155,8 @@ func (w watched) Reload(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// What a watcher has asked of the manager ends with it, and a manager that hangs keeps its caller no longer than was asked.
+// What a watcher has asked of the manager ends with it, and a manager that hangs keeps its caller
+// no longer than was asked.
 func TestCertWatcherOfAnotherManager(t *testing.T) {
 	m := watched{ended: make(chan struct{})}
 	a := newHost(t).spawn(nil)

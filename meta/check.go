@@ -56,7 +56,8 @@ func (c *check) host(host string) {
 type (
 	// doner says when it was closed.
 	doner interface{ Done() <-chan struct{} }
-	// readier says why a server can't use it: it has no certificate, and nothing that could get one.
+	// readier says why a server can't use it: it has no certificate, and nothing that could get
+	// one.
 	readier interface{ Ready() error }
 )
 

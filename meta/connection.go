@@ -36,7 +36,8 @@ type tcpConnection struct {
 	onConnect func()
 	onEnd     func(*DisconnectError) (retry time.Time)
 
-	// Set by Start's goroutine before it is open, stream also by an upgrade; others read them after that.
+	// Set by Start's goroutine before it is open, stream also by an upgrade; others read them after
+	// that.
 	to     any    // who gets the messages: a gen.Atom or gen.PID
 	stream stream // the TLS connection, or the socket without TLS
 
@@ -81,7 +82,8 @@ type stream interface {
 	CloseWrite() error
 }
 
-// newConnection makes a connection whose messages go to a gen.Atom, to a gen.PID or, where to is nil, to the parent.
+// newConnection makes a connection whose messages go to a gen.Atom, to a gen.PID or, where to is
+// nil, to the parent.
 func newConnection(opt *TCPConnectionOptions, server *tcpServer, sock *socket, to any) *tcpConnection {
 	c := &tcpConnection{opt: opt, server: server, sock: sock, to: to, stream: sock, opened: time.Now()}
 	c.credit = opt.Active
@@ -90,7 +92,8 @@ func newConnection(opt *TCPConnectionOptions, server *tcpServer, sock *socket, t
 	return c
 }
 
-// log is the log of the connection. The first line adds the fields, since most connections never write one.
+// log is the log of the connection. The first line adds the fields, since most connections never
+// write one.
 func (c *tcpConnection) log(fields ...gen.LogField) gen.Log {
 	log := c.process.Log()
 	c.logged.Do(func() {
@@ -128,8 +131,8 @@ func (c *tcpConnection) Start() error {
 	return nil
 }
 
-// HandleMessage implements gen.MetaBehavior. What comes before the connection is established waits for that, so
-// that nothing is written in the clear.
+// HandleMessage implements gen.MetaBehavior. What comes before the connection is established waits
+// for that, so that nothing is written in the clear.
 func (c *tcpConnection) HandleMessage(from gen.PID, message any) error {
 	c.awaitOpen()
 	switch m := message.(type) {
@@ -156,8 +159,8 @@ func (c *tcpConnection) HandleMessage(from gen.PID, message any) error {
 	return nil
 }
 
-// HandleCall implements gen.MetaBehavior. A MessageTCP is answered when it was handed to the kernel, with the number of its bytes or
-// an error as the result.
+// HandleCall implements gen.MetaBehavior. A MessageTCP is answered when it was handed to the
+// kernel, with the number of its bytes or an error as the result.
 func (c *tcpConnection) HandleCall(from gen.PID, _ gen.Ref, request any) (any, error) {
 	m, ok := request.(MessageTCP)
 	if !ok {
@@ -186,8 +189,9 @@ func (c *tcpConnection) awaitOpen() {
 	}
 }
 
-// await waits on the message goroutine. An exit is handled on that goroutine, so it would wait too, for up to WriteTimeout or
-// HandshakeTimeout. What tells of it before is the alias, which is gone at once: it is asked now and then.
+// await waits on the message goroutine. An exit is handled on that goroutine, so it would wait too,
+// for up to WriteTimeout or HandshakeTimeout. What tells of it before is the alias, which is gone
+// at once: it is asked now and then.
 func (c *tcpConnection) await(signal <-chan struct{}) {
 	select {
 	case <-signal:
@@ -201,7 +205,8 @@ func (c *tcpConnection) await(signal <-chan struct{}) {
 		case <-signal:
 			return
 		case <-ticker.C:
-			// Not once it ends: what comes to a meta process at the very moment of its end, Ergo itself hands to the parent.
+			// Not once it ends: what comes to a meta process at the very moment of its end, Ergo
+			// itself hands to the parent.
 			if c.ended() == nil && unreachable(c.process.Send(c.process.ID(), flushRequest{})) {
 				c.end(ErrTerminated, nil)
 			}
@@ -209,11 +214,12 @@ func (c *tcpConnection) await(signal <-chan struct{}) {
 	}
 }
 
-// flushRequest is what a connection sends to itself behind the messages that are waiting: when it comes, they are collected.
+// flushRequest is what a connection sends to itself behind the messages that are waiting: when it
+// comes, they are collected.
 type flushRequest struct{}
 
-// write takes a message and sees to it that it is written: at once where it looks like the answer to a
-// single message, for which the peer waits, else behind the messages that follow.
+// write takes a message and sees to it that it is written: at once where it looks like the answer
+// to a single message, for which the peer waits, else behind the messages that follow.
 func (c *tcpConnection) write(m MessageTCP) error {
 	in := uint32(c.stats.messagesIn.Load())
 	single := in-c.answered == 1
@@ -224,7 +230,8 @@ func (c *tcpConnection) write(m MessageTCP) error {
 	return c.take(m, later)
 }
 
-// accept takes a message for writing once the connection is open. An error says that nothing was taken.
+// accept takes a message for writing once the connection is open. An error says that nothing was
+// taken.
 func (c *tcpConnection) accept(m MessageTCP) error {
 	c.awaitOpen()
 	return c.write(m)
@@ -239,7 +246,8 @@ func (c *tcpConnection) take(m MessageTCP, when when) error {
 	return err
 }
 
-// sendSelf sends a message to the connection itself, behind those that wait. It fails where the mailbox is full, or the parent has ended.
+// sendSelf sends a message to the connection itself, behind those that wait. It fails where the
+// mailbox is full, or the parent has ended.
 func (c *tcpConnection) sendSelf(message any) bool {
 	return c.process.Send(c.process.ID(), message) == nil
 }

@@ -12,12 +12,12 @@ import (
 	"ergo.services/ergo/gen"
 )
 
-// CreateTCPConnection connects to a server and returns the meta process of the connection: hand it to SpawnMeta. If
-// SpawnMeta fails, call Terminate of what was returned: it closes the connection.
+// CreateTCPConnection connects to a server and returns the meta process of the connection: hand it
+// to SpawnMeta. If SpawnMeta fails, call Terminate of what was returned: it closes the connection.
 //
-// It blocks for the TCP connect, at most DialTimeout, unless Reconnect is set. The TLS handshake follows when the meta
-// process runs; a failure is told by a [MessageTCPDisconnect]. What is sent to the connection before its
-// [MessageTCPConnect] waits for the handshake.
+// It blocks for the TCP connect, at most DialTimeout, unless Reconnect is set. The TLS handshake
+// follows when the meta process runs; a failure is told by a [MessageTCPDisconnect]. What is sent
+// to the connection before its [MessageTCPConnect] waits for the handshake.
 //
 // The error wraps [ErrOption] and names every option that is wrong, or wraps [ErrDial].
 func CreateTCPConnection(options TCPConnectionOptions) (gen.MetaBehavior, error) {
@@ -70,7 +70,8 @@ func (o *TCPConnectionOptions) targets() (all []target, err error) {
 	return all, nil
 }
 
-// dial connects to one of them, at most for DialTimeout. The addresses of a name are tried as RFC 8305 says.
+// dial connects to one of them, at most for DialTimeout. The addresses of a name are tried as RFC
+// 8305 says.
 func dial(ctx context.Context, t target, o *TCPConnectionOptions) (*socket, error) {
 	dialer := net.Dialer{Timeout: o.DialTimeout, KeepAlive: -1}
 	conn, err := dialer.DialContext(ctx, t.network, t.address)

@@ -2,7 +2,8 @@ package meta
 
 import "time"
 
-// drain stops accepting and returns when all connections have ended, with the number that it had to end.
+// drain stops accepting and returns when all connections have ended, with the number that it had to
+// end.
 func (s *tcpServer) drain(timeout time.Duration) (evicted int) {
 	s.close()
 	<-s.stopped // what was accepted before is served

@@ -8,7 +8,8 @@ import (
 // brokenGrace is how long the read loop looks for the peer's last words after a write has failed.
 const brokenGrace = time.Second
 
-// dueLocked gives the time at which the read loop has something to do even if nothing comes; zero: none.
+// dueLocked gives the time at which the read loop has something to do even if nothing comes; zero:
+// none.
 func (c *tcpConnection) dueLocked() (due time.Time) {
 	if c.broken != nil {
 		if c.brokenUntil.IsZero() {

@@ -8,10 +8,12 @@ import (
 	"ergo.services/ergo/gen"
 )
 
-// lingerTimeout is how long a closed connection waits for the peer to close too, so that our last bytes are not lost in a reset.
+// lingerTimeout is how long a closed connection waits for the peer to close too, so that our last
+// bytes are not lost in a reset.
 const lingerTimeout = 500 * time.Millisecond
 
-// Terminate implements gen.MetaBehavior. It ends the connection, in any phase, and returns when it has ended.
+// Terminate implements gen.MetaBehavior. It ends the connection, in any phase, and returns when it
+// has ended.
 func (c *tcpConnection) Terminate(reason error) {
 	c.end(ErrTerminated, reason)
 	c.mu.Lock()
@@ -31,7 +33,8 @@ func (c *tcpConnection) Terminate(reason error) {
 	}
 }
 
-// end ends the connection for a reason, and returns whether this was the first one. It may be called from any goroutine and does not block.
+// end ends the connection for a reason, and returns whether this was the first one. It may be
+// called from any goroutine and does not block.
 func (c *tcpConnection) end(reason, cause error) (first bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -54,7 +57,8 @@ func (c *tcpConnection) endLocked(reason, cause error) (first bool) {
 	return true
 }
 
-// finish brings the connection to its end. It runs once, at the end of Start, also when that panics.
+// finish brings the connection to its end. It runs once, at the end of Start, also when that
+// panics.
 func (c *tcpConnection) finish() {
 	c.end(ErrTerminated, gen.TerminateReasonPanic) // where nothing else ended it
 	established := c.is(open)
@@ -117,13 +121,15 @@ func (c *tcpConnection) finish() {
 }
 
 const (
-	// answerTime is how long a connection whose peer has ended its side waits for an answer of its owner.
+	// answerTime is how long a connection whose peer has ended its side waits for an answer of its
+	// owner.
 	answerTime = 500 * time.Millisecond
 	// furtherTime is how long it waits for more if there was an answer to each message.
 	furtherTime = 10 * time.Millisecond
 )
 
-// awaitAnswers waits, after Disconnect was sent, as long as the owner sends answers to what came before it.
+// awaitAnswers waits, after Disconnect was sent, as long as the owner sends answers to what came
+// before it.
 func (c *tcpConnection) awaitAnswers(until time.Time) {
 	in, out, quiet := c.stats.messagesIn.Load(), c.stats.messagesOut.Load(), time.Duration(0)
 	for in > 0 && quiet < answerTime && time.Now().Before(until) && c.sleepUncut(furtherTime) {
@@ -137,7 +143,8 @@ func (c *tcpConnection) awaitAnswers(until time.Time) {
 	}
 }
 
-// sleepUncut sleeps, unless the connection is to end at once or can't be written to: then it returns false.
+// sleepUncut sleeps, unless the connection is to end at once or can't be written to: then it
+// returns false.
 func (c *tcpConnection) sleepUncut(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -156,15 +163,16 @@ func (c *tcpConnection) sleepUncut(d time.Duration) bool {
 	}
 }
 
-// resetHidden says that the peer's reset was told to a write, after which the kernel lets reads see no more than an end. After a FIN it
-// tells a write EPIPE instead, and close_notify is an end in order whatever comes then.
+// resetHidden says that the peer's reset was told to a write, after which the kernel lets reads see
+// no more than an end. After a FIN it tells a write EPIPE instead, and close_notify is an end in
+// order whatever comes then.
 func (c *tcpConnection) resetHidden(reason, flushed error) bool {
 	ended := reason == ErrTruncated || reason == ErrClosedByPeer && c.stats.tls.Load() == nil
 	return ended && (errors.Is(flushed, syscall.ECONNRESET) || errors.Is(flushed, syscall.ETIMEDOUT))
 }
 
-// orderly says whether the TLS stream can be closed with close_notify: not where it has failed, after which
-// crypto/tls has sent an alert of its own or the peer does not listen.
+// orderly says whether the TLS stream can be closed with close_notify: not where it has failed,
+// after which crypto/tls has sent an alert of its own or the peer does not listen.
 func orderly(reason error) bool {
 	switch reason {
 	case ErrProtocol, ErrRefused, ErrHandshake, ErrReset, ErrTruncated, ErrStartTLS:
@@ -173,8 +181,9 @@ func orderly(reason error) bool {
 	return true
 }
 
-// disconnected tells the owner. It returns false where the owner's mailbox is full, and is then called again: an owner that cannot
-// keep up must not be left with a connection that it thinks is open.
+// disconnected tells the owner. It returns false where the owner's mailbox is full, and is then
+// called again: an owner that cannot keep up must not be left with a connection that it thinks is
+// open.
 func (c *tcpConnection) disconnected(reason *DisconnectError) (told bool) {
 	copied := *reason
 	w := c.writer.stats()

@@ -133,7 +133,8 @@ func TestReasons(t *testing.T) {
 	}
 }
 
-// A client that the server refuses hears it from Disconnect: at once in TLS 1.2, at its first read in TLS 1.3.
+// A client that the server refuses hears it from Disconnect: at once in TLS 1.2, at its first read
+// in TLS 1.3.
 func TestRefusedByPeer(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		t.Run(tls.VersionName(version), func(t *testing.T) {
@@ -189,7 +190,8 @@ func TestCloseFlushes(t *testing.T) {
 	}
 }
 
-// A peer that has stopped reading holds nobody for longer than CloseTimeout, and what it did not get is said.
+// A peer that has stopped reading holds nobody for longer than CloseTimeout, and what it did not
+// get is said.
 func TestCloseIsBounded(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		a := newHost(t).spawn(nil)
@@ -234,7 +236,8 @@ func TestCloseWrite(t *testing.T) {
 	})
 }
 
-// A peer that half-closes behind its request still gets the whole answer that was sent before its end was read.
+// A peer that half-closes behind its request still gets the whole answer that was sent before its
+// end was read.
 func TestPeerHalfCloses(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		a := newHost(t).spawn(nil)

@@ -8,20 +8,25 @@ import (
 // Reasons for which a connection ends. MessageTCPDisconnect.Reason is a
 // [*DisconnectError] that wraps one of them: compare with errors.Is.
 var (
-	// ErrClosedByPeer: the peer closed in order, by close_notify over TLS (RFC 8446 section 6.1) or FIN without.
+	// ErrClosedByPeer: the peer closed in order, by close_notify over TLS (RFC 8446 section 6.1) or
+	// FIN without.
 	ErrClosedByPeer = errors.New("closed by peer")
 	// ErrTruncated: the peer's TCP stream ended without close_notify, so the last
 	// bytes may have been cut off by someone on the path.
 	ErrTruncated = errors.New("truncated: TLS stream ended without close_notify")
-	// ErrReset: the network or the peer's kernel ended the connection (RST, time-out of TCP itself, unreachable).
+	// ErrReset: the network or the peer's kernel ended the connection (RST, time-out of TCP itself,
+	// unreachable).
 	ErrReset = errors.New("connection reset")
 	// ErrIdle: nothing was read or written for IdleTimeout.
 	ErrIdle = errors.New("idle")
-	// ErrHandshake: the TLS handshake of an outgoing connection failed here: no trust in the peer, no common parameters, deadline.
+	// ErrHandshake: the TLS handshake of an outgoing connection failed here: no trust in the peer,
+	// no common parameters, deadline.
 	ErrHandshake = errors.New("TLS handshake failed")
-	// ErrRefused: the peer refused us with a TLS alert. In TLS 1.3 a client hears of it only after its own handshake is complete.
+	// ErrRefused: the peer refused us with a TLS alert. In TLS 1.3 a client hears of it only after
+	// its own handshake is complete.
 	ErrRefused = errors.New("refused by peer")
-	// ErrProtocol: the peer violated TLS after the handshake (a record that does not authenticate, say).
+	// ErrProtocol: the peer violated TLS after the handshake (a record that does not authenticate,
+	// say).
 	ErrProtocol = errors.New("TLS protocol violation")
 	// ErrSlowConsumer: the peer did not take what was to be written within WriteTimeout.
 	ErrSlowConsumer = errors.New("slow consumer")
@@ -31,13 +36,16 @@ var (
 	ErrFraming = errors.New("framing")
 	// ErrOwnerGone: a message could not be delivered to the process that owns the connection.
 	ErrOwnerGone = errors.New("owner gone")
-	// ErrEvicted: the certificate manager ended the connection; its reason (revoked, expired, not authorized) is wrapped too.
+	// ErrEvicted: the certificate manager ended the connection; its reason (revoked, expired, not
+	// authorized) is wrapped too.
 	ErrEvicted = errors.New("evicted")
 	// ErrDrained: the server was drained and the deadline passed.
 	ErrDrained = errors.New("drained")
-	// ErrTerminated: this side ended the connection: MessageTCPClose, an exit, or the end of the parent.
+	// ErrTerminated: this side ended the connection: MessageTCPClose, an exit, or the end of the
+	// parent.
 	ErrTerminated = errors.New("terminated")
-	// ErrStartTLS: bytes that must not be there came before the upgrade to TLS (CVE-2011-0411), or the upgrade was not possible.
+	// ErrStartTLS: bytes that must not be there came before the upgrade to TLS (CVE-2011-0411), or
+	// the upgrade was not possible.
 	ErrStartTLS = errors.New("StartTLS")
 )
 
@@ -58,8 +66,8 @@ type DisconnectError struct {
 	Reason error
 	// Cause is the error underneath, nil if there is none.
 	Cause error
-	// Accepted is the number of bytes taken from MessageTCP for writing; Written is how many of them
-	// were handed to the kernel. Written < Accepted: the difference was not sent.
+	// Accepted is the number of bytes taken from MessageTCP for writing; Written is how many of
+	// them were handed to the kernel. Written < Accepted: the difference was not sent.
 	Accepted, Written uint64
 }
 

@@ -94,7 +94,8 @@ func Example() {
 	// terminated
 }
 
-// A server over TLS that lets only clients of its own CA in. The files are watched: new ones are used without a restart.
+// A server over TLS that lets only clients of its own CA in. The files are watched: new ones are
+// used without a restart.
 func ExampleCreateTCPServer_mutualTLS() {
 	manager, err := certmanager.New(certmanager.Options{Source: certmanager.Files{
 		Cert: "../testdata/certs/server.crt", Key: "../testdata/certs/server.key",

@@ -24,7 +24,8 @@ func (a *actor) busy(id gen.Alias) {
 	}, "it handles a message")
 }
 
-// stalled gives a connection to whose peer nothing more can be written, while its message goroutine has something to write.
+// stalled gives a connection to whose peer nothing more can be written, while its message goroutine
+// has something to write.
 func stalled(t *testing.T, m mode, a *actor) (id gen.Alias) {
 	t.Helper()
 	server, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, WriteTimeout: 2 * testTimeout, CloseTimeout: 50 * time.Millisecond})
@@ -37,8 +38,8 @@ func stalled(t *testing.T, m mode, a *actor) (id gen.Alias) {
 	return id
 }
 
-// exit asks a connection to end. Ergo 3.1 tells it of that only when it has handled its message, which its own timeouts bound: there is
-// nothing to be seen of that within a test's testTimeout.
+// exit asks a connection to end. Ergo 3.1 tells it of that only when it has handled its message,
+// which its own timeouts bound: there is nothing to be seen of that within a test's testTimeout.
 func (a *actor) exit(t *testing.T, id gen.Alias, reason error) {
 	t.Helper()
 	a.do(func(o *owner) { assert.NoError(t, o.SendExitMeta(id, reason)) })
@@ -47,7 +48,8 @@ func (a *actor) exit(t *testing.T, id gen.Alias, reason error) {
 	}
 }
 
-// An exit ends a connection within CloseTimeout also while a message to it waits for a peer that does not read.
+// An exit ends a connection within CloseTimeout also while a message to it waits for a peer that
+// does not read.
 func TestExitIsBounded(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		a := newHost(t).spawn(nil)

@@ -53,7 +53,8 @@ func (f *bitFlipper) Write(b []byte) (int, error) {
 	return f.Conn.Write(b)
 }
 
-// After a fatal alert of ours comes nothing more, no close_notify either (RFC 8446 section 6.2, RFC 5246 section 7.2.2).
+// After a fatal alert of ours comes nothing more, no close_notify either (RFC 8446 section 6.2, RFC
+// 5246 section 7.2.2).
 func TestAlertIsLastRecord(t *testing.T) {
 	tlsModes(t, func(t *testing.T, m mode) {
 		a := newHost(t).spawn(echo)
@@ -73,7 +74,8 @@ func TestAlertIsLastRecord(t *testing.T) {
 	})
 }
 
-// sealer writes TLS 1.3 records of a client that would never be written by crypto/tls (RFC 8446 sections 5.2 and 7).
+// sealer writes TLS 1.3 records of a client that would never be written by crypto/tls (RFC 8446
+// sections 5.2 and 7).
 type sealer struct {
 	t      *testing.T
 	conn   net.Conn
@@ -125,7 +127,8 @@ func (s *sealer) seal(contentType byte, content string) []byte {
 	return s.aead.Seal(header, nonce, append([]byte(content), contentType), header)
 }
 
-// update gives a record that says that the next has other keys, and asks for the same in return or does not.
+// update gives a record that says that the next has other keys, and asks for the same in return or
+// does not.
 func (s *sealer) update(request string) []byte {
 	record := s.seal(22, "\x18\x00\x00\x01"+request)
 	s.secret = s.expand("traffic upd", 32)
@@ -145,7 +148,8 @@ var floods = map[string]func(s *sealer) []byte{
 	"hello again":         func(s *sealer) []byte { return s.seal(22, "\x01\x00\x00\x00") }, // what a renegotiation begins with
 }
 
-// helloSealer makes a handshake of TLS 1.3, sends a message in records of its own, and reads the answer.
+// helloSealer makes a handshake of TLS 1.3, sends a message in records of its own, and reads the
+// answer.
 func helloSealer(t *testing.T, conn net.Conn, config *tls.Config) *sealer {
 	t.Helper()
 	var keyLog bytes.Buffer

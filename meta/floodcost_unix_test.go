@@ -63,8 +63,8 @@ func serveFloods(t *testing.T) {
 	}
 }
 
-// What a flood costs the server is not much more than honest peers cost that connect as often and send as many records, and when it is
-// over nothing of it is left.
+// What a flood costs the server is not much more than honest peers cost that connect as often and
+// send as many records, and when it is over nothing of it is left.
 func TestFloodsCostLittle(t *testing.T) {
 	if os.Getenv(floodServer) != "" {
 		serveFloods(t)
@@ -145,7 +145,8 @@ type flooded struct {
 	config *tls.Config
 }
 
-// startAgain runs the test once more, in a process of its own with these variables, until the test ends.
+// startAgain runs the test once more, in a process of its own with these variables, until the test
+// ends.
 func startAgain(t *testing.T, env ...string) (io.Writer, *json.Decoder) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.timeout=120s")
@@ -187,8 +188,8 @@ func (f *flooded) ask() (u usage) {
 // hello makes a handshake and an exchange.
 func (f *flooded) hello(conn net.Conn) *sealer { return helloSealer(f.t, conn, f.config) }
 
-// send sends records, and reads what comes back, until there were so many or the server ends it. A client that does not read would be
-// held back.
+// send sends records, and reads what comes back, until there were so many or the server ends it. A
+// client that does not read would be held back.
 func (f *flooded) send(conn net.Conn, most int, next func() []byte) (sent int) {
 	read := make(chan struct{})
 	go func() {

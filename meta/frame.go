@@ -8,8 +8,9 @@ import (
 	"math"
 )
 
-// FixedLength gives the function for TCPServerOptions.Split that cuts frames of n bytes each. Set MaxFrame to n where that is
-// over 64 KiB: it is the bound that counts. The error wraps [ErrOption].
+// FixedLength gives the function for TCPServerOptions.Split that cuts frames of n bytes each. Set
+// MaxFrame to n where that is over 64 KiB: it is the bound that counts. The error wraps
+// [ErrOption].
 func FixedLength(n int) (bufio.SplitFunc, error) {
 	if n < 1 {
 		return nil, fmt.Errorf("%w: FixedLength: is %d; use a length above 0", ErrOption, n)
@@ -25,11 +26,13 @@ func FixedLength(n int) (bufio.SplitFunc, error) {
 	}), nil
 }
 
-// sizeProbe is shown to Split at Create: the functions of this file know it by its address and answer with a frameSize, others
-// see the first byte of a frame. So a frame that MaxFrame never lets through is refused at Create, not by the end of every connection.
+// sizeProbe is shown to Split at Create: the functions of this file know it by its address and
+// answer with a frameSize, others see the first byte of a frame. So a frame that MaxFrame never
+// lets through is refused at Create, not by the end of every connection.
 var sizeProbe = []byte{0}
 
-// frameSize is the size in bytes, with its header, of the largest frame that the options of a ready function allow.
+// frameSize is the size in bytes, with its header, of the largest frame that the options of a ready
+// function allow.
 type frameSize int
 
 func (n frameSize) Error() string { return fmt.Sprintf("frames of %d bytes", int(n)) }
@@ -63,7 +66,8 @@ type LengthPrefixed struct {
 	LittleEndian bool
 	// IncludesHeader says that the length counts the header too.
 	IncludesHeader bool
-	// MaxPayload is the largest payload in bytes that is taken. 0 leaves it to MaxFrame, which must hold it together with the header.
+	// MaxPayload is the largest payload in bytes that is taken. 0 leaves it to MaxFrame, which must
+	// hold it together with the header.
 	MaxPayload int
 	// KeepHeader delivers the header with the payload.
 	KeepHeader bool
@@ -71,7 +75,8 @@ type LengthPrefixed struct {
 
 // Split gives the function for TCPServerOptions.Split. The error wraps [ErrOption].
 //
-// A length over MaxPayload, or one that includes the header and is smaller than it, ends the connection.
+// A length over MaxPayload, or one that includes the header and is smaller than it, ends the
+// connection.
 func (l LengthPrefixed) Split() (bufio.SplitFunc, error) {
 	var c check
 	c.refuse(l.Width != 1 && l.Width != 2 && l.Width != 4 && l.Width != 8, "LengthPrefixed.Width: is %d; use 1, 2, 4 or 8", l.Width)

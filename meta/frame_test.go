@@ -40,7 +40,8 @@ var splits = map[string]bufio.SplitFunc{
 	"prefix 8":        must(LengthPrefixed{Width: 8, IncludesHeader: true}.Split()),
 }
 
-// frames runs a stream through an inbox in the pieces that r gives, and returns the frames and what ended them.
+// frames runs a stream through an inbox in the pieces that r gives, and returns the frames and what
+// ended them.
 func frames(split bufio.SplitFunc, maxFrame int, r io.Reader) (got [][]byte, reason error) {
 	b := inbox{opt: &TCPConnectionOptions{Split: split, MaxFrame: maxFrame}}
 	defer b.discard()
@@ -167,7 +168,8 @@ func TestFramesFillTheBuffer(t *testing.T) {
 	assert.Len(t, got, 5)
 }
 
-// What is skipped between frames is not a part of one, and how much has arrived makes no difference.
+// What is skipped between frames is not a part of one, and how much has arrived makes no
+// difference.
 func TestMaxFrameIsOfFrames(t *testing.T) {
 	const stream = "one" + "                    " + "two three"
 	for way, r := range map[string]io.Reader{"at once": strings.NewReader(stream), "byte by byte": iotest.OneByteReader(strings.NewReader(stream))} {

@@ -15,8 +15,8 @@ type tlsConn interface {
 	ConnectionState() tls.ConnectionState
 }
 
-// givenTLS returns the TLS connection that conn is, or that is in its embedded net.Conn; nil if there is none.
-// Who reads from it before its handshake makes one, without a limit in time.
+// givenTLS returns the TLS connection that conn is, or that is in its embedded net.Conn; nil if
+// there is none. Who reads from it before its handshake makes one, without a limit in time.
 func givenTLS(conn net.Conn) tlsConn {
 	for range 8 {
 		if secure, ok := conn.(tlsConn); ok {

@@ -26,7 +26,8 @@ func (l meteredListener) Accept() (net.Conn, error) {
 	return &metered{conn}, err
 }
 
-// A listener whose connections are TLS connections: nobody is announced before the handshake is complete, and who he is is known.
+// A listener whose connections are TLS connections: nobody is announced before the handshake is
+// complete, and who he is is known.
 func TestGivenTLSListener(t *testing.T) {
 	for name, wrap := range map[string]func(net.Listener) net.Listener{
 		"tls.Listener": func(l net.Listener) net.Listener { return l },
@@ -81,7 +82,8 @@ func TestGivenManagedListener(t *testing.T) {
 	assert.Equal(t, "TLS 1.3", expect[meta.MessageTCPConnect](a).Peer.Version)
 }
 
-// A manager that no handshake can succeed with is refused before the socket is opened, with what to do.
+// A manager that no handshake can succeed with is refused before the socket is opened, with what to
+// do.
 func TestManagersThatCannotServe(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	pair := ca.Issue(t, tlstest.Leaf{}).Certificate()

@@ -57,7 +57,8 @@ func TestAnswersAfterEOF(t *testing.T) {
 	}
 }
 
-// With HalfClose the owner takes its time, and ends the connection itself. Both sides can be the one that ends first.
+// With HalfClose the owner takes its time, and ends the connection itself. Both sides can be the
+// one that ends first.
 func TestHalfClose(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		a := newHost(t).spawn(nil)
@@ -155,7 +156,8 @@ func TestHalfCloseAfterStartTLS(t *testing.T) {
 	})
 }
 
-// A keep-alive message is written to an idle peer, between messages and not into them, and keeps nobody from being idle.
+// A keep-alive message is written to an idle peer, between messages and not into them, and keeps
+// nobody from being idle.
 func TestKeepAliveMessage(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		a := newHost(t).spawn(nil)

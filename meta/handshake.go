@@ -9,17 +9,19 @@ import (
 	"time"
 )
 
-// challengeProtocol is negotiated by a CA that validates a name (RFC 8737). The handshake alone is its answer.
+// challengeProtocol is negotiated by a CA that validates a name (RFC 8737). The handshake alone is
+// its answer.
 const challengeProtocol = "acme-tls/1"
 
-// errNothingSent is the end of a connection whose peer has sent no ClientHello and no PROXY header. The health checks
-// of load balancers do so, and port scans.
+// errNothingSent is the end of a connection whose peer has sent no ClientHello and no PROXY header.
+// The health checks of load balancers do so, and port scans.
 var errNothingSent = errors.New("the peer sent nothing, or left before its ClientHello")
 
 // errChallenge is the end of a connection whose handshake was such an answer.
 var errChallenge = errors.New("validated by a CA")
 
-// establish brings the connection to where its owner can be told of it. It returns false if it came to an end before.
+// establish brings the connection to where its owner can be told of it. It returns false if it came
+// to an end before.
 func (c *tcpConnection) establish() bool {
 	deadline := time.Now().Add(c.opt.HandshakeTimeout)
 	if err := c.admit(deadline); err != nil {
@@ -124,8 +126,8 @@ func (c *tcpConnection) admit(deadline time.Time) error {
 	return c.server.admit(c)
 }
 
-// handshake makes the TLS handshake and, with the manager's consent, makes its stream that of the connection. The context bounds it, at whose end
-// crypto/tls closes the socket.
+// handshake makes the TLS handshake and, with the manager's consent, makes its stream that of the
+// connection. The context bounds it, at whose end crypto/tls closes the socket.
 func (c *tcpConnection) handshake(deadline time.Time) (*tls.ConnectionState, error) {
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
@@ -188,7 +190,8 @@ func (c *tcpConnection) shakeHands(ctx context.Context, conn *tls.Conn) error {
 	return conn.HandshakeContext(ctx)
 }
 
-// cancelBy says what the end of the connection is to call, nil when it needs to call nothing. It fails if the connection has ended.
+// cancelBy says what the end of the connection is to call, nil when it needs to call nothing. It
+// fails if the connection has ended.
 func (c *tcpConnection) cancelBy(cancel context.CancelFunc) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -204,7 +207,8 @@ func (c *tcpConnection) cancelBy(cancel context.CancelFunc) error {
 
 type tracking func(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func())
 
-// tracking returns what tells the manager of the connection after its handshake, nil if it does not want to know.
+// tracking returns what tells the manager of the connection after its handshake, nil if it does not
+// want to know.
 func (c *tcpConnection) tracking() tracking {
 	if c.opt.InsecureSkipVerify {
 		return nil
@@ -254,7 +258,8 @@ func isOp(err error, name string) bool {
 	return ok && op.Op == name
 }
 
-// managerVerifies says that the manager makes the handshakes of servers, and verifies every certificate that a client shows.
+// managerVerifies says that the manager makes the handshakes of servers, and verifies every
+// certificate that a client shows.
 func (c *tcpConnection) managerVerifies() bool {
 	_, makes := c.opt.CertManager.(serverHandshaker)
 	manager, asks := c.opt.CertManager.(clientAuthorizer)
@@ -265,7 +270,8 @@ func (c *tcpConnection) managerVerifies() bool {
 func (c *tcpConnection) peer(state *tls.ConnectionState) Peer {
 	verified := false
 	if state != nil && !c.opt.InsecureSkipVerify {
-		// A client has verified its server. What a server did shows in the chains, unless the manager has verified the client by itself.
+		// A client has verified its server. What a server did shows in the chains, unless the
+		// manager has verified the client by itself.
 		verified = c.server == nil || len(state.VerifiedChains) > 0 || len(state.PeerCertificates) > 0 && c.managerVerifies()
 	}
 	p := newPeer(c.sock.RemoteAddr(), state, verified)

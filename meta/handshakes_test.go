@@ -20,7 +20,8 @@ import (
 	"github.com/ergotls/ergotls/meta"
 )
 
-// slowRand is a tls.Config.Rand: crypto/tls reads it while a handshake computes. Its reads wait for release.
+// slowRand is a tls.Config.Rand: crypto/tls reads it while a handshake computes. Its reads wait for
+// release.
 type slowRand struct {
 	inside, most atomic.Int32
 	release      chan struct{}

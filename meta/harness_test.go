@@ -32,7 +32,8 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// testTimeout is how long a test waits for what must happen. It ends what hangs; a busy machine takes long for much, and is no failure.
+// testTimeout is how long a test waits for what must happen. It ends what hangs; a busy machine
+// takes long for much, and is no failure.
 const testTimeout = 30 * time.Second
 
 // mode is one way to carry the same bytes. A test that ranges over modes runs over all of them.
@@ -344,7 +345,8 @@ func eventually(t *testing.T, condition func() bool, what string) {
 	require.Eventually(t, condition, testTimeout, 2*time.Millisecond, what)
 }
 
-// wrappingListener hides what its connections are, as a library around them does: there is no descriptor to wait on.
+// wrappingListener hides what its connections are, as a library around them does: there is no
+// descriptor to wait on.
 type wrappingListener struct{ net.Listener }
 
 type wrappedConn struct{ net.Conn }

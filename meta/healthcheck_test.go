@@ -15,7 +15,8 @@ import (
 	"github.com/ergotls/ergotls/meta"
 )
 
-// A load balancer that looks whether the port is open fails no handshake, however often it does so, and fills no log.
+// A load balancer that looks whether the port is open fails no handshake, however often it does so,
+// and fills no log.
 func TestHealthChecks(t *testing.T) {
 	local, err := (&proxyproto.Header{Version: 2, Command: proxyproto.LOCAL}).Format()
 	require.NoError(t, err)

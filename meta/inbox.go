@@ -9,7 +9,8 @@ import (
 	"sync"
 )
 
-// scratchSize is the size in bytes of the buffers that connections read into: a TLS record holds no more.
+// scratchSize is the size in bytes of the buffers that connections read into: a TLS record holds no
+// more.
 const scratchSize = 16 << 10
 
 // scratches are these buffers. A connection holds one only while there is something in it.
@@ -61,7 +62,8 @@ func (b *inbox) space() []byte {
 	return b.buf[b.end:]
 }
 
-// next gives the next message, nil if there is none yet, or the reason for which there will be none.
+// next gives the next message, nil if there is none yet, or the reason for which there will be
+// none.
 func (b *inbox) next() (data []byte, reason, cause error) {
 	switch {
 	case b.opt.Split != nil:
@@ -78,8 +80,9 @@ func (b *inbox) next() (data []byte, reason, cause error) {
 	return data, nil, nil
 }
 
-// nextFrame calls Split as bufio.Scanner does, but never trusts it to make progress. That the bytes end is told to it only if
-// the peer ended them in order: what a cut connection leaves is not a frame.
+// nextFrame calls Split as bufio.Scanner does, but never trusts it to make progress. That the bytes
+// end is told to it only if the peer ended them in order: what a cut connection leaves is not a
+// frame.
 func (b *inbox) nextFrame() (data []byte, reason, cause error) {
 	if b.final {
 		return nil, ErrTerminated, bufio.ErrFinalToken
@@ -152,7 +155,8 @@ func (b *inbox) replace(buf []byte) {
 	b.buf, b.end = buf, n
 }
 
-// park is called before a wait: an empty buffer is given back, and the beginning of a frame is kept in no more than it needs.
+// park is called before a wait: an empty buffer is given back, and the beginning of a frame is kept
+// in no more than it needs.
 func (b *inbox) park() {
 	switch held := b.end - b.start; {
 	case held == 0:
@@ -181,8 +185,8 @@ func (o *TCPConnectionOptions) poolBuffer() []byte {
 	return buf
 }
 
-// recycle takes back the memory of a message, to read into it again, if it has the size of what connections read into. It may
-// be called from any goroutine.
+// recycle takes back the memory of a message, to read into it again, if it has the size of what
+// connections read into. It may be called from any goroutine.
 func (b *inbox) recycle(buf []byte) {
 	switch {
 	case b.opt.BufferPool == nil && cap(buf) == scratchSize:

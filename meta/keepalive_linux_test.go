@@ -15,8 +15,8 @@ import (
 	"github.com/ergotls/ergotls/meta"
 )
 
-// A connection has the probes of its server's options, whether the server has made its listener or was given it. What the kernel says of them
-// is the time until the first.
+// A connection has the probes of its server's options, whether the server has made its listener or
+// was given it. What the kernel says of them is the time until the first.
 func TestKeepAlive(t *testing.T) {
 	for _, given := range []bool{false, true} {
 		for period, want := range map[time.Duration]time.Duration{-1: 0, 100 * time.Second: 100 * time.Second, 1500 * time.Millisecond: 2 * time.Second, 0: 15 * time.Second} {
@@ -41,7 +41,8 @@ func TestKeepAlive(t *testing.T) {
 	assert.ErrorContains(t, err, "KeepAlivePeriod")
 }
 
-// keepAliveTimer is how long it is until the kernel probes the server's end of a connection, 0 if it does not, below 0 if it waits for something else.
+// keepAliveTimer is how long it is until the kernel probes the server's end of a connection, 0 if
+// it does not, below 0 if it waits for something else.
 func keepAliveTimer(t *testing.T, local string, remote net.Addr) time.Duration {
 	t.Helper()
 	table, err := os.ReadFile("/proc/net/tcp")

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// phase is how far a connection is. Start's goroutine alone brings it on, but for a connection that never started.
+// phase is how far a connection is. Start's goroutine alone brings it on, but for a connection that
+// never started.
 type phase int
 
 const (
@@ -17,7 +18,8 @@ const (
 	over    // nothing of it is left
 )
 
-// life is what the goroutines of a connection share: how far it is, and what its read loop has to look at.
+// life is what the goroutines of a connection share: how far it is, and what its read loop has to
+// look at.
 type life struct {
 	mu        sync.Mutex // guards all
 	changed   signal     // anything below
@@ -76,7 +78,8 @@ func (l *life) known() bool {
 	return l.connected
 }
 
-// left says whether the owner was sent a Disconnect. What it has sent before it had that may still be written.
+// left says whether the owner was sent a Disconnect. What it has sent before it had that may still
+// be written.
 func (l *life) left() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -85,8 +85,8 @@ func TestAddressTable(t *testing.T) {
 	})
 }
 
-// Places are given in the order of arrival; who gives up leaves none behind. Who has not read its ClientHello, and who
-// answers a challenge, needs none.
+// Places are given in the order of arrival; who gives up leaves none behind. Who has not read its
+// ClientHello, and who answers a challenge, needs none.
 func TestHandshakeLimiter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newHandshakeLimiter(1)

@@ -27,7 +27,8 @@ func (l *handshakeLimiter) enter(ctx context.Context) error {
 
 func (l *handshakeLimiter) leave() { <-l.places }
 
-// addressTable counts what each address has, and within a minute what it has caused. A limit of 0 is none.
+// addressTable counts what each address has, and within a minute what it has caused. A limit of 0
+// is none.
 type addressTable struct {
 	maxConnections, maxFailures int
 
@@ -74,8 +75,8 @@ func (t *addressTable) put(addr netip.Addr, use addressUse) {
 	}
 }
 
-// admit counts a connection from addr, or refuses it with the name of the option whose limit is reached. An
-// address that is not IP has no limit.
+// admit counts a connection from addr, or refuses it with the name of the option whose limit is
+// reached. An address that is not IP has no limit.
 func (t *addressTable) admit(addr netip.Addr) (refusedBy string) {
 	t.change(addr, func(use *addressUse) {
 		switch {
@@ -100,8 +101,8 @@ func (t *addressTable) failed(addr netip.Addr) {
 	t.change(addr, func(use *addressUse) { use.failures++ })
 }
 
-// mayLog lets one line in a minute pass for each address, and no more than maxLines in all: peers can cause as many as
-// they like.
+// mayLog lets one line in a minute pass for each address, and no more than maxLines in all: peers
+// can cause as many as they like.
 func (t *addressTable) mayLog(addr netip.Addr) (may bool) {
 	t.change(addr, func(use *addressUse) {
 		if may = !use.logged && t.lines < maxLines; may {

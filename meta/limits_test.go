@@ -35,7 +35,8 @@ func talk(t *testing.T, peer net.Conn) {
 	assert.Equal(t, "hello", string(got))
 }
 
-// The wait for a slot is the limit: who comes later is served when somebody has left, and nobody is turned away.
+// The wait for a slot is the limit: who comes later is served when somebody has left, and nobody is
+// turned away.
 func TestMaxConnections(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		a := newHost(t).spawn(nil)
@@ -95,8 +96,8 @@ func TestMaxHandshakeFailures(t *testing.T) {
 	})
 }
 
-// Peers that misbehave before or in the handshake never reach the actor, cost a slot for no longer than HandshakeTimeout, and
-// hold up nobody; those that misbehave later end with a reason.
+// Peers that misbehave before or in the handshake never reach the actor, cost a slot for no longer
+// than HandshakeTimeout, and hold up nobody; those that misbehave later end with a reason.
 func TestHostilePeers(t *testing.T) {
 	tlsModes(t, func(t *testing.T, m mode) {
 		for _, hostile := range tlstest.HostileClients {
@@ -145,7 +146,8 @@ func TestHostilePeers(t *testing.T) {
 	})
 }
 
-// 2,000 connections that never say a word take nothing from those that do: in the clear, where there is no handshake, they owe a PROXY header.
+// 2,000 connections that never say a word take nothing from those that do: in the clear, where
+// there is no handshake, they owe a PROXY header.
 func TestMuteCrowd(t *testing.T) {
 	for _, m := range modes() { // one after the other: there are only so many descriptors
 		t.Run(m.name, func(t *testing.T) { testMuteCrowd(t, m) })
@@ -260,7 +262,8 @@ func TestUnixSocket(t *testing.T) {
 	})
 }
 
-// Of servers that start at once where a killed program has left its socket, one gets the path and keeps it.
+// Of servers that start at once where a killed program has left its socket, one gets the path and
+// keeps it.
 func TestStaleUnixSocketHasOneHeir(t *testing.T) {
 	dir, err := os.MkdirTemp("", "unix")
 	require.NoError(t, err)

@@ -14,8 +14,9 @@ import (
 	"github.com/ergotls/ergotls/meta"
 )
 
-// A server that runs out of descriptors keeps the connections that it has, says what is wrong, and serves who waits as soon as it can. The
-// limit is one of the whole process, so the test runs in one of its own.
+// A server that runs out of descriptors keeps the connections that it has, says what is wrong, and
+// serves who waits as soon as it can. The limit is one of the whole process, so the test runs in
+// one of its own.
 func TestOutOfDescriptors(t *testing.T) {
 	const child = "ERGOTLS_TEST_OUT_OF_DESCRIPTORS"
 	for _, m := range modes() {

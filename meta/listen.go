@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// unixFiles is held while a unix socket is bound, so that servers of one program do not take each other's new socket for a stale one.
+// unixFiles is held while a unix socket is bound, so that servers of one program do not take each
+// other's new socket for a stale one.
 var unixFiles sync.Mutex
 
 // listen opens the listening socket that the options describe.
@@ -58,8 +59,8 @@ func listenUnix(ctx context.Context, config *net.ListenConfig, path string, mode
 	return listener, nil
 }
 
-// socketMode sets the permissions of a socket before it is bound: on Linux its file then has no more than these (unix(7)). Other
-// systems may know no such thing.
+// socketMode sets the permissions of a socket before it is bound: on Linux its file then has no
+// more than these (unix(7)). Other systems may know no such thing.
 func socketMode(mode os.FileMode) func(_, _ string, raw syscall.RawConn) error {
 	return func(_, _ string, raw syscall.RawConn) error {
 		return raw.Control(func(fd uintptr) { _ = fchmod(int(fd), uint32(mode)) })
@@ -87,10 +88,12 @@ func listenAdvice(err error) string {
 	return ""
 }
 
-// removeStale removes a socket file that nobody listens on, as a killed program leaves it. The caller holds unixFiles.
+// removeStale removes a socket file that nobody listens on, as a killed program leaves it. The
+// caller holds unixFiles.
 //
-// Another program may put its own socket there meanwhile: it is left alone where it came during the dial. Two short gaps stay: between the
-// last look and the removal, and between another program's bind and its listen.
+// Another program may put its own socket there meanwhile: it is left alone where it came during the
+// dial. Two short gaps stay: between the last look and the removal, and between another program's
+// bind and its listen.
 func removeStale(path string) (removed bool) {
 	before, err := os.Lstat(path)
 	if err != nil || before.Mode().Type() != os.ModeSocket {
@@ -114,8 +117,9 @@ func sameFile(a, b os.FileInfo) bool { return os.SameFile(a, b) && a.ModTime().E
 // maxKeepAlive is Linux's limit of TCP_KEEPIDLE and TCP_KEEPINTVL (net/tcp.h, MAX_TCP_KEEPIDLE).
 const maxKeepAlive = 32767 * time.Second
 
-// setKeepAlive sets the keep-alive probes of a TCP connection; below 0 turns them off. As in package net an error is
-// none of the connection: Linux before 6.10 knows no such options on the MPTCP sockets that Go's listeners accept.
+// setKeepAlive sets the keep-alive probes of a TCP connection; below 0 turns them off. As in
+// package net an error is none of the connection: Linux before 6.10 knows no such options on the
+// MPTCP sockets that Go's listeners accept.
 func setKeepAlive(conn net.Conn, period time.Duration) {
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: period > 0, Idle: period, Interval: period})

@@ -51,8 +51,8 @@ func addresses(ctx context.Context, host string) []string {
 	return addrs
 }
 
-// listenOn listens on each address with one port, 0 for any. Those that this machine does not have are left
-// out where it has others.
+// listenOn listens on each address with one port, 0 for any. Those that this machine does not have
+// are left out where it has others.
 func listenOn(ctx context.Context, config *net.ListenConfig, addrs []string, port uint16) (all []net.Listener, err error) {
 	for _, addr := range addrs {
 		listener, failed := config.Listen(ctx, "tcp", net.JoinHostPort(addr, strconv.Itoa(int(port))))

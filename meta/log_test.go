@@ -44,7 +44,8 @@ func (l *lines) fields(text string) map[string]any {
 	return nil
 }
 
-// Log lines have fields, by which a log is searched, and one process does not show those of another.
+// Log lines have fields, by which a log is searched, and one process does not show those of
+// another.
 func TestLogFields(t *testing.T) {
 	tlsModes(t, func(t *testing.T, m mode) {
 		h, log := newHost(t), &lines{}

@@ -14,7 +14,8 @@ import (
 type MessageTCPConnect struct {
 	// ID is the connection: send MessageTCP and the other messages of this package to it.
 	ID gen.Alias
-	// RemoteAddr is the peer's address; behind a trusted PROXY header, the address in it. LocalAddr is ours.
+	// RemoteAddr is the peer's address; behind a trusted PROXY header, the address in it. LocalAddr
+	// is ours.
 	RemoteAddr net.Addr
 	LocalAddr  net.Addr
 	// TLS is a copy of the connection's TLS state, nil without TLS.
@@ -30,36 +31,38 @@ type MessageTCP struct {
 	// ID is the connection that the bytes came from. It is ignored on sending.
 	ID   gen.Alias
 	Data []byte
-	// Recycle, set on sending, gives the memory of Data away: once it is written, connections may read into it again, and
-	// where BufferPool is set it returns there. Set it only if Data is sent to one connection and not used after that.
-	// It spares the garbage collector much where large messages are sent back, and changes nothing else.
+	// Recycle, set on sending, gives the memory of Data away: once it is written, connections may
+	// read into it again, and where BufferPool is set it returns there. Set it only if Data is sent
+	// to one connection and not used after that. It spares the garbage collector much where large
+	// messages are sent back, and changes nothing else.
 	Recycle bool
 }
 
-// MessageTCPDisconnect is the last message of a connection: exactly one
-// follows each MessageTCPConnect. An outgoing connection sends it also where the
-// handshake failed and no MessageTCPConnect came, so that whoever dialled always hears. It waits for
-// room where the mailbox of its receiver is full. After
-// a peer's end of input (ErrClosedByPeer) answers that are sent soon are still written: see HalfClose. Only
-// the end of the parent, with which no message of its connections is delivered any more, is not told: workers link to the parent or monitor it.
+// MessageTCPDisconnect is the last message of a connection: exactly one follows each
+// MessageTCPConnect. An outgoing connection sends it also where the handshake failed and no
+// MessageTCPConnect came, so that whoever dialled always hears. It waits for room where the mailbox
+// of its receiver is full. After a peer's end of input (ErrClosedByPeer) answers that are sent soon
+// are still written: see HalfClose. Only the end of the parent, with which no message of its
+// connections is delivered any more, is not told: workers link to the parent or monitor it.
 type MessageTCPDisconnect struct {
 	// ID is the connection, which takes no more messages.
 	ID gen.Alias
 	// Reason is a *DisconnectError; never nil.
 	Reason error
-	// Retry is when a connection with the option Reconnect is made again, with the same ID. Zero: it is not.
+	// Retry is when a connection with the option Reconnect is made again, with the same ID. Zero:
+	// it is not.
 	Retry time.Time
 }
 
-// MessageTCPEOF says that the peer has ended its side and sends no more, where the option HalfClose is set. It can still be
-// written to: a MessageTCPClose ends the connection when all is said.
+// MessageTCPEOF says that the peer has ended its side and sends no more, where the option HalfClose
+// is set. It can still be written to: a MessageTCPClose ends the connection when all is said.
 type MessageTCPEOF struct {
 	// ID is the connection.
 	ID gen.Alias
 }
 
-// MessageTCPUnsent gives a MessageTCP back to its sender: a connection with the option Reconnect got it while there was no connection,
-// and does not keep it. Nothing of Data was written.
+// MessageTCPUnsent gives a MessageTCP back to its sender: a connection with the option Reconnect
+// got it while there was no connection, and does not keep it. Nothing of Data was written.
 type MessageTCPUnsent struct {
 	// ID is the connection.
 	ID   gen.Alias
@@ -80,10 +83,12 @@ type MessageTCPPassive struct {
 	ID gen.Alias
 }
 
-// MessageTCPClose, sent to a connection, ends it with the reason ErrTerminated
-// after what was sent before it has been written. It is handled when its turn in the mailbox comes. A peer that takes nothing is given up
-// before that after WriteTimeout, as a slow consumer; one that takes a little now and then can put it off. From then on CloseTimeout
-// bounds the rest. An exit (SendExitMeta) waits for no message in the mailbox, only for the handler that is running: it writes what was accepted.
+// MessageTCPClose, sent to a connection, ends it with the reason ErrTerminated after what was sent
+// before it has been written. It is handled when its turn in the mailbox comes. A peer that takes
+// nothing is given up before that after WriteTimeout, as a slow consumer; one that takes a little
+// now and then can put it off. From then on CloseTimeout bounds the rest. An exit (SendExitMeta)
+// waits for no message in the mailbox, only for the handler that is running: it writes what was
+// accepted.
 type MessageTCPClose struct{}
 
 // MessageTCPCloseWrite, sent to a connection, writes what was accepted before
@@ -98,14 +103,17 @@ type MessageTCPCloseWrite struct{}
 // have put them in front of the peer's own (CVE-2011-0411). Nothing is
 // written in the clear afterwards; a MessageTCPSecured reports success.
 type MessageTCPStartTLS struct {
-	// Reply is written as the last bytes in the clear ("220 ready to start TLS"). It belongs here and not into a
-	// MessageTCP before, because the peer may start its handshake as soon as it has read it. Clients leave it nil.
+	// Reply is written as the last bytes in the clear ("220 ready to start TLS"). It belongs here
+	// and not into a MessageTCP before, because the peer may start its handshake as soon as it has
+	// read it. Clients leave it nil.
 	Reply []byte
 }
 
-// MessageTCPSecured says that the upgrade of MessageTCPStartTLS is complete. What comes after it came over TLS.
+// MessageTCPSecured says that the upgrade of MessageTCPStartTLS is complete. What comes after it
+// came over TLS.
 type MessageTCPSecured struct {
-	// ID is the connection, TLS and Peer are as in MessageTCPConnect, now that there is a handshake.
+	// ID is the connection, TLS and Peer are as in MessageTCPConnect, now that there is a
+	// handshake.
 	ID   gen.Alias
 	TLS  *tls.ConnectionState
 	Peer Peer

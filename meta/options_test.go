@@ -17,7 +17,8 @@ import (
 	"github.com/ergotls/ergotls/meta"
 )
 
-// A ready splitter whose frames MaxFrame never lets through is refused; one that fits, or leaves it to MaxFrame, is not.
+// A ready splitter whose frames MaxFrame never lets through is refused; one that fits, or leaves it
+// to MaxFrame, is not.
 func TestSplitFitsMaxFrame(t *testing.T) {
 	fixed := func(n int) bufio.SplitFunc {
 		split, err := meta.FixedLength(n)
@@ -175,7 +176,8 @@ func TestCannotDialOrListen(t *testing.T) {
 	assert.ErrorContains(t, err, "nobody listens there")
 }
 
-// Inspect answers at any time, also of a connection whose peer neither reads nor completes its handshake.
+// Inspect answers at any time, also of a connection whose peer neither reads nor completes its
+// handshake.
 func TestInspectNeverBlocks(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		a := newHost(t).spawn(nil)

@@ -7,11 +7,13 @@ import (
 	"ergo.services/ergo/gen"
 )
 
-// ownerCheck is how often a connection whose option Node is set looks whether its owner is still there.
+// ownerCheck is how often a connection whose option Node is set looks whether its owner is still
+// there.
 const ownerCheck = time.Second
 
-// findOwner looks up the process that has the name to which the messages would go, where the option Node is set: from then on they
-// go to that process, and not to another that takes its name later and knows nothing of the connection.
+// findOwner looks up the process that has the name to which the messages would go, where the option
+// Node is set: from then on they go to that process, and not to another that takes its name later
+// and knows nothing of the connection.
 func (c *tcpConnection) findOwner() error {
 	name, named := c.to.(gen.Atom)
 	if !named || c.opt.Node == nil {

@@ -10,7 +10,8 @@ import (
 	"github.com/ergotls/ergotls/meta"
 )
 
-// A worker that is started again under the same name gets nothing of a connection whose Connect another has got, and that connection ends.
+// A worker that is started again under the same name gets nothing of a connection whose Connect
+// another has got, and that connection ends.
 func TestConnectionEndsWithItsOwner(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		for _, speaks := range []bool{true, false} {

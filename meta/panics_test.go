@@ -108,8 +108,8 @@ var panicking = map[string]func(m *trackingManager, boom func(name string)){
 	},
 }
 
-// A callback that panics costs the connection that it panicked for: its peer gets an alert, its slot is
-// free again, and the log says which callback it was and where.
+// A callback that panics costs the connection that it panicked for: its peer gets an alert, its
+// slot is free again, and the log says which callback it was and where.
 func TestCallbacksThatPanic(t *testing.T) {
 	for name, edit := range panicking {
 		t.Run(name, func(t *testing.T) {

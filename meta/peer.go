@@ -15,10 +15,11 @@ type Peer struct {
 	Addr net.Addr
 	// Proxy is the rest of the PROXY header, nil without one. It must not be changed.
 	Proxy *ProxyHeader
-	// Verified is true if the peer presented a certificate that was verified in this handshake or in the one that it resumes.
+	// Verified is true if the peer presented a certificate that was verified in this handshake or
+	// in the one that it resumes.
 	Verified bool
-	// Subject of the leaf certificate is in the form of RFC 2253, Serial in hexadecimal, and NotAfter is its last
-	// second; empty without a certificate, as are the names below.
+	// Subject of the leaf certificate is in the form of RFC 2253, Serial in hexadecimal, and
+	// NotAfter is its last second; empty without a certificate, as are the names below.
 	Subject  string
 	Serial   string
 	NotAfter time.Time
@@ -26,12 +27,15 @@ type Peer struct {
 	DNSNames []string
 	IPs      []net.IP
 	URIs     []string
-	// SPIFFE is the SPIFFE ID: the one URI with the scheme spiffe (X509-SVID section 2); empty if there are more.
+	// SPIFFE is the SPIFFE ID: the one URI with the scheme spiffe (X509-SVID section 2); empty if
+	// there are more.
 	SPIFFE string
-	// SPKI is the base64 of the SHA-256 of the leaf's public key (SubjectPublicKeyInfo), as in RFC 7469's pin-sha256.
+	// SPKI is the base64 of the SHA-256 of the leaf's public key (SubjectPublicKeyInfo), as in RFC
+	// 7469's pin-sha256.
 	SPKI string
-	// Version is "TLS 1.3", say; empty without TLS. SNI is the server name that the client asked for, ALPN the protocol that was agreed
-	// on. Resumed says that the handshake continued an earlier session.
+	// Version is "TLS 1.3", say; empty without TLS. SNI is the server name that the client asked
+	// for, ALPN the protocol that was agreed on. Resumed says that the handshake continued an
+	// earlier session.
 	Version string
 	SNI     string
 	ALPN    string

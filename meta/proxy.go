@@ -17,12 +17,14 @@ var (
 	errNoProxy      = errors.New("no PROXY header from a source in ProxyFrom")
 )
 
-// ProxyHeader is what a trusted proxy says about a connection in its PROXY protocol header, beside the address of the client, which
-// is Peer.Addr. What is not in the header is zero; version 1 has only addresses.
+// ProxyHeader is what a trusted proxy says about a connection in its PROXY protocol header, beside
+// the address of the client, which is Peer.Addr. What is not in the header is zero; version 1 has
+// only addresses.
 type ProxyHeader struct {
 	// Destination is the address that the client has connected to.
 	Destination net.Addr
-	// Authority is the host name that the client asked for, and ALPN the protocol that the proxy has agreed on with it.
+	// Authority is the host name that the client asked for, and ALPN the protocol that the proxy
+	// has agreed on with it.
 	Authority string
 	ALPN      string
 	// UniqueID is the proxy's name for the connection, at most 128 bytes.
@@ -49,8 +51,8 @@ func newProxyHeader(header *proxyproto.Header) (*ProxyHeader, error) {
 	return p, nil
 }
 
-// readProxyHeader reads the PROXY protocol header that the connection must start with and returns the address in
-// it; for a LOCAL header (a health check of the proxy itself), the connection's own.
+// readProxyHeader reads the PROXY protocol header that the connection must start with and returns
+// the address in it; for a LOCAL header (a health check of the proxy itself), the connection's own.
 func readProxyHeader(s *socket) (net.Addr, *ProxyHeader, error) {
 	reader := bufio.NewReader(s)
 	awaitV1(reader)
@@ -73,8 +75,8 @@ func readProxyHeader(s *socket) (net.Addr, *ProxyHeader, error) {
 	return header.SourceAddr, proxy, nil
 }
 
-// awaitV1 waits for the whole of a version 1 header, at most its 107 bytes: the library takes it only from a
-// single read. An error comes again when the library reads.
+// awaitV1 waits for the whole of a version 1 header, at most its 107 bytes: the library takes it
+// only from a single read. An error comes again when the library reads.
 func awaitV1(reader *bufio.Reader) {
 	for n := 1; ; n++ {
 		if _, err := reader.Peek(n); err != nil {
@@ -118,11 +120,12 @@ func (g *proxyGuard) mayFollow() bool {
 	return false
 }
 
-// spoofWait is how long a peer in the clear that must not send a PROXY header may keep silent before its owner
-// hears of it. In some protocols the server speaks first, so it can't be longer.
+// spoofWait is how long a peer in the clear that must not send a PROXY header may keep silent
+// before its owner hears of it. In some protocols the server speaks first, so it can't be longer.
 const spoofWait = 200 * time.Millisecond
 
-// awaitStart reads what such a peer begins with. A header is refused before an actor hears of the connection.
+// awaitStart reads what such a peer begins with. A header is refused before an actor hears of the
+// connection.
 func (s *socket) awaitStart() error {
 	s.SetReadDeadline(time.Now().Add(spoofWait))
 	defer s.SetReadDeadline(time.Time{})

@@ -23,7 +23,8 @@ type readerConn struct {
 func (c readerConn) Read(b []byte) (int, error) { return c.r.Read(b) }
 func (c readerConn) RemoteAddr() net.Addr       { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
 
-// However a header comes in pieces, it says the same, and the bytes behind it are all left for the layer above.
+// However a header comes in pieces, it says the same, and the bytes behind it are all left for the
+// layer above.
 func FuzzProxyHeader(f *testing.F) {
 	needs.Corpus(f)
 	client := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 7), Port: 4711}

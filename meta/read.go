@@ -58,7 +58,8 @@ func (c *tcpConnection) interruptLocked() {
 	c.changed.broadcast()
 }
 
-// mayDeliver says whether the read loop goes on: the connection is neither paused nor has the loop something else to do.
+// mayDeliver says whether the read loop goes on: the connection is neither paused nor has the loop
+// something else to do.
 func (c *tcpConnection) mayDeliver() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -76,7 +77,8 @@ func (c *tcpConnection) heldBackLocked() bool {
 	return c.congested && c.ahead >= readAhead*c.opt.WriteBuffer
 }
 
-// poll reads and delivers until the read loop has something else to do, and then returns true. There are two ways to read:
+// poll reads and delivers until the read loop has something else to do, and then returns true.
+// There are two ways to read:
 //
 //   - Within wait, all that has arrived is read before any of it is delivered, so that many small messages are one for
 //     the owner, and their answers one write. Between two of them no buffer is held. poll returns false to be called again.
@@ -108,8 +110,8 @@ func (c *tcpConnection) poll() (done bool) {
 	}
 }
 
-// fill reads until the buffer is full or nothing more has arrived; where reads block, once. An error after which no
-// more comes is left in the inbox, any other is returned.
+// fill reads until the buffer is full or nothing more has arrived; where reads block, once. An
+// error after which no more comes is left in the inbox, any other is returned.
 func (c *tcpConnection) fill() error {
 	for !c.inbox.full() {
 		n, err := c.stream.Read(c.inbox.space())
@@ -125,7 +127,8 @@ func (c *tcpConnection) fill() error {
 		case err == nil, err == error(errWouldBlock), timeout(err):
 			return err
 		case err == io.EOF && c.sock.eof && c.stats.tls.Load() != nil:
-			// crypto/tls calls it EOF too where the TCP stream ends between two records, without close_notify.
+			// crypto/tls calls it EOF too where the TCP stream ends between two records, without
+			// close_notify.
 			err = io.ErrUnexpectedEOF
 		}
 		c.inbox.err = err
@@ -175,9 +178,10 @@ const (
 	ownerTick = 2 * time.Millisecond
 )
 
-// awaitOwner waits for the owner to catch up: until it has answered as many messages as were delivered in the last batch, or
-// answers no more. A peer that sends faster than its owner answers would fill the mailboxes. An owner that does not answer
-// at all is hardly waited for, since nothing is known of it.
+// awaitOwner waits for the owner to catch up: until it has answered as many messages as were
+// delivered in the last batch, or answers no more. A peer that sends faster than its owner answers
+// would fill the mailboxes. An owner that does not answer at all is hardly waited for, since
+// nothing is known of it.
 func (c *tcpConnection) awaitOwner() {
 	in, idle := c.stats.messagesIn.Load(), time.Duration(0)
 	out, silent := c.stats.messagesOut.Load(), c.batch.silent
@@ -200,8 +204,8 @@ func (c *tcpConnection) send(message any) bool {
 	return true
 }
 
-// pauseLocked waits, without reading, until something has changed: the owner allows more messages, the peer has taken what waited for it, or
-// the connection comes to its end.
+// pauseLocked waits, without reading, until something has changed: the owner allows more messages,
+// the peer has taken what waited for it, or the connection comes to its end.
 func (c *tcpConnection) pauseLocked() {
 	if c.broken != nil {
 		c.endLocked(ErrReset, c.broken)
@@ -224,7 +228,8 @@ func (c *tcpConnection) pauseLocked() {
 	}
 }
 
-// readFailed ends the connection for an error of a read, unless that was only an interrupt or one side may still write.
+// readFailed ends the connection for an error of a read, unless that was only an interrupt or one
+// side may still write.
 func (c *tcpConnection) readFailed(err error) {
 	c.mu.Lock()
 	broken := c.broken

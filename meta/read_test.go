@@ -47,7 +47,8 @@ func TestMessagesAreExact(t *testing.T) {
 	})
 }
 
-// A peer that waits for each answer gets it, however its messages fill the buffer and arrive: nothing that is there waits for what comes next.
+// A peer that waits for each answer gets it, however its messages fill the buffer and arrive:
+// nothing that is there waits for what comes next.
 func TestRequestsAreNotHeldBack(t *testing.T) {
 	frames, err := meta.FixedLength(8)
 	require.NoError(t, err)
@@ -88,7 +89,8 @@ func TestRequestsAreNotHeldBack(t *testing.T) {
 	}
 }
 
-// Every buffer comes from the pool, and returns to it with its full length when it is sent back to be recycled, small or large.
+// Every buffer comes from the pool, and returns to it with its full length when it is sent back to
+// be recycled, small or large.
 func TestBufferPool(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		const size, rounds = 16 << 10, 400
@@ -124,7 +126,8 @@ func TestBufferPool(t *testing.T) {
 	})
 }
 
-// What did not come from the pool does not go there: it may be sent to others too, and must not be read into.
+// What did not come from the pool does not go there: it may be sent to others too, and must not be
+// read into.
 func TestBufferPoolTakesOnlyItsOwn(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		const size = 16 << 10
@@ -155,7 +158,8 @@ func TestBufferPoolTakesOnlyItsOwn(t *testing.T) {
 	})
 }
 
-// One message that is sent to several connections reaches all of them as it was: its buffer is read into again only if the owner says so.
+// One message that is sent to several connections reaches all of them as it was: its buffer is read
+// into again only if the owner says so.
 func TestBufferPoolOfChat(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		const size, clients, rounds = 4 << 10, 4, 50
@@ -179,7 +183,8 @@ func TestBufferPoolOfChat(t *testing.T) {
 			peers = append(peers, m.dial(t, addr))
 			expect[meta.MessageTCPConnect](a)
 		}
-		// Each client says its own letter, and hears whole messages of one letter, its own and those of the others.
+		// Each client says its own letter, and hears whole messages of one letter, its own and
+		// those of the others.
 		var group sync.WaitGroup
 		for i, peer := range peers {
 			group.Go(func() {
@@ -294,7 +299,8 @@ func TestActive(t *testing.T) {
 	})
 }
 
-// An actor that sleeps holds its peer back: TCP's window closes, and no more is read ahead than one buffer with frames.
+// An actor that sleeps holds its peer back: TCP's window closes, and no more is read ahead than one
+// buffer with frames.
 func TestActiveHoldsPeerBack(t *testing.T) {
 	split, err := meta.FixedLength(1 << 10)
 	require.NoError(t, err)

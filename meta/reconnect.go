@@ -14,9 +14,11 @@ import (
 // ErrNotConnected is why a message was not sent by a connection with the option Reconnect.
 var ErrNotConnected = errors.New("meta: not connected")
 
-// The goroutines of a connection with Reconnect are those of a tcpConnection: Start's dials, waits and runs one connection after the other.
+// The goroutines of a connection with Reconnect are those of a tcpConnection: Start's dials, waits
+// and runs one connection after the other.
 
-// reconnecting is the meta process of an outgoing connection that is made again and again: a tcpConnection at a time.
+// reconnecting is the meta process of an outgoing connection that is made again and again: a
+// tcpConnection at a time.
 type reconnecting struct {
 	behavior
 
@@ -52,7 +54,8 @@ type keptMessage struct {
 	data []byte
 }
 
-// resumeRequest is what a reconnecting sends to itself when there is a connection, for the messages that were kept.
+// resumeRequest is what a reconnecting sends to itself when there is a connection, for the messages
+// that were kept.
 type resumeRequest struct{}
 
 func newReconnecting(opt *TCPConnectionOptions, targets []target) *reconnecting {
@@ -85,7 +88,8 @@ func (r *reconnecting) Start() error {
 	return nil
 }
 
-// once makes one connection, runs it to its end, and waits until the next is due. It returns false if there will be no next.
+// once makes one connection, runs it to its end, and waits until the next is due. It returns false
+// if there will be no next.
 func (r *reconnecting) once() bool {
 	t := r.targets[r.tries%len(r.targets)]
 	r.tries++

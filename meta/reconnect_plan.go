@@ -8,15 +8,18 @@ import (
 	"time"
 )
 
-// Reconnect makes an outgoing connection again after it has ended, or could not be made. The zero value is ready for use.
+// Reconnect makes an outgoing connection again after it has ended, or could not be made. The zero
+// value is ready for use.
 type Reconnect struct {
-	// MinInterval is about the time before the first try after a failure, MaxInterval the most. The time doubles with each
-	// failure in a row, and is shortened at random by up to a half. 0 means 100 ms and 30 s.
+	// MinInterval is about the time before the first try after a failure, MaxInterval the most. The
+	// time doubles with each failure in a row, and is shortened at random by up to a half. 0 means
+	// 100 ms and 30 s.
 	MinInterval, MaxInterval time.Duration
-	// MaxFailures is the number of failures in a row after which the connection ends for good. 0 means no limit.
+	// MaxFailures is the number of failures in a row after which the connection ends for good. 0
+	// means no limit.
 	MaxFailures int
-	// Keep keeps messages that are sent while there is no connection, up to WriteBuffer bytes, and writes them in order once there is one.
-	// Unset, each comes back at once as a MessageTCPUnsent.
+	// Keep keeps messages that are sent while there is no connection, up to WriteBuffer bytes, and
+	// writes them in order once there is one. Unset, each comes back at once as a MessageTCPUnsent.
 	Keep bool
 }
 
@@ -26,8 +29,8 @@ const (
 	DefaultMaxInterval = 30 * time.Second
 )
 
-// plan notes why a connection ended, or was not made, and returns when the next is due: zero if there will be none. A connection that
-// was of use begins the count of failures anew.
+// plan notes why a connection ended, or was not made, and returns when the next is due: zero if
+// there will be none. A connection that was of use begins the count of failures anew.
 func (r *reconnecting) plan(reason *DisconnectError, useful bool) time.Time {
 	o := r.opt.Reconnect
 	r.mu.Lock()
@@ -53,7 +56,8 @@ func (r *reconnecting) plan(reason *DisconnectError, useful bool) time.Time {
 	return r.retryAt
 }
 
-// permanent says that a failure does not pass by waiting: one side does not accept the other's certificate.
+// permanent says that a failure does not pass by waiting: one side does not accept the other's
+// certificate.
 func permanent(reason *DisconnectError) bool {
 	_, untrusted := errors.AsType[*tls.CertificateVerificationError](reason.Cause)
 	_, wrongName := errors.AsType[x509.HostnameError](reason.Cause)

@@ -18,7 +18,8 @@ import (
 	"github.com/ergotls/ergotls/tlstest"
 )
 
-// lineServer echoes lines on one address, can be stopped and started there again, and notes what it has read.
+// lineServer echoes lines on one address, can be stopped and started there again, and notes what it
+// has read.
 type lineServer struct {
 	t    *testing.T
 	m    mode
@@ -125,8 +126,8 @@ func until[T any](a *actor, fits func(T) bool) T {
 
 func always[T any](T) bool { return true }
 
-// The server is restarted again and again while the client talks. Each message is answered, comes back, or was sent when
-// a Disconnect told of a loss. None is written twice.
+// The server is restarted again and again while the client talks. Each message is answered, comes
+// back, or was sent when a Disconnect told of a loss. None is written twice.
 func TestReconnectUnderTraffic(t *testing.T) {
 	const restarts = 200 // in each of five modes
 	eachMode(t, func(t *testing.T, m mode) {
@@ -200,7 +201,8 @@ func TestReconnectUnderTraffic(t *testing.T) {
 	})
 }
 
-// What is sent before there is a server is kept, in order, up to WriteBuffer, and the rest comes back.
+// What is sent before there is a server is kept, in order, up to WriteBuffer, and the rest comes
+// back.
 func TestReconnectKeeps(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		server := newLineServer(t, m)

@@ -16,9 +16,9 @@ var (
 	ErrDuplicate = errors.New("meta: the id is in use by another request")
 )
 
-// Requests matches what a peer answers to the requests that an actor sent to it on behalf of callers, for protocols
-// in which a request and its answer carry the same id. The zero value is ready for use. It belongs to one actor, whose callbacks
-// alone may call its methods.
+// Requests matches what a peer answers to the requests that an actor sent to it on behalf of
+// callers, for protocols in which a request and its answer carry the same id. The zero value is
+// ready for use. It belongs to one actor, whose callbacks alone may call its methods.
 //
 //	func (c *client) HandleCall(from gen.PID, ref gen.Ref, request any) (any, error) {
 //		c.last++
@@ -51,14 +51,16 @@ type waitingRequest struct {
 	cancel gen.CancelFunc
 }
 
-// MessageRequestTimeout tells an actor that a request of its [Requests] has waited long enough: hand it to Expire.
+// MessageRequestTimeout tells an actor that a request of its [Requests] has waited long enough:
+// hand it to Expire.
 type MessageRequestTimeout struct {
 	id     any
 	number uint64
 }
 
-// Send writes a request to the connection and keeps the caller until the answer. It does not block. After timeout, which must be
-// above 0, the actor gets a [MessageRequestTimeout]. An error says that nothing was sent and that the caller has to be told.
+// Send writes a request to the connection and keeps the caller until the answer. It does not block.
+// After timeout, which must be above 0, the actor gets a [MessageRequestTimeout]. An error says
+// that nothing was sent and that the caller has to be told.
 func (r *Requests[ID]) Send(p gen.Process, caller gen.PID, ref gen.Ref, connection gen.Alias, id ID, data []byte, timeout time.Duration) error {
 	if timeout <= 0 {
 		return fmt.Errorf("%w: the timeout of a request is %s; use a positive duration", ErrOption, timeout)
@@ -82,8 +84,8 @@ func (r *Requests[ID]) Send(p gen.Process, caller gen.PID, ref gen.Ref, connecti
 	return nil
 }
 
-// Answer gives the caller of a request its answer. It returns false where no request of that id waits: the answer came too late,
-// or nobody asked.
+// Answer gives the caller of a request its answer. It returns false where no request of that id
+// waits: the answer came too late, or nobody asked.
 func (r *Requests[ID]) Answer(p gen.Process, id ID, answer any) bool {
 	request, ok := r.waiting[id]
 	if !ok {
@@ -95,16 +97,16 @@ func (r *Requests[ID]) Answer(p gen.Process, id ID, answer any) bool {
 	return true
 }
 
-// Expire answers a request that has waited long enough with [ErrNoAnswer]. A message of a request that was
-// answered meanwhile does nothing.
+// Expire answers a request that has waited long enough with [ErrNoAnswer]. A message of a request
+// that was answered meanwhile does nothing.
 func (r *Requests[ID]) Expire(p gen.Process, m MessageRequestTimeout) {
 	if id, ok := m.id.(ID); ok && r.waiting[id].number == m.number {
 		r.Answer(p, id, ErrNoAnswer)
 	}
 }
 
-// Fail answers every request that waits with an error, for the end of the connection. A request that is sent to
-// a connection after its MessageTCPDisconnect gets no answer but [ErrNoAnswer].
+// Fail answers every request that waits with an error, for the end of the connection. A request
+// that is sent to a connection after its MessageTCPDisconnect gets no answer but [ErrNoAnswer].
 func (r *Requests[ID]) Fail(p gen.Process, err error) {
 	for id := range r.waiting {
 		r.Answer(p, id, err)

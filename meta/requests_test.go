@@ -160,7 +160,8 @@ func TestRequestsAnswered(t *testing.T) {
 	})
 }
 
-// Every caller hears: of a peer that does not answer, of the end of the connection, of an id in use.
+// Every caller hears: of a peer that does not answer, of the end of the connection, of an id in
+// use.
 func TestRequestsNotAnswered(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		h, pid, peer := ask(t, m, 10*time.Millisecond)

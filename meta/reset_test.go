@@ -60,7 +60,8 @@ func TestResetBeforeConnect(t *testing.T) {
 	}
 }
 
-// A reset in any phase after Connect ends the connection with that reason, once, and frees its slot.
+// A reset in any phase after Connect ends the connection with that reason, once, and frees its
+// slot.
 func TestResetAfterConnect(t *testing.T) {
 	for name, test := range map[string]struct {
 		options meta.TCPServerOptions

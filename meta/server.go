@@ -28,7 +28,8 @@ var (
 	errTwiceTLS  = errors.New("the connections of Listener are TLS connections already; leave CertManager unset, or give the listener below")
 )
 
-// tcpServer is the meta process of a listening socket. Its connections are meta processes of their own, under the same parent, and outlive it.
+// tcpServer is the meta process of a listening socket. Its connections are meta processes of their
+// own, under the same parent, and outlive it.
 type tcpServer struct {
 	behavior
 
@@ -56,8 +57,8 @@ type tcpServer struct {
 	stats  serverStats
 }
 
-// CreateTCPServer opens a listening socket and returns the meta process that serves it: hand it to SpawnMeta. If
-// SpawnMeta fails, call Terminate of what was returned: it frees the port.
+// CreateTCPServer opens a listening socket and returns the meta process that serves it: hand it to
+// SpawnMeta. If SpawnMeta fails, call Terminate of what was returned: it frees the port.
 //
 // The error wraps [ErrOption] and names every option that is wrong, or wraps [ErrListen].
 func CreateTCPServer(options TCPServerOptions) (gen.MetaBehavior, error) {

@@ -1,6 +1,7 @@
 package meta
 
-// signal wakes those who wait for a change. The mutex of what changes guards it; its zero value is ready.
+// signal wakes those who wait for a change. The mutex of what changes guards it; its zero value is
+// ready.
 type signal struct{ waiting chan struct{} }
 
 // wait gives the channel that the next broadcast closes.

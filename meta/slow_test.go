@@ -16,7 +16,8 @@ import (
 	"github.com/ergotls/ergotls/tlstest"
 )
 
-// Who takes long for one message is neither idle nor a slow consumer, as long as it takes some of it.
+// Who takes long for one message is neither idle nor a slow consumer, as long as it takes some of
+// it.
 func TestSlowIsNotIdle(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	client := ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})

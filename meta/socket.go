@@ -69,7 +69,8 @@ func newSocket(conn net.Conn) *socket {
 	return s
 }
 
-// RemoteAddr implements net.Conn. It is the client's address from the PROXY header where there was one.
+// RemoteAddr implements net.Conn. It is the client's address from the PROXY header where there was
+// one.
 func (s *socket) RemoteAddr() net.Addr {
 	if remote := s.remote.Load(); remote != nil {
 		return *remote
@@ -148,10 +149,10 @@ func (s *socket) peek(b []byte) (n int, err error) {
 	return n, errors.Join(waitErr, err)
 }
 
-// linger closes the connection without a reset: a kernel that closes a socket with unread bytes in it
-// sends RST, at which the peer's kernel may drop what the peer has not read yet (an alert, our last bytes). So it ends its
-// own side and reads on until the peer has ended too, at most 64 KiB and for at most timeout. The
-// read loop must have ended.
+// linger closes the connection without a reset: a kernel that closes a socket with unread bytes in
+// it sends RST, at which the peer's kernel may drop what the peer has not read yet (an alert, our
+// last bytes). So it ends its own side and reads on until the peer has ended too, at most 64 KiB
+// and for at most timeout. The read loop must have ended.
 func (s *socket) linger(timeout time.Duration) {
 	_ = s.CloseWrite() // where Conn can't, the peer may have ended already, or does when it has read our close_notify
 	deadline := time.Now().Add(timeout)

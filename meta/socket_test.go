@@ -34,8 +34,8 @@ func (c *choppy) Read(b []byte) (int, error) {
 	return c.Conn.Read(b[:min(len(b), 1+c.rand.IntN(2000))])
 }
 
-// The read path leans on this property of crypto/tls: after the handshake a temporary net.Error is not sticky, and a half-read
-// record is kept for the next Read.
+// The read path leans on this property of crypto/tls: after the handshake a temporary net.Error is
+// not sticky, and a half-read record is kept for the next Read.
 func TestTLSKeepsHalfReadRecord(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	server := ca.ServerConfig(t)
@@ -107,7 +107,8 @@ func TestTLSHandshakeMustBlock(t *testing.T) {
 	near.Close()
 }
 
-// The socket leaves no deadline behind after close_notify, since crypto/tls refuses by itself what would be written then.
+// The socket leaves no deadline behind after close_notify, since crypto/tls refuses by itself what
+// would be written then.
 func TestTLSWritesNothingAfterCloseNotify(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {

@@ -9,11 +9,12 @@ import (
 	"syscall"
 )
 
-// canPoll says that a descriptor can be read without blocking while it waits in the runtime's poller.
+// canPoll says that a descriptor can be read without blocking while it waits in the runtime's
+// poller.
 const canPoll = true
 
-// unblock puts the descriptor back in the mode in which deadlines work: File().Fd(), which a given listener may call to set an option, makes it a
-// blocking one, for all who share it.
+// unblock puts the descriptor back in the mode in which deadlines work: File().Fd(), which a given
+// listener may call to set an option, makes it a blocking one, for all who share it.
 func (s *socket) unblock() {
 	if s.raw != nil {
 		s.raw.Control(func(fd uintptr) { syscall.SetNonblock(int(fd), true) })
@@ -41,7 +42,8 @@ func (s *socket) readNow(b []byte) (int, error) {
 	}
 }
 
-// writeOnce is what the runtime calls with the descriptor, again when there is room if it returns false.
+// writeOnce is what the runtime calls with the descriptor, again when there is room if it returns
+// false.
 func (s *socket) writeOnce(fd uintptr) (done bool) {
 	for s.wrote < len(s.toWrite) {
 		n, err := syscall.Write(int(fd), s.toWrite[s.wrote:])

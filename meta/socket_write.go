@@ -8,9 +8,11 @@ import (
 )
 
 const (
-	// drainPiece is the most in bytes that is handed to the kernel at a time while the peer is slow.
+	// drainPiece is the most in bytes that is handed to the kernel at a time while the peer is
+	// slow.
 	drainPiece = 16 << 10
-	// maxBacklog bounds what crypto/tls itself (answers to key updates) may add to a backlog, in bytes.
+	// maxBacklog bounds what crypto/tls itself (answers to key updates) may add to a backlog, in
+	// bytes.
 	maxBacklog = 256 << 10
 )
 
@@ -78,7 +80,8 @@ func (s *socket) Write(b []byte) (n int, err error) {
 	return len(b), nil
 }
 
-// written says whether there is a backlog, and how many writes were taken since the last call, of how many bytes.
+// written says whether there is a backlog, and how many writes were taken since the last call, of
+// how many bytes.
 func (s *socket) written() (behind bool, writes, bytes int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -130,7 +133,8 @@ func (s *socket) drain(progress func()) error {
 			return err
 		case n > 0:
 		default:
-			// Between our kernel and the peer's lies a buffer, of which no room is announced before a third is free.
+			// Between our kernel and the peer's lies a buffer, of which no room is announced before
+			// a third is free.
 			if unacked = s.unacked(); closing || unacked == before && time.Since(last) >= s.timeout {
 				return err
 			}
@@ -168,7 +172,8 @@ func (s *socket) drained(n int) (closing bool) {
 	return !s.by.IsZero() && !time.Now().Before(s.by)
 }
 
-// writeKernel writes through the descriptor: as much as the kernel takes at once or, if wait is set, at least a byte.
+// writeKernel writes through the descriptor: as much as the kernel takes at once or, if wait is
+// set, at least a byte.
 func (s *socket) writeKernel(b []byte, wait bool) (int, error) {
 	s.toWrite, s.writeWait, s.wrote, s.writeErr = b, wait, 0, nil
 	err := s.raw.Write(s.writeRaw)
@@ -187,8 +192,9 @@ func (s *socket) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// SetWriteDeadline implements net.Conn. Only crypto/tls calls it, to bound its close_notify, and to make all writes after that
-// fail: here the first is done by drain, the second by crypto/tls itself.
+// SetWriteDeadline implements net.Conn. Only crypto/tls calls it, to bound its close_notify, and to
+// make all writes after that fail: here the first is done by drain, the second by crypto/tls
+// itself.
 func (s *socket) SetWriteDeadline(time.Time) error { return nil }
 
 // closeBy bounds all writes, those under way too.
@@ -199,7 +205,8 @@ func (s *socket) closeBy(deadline time.Time) {
 	s.Conn.SetWriteDeadline(deadline)
 }
 
-// timeout says that a deadline of ours has passed. ETIMEDOUT is another: the kernel has given the peer up.
+// timeout says that a deadline of ours has passed. ETIMEDOUT is another: the kernel has given the
+// peer up.
 func timeout(err error) bool {
 	ne, ok := errors.AsType[net.Error](err)
 	return ok && ne.Timeout() && !errors.Is(err, syscall.ETIMEDOUT)

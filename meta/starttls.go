@@ -14,7 +14,8 @@ type upgrade struct {
 	reply []byte
 }
 
-// startTLS hands the upgrade to the read loop. The message after this one waits for it, so that nothing is written meanwhile.
+// startTLS hands the upgrade to the read loop. The message after this one waits for it, so that
+// nothing is written meanwhile.
 func (c *tcpConnection) startTLS(from gen.PID, reply []byte) {
 	if !c.opt.StartTLS || c.stats.tls.Load() != nil {
 		c.log().Warning("MessageTCPStartTLS from %s ignored: the option StartTLS is not set, or the connection is over TLS already", from)

@@ -118,8 +118,8 @@ func TestStartTLSBetweenActors(t *testing.T) {
 	})
 }
 
-// What comes before the upgrade must not be taken for something that came over TLS (CVE-2011-0411), whether it
-// was read together with the command, waits in the kernel, or is only half a line.
+// What comes before the upgrade must not be taken for something that came over TLS (CVE-2011-0411),
+// whether it was read together with the command, waits in the kernel, or is only half a line.
 func TestStartTLSInjection(t *testing.T) {
 	for name, inject := range map[string]string{"with the command": "STARTTLS\nEVIL\n", "half a line": "STARTTLS\nEV", "a later packet": "STARTTLS\n"} {
 		t.Run(name, func(t *testing.T) {

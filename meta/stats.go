@@ -12,8 +12,8 @@ import (
 	"ergo.services/ergo/gen"
 )
 
-// ServerStats are the counters of a server, from its creation on, and what is going on at the moment. The values of every map and
-// list are few whatever peers do.
+// ServerStats are the counters of a server, from its creation on, and what is going on at the
+// moment. The values of every map and list are few whatever peers do.
 type ServerStats struct {
 	Listen string // address
 	TLS    string // "on", "off" or "StartTLS"
@@ -33,7 +33,8 @@ type ServerStats struct {
 
 	// What was read and written, without what TLS adds; messages are those to and from actors.
 	BytesIn, BytesOut, MessagesIn, MessagesOut uint64
-	// BackPressure is how long connections have waited, in sum, for peers to take what was to be written.
+	// BackPressure is how long connections have waited, in sum, for peers to take what was to be
+	// written.
 	BackPressure time.Duration
 }
 
@@ -66,12 +67,14 @@ type ConnectionStats struct {
 	BackPressure                               time.Duration
 }
 
-// Stats gives the counters of a server, of the value that [CreateTCPServer] returned. Any goroutine may
-// call it, also when the server has ended; it waits for no connection. It panics if server is something else.
+// Stats gives the counters of a server, of the value that [CreateTCPServer] returned. Any goroutine
+// may call it, also when the server has ended; it waits for no connection. It panics if server is
+// something else.
 func Stats(server gen.MetaBehavior) ServerStats { return mustServer(server).snapshot() }
 
-// Connections gives the open connections of a server that actors know of, the oldest first; of what [CreateTCPConnection] returned it gives
-// that one, once its owner knows of it, also when it has ended. It is called as [Stats] is: unlike Ergo's Inspect, which waits for the message that a
+// Connections gives the open connections of a server that actors know of, the oldest first; of what
+// [CreateTCPConnection] returned it gives that one, once its owner knows of it, also when it has
+// ended. It is called as [Stats] is: unlike Ergo's Inspect, which waits for the message that a
 // connection is handling, it also answers while a connection waits for its peer.
 func Connections(behavior gen.MetaBehavior) []ConnectionStats {
 	c, ok := behavior.(*tcpConnection)
@@ -120,7 +123,8 @@ type connectionStats struct {
 	handshake   time.Duration            // valid where tls is set
 }
 
-// tlsState gives the TLS state, nil as long as there is none. It does not wait: ConnectionState does only during a handshake.
+// tlsState gives the TLS state, nil as long as there is none. It does not wait: ConnectionState
+// does only during a handshake.
 func (s *connectionStats) tlsState() *tls.ConnectionState {
 	conn := s.tls.Load()
 	if conn == nil {
@@ -207,8 +211,8 @@ func (s *tcpServer) snapshot() ServerStats {
 	return out
 }
 
-// openLocked returns the open connections. What is to be known of each is asked without mu, which the accept
-// loop needs.
+// openLocked returns the open connections. What is to be known of each is asked without mu, which
+// the accept loop needs.
 func (s *tcpServer) openLocked() []*tcpConnection {
 	open := make([]*tcpConnection, 0, len(s.open))
 	for c := range s.open {

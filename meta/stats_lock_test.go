@@ -19,7 +19,8 @@ func (p *asking) ID() gen.Alias {
 	return p.teller.ID()
 }
 
-// What is asked of each connection, which takes long where there are many, does not hold up the accept loop.
+// What is asked of each connection, which takes long where there are many, does not hold up the
+// accept loop.
 func TestConnectionsHoldNoLock(t *testing.T) {
 	near, _ := tcpPair(t)
 	s := &tcpServer{open: map[*tcpConnection]struct{}{}, stats: newServerStats()}

@@ -86,7 +86,8 @@ func TestStats(t *testing.T) {
 	assert.Panics(t, func() { meta.Stats(connection) })
 }
 
-// An outgoing connection tells how it stands while it waits for a peer that reads nothing, where an Inspect would wait with it.
+// An outgoing connection tells how it stands while it waits for a peer that reads nothing, where an
+// Inspect would wait with it.
 func TestConnectionsOfOutgoing(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		listener := newListener(t)

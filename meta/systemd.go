@@ -10,10 +10,11 @@ import (
 	"sync"
 )
 
-// SystemdListeners returns the listening sockets of a name that systemd has opened for this process (sd_listen_fds(3)), for
-// TCPServerOptions.Listener: those of a socket unit with FileDescriptorName=name, or
-// all where name is empty. Such a service needs no privilege for its
-// port, and who connects while it restarts waits. Each call makes new ones: close those that are not used. Linux only.
+// SystemdListeners returns the listening sockets of a name that systemd has opened for this process
+// (sd_listen_fds(3)), for TCPServerOptions.Listener: those of a socket unit with
+// FileDescriptorName=name, or all where name is empty. Such a service needs no privilege for its
+// port, and who connects while it restarts waits. Each call makes new ones: close those that are
+// not used. Linux only.
 //
 // The error wraps [ErrListen]. There is one also where systemd has opened none of that name.
 func SystemdListeners(name string) ([]net.Listener, error) {

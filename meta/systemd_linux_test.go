@@ -12,7 +12,8 @@ import (
 	"github.com/ergotls/ergotls/meta"
 )
 
-// The sockets that a parent has opened, as systemd does, are found by their names; without one the error says what to do.
+// The sockets that a parent has opened, as systemd does, are found by their names; without one the
+// error says what to do.
 func TestSystemdListeners(t *testing.T) {
 	const second = "ERGOTLS_TEST_SYSTEMD"
 	if os.Getenv(second) == "" {

@@ -17,7 +17,8 @@ import (
 	"github.com/ergotls/ergotls/tlstest"
 )
 
-// A peer that begins a handshake and says no more is dropped at the deadline, and no actor hears of it.
+// A peer that begins a handshake and says no more is dropped at the deadline, and no actor hears of
+// it.
 func TestHandshakeTimeout(t *testing.T) {
 	tlsModes(t, func(t *testing.T, m mode) {
 		a := newHost(t).spawn(nil)
@@ -186,7 +187,8 @@ func TestOtherManagers(t *testing.T) {
 	})
 }
 
-// A session of a client whose CA was removed is not resumed. The plain config with GetConfigForClient would.
+// A session of a client whose CA was removed is not resumed. The plain config with
+// GetConfigForClient would.
 func TestResumptionDoesNotOutliveTrust(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		t.Run(tls.VersionName(version), func(t *testing.T) {
@@ -301,7 +303,8 @@ func TestNextProtos(t *testing.T) {
 	}
 }
 
-// A client that connects again resumes its session, though every connection has a configuration of its own.
+// A client that connects again resumes its session, though every connection has a configuration of
+// its own.
 func TestOutgoingResumption(t *testing.T) {
 	p := newPKI(t, true)
 	certs, err := certmanager.New(certmanager.Options{Source: certmanager.Files{

@@ -15,8 +15,8 @@ import (
 
 // What a gen.CertManager may offer beyond that interface.
 type (
-	// serverConfigurer gives the configuration of a server, kept up to date by the manager through GetConfigForClient. It is a new one
-	// each time: its NextProtos are set if the option is.
+	// serverConfigurer gives the configuration of a server, kept up to date by the manager through
+	// GetConfigForClient. It is a new one each time: its NextProtos are set if the option is.
 	serverConfigurer interface{ ServerTLS() *tls.Config }
 
 	// clientConfigurer gives the configuration for connections to serverName, in the same way.
@@ -24,21 +24,22 @@ type (
 		ClientTLS(serverName string) *tls.Config
 	}
 
-	// tracker is told of every connection while it is open and ends those whose peers have lost their trust. evict may be called from any
-	// goroutine and does not block; release is called at the end of the connection.
+	// tracker is told of every connection while it is open and ends those whose peers have lost
+	// their trust. evict may be called from any goroutine and does not block; release is called at
+	// the end of the connection.
 	tracker interface {
 		Track(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func())
 	}
 
-	// sidedTracker is a tracker that is told of a connection before its handshake too, and on which side of it we are: what its
-	// methods return stands for Track.
+	// sidedTracker is a tracker that is told of a connection before its handshake too, and on which
+	// side of it we are: what its methods return stands for Track.
 	sidedTracker interface {
 		Accepting() (track func(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func()))
 		Dialing() (track func(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func()))
 	}
 
-	// serverHandshaker makes the handshakes of servers with its configurations. It alone answers the challenge of a CA, and
-	// closes that connection.
+	// serverHandshaker makes the handshakes of servers with its configurations. It alone answers
+	// the challenge of a CA, and closes that connection.
 	serverHandshaker interface {
 		ServerHandshake(ctx context.Context, conn *tls.Conn) error
 	}
@@ -51,7 +52,8 @@ type (
 	rootHolder interface{ RootCAs() *x509.CertPool }
 )
 
-// suitesTLS12 are the AEAD suites with forward secrecy (RFC 9325 section 4.2). TLS 1.3 has no others.
+// suitesTLS12 are the AEAD suites with forward secrecy (RFC 9325 section 4.2). TLS 1.3 has no
+// others.
 var suitesTLS12 = []uint16{
 	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
 	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
@@ -102,7 +104,8 @@ func checkName(next func(*tls.ClientHelloInfo) (*tls.Config, error)) func(*tls.C
 	}
 }
 
-// checkClientAuth refuses what crypto/tls would take to mean the system's roots, at which anyone could get a certificate.
+// checkClientAuth refuses what crypto/tls would take to mean the system's roots, at which anyone
+// could get a certificate.
 func checkClientAuth(m clientAuthorizer) error {
 	if m.ClientAuth() >= tls.VerifyClientCertIfGiven && m.ClientCAs() == nil {
 		return fmt.Errorf("%w: CertManager: its ClientAuth verifies client certificates, but it has no ClientCAs; set them", ErrOption)
@@ -110,7 +113,8 @@ func checkClientAuth(m clientAuthorizer) error {
 	return nil
 }
 
-// withClientAuth follows what the manager says about clients: at each handshake, with one configuration as long as it says the same.
+// withClientAuth follows what the manager says about clients: at each handshake, with one
+// configuration as long as it says the same.
 func withClientAuth(base *tls.Config, m clientAuthorizer) func(*tls.ClientHelloInfo) (*tls.Config, error) {
 	var current atomic.Pointer[tls.Config]
 	return func(*tls.ClientHelloInfo) (*tls.Config, error) {
@@ -129,7 +133,8 @@ func withClientAuth(base *tls.Config, m clientAuthorizer) func(*tls.ClientHelloI
 	}
 }
 
-// verifyResumed verifies the peer of a resumed session against the roots of now: crypto/tls does so only when the session is new.
+// verifyResumed verifies the peer of a resumed session against the roots of now: crypto/tls does so
+// only when the session is new.
 func verifyResumed(pool *x509.CertPool) func(tls.ConnectionState) error {
 	return func(state tls.ConnectionState) error {
 		if !state.DidResume || pool == nil || len(state.PeerCertificates) == 0 {
@@ -214,8 +219,8 @@ func clientTLS(o *TCPConnectionOptions) (*tls.Config, error) {
 	return config, nil
 }
 
-// clientCertificate presents the manager's certificate of the moment, also to a server that asks for other issuers: its
-// refusal then says who was refused.
+// clientCertificate presents the manager's certificate of the moment, also to a server that asks
+// for other issuers: its refusal then says who was refused.
 func clientCertificate(manager gen.CertManager) func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	return func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		cert := manager.GetCertificate()

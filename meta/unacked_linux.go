@@ -2,7 +2,8 @@ package meta
 
 import "golang.org/x/sys/unix"
 
-// unacked gives the number of bytes that our kernel has and the peer's has not acknowledged, -1 if it can't be told.
+// unacked gives the number of bytes that our kernel has and the peer's has not acknowledged, -1 if
+// it can't be told.
 func (s *socket) unacked() int {
 	n := -1
 	if s.raw != nil {

@@ -14,7 +14,8 @@ import (
 	"github.com/ergotls/ergotls/meta"
 )
 
-// What a peer costs that sends all it can and reads nothing is bounded, whatever messages are made of it.
+// What a peer costs that sends all it can and reads nothing is bounded, whatever messages are made
+// of it.
 func TestPeerThatNeverReads(t *testing.T) {
 	const allowed = 8 << 20 // bytes of heap, the test's own and garbage included
 	for name, options := range map[string]meta.TCPServerOptions{

@@ -96,7 +96,8 @@ type stubborn struct{ net.Conn }
 func (stubborn) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
 func (stubborn) CloseWrite() error    { return nil }
 
-// A peer that fails just before its deadline holds its slot no longer than that: we do not wait for it to close.
+// A peer that fails just before its deadline holds its slot no longer than that: we do not wait for
+// it to close.
 func TestRefusedWithinHandshakeTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()

@@ -27,7 +27,8 @@ func (l connListener) Accept() (net.Conn, error) {
 	return l.change(conn.(*net.TCPConn)), nil
 }
 
-// inverted is a connection whose bytes are all inverted on the wire. It has all that a *net.TCPConn has, its descriptor too.
+// inverted is a connection whose bytes are all inverted on the wire. It has all that a *net.TCPConn
+// has, its descriptor too.
 type inverted struct{ *net.TCPConn }
 
 func (c inverted) Read(b []byte) (int, error) {
@@ -63,7 +64,8 @@ func TestWrapperThatEmbedsTCPConn(t *testing.T) {
 	})
 }
 
-// The last words of a connection whose type has no CloseWrite are not lost in a reset, though the peer has sent what nobody has read.
+// The last words of a connection whose type has no CloseWrite are not lost in a reset, though the
+// peer has sent what nobody has read.
 func TestWrapperWithoutCloseWrite(t *testing.T) {
 	words := random(100_000)
 	eachMode(t, func(t *testing.T, m mode) {
@@ -89,8 +91,9 @@ func TestWrapperWithoutCloseWrite(t *testing.T) {
 	})
 }
 
-// A peer that takes bytes all the time is neither a slow consumer nor idle, however slowly, and however long its kernel and ours take
-// to pass on that it does. The connections of a wrapper can't be asked what the peer's kernel has taken.
+// A peer that takes bytes all the time is neither a slow consumer nor idle, however slowly, and
+// however long its kernel and ours take to pass on that it does. The connections of a wrapper can't
+// be asked what the peer's kernel has taken.
 func TestSlowReaderIsNotCutOff(t *testing.T) {
 	const limit, size, step = time.Second, 8 << 20, 30 << 10
 	eachMode(t, func(t *testing.T, m mode) {

@@ -11,9 +11,11 @@ import (
 var errWriteClosed = errors.New("meta: connection is closed for writing")
 
 const (
-	// coalesced is the size in bytes below which a message is copied to share a record with its neighbours.
+	// coalesced is the size in bytes below which a message is copied to share a record with its
+	// neighbours.
 	coalesced = 4 << 10
-	// recordSize is the most that is put together, and written at a time: the payload of one TLS record (RFC 8446 section 5.1).
+	// recordSize is the most that is put together, and written at a time: the payload of one TLS
+	// record (RFC 8446 section 5.1).
 	recordSize = 16 << 10
 )
 
@@ -27,9 +29,10 @@ type segment struct {
 	whole  []byte  // the message, where it goes back to the user's pool
 }
 
-// writer writes messages in order. They are queued, and flushed when there are no more of them for the moment or
-// they fill a record, so that small ones share records and system calls and nothing waits for a timer. A flush
-// does not block: where the kernel takes no more, a goroutine of its own (drain) goes on, and is there only as long as that lasts.
+// writer writes messages in order. They are queued, and flushed when there are no more of them for
+// the moment or they fill a record, so that small ones share records and system calls and nothing
+// waits for a timer. A flush does not block: where the kernel takes no more, a goroutine of its own
+// (drain) goes on, and is there only as long as that lasts.
 type writer struct {
 	owner writerOwner
 	limit uint64  // bytes that may wait
@@ -86,8 +89,8 @@ const (
 	synced // the caller calls sync
 )
 
-// write accepts a message. It waits only for room: an empty queue has room for a message of any size. One
-// goroutine at a time calls it.
+// write accepts a message. It waits only for room: an empty queue has room for a message of any
+// size. One goroutine at a time calls it.
 func (w *writer) write(m MessageTCP, when when) error {
 	size := uint64(len(m.Data))
 	if size == 0 {
@@ -114,8 +117,8 @@ func (w *writer) write(m MessageTCP, when when) error {
 	case when == now, w.accepted-w.sent >= recordSize:
 		w.flushLocked()
 	case when == later && !w.scheduled:
-		// With the lock held, so that after close no request is on its way: what comes to a meta process at the very moment of its
-		// end, Ergo itself hands to the parent.
+		// With the lock held, so that after close no request is on its way: what comes to a meta
+		// process at the very moment of its end, Ergo itself hands to the parent.
 		if w.scheduled = true; !w.owner.flushLater() {
 			w.flushLocked()
 		}
@@ -180,7 +183,8 @@ func (w *writer) flush() {
 	}
 }
 
-// flushLocked writes until the queue is empty or the kernel takes no more, and then has drain go on.
+// flushLocked writes until the queue is empty or the kernel takes no more, and then has drain go
+// on.
 func (w *writer) flushLocked() {
 	w.scheduled = false
 	if left := w.writeQueue(); left.behind {
@@ -220,7 +224,8 @@ func (w *writer) writeQueue() remainder {
 	return remainder{}
 }
 
-// trim gives back the room in front of the head, which else would only grow as long as the peer is behind.
+// trim gives back the room in front of the head, which else would only grow as long as the peer is
+// behind.
 func (w *writer) trim() {
 	if 2*w.head < len(w.queue) {
 		return
@@ -233,7 +238,8 @@ func (w *writer) trim() {
 	}
 }
 
-// drain waits for the kernel, however long the peer takes within WriteTimeout, and writes on until the queue is empty.
+// drain waits for the kernel, however long the peer takes within WriteTimeout, and writes on until
+// the queue is empty.
 func (w *writer) drain(left remainder) {
 	for left.behind {
 		err := w.sock.drain(w.progress)
@@ -258,7 +264,8 @@ func (w *writer) wrote(err error) {
 	}
 }
 
-// progress says that the kernel has taken something. That a keep-alive message was written does not count.
+// progress says that the kernel has taken something. That a keep-alive message was written does not
+// count.
 func (w *writer) progress() {
 	if !w.keepingAlive.Load() {
 		w.owner.wrote()

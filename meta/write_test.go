@@ -66,8 +66,8 @@ func (c countingConn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// What waits is written together. The listener wraps its connections, so that this is also the test of a server whose connections
-// are no *net.TCPConn.
+// What waits is written together. The listener wraps its connections, so that this is also the test
+// of a server whose connections are no *net.TCPConn.
 func TestWritesAreCoalesced(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -140,8 +140,8 @@ func TestPushBack(t *testing.T) {
 	})
 }
 
-// A peer that sends without end and reads nothing does not fill the memory with what is answered to it, and gets all of it when
-// it reads.
+// A peer that sends without end and reads nothing does not fill the memory with what is answered to
+// it, and gets all of it when it reads.
 func TestEchoToPeerThatDoesNotRead(t *testing.T) {
 	const buffer = 32 << 10
 	stream := random(32 << 20) // more than the kernels hold
@@ -172,10 +172,11 @@ func TestEchoToPeerThatDoesNotRead(t *testing.T) {
 	})
 }
 
-// The peer is killed at a random point. Every byte was received by it, or was handed to the kernel, or is counted as not written.
+// The peer is killed at a random point. Every byte was received by it, or was handed to the kernel,
+// or is counted as not written.
 func TestEveryByteIsAccountedFor(t *testing.T) {
-	// Ergo itself hands to the parent what is sent to a meta process at the very moment of its end: what the owner sent itself, and
-	// nothing else.
+	// Ergo itself hands to the parent what is sent to a meta process at the very moment of its end:
+	// what the owner sent itself, and nothing else.
 	strays := func(_ *owner, message any) bool {
 		_, own := message.(meta.MessageTCP)
 		return own

@@ -33,8 +33,9 @@ func (c *tcpConnection) wrote() {
 // flushLater asks for a flush behind the messages that wait.
 func (c *tcpConnection) flushLater() bool { return c.sendSelf(flushRequest{}) }
 
-// congest is called when the message goroutine begins to wait for the peer. Reading goes on, since a peer may well write
-// much before it reads, but only for what readAhead says, since what the owner answers waits in the mailbox.
+// congest is called when the message goroutine begins to wait for the peer. Reading goes on, since
+// a peer may well write much before it reads, but only for what readAhead says, since what the
+// owner answers waits in the mailbox.
 func (c *tcpConnection) congest() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -47,10 +48,12 @@ func (c *tcpConnection) congest() {
 	c.congested = c.sendSelf(catchUp{}) // where the mailbox is full it has a bound of its own
 }
 
-// catchUp is what a connection sends to itself while it is congested, behind the messages that wait.
+// catchUp is what a connection sends to itself while it is congested, behind the messages that
+// wait.
 type catchUp struct{}
 
-// catchUp ends the congestion if, since this request was sent, the connection did not have to wait for its peer.
+// catchUp ends the congestion if, since this request was sent, the connection did not have to wait
+// for its peer.
 func (c *tcpConnection) catchUp() {
 	_ = c.writer.sync() // an error ends the connection
 	c.mu.Lock()

@@ -41,13 +41,14 @@ func Token(token string, next http.Handler) (http.Handler, error) {
 	}), nil
 }
 
-// Serve serves the page on a listener that only this machine can reach, until [Page.Close]: one of a loopback
-// address or of a unix socket, which belongs in a folder that only operators can enter. Any other listener
-// is closed and an error: serve the page by a server of your own there, behind TLS and [Token]. Otherwise the
-// error is that of http.Server.Serve, http.ErrServerClosed after Close.
+// Serve serves the page on a listener that only this machine can reach, until [Page.Close]: one of
+// a loopback address or of a unix socket, which belongs in a folder that only operators can enter.
+// Any other listener is closed and an error: serve the page by a server of your own there, behind
+// TLS and [Token]. Otherwise the error is that of http.Server.Serve, http.ErrServerClosed after
+// Close.
 //
-// Over TCP a request whose Host header is neither localhost nor a loopback address is refused: a web
-// page can make a browser on this machine send it (DNS rebinding).
+// Over TCP a request whose Host header is neither localhost nor a loopback address is refused: a
+// web page can make a browser on this machine send it (DNS rebinding).
 func (p *Page) Serve(listener net.Listener) error {
 	var handler http.Handler = p
 	switch addr := listener.Addr().(type) {

@@ -36,7 +36,8 @@ type choice struct {
 	Chosen                            bool
 }
 
-// choices are the CAs of all managers with a source. The value of a choice is "fingerprint manager".
+// choices are the CAs of all managers with a source. The value of a choice is "fingerprint
+// manager".
 func choices(name string, status *certmanager.Status, chosen string) (all []choice) {
 	seen := map[string]bool{}
 	for _, ca := range slices.Concat(status.ClientCAs, status.RootCAs) {
@@ -110,7 +111,8 @@ func without(m *manager, fingerprint string) (certmanager.Source, error) {
 // bundles are the CAs that a source has.
 type bundles struct{ client, root side }
 
-// side is the CAs of one direction: from files by fingerprint, and a pool of the program, which cannot be taken apart.
+// side is the CAs of one direction: from files by fingerprint, and a pool of the program, which
+// cannot be taken apart.
 type side struct {
 	certs map[string]*x509.Certificate
 	base  *x509.CertPool

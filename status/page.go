@@ -1,5 +1,5 @@
-// Package status is a page for operators: what certificates are in service and when they end, who is
-// connected, what was refused, and who would be cut off if a CA were dropped.
+// Package status is a page for operators: what certificates are in service and when they end, who
+// is connected, what was refused, and who would be cut off if a CA were dropped.
 //
 // Start with [New], add what is to be shown, and serve the [Page] where only operators come:
 //
@@ -11,13 +11,13 @@
 //	...
 //	page.Serve(listener)
 //
-// It is one HTML document that needs nothing else, refreshes itself, and also works without scripts. With
-// "Accept: application/json", or at status.json beside it, the same is JSON. healthz
+// It is one HTML document that needs nothing else, refreshes itself, and also works without
+// scripts. With "Accept: application/json", or at status.json beside it, the same is JSON. healthz
 // beside it answers 200 or 503, see [Page.SetHealth]. Any other path below it is 404.
 //
-// The page names peers and certificates, and shows no key material. [Page.Serve] accepts only listeners that
-// this machine alone can reach. As an http.Handler in a server of the program's own the page does not
-// know who asks: put it behind [Token] or the program's own authentication.
+// The page names peers and certificates, and shows no key material. [Page.Serve] accepts only
+// listeners that this machine alone can reach. As an http.Handler in a server of the program's own
+// the page does not know who asks: put it behind [Token] or the program's own authentication.
 package status
 
 import (
@@ -34,7 +34,8 @@ import (
 	"github.com/ergotls/ergotls/meta"
 )
 
-// sampling is how often the counters of servers are read for the graphs. A reader of the page has them read too.
+// sampling is how often the counters of servers are read for the graphs. A reader of the page has
+// them read too.
 const sampling = 10 * time.Second
 
 // Page is the status page. Make one with [New]. Any goroutine may call its methods.
@@ -66,8 +67,8 @@ type server struct {
 	history  history
 }
 
-// New returns a page that shows nothing yet. Its goroutine reads the counters of the servers every ten
-// seconds, until Close.
+// New returns a page that shows nothing yet. Its goroutine reads the counters of the servers every
+// ten seconds, until Close.
 func New() *Page {
 	p := &Page{managers: map[string]*manager{}, servers: map[string]*server{}, checks: []Check{CertificatesValid}, stop: make(chan struct{})}
 	p.done.Go(p.sample)
@@ -107,8 +108,9 @@ func (p *Page) sample() {
 	}
 }
 
-// AddManager shows a manager under a name, in place of the last one of that name. With the source that it was
-// made with the page can say who would be cut off if one of the CAs in its Files were dropped; nil leaves that out.
+// AddManager shows a manager under a name, in place of the last one of that name. With the source
+// that it was made with the page can say who would be cut off if one of the CAs in its Files were
+// dropped; nil leaves that out.
 func (p *Page) AddManager(name string, m *certmanager.Manager, source certmanager.Source) {
 	added := &manager{Manager: m, source: source}
 	now := m.Status()
@@ -129,9 +131,9 @@ func (p *Page) AddManager(name string, m *certmanager.Manager, source certmanage
 	p.managers[name] = added
 }
 
-// AddServer shows a server under a name, in place of the last one of that name, as after a restart of the actor that
-// owns it. manager is the name of its certificate manager on the page, empty without TLS. It panics if server
-// is not what meta.CreateTCPServer returned.
+// AddServer shows a server under a name, in place of the last one of that name, as after a restart
+// of the actor that owns it. manager is the name of its certificate manager on the page, empty
+// without TLS. It panics if server is not what meta.CreateTCPServer returned.
 func (p *Page) AddServer(name string, behavior gen.MetaBehavior, manager string) {
 	added := &server{behavior: behavior, manager: manager}
 	stats := meta.Stats(behavior)
@@ -181,7 +183,8 @@ func (m *manager) note(status *certmanager.Status) {
 	}
 }
 
-// at is the generation that was in service at a time; 0 if that is not known. The caller holds the page's mu.
+// at is the generation that was in service at a time; 0 if that is not known. The caller holds the
+// page's mu.
 func (m *manager) at(t time.Time) (number uint64) {
 	for _, g := range m.generations {
 		if !g.since.After(t) {

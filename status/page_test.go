@@ -117,7 +117,8 @@ func TestView(t *testing.T) {
 	assert.Empty(t, gone.Servers)
 }
 
-// The page can be read, and only that, by whoever it was served to, and only the parts of the page itself run in it.
+// The page can be read, and only that, by whoever it was served to, and only the parts of the page
+// itself run in it.
 func TestHTTP(t *testing.T) {
 	s, p := newPage(t)
 	for _, c := range []struct{ target, accept, want string }{
@@ -165,7 +166,8 @@ func TestHTTP(t *testing.T) {
 	server.Client().CloseIdleConnections()
 }
 
-// The counters are read also while nobody looks, until Close; a server that is started again continues its hour.
+// The counters are read also while nobody looks, until Close; a server that is started again
+// continues its hour.
 func TestSampling(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := New()
@@ -193,7 +195,8 @@ func TestSampling(t *testing.T) {
 	})
 }
 
-// However many strangers are refused, the last rotation stays on the page, and what they are called is harmless.
+// However many strangers are refused, the last rotation stays on the page, and what they are called
+// is harmless.
 func TestStrangersFloodNothing(t *testing.T) {
 	var j journal
 	j.add("m", certmanager.Event{Kind: certmanager.Loaded})
@@ -325,7 +328,8 @@ func TestProgram(t *testing.T) {
 	}
 }
 
-// A page that says that all is well while everybody was just sent away is not believed the next time.
+// A page that says that all is well while everybody was just sent away is not believed the next
+// time.
 func TestEvictionsAreRecent(t *testing.T) {
 	s, p := newPage(t)
 	_, err := s.Dial(t, s.CA, tlstest.Leaf{CommonName: "alice"})

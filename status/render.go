@@ -23,7 +23,8 @@ var (
 	scriptJS string
 )
 
-// policy lets the page run its own style and script, which are known by their hashes, fetch itself and send its own form.
+// policy lets the page run its own style and script, which are known by their hashes, fetch itself
+// and send its own form.
 var policy = fmt.Sprintf("default-src 'none'; style-src %s; script-src %s; connect-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
 	hashOf(styleCSS), hashOf(scriptJS))
 
@@ -49,8 +50,9 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	"head":   func(text string) string { head, _, _ := strings.Cut(text, ":"); return head },
 }).Parse(pageHTML))
 
-// known says whether the page is at the path of the request. A program may serve it below a path of its own,
-// with or without http.StripPrefix: where a ServeMux matched the request, its pattern says which.
+// known says whether the page is at the path of the request. A program may serve it below a path of
+// its own, with or without http.StripPrefix: where a ServeMux matched the request, its pattern says
+// which.
 func known(r *http.Request) bool {
 	_, mounted, matched := strings.Cut(r.Pattern, "/")
 	mounted = "/" + mounted
@@ -64,7 +66,8 @@ func known(r *http.Request) bool {
 	return !matched || folder == "" || folder == "/" || folder == mounted || strings.Contains(mounted, "{")
 }
 
-// wantsJSON follows the path and, at any other path, the Accept header, in which a browser names HTML first.
+// wantsJSON follows the path and, at any other path, the Accept header, in which a browser names
+// HTML first.
 func wantsJSON(r *http.Request) bool {
 	if path.Base(r.URL.Path) == "status.json" {
 		return true
@@ -130,8 +133,8 @@ func count(n any) string {
 	return text
 }
 
-// short is enough of a serial number to tell it from others. CAs that count have numbers that begin alike, others have
-// numbers that end alike.
+// short is enough of a serial number to tell it from others. CAs that count have numbers that begin
+// alike, others have numbers that end alike.
 func short(serial string) string {
 	if len(serial) > 16 {
 		return serial[:8] + "…" + serial[len(serial)-6:]

@@ -21,7 +21,8 @@ type row struct {
 	Left, Now, Window, Right   float64   // per cent of the line's width: begin, today or end, renewal, end
 }
 
-// The line is logarithmic on both sides of today, so that a certificate of a day and a CA of twenty years are both seen.
+// The line is logarithmic on both sides of today, so that a certificate of a day and a CA of twenty
+// years are both seen.
 const (
 	today = 28.0 // per cent from the left
 	unit  = 6 * time.Hour
@@ -121,8 +122,8 @@ func (r row) draw(now time.Time) row {
 	return r
 }
 
-// late says that someone should look: a CA is replaced by people, a certificate by what renews it, which
-// is given half of the window.
+// late says that someone should look: a CA is replaced by people, a certificate by what renews it,
+// which is given half of the window.
 func late(r row, now time.Time) bool {
 	if r.Kind == "Certificate" {
 		return now.After(r.Renew.Add(r.End.Sub(r.Renew) / 2))

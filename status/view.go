@@ -79,7 +79,8 @@ type connectionView struct {
 	Waiting    uint64 // bytes to be written
 }
 
-// view looks at everything. ca is a choice, or empty; query is searched for in certificates and connections.
+// view looks at everything. ca is a choice, or empty; query is searched for in certificates and
+// connections.
 func (p *Page) view(ca, query string, now time.Time) *view {
 	v := &view{Time: now, Program: thisProgram(), Query: printable(strings.TrimSpace(query)), Recent: []string{}, Attention: []string{}, Managers: []managerView{}, Servers: []serverView{}, Connections: []connectionView{}} // lists, not null, in the JSON
 	p.mu.Lock()
@@ -246,8 +247,8 @@ func attention(name string, s *certmanager.Status, rows []row) (all []string) {
 	return all
 }
 
-// printable makes a text that a peer may have chosen fit for a line: 200 characters at most, none of which
-// changes how others are shown.
+// printable makes a text that a peer may have chosen fit for a line: 200 characters at most, none
+// of which changes how others are shown.
 func printable(text string) string {
 	n := 0
 	for i := range text {

@@ -76,7 +76,8 @@ func storageID(directory string) string {
 	return host + hex.EncodeToString(sum[:4])
 }
 
-// connect returns a client, with an account if that is wanted, which is made when it is first needed.
+// connect returns a client, with an account if that is wanted, which is made when it is first
+// needed.
 func (c *ca) connect(ctx context.Context, account bool) (*client, error) {
 	select {
 	case c.turn <- struct{}{}:
@@ -109,7 +110,8 @@ func (c *ca) forget(account acme.Account) {
 	}
 }
 
-// discover reads the directory, if that was long ago, and makes a client if it is another. The caller has the turn.
+// discover reads the directory, if that was long ago, and makes a client if it is another. The
+// caller has the turn.
 func (c *ca) discover(ctx context.Context) error {
 	if c.client != nil && clock.Now().Before(c.readAt.Add(directoryAge)) && !clock.Now().Before(c.readAt) {
 		return nil
@@ -132,7 +134,8 @@ func (c *ca) discover(ctx context.Context) error {
 	if directory.Meta != nil {
 		c.client.meta = *directory.Meta
 	}
-	// acmez asks for renewal information with each certificate, and again where the CA has none yet.
+	// acmez asks for renewal information with each certificate, and again where the CA has none
+	// yet.
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(body, &fields); err != nil {
 		return err
@@ -145,8 +148,8 @@ func (c *ca) discover(ctx context.Context) error {
 	return nil
 }
 
-// newClient makes a client of acmez that has the directory already. The fragment, which is not sent, tells
-// its contents from others in acmez's cache of directories.
+// newClient makes a client of acmez that has the directory already. The fragment, which is not
+// sent, tells its contents from others in acmez's cache of directories.
 func (c *ca) newClient(fragment string, directory []byte) *acme.Client {
 	return &acme.Client{
 		Directory: c.Directory + "#" + fragment, UserAgent: "ergotls", PollTimeout: maxRetryAfter,

@@ -17,8 +17,9 @@ import (
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
-// issued says whether a certificate is of this CA, as far as its chain tells: by the Roots of a private CA, by
-// the names of Let's Encrypt, or by the host names that the certificate gives for its issuer.
+// issued says whether a certificate is of this CA, as far as its chain tells: by the Roots of a
+// private CA, by the names of Let's Encrypt, or by the host names that the certificate gives for
+// its issuer.
 func (c *ca) issued(cert *tls.Certificate) error {
 	var chain []*x509.Certificate
 	for _, der := range cert.Certificate {
@@ -70,7 +71,8 @@ func verifies(chain []*x509.Certificate, roots *x509.CertPool) bool {
 	return err == nil
 }
 
-// sameDomain says whether the issuer's URLs in a certificate and the directory have the same last two labels.
+// sameDomain says whether the issuer's URLs in a certificate and the directory have the same last
+// two labels.
 func sameDomain(directory string, leaf *x509.Certificate) bool {
 	domain := lastLabels(directory)
 	same := func(u string) bool { return domain != "" && lastLabels(u) == domain }

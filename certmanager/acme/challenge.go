@@ -24,7 +24,8 @@ type tokens struct {
 	http  map[string]string           // by URL path
 }
 
-// challenges are the kinds of challenge that can be answered for a name, the one that worked last first.
+// challenges are the kinds of challenge that can be answered for a name, the one that worked last
+// first.
 func (s *state) challenges(n *name) []string {
 	var kinds []string
 	if _, isAddr := n.addr(); !isAddr {
@@ -116,8 +117,8 @@ func (s *state) answerTLS(hello *tls.ClientHelloInfo) (*tls.Certificate, error) 
 	return decodeCached(data)
 }
 
-// answerHTTP is the answer to an HTTP-01 challenge. A call with an empty path says that such challenges
-// are answered from now on.
+// answerHTTP is the answer to an HTTP-01 challenge. A call with an empty path says that such
+// challenges are answered from now on.
 func (s *state) answerHTTP(_, urlPath string) (body string, ok bool) {
 	if urlPath == "" {
 		s.http01.Add(1)

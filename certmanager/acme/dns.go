@@ -96,7 +96,8 @@ func (s *state) findZone(ctx context.Context, name string) (zone, error) {
 	return zone{}, fmt.Errorf("no zone is found for %s: no name above it has NS records", name)
 }
 
-// awaitTXT waits until all name servers of a zone that answer have a TXT record, as a CA asks any of them.
+// awaitTXT waits until all name servers of a zone that answer have a TXT record, as a CA asks any
+// of them.
 func (s *state) awaitTXT(ctx context.Context, z zone, name, value string) error {
 	ctx, cancel := context.WithTimeout(ctx, s.o.DNSTimeout)
 	defer cancel()

@@ -33,7 +33,8 @@ type txtRecord struct{ Zone, Name, Value string }
 // journalKey is where the records of a name are noted, so that they are removed after a crash too.
 func (s *state) journalKey(n *name) string { return n.file() + "+dns-01" }
 
-// presentDNS writes the record of a DNS-01 challenge and waits until it is served, RFC 8555 section 8.4.
+// presentDNS writes the record of a DNS-01 challenge and waits until it is served, RFC 8555 section
+// 8.4.
 func (s *state) presentDNS(ctx context.Context, challenge acme.Challenge, n *name) (remove func(), err error) {
 	name, err := s.alias(ctx, "_acme-challenge."+n.base())
 	if err != nil {

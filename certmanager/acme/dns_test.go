@@ -79,7 +79,8 @@ func (s *nameServer) answer(question []byte) []byte {
 	return reply
 }
 
-// Without DNSServers a record is looked for at the zone's own name servers, which the system's find.
+// Without DNSServers a record is looked for at the zone's own name servers, which the system's
+// find.
 func TestOwnNameServersOfTheZone(t *testing.T) {
 	server := &nameServer{txt: map[string]string{}}
 	addr := server.start(t)

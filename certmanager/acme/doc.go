@@ -21,6 +21,6 @@
 // The requests to the CA are made by github.com/mholt/acmez. HostPolicy, Cache and the formats in
 // the cache are those of golang.org/x/crypto/acme/autocert.
 //
-// What this package does not do: it revokes nothing, and it opens no port but those that Source.Listen and
-// Source.ListenHTTP name, while certmanager.New waits for the first certificates.
+// What this package does not do: it revokes nothing, and it opens no port but those that
+// Source.Listen and Source.ListenHTTP name, while certmanager.New waits for the first certificates.
 package acme

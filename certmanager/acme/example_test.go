@@ -61,7 +61,8 @@ func ExampleSource_port80() {
 	log.Fatal(http.Serve(certs.NewListener(listener, "h2", "http/1.1"), nil))
 }
 
-// A name and its wildcard are issued by one TXT record that an operator writes once; no port is open.
+// A name and its wildcard are issued by one TXT record that an operator writes once; no port is
+// open.
 func ExampleSource_dnsPersist() {
 	certs, err := certmanager.New(certmanager.Options{Source: &acme.Source{
 		Domains: []string{"example.com", "*.example.com"}, DNSPersist: true,

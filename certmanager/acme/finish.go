@@ -27,9 +27,9 @@ type unfinished struct {
 	asked bool // the CA was asked for the certificate
 }
 
-// finish gets the certificate of an order that is authorized. It is looked at again as long as ctx allows, and
-// by the next attempt: a CA may still call it ready after it was asked to make the certificate, and may not
-// find the certificate at once.
+// finish gets the certificate of an order that is authorized. It is looked at again as long as ctx
+// allows, and by the next attempt: a CA may still call it ready after it was asked to make the
+// certificate, and may not find the certificate at once.
 func (s *state) finish(ctx context.Context, c *client, n *name) (*tls.Certificate, error) {
 	u := n.unfinished
 	csr, err := n.request(u.key)

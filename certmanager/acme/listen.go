@@ -40,7 +40,8 @@ func (s *state) listen() (stop func(), err error) {
 	}, nil
 }
 
-// listeners are open while New waits. The sources of a program share them: every CA comes to the same port.
+// listeners are open while New waits. The sources of a program share them: every CA comes to the
+// same port.
 var listeners = &listenerSet{open: make(map[string]*listener)}
 
 type listenerSet struct {

@@ -98,8 +98,8 @@ func newState(o Source) *state {
 	return s
 }
 
-// Load implements [certmanager.Source]. The first call returns when the Domains have certificates, or with
-// Background at once.
+// Load implements [certmanager.Source]. The first call returns when the Domains have certificates,
+// or with Background at once.
 func (a *Source) Load(ctx context.Context, previous *certmanager.Material) (*certmanager.Material, error) {
 	s, err := a.bind()
 	if err != nil {
@@ -171,7 +171,8 @@ func (s *state) run(ctx context.Context) {
 	}
 }
 
-// watchClock makes all names look at the clock again when it was set, or the machine slept: timers have not noticed.
+// watchClock makes all names look at the clock again when it was set, or the machine slept: timers
+// have not noticed.
 func (s *state) watchClock(ctx context.Context) {
 	wall, awake := clock.Now(), time.Now()
 	for ctx.Err() == nil {
@@ -195,7 +196,8 @@ func (s *state) clockStepped() {
 	}
 }
 
-// current is what there is to serve: the Domains in their order. Other names are served when they are asked for.
+// current is what there is to serve: the Domains in their order. Other names are served when they
+// are asked for.
 func (s *state) current() *certmanager.Material {
 	s.mu.Lock()
 	defer s.mu.Unlock()

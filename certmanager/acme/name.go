@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// orderTimeout bounds an attempt while nothing is in service, minOrderTimeout in the last moments
-	// of what is.
+	// orderTimeout bounds an attempt while nothing is in service, minOrderTimeout in the last
+	// moments of what is.
 	orderTimeout    = 5 * time.Minute
 	minOrderTimeout = 5 * time.Second
 
@@ -83,7 +83,8 @@ func (n *name) identifier() acme.Identifier {
 	return acme.Identifier{Type: "dns", Value: n.text}
 }
 
-// sni is what a CA asks for in a TLS-ALPN-01 challenge: of an address its reverse name (RFC 8738 section 6).
+// sni is what a CA asks for in a TLS-ALPN-01 challenge: of an address its reverse name (RFC 8738
+// section 6).
 func (n *name) sni() string {
 	if addr, ok := n.addr(); ok {
 		return reverseName(addr)
@@ -108,8 +109,8 @@ func (n *name) notify() {
 	n.changed = make(chan struct{})
 }
 
-// maintain obtains, stores and renews the certificate of one name until ctx ends, or until a name that is not one of Domains
-// is not allowed any more.
+// maintain obtains, stores and renews the certificate of one name until ctx ends, or until a name
+// that is not one of Domains is not allowed any more.
 func (s *state) maintain(ctx context.Context, n *name) {
 	if !n.fixed {
 		if cert := s.load(ctx, n); cert != nil {
@@ -144,8 +145,8 @@ func (s *state) maintain(ctx context.Context, n *name) {
 	}
 }
 
-// keepHouse stores what could not be stored, looks for what another machine got, and asks the CA when it wants the
-// certificate to be renewed.
+// keepHouse stores what could not be stored, looks for what another machine got, and asks the CA
+// when it wants the certificate to be renewed.
 func (s *state) keepHouse(ctx context.Context, n *name, cert *tls.Certificate, failures int) {
 	var leaf *x509.Certificate
 	if cert != nil {

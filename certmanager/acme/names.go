@@ -11,8 +11,8 @@ import (
 	"github.com/ergotls/ergotls/certmanager"
 )
 
-// identifier returns the form in which a name of Domains is ordered: a DNS name, an IP address, or a wildcard where
-// challenges in DNS can be answered.
+// identifier returns the form in which a name of Domains is ordered: a DNS name, an IP address, or
+// a wildcard where challenges in DNS can be answered.
 func identifier(name string, dns bool) (string, error) {
 	if addr, err := netip.ParseAddr(name); err == nil && addr.Zone() == "" {
 		return addr.Unmap().String(), nil

@@ -13,8 +13,8 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 )
 
-// order gets a new certificate with a new key: of the CA that issued the last, or of the first of the others that
-// issues one. One that hangs leaves time for those after it.
+// order gets a new certificate with a new key: of the CA that issued the last, or of the first of
+// the others that issues one. One that hangs leaves time for those after it.
 func (s *state) order(ctx context.Context, n *name) (*tls.Certificate, error) {
 	all := append([]*ca{n.ca}, slices.DeleteFunc(slices.Clone(s.cas), func(c *ca) bool { return c == n.ca })...)
 	var errs []error
@@ -110,8 +110,8 @@ func (s *state) prepare(ctx context.Context, c *client, n *name, kind string) er
 	return nil
 }
 
-// newOrder makes an order that replaces the last certificate of a name, or where the CA will not have
-// that, for example since another machine has replaced it, one that replaces none.
+// newOrder makes an order that replaces the last certificate of a name, or where the CA will not
+// have that, for example since another machine has replaced it, one that replaces none.
 func (s *state) newOrder(ctx context.Context, c *client, n *name) (acme.Order, error) {
 	wanted := acme.Order{Identifiers: []acme.Identifier{n.identifier()}, Profile: c.ca.Profile}
 	if n.ca == c.ca { // which issued what is replaced

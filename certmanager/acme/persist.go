@@ -21,8 +21,8 @@ const persistSoon = 14 * 24 * time.Hour
 // maxRecordRetry is how often a record that is missing is looked for.
 const maxRecordRetry = time.Minute
 
-// Record is a TXT record for DNS-PERSIST-01 (draft-ietf-acme-dns-persist): whoever has the account key
-// may order certificates for the name as long as it stands.
+// Record is a TXT record for DNS-PERSIST-01 (draft-ietf-acme-dns-persist): whoever has the account
+// key may order certificates for the name as long as it stands.
 type Record struct {
 	CA     string    // the directory of the CA that it is for
 	Domain string    // which it is for, as in Domains
@@ -73,8 +73,8 @@ func (s *state) wantsWildcard(n *name) bool {
 	return n.wildcard() || slices.Contains(s.o.Domains, "*."+n.text)
 }
 
-// checkPersist says whether one of the values of a record allows an account to order, and until when, or what is wrong with
-// those that are there.
+// checkPersist says whether one of the values of a record allows an account to order, and until
+// when, or what is wrong with those that are there.
 func checkPersist(values, issuers []string, account string, wildcard bool, now time.Time) (until time.Time, err error) {
 	err = errors.New("the record is missing")
 	for _, value := range values {
@@ -158,8 +158,9 @@ func (s *state) preparePersist(ctx context.Context, c *client, n *name) error {
 	return nil
 }
 
-// Records returns the record of DNSPersist for each CA and each of the Domains but IP addresses, and whether it is there. It registers the
-// accounts that there are not yet, and orders nothing. The source may be in use.
+// Records returns the record of DNSPersist for each CA and each of the Domains but IP addresses,
+// and whether it is there. It registers the accounts that there are not yet, and orders nothing.
+// The source may be in use.
 func (a *Source) Records(ctx context.Context) ([]Record, error) {
 	o, err := a.ready()
 	if err != nil {

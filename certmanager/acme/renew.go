@@ -12,7 +12,8 @@ import (
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
-// renew gets a certificate, or plans the next attempt. It returns false when the name is known no longer.
+// renew gets a certificate, or plans the next attempt. It returns false when the name is known no
+// longer.
 func (s *state) renew(ctx context.Context, n *name, cert *tls.Certificate, failures int) (known bool) {
 	if early := n.early; early != nil && !clock.Now().Before(early.Leaf.NotBefore) {
 		s.adopt(n, early)
@@ -99,7 +100,8 @@ func (s *state) obtain(ctx context.Context, n *name, current *tls.Certificate) e
 		return err
 	}
 	defer release()
-	// Better one order too many than no certificate: what has none, or not for long, does not need the lock.
+	// Better one order too many than no certificate: what has none, or not for long, does not need
+	// the lock.
 	must := current == nil || s.urgent(current.Leaf)
 	unlock, err := s.lockOrTry(ctx, n, must)
 	switch {
@@ -161,7 +163,8 @@ func (s *state) urgent(leaf *x509.Certificate) bool {
 	return clock.Until(leaf.NotAfter) < window/2
 }
 
-// lockOrTry waits for the lock until ctx ends or, where there is something to be done without it, a quarter as long.
+// lockOrTry waits for the lock until ctx ends or, where there is something to be done without it, a
+// quarter as long.
 func (s *state) lockOrTry(ctx context.Context, n *name, try bool) (unlock func(), err error) {
 	if end, ok := ctx.Deadline(); ok && try {
 		limited, cancel := context.WithTimeout(ctx, time.Until(end)/4)

@@ -110,8 +110,8 @@ func (s *state) postpone(n *name, err error) (next time.Time) {
 	return n.due
 }
 
-// getCertificate is the certificate for a name that nothing is served for, nil if there is none. It waits for the one that is being
-// obtained, as long as HandshakeTimeout allows.
+// getCertificate is the certificate for a name that nothing is served for, nil if there is none. It
+// waits for the one that is being obtained, as long as HandshakeTimeout allows.
 func (s *state) getCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	name, err := normalName(hello.ServerName)
 	if err != nil {
@@ -180,7 +180,8 @@ func (s *state) want(ctx context.Context, text string) *name {
 	return n
 }
 
-// makeRoom drops the name that nobody asked for the longest time, if there are too many. The caller holds mu.
+// makeRoom drops the name that nobody asked for the longest time, if there are too many. The caller
+// holds mu.
 func (s *state) makeRoom() bool {
 	var oldest *name
 	count := 0
@@ -202,7 +203,8 @@ func (s *state) makeRoom() bool {
 	return true
 }
 
-// drop forgets a name that is not one of Domains. What is in the cache stays there. The caller holds mu.
+// drop forgets a name that is not one of Domains. What is in the cache stays there. The caller
+// holds mu.
 func (s *state) drop(n *name) {
 	if s.names[n.text] == n {
 		delete(s.names, n.text)

@@ -23,46 +23,48 @@ import (
 // The pointer belongs to one Manager until that is closed, and its fields must not be
 // changed meanwhile.
 type Source struct {
-	// Domains are the names for which certificates are obtained at start: DNS names, wildcards such as "*.example.com",
-	// which need DNSPersist or DNS, and IP addresses (RFC 8738), for which Let's Encrypt
-	// wants the Profile "shortlived". An address is served to clients that name no server
-	// and connect to it.
+	// Domains are the names for which certificates are obtained at start: DNS names, wildcards such
+	// as "*.example.com", which need DNSPersist or DNS, and IP addresses (RFC 8738), for which
+	// Let's Encrypt wants the Profile "shortlived". An address is served to clients that name no
+	// server and connect to it.
 	Domains []string
 
-	// HostPolicy allows further names, which are ordered when the first handshake asks for
-	// them and no other source serves them. Nil allows none. A policy that allows any name is an
-	// error: anyone could spend the rate limit of the account by asking for
-	// names. It may be called by every handshake for a name that is not served, and is
-	// asked again before each renewal; what is in service when it refuses is served to its end.
-	// With DNSPersist or DNS it is also asked for the wildcard, "*.example.com", of a name that it refuses.
+	// HostPolicy allows further names, which are ordered when the first handshake asks for them and
+	// no other source serves them. Nil allows none. A policy that allows any name is an error:
+	// anyone could spend the rate limit of the account by asking for names. It may be called by
+	// every handshake for a name that is not served, and is asked again before each renewal; what
+	// is in service when it refuses is served to its end. With DNSPersist or DNS it is also asked
+	// for the wildcard, "*.example.com", of a name that it refuses.
 	HostPolicy autocert.HostPolicy
 
-	// MaxNames bounds the names of HostPolicy that are kept in memory. Above it the one that
-	// no handshake asked for the longest time is dropped; its certificate stays in the Cache. Zero is 1000.
+	// MaxNames bounds the names of HostPolicy that are kept in memory. Above it the one that no
+	// handshake asked for the longest time is dropped; its certificate stays in the Cache. Zero is
+	// 1000.
 	MaxNames int
 
-	// OrdersPerHour bounds the orders for names of HostPolicy that have no certificate. Domains, and
-	// renewals, are ordered without it. Zero is 60.
+	// OrdersPerHour bounds the orders for names of HostPolicy that have no certificate. Domains,
+	// and renewals, are ordered without it. Zero is 60.
 	OrdersPerHour int
 
 	// DNSPersist proves control of the names by a TXT record that an operator writes once
-	// (DNS-PERSIST-01, draft-ietf-acme-dns-persist): no port has to be open and no credentials of a DNS
-	// provider have to be in the program. The record is in the error of New, in events and
-	// in Status, and [Source.Records] returns it. Nothing is ordered before it is there. Whoever has the account key in the
-	// Cache may order for these names as long as the record stands.
+	// (DNS-PERSIST-01, draft-ietf-acme-dns-persist): no port has to be open and no credentials of a
+	// DNS provider have to be in the program. The record is in the error of New, in events and in
+	// Status, and [Source.Records] returns it. Nothing is ordered before it is there. Whoever has
+	// the account key in the Cache may order for these names as long as the record stands.
 	DNSPersist bool
 
-	// PersistUntil is put into the record of DNSPersist: after it the record allows nothing. Zero is no end.
+	// PersistUntil is put into the record of DNSPersist: after it the record allows nothing. Zero
+	// is no end.
 	PersistUntil time.Time
 
-	// DNS proves control of the names by records that the program writes itself (DNS-01),
-	// with any provider of github.com/libdns. With DNSPersist or DNS the other kinds of challenge are used for IP
-	// addresses alone.
+	// DNS proves control of the names by records that the program writes itself (DNS-01), with any
+	// provider of github.com/libdns. With DNSPersist or DNS the other kinds of challenge are used
+	// for IP addresses alone.
 	DNS DNSProvider
 
 	// DNSServers are addresses, host:port, of name servers that are asked for records in place of
-	// the system's and of those of the zone itself. DNSTimeout bounds the wait until a record that was
-	// written is served. Zero is 2 minutes; StartTimeout bounds it too while New waits.
+	// the system's and of those of the zone itself. DNSTimeout bounds the wait until a record that
+	// was written is served. Zero is 2 minutes; StartTimeout bounds it too while New waits.
 	DNSServers []string
 	DNSTimeout time.Duration
 

@@ -43,7 +43,8 @@ func (r *reports) of(kind certmanager.Kind) (some []certmanager.Event) {
 	return some
 }
 
-// idle returns a source at work whose CA cannot be reached, with a name that only the test looks after.
+// idle returns a source at work whose CA cannot be reached, with a name that only the test looks
+// after.
 func idle(t *testing.T, edits ...func(*Source)) (*state, *name, *reports) {
 	t.Helper()
 	source := &Source{
@@ -89,7 +90,8 @@ func (s *state) serves(n *name) bool {
 	return n.cert != nil
 }
 
-// The long waits of failures while there was time left are not those of a name without a certificate.
+// The long waits of failures while there was time left are not those of a name without a
+// certificate.
 func TestBackOffBeginsAnewAtTheEnd(t *testing.T) {
 	s, n, _ := idle(t)
 	cert := issue(t, tlstest.NewCA(t), time.Now().Add(-time.Hour), time.Now().Add(30*time.Hour))
@@ -212,8 +214,8 @@ func TestNotYetValid(t *testing.T) {
 	})
 }
 
-// At start only what New waits for is ordered at once: all else has to be answered by the program's own
-// server, which listens later.
+// At start only what New waits for is ordered at once: all else has to be answered by the program's
+// own server, which listens later.
 func TestOrdersAtStartWaitForTheServer(t *testing.T) {
 	for _, background := range []bool{false, true} {
 		o, err := (&Source{Domains: []string{"due.example.test", "young.example.test", "missing.example.test"}, Background: background}).ready()
@@ -273,7 +275,8 @@ func (c cacheWithout) Get(ctx context.Context, key string) ([]byte, error) {
 	return c.Cache.Get(ctx, key)
 }
 
-// A shared cache is read all the time: when it is away that is reported once, and no other account is made.
+// A shared cache is read all the time: when it is away that is reported once, and no other account
+// is made.
 func TestUnreadableCacheIsReportedOnce(t *testing.T) {
 	var away atomic.Bool
 	s, n, r := idle(t, func(a *Source) { a.Cache = cacheWithout{a.Cache, &away} })

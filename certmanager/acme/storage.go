@@ -18,8 +18,9 @@ import (
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
-// The keys of autocert's cache, and the formats below, are part of what its users have on their disks. Ours have the
-// CA behind them, so that a certificate of one is not taken for one of another.
+// The keys of autocert's cache, and the formats below, are part of what its users have on their
+// disks. Ours have the CA behind them, so that a certificate of one is not taken for one of
+// another.
 const accountCacheKey = "acme_account+key"
 
 const legacyAccountCacheKey = "acme_account.key"
@@ -111,7 +112,8 @@ func (s *state) remove(ctx context.Context, key string) error {
 	return nil
 }
 
-// tryStorage writes, reads and removes an entry: what cannot be stored would be ordered again at each start.
+// tryStorage writes, reads and removes an entry: what cannot be stored would be ordered again at
+// each start.
 func (s *state) tryStorage(ctx context.Context) error {
 	key, data := "ergotls-try-"+strings.ToLower(rand.Text()), []byte("may be removed\n")
 	err := s.put(ctx, key, data)
@@ -168,8 +170,9 @@ func (s *state) accountKey(ctx context.Context, c *ca) (crypto.Signer, error) {
 	return key, err
 }
 
-// load returns the certificate of a name from the cache that ends last, nil if there is none of use. It may not be valid yet. A
-// cache that cannot be read is reported once, until it can: where it is shared it is read every minute.
+// load returns the certificate of a name from the cache that ends last, nil if there is none of
+// use. It may not be valid yet. A cache that cannot be read is reported once, until it can: where
+// it is shared it is read every minute.
 func (s *state) load(ctx context.Context, n *name) *tls.Certificate {
 	var best *tls.Certificate
 	var of *ca

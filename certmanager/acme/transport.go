@@ -22,8 +22,8 @@ import (
 const maxAnswer = 1 << 20
 
 // transport is between acmez and the network. It gives acmez a directory that was read before,
-// since acmez reads it under a lock that all CAs of a process share. It keeps an error with its Retry-After, which acmez
-// does not hand on, and bounds what is read.
+// since acmez reads it under a lock that all CAs of a process share. It keeps an error with its
+// Retry-After, which acmez does not hand on, and bounds what is read.
 type transport struct {
 	http.RoundTripper
 	directory string // its URL

@@ -8,12 +8,14 @@
 //		Dir:    "/var/lib/example/crls",
 //	}})
 //
-// A list is fetched again before its nextUpdate. The last good list stays in service, also over restarts, until there
-// is a newer one: what a server answers is looked at only if it is signed by a CA that the wrapped source has, and never
-// takes the place of a newer list. Failures are events and leave in service what is there.
+// A list is fetched again before its nextUpdate. The last good list stays in service, also over
+// restarts, until there is a newer one: what a server answers is looked at only if it is signed by
+// a CA that the wrapped source has, and never takes the place of a newer list. Failures are events
+// and leave in service what is there.
 //
-// Lists are fetched from addresses that the operator names or that stand in certificates of his own, never from
-// an address in a certificate that a peer has shown. Delta lists are not used, and OCSP is not spoken.
+// Lists are fetched from addresses that the operator names or that stand in certificates of his
+// own, never from an address in a certificate that a peer has shown. Delta lists are not used, and
+// OCSP is not spoken.
 package crlfetch
 
 import (
@@ -31,29 +33,33 @@ import (
 	"github.com/ergotls/ergotls/certmanager"
 )
 
-// Source wraps another source and adds revocation lists to what that has. Its fields must not be changed
-// after the first use. A Source belongs to one Manager.
+// Source wraps another source and adds revocation lists to what that has. Its fields must not be
+// changed after the first use. A Source belongs to one Manager.
 type Source struct {
-	// Source has the certificates and the CAs. The CAs, the chains and CRLIssuers in it are who may have signed the lists.
+	// Source has the certificates and the CAs. The CAs, the chains and CRLIssuers in it are who may
+	// have signed the lists.
 	Source certmanager.Source
 
-	// URLs are the addresses of lists, http or https. A list is signed, so http is safe; it tells who is on the path which list is fetched.
+	// URLs are the addresses of lists, http or https. A list is signed, so http is safe; it tells
+	// who is on the path which list is fetched.
 	URLs []string
 
-	// DistributionPoints fetches the lists at the CRL distribution points (RFC 5280 section 4.2.1.13) in the
-	// certificates of Source too: its leaves, their chains and its CAs.
+	// DistributionPoints fetches the lists at the CRL distribution points (RFC 5280 section
+	// 4.2.1.13) in the certificates of Source too: its leaves, their chains and its CAs.
 	DistributionPoints bool
 
-	// Dir is a folder for the last good lists, so that a restart does not depend on the network. It is made if it does not
-	// exist. Empty keeps them in memory only.
+	// Dir is a folder for the last good lists, so that a restart does not depend on the network. It
+	// is made if it does not exist. Empty keeps them in memory only.
 	Dir string
 
-	// Required makes the first load fail if a list is neither in Dir nor could be fetched. Otherwise it is a warning, and the
-	// peers of that CA are not checked for revocation until the list is there.
+	// Required makes the first load fail if a list is neither in Dir nor could be fetched.
+	// Otherwise it is a warning, and the peers of that CA are not checked for revocation until the
+	// list is there.
 	Required bool
 
-	// MinInterval is the least time between two requests for a list, and the first interval of retries after a failure. MaxInterval is the
-	// most, whatever nextUpdate says. 0 means 5 minutes and 24 hours.
+	// MinInterval is the least time between two requests for a list, and the first interval of
+	// retries after a failure. MaxInterval is the most, whatever nextUpdate says. 0 means 5 minutes
+	// and 24 hours.
 	MinInterval, MaxInterval time.Duration
 
 	// Timeout bounds one request with its answer. 0 means 1 minute.
@@ -175,7 +181,8 @@ func (s *Source) Load(ctx context.Context, previous *certmanager.Material) (*cer
 	return &certmanager.Material{Parts: []*certmanager.Material{got, own}}, err
 }
 
-// Watch implements certmanager.Source: it watches the wrapped source and fetches the lists when they are due.
+// Watch implements certmanager.Source: it watches the wrapped source and fetches the lists when
+// they are due.
 func (s *Source) Watch(ctx context.Context, changed func(), report func(certmanager.Event)) error {
 	if err := s.ready(); err != nil {
 		return err

@@ -172,7 +172,8 @@ func (w *world) list(number int64, revoked ...*tlstest.Pair) []byte {
 	return data
 }
 
-// A list is fetched before the first handshake, replaced when the server has a newer one, and not sent again when it has not.
+// A list is fetched before the first handshake, replaced when the server has a newer one, and not
+// sent again when it has not.
 func TestFetch(t *testing.T) {
 	w := newWorld(t)
 	w.web.put(w.list(1, w.alice))

@@ -102,8 +102,8 @@ func due(crl *x509.RevocationList) bool {
 	return crl.NextUpdate.IsZero() || left < crl.NextUpdate.Sub(crl.ThisUpdate)/3
 }
 
-// wait is the time to the next request: a random part of what is left until nextUpdate, so that a fleet does not ask at
-// once, and after a failure an interval that doubles.
+// wait is the time to the next request: a random part of what is left until nextUpdate, so that a
+// fleet does not ask at once, and after a failure an interval that doubles.
 func (l *list) wait(now time.Time) time.Duration {
 	least, most := l.s.MinInterval, l.s.MaxInterval
 	crl, _ := l.get()

@@ -48,9 +48,10 @@ type Cache struct {
 
 var _ autocert.Cache = (*Cache)(nil)
 
-// New makes a Cache whose keys in Redis begin with prefix. Machines that share it use the
-// same prefix. The client stays the caller's to close. Its option ContextTimeoutEnabled
-// is to be set: without it a Redis that hangs holds everything up for as long as its own timeouts and retries say.
+// New makes a Cache whose keys in Redis begin with prefix. Machines that share it use the same
+// prefix. The client stays the caller's to close. Its option ContextTimeoutEnabled is to be set:
+// without it a Redis that hangs holds everything up for as long as its own timeouts and retries
+// say.
 func New(client redis.UniversalClient, prefix string) *Cache {
 	return &Cache{client: client, locks: redislock.New(client), prefix: prefix}
 }

@@ -1,5 +1,5 @@
-// Package spiffe is a source of certificates and trust from a SPIFFE Workload API, such as that of a SPIRE agent, for
-// a certmanager.Manager. Start with [Source]:
+// Package spiffe is a source of certificates and trust from a SPIFFE Workload API, such as that of
+// a SPIRE agent, for a certmanager.Manager. Start with [Source]:
 //
 //	m, err := certmanager.New(certmanager.Options{
 //		Source:     &spiffe.Source{},
@@ -7,9 +7,10 @@
 //		ServerRule: certmanager.SPIFFEID("spiffe://example.org/db"),
 //	})
 //
-// The agent streams the program's X509-SVIDs and the bundles of its trust domain and of those that this federates with.
-// A rotation is in service as soon as the agent sends it, without a poll. A peer is verified with the bundle of its own trust domain and
-// no other. Rules decide which members may connect: without one, every member of every domain may.
+// The agent streams the program's X509-SVIDs and the bundles of its trust domain and of those that
+// this federates with. A rotation is in service as soon as the agent sends it, without a poll. A
+// peer is verified with the bundle of its own trust domain and no other. Rules decide which members
+// may connect: without one, every member of every domain may.
 //
 // While the agent is away what it gave last stays in service until it ends. JWT-SVIDs are not used.
 package spiffe
@@ -32,15 +33,15 @@ import (
 	"github.com/ergotls/ergotls/certmanager"
 )
 
-// Source is a SPIFFE Workload API. The zero value is ready for use. Its fields must not be changed after
-// the first use. A Source belongs to one Manager.
+// Source is a SPIFFE Workload API. The zero value is ready for use. Its fields must not be changed
+// after the first use. A Source belongs to one Manager.
 type Source struct {
-	// Addr is the address of the Workload API, such as "unix:///run/spire/agent.sock". Empty is the variable
-	// SPIFFE_ENDPOINT_SOCKET of the environment (SPIFFE Workload Endpoint, section 4).
+	// Addr is the address of the Workload API, such as "unix:///run/spire/agent.sock". Empty is the
+	// variable SPIFFE_ENDPOINT_SOCKET of the environment (SPIFFE Workload Endpoint, section 4).
 	Addr string
 
-	// ID is the SPIFFE ID that the program acts as, if the agent gives it several. Empty is the first, the
-	// default identity (SPIFFE Workload API, section 5.3).
+	// ID is the SPIFFE ID that the program acts as, if the agent gives it several. Empty is the
+	// first, the default identity (SPIFFE Workload API, section 5.3).
 	ID string
 
 	// StartTimeout is how long New waits for the agent. 0 means 30 seconds.
@@ -140,7 +141,8 @@ func (w *watcher) OnX509ContextUpdate(update *workloadapi.X509Context) {
 	w.changed()
 }
 
-// OnX509ContextWatchError implements workloadapi.X509ContextWatcher. The client goes on trying by itself.
+// OnX509ContextWatchError implements workloadapi.X509ContextWatcher. The client goes on trying by
+// itself.
 func (w *watcher) OnX509ContextWatchError(err error) {
 	w.s.mu.Lock()
 	w.s.err = err

@@ -28,7 +28,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// agent is a Workload API in this process: the protocol and the client are real, what it gives is the test's.
+// agent is a Workload API in this process: the protocol and the client are real, what it gives is
+// the test's.
 type agent struct {
 	workload.UnimplementedSpiffeWorkloadAPIServer
 	path string
@@ -185,7 +186,8 @@ func eventually(t *testing.T, holds func() bool, what string) {
 	require.Eventually(t, holds, 60*time.Second, 5*time.Millisecond, what)
 }
 
-// Two programs of one agent talk over mutual TLS, and a rotation of certificate and CA is in service when the agent sends it.
+// Two programs of one agent talk over mutual TLS, and a rotation of certificate and CA is in
+// service when the agent sends it.
 func TestRotation(t *testing.T) {
 	d := newDomain(t, "a.example")
 	a := newAgent(t, d.svid(t, []string{"/web"}))
@@ -237,7 +239,8 @@ func TestFederation(t *testing.T) {
 	eventually(t, func() bool { return talk(t, m.ServerTLS(), peer) != nil }, "the federation has ended")
 }
 
-// While the agent is away, restarts, or gives nothing any more, what it gave stays in service, and the log says so.
+// While the agent is away, restarts, or gives nothing any more, what it gave stays in service, and
+// the log says so.
 func TestAgentAway(t *testing.T) {
 	d := newDomain(t, "a.example")
 	a := newAgent(t, d.svid(t, []string{"/web"}))

@@ -1,5 +1,6 @@
-// Package clock is the wall clock that certificates, lists and tickets are judged by. It can be set in tests, since that of
-// the machine belongs to everybody. Durations are measured by package time, which no clock's step touches.
+// Package clock is the wall clock that certificates, lists and tickets are judged by. It can be set
+// in tests, since that of the machine belongs to everybody. Durations are measured by package time,
+// which no clock's step touches.
 package clock
 
 import (

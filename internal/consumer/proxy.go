@@ -18,8 +18,8 @@ type published struct {
 	folder string
 }
 
-// readWork returns the modules of go.work that are released, and engine/ twice: under Ergo's name with
-// the version that the root requires, and under its own.
+// readWork returns the modules of go.work that are released, and engine/ twice: under Ergo's name
+// with the version that the root requires, and under its own.
 func readWork(repository string) ([]published, error) {
 	data, err := os.ReadFile(filepath.Join(repository, "go.work"))
 	if err != nil {

@@ -1,4 +1,5 @@
-// Package echotest is a mutual TLS echo server of actors, on real files and a real port, for tests of what watches one.
+// Package echotest is a mutual TLS echo server of actors, on real files and a real port, for tests
+// of what watches one.
 package echotest
 
 import (
@@ -80,8 +81,8 @@ func (e *echo) HandleMessage(_ gen.PID, message any) error {
 	return nil
 }
 
-// Dial connects with a certificate of ca, nil for none, and sends five bytes there and back. The connection is
-// closed with the test.
+// Dial connects with a certificate of ca, nil for none, and sends five bytes there and back. The
+// connection is closed with the test.
 func (s *Server) Dial(t testing.TB, ca *tlstest.CA, client tlstest.Leaf) (*tls.Conn, error) {
 	t.Helper()
 	config := s.CA.ClientConfig(t, "localhost")
@@ -114,7 +115,8 @@ func (s *Server) Rotate(t testing.TB) (serial string) {
 	return s.Manager.Status().Certificates[0].Serial
 }
 
-// Break writes nonsense in the place of the server's certificate, and waits until that was rejected.
+// Break writes nonsense in the place of the server's certificate, and waits until that was
+// rejected.
 func (s *Server) Break(t testing.TB) {
 	t.Helper()
 	before := s.Manager.Status().Rejections

@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// Program gives the path of a program. Where it is missing the test is skipped with the program's name, or fails in
-// CI, which installs all of them.
+// Program gives the path of a program. Where it is missing the test is skipped with the program's
+// name, or fails in CI, which installs all of them.
 func Program(t testing.TB, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
@@ -35,8 +35,9 @@ var lastPort = func() *atomic.Int32 {
 	return p
 }()
 
-// Port gives a TCP port that nobody listens on, for who can't choose one and say which. It is none of those that systems give to
-// connections and to listeners on port 0 (from 32768), and none that it has given before, so that nobody takes it before it is used.
+// Port gives a TCP port that nobody listens on, for who can't choose one and say which. It is none
+// of those that systems give to connections and to listeners on port 0 (from 32768), and none that
+// it has given before, so that nobody takes it before it is used.
 func Port(t testing.TB) uint16 {
 	t.Helper()
 	for range 1000 {
@@ -51,8 +52,8 @@ func Port(t testing.TB) uint16 {
 	return 0
 }
 
-// Corpus fails a fuzz target whose committed corpus, testdata/fuzz/NAME, is gone: without it the target tries next to nothing where
-// nobody fuzzes.
+// Corpus fails a fuzz target whose committed corpus, testdata/fuzz/NAME, is gone: without it the
+// target tries next to nothing where nobody fuzzes.
 func Corpus(f *testing.F) {
 	f.Helper()
 	folder := filepath.Join("testdata", "fuzz", f.Name())

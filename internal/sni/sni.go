@@ -13,9 +13,9 @@ const maxLength = 253
 // ErrName is wrapped by the errors of Check.
 var ErrName = errors.New("server name (SNI) refused")
 
-// Check refuses what can't be a host name: more than 253 bytes, control bytes, spaces, and bytes that are not
-// ASCII (RFC 6066 section 3 asks for A-labels). Such a name comes from a scanner, and would go on into logs and
-// caches. Underscores pass, and so does no name at all.
+// Check refuses what can't be a host name: more than 253 bytes, control bytes, spaces, and bytes
+// that are not ASCII (RFC 6066 section 3 asks for A-labels). Such a name comes from a scanner, and
+// would go on into logs and caches. Underscores pass, and so does no name at all.
 func Check(name string) error {
 	if len(name) > maxLength {
 		return fmt.Errorf("%w: it has %d bytes, a DNS name has at most %d", ErrName, len(name), maxLength)

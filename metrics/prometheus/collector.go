@@ -1,15 +1,17 @@
-// Package prometheus gives what the managers of package certmanager and the servers of package meta count to
-// Prometheus.
+// Package prometheus gives what the managers of package certmanager and the servers of package meta
+// count to Prometheus.
 //
-// Start with [New], register it where the program registers its metrics, and add what is to be watched:
+// Start with [New], register it where the program registers its metrics, and add what is to be
+// watched:
 //
 //	watch := prometheus.New()
 //	registry.MustRegister(watch)
 //	watch.AddManager("public", manager)
 //	watch.AddServer("echo", server) // what meta.CreateTCPServer returned
 //
-// A Collector reads the counters when it is asked and runs no goroutine. Labels have values that the operator
-// chose, or of a fixed list, so no peer can make series without end. It does not serve /metrics: promhttp does. README.md lists the metrics; dashboard.json and alerts.yml are for
+// A Collector reads the counters when it is asked and runs no goroutine. Labels have values that
+// the operator chose, or of a fixed list, so no peer can make series without end. It does not serve
+// /metrics: promhttp does. README.md lists the metrics; dashboard.json and alerts.yml are for
 // Grafana and Prometheus.
 package prometheus
 
@@ -29,8 +31,8 @@ import (
 	"github.com/ergotls/ergotls/meta"
 )
 
-// Collector is a prometheus.Collector of any number of managers and servers. Make one with [New]. Any
-// goroutine may call its methods.
+// Collector is a prometheus.Collector of any number of managers and servers. Make one with [New].
+// Any goroutine may call its methods.
 type Collector struct {
 	mu       sync.Mutex // guards the maps
 	managers map[string]*watched
@@ -42,7 +44,8 @@ func New() *Collector {
 	return &Collector{managers: map[string]*watched{}, servers: map[string]gen.MetaBehavior{}}
 }
 
-// AddManager adds a manager, which the label "manager" will name, in place of the last one of that name.
+// AddManager adds a manager, which the label "manager" will name, in place of the last one of that
+// name.
 func (c *Collector) AddManager(name string, m *certmanager.Manager) {
 	w := watch(m)
 	c.mu.Lock()
@@ -53,8 +56,9 @@ func (c *Collector) AddManager(name string, m *certmanager.Manager) {
 	c.managers[name] = w
 }
 
-// AddServer adds a server, which the label "server" will name, in place of the last one of that name, as after a
-// restart of the actor that owns it. It panics if server is not what meta.CreateTCPServer returned.
+// AddServer adds a server, which the label "server" will name, in place of the last one of that
+// name, as after a restart of the actor that owns it. It panics if server is not what
+// meta.CreateTCPServer returned.
 func (c *Collector) AddServer(name string, server gen.MetaBehavior) {
 	meta.Stats(server)
 	c.mu.Lock()

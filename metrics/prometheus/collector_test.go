@@ -199,8 +199,8 @@ ergotls_acme_orders_total{manager="acme",result="issued"} 0
 	assert.Empty(t, problems)
 }
 
-// A server that was started again takes the place of the last one; what was removed is gone, and is not
-// held by the manager any longer.
+// A server that was started again takes the place of the last one; what was removed is gone, and is
+// not held by the manager any longer.
 func TestAddAndRemove(t *testing.T) {
 	watch, registry := prometheus.New(), client.NewPedanticRegistry()
 	require.NoError(t, registry.Register(watch))
@@ -236,7 +236,8 @@ func TestAddAndRemove(t *testing.T) {
 	assert.Panics(t, func() { watch.AddServer("no server", connection) })
 }
 
-// Many certificates, several with one name and one with a name that is no text, fail no scrape, and are bounded.
+// Many certificates, several with one name and one with a name that is no text, fail no scrape, and
+// are bounded.
 func TestManyNames(t *testing.T) {
 	ca, dir := tlstest.NewCA(t), t.TempDir()
 	first := time.Now().Add(time.Hour).Truncate(time.Second)

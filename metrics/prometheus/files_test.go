@@ -103,7 +103,8 @@ func TestAlerts(t *testing.T) {
 	}
 }
 
-// Prometheus's own tool has nothing to say about names, units and help texts of what a server and a manager give.
+// Prometheus's own tool has nothing to say about names, units and help texts of what a server and a
+// manager give.
 func TestPromtoolCheckMetrics(t *testing.T) {
 	promtool := needs.Program(t, "promtool")
 	_, _, registry := busy(t)
@@ -151,7 +152,8 @@ func queries(t *testing.T) (all []string) {
 	return all
 }
 
-// A real Prometheus takes what the collector gives, answers every query of the dashboard, and evaluates every alert.
+// A real Prometheus takes what the collector gives, answers every query of the dashboard, and
+// evaluates every alert.
 func TestDashboard(t *testing.T) {
 	program := needs.Program(t, "prometheus")
 	s, watch, registry := busy(t)
@@ -186,7 +188,8 @@ func TestDashboard(t *testing.T) {
 	}
 }
 
-// alertStates are the states by name of all alerts, and an error if one has not been evaluated, or could not be.
+// alertStates are the states by name of all alerts, and an error if one has not been evaluated, or
+// could not be.
 func alertStates(api string) (map[string]string, error) {
 	var answer struct {
 		Groups []struct {

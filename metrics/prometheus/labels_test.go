@@ -10,8 +10,8 @@ import (
 	"github.com/ergotls/ergotls/certmanager"
 )
 
-// Under a HostPolicy strangers say which names are ordered. However many they think of, the names that have a series keep
-// theirs, no others get one, and a name that is gone makes room.
+// Under a HostPolicy strangers say which names are ordered. However many they think of, the names
+// that have a series keep theirs, no others get one, and a name that is gone makes room.
 func TestStrangersMakeNoSeries(t *testing.T) {
 	w := &watched{}
 	all := []certmanager.OrderStatus{{Name: "ours.test", Serving: true}}

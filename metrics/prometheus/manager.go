@@ -12,8 +12,8 @@ import (
 	"github.com/ergotls/ergotls/certmanager"
 )
 
-// maxNames is how many certificates of a kind, revocation lists and ACME names of one manager have a label of their own:
-// those that end first. The horizon is over all of them.
+// maxNames is how many certificates of a kind, revocation lists and ACME names of one manager have
+// a label of their own: those that end first. The horizon is over all of them.
 const maxNames = 100
 
 var (
@@ -133,8 +133,9 @@ func (e emitter) crls(all []certmanager.CRLInfo) {
 	}
 }
 
-// choose says which ACME names have a label of their own. One that has it keeps it: under a HostPolicy strangers say
-// what is ordered, and with ever new names at the front they would make ever new series.
+// choose says which ACME names have a label of their own. One that has it keeps it: under a
+// HostPolicy strangers say what is ordered, and with ever new names at the front they would make
+// ever new series.
 func (w *watched) choose(all []certmanager.OrderStatus) []named[certmanager.OrderStatus] {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -213,8 +214,8 @@ func horizon(s *certmanager.Status) (first time.Time) {
 	return first
 }
 
-// seconds is a time as Prometheus has it; 0 for the zero time. Nanoseconds since 1970 would end before some
-// certificates do.
+// seconds is a time as Prometheus has it; 0 for the zero time. Nanoseconds since 1970 would end
+// before some certificates do.
 func seconds(t time.Time) float64 {
 	if t.IsZero() {
 		return 0

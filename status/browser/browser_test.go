@@ -146,8 +146,8 @@ func serve(t *testing.T) (*echotest.Server, string) {
 	return s, web.URL
 }
 
-// The page loads, and shows what is in service after a rotation without being loaded again, and nothing
-// is reported on the console.
+// The page loads, and shows what is in service after a rotation without being loaded again, and
+// nothing is reported on the console.
 func TestRotation(t *testing.T) {
 	s, url := serve(t)
 	b := open(t, true)
@@ -178,8 +178,8 @@ func TestRotation(t *testing.T) {
 	b.quiet()
 }
 
-// With the keyboard alone one gets everywhere, in the order of the page, and asks who needs a CA; the answer stays while
-// the page refreshes itself.
+// With the keyboard alone one gets everywhere, in the order of the page, and asks who needs a CA;
+// the answer stays while the page refreshes itself.
 func TestKeyboard(t *testing.T) {
 	s, url := serve(t)
 	b := open(t, true)
@@ -233,7 +233,8 @@ func TestWithoutScripts(t *testing.T) {
 	b.quiet()
 }
 
-// Every text stands out from its ground as WCAG 2.2 asks of text of this size (1.4.3: 4.5 to 1), in light and in dark, also when there is trouble.
+// Every text stands out from its ground as WCAG 2.2 asks of text of this size (1.4.3: 4.5 to 1), in
+// light and in dark, also when there is trouble.
 func TestContrast(t *testing.T) {
 	s, url := serve(t)
 	s.Break(t)
@@ -258,7 +259,8 @@ func TestContrast(t *testing.T) {
 	b.quiet()
 }
 
-// Every table has a caption, every picture a text, every field a label, and the headings are in order.
+// Every table has a caption, every picture a text, every field a label, and the headings are in
+// order.
 func TestForScreenReaders(t *testing.T) {
 	_, url := serve(t)
 	b := open(t, true)

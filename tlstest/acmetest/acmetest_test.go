@@ -362,8 +362,8 @@ func TestParallel(t *testing.T) {
 	}
 }
 
-// An order that is called ready after it was finalized, one that is called not ready, and a certificate that is
-// not found at once.
+// An order that is called ready after it was finalized, one that is called not ready, and a
+// certificate that is not found at once.
 func TestFinalizeFaults(t *testing.T) {
 	ca := acmetest.Start(t)
 	c := newClient(t, ca).register(t)

@@ -11,8 +11,9 @@ import (
 	"github.com/miekg/dns"
 )
 
-// resolver answers that every name is 127.0.0.1, and has the TXT and CNAME records that it was given. It is not challtestsrv's, which cannot
-// tell its port and whose servers of one process share one handler.
+// resolver answers that every name is 127.0.0.1, and has the TXT and CNAME records that it was
+// given. It is not challtestsrv's, which cannot tell its port and whose servers of one process
+// share one handler.
 type resolver struct {
 	tcp, udp *dns.Server // on the same port
 	done     sync.WaitGroup
@@ -137,8 +138,8 @@ func (r *resolver) close() {
 	r.done.Wait()
 }
 
-// DNS is the address, host:port, of the name server that the CA asks, over UDP and TCP. Every name is
-// 127.0.0.1 there, and the last two labels of a name are its zone.
+// DNS is the address, host:port, of the name server that the CA asks, over UDP and TCP. Every name
+// is 127.0.0.1 there, and the last two labels of a name are its zone.
 func (s *Server) DNS() string { return s.dns.addr() }
 
 // SetTXT makes the TXT records of a name those with the given values. None removes them.

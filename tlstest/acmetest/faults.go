@@ -127,8 +127,8 @@ func (w *faults) LoseAccounts() error {
 	return nil
 }
 
-// StayReady makes the next n answers about orders that are being finalized, or are, say that they are "ready"
-// still (golang.org/issue/52597).
+// StayReady makes the next n answers about orders that are being finalized, or are, say that they
+// are "ready" still (golang.org/issue/52597).
 func (w *faults) StayReady(n int) { w.change(func() { w.ready = n }) }
 
 // NotReady refuses the next n requests to finalize an order with the error orderNotReady.
@@ -287,8 +287,8 @@ func (w *faults) stayReady(order []byte) []byte {
 	return without([]byte(strings.Replace(string(order), `"status": "`+state.Status+`"`, `"status": "ready"`, 1)), "certificate")
 }
 
-// lockReplaced holds the order of the certificate that a request replaces: Pebble reads it without its lock
-// while another goroutine may be marking it as replaced.
+// lockReplaced holds the order of the certificate that a request replaces: Pebble reads it without
+// its lock while another goroutine may be marking it as replaced.
 func (w *faults) lockReplaced(request jws) (unlock func()) {
 	_, replaces := request.order()
 	issuer, serial, _ := strings.Cut(replaces, ".")

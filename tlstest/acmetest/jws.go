@@ -46,7 +46,8 @@ func readJWS(r *http.Request) (jws, error) {
 	return jws{true, header.Kid, payload}, err
 }
 
-// order returns the names of a new order, sorted, and the ID of the certificate that it replaces, if any.
+// order returns the names of a new order, sorted, and the ID of the certificate that it replaces,
+// if any.
 func (j jws) order() (names []string, replaces string) {
 	var order struct {
 		Identifiers []struct{ Value string }

@@ -1,5 +1,5 @@
-// Package rfc2136 writes the records of DNS-01 challenges by dynamic updates (RFC 2136), which BIND, Knot, PowerDNS
-// and Windows DNS take: it is an acme.DNSProvider. Start with [Provider]:
+// Package rfc2136 writes the records of DNS-01 challenges by dynamic updates (RFC 2136), which
+// BIND, Knot, PowerDNS and Windows DNS take: it is an acme.DNSProvider. Start with [Provider]:
 //
 //	source := &acme.Source{Domains: []string{"*.example.com"}, DNS: &rfc2136.Provider{
 //		Server: "ns1.example.com:53", KeyName: "acme.", Secret: os.Getenv("TSIG_SECRET"),
@@ -24,11 +24,13 @@ import (
 // Provider updates the zones of a name server. Its methods may be called from any
 // goroutine.
 type Provider struct {
-	// Server is the address, host:port, of the primary name server of the zones. A missing port is 53.
+	// Server is the address, host:port, of the primary name server of the zones. A missing port is
+	// 53.
 	Server string
 
-	// KeyName and Secret are the TSIG key (RFC 8945) that signs updates; the secret is in base64, as tsig-keygen prints it. Without both
-	// updates are not signed, which only a server on this machine should allow.
+	// KeyName and Secret are the TSIG key (RFC 8945) that signs updates; the secret is in base64,
+	// as tsig-keygen prints it. Without both updates are not signed, which only a server on this
+	// machine should allow.
 	KeyName, Secret string
 
 	// Algorithm is that of the key. Empty is hmac-sha256.
@@ -43,7 +45,8 @@ func (p *Provider) AppendRecords(ctx context.Context, zone string, records []lib
 	return records, p.update(ctx, zone, records, (*dns.Msg).Insert)
 }
 
-// DeleteRecords implements libdns.RecordDeleter: it removes records with these values, and leaves others of the same name.
+// DeleteRecords implements libdns.RecordDeleter: it removes records with these values, and leaves
+// others of the same name.
 func (p *Provider) DeleteRecords(ctx context.Context, zone string, records []libdns.Record) ([]libdns.Record, error) {
 	return records, p.update(ctx, zone, records, (*dns.Msg).Remove)
 }
@@ -107,7 +110,8 @@ func (p *Provider) server() (string, error) {
 	return p.Server, nil
 }
 
-// toRR makes a record of miekg/dns. TXT is made by hand: its text is not in the form of a zone file.
+// toRR makes a record of miekg/dns. TXT is made by hand: its text is not in the form of a zone
+// file.
 func toRR(r libdns.RR, zone string) (dns.RR, error) {
 	name := dns.Fqdn(libdns.AbsoluteName(r.Name, dns.Fqdn(zone)))
 	if r.Type == "TXT" {

@@ -27,7 +27,8 @@ var _ acme.DNSProvider = (*rfc2136.Provider)(nil)
 
 const secret = "c2VjcmV0LW9mLXRoZS10ZXN0LW9ubHkh"
 
-// startNamed runs Debian's named with the zone example.test, which one key may update, until the end of the test.
+// startNamed runs Debian's named with the zone example.test, which one key may update, until the
+// end of the test.
 func startNamed(t *testing.T) (addr string) {
 	t.Helper()
 	program, err := exec.LookPath("named")

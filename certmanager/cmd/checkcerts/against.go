@@ -40,7 +40,8 @@ const (
 	askTimeout = 5 * time.Second
 )
 
-// compare asks the server for each name that the files serve. Any certificate of the files for that name counts as the same.
+// compare asks the server for each name that the files serve. Any certificate of the files for that
+// name counts as the same.
 func compare(address string, all []served) *against {
 	a := &against{Address: address}
 	want := make(map[string][]served)
@@ -71,8 +72,8 @@ func compare(address string, all []served) *against {
 	return a
 }
 
-// ask returns the chain that a server shows for a name. The server may end the handshake after that, as it does where it
-// asks for a client's certificate.
+// ask returns the chain that a server shows for a name. The server may end the handshake after
+// that, as it does where it asks for a client's certificate.
 func ask(address, name string) (chain []*x509.Certificate, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
 	defer cancel()

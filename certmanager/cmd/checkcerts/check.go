@@ -133,7 +133,8 @@ func hello(name string, schemes []tls.SignatureScheme) *tls.ClientHelloInfo {
 // wildcardLabel stands for any name below that of a wildcard.
 const wildcardLabel = "checkcerts"
 
-// fits says whether a client with these schemes could use a certificate: a server without one that fits gives its first.
+// fits says whether a client with these schemes could use a certificate: a server without one that
+// fits gives its first.
 func fits(cert *tls.Certificate, schemes []tls.SignatureScheme) bool {
 	return hello("", schemes).SupportsCertificate(cert) == nil
 }
@@ -162,7 +163,8 @@ func info(status *certmanager.Status, leaf *x509.Certificate) certmanager.Certif
 	return found
 }
 
-// chainError says why clients would not trust a chain. It is no reason for a server not to serve it: which CAs its clients have is not known.
+// chainError says why clients would not trust a chain. It is no reason for a server not to serve
+// it: which CAs its clients have is not known.
 func (o *options) chainError(cert *tls.Certificate) string {
 	var roots *x509.CertPool // nil is those of the system
 	if o.files.RootCAs != "" {

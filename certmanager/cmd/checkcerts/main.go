@@ -2,15 +2,16 @@
 //
 //	go run github.com/ergotls/ergotls/certmanager/cmd/checkcerts@latest -cert tls.crt -key tls.key -name www.example.com
 //
-// Its options are the fields of certmanager.Files. It loads and rehearses the files as certmanager.New
-// does, and prints what would be served for which name until when, the warnings, and what would
-// be refused and why. With -client it says whether a client with that certificate would be let in, with
-// -against whether a running server shows the certificates of the files already.
+// Its options are the fields of certmanager.Files. It loads and rehearses the files as
+// certmanager.New does, and prints what would be served for which name until when, the warnings,
+// and what would be refused and why. With -client it says whether a client with that certificate
+// would be let in, with -against whether a running server shows the certificates of the files
+// already.
 //
 // The exit code is 0 if all is good, 1 if the files or a client would be refused, 2 for wrong
-// options, and 3 if the files are good and the server of -against shows others. A server also refuses
-// files that are good by themselves and lack a CA, a name or an intermediate it needs: it compares
-// them with what it serves, which this command does not know.
+// options, and 3 if the files are good and the server of -against shows others. A server also
+// refuses files that are good by themselves and lack a CA, a name or an intermediate it needs: it
+// compares them with what it serves, which this command does not know.
 package main
 
 import (

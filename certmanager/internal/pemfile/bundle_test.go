@@ -92,7 +92,8 @@ func TestLists(t *testing.T) {
 	}
 }
 
-// FuzzParse: whatever is in a file, parsing it ends with a value or with an error that quotes none of it.
+// FuzzParse: whatever is in a file, parsing it ends with a value or with an error that quotes none
+// of it.
 func FuzzParse(f *testing.F) {
 	needs.Corpus(f)
 	ca, err := tlstest.GenerateCA()

@@ -13,8 +13,8 @@ type Aside struct {
 	Err  error  // its number in the file, its name and the reason
 }
 
-// Certificates returns the certificates of a file, in its order, and those that cannot be read. It is
-// an error if none can.
+// Certificates returns the certificates of a file, in its order, and those that cannot be read. It
+// is an error if none can.
 func (f *File) Certificates() (certs []*x509.Certificate, aside []Aside, err error) {
 	blocks := f.of(certificate)
 	for i, b := range blocks {

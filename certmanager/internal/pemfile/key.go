@@ -7,8 +7,8 @@ import (
 	"fmt"
 )
 
-// Keys returns the private keys of a file, of which there is at least one: PKCS #8, PKCS #1 or SEC 1,
-// whatever their titles say.
+// Keys returns the private keys of a file, of which there is at least one: PKCS #8, PKCS #1 or SEC
+// 1, whatever their titles say.
 func (f *File) Keys() ([]crypto.Signer, error) {
 	var keys []crypto.Signer
 	var errs []error

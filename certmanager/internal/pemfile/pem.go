@@ -1,7 +1,8 @@
 // Package pemfile turns the bytes of certificate files into values: PEM and DER certificates, keys,
-// revocation lists and Encrypted Client Hello keys, and PKCS #12. Start with [Parse]. It reads what crypto/tls,
-// OpenSSL, Java and Windows write. What it cannot read it names: what was found, what is wanted, and
-// the command that converts it. It has no clock and does no I/O, and no error has key material.
+// revocation lists and Encrypted Client Hello keys, and PKCS #12. Start with [Parse]. It reads what
+// crypto/tls, OpenSSL, Java and Windows write. What it cannot read it names: what was found, what
+// is wanted, and the command that converts it. It has no clock and does no I/O, and no error has
+// key material.
 package pemfile
 
 import (
@@ -75,7 +76,8 @@ func Parse(data []byte) (*File, error) {
 
 var utf8BOM = []byte("\xef\xbb\xbf")
 
-// split returns the PEM blocks of a file. Titles stand in lines of their own, which may be indented.
+// split returns the PEM blocks of a file. Titles stand in lines of their own, which may be
+// indented.
 func split(data []byte) ([]block, error) {
 	if !bytes.Contains(data, []byte("-----BEGIN ")) {
 		return nil, nil
@@ -130,8 +132,8 @@ func startsTitle(line []byte) bool {
 	return n > 0 && len(line) < 64 && string(line[:n]) == begin[:n] && !bytes.Contains(line, []byte(`\n`))
 }
 
-// titleOf returns the title of a line that begins or ends a block. Titles are short: they are quoted in
-// errors.
+// titleOf returns the title of a line that begins or ends a block. Titles are short: they are
+// quoted in errors.
 func titleOf(line []byte, prefix string) (title string, ok bool) {
 	rest, ok := bytes.CutPrefix(line, []byte(prefix))
 	if !ok {

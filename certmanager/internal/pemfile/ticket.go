@@ -8,8 +8,8 @@ import (
 	"fmt"
 )
 
-// TicketKeys reads the keys of session tickets: 32 bytes in a line, in hexadecimal or base64. Empty lines and those that
-// begin with "#" do not count. No error quotes a line.
+// TicketKeys reads the keys of session tickets: 32 bytes in a line, in hexadecimal or base64. Empty
+// lines and those that begin with "#" do not count. No error quotes a line.
 func TicketKeys(data []byte) ([][32]byte, error) {
 	var keys [][32]byte
 	n := 0

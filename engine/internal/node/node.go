@@ -19,8 +19,8 @@ const (
 	maxName = 255  // bytes
 )
 
-// node implements gen.Node. The process in it is its virtual one: the sender of what the node sends,
-// and the parent of what it spawns.
+// node implements gen.Node. The process in it is its virtual one: the sender of what the node
+// sends, and the parent of what it spawns.
 type node struct {
 	process
 	name     gen.Atom

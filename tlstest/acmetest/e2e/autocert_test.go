@@ -63,8 +63,8 @@ func TestTakeOverFromAutocert(t *testing.T) {
 	assert.True(t, leaf.Equal(after.mustDial(t, name)), "autocert reads what we leave")
 }
 
-// autocert keeps an ECDSA and an RSA certificate of a name whose clients know one or the other. Each is
-// taken over, whichever type of key is asked for.
+// autocert keeps an ECDSA and an RSA certificate of a name whose clients know one or the other.
+// Each is taken over, whichever type of key is asked for.
 func TestTakeOverBothKeyTypes(t *testing.T) {
 	t.Parallel()
 	ca := acmetest.Start(t)

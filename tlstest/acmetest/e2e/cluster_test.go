@@ -155,7 +155,8 @@ func dyingMachine(settings string) error {
 	return err
 }
 
-// The lock of a machine that is killed in the middle of an order is free soon, and the next machine orders.
+// The lock of a machine that is killed in the middle of an order is free soon, and the next machine
+// orders.
 func TestMachineDiesWithTheLock(t *testing.T) {
 	t.Parallel()
 	ca, server := acmetest.Start(t), startRedis(t)

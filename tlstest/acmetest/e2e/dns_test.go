@@ -178,8 +178,8 @@ func TestDNS01Alias(t *testing.T) {
 	assert.Empty(t, ca.TXT())
 }
 
-// A provider that fails, lies, is slow, or does not remove: the reason is told, no validation fails, and what is left
-// is removed later.
+// A provider that fails, lies, is slow, or does not remove: the reason is told, no validation
+// fails, and what is left is removed later.
 func TestDNS01ProviderFails(t *testing.T) {
 	for what, c := range map[string]struct {
 		begin func(*acmetest.Provider)
@@ -233,7 +233,8 @@ func TestDNS01AfterACrash(t *testing.T) {
 	assert.Equal(t, 1, ca.Orders(), "without an order")
 }
 
-// An address is ordered, validated by either kind of challenge, and served to clients that name no server.
+// An address is ordered, validated by either kind of challenge, and served to clients that name no
+// server.
 func TestAddresses(t *testing.T) {
 	for _, kind := range []string{"tls-alpn-01", "http-01"} {
 		t.Run(kind, func(t *testing.T) {

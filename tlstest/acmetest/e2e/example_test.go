@@ -19,8 +19,8 @@ import (
 	"github.com/ergotls/ergotls/tlstest/acmetest"
 )
 
-// The example gets its certificate from Pebble, with either kind of challenge, serves, redirects, renews
-// as an actor, and starts from its cache.
+// The example gets its certificate from Pebble, with either kind of challenge, serves, redirects,
+// renews as an actor, and starts from its cache.
 func TestExampleAutocert(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "autocert")
 	build := exec.Command("go", "build", "-o", program, "./examples/autocert")

@@ -24,8 +24,8 @@ import (
 	"github.com/ergotls/ergotls/tlstest/acmetest"
 )
 
-// A grpc server that wants client certificates runs no handler for a client that poses as a CA which validates a name,
-// while a challenge of that name is open.
+// A grpc server that wants client certificates runs no handler for a client that poses as a CA
+// which validates a name, while a challenge of that name is open.
 func TestGRPCAndChallenges(t *testing.T) {
 	t.Parallel()
 	ca, clients := acmetest.Start(t), tlstest.NewCA(t)

@@ -300,7 +300,8 @@ func (c *brokenCache) Put(ctx context.Context, key string, data []byte) error {
 	return c.Cache.Put(ctx, key, data)
 }
 
-// entry is the path of the one file of a cache whose key begins with name and has nothing but the CA behind it.
+// entry is the path of the one file of a cache whose key begins with name and has nothing but the
+// CA behind it.
 func entry(t *testing.T, folder, name string) string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(folder, name+"+127.0.0.1-????????"))

@@ -83,8 +83,8 @@ func issuedBy(t *testing.T, folder string, ca *acmetest.Server) string {
 	return ""
 }
 
-// An order that is called ready after it was finalized, or not ready, and a certificate that is not there
-// at once, are looked at again: the certificate that the CA makes is not lost.
+// An order that is called ready after it was finalized, or not ready, and a certificate that is not
+// there at once, are looked at again: the certificate that the CA makes is not lost.
 func TestOrdersAreGoneOnWith(t *testing.T) {
 	for what, fault := range map[string]func(ca *acmetest.Server){
 		"ready":          func(ca *acmetest.Server) { ca.StayReady(2) },
@@ -105,7 +105,8 @@ func TestOrdersAreGoneOnWith(t *testing.T) {
 	}
 }
 
-// With a clock that is behind, the certificate that is not valid yet is kept until it is, and none is ordered beside it.
+// With a clock that is behind, the certificate that is not valid yet is kept until it is, and none
+// is ordered beside it.
 func TestClockBehind(t *testing.T) {
 	clock.Step(-2 * time.Hour)
 	set := sync.OnceFunc(func() { clock.Step(2 * time.Hour) })
@@ -133,7 +134,8 @@ func TestClockBehind(t *testing.T) {
 	assert.Equal(t, 1, ca.Orders())
 }
 
-// Names that clients make up are bounded, in memory and at the CA, and keep no wanted name from its certificate.
+// Names that clients make up are bounded, in memory and at the CA, and keep no wanted name from its
+// certificate.
 func TestNamesOfClientsAreBounded(t *testing.T) {
 	t.Parallel()
 	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: 20 * time.Second})
@@ -172,7 +174,8 @@ func TestNamesOfClientsAreBounded(t *testing.T) {
 	assert.Equal(t, 1, warnings, "one line for all")
 }
 
-// The oldest idle name makes room for another, and is served from the cache when it is asked for again.
+// The oldest idle name makes room for another, and is served from the cache when it is asked for
+// again.
 func TestOldestNameMakesRoom(t *testing.T) {
 	t.Parallel()
 	ca := acmetest.Start(t)
@@ -188,7 +191,8 @@ func TestOldestNameMakesRoom(t *testing.T) {
 	assert.Equal(t, 3, ca.Orders())
 }
 
-// Where one CA issues nothing the next is asked, which is remembered, also over a restart; each has its account.
+// Where one CA issues nothing the next is asked, which is remembered, also over a restart; each has
+// its account.
 func TestFallbackCA(t *testing.T) {
 	secret := []byte("0123456789abcdef0123456789abcdef")
 	for fault, begin := range bad {

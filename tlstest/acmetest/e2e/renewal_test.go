@@ -43,7 +43,8 @@ func TestRenewalUnderTraffic(t *testing.T) {
 	assert.False(t, key.Equal(w.mustDial(t, name).PublicKey), "a new key")
 }
 
-// With the CA down for less than the renewal window, nothing expired is served, and no handshake fails.
+// With the CA down for less than the renewal window, nothing expired is served, and no handshake
+// fails.
 func TestDownAtRenewal(t *testing.T) {
 	for fault, begin := range bad {
 		if fault == "slow" {
@@ -140,8 +141,8 @@ func TestRenewalInfoNow(t *testing.T) {
 	w.eventually(t, "the order that says what it replaces", func() bool { return ca.Replacements() >= 1 })
 }
 
-// Where the CA will not have it that an order replaces a certificate, since another has already, the order
-// replaces none.
+// Where the CA will not have it that an order replaces a certificate, since another has already,
+// the order replaces none.
 func TestReplacedAlready(t *testing.T) {
 	t.Parallel()
 	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: time.Minute})

@@ -19,8 +19,8 @@ import (
 	"github.com/ergotls/ergotls/tlstest/acmetest"
 )
 
-// As many first handshakes as a server of package meta makes at a time wait for a certificate, and the challenge enters all the
-// same.
+// As many first handshakes as a server of package meta makes at a time wait for a certificate, and
+// the challenge enters all the same.
 func TestFirstHandshakesOfActors(t *testing.T) {
 	for _, clients := range []int{4, 50} {
 		t.Run(fmt.Sprint(clients), func(t *testing.T) {

@@ -2,8 +2,8 @@
 //
 //	go run github.com/ergotls/ergotls/certmanager/acme/cmd/acmerecords -cache certificates example.com '*.example.com'
 //
-// It makes the account at the CA, in the cache that the program will use, if there is none yet; it orders nothing. It exits
-// with 1 if a record is missing or wrong.
+// It makes the account at the CA, in the cache that the program will use, if there is none yet; it
+// orders nothing. It exits with 1 if a record is missing or wrong.
 package main
 
 import (

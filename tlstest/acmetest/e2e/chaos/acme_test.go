@@ -18,7 +18,8 @@ import (
 	"github.com/ergotls/ergotls/tlstest/acmetest"
 )
 
-// acme gives the server a source that gets a certificate for publicName from a CA, beside its files, which are for localhost then.
+// acme gives the server a source that gets a certificate for publicName from a CA, beside its
+// files, which are for localhost then.
 func (w *world) acme(lifetime time.Duration) *acmetest.Server {
 	w.t.Helper()
 	ca := acmetest.StartWith(w.t, acmetest.Options{Lifetime: lifetime})

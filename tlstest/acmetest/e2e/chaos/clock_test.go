@@ -14,7 +14,8 @@ import (
 	"github.com/ergotls/ergotls/tlstest"
 )
 
-// The clock goes forward beyond the end of a client's certificate: the client has to go, and all others stay.
+// The clock goes forward beyond the end of a client's certificate: the client has to go, and all
+// others stay.
 func TestClockForward(t *testing.T) {
 	w := newWorld(t, "clock set forward by ten hours")
 	w.begin()
@@ -35,8 +36,8 @@ func TestClockForward(t *testing.T) {
 	w.finish()
 }
 
-// The clock goes forward to when a certificate has to be renewed: it is, and once, although by this clock the new one has to be renewed
-// soon as well.
+// The clock goes forward to when a certificate has to be renewed: it is, and once, although by this
+// clock the new one has to be renewed soon as well.
 func TestClockForwardACME(t *testing.T) {
 	w := newWorld(t, "clock set forward to an ACME renewal")
 	ca := w.acme(24 * time.Hour)
@@ -61,7 +62,8 @@ func TestClockForwardACME(t *testing.T) {
 	w.finish()
 }
 
-// The clock goes back to before the certificates began: what is in service stays so, what is new has to wait until the clock is right.
+// The clock goes back to before the certificates began: what is in service stays so, what is new
+// has to wait until the clock is right.
 func TestClockBack(t *testing.T) {
 	w := newWorld(t, "clock set back by ten hours")
 	w.begin()

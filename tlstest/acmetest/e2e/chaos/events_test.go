@@ -95,7 +95,8 @@ func TestFUSE(t *testing.T) {
 	w.finish()
 }
 
-// What the server reads is an overlay. What is replaced through it is announced; what is written into the folder below is not.
+// What the server reads is an overlay. What is replaced through it is announced; what is written
+// into the folder below is not.
 func TestOverlay(t *testing.T) {
 	w := newWorld(t, "overlay, written below: no events")
 	base, merged := t.TempDir(), t.TempDir()
@@ -120,8 +121,8 @@ func TestOverlay(t *testing.T) {
 	w.finish()
 }
 
-// The files are mounted one by one, as containers do it: what is written into them comes without an event, and what takes their place
-// outside does not come at all before they are mounted anew.
+// The files are mounted one by one, as containers do it: what is written into them comes without an
+// event, and what takes their place outside does not come at all before they are mounted anew.
 func TestFileBindMount(t *testing.T) {
 	w := newWorld(t, "files bind-mounted one by one")
 	at := t.TempDir()

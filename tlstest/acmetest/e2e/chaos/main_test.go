@@ -1,9 +1,11 @@
 //go:build linux
 
-// Package chaos breaks what a server stands on (the network, descriptors, disks, file events, the clock, the process itself,
-// Redis) and watches it from outside, as its clients do. Every server is a process of its own, this test binary in another role.
+// Package chaos breaks what a server stands on (the network, descriptors, disks, file events, the
+// clock, the process itself, Redis) and watches it from outside, as its clients do. Every server is
+// a process of its own, this test binary in another role.
 //
-// `make chaos` and `make chaos-short` run it. Without the flag -faults nothing runs: the tests measure times, and want the machine for themselves.
+// `make chaos` and `make chaos-short` run it. Without the flag -faults nothing runs: the tests
+// measure times, and want the machine for themselves.
 package chaos
 
 import (
@@ -25,8 +27,8 @@ import (
 
 var faults = flag.String("faults", "", `"short" or "all"; empty runs nothing`)
 
-// role says what this process is. The tests run in a process of their own inside of namespaces of its own, so that no mount,
-// interface or rule outlives it or is seen by anybody else.
+// role says what this process is. The tests run in a process of their own inside of namespaces of
+// its own, so that no mount, interface or rule outlives it or is seen by anybody else.
 const (
 	role       = "ERGOTLS_CHAOS_ROLE"
 	inSandbox  = "sandbox"

@@ -106,7 +106,8 @@ func TestPacketLoss(t *testing.T) {
 	w.finish()
 }
 
-// Every packet vanishes, as behind a firewall that forgot its connections: what can't be heard of any more is given up.
+// Every packet vanishes, as behind a firewall that forgot its connections: what can't be heard of
+// any more is given up.
 func TestBlackHole(t *testing.T) {
 	w := newWorld(t, "network: black hole")
 	ns := w.elsewhere()

@@ -27,7 +27,8 @@ type process struct {
 	log     logBuffer
 }
 
-// launch starts a server, with a command in front of it if that is needed to bring it where it is to run.
+// launch starts a server, with a command in front of it if that is needed to bring it where it is
+// to run.
 func (w *world) launch(front ...string) *process {
 	w.t.Helper()
 	t := w.t

@@ -78,8 +78,8 @@ func (r *redisServer) kill() {
 	r.cmd.Wait()
 }
 
-// A Redis that is slow, that hangs, and that is gone, while a certificate ends: what is served is renewed all the same, and stored
-// when Redis is back.
+// A Redis that is slow, that hangs, and that is gone, while a certificate ends: what is served is
+// renewed all the same, and stored when Redis is back.
 func TestRedis(t *testing.T) {
 	for name, fault := range map[string]struct {
 		begin, end func(r *redisServer, line *slowLine)

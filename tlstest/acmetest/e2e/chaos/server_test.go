@@ -40,7 +40,8 @@ type setup struct {
 	Idle time.Duration // after which its connections end
 	Deny string        // a limit of this user namespace that is 0 at first
 
-	// Its ACME source, if it has one: the CA and its roots, and the cache, a folder or the socket of a Redis.
+	// Its ACME source, if it has one: the CA and its roots, and the cache, a folder or the socket
+	// of a Redis.
 	Directory, Roots, Cache, Redis string
 	RenewBefore                    time.Duration
 }

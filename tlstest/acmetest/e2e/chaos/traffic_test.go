@@ -22,8 +22,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// traffic is what clients do to a server: some stay and talk, and one comes again and again to see what is served.
-// Each is a goroutine that ends with stop.
+// traffic is what clients do to a server: some stay and talk, and one comes again and again to see
+// what is served. Each is a goroutine that ends with stop.
 type traffic struct {
 	quit    chan struct{} // closed by stop
 	running sync.WaitGroup

@@ -27,8 +27,9 @@ const (
 	// poll is the PollInterval of the servers, and so how long a change without an event takes.
 	poll = time.Second
 
-	// soon is how long after the end of a fault the new set is served, where nothing is said of the row. It is the poll, the
-	// time that files have to stay the same, the time that a client takes to look again, and room for a busy machine.
+	// soon is how long after the end of a fault the new set is served, where nothing is said of the
+	// row. It is the poll, the time that files have to stay the same, the time that a client takes
+	// to look again, and room for a busy machine.
 	soon = poll + 3*time.Second
 )
 
@@ -56,7 +57,8 @@ type world struct {
 	tolerant atomic.Bool // connections may break, as long as TCP breaks them
 }
 
-// newWorld makes the world of one fault, in a namespace for its network and with files that nobody serves yet.
+// newWorld makes the world of one fault, in a namespace for its network and with files that nobody
+// serves yet.
 func newWorld(t *testing.T, fault string) *world {
 	t.Helper()
 	if *faults == "" {
@@ -82,7 +84,8 @@ func newWorld(t *testing.T, fault string) *world {
 	return w
 }
 
-// worlds counts them: each server has an address of its own, that it keeps when it is started again.
+// worlds counts them: each server has an address of its own, that it keeps when it is started
+// again.
 var worlds atomic.Int32
 
 // mayMount skips the test where nothing can be mounted or set up without harm to others.
@@ -93,7 +96,8 @@ func (w *world) mayMount() {
 	}
 }
 
-// forbidden skips the test because of the kernel or the sandbox that it runs in, and says so in the table.
+// forbidden skips the test because of the kernel or the sandbox that it runs in, and says so in the
+// table.
 func (w *world) forbidden(what string, err error) {
 	w.t.Helper()
 	w.row.meanwhile = fmt.Sprintf("SKIPPED, since this machine's kernel or sandbox gives no %s: %s", what, strings.Join(strings.Fields(err.Error()), " "))

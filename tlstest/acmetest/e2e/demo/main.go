@@ -1,6 +1,6 @@
-// Demo shows certificates being issued and renewed on one machine, in seconds: an HTTPS server
-// gets its certificate from a real ACME CA (Pebble) in the same process, and is called without
-// a pause while the CA fails and the certificate is renewed. Then a wildcard is issued by a record in DNS.
+// Demo shows certificates being issued and renewed on one machine, in seconds: an HTTPS server gets
+// its certificate from a real ACME CA (Pebble) in the same process, and is called without a pause
+// while the CA fails and the certificate is renewed. Then a wildcard is issued by a record in DNS.
 //
 //	make demo-acme
 package main
@@ -138,7 +138,8 @@ func renewal(ca *acmetest.Server) error {
 	return visit(ca, addr)
 }
 
-// visit calls the server until it has met a second certificate, with the CA out of order in between.
+// visit calls the server until it has met a second certificate, with the CA out of order in
+// between.
 func visit(ca *acmetest.Server, addr string) error {
 	var first *x509.Certificate
 	for calls := 1; time.Since(began) < 2*lifetime; calls++ {

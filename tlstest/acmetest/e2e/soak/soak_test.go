@@ -1,5 +1,5 @@
-// Package soak runs everything together for a while: proven peers that talk and churn, certificates and trust that
-// change, an ACME source with short lives, and hostile peers beside them.
+// Package soak runs everything together for a while: proven peers that talk and churn, certificates
+// and trust that change, an ACME source with short lives, and hostile peers beside them.
 package soak
 
 import (
@@ -271,7 +271,8 @@ func (w *world) public(ctx context.Context) {
 	}
 }
 
-// comeAndGo changes certificates and trust, one thing after another, and sees to it that who was removed is out.
+// comeAndGo changes certificates and trust, one thing after another, and sees to it that who was
+// removed is out.
 func (w *world) comeAndGo(ctx context.Context) {
 	replacements := slices.DeleteFunc(slices.Clone(tlstest.Replacements), func(g tlstest.Replacement) bool { return g.Silent })
 	for round := 0; ctx.Err() == nil || round < 4; round++ { // each once at least
@@ -324,7 +325,8 @@ func (w *world) letIn(ctx context.Context, config *tls.Config) *tls.Conn {
 	return conn
 }
 
-// isOut says that a removed peer has lost its connection, and does not come back by its ticket either.
+// isOut says that a removed peer has lost its connection, and does not come back by its ticket
+// either.
 func (w *world) isOut(ctx context.Context, config *tls.Config, open *tls.Conn) {
 	if open != nil {
 		open.SetDeadline(time.Now().Add(30 * time.Second))

@@ -48,7 +48,8 @@ func (w *world) watch(ctx context.Context) (samples []sample) {
 	}
 }
 
-// quarters gives the least of what the samples hold in the second quarter, since the first warms up, and in the last.
+// quarters gives the least of what the samples hold in the second quarter, since the first warms
+// up, and in the last.
 func quarters(samples []sample) (early, late sample) {
 	n := len(samples)
 	least := func(some []sample) (l sample) {
