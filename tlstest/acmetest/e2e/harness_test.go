@@ -221,8 +221,11 @@ func (l *eventLog) of(kind certmanager.Kind) []string {
 // fallback is a source with one certificate that no CA issued.
 func fallback(t *testing.T) (certmanager.Source, *x509.Certificate) {
 	t.Helper()
-	pair := tlstest.NewCA(t).Issue(t, tlstest.Leaf{Names: []string{"fallback.example.test"}})
-	return certmanager.Static{Certificates: []tls.Certificate{pair.Certificate()}}, pair.Leaf
+	ca := tlstest.NewCA(t)
+	pair := ca.Issue(t, tlstest.Leaf{Names: []string{"fallback.example.test"}})
+	cert := pair.Certificate()
+	cert.Certificate = append(cert.Certificate, ca.Certificate().Raw) // the whole chain: nothing to warn of
+	return certmanager.Static{Certificates: []tls.Certificate{cert}}, pair.Leaf
 }
 
 // traffic connects without a pause until stop, and returns what it met.
