@@ -35,7 +35,7 @@ type MessageCertReload struct {
 }
 
 // MessageCertStatus, as a Call to a watcher, is answered with the manager's status: a
-// certmanager.Status.
+// certmanager.Status. Whatever changes after it is an event.
 type MessageCertStatus struct{}
 
 // certWatcher is the meta process of CreateCertWatcher. Its goroutines are Start's, which only
@@ -49,6 +49,7 @@ type certWatcher struct {
 	to        any // who gets the events
 	toOption  gen.Atom
 	process   gen.MetaProcess
+	watching  chan struct{} // closed when events are received
 	stop      chan struct{}
 	stopOnce  sync.Once
 	events    atomic.Uint64
@@ -76,7 +77,7 @@ func CreateCertWatcher[Event, Status any](manager interface {
 		subscribe: func(receive func(any)) func() { return manager.Subscribe(func(e Event) { receive(e) }) },
 		status:    func() any { return manager.Status() },
 		reload:    manager.Reload,
-		toOption:  options.Process, stop: make(chan struct{}),
+		toOption:  options.Process, watching: make(chan struct{}), stop: make(chan struct{}),
 	}, nil
 }
 
@@ -110,6 +111,7 @@ func (w *certWatcher) receive(event any) {
 // Start implements gen.MetaBehavior.
 func (w *certWatcher) Start() error {
 	defer w.subscribe(w.receive)()
+	close(w.watching)
 	<-w.stop
 	return nil
 }
@@ -120,8 +122,13 @@ func (w *certWatcher) HandleMessage(from gen.PID, message any) error {
 	return nil
 }
 
-// HandleCall implements gen.MetaBehavior.
+// HandleCall implements gen.MetaBehavior. It may be called before Start is. What happens after an
+// answer is an event.
 func (w *certWatcher) HandleCall(_ gen.PID, _ gen.Ref, request any) (any, error) {
+	select {
+	case <-w.watching:
+	case <-w.stop:
+	}
 	switch m := request.(type) {
 	case MessageCertStatus:
 		return w.status(), nil

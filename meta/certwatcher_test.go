@@ -93,6 +93,19 @@ func TestCertWatcherEndsWithItsReceiver(t *testing.T) {
 	eventually(t, a.h.log.contains("nobody"), "it is said why")
 }
 
+// What changes after the answer of a watcher that has just been made is an event.
+func TestCertWatcherStatusThenEvents(t *testing.T) {
+	p := newPKI(t, false)
+	a := newHost(t).spawn(nil)
+	for range 200 {
+		id := a.watch(meta.CreateCertWatcher(p.manager, meta.CertWatcherOptions{}))
+		a.call(id, meta.MessageCertStatus{})
+		p.manager.Update(tls.Certificate{})
+		for expect[meta.MessageCertEvent](a).ID != id {
+		}
+	}
+}
+
 // An actor that is busy misses events, but not those that come later.
 func TestCertWatcherOfABusyActor(t *testing.T) {
 	p := newPKI(t, false)
