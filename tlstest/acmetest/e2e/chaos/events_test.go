@@ -89,6 +89,7 @@ func TestFUSE(t *testing.T) {
 	t.Cleanup(func() { syscall.Unmount(at, syscall.MNT_DETACH) })
 	w.setup.Dir = at
 	w.begin()
+	time.Sleep(2*time.Second + poll) // what happens while the watch begins is not looked for
 	next := w.rotate()
 	w.served(next, soon)
 	w.polling()
