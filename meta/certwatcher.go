@@ -35,7 +35,7 @@ type MessageCertReload struct {
 }
 
 // MessageCertStatus, as a Call to a watcher, is answered with the manager's status: a
-// certmanager.Status. Whatever changes after it is an event.
+// certmanager.Status. Each change after that comes as an event.
 type MessageCertStatus struct{}
 
 // certWatcher is the meta process of CreateCertWatcher. Its goroutines are Start's, which only
@@ -122,8 +122,8 @@ func (w *certWatcher) HandleMessage(from gen.PID, message any) error {
 	return nil
 }
 
-// HandleCall implements gen.MetaBehavior. It may be called before Start is. What happens after an
-// answer is an event.
+// HandleCall implements gen.MetaBehavior. It may be called before Start, and waits for it, so that no
+// change after the answer is missed.
 func (w *certWatcher) HandleCall(_ gen.PID, _ gen.Ref, request any) (any, error) {
 	select {
 	case <-w.watching:

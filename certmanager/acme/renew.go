@@ -163,8 +163,9 @@ func (s *state) urgent(leaf *x509.Certificate) bool {
 	return clock.Until(leaf.NotAfter) < window/2
 }
 
-// lockOrTry waits for the lock until ctx ends or, where there is something to be done without it, a
-// third as long: with the default StartTimeout longer than the lease in Redis of a machine that died.
+// lockOrTry waits for the lock until ctx ends. With try set, because an order can be made without
+// the lock, it waits a third of that time. With the default StartTimeout that is 20 seconds, which
+// is longer than the lease of a lock in Redis whose holder has died.
 func (s *state) lockOrTry(ctx context.Context, n *name, try bool) (unlock func(), err error) {
 	if end, ok := ctx.Deadline(); ok && try {
 		limited, cancel := context.WithTimeout(ctx, time.Until(end)/3)
