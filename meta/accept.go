@@ -82,7 +82,7 @@ func (s *tcpServer) serve(conn net.Conn) {
 	if s.opt.Listener != nil {
 		sock.unblock()
 	}
-	setKeepAlive(conn, s.connection.KeepAlivePeriod)
+	s.connection.setTimeouts(conn)
 	to := s.parent
 	if len(s.opt.ProcessPool) > 0 {
 		to = s.opt.ProcessPool[s.next]

@@ -78,7 +78,7 @@ func dial(ctx context.Context, t target, o *TCPConnectionOptions) (*socket, erro
 	if err != nil {
 		return nil, fmt.Errorf("to %s %s: %w%s", t.network, t.address, err, dialAdvice(err))
 	}
-	setKeepAlive(conn, o.KeepAlivePeriod)
+	o.setTimeouts(conn)
 	return newSocket(conn), nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -39,6 +40,37 @@ func TestKeepAlive(t *testing.T) {
 	_, err := meta.CreateTCPServer(meta.TCPServerOptions{Host: "127.0.0.1", KeepAlivePeriod: most + 1})
 	require.ErrorIs(t, err, meta.ErrOption)
 	assert.ErrorContains(t, err, "KeepAlivePeriod")
+}
+
+// The number of probes is the option's too.
+func TestKeepAliveCount(t *testing.T) {
+	for count, want := range map[int]int{0: 9, 3: 3, 127: 127} {
+		listener := shownListener{newListener(t), make(chan net.Conn, 1)}
+		_, addr := newHost(t).spawn(echo).listen(meta.TCPServerOptions{Listener: listener, KeepAliveCount: count})
+		talk(t, dialTCP(t, addr)) // by then the options are set
+		raw, err := (<-listener.accepted).(*net.TCPConn).SyscallConn()
+		require.NoError(t, err)
+		got := 0
+		require.NoError(t, raw.Control(func(fd uintptr) {
+			got, err = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_KEEPCNT)
+		}))
+		require.NoError(t, err)
+		assert.Equal(t, want, got)
+	}
+}
+
+// shownListener shows the connections that a server gets.
+type shownListener struct {
+	net.Listener
+	accepted chan net.Conn
+}
+
+func (l shownListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err == nil {
+		l.accepted <- conn
+	}
+	return conn, err
 }
 
 // keepAliveTimer is how long it is until the kernel probes the server's end of a connection, 0 if

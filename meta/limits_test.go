@@ -105,6 +105,9 @@ func TestHostilePeers(t *testing.T) {
 				a := newHost(t).spawn(echo)
 				id, addr := a.listen(meta.TCPServerOptions{
 					CertManager: m.manager, HandshakeTimeout: time.Second, WriteTimeout: time.Second,
+					// A peer that does not read what its kernel has no memory for may lose our
+					// acknowledgements too. Then nothing arrives and nothing waits to be written.
+					IdleTimeout:   2 * time.Second,
 					MaxHandshakes: 1, ConnectionMeta: gen.MetaOptions{MailboxSize: 1000},
 				})
 				conn := dialTCP(t, addr)

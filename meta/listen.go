@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"strconv"
@@ -114,14 +115,28 @@ func removeStale(path string) (removed bool) {
 // sameFile compares the time too: a file system gives the number of a removed file to the next one.
 func sameFile(a, b os.FileInfo) bool { return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) }
 
-// maxKeepAlive is Linux's limit of TCP_KEEPIDLE and TCP_KEEPINTVL (net/tcp.h, MAX_TCP_KEEPIDLE).
-const maxKeepAlive = 32767 * time.Second
+const (
+	// maxKeepAlive is Linux's limit of TCP_KEEPIDLE and TCP_KEEPINTVL (net/tcp.h,
+	// MAX_TCP_KEEPIDLE).
+	maxKeepAlive = 32767 * time.Second
+	// maxKeepAliveCount is its limit of TCP_KEEPCNT (MAX_TCP_KEEPCNT).
+	maxKeepAliveCount = 127
+	// maxUserTimeout is what TCP_USER_TIMEOUT, an int of milliseconds, holds.
+	maxUserTimeout = math.MaxInt32 * time.Millisecond
+)
 
-// setKeepAlive sets the keep-alive probes of a TCP connection; below 0 turns them off. As in
-// package net an error is none of the connection: Linux before 6.10 knows no such options on the
-// MPTCP sockets that Go's listeners accept.
-func setKeepAlive(conn net.Conn, period time.Duration) {
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: period > 0, Idle: period, Interval: period})
+// setTimeouts sets how TCP itself finds out that the peer is gone. As in package net an error does
+// not end the connection: Linux before 6.10 knows no such options on the MPTCP sockets that Go's
+// listeners accept.
+func (o *TCPConnectionOptions) setTimeouts(conn net.Conn) {
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	tcp.SetKeepAliveConfig(net.KeepAliveConfig{
+		Enable: o.KeepAlivePeriod > 0, Idle: o.KeepAlivePeriod, Interval: o.KeepAlivePeriod, Count: o.KeepAliveCount,
+	})
+	if raw, err := tcp.SyscallConn(); err == nil && o.UserTimeout > 0 {
+		raw.Control(func(fd uintptr) { setUserTimeout(int(fd), o.UserTimeout) })
 	}
 }

@@ -156,6 +156,17 @@ type TCPServerOptions struct {
 	// KeepAlivePeriod is the interval of TCP keep-alive probes. 0 means gen.DefaultKeepAlivePeriod,
 	// below 0 turns them off. Linux allows 32,767 seconds at most.
 	KeepAlivePeriod time.Duration
+	// KeepAliveCount is the number of probes without an answer after which TCP ends the connection
+	// (ErrReset). 0 means 9; Linux allows 127 at most.
+	KeepAliveCount int
+	// UserTimeout is how long sent bytes, or a keep-alive probe, may stay unacknowledged, and how
+	// long the peer may announce no room for more, before TCP ends the connection (ErrReset). It is
+	// the TCP_USER_TIMEOUT of RFC 5482. WriteTimeout counts what this machine's kernel takes, which
+	// may be megabytes that the peer never reads; this counts what the peer's kernel takes.
+	// Choose some multiple of KeepAlivePeriod, or one lost probe ends the connection. 0 leaves
+	// it to the system: about 15 minutes without an answer, no limit where the peer answers that it
+	// has no room. Linux only.
+	UserTimeout time.Duration
 }
 
 // TCPConnectionOptions are the options of [CreateTCPConnection]. Fields that are not described here
@@ -224,6 +235,8 @@ type TCPConnectionOptions struct {
 	KeepAliveMessagePeriod time.Duration
 	MaxLifetime            time.Duration
 	KeepAlivePeriod        time.Duration
+	KeepAliveCount         int
+	UserTimeout            time.Duration
 }
 
 // connection gives what the server's options say about each accepted connection.
@@ -232,7 +245,8 @@ func (o *TCPServerOptions) connection() TCPConnectionOptions {
 		CertManager: o.CertManager, InsecureSkipVerify: o.InsecureSkipVerify, NextProtos: o.NextProtos, StartTLS: o.StartTLS,
 		BufferSize: o.BufferSize, BufferPool: o.BufferPool, Split: o.Split, MaxFrame: o.MaxFrame, Active: o.Active,
 		HandshakeTimeout: o.HandshakeTimeout, WriteTimeout: o.WriteTimeout, WriteBuffer: o.WriteBuffer,
-		IdleTimeout: o.IdleTimeout, CloseTimeout: o.CloseTimeout, KeepAlivePeriod: o.KeepAlivePeriod,
+		IdleTimeout: o.IdleTimeout, CloseTimeout: o.CloseTimeout,
+		KeepAlivePeriod: o.KeepAlivePeriod, KeepAliveCount: o.KeepAliveCount, UserTimeout: o.UserTimeout,
 		Node: o.Node, HalfClose: o.HalfClose, KeepAliveMessage: o.KeepAliveMessage, KeepAliveMessagePeriod: o.KeepAliveMessagePeriod, MaxLifetime: o.MaxLifetime,
 	}
 }
@@ -315,6 +329,10 @@ func (o *TCPConnectionOptions) parseShared(c *check, server bool) {
 	c.refuse(o.KeepAliveMessagePeriod > 0 && len(o.KeepAliveMessage) == 0, "KeepAliveMessagePeriod: has no effect without KeepAliveMessage")
 	setDefault(&o.KeepAliveMessagePeriod, gen.DefaultKeepAlivePeriod)
 	c.refuse(o.KeepAlivePeriod > maxKeepAlive, "KeepAlivePeriod: is %s; use at most %s, or a negative duration for no probes", o.KeepAlivePeriod, maxKeepAlive)
+	c.refuse(o.KeepAliveCount < 0 || o.KeepAliveCount > maxKeepAliveCount, "KeepAliveCount: is %d; use 0 for the default, or at most %d", o.KeepAliveCount, maxKeepAliveCount)
+	c.notNegative("UserTimeout", o.UserTimeout)
+	c.refuse(o.UserTimeout > maxUserTimeout, "UserTimeout: is %s; use at most %s", o.UserTimeout, maxUserTimeout)
+	c.refuse(o.UserTimeout > 0 && setUserTimeout == nil, "UserTimeout: this system has no TCP_USER_TIMEOUT; use IdleTimeout")
 	c.refuse(o.CertManager == nil && o.InsecureSkipVerify,
 		"InsecureSkipVerify: there is nothing to verify without TLS; set CertManager or leave it unset")
 	c.refuse(o.CertManager == nil && o.StartTLS, "StartTLS: set CertManager too")
