@@ -129,6 +129,7 @@ func TestHostilePeers(t *testing.T) {
 					inspect := a.inspect(id)
 					return inspect["connections"] == "0" && inspect["connections establishing"] == "0"
 				}, "nothing is left of it")
+				a.do(func(*owner) {}) // behind what was sent to it before
 				for connects := 0; ; {
 					select {
 					case message := <-a.mail:
