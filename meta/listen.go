@@ -17,8 +17,21 @@ import (
 // other's new socket for a stale one.
 var unixFiles sync.Mutex
 
+// inUseWait is how long an address that is in use is waited for: a process that is started again by
+// its supervisor may come before the server of its predecessor has been ended.
+const inUseWait = time.Second
+
 // listen opens the listening socket that the options describe.
 func listen(ctx context.Context, o *TCPServerOptions) (net.Listener, error) {
+	for deadline := time.Now().Add(inUseWait); ; time.Sleep(5 * time.Millisecond) {
+		listener, err := listenOnce(ctx, o)
+		if !errors.Is(err, syscall.EADDRINUSE) || time.Now().After(deadline) {
+			return listener, err
+		}
+	}
+}
+
+func listenOnce(ctx context.Context, o *TCPServerOptions) (net.Listener, error) {
 	if o.Listener != nil {
 		return o.Listener, nil
 	}

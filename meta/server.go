@@ -60,6 +60,9 @@ type tcpServer struct {
 // CreateTCPServer opens a listening socket and returns the meta process that serves it: hand it to
 // SpawnMeta. If SpawnMeta fails, call Terminate of what was returned: it frees the port.
 //
+// An address that is in use is waited for, for up to a second, so that a process can be started
+// again on its port: its predecessor's server may still be ending.
+//
 // The error wraps [ErrOption] and names every option that is wrong, or wraps [ErrListen].
 func CreateTCPServer(options TCPServerOptions) (gen.MetaBehavior, error) {
 	connection, err := options.parse()
