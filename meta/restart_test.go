@@ -35,8 +35,6 @@ type restarter struct {
 	done    chan error
 }
 
-func (r *restarter) Init(...any) error { return r.start() }
-
 func (r *restarter) start() error {
 	pid, err := r.Spawn(func() gen.ProcessBehavior { return &listening{options: r.options} }, gen.ProcessOptions{})
 	if err != nil {
@@ -49,10 +47,10 @@ func (r *restarter) start() error {
 }
 
 func (r *restarter) HandleMessage(_ gen.PID, message any) error {
-	if _, ok := message.(gen.MessageDownPID); !ok {
-		return nil
+	if _, ended := message.(gen.MessageDownPID); ended {
+		r.left--
 	}
-	if r.left--; r.left == 0 {
+	if r.left == 0 {
 		r.done <- nil
 	} else if err := r.start(); err != nil {
 		r.done <- err
@@ -73,10 +71,12 @@ func TestStartedAgainOnItsAddress(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			done := make(chan error, 1)
-			_, err := newHost(t).Spawn(func() gen.ProcessBehavior {
+			h := newHost(t)
+			pid, err := h.Spawn(func() gen.ProcessBehavior {
 				return &restarter{options: options, left: 50, done: done}
 			}, gen.ProcessOptions{})
 			require.NoError(t, err)
+			require.NoError(t, h.Send(pid, "start"))
 			require.NoError(t, <-done)
 		})
 	}
