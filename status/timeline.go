@@ -49,7 +49,7 @@ type tick struct {
 var ticks = func() (all []tick) {
 	const day = 24 * time.Hour
 	now := time.Now()
-	for _, t := range []tick{{-1 * 365, "1 y ago", true}, {-7, "1 w", true}, {1, "1 d", false}, {7, "1 w", false}, {30, "30 d", false}, {90, "90 d", true}, {365, "1 y", false}, {3650, "10 y", false}} {
+	for _, t := range []tick{{-365, "1 y ago", true}, {1, "1 d", false}, {7, "1 w", false}, {30, "30 d", false}, {365, "1 y", false}, {3650, "10 y", false}} {
 		all = append(all, tick{place(now.Add(time.Duration(t.At)*day), now), t.Text, t.Wide})
 	}
 	return all
