@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
@@ -18,6 +19,10 @@ type revocations struct {
 	issuers  []*x509.Certificate          // who may have signed lists
 	fresh    bool                         // a list that is out of date refuses everyone
 	warnings []error                      // about lists that are not used
+
+	// made has each list that was used, by what it was made of: it is made once, also where
+	// something else changes.
+	made map[*x509.RevocationList]*revocationList
 
 	anchors sync.Map // whether a CA that a chain ends with is revoked: an error or nil, by its raw bytes
 }
@@ -36,10 +41,14 @@ const maxCRLSkew = 5 * time.Minute
 
 // newRevocations checks the lists against the certificates of possible issuers. Of several lists of
 // one issuer and one scope the newest counts. A list of an unknown issuer says nothing about anyone
-// here: it is left out.
-func newRevocations(lists []*x509.RevocationList, issuers []*x509.Certificate, fresh bool, now time.Time) (*revocations, error) {
-	r := &revocations{lists: make(map[string][]*revocationList), issuers: issuers, fresh: fresh}
+// here: it is left out. What previous knows of a list is not found out again.
+func newRevocations(lists []*x509.RevocationList, issuers []*x509.Certificate, fresh bool, now time.Time, previous *revocations) (*revocations, error) {
+	r := &revocations{lists: make(map[string][]*revocationList), issuers: issuers, fresh: fresh, made: make(map[*x509.RevocationList]*revocationList)}
 	for _, list := range lists {
+		if l := previous.find(list, issuers); l != nil {
+			r.use(l, now)
+			continue
+		}
 		issuer, err := issuerOf(list, issuers)
 		if err != nil {
 			return nil, err
@@ -57,16 +66,32 @@ func newRevocations(lists []*x509.RevocationList, issuers []*x509.Certificate, f
 			return nil, fmt.Errorf("revocation list of %s: %w: %w", describe(issuer), ErrInvalid, err)
 		}
 		l := &revocationList{issuer: issuer, list: list, scope: scope, revoked: revokedIn(list)}
-		// The entries and not the list: a list that is issued again every hour
-		// with the same entries does not end every session.
-		l.entries = sha256.Sum256(fmt.Appendf(nil, "%q", slices.Sorted(maps.Keys(l.revoked))))
-		if list.ThisUpdate.Sub(now) > maxCRLSkew {
-			r.warn("revocation list of %s: it is dated %s, in the future of this machine's clock", describe(issuer), list.ThisUpdate.UTC().Format(time.RFC3339))
-			l.scope.future = true // beside the list of today, whose place it must not take
-		}
-		r.add(l)
+		l.entries = sumOfSerials(l.revoked)
+		r.use(l, now)
 	}
 	return r, nil
+}
+
+// find returns what was made of a list before, if its issuer is still one.
+func (r *revocations) find(list *x509.RevocationList, issuers []*x509.Certificate) *revocationList {
+	if r == nil || r.made[list] == nil {
+		return nil
+	}
+	known := *r.made[list]
+	if !slices.ContainsFunc(issuers, func(issuer *x509.Certificate) bool { return sameIssuer(issuer, known.issuer) }) {
+		return nil
+	}
+	return &known
+}
+
+// use adds a list whose signature holds.
+func (r *revocations) use(l *revocationList, now time.Time) {
+	r.made[l.list] = l
+	// One dated in the future is beside the list of today, whose place it must not take.
+	if l.scope.future = l.list.ThisUpdate.Sub(now) > maxCRLSkew; l.scope.future {
+		r.warn("revocation list of %s: it is dated %s, in the future of this machine's clock", describe(l.issuer), l.list.ThisUpdate.UTC().Format(time.RFC3339))
+	}
+	r.add(l)
 }
 
 func (r *revocations) warn(format string, args ...any) {
@@ -135,6 +160,17 @@ func revokedIn(list *x509.RevocationList) map[string]time.Time {
 		revoked[string(entry.SerialNumber.Bytes())] = entry.RevocationTime
 	}
 	return revoked
+}
+
+// sumOfSerials covers the entries and not the list: a list that is issued again every hour with the
+// same entries does not end every session.
+func sumOfSerials(revoked map[string]time.Time) [sha256.Size]byte {
+	h := sha256.New()
+	for _, serial := range slices.Sorted(maps.Keys(revoked)) {
+		h.Write(binary.AppendUvarint(nil, uint64(len(serial))))
+		h.Write([]byte(serial))
+	}
+	return [sha256.Size]byte(h.Sum(nil))
 }
 
 // check judges every certificate of a chain. The last is trusted by itself, but not if another CA

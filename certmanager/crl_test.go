@@ -151,7 +151,7 @@ func TestCRLOfAPart(t *testing.T) {
 		"delta, not critical":    {pkix.Extension{Id: oidDeltaCRLIndicator, Value: []byte{2, 1, 1}}, "delta list", true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r, err := newRevocations([]*x509.RevocationList{parseCRL(t, partialCRL(t, ca, key, c.ext))}, []*x509.Certificate{ca}, false, time.Now())
+			r, err := newRevocations([]*x509.RevocationList{parseCRL(t, partialCRL(t, ca, key, c.ext))}, []*x509.Certificate{ca}, false, time.Now(), nil)
 			switch {
 			case c.left:
 				require.NoError(t, err)

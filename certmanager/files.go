@@ -1,9 +1,11 @@
 package certmanager
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -15,6 +17,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ergotls/ergotls/certmanager/internal/pemfile"
 	"github.com/ergotls/ergotls/certmanager/internal/watch"
 )
 
@@ -47,7 +50,8 @@ type Files struct {
 
 	// CRLs holds revocation lists, PEM or DER, each signed by a CA of one of the
 	// bundles, of a served chain or of CRLIssuers. A list of anyone else is left out with
-	// a warning.
+	// a warning. The file may have up to 128 MiB. It is parsed when it changes, and not when
+	// something else does.
 	CRLs string
 
 	// CRLIssuers is a PEM bundle of CAs that sign lists and are not trusted by being in
@@ -66,9 +70,12 @@ type Files struct {
 	TicketKeys string
 }
 
-// maxFileSize keeps a path that is not what it should be from filling the memory. The
-// largest public CA bundles are 1 MiB.
-const maxFileSize = 16 << 20
+// These keep a path that is not what it should be from filling the memory. The largest public CA
+// bundles are 1 MiB, the largest revocation lists 100 MB.
+const (
+	maxFileSize = 16 << 20
+	maxCRLSize  = 128 << 20 // of Files.CRLs
+)
 
 func (f Files) named() []string {
 	return []string{f.Cert, f.Key, f.PKCS12, f.PKCS12Password, f.ClientCAs, f.RootCAs, f.CRLs, f.CRLIssuers, f.ECHKeys, f.TicketKeys}
@@ -97,6 +104,14 @@ type filesTag struct {
 	sum   [sha256.Size]byte // of all files
 	certs map[[sha256.Size]byte]filesCert
 	names map[fileOf]tally
+	crls  filesLists
+}
+
+// filesLists are the revocation lists of a file, and what was left out of it.
+type filesLists struct {
+	sum   [sha256.Size]byte // of the file
+	lists []*x509.RevocationList
+	aside []pemfile.Aside
 }
 
 // fileOf is a file by what it was read for.
@@ -114,18 +129,18 @@ type filesCert struct {
 
 // Load implements [Source].
 func (f Files) Load(_ context.Context, previous *Material) (*Material, error) {
-	data, unread, pairs, err := f.read()
-	if err != nil {
-		return nil, err
-	}
-	sum := digest(data, unread)
-	p := parser{files: f, data: data, unread: unread, m: &Material{}, tag: &filesTag{sum: sum, certs: make(map[[sha256.Size]byte]filesCert), names: make(map[fileOf]tally)}}
+	p := parser{files: f, m: &Material{}, tag: &filesTag{certs: make(map[[sha256.Size]byte]filesCert), names: make(map[fileOf]tally)}}
 	p.m.Tag = p.tag
 	if previous != nil {
 		p.known = previous.Tag.(*filesTag)
-		if p.known.sum == sum {
-			return previous, nil
-		}
+	}
+	pairs, err := p.read()
+	if err != nil {
+		return nil, err
+	}
+	p.tag.sum = p.sum()
+	if p.known != nil && p.known.sum == p.tag.sum {
+		return previous, nil
 	}
 	return p.parse(pairs)
 }
@@ -137,43 +152,80 @@ func (f Files) Watch(ctx context.Context, changed func(), _ func(Event)) error {
 
 // read takes the bytes of all files, so that what is compared is what is parsed. An entry of the
 // folder that cannot be read is in unread: it keeps no other from service.
-func (f Files) read() (data map[string][]byte, unread map[string]error, pairs []string, err error) {
+func (p *parser) read() (pairs []string, err error) {
+	f := p.files
 	if err := f.check(); err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
-	data, unread = make(map[string][]byte), make(map[string]error)
-	names := slices.DeleteFunc(f.named(), func(p string) bool { return p == "" })
+	p.data, p.unread = make(map[string][]byte), make(map[string]error)
+	others := f
+	others.CRLs = ""
+	names := slices.DeleteFunc(others.named(), func(path string) bool { return path == "" })
 	if f.Dir != "" {
 		if pairs, err = listPairs(f.Dir); err != nil {
-			return nil, nil, nil, err
+			return nil, err
 		}
 	}
 	var errs []error
 	for i, path := range append(names, pairs...) {
 		runtime.Gosched() // as rehearse does
-		b, err := readFile(path)
+		b, err := readFile(path, maxFileSize)
 		switch {
 		case err == nil:
-			data[path] = b
+			p.data[path] = b
 		case i < len(names):
 			errs = append(errs, err)
 		default:
-			unread[path] = err
+			p.unread[path] = err
 		}
 	}
-	return data, unread, pairs, errors.Join(errs...)
+	if err := p.readLists(f.CRLs); err != nil {
+		errs = append(errs, err)
+	}
+	return pairs, errors.Join(errs...)
 }
 
-// digest changes with any byte of any file, and with what cannot be read.
-func digest(data map[string][]byte, unread map[string]error) [sha256.Size]byte {
-	sum := sha256.New()
-	for _, path := range slices.Sorted(maps.Keys(data)) {
-		binary.Write(sum, binary.BigEndian, [2]uint64{uint64(len(path)), uint64(len(data[path]))})
-		io.WriteString(sum, path)
-		sum.Write(data[path])
+// readLists takes the bytes of the file of revocation lists, unless they are those of before: it is
+// large, and read at each poll.
+func (p *parser) readLists(path string) error {
+	if path == "" {
+		return nil
 	}
-	for _, path := range slices.Sorted(maps.Keys(unread)) {
-		fmt.Fprintf(sum, "%q %q", path, unread[path].Error())
+	if b, read := p.data[path]; read { // the CAs are in the same file
+		p.tag.crls.sum = sha256.Sum256(b)
+		return nil
+	}
+	if p.known != nil {
+		sum := sha256.New()
+		if err := copyFile(sum, path, maxCRLSize); err != nil {
+			return err
+		}
+		if p.tag.crls.sum = [sha256.Size]byte(sum.Sum(nil)); p.tag.crls.sum == p.known.crls.sum {
+			return nil
+		}
+	}
+	b, err := readFile(path, maxCRLSize)
+	if err != nil {
+		return err
+	}
+	p.data[path], p.tag.crls.sum = b, sha256.Sum256(b)
+	return nil
+}
+
+// sum changes with any byte of any file, and with what cannot be read.
+func (p *parser) sum() [sha256.Size]byte {
+	sum := sha256.New()
+	for _, path := range slices.Sorted(maps.Keys(p.data)) {
+		if path == p.files.CRLs {
+			continue // crls.sum stands for it
+		}
+		binary.Write(sum, binary.BigEndian, [2]uint64{uint64(len(path)), uint64(len(p.data[path]))})
+		io.WriteString(sum, path)
+		sum.Write(p.data[path])
+	}
+	sum.Write(p.tag.crls.sum[:])
+	for _, path := range slices.Sorted(maps.Keys(p.unread)) {
+		fmt.Fprintf(sum, "%q %q", path, p.unread[path].Error())
 	}
 	return [sha256.Size]byte(sum.Sum(nil))
 }
@@ -199,26 +251,38 @@ func listPairs(dir string) ([]string, error) {
 	return paths, nil
 }
 
-func readFile(path string) ([]byte, error) {
+func readFile(path string, most int64) ([]byte, error) {
+	var b bytes.Buffer
+	err := copyFile(&b, path, most)
+	return b.Bytes(), err
+}
+
+// copyFile writes the contents of a file to w.
+func copyFile(w io.Writer, path string, most int64) error {
 	// A pipe would keep Load until someone writes to it.
-	if info, err := os.Stat(path); err != nil {
-		return nil, err
-	} else if info.IsDir() {
-		return nil, fmt.Errorf("%s: %w: it is a folder, name the file in it", path, ErrInvalid)
-	} else if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: %w: it is no regular file", path, ErrInvalid)
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return err
+	case info.IsDir():
+		return fmt.Errorf("%s: %w: it is a folder, name the file in it", path, ErrInvalid)
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s: %w: it is no regular file", path, ErrInvalid)
 	}
 	file, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer file.Close()
-	b, err := io.ReadAll(io.LimitReader(file, maxFileSize+1))
+	if b, ok := w.(*bytes.Buffer); ok {
+		b.Grow(int(min(info.Size(), most)) + bytes.MinRead)
+	}
+	n, err := io.Copy(w, io.LimitReader(file, most+1))
 	switch {
 	case err != nil:
-		return nil, err
-	case len(b) > maxFileSize:
-		return nil, fmt.Errorf("%s: %w: it is larger than %d bytes", path, ErrInvalid, maxFileSize)
+		return err
+	case n > most:
+		return fmt.Errorf("%s: %w: it is larger than %d bytes", path, ErrInvalid, most)
 	}
-	return b, nil
+	return nil
 }

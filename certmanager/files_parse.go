@@ -340,23 +340,26 @@ func (p *parser) bundle(path string) ([]*x509.Certificate, error) {
 }
 
 func (p *parser) lists(path string) ([]*x509.RevocationList, error) {
-	file, err := p.open(path)
-	if err != nil {
-		return nil, err
-	}
-	var aside []pemfile.Aside
-	lists, err := inFile(path, func() (lists []*x509.RevocationList, err error) {
-		lists, aside, err = file.Lists()
-		return lists, err
-	})
-	if err != nil {
-		return nil, err
+	crls := &p.tag.crls
+	if p.known != nil && p.known.crls.sum == crls.sum {
+		*crls = p.known.crls
+	} else {
+		file, err := p.open(path)
+		if err != nil {
+			return nil, err
+		}
+		if crls.lists, err = inFile(path, func() (lists []*x509.RevocationList, err error) {
+			lists, crls.aside, err = file.Lists()
+			return lists, err
+		}); err != nil {
+			return nil, err
+		}
 	}
 	now := make(tally)
-	for _, l := range lists {
+	for _, l := range crls.lists {
 		now[string(l.RawIssuer)]++
 	}
-	return lists, p.aside(fileOf{path, "revocation lists"}, now, aside)
+	return crls.lists, p.aside(fileOf{path, "revocation lists"}, now, crls.aside)
 }
 
 // aside warns of what cannot be read in a file. It is an error if that takes the place of what was

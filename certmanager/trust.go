@@ -100,7 +100,7 @@ func newTrust(in *inputs, o *Options, previous *trust) (*trust, error) {
 			issuers = append(issuers, cas...)
 		}
 		var err error
-		if t.crls, err = newRevocations(m.crls, issuers, o.RequireFreshCRLs, clock.Now()); err != nil {
+		if t.crls, err = newRevocations(m.crls, issuers, o.RequireFreshCRLs, clock.Now(), previous.crls); err != nil {
 			return nil, err
 		}
 	}
