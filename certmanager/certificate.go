@@ -71,7 +71,7 @@ func newCertificate(cert tls.Certificate, origin string) (c *certificate, err er
 	now := clock.Now()
 	leaf, err := leafOf(certs, cert.PrivateKey, now)
 	if err == nil {
-		c.tls.Leaf = leaf
+		c.tls.Leaf, c.tls.PrivateKey = leaf, watchKey(cert.PrivateKey)
 		err = cmp.Or(c.takeKey(), c.arrange(certs, now), c.checkUsage())
 	}
 	if err != nil {

@@ -47,7 +47,8 @@ type Event struct {
 
 	// Reason is set for a Warning: "polling" (changes are found by polling alone), "clock" (the
 	// clock was set, or the machine slept), "regressed" (a set was taken that is older, serves
-	// fewer names or has a chain that may not be complete), "source" (of the source).
+	// fewer names or has a chain that may not be complete), "key" (handshakes fail because a key
+	// that is not in memory does not sign), "source" (of the source).
 	Reason string `json:",omitempty"`
 
 	ReportOnly bool  `json:",omitempty"` // PeerRefused: it was let in; PeerEvicted: it stays

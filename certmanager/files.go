@@ -26,11 +26,17 @@ import (
 // pairs are several Files in [Sources].
 type Files struct {
 	// Cert is a PEM chain, leaf first. Key is its private key, PEM in PKCS #8, PKCS #1
-	// or SEC 1, not encrypted; if Key and Signer are empty, it is in Cert.
+	// or SEC 1, not encrypted; without Key, Signer and KeyStore it is in Cert.
 	Cert, Key string
 
-	// Signer is the key of Cert where it is not in a file, for example in an HSM.
+	// Signer is the key of Cert where it is not in a file, for example in an HSM. A handshake
+	// waits up to 10 seconds for a signature. As long as one is overdue no other is asked for.
+	// Handshakes that fail because it does not sign are reported as a [Warning] event.
 	Signer crypto.Signer
+
+	// KeyStore has the key of Cert where keys are in a device, and Cert may get another of them
+	// while the program runs.
+	KeyStore KeyStore
 
 	// Dir is a folder of pairs: each *.crt or *.pem with the *.key of the same name, or
 	// with the key in it. CA certificates without a key and files whose name begins
@@ -70,6 +76,14 @@ type Files struct {
 	TicketKeys string
 }
 
+// A KeyStore has private keys, as an HSM does.
+type KeyStore interface {
+	// Signer returns the private key of a public key, or an error. Load calls it when the
+	// certificate has changed. Until it returns, nothing else that these Files have is put in
+	// service. Other sources do not wait for it.
+	Signer(ctx context.Context, public crypto.PublicKey) (crypto.Signer, error)
+}
+
 // These keep a path that is not what it should be from filling the memory. The largest public CA
 // bundles are 1 MiB, the largest revocation lists 100 MB.
 const (
@@ -89,8 +103,10 @@ func (f Files) check() error {
 	switch {
 	case len(f.paths()) == 0:
 		return fmt.Errorf("%w: Files names no file", ErrInvalid)
-	case f.Cert == "" && (f.Key != "" || f.Signer != nil):
-		return fmt.Errorf("%w: Files.Key or Files.Signer without Files.Cert", ErrInvalid)
+	case f.Cert == "" && (f.Key != "" || f.Signer != nil || f.KeyStore != nil):
+		return fmt.Errorf("%w: Files.Key, Files.Signer or Files.KeyStore without Files.Cert", ErrInvalid)
+	case f.KeyStore != nil && (f.Key != "" || f.Signer != nil):
+		return fmt.Errorf("%w: Files.KeyStore and Files.Key or Files.Signer are both set; a certificate has one key", ErrInvalid)
 	case f.Key != "" && f.Signer != nil:
 		return fmt.Errorf("%w: Files.Key and Files.Signer are both set; a certificate has one key", ErrInvalid)
 	case f.PKCS12 == "" && f.PKCS12Password != "":
@@ -128,8 +144,8 @@ type filesCert struct {
 }
 
 // Load implements [Source].
-func (f Files) Load(_ context.Context, previous *Material) (*Material, error) {
-	p := parser{files: f, m: &Material{}, tag: &filesTag{certs: make(map[[sha256.Size]byte]filesCert), names: make(map[fileOf]tally)}}
+func (f Files) Load(ctx context.Context, previous *Material) (*Material, error) {
+	p := parser{ctx: ctx, files: f, m: &Material{}, tag: &filesTag{certs: make(map[[sha256.Size]byte]filesCert), names: make(map[fileOf]tally)}}
 	p.m.Tag = p.tag
 	if previous != nil {
 		p.known = previous.Tag.(*filesTag)

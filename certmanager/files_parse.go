@@ -3,6 +3,7 @@ package certmanager
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"crypto"
 	"crypto/sha256"
 	"crypto/tls"
@@ -18,6 +19,7 @@ import (
 
 // parser makes material of the bytes of Files.
 type parser struct {
+	ctx    context.Context // of Load
 	files  Files
 	data   map[string][]byte
 	unread map[string]error // of the folder's entries, why not
@@ -85,11 +87,12 @@ func (p *parser) pair() error {
 	if p.files.Cert == "" {
 		return nil
 	}
-	return p.add(p.files.Cert, p.files.Key, p.files.Signer)
+	return p.add(p.files.Cert, p.files.Key, p.files.Signer, p.files.KeyStore)
 }
 
-// add makes a certificate of two files, of one that holds both, or of one and a signer.
-func (p *parser) add(certPath, keyPath string, signer crypto.Signer) error {
+// add makes a certificate of two files, of one that holds both, or of one and a signer, which may
+// have to be found.
+func (p *parser) add(certPath, keyPath string, signer crypto.Signer, store KeyStore) error {
 	digest := p.digest(certPath, keyPath)
 	if p.reuse(digest) {
 		return nil
@@ -99,7 +102,7 @@ func (p *parser) add(certPath, keyPath string, signer crypto.Signer) error {
 		return err
 	}
 	keys := []crypto.Signer{signer}
-	if signer == nil {
+	if signer == nil && store == nil {
 		if keys, err = p.keys(certPath, file, keyPath); err != nil {
 			return err
 		}
@@ -108,11 +111,29 @@ func (p *parser) add(certPath, keyPath string, signer crypto.Signer) error {
 	if err != nil {
 		return err
 	}
+	if store != nil {
+		if keys[0], err = p.find(certPath, certs, store); err != nil {
+			return err
+		}
+	}
 	err = p.make(tlsCertificate(certs, keys), certPath, digest, aside)
 	if errors.Is(err, ErrMismatch) && keyPath != "" {
 		err = fmt.Errorf("%w: the key in %s is of another", err, keyPath)
 	}
 	return err
+}
+
+// find asks the store for the key of the first certificate that is not a CA's.
+func (p *parser) find(path string, certs []*x509.Certificate, store KeyStore) (key crypto.Signer, err error) {
+	defer recovered(path, &err)
+	leaf := certs[max(0, slices.IndexFunc(certs, func(c *x509.Certificate) bool { return !c.IsCA }))]
+	switch key, err = store.Signer(p.ctx, leaf.PublicKey); {
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w: KeyStore: %w", path, ErrInvalid, err)
+	case key == nil:
+		return nil, fmt.Errorf("%s: %w: KeyStore returned neither a key nor an error", path, ErrInvalid)
+	}
+	return key, nil
 }
 
 // make adds a certificate if it can be served: of several in a folder those that cannot are left
@@ -249,14 +270,14 @@ func (p *parser) entry(path string, paths []string) error {
 		return err
 	}
 	if _, ok := p.data[keyPath]; ok {
-		return p.add(path, keyPath, nil)
+		return p.add(path, keyPath, nil, nil)
 	}
 	file, err := p.open(path)
 	if err != nil {
 		return err
 	}
 	if file.HasKey() {
-		return p.add(path, "", nil)
+		return p.add(path, "", nil, nil)
 	}
 	certs, _, err := p.certificates(path, file)
 	if err != nil {

@@ -1,6 +1,7 @@
 package certmanager
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/tls"
@@ -49,9 +50,14 @@ func (p *pacer) step() {
 	}
 }
 
-// rehearsalTimeout bounds a rehearsed handshake. Only a key that is not in memory, in
-// an HSM for example, can come near it.
-const rehearsalTimeout = 10 * time.Second
+// rehearsalTimeout bounds a rehearsed handshake. Only a key that is not in memory, in an HSM for
+// example, can come near it. The reload loop waits for such keys no longer than keyWait, so that a
+// change of something else does not wait for them: the certificate is put in service at the next
+// try after its key has signed.
+const (
+	rehearsalTimeout = keyTimeout + time.Second
+	keyWait          = 2 * time.Second
+)
 
 // rehearse checks everything that could make handshakes with the candidate fail. What
 // previous served already is not tried again.
@@ -68,16 +74,25 @@ func (s *snapshot) rehearse(ctx context.Context, o *Options, previous *snapshot,
 	compared := newComparison(s, previous, now)
 	errs = append(errs, compared.check()...)
 	var pace *pacer
+	left := rehearsalTimeout // for keys that are not in memory
 	if previous != nil {
-		pace = &pacer{since: time.Now()}
+		pace, left = &pacer{since: time.Now()}, keyWait
 	}
 	for _, c := range s.certs {
 		pace.step()
 		if compared.served[c] {
 			continue
 		}
-		if err := c.tryHandshake(ctx, pace); err != nil {
+		began, wait := time.Now(), rehearsalTimeout
+		_, device := c.tls.PrivateKey.(*deviceKey)
+		if device {
+			wait = max(left, 10*time.Millisecond)
+		}
+		if err := c.tryHandshake(ctx, wait, pace); err != nil {
 			errs = append(errs, err)
+		}
+		if device {
+			left -= time.Since(began)
 		}
 	}
 	if err := s.tryECH(ctx); err != nil {
@@ -96,22 +111,26 @@ func (s *snapshot) rehearse(ctx context.Context, o *Options, previous *snapshot,
 	return errors.Join(errs...)
 }
 
-// tryHandshake proves once that the key signs for the chain. A key that did not answer is not asked
-// again before it does.
-func (c *certificate) tryHandshake(ctx context.Context, pace *pacer) error {
+// tryHandshake proves once that the key signs for the chain. It waits for no longer than wait; the
+// next call finds what came of it. A key that did not answer is not asked again before it does.
+func (c *certificate) tryHandshake(ctx context.Context, wait time.Duration, pace *pacer) error {
 	if c.proven.Load() {
 		return nil
 	}
 	if !c.trying.CompareAndSwap(false, true) {
-		return fmt.Errorf("%s: certificate %s: %w: rehearsed handshake: the key has still not signed", c.origin, describe(c.tls.Leaf), ErrInvalid)
+		return fmt.Errorf("%s: certificate %s: %w: rehearsed handshake: %w", c.origin, describe(c.tls.Leaf), ErrInvalid, errKeyBusy)
 	}
 	config, peer := newTLSConfig(), newTLSConfig()
 	config.Certificates = []tls.Certificate{c.tls}
-	err := tryHandshake(ctx, config, peer, pace, func() { c.trying.Store(false) })
+	err := tryHandshake(ctx, wait, config, peer, pace, func(err error) {
+		if err == nil {
+			c.proven.Store(true)
+		}
+		c.trying.Store(false)
+	})
 	if err != nil {
 		return fmt.Errorf("%s: certificate %s: %w: rehearsed handshake: %w", c.origin, describe(c.tls.Leaf), ErrInvalid, err)
 	}
-	c.proven.Store(true)
 	return nil
 }
 
@@ -128,7 +147,7 @@ func (s *snapshot) tryECH(ctx context.Context) error {
 		config.EncryptedClientHelloKeys = s.ech
 		peer.MinVersion, peer.ServerName = tls.VersionTLS13, "rehearsal.invalid"
 		peer.EncryptedClientHelloConfigList = append(binary.BigEndian.AppendUint16(nil, uint16(len(key.Config))), key.Config...)
-		if err := tryHandshake(ctx, config, peer, nil, func() {}); err != nil {
+		if err := tryHandshake(ctx, rehearsalTimeout, config, peer, nil, func(error) {}); err != nil {
 			return fmt.Errorf("%w: Encrypted Client Hello key: rehearsed handshake: %w", ErrInvalid, err)
 		}
 	}
@@ -151,7 +170,7 @@ func (s *snapshot) tryClients(ctx context.Context, previous *snapshot) error {
 			cert := rehearsalCertificate()
 			return &cert, nil
 		}
-		if err := tryHandshake(ctx, config, peer, nil, func() {}); err != nil {
+		if err := tryHandshake(ctx, rehearsalTimeout, config, peer, nil, func(error) {}); err != nil {
 			return fmt.Errorf("client CAs: %w: rehearsed handshake over %s: %w", ErrInvalid, tls.VersionName(version), err)
 		}
 	}
@@ -172,39 +191,48 @@ var rehearsalCertificate = sync.OnceValue(func() tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 })
 
-// tryHandshake makes a real handshake over net.Pipe. ended is called when the server's end has,
-// which may be after the return.
-func tryHandshake(ctx context.Context, config, peer *tls.Config, pace *pacer, ended func()) error {
-	ctx, cancel := context.WithTimeout(ctx, rehearsalTimeout)
-	defer cancel()
-	serverEnd, clientEnd := net.Pipe()
-	defer serverEnd.Close()
-	defer clientEnd.Close()
+// tryHandshake makes a real handshake over net.Pipe and waits for it no longer than wait. ended is
+// called with its outcome, which may be after the return.
+func tryHandshake(ctx context.Context, wait time.Duration, config, peer *tls.Config, pace *pacer, ended func(error)) error {
 	config.SessionTicketsDisabled = true // nobody reads them from the pipe
 	peer.InsecureSkipVerify = true       // keys are tried here; the chain was checked before
 	// The key signs the same whatever is exchanged: the cheapest.
 	peer.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP256}
 
-	// Two goroutines that end with the handshake or its deadline; where a key hangs
-	// for ever inside its Sign, the server's ends with that.
-	done := make(chan error, 2)
+	outcome := make(chan error, 1)
 	go func() {
-		err := tls.Server(polite{serverEnd, pace}, config).HandshakeContext(ctx)
-		ended()
-		done <- err
+		err := bothEnds(ctx, config, peer, pace)
+		ended(err)
+		outcome <- err
 	}()
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case err := <-outcome:
+		return err
+	case <-timer.C:
+		return fmt.Errorf("the key did not sign within %v", wait.Round(10*time.Millisecond))
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// bothEnds returns when both ends have ended.
+func bothEnds(ctx context.Context, config, peer *tls.Config, pace *pacer) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, rehearsalTimeout)
+	defer cancel()
+	serverEnd, clientEnd := net.Pipe()
+	done := make(chan error, 2)
+	go func() { done <- tls.Server(polite{serverEnd, pace}, config).HandshakeContext(ctx) }()
 	go func() { done <- tls.Client(polite{clientEnd, pace}, peer).HandshakeContext(ctx) }()
 	for range 2 {
-		select {
-		case err := <-done:
-			if err != nil {
-				return err
-			}
-		case <-ctx.Done():
-			return fmt.Errorf("the key did not sign within %v", rehearsalTimeout)
+		if e := <-done; e != nil {
+			err = cmp.Or(err, e)
+			serverEnd.Close() // the other end fails of it
+			clientEnd.Close()
 		}
 	}
-	return nil
+	return err
 }
 
 // polite lets others go first before each step of a handshake. Without it the two ends hand over to

@@ -185,6 +185,7 @@ func sameChain(a, b tls.Certificate) bool {
 }
 
 func sameKey(a, b crypto.PrivateKey) bool {
+	a, b = unwatched(a), unwatched(b)
 	if key, ok := a.(interface{ Equal(crypto.PrivateKey) bool }); ok {
 		return key.Equal(b)
 	}

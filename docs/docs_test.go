@@ -159,7 +159,8 @@ func TestExamples(t *testing.T) {
 }
 
 // What `make test` and `make check` go through, and with them CI, is what go.work uses. That is
-// every module, and each that another one requires is its folder here.
+// every module, and each that another one requires is its folder here. SPIRE's is none of them: it
+// would choose the versions of all others.
 func TestEveryModuleIsTested(t *testing.T) {
 	work, err := os.ReadFile("../go.work")
 	require.NoError(t, err)
@@ -172,6 +173,9 @@ func TestEveryModuleIsTested(t *testing.T) {
 		folder, err := filepath.Rel("..", filepath.Dir(path))
 		require.NoError(t, err)
 		folder = strings.TrimSuffix("./"+filepath.ToSlash(folder), "/.")
+		if folder == "./certmanager/spiffe/e2e/tools" {
+			continue
+		}
 		assert.Contains(t, folders, folder, "go.work does not use it")
 		assert.NotContains(t, text, "replace", "%s: what a user gets replaces nothing: go.work does", path)
 		for _, own := range regexp.MustCompile(`github\.com/ergotls/ergotls(/\S+)? v\S+`).FindAllStringSubmatch(text, -1) {

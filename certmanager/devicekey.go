@@ -1,0 +1,126 @@
+package certmanager
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+	"time"
+)
+
+// keyTimeout bounds a signature. A key in memory takes milliseconds, one in a device tenths of
+// seconds.
+const keyTimeout = 10 * time.Second
+
+// reportKeyAgain is how soon another failure of the same key is reported.
+const reportKeyAgain = time.Minute
+
+var errKeyBusy = errors.New("the key has still not signed")
+
+// deviceKey is a private key that is not in memory but, for example, in an HSM. A handshake does not
+// wait longer than keyTimeout for it. As long as one of its signatures is overdue it is not asked
+// for another, so that calls do not pile up in the device's library. What fails while the
+// certificate is in service is reported.
+type deviceKey struct {
+	crypto.Signer
+	overdue atomic.Int32                // calls that have not ended in time
+	failed  atomic.Pointer[func(error)] // nil while the certificate is not in service
+	told    atomic.Int64                // when failed was called last, in Unix seconds
+}
+
+// watchKey returns what handshakes use of a key.
+func watchKey(key crypto.PrivateKey) crypto.PrivateKey {
+	switch key := key.(type) {
+	case *ecdsa.PrivateKey, *rsa.PrivateKey, ed25519.PrivateKey, *deviceKey:
+		return key
+	case crypto.Signer:
+		return &deviceKey{Signer: key}
+	}
+	return key
+}
+
+// unwatched returns the key that watchKey was given.
+func unwatched(key crypto.PrivateKey) crypto.PrivateKey {
+	if k, ok := key.(*deviceKey); ok {
+		return k.Signer
+	}
+	return key
+}
+
+// Sign implements crypto.Signer.
+func (k *deviceKey) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	return k.ask(func() ([]byte, error) { return k.Signer.Sign(rand, digest, opts) })
+}
+
+// SignMessage implements crypto.MessageSigner.
+func (k *deviceKey) SignMessage(rand io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
+	return k.ask(func() ([]byte, error) { return crypto.SignMessage(k.Signer, rand, message, opts) })
+}
+
+func (k *deviceKey) ask(sign func() ([]byte, error)) (signature []byte, err error) {
+	if k.overdue.Load() > 0 {
+		return nil, errKeyBusy
+	}
+	type result struct {
+		signature []byte
+		err       error
+	}
+	done := make(chan result, 1)
+	go func() { // ended by the device
+		var r result
+		defer func() { done <- r }()
+		defer func() { r.err = errors.Join(r.err, panicked(recover())) }()
+		r.signature, r.err = sign()
+	}()
+	timer := time.NewTimer(keyTimeout)
+	defer timer.Stop()
+	select {
+	case r := <-done:
+		signature, err = r.signature, r.err
+	case <-timer.C:
+		k.overdue.Add(1)
+		go func() {
+			<-done
+			k.overdue.Add(-1)
+		}()
+		err = fmt.Errorf("the key did not sign within %v", keyTimeout)
+	}
+	if err != nil {
+		k.report(err)
+	}
+	return signature, err
+}
+
+func (k *deviceKey) report(err error) {
+	failed, now := k.failed.Load(), time.Now().Unix()
+	if told := k.told.Load(); failed != nil && now-told >= int64(reportKeyAgain/time.Second) && k.told.CompareAndSwap(told, now) {
+		(*failed)(err)
+	}
+}
+
+// watchKeys reports the failures of keys that are in service now, and no more those of others.
+func (m *Manager) watchKeys(previous, next *snapshot) {
+	if previous != nil {
+		for _, c := range previous.certs {
+			if key, ok := c.tls.PrivateKey.(*deviceKey); ok {
+				key.failed.Store(nil)
+			}
+		}
+	}
+	for _, c := range next.certs {
+		key, ok := c.tls.PrivateKey.(*deviceKey)
+		if !ok {
+			continue
+		}
+		failed := func(err error) {
+			info := NewCertificateInfo(c.tls.Leaf, c.origin)
+			m.emit(Event{Kind: Warning, Reason: "key", Certificate: &info, Err: fmt.Errorf(
+				"%s: certificate %s: handshakes fail because its key does not sign: %w", c.origin, describe(c.tls.Leaf), err)})
+		}
+		key.failed.Store(&failed)
+	}
+}
