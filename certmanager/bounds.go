@@ -3,7 +3,8 @@ package certmanager
 import (
 	"errors"
 	"fmt"
-	"strings"
+
+	"github.com/ergotls/ergotls/certmanager/internal/trust"
 )
 
 // What a peer sends is cut before it is kept in an event, a log line or a status: anyone can send a
@@ -14,21 +15,13 @@ const (
 	maxPeerError = 1024 // bytes of an error
 )
 
-// cut returns a text of at most so many bytes, in memory of its own.
-func cut(text string, most int) string {
-	if len(text) <= most {
-		return text
-	}
-	return strings.ToValidUTF8(strings.Clone(text[:most]), "") + "…"
-}
-
 // bounded cuts what a peer has chosen.
 func (c CertificateInfo) bounded() CertificateInfo {
-	c.Subject, c.Issuer, c.Serial = cut(c.Subject, maxPeerText), cut(c.Issuer, maxPeerText), cut(c.Serial, maxPeerText)
+	c.Subject, c.Issuer, c.Serial = trust.Cut(c.Subject, maxPeerText), trust.Cut(c.Issuer, maxPeerText), trust.Cut(c.Serial, maxPeerText)
 	more := len(c.Names) - maxPeerNames
 	names := make([]string, 0, min(len(c.Names), maxPeerNames)+1)
 	for _, name := range c.Names[:cap(names)-1] {
-		names = append(names, cut(name, maxPeerText))
+		names = append(names, trust.Cut(name, maxPeerText))
 	}
 	if c.Names = names; more > 0 {
 		c.Names = append(names, fmt.Sprintf("and %d more", more))
@@ -52,7 +45,7 @@ func boundedError(err error) error {
 	if err == nil {
 		return nil
 	}
-	short := &peerError{text: cut(err.Error(), maxPeerError)}
+	short := &peerError{text: trust.Cut(err.Error(), maxPeerError)}
 	for _, reason := range []error{ErrRevoked, ErrCRLOutOfDate, ErrNotAuthorized, ErrExpired, ErrNotYetValid, ErrUntrusted, ErrRecycled} {
 		if errors.Is(err, reason) {
 			short.reason = reason

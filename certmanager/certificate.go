@@ -1,9 +1,7 @@
 package certmanager
 
 import (
-	"bytes"
 	"cmp"
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -16,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ergotls/ergotls/certmanager/internal/trust"
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
@@ -61,68 +60,61 @@ func newCertificate(cert tls.Certificate, origin string) (c *certificate, err er
 	defer recovered(origin, &err)
 	runtime.Gosched() // a thousand of these would hold up who is being served
 	c = &certificate{tls: cert, origin: origin, schemes: cert.SupportedSignatureAlgorithms}
-	if len(cert.Certificate) == 0 {
-		return nil, fmt.Errorf("%s: %w: it holds no certificate", origin, ErrInvalid)
-	}
-	certs, err := parseAll(cert.Certificate)
+	certs, err := trust.Parse(cert.Certificate)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w: %w", origin, ErrInvalid, err)
+		return nil, fmt.Errorf("%s: %w", origin, err)
 	}
 	now := clock.Now()
-	leaf, err := leafOf(certs, cert.PrivateKey, now)
+	leaf, err := trust.LeafOf(certs, cert.PrivateKey, now)
 	if err == nil {
 		c.tls.Leaf, c.tls.PrivateKey = leaf, watchKey(cert.PrivateKey)
-		err = cmp.Or(c.takeKey(), c.arrange(certs, now), c.checkUsage())
+		err = cmp.Or(c.takeKey(), c.arrange(certs, now), c.takeUsage())
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: certificate %s: %w", origin, describe(cmp.Or(leaf, certs[0])), err)
+		return nil, fmt.Errorf("%s: certificate %s: %w", origin, trust.Describe(cmp.Or(leaf, certs[0])), err)
 	}
 	c.checkLeaf()
 	c.note(now)
 	return c, nil
 }
 
-// parseAll parses certificates, each once.
-func parseAll(ders [][]byte) ([]*x509.Certificate, error) {
-	var certs []*x509.Certificate
-	for i, der := range ders {
-		if slices.ContainsFunc(ders[:i], func(other []byte) bool { return bytes.Equal(der, other) }) {
-			continue
-		}
-		cert, err := x509.ParseCertificate(der)
-		if err != nil {
-			return nil, err
-		}
-		certs = append(certs, cert)
+// arrange brings the chain in the order in which peers want it.
+func (c *certificate) arrange(certs []*x509.Certificate, now time.Time) (err error) {
+	var warnings []string
+	if c.chain, warnings, err = trust.Arrange(c.tls.Leaf, certs, now); err != nil {
+		return err
 	}
-	return certs, nil
+	c.tls.Certificate = nil
+	for _, cert := range c.chain {
+		c.tls.Certificate = append(c.tls.Certificate, cert.Raw)
+	}
+	for _, warning := range warnings {
+		c.warn(warning)
+	}
+	return nil
 }
 
-// leafOf returns the certificate of a key. Of several the first that is in its time.
-func leafOf(certs []*x509.Certificate, key crypto.PrivateKey, now time.Time) (*x509.Certificate, error) {
-	signer, ok := key.(crypto.Signer)
-	if !ok {
-		return nil, fmt.Errorf("%w: its private key is no crypto.Signer", ErrInvalid)
-	}
-	var first *x509.Certificate
-	for _, cert := range certs {
-		if !isKeyOf(signer, cert) {
-			continue
-		}
-		if checkDates(cert, now) == nil {
-			return cert, nil
-		}
-		first = cmp.Or(first, cert)
-	}
-	if first == nil {
-		return nil, ErrMismatch
-	}
-	return first, nil
+func (c *certificate) warn(text string) {
+	c.warnings = append(c.warnings, fmt.Errorf("%s: certificate %s %s", c.origin, trust.Describe(c.tls.Leaf), text))
 }
 
-func isKeyOf(key crypto.Signer, cert *x509.Certificate) bool {
-	public, ok := cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
-	return ok && public.Equal(key.Public())
+func (c *certificate) takeUsage() (err error) {
+	c.server, c.client, err = trust.Usage(c.tls.Leaf)
+	return err
+}
+
+// checkLeaf warns of what some peers refuse in a leaf.
+func (c *certificate) checkLeaf() {
+	leaf := c.tls.Leaf
+	if len(c.tls.OCSPStaple) == 0 && trust.MustStaple(leaf) {
+		c.warn("asks for a stapled OCSP response (must-staple), and there is none: peers that insist on it refuse it; have it issued without")
+	}
+	if c.server && len(leaf.DNSNames)+len(leaf.IPAddresses)+len(leaf.URIs)+len(leaf.EmailAddresses) == 0 {
+		c.warn("has no names (subject alternative names): clients verify a server by these and refuse it; its common name does not count")
+	}
+	if err := trust.CheckAlgorithm(leaf); err != nil {
+		c.warnings = append(c.warnings, fmt.Errorf("%s: %w", c.origin, err))
+	}
 }
 
 // takeKey notes of which kind the key is.
@@ -150,21 +142,6 @@ func (c *certificate) takeKey() error {
 	return nil
 }
 
-func (c *certificate) checkUsage() error {
-	leaf := c.tls.Leaf
-	if leaf.KeyUsage != 0 && leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
-		return fmt.Errorf("%w: its key usage lacks digital signature, which every ECDHE handshake needs", ErrInvalid)
-	}
-	none := len(leaf.ExtKeyUsage) == 0 && len(leaf.UnknownExtKeyUsage) == 0
-	all := none || slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageAny)
-	c.server = all || slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
-	c.client = all || slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageClientAuth)
-	if !c.server && !c.client {
-		return fmt.Errorf("%w: its extended key usage allows neither TLS servers nor TLS clients", ErrInvalid)
-	}
-	return nil
-}
-
 // note sets ended by the clock, and returns the time until it has to be set again.
 func (c *certificate) note(now time.Time) (next time.Duration) {
 	ended, next := c.checkDates(now) != nil, clock.Far
@@ -181,39 +158,12 @@ func (c *certificate) note(now time.Time) (next time.Duration) {
 	return next
 }
 
-// checkDates refuses a chain whose leaf is outside its time, or each that issued the leaf.
-// What stands above these need not be needed: peers may know their issuer by another certificate.
 func (c *certificate) checkDates(now time.Time) error {
-	err := checkDates(c.chain[0], now)
-	if err == nil {
-		for _, cert := range c.chain[1:] {
-			if !bytes.Equal(cert.RawSubject, c.chain[0].RawIssuer) {
-				continue
-			}
-			outside := checkDates(cert, now)
-			if outside == nil {
-				return nil
-			}
-			err = cmp.Or(err, outside)
-		}
-	}
-	if err != nil {
+	if err := trust.CheckChainDates(c.chain, now); err != nil {
 		return fmt.Errorf("%s: %w", c.origin, err)
 	}
 	return nil
 }
-
-func checkDates(cert *x509.Certificate, now time.Time) error {
-	switch {
-	case now.Before(cert.NotBefore):
-		return fmt.Errorf("%s: %w: begins %s, and the clock here says %s", describe(cert), ErrNotYetValid, inUTC(cert.NotBefore), inUTC(now))
-	case now.After(cert.NotAfter):
-		return fmt.Errorf("%s: %w: ended %s, and the clock here says %s", describe(cert), ErrExpired, inUTC(cert.NotAfter), inUTC(now))
-	}
-	return nil
-}
-
-func inUTC(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // supportedBy says whether the client can verify a signature of this key. It is
 // ClientHelloInfo.SupportsCertificate without its allocations and without the
@@ -260,21 +210,4 @@ func (c *certificate) signs(s tls.SignatureScheme, tls13 bool) bool {
 		return c.key == rsaKey && !tls13
 	}
 	return false
-}
-
-// describe names a certificate in errors and logs without its contents.
-func describe(cert *x509.Certificate) string {
-	name := cert.Subject.String()
-	switch {
-	case name != "":
-	case len(cert.DNSNames) > 0:
-		name = cert.DNSNames[0]
-	case len(cert.URIs) > 0:
-		name = cert.URIs[0].String()
-	case len(cert.IPAddresses) > 0:
-		name = cert.IPAddresses[0].String()
-	default:
-		name = "without a name"
-	}
-	return fmt.Sprintf("%q (serial %s)", cut(name, maxPeerText), cut(cert.SerialNumber.Text(16), maxPeerText))
 }

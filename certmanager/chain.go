@@ -1,13 +1,13 @@
 package certmanager
 
 import (
-	"bytes"
 	"cmp"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/ergotls/ergotls/certmanager/internal/trust"
 )
 
 // comparison is what the chains of a candidate are compared with.
@@ -36,7 +36,7 @@ func newComparison(s, previous *snapshot, now time.Time) *comparison {
 	seen := make(map[string]bool)
 	for _, c := range certs {
 		for _, issuer := range c.chain[1:] {
-			if !isRoot(issuer) && !seen[string(issuer.Raw)] {
+			if !trust.IsRoot(issuer) && !seen[string(issuer.Raw)] {
 				seen[string(issuer.Raw)] = true
 				k.issuers = append(k.issuers, issuer)
 			}
@@ -94,7 +94,7 @@ func (k *comparison) replaces(c *certificate) bool {
 // that the chain should lead there: an intermediate that stands in another file, or what was in
 // service before. Where nothing says so it is a warning.
 func (k *comparison) checkChain(c *certificate) error {
-	roots := k.trust.rootCAs
+	roots := k.policy.rootCAs
 	if roots == nil {
 		if !c.owner {
 			k.checkAlone(c)
@@ -109,12 +109,12 @@ func (k *comparison) checkChain(c *certificate) error {
 	if whole, err := c.build(roots, k.issuers, k.now); err == nil && whole != nil {
 		missing := slices.IndexFunc(whole, func(cert *x509.Certificate) bool { return !slices.ContainsFunc(c.chain, cert.Equal) })
 		return fmt.Errorf("%s: certificate %s: %w: its chain lacks the intermediate %s; append it, as the CA's \"full chain\" has it",
-			c.origin, describe(c.tls.Leaf), ErrUntrusted, describe(whole[missing]))
+			c.origin, trust.Describe(c.tls.Leaf), ErrUntrusted, trust.Describe(whole[missing]))
 	}
 	switch {
 	case k.led(old, roots):
 		return fmt.Errorf("%s: certificate %s: %w: its chain builds to none of the CAs in RootCAs, as the one in service does; add the missing intermediate or root",
-			c.origin, describe(c.tls.Leaf), ErrUntrusted)
+			c.origin, trust.Describe(c.tls.Leaf), ErrUntrusted)
 	case old == nil && c.server && !k.leadsToClients(c):
 		k.doubt(c, "its chain builds to none of the CAs in RootCAs or ClientCAs; if it is of one of them, an intermediate is missing")
 	}
@@ -122,17 +122,17 @@ func (k *comparison) checkChain(c *certificate) error {
 }
 
 func (k *comparison) doubt(c *certificate, text string) {
-	k.doubts = append(k.doubts, fmt.Errorf("%s: certificate %s: %s", c.origin, describe(c.tls.Leaf), text))
+	k.doubts = append(k.doubts, fmt.Errorf("%s: certificate %s: %s", c.origin, trust.Describe(c.tls.Leaf), text))
 }
 
 // checkAlone warns of a leaf without its issuer where no root is known that it could lead to.
 func (k *comparison) checkAlone(c *certificate) {
 	leaf := c.tls.Leaf
-	if len(c.chain) > 1 || isRoot(leaf) || !c.server {
+	if len(c.chain) > 1 || trust.IsRoot(leaf) || !c.server {
 		return
 	}
-	if i := slices.IndexFunc(k.issuers, func(issuer *x509.Certificate) bool { return issued(issuer, leaf) }); i >= 0 {
-		k.doubt(c, "its chain lacks its issuer, "+describe(k.issuers[i])+", which stands behind another certificate; append it, unless all peers have it")
+	if i := slices.IndexFunc(k.issuers, func(issuer *x509.Certificate) bool { return trust.Issued(issuer, leaf) }); i >= 0 {
+		k.doubt(c, "its chain lacks its issuer, "+trust.Describe(k.issuers[i])+", which stands behind another certificate; append it, unless all peers have it")
 		return
 	}
 	if !k.alone[string(leaf.RawIssuer)] && !k.leadsToClients(c) {
@@ -143,28 +143,17 @@ func (k *comparison) checkAlone(c *certificate) {
 
 // build returns a chain to the roots, nil if there is none.
 func (c *certificate) build(roots *x509.CertPool, issuers []*x509.Certificate, now time.Time) ([]*x509.Certificate, error) {
-	intermediates := x509.NewCertPool()
-	for _, cert := range issuers {
-		intermediates.AddCert(cert)
+	chain, err := trust.Build(c.tls.Leaf, issuers, roots, now)
+	if err != nil {
+		return nil, fmt.Errorf("%s: certificate %s: %w", c.origin, trust.Describe(c.tls.Leaf), err)
 	}
-	chains, err := c.tls.Leaf.Verify(x509.VerifyOptions{
-		Roots: roots, Intermediates: intermediates, CurrentTime: now,
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
-	})
-	var unknown x509.UnknownAuthorityError
-	switch {
-	case err == nil:
-		return chains[0], nil
-	case errors.As(err, &unknown):
-		return nil, nil
-	}
-	return nil, fmt.Errorf("%s: certificate %s: %w: %w", c.origin, describe(c.tls.Leaf), ErrUntrusted, err)
+	return chain, nil
 }
 
 // led says whether a certificate in service leads to roots that are still the same, or all do where
 // it is nil.
 func (k *comparison) led(c *certificate, roots *x509.CertPool) bool {
-	if k.previous == nil || !roots.Equal(k.previous.trust.rootCAs) {
+	if k.previous == nil || !roots.Equal(k.previous.policy.rootCAs) {
 		return false
 	}
 	leads := func(c *certificate) bool {
@@ -193,11 +182,9 @@ func (k *comparison) led(c *certificate, roots *x509.CertPool) bool {
 
 // leadsToClients says whether the chain builds to the roots that clients are verified with.
 func (k *comparison) leadsToClients(c *certificate) bool {
-	if k.trust.clientCAs == nil {
+	if k.policy.clientCAs == nil {
 		return false // and not the system's
 	}
-	built, _ := c.build(k.trust.clientCAs, c.chain[1:], k.now)
+	built, _ := c.build(k.policy.clientCAs, c.chain[1:], k.now)
 	return built != nil
 }
-
-func isRoot(cert *x509.Certificate) bool { return bytes.Equal(cert.RawSubject, cert.RawIssuer) }

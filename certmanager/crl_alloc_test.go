@@ -58,7 +58,7 @@ func TestAllocLargeRevocationList(t *testing.T) {
 			require.ErrorIs(t, connect(t, m.ServerTLS(), client(bad)).serverErr, ErrRevoked)
 			connect(t, m.ServerTLS(), client(good)).ok(t)
 
-			before := m.current.Load().trust.crls.all()
+			before := m.current.Load().policy.crls.All()
 			for what, change := range map[string]func(){
 				"a setter": func() { m.SetServerName("example.test") },
 				"another certificate": func() {
@@ -80,9 +80,9 @@ func TestAllocLargeRevocationList(t *testing.T) {
 				runtime.ReadMemStats(&memory)
 				t.Logf("the first load %v, %s %v", first, what, took)
 				assert.Less(t, memory.TotalAlloc-allocated, uint64(info.Size()/2), what)
-				after := m.current.Load().trust.crls.all()
+				after := m.current.Load().policy.crls.All()
 				require.Len(t, after, 1)
-				assert.Same(t, before[0].list, after[0].list, what)
+				assert.Same(t, before[0].CRL, after[0].CRL, what)
 			}
 			require.ErrorIs(t, connect(t, m.ServerTLS(), client(bad)).serverErr, ErrRevoked)
 		})

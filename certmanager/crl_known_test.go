@@ -2,52 +2,15 @@ package certmanager
 
 import (
 	"context"
-	"crypto/x509"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/ergotls/ergotls/tlstest"
 )
-
-// A list that is known counts no more when its issuer is gone, and again when it is back.
-func TestKnownListOfAnIssuerThatIsGone(t *testing.T) {
-	ca, other := tlstest.NewCA(t), tlstest.NewCA(t)
-	lists := []*x509.RevocationList{parseCRL(t, ca.CRL(t))}
-	var r *revocations
-	for _, has := range []bool{true, false, true} {
-		issuers := []*x509.Certificate{other.Certificate()}
-		if has {
-			issuers = append(issuers, ca.Certificate())
-		}
-		var err error
-		r, err = newRevocations(lists, issuers, false, time.Now(), r)
-		require.NoError(t, err)
-		assert.Equal(t, has, len(r.all()) == 1)
-		assert.Equal(t, has, len(r.warnings) == 0)
-	}
-}
-
-// A list that was dated in the future is one of today when it is looked at again then.
-func TestKnownListOfTheFuture(t *testing.T) {
-	ca := tlstest.NewCA(t)
-	data, err := ca.GenerateCRL(tlstest.CRL{ThisUpdate: time.Now().Add(time.Hour)})
-	require.NoError(t, err)
-	lists, issuers := []*x509.RevocationList{parseCRL(t, data)}, []*x509.Certificate{ca.Certificate()}
-	r, err := newRevocations(lists, issuers, false, time.Now(), nil)
-	require.NoError(t, err)
-	assert.True(t, r.all()[0].scope.future)
-	assert.Len(t, r.warnings, 1)
-	later, err := newRevocations(lists, issuers, false, time.Now().Add(time.Hour), r)
-	require.NoError(t, err)
-	assert.False(t, later.all()[0].scope.future)
-	assert.True(t, r.all()[0].scope.future, "what is in service is not modified")
-	assert.Empty(t, later.warnings)
-}
 
 // One file may hold the CAs and their lists.
 func TestListsBesideCAs(t *testing.T) {

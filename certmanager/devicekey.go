@@ -10,6 +10,8 @@ import (
 	"io"
 	"sync/atomic"
 	"time"
+
+	"github.com/ergotls/ergotls/certmanager/internal/trust"
 )
 
 // keyTimeout bounds a signature. A key in memory takes milliseconds, one in a device tenths of
@@ -119,7 +121,7 @@ func (m *Manager) watchKeys(previous, next *snapshot) {
 		failed := func(err error) {
 			info := NewCertificateInfo(c.tls.Leaf, c.origin)
 			m.emit(Event{Kind: Warning, Reason: "key", Certificate: &info, Err: fmt.Errorf(
-				"%s: certificate %s: handshakes fail because its key does not sign: %w", c.origin, describe(c.tls.Leaf), err)})
+				"%s: certificate %s: handshakes fail because its key does not sign: %w", c.origin, trust.Describe(c.tls.Leaf), err)})
 		}
 		key.failed.Store(&failed)
 	}

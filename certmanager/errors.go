@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/ergotls/ergotls/certmanager/internal/pemfile"
+	"github.com/ergotls/ergotls/certmanager/internal/trust"
 )
 
 // The errors of this package wrap one of these. The text around them says which
@@ -16,32 +17,32 @@ var (
 	ErrNoCertificate = errors.New("no certificate")
 
 	// ErrInvalid says that a certificate, key or bundle cannot be used.
-	ErrInvalid = errors.New("invalid certificate material")
+	ErrInvalid = trust.ErrInvalid
 
 	// ErrEncryptedKey says that a private key is encrypted.
 	ErrEncryptedKey = pemfile.ErrEncrypted
 
 	// ErrMismatch says that a private key does not belong to its certificate.
-	ErrMismatch = errors.New("private key does not match the certificate")
+	ErrMismatch = trust.ErrMismatch
 
 	// ErrNotCovered says that no certificate serves a name of Options.RequireNames.
 	ErrNotCovered = errors.New("required name is not covered")
 
 	// ErrUntrusted says that a chain does not lead to a known root.
-	ErrUntrusted = errors.New("not trusted")
+	ErrUntrusted = trust.ErrUntrusted
 
 	// ErrExpired says that a certificate is past its end.
-	ErrExpired = errors.New("certificate expired")
+	ErrExpired = trust.ErrExpired
 
 	// ErrNotYetValid says that a certificate is before its beginning.
-	ErrNotYetValid = errors.New("certificate not yet valid")
+	ErrNotYetValid = trust.ErrNotYetValid
 
 	// ErrRevoked says that a certificate is on the revocation list of its issuer.
-	ErrRevoked = errors.New("revoked")
+	ErrRevoked = trust.ErrRevoked
 
 	// ErrCRLOutOfDate says that a revocation list is past its nextUpdate while
 	// Options.RequireFreshCRLs asks for a current one.
-	ErrCRLOutOfDate = errors.New("revocation list is out of date")
+	ErrCRLOutOfDate = trust.ErrOutOfDate
 
 	// ErrNotAuthorized says that an authorization rule refused a verified peer.
 	ErrNotAuthorized = errors.New("not authorized")

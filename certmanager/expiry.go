@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ergotls/ergotls/certmanager/internal/trust"
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
@@ -29,7 +30,7 @@ func warnings(notBefore, notAfter time.Time) []time.Time {
 type dated struct {
 	raw    []byte
 	cert   *x509.Certificate // or
-	list   *revocationList
+	list   *trust.List
 	origin string
 	when   []time.Time // the moments at which something is reported, in order
 }
@@ -46,13 +47,13 @@ func datedCertificate(cert *x509.Certificate, origin string, renewed bool) dated
 func (d dated) event(when time.Time) Event {
 	if d.list != nil {
 		return Event{Kind: CRLOutOfDate, Err: fmt.Errorf("%w: that of %s ended %s",
-			ErrCRLOutOfDate, describe(d.list.issuer), when.Format(time.RFC3339))}
+			ErrCRLOutOfDate, trust.Describe(d.list.Issuer), when.Format(time.RFC3339))}
 	}
 	info := NewCertificateInfo(d.cert, d.origin)
 	if when.Before(d.cert.NotAfter) {
 		return Event{Kind: Expiring, Certificate: &info}
 	}
-	return Event{Kind: Expired, Certificate: &info, Err: checkDates(d.cert, d.cert.NotAfter.Add(time.Second))}
+	return Event{Kind: Expired, Certificate: &info, Err: trust.CheckDates(d.cert, d.cert.NotAfter.Add(time.Second))}
 }
 
 // dated returns what can end of a snapshot, each once.
@@ -72,9 +73,9 @@ func (s *snapshot) dated() []dated {
 	for _, ca := range slices.Concat(append(slices.Collect(maps.Values(s.in.material.trustDomains)), s.in.material.clientCAs.certs, s.in.material.rootCAs.certs)...) {
 		all = append(all, datedCertificate(ca, "CA bundle", false))
 	}
-	for _, l := range s.trust.crls.all() {
-		if !l.list.NextUpdate.IsZero() {
-			all = append(all, dated{raw: l.list.Raw, list: l, when: []time.Time{l.list.NextUpdate}})
+	for _, l := range s.policy.crls.All() {
+		if !l.CRL.NextUpdate.IsZero() {
+			all = append(all, dated{raw: l.CRL.Raw, list: l, when: []time.Time{l.CRL.NextUpdate}})
 		}
 	}
 	return all

@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/ergotls/ergotls/certmanager/internal/pemfile"
+	"github.com/ergotls/ergotls/certmanager/internal/trust"
 )
 
 // parser makes material of the bytes of Files.
@@ -174,7 +175,7 @@ func (p *parser) certificates(path string, file *pemfile.File) ([]*x509.Certific
 func tlsCertificate(certs []*x509.Certificate, keys []crypto.Signer) tls.Certificate {
 	cert := tls.Certificate{PrivateKey: keys[0]}
 	if i := slices.IndexFunc(keys, func(key crypto.Signer) bool {
-		return slices.ContainsFunc(certs, func(c *x509.Certificate) bool { return isKeyOf(key, c) })
+		return slices.ContainsFunc(certs, func(c *x509.Certificate) bool { return trust.IsKeyOf(key, c) })
 	}); i >= 0 {
 		cert.PrivateKey = keys[i]
 	}
@@ -305,7 +306,7 @@ func (p *parser) hasKeyOf(path string, cert *x509.Certificate) bool {
 		return false
 	}
 	keys, err := inFile(path, file.Keys)
-	return err == nil && slices.ContainsFunc(keys, func(key crypto.Signer) bool { return isKeyOf(key, cert) })
+	return err == nil && slices.ContainsFunc(keys, func(key crypto.Signer) bool { return trust.IsKeyOf(key, cert) })
 }
 
 func (p *parser) bundles() (err error) {

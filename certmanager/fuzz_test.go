@@ -38,7 +38,7 @@ func FuzzTicket(f *testing.F) {
 		if got, err := r.unwrap(data, state); got != nil || err != nil {
 			t.Errorf("%x was taken for a ticket: %v", data, err)
 		}
-		binding := r.snapshot.trust.binding(name)
+		binding := r.snapshot.policy.binding(name)
 		_, ok := m.accepts([][]byte{data}, name)
 		if ok && (!bytes.HasPrefix(data, []byte(ticketMark)) || !bytes.HasSuffix(data, binding[:])) {
 			t.Errorf("%x was taken for an entry of %q", data, name)

@@ -90,7 +90,7 @@ func (m *Manager) track(generation uint64, server bool, state *tls.ConnectionSta
 	current := m.current.Load()
 	c := &conn{peer: m.newPeer(state, server), remote: remote, generation: generation, evict: evict}
 	if !server && generation == current.generation { // else it is not known with what it was verified
-		c.peer.pool = current.trust.clientID.text
+		c.peer.pool = current.policy.clientID.text
 	}
 	var err error
 	c.peer, err = m.live.judge(c.peer, current) // outside the lock, as it may verify signatures
@@ -115,7 +115,7 @@ func (l *live) add(c *conn, judged *snapshot, err error) (open bool, latest erro
 	if current != judged {
 		c.peer, err = l.judge(c.peer, current)
 	}
-	if err != nil && !current.trust.tolerates(err) {
+	if err != nil && !current.policy.tolerates(err) {
 		return true, err
 	}
 	l.arm(c)
@@ -129,9 +129,9 @@ func (l *live) add(c *conn, judged *snapshot, err error) (open bool, latest erro
 // that hold, so that the next judgement of it is a lookup.
 func (l *live) judge(p *Peer, s *snapshot) (*Peer, error) {
 	now := clock.Now()
-	judged, err := s.trust.judge(p, now, now)
+	judged, err := s.policy.judge(p, now, now)
 	if end := p.expires(); err != nil && l.m.options.KeepExpiredConnections && !end.IsZero() && now.After(end) {
-		return s.trust.judge(p, end, now) // as in their last moment
+		return s.policy.judge(p, end, now) // as in their last moment
 	}
 	return judged, err
 }
@@ -164,7 +164,7 @@ func (l *live) review(c *conn) {
 	var err error
 	c.peer, err = l.judge(c.peer, current)
 	_, listed := l.conns[c]
-	failed := err != nil && !current.trust.tolerates(err)
+	failed := err != nil && !current.policy.tolerates(err)
 	if listed && !failed {
 		l.arm(c)
 	}
@@ -223,7 +223,7 @@ func (l *live) judgeAll() {
 			switch {
 			case err == nil:
 				l.arm(c)
-			case current.trust.tolerates(err):
+			case current.policy.tolerates(err):
 				l.m.counts.reported.Add(1)
 				l.m.events.emit(Event{Kind: PeerEvicted, Generation: current.generation, Peer: newPeerInfo(peer, c.remote), ReportOnly: true, Err: err})
 				l.arm(c)

@@ -191,18 +191,15 @@ func (m *Manager) swap(previous, next *snapshot) (done bool, err error) {
 	m.mu.Unlock()
 	m.counts.loads.Add(1)
 	m.events.emit(m.loadedEvent(next)) // a logger may be slow
-	for _, warning := range next.newCRLWarnings(previous) {
-		m.events.emit(Event{Kind: Warning, Reason: "source", Generation: next.generation, Err: warning})
-	}
-	for _, doubt := range append(next.newDoubts(previous), next.regressions(previous)...) {
-		m.events.emit(Event{Kind: Warning, Reason: "regressed", Generation: next.generation, Err: doubt})
+	for _, warning := range next.warnings(previous) {
+		m.events.emit(warning)
 	}
 	if !next.sameCertificates(previous) {
 		m.wakeExpire()
 	}
 	if previous != nil {
 		close(previous.replaced)
-		if next.trust.fingerprint != previous.trust.fingerprint || next.in.ruled != previous.in.ruled {
+		if next.policy.fingerprint != previous.policy.fingerprint || next.in.ruled != previous.in.ruled {
 			m.live.judgeAll()
 		}
 	}

@@ -151,6 +151,18 @@ func (m *material) add(p *part) (err error) {
 	return nil
 }
 
+// issuers returns who may have signed revocation lists.
+func (m *material) issuers() []*x509.Certificate {
+	all := slices.Concat(m.crlIssuers, m.clientCAs.certs, m.rootCAs.certs)
+	for _, c := range m.certificates {
+		all = append(all, c.chain[1:]...)
+	}
+	for _, cas := range m.trustDomains {
+		all = append(all, cas...)
+	}
+	return all
+}
+
 // bundle is a set of CAs. A pool from a program cannot be taken apart, so that both
 // forms are carried on to where the effective pool is made.
 type bundle struct {

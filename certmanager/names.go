@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/net/idna"
+	"github.com/ergotls/ergotls/certmanager/internal/trust"
 )
 
 // names finds the certificate for a handshake. It is built once per snapshot and
@@ -47,7 +47,7 @@ func newNames(certs []*certificate, preferred *certificate) *names {
 			n.fallback.first = c
 		}
 		for _, name := range c.tls.Leaf.DNSNames {
-			name = normalName(name)
+			name = trust.NormalName(name)
 			if rest := strings.TrimPrefix(name, "*"); strings.HasPrefix(name, "*.") {
 				n.wildcard[rest] = n.wildcard[rest].add(c, preferred)
 			} else {
@@ -63,7 +63,7 @@ func newNames(certs []*certificate, preferred *certificate) *names {
 	// A client that names nothing still gets the kind of key that it supports,
 	// from the certificates that stand beside the default one.
 	if first := n.fallback.first; first != nil && len(first.tls.Leaf.DNSNames) > 0 {
-		if same := n.forName(normalName(first.tls.Leaf.DNSNames[0])); slices.Contains(same.list(), first) {
+		if same := n.forName(trust.NormalName(first.tls.Leaf.DNSNames[0])); slices.Contains(same.list(), first) {
 			n.fallback = same
 		}
 	}
@@ -104,7 +104,7 @@ func (cs candidates) add(c, preferred *certificate) candidates {
 // wildcardFor returns a wildcard certificate for a name whose own has ended, if there is one that
 // has not.
 func (n *names) wildcardFor(hello *tls.ClientHelloInfo, ended *certificate) *certificate {
-	if cs := n.byWildcard(normalName(hello.ServerName)); !cs.none() {
+	if cs := n.byWildcard(trust.NormalName(hello.ServerName)); !cs.none() {
 		if c := cs.best(hello); !c.ended.Load() && c.supportedBy(hello) {
 			return c
 		}
@@ -176,7 +176,7 @@ func (n *names) lookup(name string) candidates {
 	for i := range len(name) {
 		c := name[i]
 		if c >= 0x80 {
-			return n.forName(normalName(name))
+			return n.forName(trust.NormalName(name))
 		}
 		if 'A' <= c && c <= 'Z' {
 			return n.lookupMixedCase(name)
@@ -198,7 +198,7 @@ func (n *names) lookupMixedCase(name string) candidates {
 		c := name[i]
 		switch {
 		case c >= 0x80:
-			return n.forName(normalName(name))
+			return n.forName(trust.NormalName(name))
 		case 'A' <= c && c <= 'Z':
 			c += 'a' - 'A'
 		case c == '.' && dot == len(b):
@@ -231,20 +231,11 @@ func (n *names) byWildcard(name string) candidates {
 	return candidates{}
 }
 
-// normalName is the form in which names are compared.
-func normalName(name string) string {
-	name = strings.TrimSuffix(name, ".")
-	if ascii, err := idna.Lookup.ToASCII(name); err == nil {
-		return ascii
-	}
-	return strings.ToLower(name) // wildcards and names with underscores are not IDNA
-}
-
 // hostName is the form in which a client asks for a name: what is no ASCII is written in it, as
 // net/http does.
 func hostName(name string) string {
 	if strings.ContainsFunc(name, func(r rune) bool { return r >= 0x80 }) {
-		return normalName(name)
+		return trust.NormalName(name)
 	}
 	return name
 }

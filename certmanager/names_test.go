@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ergotls/ergotls/certmanager/internal/trust"
 	"github.com/ergotls/ergotls/internal/clock"
 	"github.com/ergotls/ergotls/internal/needs"
 	"github.com/ergotls/ergotls/tlstest"
@@ -273,8 +274,8 @@ func FuzzLookup(f *testing.F) {
 	f.Fuzz(func(t *testing.T, name string) {
 		found := index.lookup(name)
 		for _, c := range found.list() {
-			ascii := normalName(name)
-			if !matchesDNS(c.origin, ascii) && c.origin != ascii {
+			ascii := trust.NormalName(name)
+			if !trust.MatchesDNS(c.origin, ascii) && c.origin != ascii {
 				t.Errorf("%q found %q", name, c.origin)
 			}
 		}

@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"time"
+
+	"github.com/ergotls/ergotls/certmanager/internal/trust"
 )
 
 // Peer is the other side of a connection as a [Rule] sees it, its chain verified.
@@ -40,23 +42,8 @@ func (p *Peer) String() string {
 	if p.Certificate == nil {
 		return "a peer without a certificate"
 	}
-	return describe(p.Certificate)
+	return trust.Describe(p.Certificate)
 }
 
-// expires returns when the last of the chains ends, which is when its first certificate
-// does; zero without chains.
-func (p *Peer) expires() time.Time {
-	var last time.Time
-	for _, chain := range p.Chains {
-		end := chain[0].NotAfter
-		for _, cert := range chain[1:] {
-			if cert.NotAfter.Before(end) {
-				end = cert.NotAfter
-			}
-		}
-		if end.After(last) {
-			last = end
-		}
-	}
-	return last
-}
+// expires returns when the last of the chains ends; zero without chains.
+func (p *Peer) expires() time.Time { return trust.End(p.Chains) }

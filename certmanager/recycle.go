@@ -53,20 +53,20 @@ func (m *Manager) DryRun(candidate Source) ([]PeerInfo, error) {
 	if err := in.material.join(current.certs); err != nil {
 		return nil, fmt.Errorf("certmanager: dry run: %w", err)
 	}
-	trust, err := newTrust(&in, &m.options, nil)
-	if err == nil && trust.clientAuth < current.trust.clientAuth {
+	policy, err := newPolicy(&in, &m.options, nil)
+	if err == nil && policy.clientAuth < current.policy.clientAuth {
 		err = errors.New("the candidate gives no client CA bundle, while clients are verified now")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("certmanager: dry run: %w", err)
 	}
-	then := &snapshot{trust: trust}
+	then := &snapshot{policy: policy}
 	var affected []PeerInfo
 	for _, c := range m.live.list() {
 		m.live.mu.Lock()
 		peer := c.peer
 		m.live.mu.Unlock()
-		if _, err := m.live.judge(peer, then); err != nil && !trust.tolerates(err) {
+		if _, err := m.live.judge(peer, then); err != nil && !policy.tolerates(err) {
 			affected = append(affected, *newPeerInfo(peer, c.remote))
 		}
 	}

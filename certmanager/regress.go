@@ -3,17 +3,39 @@ package certmanager
 import (
 	"fmt"
 	"slices"
+
+	"github.com/ergotls/ergotls/certmanager/internal/trust"
 )
 
-// newDoubts returns those of the doubts that the snapshot before did not have.
-func (s *snapshot) newDoubts(previous *snapshot) []error {
-	told := make(map[string]bool)
+// warnings returns what is to be said of the snapshot when it takes the place of another one.
+func (s *snapshot) warnings(previous *snapshot) (all []Event) {
+	var lists, doubts []error
 	if previous != nil {
-		for _, doubt := range previous.doubts {
-			told[doubt.Error()] = true
+		lists, doubts = previous.policy.crls.Warnings, previous.doubts
+	}
+	for _, warning := range unreported(s.policy.crls.Warnings, lists) {
+		all = append(all, Event{Kind: Warning, Reason: "source", Generation: s.generation, Err: warning})
+	}
+	for _, doubt := range append(unreported(s.doubts, doubts), s.regressions(previous)...) {
+		all = append(all, Event{Kind: Warning, Reason: "regressed", Generation: s.generation, Err: doubt})
+	}
+	return all
+}
+
+// unreported returns the warnings that were not given before, each once.
+func unreported(warnings, before []error) []error {
+	told := make(map[string]bool)
+	for _, warning := range before {
+		told[warning.Error()] = true
+	}
+	var all []error
+	for _, warning := range warnings {
+		if text := warning.Error(); !told[text] {
+			told[text] = true
+			all = append(all, warning)
 		}
 	}
-	return some(slices.DeleteFunc(slices.Clone(s.doubts), func(doubt error) bool { return told[doubt.Error()] }), 3*enough)
+	return some(all, 3*enough)
 }
 
 // regressions says in what the candidate is less than the snapshot before it. It is taken all the
@@ -27,7 +49,8 @@ func (s *snapshot) regressions(previous *snapshot) []error {
 	if slices.ContainsFunc(previous.certs, plays) && !slices.ContainsFunc(s.certs, plays) {
 		found = append(found, fmt.Errorf("no certificate is left to show to servers that ask for one: the extended key usage of the new ones lacks TLS clients"))
 	}
-	return append(found, s.olderLists(previous)...)
+	m := s.in.material
+	return append(found, s.policy.crls.Regressions(previous.policy.crls, slices.Concat(m.clientCAs.certs, m.rootCAs.certs, m.crlIssuers))...)
 }
 
 // lesserNames looks for names that are no longer served, or by a certificate that was issued before
@@ -47,7 +70,7 @@ func (s *snapshot) lesserNames(previous *snapshot) []error {
 		case now.tls.Leaf.NotBefore.Before(old.tls.Leaf.NotBefore):
 			older = true
 			found = append(found, fmt.Errorf("for %s the certificate %s was issued before the one that was in service, %s",
-				name, describe(now.tls.Leaf), describe(old.tls.Leaf)))
+				name, trust.Describe(now.tls.Leaf), trust.Describe(old.tls.Leaf)))
 		}
 	}
 	if missing > 1 {
@@ -68,7 +91,7 @@ func (s *snapshot) olderNameless(previous *snapshot) []error {
 	for _, c := range s.certs {
 		if old := before[c.origin]; old != nil && c.tls.Leaf.NotBefore.Before(old.tls.Leaf.NotBefore) {
 			return []error{fmt.Errorf("%s: the certificate %s was issued before the one that was in service, %s",
-				c.origin, describe(c.tls.Leaf), describe(old.tls.Leaf))}
+				c.origin, trust.Describe(c.tls.Leaf), trust.Describe(old.tls.Leaf))}
 		}
 	}
 	return nil
@@ -76,21 +99,4 @@ func (s *snapshot) olderNameless(previous *snapshot) []error {
 
 func (c *certificate) nameless() bool {
 	return !c.server || len(c.tls.Leaf.DNSNames)+len(c.tls.Leaf.IPAddresses) == 0
-}
-
-// olderLists looks for revocation lists that were taken back: who was revoked is let in again.
-func (s *snapshot) olderLists(previous *snapshot) []error {
-	var found []error
-	m := s.in.material
-	for _, old := range previous.trust.crls.all() {
-		all := s.trust.crls.of(old.issuer)
-		i := slices.IndexFunc(all, func(l *revocationList) bool { return l.scope == old.scope })
-		switch {
-		case i >= 0 && all[i].list.ThisUpdate.Before(old.list.ThisUpdate):
-			found = append(found, fmt.Errorf("the revocation list of %s was issued before the one that was in service", describe(old.issuer)))
-		case i < 0 && slices.ContainsFunc(slices.Concat(m.clientCAs.certs, m.rootCAs.certs, m.crlIssuers), old.issuer.Equal):
-			found = append(found, fmt.Errorf("the revocation list of %s is no longer there", describe(old.issuer)))
-		}
-	}
-	return found
 }

@@ -15,6 +15,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/ergotls/ergotls/certmanager/internal/trust"
 )
 
 // A reload of very many certificates leaves a core to those who are being served. Yielding is not
@@ -118,7 +120,7 @@ func (c *certificate) tryHandshake(ctx context.Context, wait time.Duration, pace
 		return nil
 	}
 	if !c.trying.CompareAndSwap(false, true) {
-		return fmt.Errorf("%s: certificate %s: %w: rehearsed handshake: %w", c.origin, describe(c.tls.Leaf), ErrInvalid, errKeyBusy)
+		return fmt.Errorf("%s: certificate %s: %w: rehearsed handshake: %w", c.origin, trust.Describe(c.tls.Leaf), ErrInvalid, errKeyBusy)
 	}
 	config, peer := newTLSConfig(), newTLSConfig()
 	config.Certificates = []tls.Certificate{c.tls}
@@ -129,7 +131,7 @@ func (c *certificate) tryHandshake(ctx context.Context, wait time.Duration, pace
 		c.trying.Store(false)
 	})
 	if err != nil {
-		return fmt.Errorf("%s: certificate %s: %w: rehearsed handshake: %w", c.origin, describe(c.tls.Leaf), ErrInvalid, err)
+		return fmt.Errorf("%s: certificate %s: %w: rehearsed handshake: %w", c.origin, trust.Describe(c.tls.Leaf), ErrInvalid, err)
 	}
 	return nil
 }
@@ -157,13 +159,13 @@ func (s *snapshot) tryECH(ctx context.Context) error {
 // tryClients proves that clients can be asked for their certificates: the names of the CAs are part
 // of that message.
 func (s *snapshot) tryClients(ctx context.Context, previous *snapshot) error {
-	if s.trust.clientAuth == tls.NoClientCert || s.names.fallback.none() || previous != nil && previous.trust.clientID == s.trust.clientID {
+	if s.policy.clientAuth == tls.NoClientCert || s.names.fallback.none() || previous != nil && previous.policy.clientID == s.policy.clientID {
 		return nil
 	}
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		config, peer := newTLSConfig(), newTLSConfig()
 		config.Certificates = []tls.Certificate{rehearsalCertificate()}
-		s.trust.askClients(config)
+		s.policy.askClients(config)
 		config.ClientAuth = tls.RequireAnyClientCert // nobody has a client's key here
 		peer.MaxVersion = version
 		peer.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {

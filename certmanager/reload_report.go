@@ -3,7 +3,6 @@ package certmanager
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/ergotls/ergotls/internal/clock"
@@ -11,20 +10,17 @@ import (
 
 // warn reports what is new among the warnings of the source.
 func (r *reloader) warn() {
-	var before, all []string
+	var before, all []error
 	if known := r.m.counts.warnings.Load(); known != nil {
 		before = *known
 	}
 	for _, part := range r.previous.flat() {
-		for _, warning := range part.Warnings {
-			text := warning.Error()
-			if !slices.Contains(before, text) && !slices.Contains(all, text) {
-				r.m.emit(Event{Kind: Warning, Reason: "source", Err: warning})
-			}
-			all = append(all, text)
-		}
+		all = append(all, part.Warnings...)
 	}
 	r.m.counts.warnings.Store(&all)
+	for _, warning := range unreported(all, before) {
+		r.m.emit(Event{Kind: Warning, Reason: "source", Err: warning})
+	}
 }
 
 var errUnnoticed = errors.New("a change came without an event, as on network, FUSE and overlay file systems and in files that are mounted one by one")

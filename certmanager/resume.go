@@ -45,7 +45,7 @@ func (r *resumption) wrap(state tls.ConnectionState, session *tls.SessionState) 
 	entry := make([]byte, 0, ticketSize)
 	entry = append(entry, ticketMark...)
 	entry = binary.BigEndian.AppendUint64(entry, uint64(first.Unix()))
-	binding := r.snapshot.trust.binding(state.ServerName)
+	binding := r.snapshot.policy.binding(state.ServerName)
 	entry = append(entry, binding[:]...)
 	session.Extra = append(session.Extra, entry)
 	return r.m.tickets.EncryptTicket(state, session)
@@ -67,7 +67,7 @@ func (r *resumption) unwrap(ticket []byte, state tls.ConnectionState) (*tls.Sess
 
 // accepts looks for our entry and returns when the session began.
 func (m *Manager) accepts(extra [][]byte, serverName string) (first time.Time, ok bool) {
-	binding := m.current.Load().trust.binding(serverName)
+	binding := m.current.Load().policy.binding(serverName)
 	for _, entry := range extra {
 		if len(entry) != ticketSize || !bytes.HasPrefix(entry, []byte(ticketMark)) {
 			continue
@@ -81,7 +81,7 @@ func (m *Manager) accepts(extra [][]byte, serverName string) (first time.Time, o
 }
 
 // binding ties a session to a trust and to the name that the client asked for.
-func (t *trust) binding(serverName string) [sha256.Size]byte {
+func (t *policy) binding(serverName string) [sha256.Size]byte {
 	return sha256.Sum256(append(t.fingerprint[:], strings.ToLower(serverName)...))
 }
 
@@ -94,7 +94,7 @@ type sessionCache struct {
 }
 
 func (c *sessionCache) key(key string) string {
-	return string(c.m.current.Load().trust.fingerprint[:]) + key
+	return string(c.m.current.Load().policy.fingerprint[:]) + key
 }
 
 func (c *sessionCache) Get(key string) (*tls.ClientSessionState, bool) { return c.lru.Get(c.key(key)) }

@@ -45,7 +45,7 @@ func (m *Manager) SetClientCAs(pool *x509.CertPool) {
 
 // ClientCAs returns the CAs in service for clients, nil if there are none. It must not
 // be modified.
-func (m *Manager) ClientCAs() *x509.CertPool { return m.current.Load().trust.clientCAs }
+func (m *Manager) ClientCAs() *x509.CertPool { return m.current.Load().policy.clientCAs }
 
 // SetRootCAs replaces the CAs that servers are verified with; nil returns to those of
 // the source.
@@ -54,7 +54,7 @@ func (m *Manager) SetRootCAs(pool *x509.CertPool) {
 }
 
 // RootCAs returns the CAs in service for servers; nil is the system's roots.
-func (m *Manager) RootCAs() *x509.CertPool { return m.current.Load().trust.rootCAs }
+func (m *Manager) RootCAs() *x509.CertPool { return m.current.Load().policy.rootCAs }
 
 // SetClientAuth replaces what servers ask of clients. The types that verify nothing are
 // reported as an event and not used. Where clients are to be verified and no CA
@@ -68,7 +68,7 @@ func (m *Manager) SetClientAuth(auth tls.ClientAuthType) {
 }
 
 // ClientAuth returns what servers ask of clients.
-func (m *Manager) ClientAuth() tls.ClientAuthType { return m.current.Load().trust.clientAuth }
+func (m *Manager) ClientAuth() tls.ClientAuthType { return m.current.Load().policy.clientAuth }
 
 // SetServerName sets the name that ClientTLS("") verifies servers for; empty is the
 // name that the connection asked for.
@@ -77,7 +77,7 @@ func (m *Manager) SetServerName(name string) {
 }
 
 // ServerName returns the name set by SetServerName, in ASCII.
-func (m *Manager) ServerName() string { return m.current.Load().trust.serverName }
+func (m *Manager) ServerName() string { return m.current.Load().policy.serverName }
 
 // SetClientRule replaces Options.ClientRule. Open connections are judged again, also where the rule
 // has the name of the one before, or is the same and decides otherwise now. The error says why the

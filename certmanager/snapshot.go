@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ergotls/ergotls/certmanager/internal/trust"
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
@@ -45,7 +46,7 @@ type snapshot struct {
 	in         inputs
 	certs      []*certificate
 	names      *names
-	trust      *trust
+	policy     *policy
 	ech        []tls.EncryptedClientHelloKey
 	funcs      []Func
 	doubts     []error       // about what was taken all the same
@@ -54,11 +55,11 @@ type snapshot struct {
 
 // newSnapshot makes a candidate from inputs. It is published only after a rehearsal.
 func newSnapshot(in inputs, o *Options, previous *snapshot) (*snapshot, error) {
-	var before *trust
+	var before *policy
 	if previous != nil {
-		before = previous.trust
+		before = previous.policy
 	}
-	t, err := newTrust(&in, o, before)
+	t, err := newPolicy(&in, o, before)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +68,7 @@ func newSnapshot(in inputs, o *Options, previous *snapshot) (*snapshot, error) {
 		return nil, fmt.Errorf("%w: the source gives neither a certificate nor a CA bundle", ErrNoCertificate)
 	}
 	s := &snapshot{
-		in: in, certs: certs, trust: t, doubts: warningsOf(certs),
+		in: in, certs: certs, policy: t, doubts: warningsOf(certs),
 		ech: in.material.echKeys, funcs: in.material.funcs, replaced: make(chan struct{}),
 	}
 	if s.sameCertificates(previous) {
@@ -149,14 +150,14 @@ func (s *snapshot) getClientCertificate(request *tls.CertificateRequestInfo) (*t
 // coversItself is covers without the certificates that their source takes away when they end.
 func (s *snapshot) coversItself(name string) bool {
 	return slices.ContainsFunc(s.certs, func(c *certificate) bool {
-		return c.server && !c.owner && (c.tls.Leaf.VerifyHostname(normalName(name)) == nil || c.tls.Leaf.VerifyHostname(name) == nil)
+		return c.server && !c.owner && (c.tls.Leaf.VerifyHostname(trust.NormalName(name)) == nil || c.tls.Leaf.VerifyHostname(name) == nil)
 	})
 }
 
 // covers says whether a client that asks for the name gets a certificate for it.
 func (s *snapshot) covers(name string) bool {
 	for _, c := range s.names.lookup(name).list() {
-		if c.tls.Leaf.VerifyHostname(normalName(name)) == nil {
+		if c.tls.Leaf.VerifyHostname(trust.NormalName(name)) == nil {
 			return true
 		}
 	}

@@ -7,11 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/ergotls/ergotls/certmanager/internal/trust"
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
@@ -156,10 +156,10 @@ type counts struct {
 	refusedBy                                                      [len(refusedSentinels)]atomic.Uint64
 
 	drift      atomic.Bool
-	polling    atomic.Pointer[string]   // why the source does not notice changes, though it should
-	unnoticed  atomic.Bool              // a change came without an event
-	polled     atomic.Bool              // a source that does not notice changes is one of those in use
-	warnings   atomic.Pointer[[]string] // of the source
+	polling    atomic.Pointer[string]  // why the source does not notice changes, though it should
+	unnoticed  atomic.Bool             // a change came without an event
+	polled     atomic.Bool             // a source that does not notice changes is one of those in use
+	warnings   atomic.Pointer[[]error] // of the source
 	clockSteps atomic.Uint64
 	lastError  atomic.Pointer[lastError]
 }
@@ -205,8 +205,8 @@ func (m *Manager) Status() Status {
 	status := Status{
 		Generation: s.generation, Published: s.published,
 		Names: s.names.count(), ECHKeys: len(s.ech),
-		ClientAuth: s.trust.clientAuth.String(), ClientRule: s.trust.clientRule.String(), ServerRule: s.trust.serverRule.String(),
-		ReportOnly: s.trust.reportOnly, KeyLog: m.keyLog != nil,
+		ClientAuth: s.policy.clientAuth.String(), ClientRule: s.policy.clientRule.String(), ServerRule: s.policy.serverRule.String(),
+		ReportOnly: s.policy.reportOnly, KeyLog: m.keyLog != nil,
 		Drift: c.drift.Load(), ClockSteps: c.clockSteps.Load(),
 		Loads: c.loads.Load(), Rejections: c.rejections.Load(),
 		Connections: m.live.count(), Refused: c.refused.Load(), Evicted: c.evicted.Load(), Reported: c.reported.Load(),
@@ -218,7 +218,9 @@ func (m *Manager) Status() Status {
 		status.Polling = m.pollingError(errUnnoticed).Error()
 	}
 	if all := c.warnings.Load(); all != nil {
-		status.Warnings = slices.Clone(*all)
+		for _, warning := range *all {
+			status.Warnings = append(status.Warnings, warning.Error())
+		}
 	}
 	for _, orders := range s.in.material.orders {
 		status.ACME = append(status.ACME, orders()...)
@@ -244,19 +246,19 @@ func (m *Manager) Status() Status {
 	for _, ca := range s.in.material.rootCAs.certs {
 		status.RootCAs = append(status.RootCAs, NewCertificateInfo(ca, ""))
 	}
-	for _, l := range s.trust.crls.all() {
+	for _, l := range s.policy.crls.All() {
 		status.CRLs = append(status.CRLs, newCRLInfo(l))
 	}
 	return status
 }
 
-func newCRLInfo(l *revocationList) CRLInfo {
+func newCRLInfo(l *trust.List) CRLInfo {
 	info := CRLInfo{
-		Issuer: l.issuer.Subject.String(), ThisUpdate: l.list.ThisUpdate, NextUpdate: l.list.NextUpdate,
-		Revoked: len(l.revoked), OutOfDate: l.outOfDate(clock.Now()),
+		Issuer: l.Issuer.Subject.String(), ThisUpdate: l.CRL.ThisUpdate, NextUpdate: l.CRL.NextUpdate,
+		Revoked: len(l.Revoked), OutOfDate: l.OutOfDate(clock.Now()),
 	}
-	if l.list.Number != nil {
-		info.Number = l.list.Number.String()
+	if l.CRL.Number != nil {
+		info.Number = l.CRL.Number.String()
 	}
 	return info
 }

@@ -8,9 +8,9 @@ import (
 	"slices"
 	"sync/atomic"
 
-	"github.com/ergotls/ergotls/internal/sni"
-
+	"github.com/ergotls/ergotls/certmanager/internal/trust"
 	"github.com/ergotls/ergotls/internal/clock"
+	"github.com/ergotls/ergotls/internal/sni"
 )
 
 // The TLS 1.2 cipher suites in use: ECDHE for forward secrecy, AEAD against padding
@@ -103,7 +103,7 @@ func (m *Manager) serverConfig(s *snapshot, nextProtos []string) *tls.Config {
 	if s.in.material.late {
 		config.GetCertificate = s.getCertificateOrNone
 	}
-	s.trust.askClients(config)
+	s.policy.askClients(config)
 	config.VerifyConnection = func(state tls.ConnectionState) error { return m.verifyClient(s, state) }
 	config.GetEncryptedClientHelloKeys = func(*tls.ClientHelloInfo) ([]tls.EncryptedClientHelloKey, error) {
 		return s.echKeys(), nil
@@ -131,8 +131,8 @@ func (m *Manager) verifyClient(began *snapshot, state tls.ConnectionState) error
 	current := m.current.Load()
 	now := clock.Now()
 	peer := m.newPeer(&state, false)
-	peer.pool = began.trust.clientID.text // crypto/tls has verified it with those
-	peer, err := current.trust.judge(peer, now, now)
+	peer.pool = began.policy.clientID.text // crypto/tls has verified it with those
+	peer, err := current.policy.judge(peer, now, now)
 	return m.verdict(current, peer, err)
 }
 
@@ -148,7 +148,7 @@ func (m *Manager) ReportRefused(err error, remote net.Addr) {
 	}
 	peer := &Peer{Certificate: refused.UnverifiedCertificates[0]}
 	current := m.current.Load()
-	err = current.trust.explain(fmt.Errorf("%s: %w: %w", peer, ErrUntrusted, refused.Err), refused.UnverifiedCertificates, false)
+	err = trust.Explain(fmt.Errorf("%s: %w: %w", peer, ErrUntrusted, refused.Err), refused.UnverifiedCertificates, current.policy.known(false))
 	m.counts.refuse(err)
 	m.events.emit(Event{Kind: PeerRefused, Generation: current.generation, Peer: newPeerInfo(peer, remote), Err: err})
 }
@@ -197,7 +197,7 @@ func (m *Manager) ClientTLS(serverName string) *tls.Config {
 func (m *Manager) verifyServer(state tls.ConnectionState, name string) error {
 	current := m.current.Load()
 	if name == "" {
-		name = current.trust.serverName
+		name = current.policy.serverName
 	}
 	if name == "" {
 		name = state.ServerName
@@ -205,8 +205,8 @@ func (m *Manager) verifyServer(state tls.ConnectionState, name string) error {
 	peer := m.newPeer(&state, true)
 	// A member of a trust domain is known by its SPIFFE ID, which a rule has to ask for. Without a
 	// rule any member could pose as any server, so then the name decides as for others.
-	_, member, err := current.trust.rootsFor(peer, nil)
-	byRule := err == nil && member && current.trust.serverRule.check != nil
+	_, member, err := current.policy.domains.Roots(peer.Certificate, true, nil)
+	byRule := err == nil && member && current.policy.serverRule.check != nil
 	if name == "" && !byRule {
 		return fmt.Errorf("certmanager: %w: no name to verify the server for: connections to an IP address do not ask for one; give it to ClientTLS", ErrUntrusted)
 	}
@@ -215,7 +215,7 @@ func (m *Manager) verifyServer(state tls.ConnectionState, name string) error {
 			&tls.CertificateVerificationError{UnverifiedCertificates: peer.presented, Err: err}))
 	}
 	now := clock.Now()
-	peer, err = current.trust.judge(peer, now, now)
+	peer, err = current.policy.judge(peer, now, now)
 	if err == nil {
 		m.lastServer.Store(peer)
 	}
@@ -227,7 +227,7 @@ func (m *Manager) verdict(current *snapshot, peer *Peer, err error) error {
 	if err == nil {
 		return nil
 	}
-	tolerated := current.trust.tolerates(err)
+	tolerated := current.policy.tolerates(err)
 	if tolerated {
 		m.counts.reported.Add(1)
 	} else {

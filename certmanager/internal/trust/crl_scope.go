@@ -1,4 +1,4 @@
-package certmanager
+package trust
 
 import (
 	"crypto/x509"

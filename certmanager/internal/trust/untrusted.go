@@ -1,4 +1,4 @@
-package certmanager
+package trust
 
 import (
 	"bytes"
@@ -7,9 +7,9 @@ import (
 	"fmt"
 )
 
-// explain adds to the error of an unknown issuer which one was looked for, and what the bundle has
-// that is like it. presented is what the peer sent, leaf first.
-func (t *trust) explain(err error, presented []*x509.Certificate, server bool) error {
+// Explain adds to the error of an unknown issuer which one was looked for, and which of the known
+// CAs is like it. presented is what the peer sent, leaf first.
+func Explain(err error, presented, known []*x509.Certificate) error {
 	if unknown := (x509.UnknownAuthorityError{}); !errors.As(err, &unknown) || len(presented) == 0 {
 		return err
 	}
@@ -18,21 +18,10 @@ func (t *trust) explain(err error, presented []*x509.Certificate, server bool) e
 	if len(top.AuthorityKeyId) > 0 {
 		text += fmt.Sprintf(" and the key id %.20x", top.AuthorityKeyId)
 	}
-	if near := like(top, t.known(server)); near != "" {
+	if near := like(top, known); near != "" {
 		text += ": " + near
 	}
 	return fmt.Errorf("%w: %s", err, text)
-}
-
-// known returns the CAs of a bundle, as far as it can be taken apart.
-func (t *trust) known(server bool) []*x509.Certificate {
-	switch {
-	case server && t.rootCAs == t.from.rootPool:
-		return t.from.rootCAs.certs
-	case !server && t.clientCAs == t.from.clientPool:
-		return t.from.clientCAs.certs
-	}
-	return nil // a pool of the program is in use
 }
 
 // topOf follows the issuers that a peer sent, and returns the last of them. Its issuer is the one

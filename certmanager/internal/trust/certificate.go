@@ -1,0 +1,172 @@
+package trust
+
+import (
+	"bytes"
+	"cmp"
+	"crypto"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Parse parses certificates, each once.
+func Parse(ders [][]byte) ([]*x509.Certificate, error) {
+	var certs []*x509.Certificate
+	for i, der := range ders {
+		if slices.ContainsFunc(ders[:i], func(other []byte) bool { return bytes.Equal(der, other) }) {
+			continue
+		}
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+		certs = append(certs, cert)
+	}
+	if len(certs) == 0 {
+		return nil, fmt.Errorf("%w: it holds no certificate", ErrInvalid)
+	}
+	return certs, nil
+}
+
+// LeafOf returns the certificate of a key. Of several the first that is in its time.
+func LeafOf(certs []*x509.Certificate, key crypto.PrivateKey, now time.Time) (*x509.Certificate, error) {
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		return nil, fmt.Errorf("%w: its private key is no crypto.Signer", ErrInvalid)
+	}
+	var first *x509.Certificate
+	for _, cert := range certs {
+		if !IsKeyOf(signer, cert) {
+			continue
+		}
+		if CheckDates(cert, now) == nil {
+			return cert, nil
+		}
+		first = cmp.Or(first, cert)
+	}
+	if first == nil {
+		return nil, ErrMismatch
+	}
+	return first, nil
+}
+
+// IsKeyOf says whether a certificate is of a key.
+func IsKeyOf(key crypto.Signer, cert *x509.Certificate) bool {
+	public, ok := cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && public.Equal(key.Public())
+}
+
+// IsRoot says whether a certificate names itself as its issuer.
+func IsRoot(cert *x509.Certificate) bool { return bytes.Equal(cert.RawSubject, cert.RawIssuer) }
+
+// Usage says whether a leaf may be that of a TLS server and of a TLS client. It is an error if it
+// may be neither.
+func Usage(leaf *x509.Certificate) (server, client bool, err error) {
+	if leaf.KeyUsage != 0 && leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
+		return false, false, fmt.Errorf("%w: its key usage lacks digital signature, which every ECDHE handshake needs", ErrInvalid)
+	}
+	none := len(leaf.ExtKeyUsage) == 0 && len(leaf.UnknownExtKeyUsage) == 0
+	all := none || slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageAny)
+	server = all || slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
+	client = all || slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageClientAuth)
+	if !server && !client {
+		err = fmt.Errorf("%w: its extended key usage allows neither TLS servers nor TLS clients", ErrInvalid)
+	}
+	return server, client, err
+}
+
+// CheckChainDates refuses a chain whose leaf is outside its time, or each that issued the leaf.
+// What stands above these need not be needed: peers may know their issuer by another certificate.
+func CheckChainDates(chain []*x509.Certificate, now time.Time) error {
+	err := CheckDates(chain[0], now)
+	if err != nil {
+		return err
+	}
+	for _, cert := range chain[1:] {
+		if !bytes.Equal(cert.RawSubject, chain[0].RawIssuer) {
+			continue
+		}
+		outside := CheckDates(cert, now)
+		if outside == nil {
+			return nil
+		}
+		err = cmp.Or(err, outside)
+	}
+	return err
+}
+
+// CheckDates refuses a certificate outside its time. It is valid up to and with its last second.
+func CheckDates(cert *x509.Certificate, now time.Time) error {
+	switch {
+	case now.Before(cert.NotBefore):
+		return fmt.Errorf("%s: %w: begins %s, and the clock here says %s", Describe(cert), ErrNotYetValid, inUTC(cert.NotBefore), inUTC(now))
+	case now.After(cert.NotAfter):
+		return fmt.Errorf("%s: %w: ended %s, and the clock here says %s", Describe(cert), ErrExpired, inUTC(cert.NotAfter), inUTC(now))
+	}
+	return nil
+}
+
+func inUTC(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// CheckAlgorithm refuses signatures that crypto/x509 does not accept. Nobody looks at a root's.
+func CheckAlgorithm(cert *x509.Certificate) error {
+	switch cert.SignatureAlgorithm {
+	case x509.MD2WithRSA, x509.MD5WithRSA, x509.SHA1WithRSA, x509.DSAWithSHA1, x509.ECDSAWithSHA1:
+		if !IsRoot(cert) {
+			return fmt.Errorf("%w: %s is signed with %s, which TLS peers no longer accept; have it issued again, with SHA-256 in place of SHA-1 or MD5",
+				ErrInvalid, Describe(cert), cert.SignatureAlgorithm)
+		}
+	}
+	return nil
+}
+
+// oidTLSFeature marks a certificate whose peers insist on TLS extensions, RFC 7633.
+var oidTLSFeature = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}
+
+// statusRequest is the extension with an OCSP response, RFC 6066 section 8.
+const statusRequest = 5
+
+// MustStaple says whether peers insist on a stapled OCSP response.
+func MustStaple(leaf *x509.Certificate) bool {
+	return slices.ContainsFunc(leaf.Extensions, func(ext pkix.Extension) bool {
+		var features []int
+		if !ext.Id.Equal(oidTLSFeature) {
+			return false
+		}
+		_, err := asn1.Unmarshal(ext.Value, &features)
+		return err == nil && slices.Contains(features, statusRequest)
+	})
+}
+
+// maxText is the most bytes of a name or serial number in an error: anyone can send a certificate
+// with a long one.
+const maxText = 256
+
+// Describe names a certificate in errors and logs without its contents.
+func Describe(cert *x509.Certificate) string {
+	name := cert.Subject.String()
+	switch {
+	case name != "":
+	case len(cert.DNSNames) > 0:
+		name = cert.DNSNames[0]
+	case len(cert.URIs) > 0:
+		name = cert.URIs[0].String()
+	case len(cert.IPAddresses) > 0:
+		name = cert.IPAddresses[0].String()
+	default:
+		name = "without a name"
+	}
+	return fmt.Sprintf("%q (serial %s)", Cut(name, maxText), Cut(cert.SerialNumber.Text(16), maxText))
+}
+
+// Cut returns a text of at most so many bytes, in memory of its own.
+func Cut(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(strings.Clone(text[:most]), "") + "…"
+}

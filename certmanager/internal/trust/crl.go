@@ -1,0 +1,207 @@
+package trust
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Lists answers whether a certificate is on a list of its issuer. It is made once and only read
+// afterwards.
+type Lists struct {
+	Warnings []error // about lists that are not used
+	Fresh    bool    // a list that is out of date refuses everyone
+
+	lists   map[string][]*List  // by the raw name of the issuer
+	issuers []*x509.Certificate // who may have signed lists
+
+	// made has each list that was used, by what it was made of: it is made once, also where
+	// something else changes.
+	made map[*x509.RevocationList]*List
+
+	anchors sync.Map // what revokedAnchor said of a CA that a chain ends with, by its raw bytes
+}
+
+// List is one list whose issuer and signature were checked.
+type List struct {
+	Issuer  *x509.Certificate
+	CRL     *x509.RevocationList
+	Revoked map[string]time.Time // by serial, when it was revoked
+	Entries [sha256.Size]byte    // stands for the serials
+	scope   scope
+}
+
+// maxCRLSkew is how far in the future a list may be dated.
+const maxCRLSkew = 5 * time.Minute
+
+// NewLists checks the lists against the certificates of possible issuers. Of several lists of
+// one issuer and one scope the newest counts. A list of an unknown issuer says nothing about anyone
+// here: it is left out. What previous knows of a list is not found out again.
+func NewLists(lists []*x509.RevocationList, issuers []*x509.Certificate, fresh bool, now time.Time, previous *Lists) (*Lists, error) {
+	r := &Lists{lists: make(map[string][]*List), issuers: issuers, Fresh: fresh, made: make(map[*x509.RevocationList]*List)}
+	for _, list := range lists {
+		if l := previous.find(list, issuers); l != nil {
+			r.use(l, now)
+			continue
+		}
+		issuer, err := issuerOf(list, issuers)
+		if err != nil {
+			return nil, err
+		}
+		if issuer == nil {
+			r.warn("revocation list of %.200q: its issuer is unknown, so it is not used; if it should be, add the issuer's certificate to CRLIssuers", list.Issuer)
+			continue
+		}
+		if isDelta(list) {
+			r.warn("revocation list of %s: it is a delta list, which is not used", Describe(issuer))
+			continue
+		}
+		scope, err := scopeOf(list)
+		if err != nil {
+			return nil, fmt.Errorf("revocation list of %s: %w: %w", Describe(issuer), ErrInvalid, err)
+		}
+		l := &List{Issuer: issuer, CRL: list, scope: scope, Revoked: revokedIn(list)}
+		l.Entries = sumOfSerials(l.Revoked)
+		r.use(l, now)
+	}
+	return r, nil
+}
+
+// find returns what was made of a list before, if its issuer is still one.
+func (r *Lists) find(list *x509.RevocationList, issuers []*x509.Certificate) *List {
+	if r == nil || r.made[list] == nil {
+		return nil
+	}
+	known := *r.made[list]
+	if !slices.ContainsFunc(issuers, func(issuer *x509.Certificate) bool { return sameIssuer(issuer, known.Issuer) }) {
+		return nil
+	}
+	return &known
+}
+
+// use adds a list whose signature holds.
+func (r *Lists) use(l *List, now time.Time) {
+	r.made[l.CRL] = l
+	// One dated in the future is beside the list of today, whose place it must not take.
+	if l.scope.future = l.CRL.ThisUpdate.Sub(now) > maxCRLSkew; l.scope.future {
+		r.warn("revocation list of %s: it is dated %s, in the future of this machine's clock", Describe(l.Issuer), l.CRL.ThisUpdate.UTC().Format(time.RFC3339))
+	}
+	r.add(l)
+}
+
+func (r *Lists) warn(format string, args ...any) {
+	r.Warnings = append(r.Warnings, fmt.Errorf(format, args...))
+}
+
+func (r *Lists) add(l *List) {
+	name := string(l.Issuer.RawSubject)
+	for i, other := range r.lists[name] {
+		if sameIssuer(other.Issuer, l.Issuer) && other.scope == l.scope {
+			if newer(l.CRL, other.CRL) {
+				r.lists[name][i] = l
+			}
+			return
+		}
+	}
+	r.lists[name] = append(r.lists[name], l)
+}
+
+// newer says whether a list replaces another of the same issuer and scope.
+func newer(list, other *x509.RevocationList) bool {
+	if !list.ThisUpdate.Equal(other.ThisUpdate) || list.Number == nil || other.Number == nil {
+		return list.ThisUpdate.After(other.ThisUpdate)
+	}
+	return list.Number.Cmp(other.Number) > 0
+}
+
+// sameIssuer: an issuer is a name and a key, whatever its certificate.
+func sameIssuer(a, b *x509.Certificate) bool {
+	return bytes.Equal(a.RawSubject, b.RawSubject) && bytes.Equal(a.RawSubjectPublicKeyInfo, b.RawSubjectPublicKeyInfo)
+}
+
+// of returns the lists of an issuer.
+func (r *Lists) of(issuer *x509.Certificate) (all []*List) {
+	for _, l := range r.lists[string(issuer.RawSubject)] {
+		if sameIssuer(l.Issuer, issuer) {
+			all = append(all, l)
+		}
+	}
+	return all
+}
+
+// issuerOf returns who has signed a list, nil if that is nobody known. A list that claims to be of
+// a known key and is not is an error: it may be the list of a CA in service, damaged.
+func issuerOf(list *x509.RevocationList, issuers []*x509.Certificate) (*x509.Certificate, error) {
+	known := false
+	for _, issuer := range issuers {
+		if !bytes.Equal(issuer.RawSubject, list.RawIssuer) {
+			continue
+		}
+		if list.CheckSignatureFrom(issuer) == nil {
+			return issuer, nil
+		}
+		otherKey := len(list.AuthorityKeyId) > 0 && len(issuer.SubjectKeyId) > 0 && !bytes.Equal(list.AuthorityKeyId, issuer.SubjectKeyId)
+		known = known || !otherKey
+	}
+	if known {
+		return nil, fmt.Errorf("revocation list of %.200q: %w: its signature is not the issuer's", list.Issuer, ErrInvalid)
+	}
+	return nil, nil
+}
+
+func revokedIn(list *x509.RevocationList) map[string]time.Time {
+	revoked := make(map[string]time.Time, len(list.RevokedCertificateEntries))
+	for _, entry := range list.RevokedCertificateEntries {
+		revoked[string(entry.SerialNumber.Bytes())] = entry.RevocationTime
+	}
+	return revoked
+}
+
+// sumOfSerials covers the entries and not the list: a list that is issued again every hour with the
+// same entries does not end every session.
+func sumOfSerials(revoked map[string]time.Time) [sha256.Size]byte {
+	h := sha256.New()
+	for _, serial := range slices.Sorted(maps.Keys(revoked)) {
+		h.Write(binary.AppendUvarint(nil, uint64(len(serial))))
+		h.Write([]byte(serial))
+	}
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
+// OutOfDate says whether a list is past its nextUpdate. One without never is.
+func (l *List) OutOfDate(now time.Time) bool {
+	return !l.CRL.NextUpdate.IsZero() && now.After(l.CRL.NextUpdate)
+}
+
+// All returns the lists in a stable order.
+func (r *Lists) All() []*List {
+	var all []*List
+	for _, lists := range r.lists {
+		all = append(all, lists...)
+	}
+	slices.SortFunc(all, func(a, b *List) int { return bytes.Compare(a.CRL.Raw, b.CRL.Raw) })
+	return all
+}
+
+// Regressions says which lists were taken back since previous, for an issuer that is still among
+// known: who was revoked is let in again.
+func (r *Lists) Regressions(previous *Lists, known []*x509.Certificate) []error {
+	var found []error
+	for _, old := range previous.All() {
+		all := r.of(old.Issuer)
+		i := slices.IndexFunc(all, func(l *List) bool { return l.scope == old.scope })
+		switch {
+		case i >= 0 && all[i].CRL.ThisUpdate.Before(old.CRL.ThisUpdate):
+			found = append(found, fmt.Errorf("the revocation list of %s was issued before the one that was in service", Describe(old.Issuer)))
+		case i < 0 && slices.ContainsFunc(known, old.Issuer.Equal):
+			found = append(found, fmt.Errorf("the revocation list of %s is no longer there", Describe(old.Issuer)))
+		}
+	}
+	return found
+}

@@ -1,0 +1,76 @@
+package trust
+
+import (
+	"bytes"
+	"crypto/x509"
+	"fmt"
+	"time"
+)
+
+// check judges every certificate of a chain. The last is trusted by itself, but not if another CA
+// has revoked it.
+func (r *Lists) check(chain []*x509.Certificate, now time.Time) error {
+	if len(r.lists) == 0 {
+		return nil
+	}
+	for i := range len(chain) - 1 {
+		if err := r.checkOne(chain[i], chain[i+1], now); err != nil {
+			return err
+		}
+	}
+	return r.checkAnchor(chain[len(chain)-1])
+}
+
+func (r *Lists) checkOne(cert, issuer *x509.Certificate, now time.Time) error {
+	for _, l := range r.lists[string(issuer.RawSubject)] {
+		if !sameIssuer(l.Issuer, issuer) {
+			continue
+		}
+		if when, ok := l.Revoked[string(cert.SerialNumber.Bytes())]; ok {
+			return fmt.Errorf("%w: %s was revoked by %s on %s", ErrRevoked, Describe(cert), Describe(issuer), when.Format(time.RFC3339))
+		}
+		if r.Fresh && l.scope.covers(cert) && l.OutOfDate(now) {
+			return fmt.Errorf("%w: that of %s ended %s", ErrOutOfDate, Describe(issuer), l.CRL.NextUpdate.Format(time.RFC3339))
+		}
+	}
+	return nil
+}
+
+// checkAnchor judges a CA that chains end with: openssl verify -crl_check_all refuses a chain whose
+// CA another one has revoked, although the CA is in the bundle.
+func (r *Lists) checkAnchor(ca *x509.Certificate) error {
+	if bytes.Equal(ca.RawIssuer, ca.RawSubject) {
+		return nil
+	}
+	known, ok := r.anchors.Load(string(ca.Raw))
+	if !ok {
+		known = r.revokedAnchor(ca, 0)
+		r.anchors.Store(string(ca.Raw), known) // of the CAs in the bundles alone
+	}
+	err, _ := known.(error)
+	return err
+}
+
+// maxPathLength bounds the way up from a CA that another one has issued.
+const maxPathLength = 10
+
+// revokedAnchor looks for a list that has the CA, or one of those above it.
+func (r *Lists) revokedAnchor(ca *x509.Certificate, depth int) error {
+	if bytes.Equal(ca.RawIssuer, ca.RawSubject) || depth > maxPathLength {
+		return nil
+	}
+	for _, l := range r.lists[string(ca.RawIssuer)] {
+		if when, ok := l.Revoked[string(ca.SerialNumber.Bytes())]; ok && ca.CheckSignatureFrom(l.Issuer) == nil {
+			return fmt.Errorf("%w: %s was revoked by %s on %s", ErrRevoked, Describe(ca), Describe(l.Issuer), when.Format(time.RFC3339))
+		}
+	}
+	var revoked error
+	for _, issuer := range r.issuers {
+		if bytes.Equal(issuer.RawSubject, ca.RawIssuer) && ca.CheckSignatureFrom(issuer) == nil {
+			if revoked = r.revokedAnchor(issuer, depth+1); revoked == nil {
+				return nil // where an issuer has several certificates, one that holds is enough
+			}
+		}
+	}
+	return revoked
+}

@@ -1,0 +1,81 @@
+package trust
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"math/big"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// partialCRL makes a list with an extension.
+func partialCRL(t *testing.T, ca *x509.Certificate, key crypto.Signer, ext pkix.Extension) *x509.RevocationList {
+	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+		Number: big.NewInt(1), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour),
+		ExtraExtensions: []pkix.Extension{ext},
+	}, ca, key)
+	require.NoError(t, err)
+	list, err := x509.ParseRevocationList(der)
+	require.NoError(t, err)
+	return list
+}
+
+func TestCRLOfAPart(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "CA"}, NotAfter: time.Now().Add(time.Hour), SubjectKeyId: []byte{1},
+		BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCRLSign | x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	require.NoError(t, err)
+	ca, err := x509.ParseCertificate(der)
+	require.NoError(t, err)
+	bit := func(tag byte) []byte { return []byte{0x30, 3, 0x80 | tag, 1, 0xff} }
+	uri := "http://ca.example.test/1.crl"
+	ofURI := append([]byte{0x30, byte(6 + len(uri)), 0xa0, byte(4 + len(uri)), 0xa0, byte(2 + len(uri)), 0x86, byte(len(uri))}, uri...)
+	for name, c := range map[string]struct {
+		ext  pkix.Extension
+		says string // empty: it is used
+		left bool   // it is left out
+	}{
+		"nothing":                {pkix.Extension{Id: []int{1, 2, 3, 4}, Value: []byte{5, 0}}, "", false},
+		"empty":                  {pkix.Extension{Id: oidIssuingDistributionPoint, Critical: true, Value: []byte{0x30, 0}}, "", false},
+		"a URI":                  {pkix.Extension{Id: oidIssuingDistributionPoint, Critical: true, Value: ofURI}, "", false},
+		"users":                  {pkix.Extension{Id: oidIssuingDistributionPoint, Critical: true, Value: bit(1)}, "", false},
+		"CAs":                    {pkix.Extension{Id: oidIssuingDistributionPoint, Critical: true, Value: bit(2)}, "", false},
+		"some reasons":           {pkix.Extension{Id: oidIssuingDistributionPoint, Critical: true, Value: []byte{0x30, 4, 0x83, 2, 6, 0x40}}, "some of the reasons", false},
+		"indirect":               {pkix.Extension{Id: oidIssuingDistributionPoint, Critical: true, Value: bit(4)}, "indirect", false},
+		"attribute certificates": {pkix.Extension{Id: oidIssuingDistributionPoint, Critical: true, Value: bit(5)}, "attribute certificates", false},
+		"malformed":              {pkix.Extension{Id: oidIssuingDistributionPoint, Critical: true, Value: []byte{0x31, 0}}, "malformed", false},
+		"garbage behind it":      {pkix.Extension{Id: oidIssuingDistributionPoint, Critical: true, Value: []byte{0x30, 2, 5, 0}}, "malformed", false},
+		"unknown":                {pkix.Extension{Id: []int{1, 2, 3, 4}, Critical: true, Value: []byte{5, 0}}, "critical extension 1.2.3.4", false},
+		"delta":                  {pkix.Extension{Id: oidDeltaCRLIndicator, Critical: true, Value: []byte{2, 1, 1}}, "delta list", true},
+		"delta, not critical":    {pkix.Extension{Id: oidDeltaCRLIndicator, Value: []byte{2, 1, 1}}, "delta list", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, err := NewLists([]*x509.RevocationList{partialCRL(t, ca, key, c.ext)}, []*x509.Certificate{ca}, false, time.Now(), nil)
+			switch {
+			case c.left:
+				require.NoError(t, err)
+				require.Len(t, r.Warnings, 1)
+				assert.ErrorContains(t, r.Warnings[0], c.says)
+				assert.Empty(t, r.All())
+			case c.says != "":
+				require.ErrorIs(t, err, ErrInvalid)
+				assert.ErrorContains(t, err, c.says)
+			default:
+				require.NoError(t, err)
+				assert.Empty(t, r.Warnings)
+				assert.Len(t, r.All(), 1)
+			}
+		})
+	}
+}

@@ -1,0 +1,134 @@
+package trust
+
+import (
+	"cmp"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Verifier is what a peer is verified with.
+type Verifier struct {
+	Roots *x509.CertPool      // nil is the system's
+	Known []*x509.Certificate // what is known to be in Roots, for errors
+	Usage x509.ExtKeyUsage
+	Lists *Lists
+
+	// When is the time at which chains have to hold, Now that of the lists.
+	When, Now time.Time
+}
+
+// Verify returns the chains of a peer that hold: those known from its handshake as far as they
+// still do, or where none does, what is found now, since a CA may have been replaced by one with
+// the same key. presented is what the peer sent, leaf first. If lists refuse every chain, these are
+// returned beside the error.
+func (v Verifier) Verify(presented []*x509.Certificate, known [][]*x509.Certificate) ([][]*x509.Certificate, error) {
+	if err := CheckDates(presented[0], v.When); err != nil {
+		return nil, err
+	}
+	var chains [][]*x509.Certificate
+	for _, chain := range known {
+		if stillHolds(chain, v.Roots, v.When) {
+			chains = append(chains, chain)
+		}
+	}
+	if good, _ := v.notRevoked(chains); len(good) > 0 {
+		return good, nil
+	}
+	// Another chain than those known may hold, that of a cross-signed CA for example.
+	chains, err := v.build(presented)
+	if err != nil {
+		return nil, err
+	}
+	good, err := v.notRevoked(chains)
+	if len(good) > 0 {
+		return good, nil
+	}
+	return chains, err
+}
+
+// notRevoked returns the chains that no list has a certificate of, or why there is none.
+func (v Verifier) notRevoked(chains [][]*x509.Certificate) (good [][]*x509.Certificate, revoked error) {
+	for _, chain := range chains {
+		if err := v.Lists.check(chain, v.Now); err != nil {
+			revoked = cmp.Or(revoked, err)
+			continue
+		}
+		good = append(good, chain)
+	}
+	return good, revoked
+}
+
+// build builds the chains of a peer anew.
+func (v Verifier) build(presented []*x509.Certificate) ([][]*x509.Certificate, error) {
+	chains, err := presented[0].Verify(x509.VerifyOptions{
+		Roots: v.Roots, Intermediates: pool(presented[1:]), CurrentTime: v.When, KeyUsages: []x509.ExtKeyUsage{v.Usage},
+	})
+	if err != nil {
+		err = fmt.Errorf("%s: %w: %w", Describe(presented[0]), ErrUntrusted, &tls.CertificateVerificationError{UnverifiedCertificates: presented, Err: err})
+		return nil, Explain(err, presented, v.Known)
+	}
+	return chains, nil
+}
+
+func pool(certs []*x509.Certificate) *x509.CertPool {
+	pool := x509.NewCertPool()
+	for _, cert := range certs {
+		pool.AddCert(cert)
+	}
+	return pool
+}
+
+// stillHolds says whether a chain that was verified before is good: its signatures do
+// not change, but time passes and roots are removed.
+func stillHolds(chain []*x509.Certificate, roots *x509.CertPool, now time.Time) bool {
+	for _, cert := range chain {
+		if CheckDates(cert, now) != nil {
+			return false
+		}
+	}
+	// For a member of the pool this is a lookup, see anyValidVerifiedChain in
+	// crypto/tls. Where the system verifies (no bundle given, on macOS and Windows)
+	// it is a verification of the root, which is right as well. That another root has issued this
+	// one is not enough: the chain is longer then, and the new root may have revoked the old.
+	chains, err := chain[len(chain)-1].Verify(x509.VerifyOptions{
+		Roots: roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	})
+	return err == nil && slices.ContainsFunc(chains, func(c []*x509.Certificate) bool { return len(c) == 1 })
+}
+
+// Build returns a chain from a leaf to the roots, for whatever usage; nil if an issuer is unknown.
+func Build(leaf *x509.Certificate, issuers []*x509.Certificate, roots *x509.CertPool, now time.Time) ([]*x509.Certificate, error) {
+	chains, err := leaf.Verify(x509.VerifyOptions{
+		Roots: roots, Intermediates: pool(issuers), CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	})
+	var unknown x509.UnknownAuthorityError
+	switch {
+	case err == nil:
+		return chains[0], nil
+	case errors.As(err, &unknown):
+		return nil, nil
+	}
+	return nil, fmt.Errorf("%w: %w", ErrUntrusted, err)
+}
+
+// End returns when the last of some chains ends, which is when its first certificate does; zero
+// without chains.
+func End(chains [][]*x509.Certificate) time.Time {
+	var last time.Time
+	for _, chain := range chains {
+		end := chain[0].NotAfter
+		for _, cert := range chain[1:] {
+			if cert.NotAfter.Before(end) {
+				end = cert.NotAfter
+			}
+		}
+		if end.After(last) {
+			last = end
+		}
+	}
+	return last
+}
