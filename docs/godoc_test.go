@@ -23,7 +23,7 @@ func library(t *testing.T) (fset *token.FileSet, packages map[string][]*ast.File
 	t.Helper()
 	fset, packages = token.NewFileSet(), map[string][]*ast.File{}
 	for name, text := range goFiles(t, func(name string) bool {
-		return !regexp.MustCompile(`^../(engine|internal|docs)/|/(testdata|e2e)/`).MatchString(filepath.ToSlash(name))
+		return !regexp.MustCompile(`^../(engine|internal|docs)/|/(testdata|e2e|internal)/`).MatchString(filepath.ToSlash(name))
 	}) {
 		file, err := parser.ParseFile(fset, name, text, parser.ParseComments)
 		require.NoError(t, err)

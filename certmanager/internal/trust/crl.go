@@ -30,8 +30,8 @@ type Lists struct {
 
 // List is one list whose issuer and signature were checked.
 type List struct {
-	Issuer  *x509.Certificate
-	CRL     *x509.RevocationList
+	Issuer  *x509.Certificate    // who signed it
+	CRL     *x509.RevocationList // as it was parsed
 	Revoked map[string]time.Time // by serial, when it was revoked
 	Entries [sha256.Size]byte    // stands for the serials
 	scope   scope

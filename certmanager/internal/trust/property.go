@@ -15,7 +15,7 @@ import (
 
 // Property is what a rule compares of a leaf.
 type Property struct {
-	Name  string
+	Name  string // for rules and errors
 	of    func(leaf *x509.Certificate) []string
 	check func(want string) error // refuses what can never match
 	match func(want, have string) bool

@@ -14,8 +14,8 @@ import (
 type Verifier struct {
 	Roots *x509.CertPool      // nil is the system's
 	Known []*x509.Certificate // what is known to be in Roots, for errors
-	Usage x509.ExtKeyUsage
-	Lists *Lists
+	Usage x509.ExtKeyUsage    // that of the peer
+	Lists *Lists              // of revoked certificates
 
 	// When is the time at which chains have to hold, Now that of the lists.
 	When, Now time.Time
