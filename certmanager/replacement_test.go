@@ -16,7 +16,7 @@ import (
 
 // Every replacement is followed soon, without a torn state being served or reported, for files by
 // name and for a folder.
-func TestEveryGesture(t *testing.T) {
+func TestEveryReplacement(t *testing.T) {
 	for _, replacement := range tlstest.Replacements {
 		t.Run(replacement.Name, func(t *testing.T) { t.Parallel(); followReplacement(t, replacement, false) })
 		t.Run(replacement.Name+" of a folder", func(t *testing.T) { t.Parallel(); followReplacement(t, replacement, true) })
