@@ -6,6 +6,8 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
+
+	"github.com/ergotls/ergotls/internal/conninfo"
 )
 
 // challengeProtocol is what a CA offers that validates a name by TLS-ALPN-01 (RFC 8737).
@@ -32,7 +34,7 @@ type challengeKey struct{}
 func (m *Manager) ServerHandshake(ctx context.Context, conn *tls.Conn) error {
 	err := conn.HandshakeContext(context.WithValue(ctx, challengeKey{}, true))
 	if err != nil {
-		m.ReportRefused(err, conn.RemoteAddr())
+		m.ReportRefused(err, conninfo.RemoteAddr(conn.NetConn()))
 		return err
 	}
 	if conn.ConnectionState().NegotiatedProtocol == challengeProtocol {

@@ -97,6 +97,12 @@ func (e Event) attrs() []slog.Attr {
 	}
 	if p := e.Peer; p != nil {
 		attrs = append(attrs, slog.String("peer", p.Subject), slog.String("serial", p.Serial), slog.String("remote", p.Remote))
+		if p.Local != "" {
+			attrs = append(attrs, slog.String("local", p.Local))
+		}
+		if p.Connection != "" {
+			attrs = append(attrs, slog.String("connection", p.Connection))
+		}
 	}
 	if e.ReportOnly {
 		attrs = append(attrs, slog.Bool("reportOnly", true))

@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/http"
 	"reflect"
+
+	"github.com/ergotls/ergotls/internal/conninfo"
 )
 
 // ConnState is for http.Server.ConnState: with it the manager knows the connections of
@@ -22,9 +24,9 @@ func (m *Manager) ConnState(c net.Conn, state http.ConnState) {
 	}
 	switch state {
 	case http.StateNew: // before the handshake
-		m.http.Store(conn.NetConn(), &httpConn{m: m, raw: conn.NetConn(), remote: c.RemoteAddr(), track: m.Accepting()})
+		m.http.Store(conn.NetConn(), &httpConn{m: m, raw: conn.NetConn(), remote: conninfo.RemoteAddr(c), track: m.Accepting()})
 	case http.StateActive, http.StateIdle:
-		known, _ := m.http.LoadOrStore(conn.NetConn(), &httpConn{m: m, raw: conn.NetConn(), remote: c.RemoteAddr(), track: m.Accepting()})
+		known, _ := m.http.LoadOrStore(conn.NetConn(), &httpConn{m: m, raw: conn.NetConn(), remote: conninfo.RemoteAddr(c), track: m.Accepting()})
 		tlsState := conn.ConnectionState()
 		known.(*httpConn).known(&tlsState) // where the handshake was not with a config of ours, or before
 	case http.StateClosed, http.StateHijacked:
@@ -71,7 +73,7 @@ func (m *Manager) httpConnOf(hello *tls.ClientHelloInfo) *httpConn {
 // verify judges a client in its handshake, and makes its connection known in the same moment:
 // between the two its trust could be taken away unnoticed until its first request.
 func (h *httpConn) verify(began *snapshot, state tls.ConnectionState) error {
-	if err := h.m.verifyClient(began, state); err != nil {
+	if err := h.m.verifyClient(began, state, h.remote); err != nil {
 		return err
 	}
 	h.known(&state)

@@ -7,6 +7,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/ergotls/ergotls/internal/conninfo"
 )
 
 // Goroutines of a listener of NewListener:
@@ -86,7 +88,7 @@ func (l *listener) handshake(raw net.Conn) {
 		return
 	}
 	state := conn.ConnectionState()
-	tracked.track(track(&state, raw.RemoteAddr(), func(error) { raw.Close() }))
+	tracked.track(track(&state, conninfo.RemoteAddr(raw), func(error) { raw.Close() }))
 	if !l.give(accepted{conn: conn}) {
 		tracked.Close()
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ergotls/ergotls/certmanager/internal/trust"
 	"github.com/ergotls/ergotls/internal/clock"
+	"github.com/ergotls/ergotls/internal/conninfo"
 )
 
 // Status is everything that an operator asks, at one moment. It can be marshalled to
@@ -106,8 +107,13 @@ type CRLInfo struct {
 // PeerInfo describes a peer.
 type PeerInfo struct {
 	CertificateInfo
-	Remote string `json:",omitempty"` // its address; as far as it is known during a handshake
-	Server bool   `json:",omitempty"` // it is a server that this program called
+	Server bool `json:",omitempty"` // it is a server that this program called
+
+	// Remote is the peer's address and Local our own; both are empty in the handshake of a client.
+	// Connection is the ID of a connection of package meta, which its log lines have too.
+	Remote     string `json:",omitempty"`
+	Local      string `json:",omitempty"`
+	Connection string `json:",omitempty"`
 }
 
 // NewCertificateInfo describes a certificate, for the events of sources.
@@ -146,6 +152,9 @@ func newPeerInfo(p *Peer, remote net.Addr) *PeerInfo {
 	}
 	if remote != nil {
 		info.Remote = remote.String()
+	}
+	if at, ok := remote.(conninfo.Addr); ok {
+		info.Local, info.Connection = at.Local.String(), at.Connection
 	}
 	return info
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ergotls/ergotls/certmanager/internal/trust"
 	"github.com/ergotls/ergotls/internal/clock"
+	"github.com/ergotls/ergotls/internal/conninfo"
 	"github.com/ergotls/ergotls/internal/sni"
 )
 
@@ -79,19 +80,22 @@ func (s *server) configForClient(hello *tls.ClientHelloInfo) (*tls.Config, error
 		inner = &innerConfig{snapshot: current, config: s.m.serverConfig(current, s.outer.NextProtos)}
 		s.inner.Store(inner)
 	}
-	ticket, conn := offersTicket(hello), s.m.httpConnOf(hello)
-	if !ticket && conn == nil {
+	ticket, conn, asks := offersTicket(hello), s.m.httpConnOf(hello), inner.config.ClientAuth != tls.NoClientCert
+	if !ticket && conn == nil && !asks {
 		return inner.config, nil
 	}
 	// The exceptions: UnwrapSession has to tell WrapSession when the session began, and
-	// VerifyConnection which connection of an http.Server it is. The only thing that they share is
-	// the config of their connection.
+	// VerifyConnection which connection it is, for the report of a refused client. The only thing
+	// that they share is the config of their connection.
 	config := inner.config.Clone()
 	if ticket {
 		(&resumption{m: s.m, snapshot: current}).install(config)
 	}
-	if conn != nil {
+	switch remote := conninfo.RemoteAddr(hello.Conn); {
+	case conn != nil:
 		config.VerifyConnection = func(state tls.ConnectionState) error { return conn.verify(current, state) }
+	case asks:
+		config.VerifyConnection = func(state tls.ConnectionState) error { return s.m.verifyClient(current, state, remote) }
 	}
 	return config, nil
 }
@@ -104,7 +108,7 @@ func (m *Manager) serverConfig(s *snapshot, nextProtos []string) *tls.Config {
 		config.GetCertificate = s.getCertificateOrNone
 	}
 	s.policy.askClients(config)
-	config.VerifyConnection = func(state tls.ConnectionState) error { return m.verifyClient(s, state) }
+	config.VerifyConnection = func(state tls.ConnectionState) error { return m.verifyClient(s, state, nil) }
 	config.GetEncryptedClientHelloKeys = func(*tls.ClientHelloInfo) ([]tls.EncryptedClientHelloKey, error) {
 		return s.echKeys(), nil
 	}
@@ -127,21 +131,25 @@ func (s *snapshot) echKeys() []tls.EncryptedClientHelloKey {
 // verifyClient runs in every handshake, resumed ones too, which skip all other
 // callbacks. It judges by what is in service now, which may be newer than what the
 // handshake began with: a peer that was removed in between is refused.
-func (m *Manager) verifyClient(began *snapshot, state tls.ConnectionState) error {
+func (m *Manager) verifyClient(began *snapshot, state tls.ConnectionState, remote net.Addr) error {
 	current := m.current.Load()
 	now := clock.Now()
 	peer := m.newPeer(&state, false)
 	peer.pool = began.policy.clientID.text // crypto/tls has verified it with those
 	peer, err := current.policy.judge(peer, now, now)
-	return m.verdict(current, peer, err)
+	return m.verdict(current, peer, remote, err)
 }
 
 // ReportRefused is for servers that make the handshakes of ServerTLS themselves: it tells the
-// Manager with what error one of them ended, and where the client is. A client whose chain
-// crypto/tls refused by itself, that of an unknown CA for example, is counted and reported
+// Manager with what error one of them ended, and where the client is. A client that crypto/tls
+// refused by itself, because its CA is unknown or it showed no certificate, is counted and reported
 // as a refused peer then, which all others are already. Nil and other errors are none of
 // the Manager's business; net/http writes all of them to its ErrorLog.
 func (m *Manager) ReportRefused(err error, remote net.Addr) {
+	if conninfo.NoCertificate(err) {
+		_ = m.verdict(m.current.Load(), &Peer{}, remote, fmt.Errorf("%w: the client showed no certificate", ErrUntrusted))
+		return
+	}
 	var refused *tls.CertificateVerificationError
 	if !errors.As(err, &refused) || len(refused.UnverifiedCertificates) == 0 || errors.Is(err, ErrUntrusted) {
 		return
@@ -211,7 +219,7 @@ func (m *Manager) verifyServer(state tls.ConnectionState, name string) error {
 		return fmt.Errorf("certmanager: %w: no name to verify the server for: connections to an IP address do not ask for one; give it to ClientTLS", ErrUntrusted)
 	}
 	if err := peer.Certificate.VerifyHostname(name); err != nil && !byRule {
-		return m.verdict(current, peer, fmt.Errorf("%s: %w: %w", peer, ErrUntrusted,
+		return m.verdict(current, peer, nil, fmt.Errorf("%s: %w: %w", peer, ErrUntrusted,
 			&tls.CertificateVerificationError{UnverifiedCertificates: peer.presented, Err: err}))
 	}
 	now := clock.Now()
@@ -219,11 +227,11 @@ func (m *Manager) verifyServer(state tls.ConnectionState, name string) error {
 	if err == nil {
 		m.lastServer.Store(peer)
 	}
-	return m.verdict(current, peer, err)
+	return m.verdict(current, peer, nil, err)
 }
 
 // verdict reports a refusal and returns it, unless it is only to be reported.
-func (m *Manager) verdict(current *snapshot, peer *Peer, err error) error {
+func (m *Manager) verdict(current *snapshot, peer *Peer, remote net.Addr, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -233,7 +241,7 @@ func (m *Manager) verdict(current *snapshot, peer *Peer, err error) error {
 	} else {
 		m.counts.refuse(err)
 	}
-	m.events.emit(Event{Kind: PeerRefused, Generation: current.generation, Peer: newPeerInfo(peer, nil), ReportOnly: tolerated, Err: err})
+	m.events.emit(Event{Kind: PeerRefused, Generation: current.generation, Peer: newPeerInfo(peer, remote), ReportOnly: tolerated, Err: err})
 	if tolerated {
 		return nil
 	}

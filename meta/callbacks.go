@@ -14,6 +14,8 @@ import (
 	"io"
 	"runtime/debug"
 	"slices"
+
+	"ergo.services/ergo/gen"
 )
 
 // panicError is a panic of a function that the program has given to this package.
@@ -66,10 +68,11 @@ func (c *tcpConnection) logPanic(cause error) {
 type shaking struct {
 	limiter *handshakeLimiter // nil: that of a client
 	ctx     context.Context
-	began   bool // something was read
-	hello   bool // the ClientHello was read
-	exempt  bool // a CA validates a name: what its order waits for may hold all places
-	placed  bool // has a place
+	id      gen.Alias // of the connection
+	began   bool      // something was read
+	hello   bool      // the ClientHello was read
+	exempt  bool      // a CA validates a name: what its order waits for may hold all places
+	placed  bool      // has a place
 
 	panicked *panicError // of a callback; crypto/tls does not wrap every error
 }

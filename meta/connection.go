@@ -2,9 +2,8 @@ package meta
 
 import (
 	"crypto/tls"
-	"fmt"
+	"crypto/x509"
 	"net"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -41,12 +40,12 @@ type tcpConnection struct {
 	to     any    // who gets the messages: a gen.Atom or gen.PID
 	stream stream // the TLS connection, or the socket without TLS
 
-	reader           // Start's goroutine
-	sender           // the message goroutine
-	writer writer    // has a mutex of its own
-	life             // shared by all
-	logged sync.Once // its log has its fields
-	stats  connectionStats
+	reader        // Start's goroutine
+	sender        // the message goroutine
+	writer writer // has a mutex of its own
+	life          // shared by all
+	logged
+	stats connectionStats
 
 	// Times since opened, each a time.Duration.
 	active  atomic.Int64 // of the last read or write, where IdleTimeout is set; set by all goroutines
@@ -56,18 +55,19 @@ type tcpConnection struct {
 // reader is what Start's goroutine has for itself.
 type reader struct {
 	inbox       inbox
-	bulk        bool      // the last read brought much
-	release     func()    // of the manager's Track; nil: not tracked
-	counted     bool      // by the server's address book
-	actor       bool      // an actor was asked for
-	brokenUntil time.Time // how long to read on after a failed write; zero: none has failed
-	retry       time.Time // what onEnd said
-	batch       batch     // what was delivered of late
-	inputEnded  time.Time // when the peer had sent all; zero: it may send more
-	expires     time.Time // when it is old; zero: never
-	expiring    bool      // the owner knows that it is
-	ownerAt     time.Time // when to look whether the owner is still there; zero: never
-	unacked     int       // what the peer's kernel had not taken when the connection last looked idle
+	bulk        bool              // the last read brought much
+	release     func()            // of the manager's Track; nil: not tracked
+	counted     bool              // by the server's address book
+	actor       bool              // an actor was asked for
+	brokenUntil time.Time         // how long to read on after a failed write; zero: none has failed
+	retry       time.Time         // what onEnd said
+	batch       batch             // what was delivered of late
+	inputEnded  time.Time         // when the peer had sent all; zero: it may send more
+	expires     time.Time         // when it is old; zero: never
+	expiring    bool              // the owner knows that it is
+	ownerAt     time.Time         // when to look whether the owner is still there; zero: never
+	shown       *x509.Certificate // the leaf of a peer whose handshake failed
+	unacked     int               // what the peer's kernel had not taken when the connection last looked idle
 }
 
 // sender is what the message goroutine has for itself.
@@ -90,16 +90,6 @@ func newConnection(opt *TCPConnectionOptions, server *tcpServer, sock *socket, t
 	c.inbox.init(opt)
 	c.writer.init(c, opt.WriteBuffer, sock)
 	return c
-}
-
-// log is the log of the connection. The first line adds the fields, since most connections never
-// write one.
-func (c *tcpConnection) log(fields ...gen.LogField) gen.Log {
-	log := c.process.Log()
-	c.logged.Do(func() {
-		log.AddFields(append(fields, gen.LogField{Name: "remote", Value: c.sock.RemoteAddr().String()}, gen.LogField{Name: "owner", Value: fmt.Sprint(c.to)})...)
-	})
-	return log
 }
 
 // Init implements gen.MetaBehavior. It runs on the goroutine of whoever spawns the connection.

@@ -20,3 +20,11 @@ func (p *teller) Send(_ any, message any) error {
 	}
 	return nil
 }
+func (p *teller) Log() gen.Log { return quietLog{} }
+
+// quietLog writes nothing.
+type quietLog struct{ gen.Log }
+
+func (quietLog) Level() gen.LogLevel       { return gen.LogLevelDisabled }
+func (quietLog) Warning(string, ...any)    {}
+func (quietLog) AddFields(...gen.LogField) {}

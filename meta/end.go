@@ -79,6 +79,9 @@ func (c *tcpConnection) finish() {
 		c.mu.Unlock()
 	}
 	told := true
+	if c.known() || c.server == nil {
+		c.logLife("connection with %s ended: %s", c.sock.RemoteAddr(), reason)
+	}
 	if c.onEnd != nil {
 		c.retry = c.onEnd(reason)
 	}

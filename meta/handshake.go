@@ -3,10 +3,13 @@ package meta
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"time"
+
+	"github.com/ergotls/ergotls/internal/conninfo"
 )
 
 // challengeProtocol is negotiated by a CA that validates a name (RFC 8737). The handshake alone is
@@ -89,6 +92,7 @@ func (c *tcpConnection) establish() bool {
 		}
 		return false
 	}
+	c.logLife("connection with %s established", peer)
 	c.mu.Lock()
 	c.connected = true
 	c.mu.Unlock()
@@ -136,7 +140,7 @@ func (c *tcpConnection) handshake(deadline time.Time) (*tls.ConnectionState, err
 	}
 	defer c.cancelBy(nil)
 	started := time.Now()
-	h := &shaking{ctx: ctx, began: len(c.sock.pending) > 0}
+	h := &shaking{ctx: ctx, id: c.process.ID(), began: len(c.sock.pending) > 0}
 	if c.server != nil {
 		h.limiter = c.server.handshakes
 	}
@@ -165,6 +169,7 @@ func (c *tcpConnection) handshake(deadline time.Time) (*tls.ConnectionState, err
 		return nil, fmt.Errorf("%w: %w", errNothingSent, err)
 	}
 	if err != nil {
+		c.shown = shown(err, state.PeerCertificates)
 		return nil, notTLS(err)
 	}
 	c.stats.handshake = time.Since(started)
@@ -175,7 +180,7 @@ func (c *tcpConnection) handshake(deadline time.Time) (*tls.ConnectionState, err
 	c.stream = conn
 	if track != nil {
 		err = protect("CertManager.Track", func() error {
-			c.release = track(&state, c.sock.RemoteAddr(), func(reason error) { c.end(ErrEvicted, reason) })
+			c.release = track(&state, c.trackedAddr(), func(reason error) { c.end(ErrEvicted, reason) })
 			return nil
 		})
 	}
@@ -223,6 +228,26 @@ func (c *tcpConnection) tracking() tracking {
 		return manager.Track
 	}
 	return nil
+}
+
+// trackedAddr is the address that a manager gets with a connection. One that knows more than Track
+// also hears which connection it is.
+func (c *tcpConnection) trackedAddr() net.Addr {
+	if _, ok := c.opt.CertManager.(sidedTracker); ok {
+		return conninfo.RemoteAddr(c.sock)
+	}
+	return c.sock.RemoteAddr()
+}
+
+// shown is the leaf of a peer whose handshake failed, nil if it showed none.
+func shown(err error, certs []*x509.Certificate) *x509.Certificate {
+	if refused, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		certs = refused.UnverifiedCertificates
+	}
+	if len(certs) == 0 {
+		return nil
+	}
+	return certs[0]
 }
 
 // notTLS makes plain what a peer speaks that does not speak TLS: HTTP to an HTTPS port, say.

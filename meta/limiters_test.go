@@ -116,18 +116,20 @@ func TestHandshakeLimiter(t *testing.T) {
 	})
 }
 
-// One line for each source and minute, and not many in all.
+// One line for each source, reason and minute, and not many in all.
 func TestLogLines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newAddressTable(0, 0)
 		source := netip.MustParseAddr("192.0.2.1")
 		for range 2 {
-			assert.True(t, c.mayLog(source))
-			assert.False(t, c.mayLog(source))
-			lines := 1
+			for _, why := range []string{refusedRule, refusedTimeout} {
+				assert.True(t, c.mayLog(source, why))
+				assert.False(t, c.mayLog(source, why))
+			}
+			lines := 2
 			for range 1000 {
 				source = source.Next()
-				if c.mayLog(source) {
+				if c.mayLog(source, refusedRule) {
 					lines++
 				}
 			}

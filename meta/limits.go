@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -41,10 +42,11 @@ type addressTable struct {
 type addressUse struct {
 	connections int
 	failures    int  // handshakes that failed within the minute
-	logged      bool // a line within the minute
+	logged      uint // a bit for each of RefusedReasons: a line within the minute
 }
 
-// maxLines is how many lines about refused peers are logged in a minute, one for each address.
+// maxLines is how many lines about refused peers are logged in a minute, one for each address and
+// reason.
 const maxLines = 100
 
 func newAddressTable(maxConnections, maxFailures int) *addressTable {
@@ -101,12 +103,13 @@ func (t *addressTable) failed(addr netip.Addr) {
 	t.change(addr, func(use *addressUse) { use.failures++ })
 }
 
-// mayLog lets one line in a minute pass for each address, and no more than maxLines in all: peers
-// can cause as many as they like.
-func (t *addressTable) mayLog(addr netip.Addr) (may bool) {
+// mayLog lets one line in a minute pass for each address and reason, and no more than maxLines in
+// all: peers can cause as many as they like.
+func (t *addressTable) mayLog(addr netip.Addr, why string) (may bool) {
+	bit := uint(1) << slices.Index(RefusedReasons[:], why)
 	t.change(addr, func(use *addressUse) {
-		if may = !use.logged && t.lines < maxLines; may {
-			use.logged = true
+		if may = use.logged&bit == 0 && t.lines < maxLines; may {
+			use.logged |= bit
 			t.lines++
 		}
 	})

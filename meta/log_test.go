@@ -1,7 +1,10 @@
 package meta_test
 
 import (
+	"crypto/tls"
+	"encoding/json"
 	"io"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -11,7 +14,9 @@ import (
 
 	"ergo.services/ergo/gen"
 
+	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/meta"
+	"github.com/ergotls/ergotls/tlstest"
 )
 
 // lines is a logger of the user's own.
@@ -59,14 +64,109 @@ func TestLogFields(t *testing.T) {
 		from := stranger.LocalAddr().String()
 		io.WriteString(stranger, "GET / HTTP/1.1\r\n\r\n")
 		eventually(t, func() bool { return log.fields("refused") != nil }, "a stranger is refused")
+		fields := log.fields("refused")
+		assert.NotEmpty(t, fields["connection"])
+		delete(fields, "connection")
 		assert.Equal(t, map[string]any{
-			"listener": addr, "remote": from, "owner": a.pid.String(), "refused": "not TLS",
-		}, log.fields("refused"))
+			"listener": addr, "local": addr, "remote": from, "owner": a.pid.String(), "refused": "not TLS",
+		}, fields)
 
 		peer := m.dial(t, addr)
 		id := expect[meta.MessageTCPConnect](a).ID
 		a.send(id, "nonsense")
 		eventually(t, func() bool { return log.fields("unknown message") != nil }, "what the owner does wrong is said")
-		assert.Equal(t, map[string]any{"remote": peer.LocalAddr().String(), "owner": a.pid.String()}, log.fields("unknown message"))
+		fields = log.fields("unknown message")
+		assert.Equal(t, id.String(), fields["connection"])
+		assert.Equal(t, peer.LocalAddr().String(), fields["remote"])
+		assert.Equal(t, addr, fields["listener"])
+		assert.Equal(t, a.pid.String(), fields["owner"])
 	})
+}
+
+// The lines of one connection, its begin, end and refusal, have the same fields in the node's log and
+// in that of the manager. The lines of a connection's life are there with the level Debug alone.
+func TestLogLinesJoin(t *testing.T) {
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		t.Run(tls.VersionName(version), func(t *testing.T) {
+			ca := tlstest.NewCA(t)
+			records := &jsonLines{}
+			manager, err := certmanager.New(certmanager.Options{
+				Source:     certmanager.Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()},
+				ClientRule: certmanager.CommonName("alice"),
+				Logger:     slog.New(slog.NewJSONHandler(records, nil)),
+			})
+			require.NoError(t, err)
+			t.Cleanup(func() { manager.Close() })
+			h, log := newHost(t), &lines{}
+			require.NoError(t, h.LoggerAdd("lines", log))
+			a := h.spawn(nil)
+			_, addr := a.listen(meta.TCPServerOptions{CertManager: manager, ConnectionMeta: gen.MetaOptions{LogLevel: gen.LogLevelDebug}})
+
+			dial := func(name string) *tls.Conn {
+				config := ca.MutualClientConfig(t, "localhost", tlstest.Leaf{CommonName: name})
+				config.MinVersion, config.MaxVersion = version, version
+				conn := tls.Client(dialTCP(t, addr), config)
+				t.Cleanup(func() { conn.Close() })
+				if err := conn.HandshakeContext(t.Context()); err == nil {
+					go io.Copy(io.Discard, conn)
+				}
+				return conn
+			}
+			alice := dial("alice")
+			id := expect[meta.MessageTCPConnect](a).ID
+			eventually(t, func() bool { return log.fields("established") != nil }, "a line of the connection")
+			began := log.fields("established")
+			assert.Equal(t, map[string]any{
+				"connection": id.String(), "listener": addr, "local": addr, "remote": alice.LocalAddr().String(), "owner": a.pid.String(),
+				"peer": "CN=alice", "serial": began["serial"],
+			}, began)
+			assert.NotEmpty(t, began["serial"])
+			require.NoError(t, manager.SetClientRule(certmanager.CommonName("bob")))
+			expect[meta.MessageTCPDisconnect](a)
+			eventually(t, func() bool { return log.fields("ended") != nil }, "a line of its end")
+			assert.Equal(t, began, log.fields("ended"))
+			evicted := records.await(t, "peer-evicted")
+			assert.Equal(t, []any{id.String(), "CN=alice", began["serial"], addr, alice.LocalAddr().String()},
+				[]any{evicted["connection"], evicted["peer"], evicted["serial"], evicted["local"], evicted["remote"]})
+
+			dial("mallory")
+			eventually(t, func() bool { return log.fields("refused") != nil }, "a line of the refusal")
+			refused, event := log.fields("refused"), records.await(t, "peer-refused")
+			assert.Equal(t, "CN=mallory", refused["peer"])
+			for _, name := range []string{"connection", "peer", "serial", "local", "remote"} {
+				assert.NotEmpty(t, refused[name], name)
+				assert.Equal(t, refused[name], event[name], name)
+			}
+		})
+	}
+}
+
+// jsonLines takes the output of a slog.JSONHandler.
+type jsonLines struct {
+	mu  sync.Mutex
+	got []map[string]any
+}
+
+func (j *jsonLines) Write(line []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var fields map[string]any
+	err := json.Unmarshal(line, &fields)
+	j.got = append(j.got, fields)
+	return len(line), err
+}
+
+// await returns the first line of an event.
+func (j *jsonLines) await(t *testing.T, event string) (line map[string]any) {
+	eventually(t, func() bool {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		for _, one := range j.got {
+			if one["event"] == event {
+				line = one
+			}
+		}
+		return line != nil
+	}, "the manager logs "+event)
+	return line
 }

@@ -10,6 +10,7 @@ import (
 
 	"ergo.services/ergo/gen"
 
+	"github.com/ergotls/ergotls/internal/conninfo"
 	"github.com/ergotls/ergotls/internal/sni"
 )
 
@@ -68,7 +69,7 @@ func whyRefused(err error) string {
 		return refusedNotTLS
 	case errors.Is(err, sni.ErrName):
 		return refusedName
-	case unverified, strings.Contains(err.Error(), "tls: client didn't provide a certificate"):
+	case unverified, conninfo.NoCertificate(err):
 		return refusedCertificate
 	case isAlert(err):
 		return refusedByPeer
@@ -107,10 +108,14 @@ func (s *tcpServer) refused(c *tcpConnection, stage string, err error) {
 	if isFailure(why) {
 		s.addresses.failed(source)
 	}
-	if s.addresses.mayLog(source) {
+	if s.addresses.mayLog(source, why) {
 		log := s.process.Log()
 		if c.process != nil { // it was spawned
-			log = c.log(gen.LogField{Name: "listener", Value: s.listener.Addr().String()}, gen.LogField{Name: "refused", Value: why})
+			log = c.log()
+			log.AddFields(gen.LogField{Name: "refused", Value: why})
+			if c.shown != nil {
+				c.logPeer(c.shown)
+			}
 		}
 		log.Warning("%s of %s refused: %s (%d refused so far)", stage, c.sock.RemoteAddr(), err, total)
 	}

@@ -69,6 +69,14 @@ func newSocket(conn net.Conn) *socket {
 	return s
 }
 
+// ConnectionID is what the log calls the connection. Who makes its handshake may ask for it then.
+func (s *socket) ConnectionID() string {
+	if s.shaking == nil {
+		return ""
+	}
+	return s.shaking.id.String()
+}
+
 // RemoteAddr implements net.Conn. It is the client's address from the PROXY header where there was
 // one.
 func (s *socket) RemoteAddr() net.Addr {

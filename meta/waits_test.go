@@ -107,7 +107,7 @@ func TestRefusedWithinHandshakeTimeout(t *testing.T) {
 			opt:       TCPServerOptions{ProxyFrom: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
 			stats:     newServerStats(),
 		}
-		server.addresses.mayLog(netip.MustParseAddr("127.0.0.1")) // so that it is not logged again
+		server.addresses.mayLog(netip.MustParseAddr("127.0.0.1"), refusedProxy) // so that it is not logged again
 		c := newConnection(&TCPConnectionOptions{HandshakeTimeout: time.Second, CloseTimeout: time.Second}, server, newSocket(stubborn{near}), "")
 		require.NoError(t, c.Init(&teller{}))
 		since := time.Now()

@@ -1,0 +1,50 @@
+package meta
+
+import (
+	"crypto/x509"
+	"fmt"
+	"sync"
+
+	"ergo.services/ergo/gen"
+)
+
+// logged says which fields the log of a connection has.
+type logged struct{ own, peer sync.Once }
+
+// log is the log of the connection. Its first line adds the fields, since most connections never
+// write one.
+func (c *tcpConnection) log() gen.Log {
+	log := c.process.Log()
+	c.logged.own.Do(func() {
+		fields := []gen.LogField{{Name: "connection", Value: c.process.ID().String()}}
+		if c.server != nil {
+			fields = append(fields, gen.LogField{Name: "listener", Value: c.server.listener.Addr().String()})
+		}
+		log.AddFields(append(fields,
+			gen.LogField{Name: "remote", Value: c.sock.RemoteAddr().String()},
+			gen.LogField{Name: "local", Value: c.sock.LocalAddr().String()},
+			gen.LogField{Name: "owner", Value: fmt.Sprint(c.to)})...)
+	})
+	if conn := c.stats.tls.Load(); conn != nil {
+		if shown := conn.ConnectionState().PeerCertificates; len(shown) > 0 {
+			c.logPeer(shown[0])
+		}
+	}
+	return log
+}
+
+// logPeer adds the peer to the fields of the log.
+func (c *tcpConnection) logPeer(cert *x509.Certificate) {
+	c.logged.peer.Do(func() {
+		c.process.Log().AddFields(
+			gen.LogField{Name: "peer", Value: fmt.Sprintf("%.256s", cert.Subject)}, // anyone can show a long name
+			gen.LogField{Name: "serial", Value: cert.SerialNumber.Text(16)})
+	})
+}
+
+// logLife writes a line of the level Debug. Without that level it costs nothing.
+func (c *tcpConnection) logLife(format string, args ...any) {
+	if c.process.Log().Level() <= gen.LogLevelDebug {
+		c.log().Debug(format, args...)
+	}
+}
