@@ -63,6 +63,10 @@ type Leaf struct {
 	// Key defaults to a new ECDSA P-256 key.
 	Key KeyType
 
+	// PublicKey is that of a private key which is elsewhere, in an HSM for example. The Pair has no
+	// key then. Nil is a new key.
+	PublicKey crypto.PublicKey
+
 	// NotBefore and NotAfter default to an hour ago and a day ahead.
 	NotBefore, NotAfter time.Time
 }
@@ -94,6 +98,14 @@ func (ca *CA) Generate(l Leaf) (*Pair, error) {
 	template, err := l.template()
 	if err != nil {
 		return nil, err
+	}
+	if l.PublicKey != nil {
+		leaf, err := ca.sign(template, l.PublicKey)
+		if err != nil {
+			return nil, err
+		}
+		chain := slices.Concat([][]byte{leaf.Raw}, ca.chain)
+		return &Pair{CertPEM: certPEM(chain...), Leaf: leaf, chain: chain}, nil
 	}
 	key, err := newKey(l.Key)
 	if err != nil {
