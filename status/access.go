@@ -15,12 +15,12 @@ import (
 // minToken is the least length of a token, in bytes.
 const minToken = 16
 
-// Token returns a handler that asks every request for a token before it calls next. A program
-// sends it as "Authorization: Bearer TOKEN". A browser asks its user for a name and a password: the
-// name may be anything, the password is the token. Everybody else gets 401.
+// Token returns a handler that asks every request for a token before it calls next. A program sends
+// it as "Authorization: Bearer TOKEN". A browser asks its user for a name and a password: the name
+// may be anything, the password is the token. Any other request gets 401.
 //
-// The token must have at least 16 bytes, else Token returns an error. Over a network the connection
-// has to be TLS, or the token can be read on the way.
+// The token must have at least 16 bytes, else Token returns an error. Over a network use TLS, or
+// the token can be read on the path.
 func Token(token string, next http.Handler) (http.Handler, error) {
 	if len(token) < minToken {
 		return nil, fmt.Errorf("status: the token has %d bytes, which can be guessed: use at least %d, for example of crypto/rand.Text", len(token), minToken)
@@ -41,11 +41,10 @@ func Token(token string, next http.Handler) (http.Handler, error) {
 	}), nil
 }
 
-// Serve serves the page on a listener that only this machine can reach, until [Page.Close]: one of
-// a loopback address or of a unix socket, which belongs in a folder that only operators can enter.
-// Any other listener is closed and an error: serve the page by a server of your own there, behind
-// TLS and [Token]. Otherwise the error is that of http.Server.Serve, http.ErrServerClosed after
-// Close.
+// Serve serves the page until [Page.Close] on a listener that only this machine can reach: on a
+// loopback address, or on a unix socket in a folder that only operators can enter. Serve closes any
+// other listener and returns an error: use a server of your own there, with TLS and [Token].
+// Otherwise it returns the error of [http.Server.Serve], [http.ErrServerClosed] after Close.
 //
 // Over TCP a request whose Host header is neither localhost nor a loopback address is refused: a
 // web page can make a browser on this machine send it (DNS rebinding).

@@ -15,14 +15,14 @@ import (
 type Check int
 
 const (
-	// CertificatesValid holds while no served certificate is outside its dates, and an ACME source
-	// has one. Handshakes fail otherwise.
+	// CertificatesValid holds while every served certificate is valid now, and every name of an
+	// ACME source has a certificate. Otherwise handshakes fail.
 	CertificatesValid Check = iota
 
-	// NothingExpired is CertificatesValid, and no intermediate, CA or revocation list has ended.
+	// NothingExpired is CertificatesValid, and no intermediate, CA or revocation list has expired.
 	NothingExpired
 
-	// NoDrift holds while what the sources have is what is served: the last reload was no failure.
+	// NoDrift holds while the manager serves what its source has: the last reload did not fail.
 	NoDrift
 )
 
@@ -81,10 +81,10 @@ func (c Check) fails(s *certmanager.Status, now time.Time) string {
 	return ""
 }
 
-// SetHealth chooses what healthz beside the page, and [Page.Health], answer with 503. Before the
-// first call that is CertificatesValid. A load balancer takes a server out of service at 503:
-// NoDrift is for a monitor, since a server that could not reload goes on with its last good set.
-// SetHealth panics if a check is none of the constants.
+// SetHealth sets the checks of healthz and [Page.Health]; the answer is 503 if one fails. The
+// default is CertificatesValid. A load balancer removes a server that answers 503: use NoDrift for
+// alerts only, since a server that could not reload still serves its last good set. SetHealth
+// panics if a check is not one of the constants.
 func (p *Page) SetHealth(checks ...Check) {
 	for _, c := range checks {
 		if c < CertificatesValid || c > NoDrift {
@@ -96,9 +96,8 @@ func (p *Page) SetHealth(checks ...Check) {
 	p.checks = slices.Clone(checks)
 }
 
-// Health returns a handler that answers 200 with "ok" or 503 with a line for each check that does
-// not hold. It names managers and no peers, so that it can be served without the page's access
-// check.
+// Health returns a handler that answers 200 with "ok", or 503 with a line for each failed check. It
+// names managers but no peers, so it can be served without authentication.
 func (p *Page) Health() http.Handler { return http.HandlerFunc(p.serveHealth) }
 
 func (p *Page) serveHealth(w http.ResponseWriter, r *http.Request) {

@@ -1,7 +1,7 @@
-// Package status is a page for operators: what certificates are in service and when they end, who
-// is connected, what was refused, and who would be cut off if a CA were dropped.
+// Package status is a page for operators. It shows the certificates in service and when they
+// expire, the connections, the refused peers, and which peers would be disconnected without a CA.
 //
-// Start with [New], add what is to be shown, and serve the [Page] where only operators come:
+// Start with [New], add managers and servers, and serve the [Page] to operators only:
 //
 //	page := status.New()
 //	defer page.Close()
@@ -11,13 +11,13 @@
 //	...
 //	page.Serve(listener)
 //
-// It is one HTML document that needs nothing else, refreshes itself, and also works without
-// scripts. With "Accept: application/json", or at status.json beside it, the same is JSON. healthz
-// beside it answers 200 or 503, see [Page.SetHealth]. Any other path below it is 404.
+// It is one HTML document that loads nothing else, refreshes itself, and works without scripts.
+// With "Accept: application/json", or at status.json next to it, the page is JSON. healthz next to
+// it answers 200 or 503, see [Page.SetHealth]. Any other path below it is 404.
 //
 // The page names peers and certificates, and shows no key material. [Page.Serve] accepts only
-// listeners that this machine alone can reach. As an http.Handler in a server of the program's own
-// the page does not know who asks: put it behind [Token] or the program's own authentication.
+// listeners that no other machine can reach. As an http.Handler in another server the page does not
+// authenticate: wrap it in [Token] or the program's own authentication.
 package status
 
 import (
@@ -108,9 +108,9 @@ func (p *Page) sample() {
 	}
 }
 
-// AddManager shows a manager under a name, in place of the last one of that name. With the source
-// that it was made with the page can say who would be cut off if one of the CAs in its Files were
-// dropped; nil leaves that out.
+// AddManager shows a manager under a name, and replaces an earlier one of that name. If source is
+// the manager's source, the page can show which peers would be disconnected without one of the CAs
+// in its Files; nil leaves that out.
 func (p *Page) AddManager(name string, m *certmanager.Manager, source certmanager.Source) {
 	added := &manager{Manager: m, source: source}
 	now := m.Status()
@@ -131,9 +131,9 @@ func (p *Page) AddManager(name string, m *certmanager.Manager, source certmanage
 	p.managers[name] = added
 }
 
-// AddServer shows a server under a name, in place of the last one of that name, as after a restart
-// of the actor that owns it. manager is the name of its certificate manager on the page, empty
-// without TLS. It panics if server is not what meta.CreateTCPServer returned.
+// AddServer shows a server under a name, and replaces an earlier one of that name, for example
+// after a restart of its owner. manager is the name of its certificate manager on the page, empty
+// without TLS. AddServer panics if behavior was not returned by meta.CreateTCPServer.
 func (p *Page) AddServer(name string, behavior gen.MetaBehavior, manager string) {
 	added := &server{behavior: behavior, manager: manager}
 	stats := meta.Stats(behavior)

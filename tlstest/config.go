@@ -26,9 +26,9 @@ func (ca *CA) ClientConfig(_ TB, serverName string) *tls.Config {
 	return &tls.Config{RootCAs: ca.Pool(), ServerName: serverName}
 }
 
-// MutualClientConfig is [CA.ClientConfig] with a certificate for client. The
-// client presents it also to a server that asks for other issuers, where
-// crypto/tls left to itself sends none: so a client of another CA is refused for its CA.
+// MutualClientConfig is [CA.ClientConfig] with a certificate for client. The client also presents
+// it to a server that asks for other issuers, for which crypto/tls would send none. So a test can
+// see that a client of another CA is refused because of its CA.
 func (ca *CA) MutualClientConfig(t TB, serverName string, client Leaf) *tls.Config {
 	t.Helper()
 	config := ca.ClientConfig(t, serverName)

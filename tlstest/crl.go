@@ -32,7 +32,7 @@ func (ca *CA) CRL(t TB, revoked ...*x509.Certificate) []byte {
 	return list
 }
 
-// GenerateCRL is [CA.CRL] without a test, and with every choice.
+// GenerateCRL is [CA.CRL] without a test, with all fields of the list.
 func (ca *CA) GenerateCRL(c CRL) ([]byte, error) {
 	template := &x509.RevocationList{ThisUpdate: c.ThisUpdate, NextUpdate: c.NextUpdate}
 	if template.ThisUpdate.IsZero() {

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// HostileClient is a client that behaves badly.
+// HostileClient is a client that misbehaves.
 type HostileClient struct {
 	Name string // for subtests
 
@@ -24,11 +24,10 @@ type HostileClient struct {
 	// that of a client which the server would accept, nil for a server that
 	// does not speak TLS.
 	//
-	// It returns what the server sent, in clear if there was a handshake, and
-	// how the connection ended: nil if the peer itself broke it off, [io.EOF]
-	// if the server closed it in order, [io.ErrUnexpectedEOF] if it did so
-	// without close_notify after a handshake, [os.ErrDeadlineExceeded] if the
-	// server held it until the timeout, else what went wrong, such
+	// It returns what the server sent, decrypted if there was a handshake, and how the connection
+	// ended: nil if the client itself ended it, [io.EOF] if the server closed it in order,
+	// [io.ErrUnexpectedEOF] if it did so without close_notify after a handshake,
+	// [os.ErrDeadlineExceeded] if the server kept it open until the timeout, else the error, such
 	// as [syscall.ECONNRESET].
 	Visit func(conn net.Conn, config *tls.Config, timeout time.Duration) (received []byte, err error)
 }

@@ -35,11 +35,11 @@ const (
 // KeyType is the algorithm of a leaf's key.
 type KeyType int
 
-// The algorithms of keys; the zero value is the fast one.
+// The algorithms of keys; the zero value is the fastest.
 const (
 	ECDSAP256 KeyType = iota
-	// RSA2048 keys are slow to make: a process makes four and hands them out
-	// in turn, so that every fifth leaf has the key of the first.
+	// RSA2048 keys are slow to make: a process makes four and uses them in turn, so every fifth
+	// leaf has the key of the first.
 	RSA2048
 	Ed25519
 )
@@ -203,7 +203,7 @@ type Pair struct {
 	chain [][]byte
 }
 
-// Certificate returns the pair as crypto/tls wants it, with its Leaf set.
+// Certificate returns the pair for crypto/tls, with its Leaf set.
 func (p *Pair) Certificate() tls.Certificate {
 	return tls.Certificate{Certificate: p.chain, PrivateKey: p.Key, Leaf: p.Leaf}
 }

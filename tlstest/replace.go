@@ -15,18 +15,17 @@ import (
 type Replacement struct {
 	Name string // for subtests
 
-	// Replace gives the folder dir the files, name to content; those that it
-	// creates have mode 0600. It also works where dir is empty, or was left by
-	// another replacement. Pass every file of the folder: some replacements drop the
-	// others.
+	// Replace gives the folder dir the files, name to content; those that it creates have mode
+	// 0600. It also works if dir is empty, or was written by another replacement. Pass every file
+	// of the folder: some replacements drop the others.
 	//
-	// Between, which may be nil, is called on the same goroutine after each
-	// step but the last: when the key is new and the certificate old, say, or
-	// a file half written. A test may check there that nothing torn is served.
+	// Between, which may be nil, is called on the same goroutine after each step except the last,
+	// for example when the key is new and the certificate old, or when a file is half written. A
+	// test may check there that no incomplete set is served.
 	Replace func(dir string, files map[string][]byte, between func()) error
 
-	// Silent replacements cause no file system event in dir on Linux, as on a
-	// network file system: only a program that polls notices.
+	// Silent replacements cause no file system event in dir on Linux, as on a network file system:
+	// only a program that polls notices them.
 	Silent bool
 }
 
@@ -44,8 +43,8 @@ var Replacements = []Replacement{
 	{Name: "without event", Replace: WithoutEvent, Silent: true},
 }
 
-// RenameOver writes each file beside its old self and renames it into place, in
-// the order of their names, as certbot and careful scripts do.
+// RenameOver writes each file to a temporary file next to it and renames that into place, in the
+// order of their names, as certbot does.
 func RenameOver(dir string, files map[string][]byte, between func()) error {
 	return renameOver(dir, files, sorted(files), between)
 }
@@ -88,7 +87,7 @@ func splitKeys(files map[string][]byte) (keys, others []string) {
 	return keys, others
 }
 
-// DeleteThenCreate removes all files, then creates them anew.
+// DeleteThenCreate removes all files, then creates them again.
 func DeleteThenCreate(dir string, files map[string][]byte, between func()) error {
 	for _, name := range sorted(files) {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -136,9 +135,8 @@ func truncateAndWrite(path string, data []byte, between func()) error {
 	return file.Close()
 }
 
-// UnreadableUntilChmod renames files without any permission into place, then
-// grants it: the content arrives with a change of the mode and nothing else.
-// A superuser reads them all the time.
+// UnreadableUntilChmod renames files without any permission into place, then grants it. The files
+// become readable by a change of the mode alone. A superuser can read them all the time.
 func UnreadableUntilChmod(dir string, files map[string][]byte, between func()) error {
 	for _, name := range sorted(files) {
 		if err := WriteFile(filepath.Join(dir, name), files[name], 0); err != nil {
@@ -215,7 +213,7 @@ func linkOver(target, path string) error {
 	return os.Rename(temp, path)
 }
 
-// FolderDeleted removes dir with all that is in it, then makes it anew.
+// FolderDeleted removes dir and its contents, then creates it again.
 func FolderDeleted(dir string, files map[string][]byte, between func()) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return err
@@ -228,8 +226,8 @@ func FolderDeleted(dir string, files map[string][]byte, between func()) error {
 	return create(dir, files)
 }
 
-// FolderSwapped renames dir away and a new folder into its place. Whoever
-// watches the old folder by its inode keeps watching it in vain.
+// FolderSwapped renames dir away and a new folder into its place. A program that watches the old
+// folder by its inode does not see the change.
 func FolderSwapped(dir string, files map[string][]byte, between func()) error {
 	dir = filepath.Clean(dir)
 	temp, err := os.MkdirTemp(filepath.Dir(dir), filepath.Base(dir)+".swap*")
@@ -253,9 +251,8 @@ func FolderSwapped(dir string, files map[string][]byte, between func()) error {
 	return os.RemoveAll(temp)
 }
 
-// WithoutEvent writes each file through a hard link in another folder: inotify
-// reports that to watchers of the other folder only. Files that are not there
-// yet are created, with events.
+// WithoutEvent writes each file through a hard link in another folder: inotify reports that only to
+// watchers of the other folder. Files that do not exist yet are created, with events.
 func WithoutEvent(dir string, files map[string][]byte, between func()) error {
 	dir = filepath.Clean(dir)
 	temp, err := os.MkdirTemp(filepath.Dir(dir), filepath.Base(dir)+".link*")

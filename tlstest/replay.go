@@ -5,11 +5,10 @@ import (
 	"sync"
 )
 
-// Replay is a [tls.ClientSessionCache] that keeps the first session that it is
-// given and presents it in every later handshake, to whatever server, so that a
-// ticket can come back after the server's trust has changed. (Other caches keep
-// the newest, and use it once in TLS 1.3.) The client itself drops a session
-// that is expired, or not for its ServerName unless InsecureSkipVerify is set.
+// Replay is a [tls.ClientSessionCache] that keeps the first session that it is given and presents
+// it in every later handshake, to any server. So a test can present a ticket after the server's
+// trust has changed. (Other caches keep the newest, and use it once in TLS 1.3.) The client itself
+// drops a session that is expired, or not for its ServerName unless InsecureSkipVerify is set.
 //
 // The session of a TLS 1.3 connection arrives with the first read. The zero
 // value is ready, and any goroutine may use it.
@@ -18,7 +17,7 @@ type Replay struct {
 	session *tls.ClientSessionState
 }
 
-// Session returns the session that is kept, nil if none has arrived.
+// Session returns the stored session, nil if none has arrived.
 func (r *Replay) Session() *tls.ClientSessionState {
 	r.mu.Lock()
 	defer r.mu.Unlock()

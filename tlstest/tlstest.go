@@ -1,5 +1,5 @@
-// Package tlstest makes certificates, files and peers for tests of TLS
-// programs. It needs no network and no program beside Go.
+// Package tlstest makes certificates, files and peers for tests of TLS programs. It needs no
+// network and no other program.
 //
 // Start with [NewCA] and [CA.Issue]: a certificate authority in one line, a
 // leaf in the next.
@@ -7,15 +7,14 @@
 //	ca := tlstest.NewCA(t)
 //	server := ca.Issue(t, tlstest.Leaf{Names: []string{"example.test"}})
 //
-// Functions that take a [TB] end the test where they fail. Those that are named
-// Generate and Write return the error instead, for programs and for goroutines
-// that are not the test's.
+// Functions that take a TB end the test if they fail. Functions named Generate and Write return the
+// error instead, for programs and for other goroutines of a test.
 //
-// [Replacements] replace files on disk in the ways that operators and their tools
-// do. [HostileClients] visit a server and behave badly. [Replay] presents a TLS session
-// again and again.
+// [Replacements] replace files on disk in the ways that operators and their tools do.
+// [HostileClients] connect to a server and misbehave. [Replay] presents a TLS session again and
+// again.
 //
-// The keys are real, and unprotected: nothing made here belongs in production.
+// The keys are unprotected: do not use the certificates in production.
 package tlstest
 
 import (
@@ -72,8 +71,8 @@ func GenerateCA(edits ...func(template *x509.Certificate)) (*CA, error) {
 	return generateCA(nil, edits)
 }
 
-// Intermediate makes a CA below this one. What the intermediate issues carries
-// the chain up to the root, without the root. The edits are those of [NewCA].
+// Intermediate makes a CA below this one. The certificates that it issues have the chain up to the
+// root, without the root. The edits are those of [NewCA].
 func (ca *CA) Intermediate(t TB, edits ...func(template *x509.Certificate)) *CA {
 	t.Helper()
 	sub, err := ca.GenerateIntermediate(edits...)
@@ -129,14 +128,13 @@ func generateCA(parent *CA, edits []func(*x509.Certificate)) (*CA, error) {
 	return ca, nil
 }
 
-// Certificate returns the CA's own certificate, which must not be changed.
+// Certificate returns the CA's own certificate, which must not be modified.
 func (ca *CA) Certificate() *x509.Certificate { return ca.cert }
 
 // PEM returns the CA's own certificate as PEM, ready for a CA bundle.
 func (ca *CA) PEM() []byte { return certPEM(ca.cert.Raw) }
 
-// Pool returns a new pool that holds the root above this CA, or the CA itself
-// where it is a root.
+// Pool returns a new pool with the root above this CA, or the CA itself if it is a root.
 func (ca *CA) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(ca.root)

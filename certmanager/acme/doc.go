@@ -1,6 +1,5 @@
-// Package acme obtains certificates from a CA such as Let's Encrypt (RFC 8555), renews them
-// and serves them through a certmanager.Manager. To use it is to agree to the CA's terms of
-// service.
+// Package acme obtains certificates from a CA such as Let's Encrypt (RFC 8555), renews them and
+// serves them through a certmanager.Manager. By using it you agree to the CA's terms of service.
 //
 // Start with [Source]:
 //
@@ -9,18 +8,18 @@
 //		Email:   "tls@example.com",
 //	}})
 //
-// The CA visits the name's address to prove control of it, on port 443 (TLS-ALPN-01, RFC
-// 8737), where the Manager's server answers, or on port 80 (HTTP-01), where
-// [certmanager.Manager.HTTPHandler] does.
+// To verify control of a name the CA connects to the name's address: to port 443 (TLS-ALPN-01, RFC
+// 8737), where the Manager's server answers, or to port 80 (HTTP-01), where
+// [certmanager.Manager.HTTPHandler] answers.
 //
-// Certificates are renewed at a third of their lifetime before the end, with a new key
-// each. Failures are retried with a growing interval, in which a Retry-After is
-// honoured and which gets shorter towards the end of what is in service. No handshake
-// gets an expired certificate.
+// A certificate is renewed, with a new key, when a third of its lifetime is left. Failed orders are
+// repeated at growing intervals, which get shorter as the certificate in service nears its end. A
+// Retry-After is honoured. No handshake gets an expired certificate.
 //
 // The requests to the CA are made by github.com/mholt/acmez. HostPolicy, Cache and the formats in
 // the cache are those of golang.org/x/crypto/acme/autocert.
 //
-// What this package does not do: it revokes nothing, and it opens no port but those that
-// Source.Listen and Source.ListenHTTP name, while certmanager.New waits for the first certificates.
+// What this package does not do: it does not revoke certificates. It opens no ports, except those
+// of [Source.Listen] and [Source.ListenHTTP] while certmanager.New waits for the first
+// certificates.
 package acme

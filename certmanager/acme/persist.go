@@ -21,15 +21,15 @@ const persistSoon = 14 * 24 * time.Hour
 // maxRecordRetry is how often a record that is missing is looked for.
 const maxRecordRetry = time.Minute
 
-// Record is a TXT record for DNS-PERSIST-01 (draft-ietf-acme-dns-persist): whoever has the account
-// key may order certificates for the name as long as it stands.
+// Record is a TXT record for DNS-PERSIST-01 (draft-ietf-acme-dns-persist): anyone with the account
+// key can order certificates for the name while the record exists.
 type Record struct {
-	CA     string    // the directory of the CA that it is for
-	Domain string    // which it is for, as in Domains
-	Name   string    // of the record
-	Value  string    // what it has to be
-	Until  time.Time // the end of the record that is there; zero is none
-	Err    error     // what is wrong with the records that are there; nil if one is right
+	CA     string    // the directory of its CA
+	Domain string    // its domain, as in Domains
+	Name   string    // its name in DNS
+	Value  string    // the required value
+	Until  time.Time // when the existing record expires; zero if it does not
+	Err    error     // what is wrong with the existing records; nil if one is right
 }
 
 // String returns the record as a line of a zone file.
@@ -158,9 +158,9 @@ func (s *state) preparePersist(ctx context.Context, c *client, n *name) error {
 	return nil
 }
 
-// Records returns the record of DNSPersist for each CA and each of the Domains but IP addresses,
-// and whether it is there. It registers the accounts that there are not yet, and orders nothing.
-// The source may be in use.
+// Records returns the record of DNSPersist for each CA and each of the Domains except IP addresses,
+// and whether it exists. It registers missing accounts, and orders nothing. The source may be in
+// use.
 func (a *Source) Records(ctx context.Context) ([]Record, error) {
 	o, err := a.ready()
 	if err != nil {

@@ -29,72 +29,69 @@ type Source struct {
 	// server and connect to it.
 	Domains []string
 
-	// HostPolicy allows further names, which are ordered when the first handshake asks for them and
-	// no other source serves them. Nil allows none. A policy that allows any name is an error:
-	// anyone could spend the rate limit of the account by asking for names. It may be called by
-	// every handshake for a name that is not served, and is asked again before each renewal; what
-	// is in service when it refuses is served to its end. With DNSPersist or DNS it is also asked
-	// for the wildcard, "*.example.com", of a name that it refuses.
+	// HostPolicy allows further names. They are ordered when a handshake first asks for them and no
+	// other source serves them. Nil allows none. A policy that allows any name is an error: anyone
+	// could use up the account's rate limit by asking for names. Every handshake for a name that is
+	// not served may call it, and so does each renewal; if it then refuses, the certificate in
+	// service is served until it expires. With DNSPersist or DNS it is also asked for the wildcard,
+	// "*.example.com", of a name that it refuses.
 	HostPolicy autocert.HostPolicy
 
-	// MaxNames bounds the names of HostPolicy that are kept in memory. Above it the one that no
-	// handshake asked for the longest time is dropped; its certificate stays in the Cache. Zero is
-	// 1000.
+	// MaxNames limits the names of HostPolicy in memory. Above it the least recently used name is
+	// dropped; its certificate stays in the Cache. Zero is 1000.
 	MaxNames int
 
-	// OrdersPerHour bounds the orders for names of HostPolicy that have no certificate. Domains,
-	// and renewals, are ordered without it. Zero is 60.
+	// OrdersPerHour limits the orders for names of HostPolicy that have no certificate. It does not
+	// apply to Domains and renewals. Zero is 60.
 	OrdersPerHour int
 
 	// DNSPersist proves control of the names by a TXT record that an operator writes once
 	// (DNS-PERSIST-01, draft-ietf-acme-dns-persist): no port has to be open and no credentials of a
 	// DNS provider have to be in the program. The record is in the error of New, in events and in
-	// Status, and [Source.Records] returns it. Nothing is ordered before it is there. Whoever has
-	// the account key in the Cache may order for these names as long as the record stands.
+	// Status, and [Source.Records] returns it. Nothing is ordered before the record exists. Anyone
+	// with the account key in the Cache can order for these names while it exists.
 	DNSPersist bool
 
-	// PersistUntil is put into the record of DNSPersist: after it the record allows nothing. Zero
-	// is no end.
+	// PersistUntil is the expiry in the record of DNSPersist. Zero is none.
 	PersistUntil time.Time
 
 	// DNS proves control of the names by records that the program writes itself (DNS-01), with any
-	// provider of github.com/libdns. With DNSPersist or DNS the other kinds of challenge are used
-	// for IP addresses alone.
+	// provider of github.com/libdns. With DNSPersist or DNS the other challenges are used only for
+	// IP addresses.
 	DNS DNSProvider
 
-	// DNSServers are addresses, host:port, of name servers that are asked for records in place of
-	// the system's and of those of the zone itself. DNSTimeout bounds the wait until a record that
-	// was written is served. Zero is 2 minutes; StartTimeout bounds it too while New waits.
+	// DNSServers are addresses, host:port, of name servers that are asked for records instead of
+	// the system's and the zone's own. DNSTimeout limits the wait until a written record is served.
+	// Zero is 2 minutes; StartTimeout bounds it too while New waits.
 	DNSServers []string
 	DNSTimeout time.Duration
 
-	// Email is where the CA writes to. Optional.
+	// Email is the contact address of the account. Optional.
 	Email string
 
-	// Directory is the URL of the CA's directory. Empty is Let's Encrypt, "staging" its
-	// staging environment, whose certificates nobody trusts.
+	// Directory is the URL of the CA's directory. Empty is Let's Encrypt, "staging" its staging
+	// environment, whose certificates are not trusted.
 	Directory string
 
 	// Roots verify the HTTPS connection to a private CA. Nil is the system's roots.
 	Roots *x509.CertPool
 
-	// ExternalAccount binds the ACME account to one that the CA knows otherwise (RFC 8555
-	// section 7.3.4). Nil is none.
+	// ExternalAccount binds the ACME account to an existing account at the CA (RFC 8555 section
+	// 7.3.4). Nil is none.
 	ExternalAccount *ExternalAccount
 
-	// Fallbacks are further CAs, which are asked in this order where those before them issue
-	// nothing. The CA that issued a name's certificate last is asked first for the next. Each
-	// has an account of its own.
+	// Fallbacks are further CAs, used in this order if those before them do not issue. A renewal
+	// starts with the CA that issued the name's last certificate. Each CA has its own account.
 	Fallbacks []CA
 
 	// Cache holds the account key and the certificates with their keys. Nil is the folder of
-	// autocert.NewListener, golang-autocert in the user's cache folder; use
-	// autocert.DirCache for another. What an autocert.Manager left in it is taken over if
-	// it is of the same CA. Several CAs may share a Cache.
+	// autocert.NewListener, golang-autocert in the user's cache folder; use autocert.DirCache for
+	// another. The account and certificates that an autocert.Manager stored in it are reused if
+	// they are of the same CA. Several CAs may share a Cache.
 	//
-	// Several machines may share a Cache too. If it has a method
-	// Lock(ctx context.Context, name string) (unlock func(), err error), as that of
-	// package rediscache, one of them orders and the others take what it got.
+	// Several machines may share a Cache too. If it has a method Lock(ctx context.Context, name
+	// string) (unlock func(), err error), as that of package rediscache, one of them orders and the
+	// others load its certificate.
 	Cache autocert.Cache
 
 	// Key is the type of the certificates' keys. Zero is ECDSA P-256.
@@ -105,29 +102,28 @@ type Source struct {
 	Profile string
 
 	// RenewBefore is how long before its end a certificate is renewed, at most half of its
-	// lifetime. Zero is a third of the lifetime. Where the CA offers renewal
-	// information (RFC 9773), the CA decides, within the same bound.
+	// lifetime. Zero is a third of the lifetime. If the CA offers renewal information (RFC 9773),
+	// the CA decides, within the same limit.
 	RenewBefore time.Duration
 
-	// HandshakeTimeout is how long a handshake for a name without a certificate waits for
-	// the one that is being ordered. Zero is 5 seconds, negative not at all.
+	// HandshakeTimeout is how long a handshake for a name without a certificate waits for an order.
+	// Zero is 5 seconds, negative not at all.
 	HandshakeTimeout time.Duration
 
-	// Background lets New return before the Domains have certificates: they are ordered
-	// from a second later on, and until then another source's certificate is served, or
-	// none. Otherwise New waits for all of them, at most StartTimeout, zero is a minute.
+	// Background lets New return before the Domains have certificates. They are ordered a second
+	// later; until then another source's certificate is served, or none. Otherwise New waits for
+	// all of them, at most StartTimeout. Zero is a minute.
 	Background   bool
 	StartTimeout time.Duration
 
-	// Listen is the address on which New itself answers TLS-ALPN-01 while it waits, and
-	// only then, since no server of the program can. Empty is ":443". ListenHTTP is the
-	// same for HTTP-01. Empty is none.
+	// Listen is the address on which New answers TLS-ALPN-01 while it waits, because no server of
+	// the program runs yet. Empty is ":443". ListenHTTP is the same for HTTP-01. Empty is none.
 	Listen, ListenHTTP string
 
 	state *state // guarded by binding
 }
 
-// CA is a CA beside the first.
+// CA is a further CA, see [Source.Fallbacks].
 type CA struct {
 	Directory       string           // as Source.Directory
 	Roots           *x509.CertPool   // as Source.Roots
@@ -135,7 +131,7 @@ type CA struct {
 	Profile         string           // as Source.Profile
 }
 
-// ExternalAccount is what a CA hands out for the external account binding.
+// ExternalAccount has the credentials that a CA gives out for external account binding.
 type ExternalAccount struct {
 	KeyID  string // names the account that the CA knows
 	MACKey string // is the secret, in base64url as CAs show it

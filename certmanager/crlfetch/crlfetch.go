@@ -8,14 +8,13 @@
 //		Dir:    "/var/lib/example/crls",
 //	}})
 //
-// A list is fetched again before its nextUpdate. The last good list stays in service, also over
-// restarts, until there is a newer one: what a server answers is looked at only if it is signed by
-// a CA that the wrapped source has, and never takes the place of a newer list. Failures are events
-// and leave in service what is there.
+// A list is fetched again before its nextUpdate. The last good list stays in service, also after a
+// restart, until there is a newer one. A fetched list is used only if a CA of the wrapped source
+// signed it and it is not older than the one in use. A failure is an event, and the last good list
+// stays in service.
 //
-// Lists are fetched from addresses that the operator names or that stand in certificates of his
-// own, never from an address in a certificate that a peer has shown. Delta lists are not used, and
-// OCSP is not spoken.
+// The addresses of lists come from the operator or from the program's own certificates, never from
+// a peer's certificate. The package does not use delta lists, and does not support OCSP.
 package crlfetch
 
 import (
@@ -33,15 +32,15 @@ import (
 	"github.com/ergotls/ergotls/certmanager"
 )
 
-// Source wraps another source and adds revocation lists to what that has. Its fields must not be
+// Source wraps another source and adds revocation lists to its material. Its fields must not be
 // changed after the first use. A Source belongs to one Manager.
 type Source struct {
-	// Source has the certificates and the CAs. The CAs, the chains and CRLIssuers in it are who may
-	// have signed the lists.
+	// Source gives the certificates and the CAs. A list must be signed by one of its CAs, chains or
+	// CRLIssuers.
 	Source certmanager.Source
 
-	// URLs are the addresses of lists, http or https. A list is signed, so http is safe; it tells
-	// who is on the path which list is fetched.
+	// URLs are the addresses of lists, http or https. A list is signed, so http is safe, but anyone
+	// on the path sees which list is fetched.
 	URLs []string
 
 	// DistributionPoints fetches the lists at the CRL distribution points (RFC 5280 section
@@ -49,7 +48,7 @@ type Source struct {
 	DistributionPoints bool
 
 	// Dir is a folder for the last good lists, so that a restart does not depend on the network. It
-	// is made if it does not exist. Empty keeps them in memory only.
+	// is created if it does not exist. Empty keeps them in memory only.
 	Dir string
 
 	// Required makes the first load fail if a list is neither in Dir nor could be fetched.
@@ -57,8 +56,8 @@ type Source struct {
 	// list is there.
 	Required bool
 
-	// MinInterval is the least time between two requests for a list, and the first interval of
-	// retries after a failure. MaxInterval is the most, whatever nextUpdate says. 0 means 5 minutes
+	// MinInterval is the minimum time between two requests for a list, and the first retry interval
+	// after a failure. MaxInterval is the maximum time, whatever nextUpdate says. 0 means 5 minutes
 	// and 24 hours.
 	MinInterval, MaxInterval time.Duration
 
@@ -139,7 +138,7 @@ type kept struct {
 	warns string
 }
 
-// Load implements certmanager.Source. The first call waits until each list was looked for once.
+// Load implements certmanager.Source. The first call waits until each list was requested once.
 func (s *Source) Load(ctx context.Context, previous *certmanager.Material) (*certmanager.Material, error) {
 	if err := s.ready(); err != nil {
 		return nil, err

@@ -4,12 +4,11 @@
 //	client := redis.NewClient(&redis.Options{Addr: "redis.internal:6379", TLSConfig: ..., ContextTimeoutEnabled: true})
 //	source := &acme.Source{Domains: ..., Cache: rediscache.New(client, "acme:")}
 //
-// Of N machines one orders a certificate, any one answers the CA's challenge, and the
-// others take the certificate within a minute.
+// One machine orders a certificate, any machine answers the CA's challenge, and the others load the
+// certificate within a minute.
 //
-// Redis holds the private keys of the certificates and of the account, in the clear:
-// protect it with TLS and an ACL, and turn its persistence on, or a restart of Redis is an
-// order for every name.
+// Redis holds the private keys of the certificates and of the account unencrypted: protect it with
+// TLS and an ACL. Turn its persistence on, or every name is ordered again after a restart of Redis.
 //
 // What this package does not do: it encrypts nothing, and it does not close the client.
 package rediscache
@@ -49,9 +48,8 @@ type Cache struct {
 var _ autocert.Cache = (*Cache)(nil)
 
 // New makes a Cache whose keys in Redis begin with prefix. Machines that share it use the same
-// prefix. The client stays the caller's to close. Its option ContextTimeoutEnabled is to be set:
-// without it a Redis that hangs holds everything up for as long as its own timeouts and retries
-// say.
+// prefix. The caller closes the client. Set its option ContextTimeoutEnabled: without it a Redis
+// that hangs delays every call by the client's own timeouts and retries.
 func New(client redis.UniversalClient, prefix string) *Cache {
 	return &Cache{client: client, locks: redislock.New(client), prefix: prefix}
 }
@@ -68,7 +66,7 @@ func (c *Cache) Get(ctx context.Context, key string) ([]byte, error) {
 	return data, nil
 }
 
-// Put implements autocert.Cache. Answers to challenges vanish after an hour.
+// Put implements autocert.Cache. Answers to challenges expire after an hour.
 func (c *Cache) Put(ctx context.Context, key string, data []byte) error {
 	var life time.Duration // for ever
 	if strings.HasSuffix(key, "+token") || strings.HasSuffix(key, "+http-01") {
@@ -88,12 +86,12 @@ func (c *Cache) Delete(ctx context.Context, key string) error {
 	return nil
 }
 
-// Lock waits until this machine alone has the lock of a name, or until ctx ends; without a
-// deadline it waits 15 seconds. unlock gives the lock back, and may be called more than
-// once. The lock of a machine that vanished is free after 15 seconds.
+// Lock waits until this machine alone has the lock of a name, or until ctx ends; without a deadline
+// it waits 15 seconds. unlock releases the lock, and may be called more than once. The lock of a
+// machine that has crashed expires after 15 seconds.
 //
-// A lock in Redis is no proof: where Redis fails over at the wrong moment two machines may
-// have it, and order twice.
+// The lock is not a guarantee: if Redis fails over meanwhile, two machines may have it and order
+// twice.
 func (c *Cache) Lock(ctx context.Context, name string) (unlock func(), err error) {
 	lock, err := c.locks.Obtain(ctx, c.prefix+"lock:"+name, lease, &redislock.Options{RetryStrategy: redislock.LinearBackoff(retry)})
 	if err != nil {

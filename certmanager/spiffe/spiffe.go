@@ -7,12 +7,13 @@
 //		ServerRule: certmanager.SPIFFEID("spiffe://example.org/db"),
 //	})
 //
-// The agent streams the program's X509-SVIDs and the bundles of its trust domain and of those that
-// this federates with. A rotation is in service as soon as the agent sends it, without a poll. A
-// peer is verified with the bundle of its own trust domain and no other. Rules decide which members
-// may connect: without one, every member of every domain may.
+// The agent streams the program's X509-SVIDs and the bundles of its trust domain and of federated
+// domains. A rotation is in service as soon as the agent sends it, without polling. A peer is
+// verified only with the bundle of its own trust domain. Rules decide which members may connect:
+// without a rule every member of every domain may.
 //
-// While the agent is away what it gave last stays in service until it ends. JWT-SVIDs are not used.
+// While the agent is not reachable, its last certificate and bundles stay in service until they
+// expire. JWT-SVIDs are not used.
 package spiffe
 
 import (
@@ -37,7 +38,7 @@ import (
 // after the first use. A Source belongs to one Manager.
 type Source struct {
 	// Addr is the address of the Workload API, such as "unix:///run/spire/agent.sock". Empty is the
-	// variable SPIFFE_ENDPOINT_SOCKET of the environment (SPIFFE Workload Endpoint, section 4).
+	// environment variable SPIFFE_ENDPOINT_SOCKET (SPIFFE Workload Endpoint, section 4).
 	Addr string
 
 	// ID is the SPIFFE ID that the program acts as, if the agent gives it several. Empty is the

@@ -1,18 +1,18 @@
-// Package prometheus gives what the managers of package certmanager and the servers of package meta
-// count to Prometheus.
+// Package prometheus exports the counters of package certmanager's managers and package meta's
+// servers to Prometheus.
 //
-// Start with [New], register it where the program registers its metrics, and add what is to be
-// watched:
+// Start with [New], register the Collector with the program's registry, and add managers and
+// servers:
 //
 //	watch := prometheus.New()
 //	registry.MustRegister(watch)
 //	watch.AddManager("public", manager)
 //	watch.AddServer("echo", server) // what meta.CreateTCPServer returned
 //
-// A Collector reads the counters when it is asked and runs no goroutine. Labels have values that
-// the operator chose, or of a fixed list, so no peer can make series without end. It does not serve
-// /metrics: promhttp does. README.md lists the metrics; dashboard.json and alerts.yml are for
-// Grafana and Prometheus.
+// A [Collector] reads the counters when it is collected, and runs no goroutine. The values of
+// labels are names chosen by the operator, or from a fixed list, so peers cannot create series. It
+// does not serve /metrics: promhttp does. README.md lists the metrics; dashboard.json and
+// alerts.yml are for Grafana and Prometheus.
 package prometheus
 
 import (
@@ -39,13 +39,13 @@ type Collector struct {
 	servers  map[string]gen.MetaBehavior
 }
 
-// New returns a Collector that watches nothing yet.
+// New returns a Collector without managers and servers.
 func New() *Collector {
 	return &Collector{managers: map[string]*watched{}, servers: map[string]gen.MetaBehavior{}}
 }
 
-// AddManager adds a manager, which the label "manager" will name, in place of the last one of that
-// name.
+// AddManager adds a manager under a name, the value of the label "manager". It replaces an earlier
+// one of that name.
 func (c *Collector) AddManager(name string, m *certmanager.Manager) {
 	w := watch(m)
 	c.mu.Lock()
@@ -56,9 +56,9 @@ func (c *Collector) AddManager(name string, m *certmanager.Manager) {
 	c.managers[name] = w
 }
 
-// AddServer adds a server, which the label "server" will name, in place of the last one of that
-// name, as after a restart of the actor that owns it. It panics if server is not what
-// meta.CreateTCPServer returned.
+// AddServer adds a server under a name, the value of the label "server". It replaces an earlier one
+// of that name, for example after a restart of its owner. AddServer panics if server was not
+// returned by meta.CreateTCPServer.
 func (c *Collector) AddServer(name string, server gen.MetaBehavior) {
 	meta.Stats(server)
 	c.mu.Lock()
@@ -66,7 +66,7 @@ func (c *Collector) AddServer(name string, server gen.MetaBehavior) {
 	c.servers[name] = server
 }
 
-// RemoveManager forgets a manager, if there is one of that name.
+// RemoveManager removes a manager, if there is one of that name.
 func (c *Collector) RemoveManager(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -76,7 +76,7 @@ func (c *Collector) RemoveManager(name string) {
 	delete(c.managers, name)
 }
 
-// RemoveServer forgets a server, if there is one of that name.
+// RemoveServer removes a server, if there is one of that name.
 func (c *Collector) RemoveServer(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

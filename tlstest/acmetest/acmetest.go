@@ -5,20 +5,19 @@
 //	ca.TLSALPN01(listener.Addr().String()) // where challenges are answered
 //	client := &acme.Client{DirectoryURL: ca.Directory(), HTTPClient: ca.HTTPClient(), Key: key}
 //
-// Every DNS name leads to loopback, so that certificates can be had for any name with
-// a dot in it (a.example.test). Where the challenges are validated is said at any
-// time by [Server.TLSALPN01] and [Server.HTTP01]; until then validation fails.
+// Every DNS name resolves to loopback, so the CA issues for any name with a dot in it
+// (a.example.test). [Server.TLSALPN01] and [Server.HTTP01] set the addresses at which the CA
+// validates challenges; before the first call validation fails.
 //
-// The other methods of [Server] are faults: nonces are rejected, validation
-// fails, the CA is slow, refuses, hangs or forgets its accounts, and certificates are to
-// be renewed early. They may be called from any goroutine, at any time.
+// The other methods of [Server] inject faults: the CA rejects nonces, fails validation, is slow,
+// refuses, hangs, forgets its accounts, or asks for early renewal. They may be called from any
+// goroutine, at any time.
 //
-// Pebble reads its settings from the environment, which is set for the moment in which
-// a Server is made. Nothing else in the process should read or set the environment
-// variables that begin with PEBBLE_ then.
+// Pebble reads its settings from the environment. They are set while a Server is made; meanwhile
+// nothing else in the process should read or set environment variables that begin with PEBBLE_.
 //
-// What this package does not do: it serves nobody but this machine, and nothing that it
-// issues is trusted anywhere else. For certificates without ACME use package tlstest.
+// What this package does not do: it serves only this machine, and its certificates are not trusted
+// anywhere else. For certificates without ACME use package tlstest.
 package acmetest
 
 import (
@@ -44,14 +43,14 @@ import (
 	"github.com/letsencrypt/pebble/v2/wfe"
 )
 
-// Options are what a Server cannot change later. The zero value is a CA whose
-// certificates are valid for 90 days, for anyone.
+// Options are the settings that a Server cannot change later. The zero value is a CA without
+// external accounts whose certificates are valid for 90 days.
 type Options struct {
-	// Lifetime of certificates, in whole seconds. Zero is 90 days.
+	// Lifetime is the lifetime of certificates, in whole seconds. Zero is 90 days.
 	Lifetime time.Duration
 
-	// Profiles are the lifetimes of the profiles that orders may name, instead of the one
-	// of Lifetime. Of several, Pebble takes any for an order that names none.
+	// Profiles are the lifetimes of the profiles that orders may name, instead of the one of
+	// Lifetime. For an order that names none, Pebble uses any of them.
 	Profiles map[string]time.Duration
 
 	// ExternalAccounts are MAC keys by key ID. If there are any, accounts must be bound
@@ -200,11 +199,12 @@ func (s *Server) Roots() *x509.CertPool {
 // RootCertificates are the members of Roots, for programs that read them from a file.
 func (s *Server) RootCertificates() []*x509.Certificate { return slices.Clone(s.roots) }
 
-// HTTP01 says where HTTP-01 challenges are answered, whatever the name: at host:port
-// addresses, one after the other if there are several. None fails them.
+// HTTP01 sets the addresses, host:port, at which the CA validates HTTP-01 challenges of every name,
+// one after the other if there are several. Without addresses they fail.
 func (s *Server) HTTP01(addrs ...string) { s.http01.to(addrs) }
 
-// TLSALPN01 says where TLS-ALPN-01 challenges are answered, as [Server.HTTP01] does.
+// TLSALPN01 sets the addresses at which the CA validates TLS-ALPN-01 challenges, as [Server.HTTP01]
+// does.
 func (s *Server) TLSALPN01(addrs ...string) { s.tlsalpn.to(addrs) }
 
 // Close ends the CA and waits for its goroutines. It may be called twice.

@@ -142,7 +142,7 @@ func (r *resolver) close() {
 // is 127.0.0.1 there, and the last two labels of a name are its zone.
 func (s *Server) DNS() string { return s.dns.addr() }
 
-// SetTXT makes the TXT records of a name those with the given values. None removes them.
+// SetTXT replaces the TXT records of a name by the values. Without values it removes them.
 func (s *Server) SetTXT(name string, values ...string) {
 	s.dns.mu.Lock()
 	defer s.dns.mu.Unlock()

@@ -93,16 +93,15 @@ func (w *faults) Hang(hang bool) {
 	})
 }
 
-// RejectNonces refuses a share of the good nonces, in percent, as real CAs do
-// when a request meets another of their machines.
+// RejectNonces refuses a percentage of the good nonces, as CAs do when a request reaches another of
+// their machines.
 func (w *faults) RejectNonces(percent int) { w.change(func() { w.nonces = percent }) }
 
-// FailValidation makes the validation of those names fail, whatever the challenge,
-// for which fail returns true: their DNS is broken. Nil ends it. fail is called from
-// several goroutines.
+// FailValidation makes the validation of the names for which fail returns true fail, for every
+// challenge, as if their DNS were broken. Nil ends it. fail is called from several goroutines.
 func (w *faults) FailValidation(fail func(name string) bool) { w.dns.setFail(fail) }
 
-// LoseAccounts forgets all accounts that were registered so far. What they ordered stays.
+// LoseAccounts forgets all accounts that were registered so far. Their orders stay.
 func (w *faults) LoseAccounts() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -127,8 +126,8 @@ func (w *faults) LoseAccounts() error {
 	return nil
 }
 
-// StayReady makes the next n answers about orders that are being finalized, or are, say that they
-// are "ready" still (golang.org/issue/52597).
+// StayReady makes the next n answers about orders that are being finalized, or are finalized, have
+// the status "ready" (golang.org/issue/52597).
 func (w *faults) StayReady(n int) { w.change(func() { w.ready = n }) }
 
 // NotReady refuses the next n requests to finalize an order with the error orderNotReady.
@@ -146,15 +145,15 @@ func (w *faults) take(count *int) bool {
 	return *count >= 0
 }
 
-// SetRenewalInfo makes the CA offer renewal information (RFC 9773), and say of every
-// certificate that it is to be renewed between start and end, and to ask again after some
-// whole seconds. Before the first call the directory does not offer it; clients
-// that have read the directory do not notice.
+// SetRenewalInfo makes the CA offer renewal information (RFC 9773): every certificate is to be
+// renewed between start and end, and clients are to ask again after retryAfter, in whole seconds.
+// Before the first call the directory does not offer it; a client that has already read the
+// directory does not notice.
 func (w *faults) SetRenewalInfo(start, end time.Time, retryAfter time.Duration) {
 	w.change(func() { w.renewal = &renewalInfo{start, end, retryAfter} })
 }
 
-// Orders counts the orders that were accepted, with names only those for exactly these.
+// Orders counts the accepted orders; with names only those for exactly these names.
 func (w *faults) Orders(names ...string) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -175,14 +174,14 @@ func (w *faults) Replacements() int {
 	return w.replaced
 }
 
-// Accounts counts the accounts that were registered, lost ones included.
+// Accounts counts the registered accounts, including lost ones.
 func (w *faults) Accounts() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.accounts)
 }
 
-// Requests counts the HTTP requests that came, refused ones included.
+// Requests counts the HTTP requests, including refused ones.
 func (w *faults) Requests() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()

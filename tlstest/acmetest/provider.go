@@ -28,13 +28,13 @@ func (s *Server) Provider() *Provider { return &Provider{server: s} }
 // Slow delays every call.
 func (p *Provider) Slow(delay time.Duration) { p.set(func() { p.delay = delay }) }
 
-// Fail makes every call return err. Nil ends it.
+// Fail makes every call return err, until it is called with nil.
 func (p *Provider) Fail(err error) { p.set(func() { p.err = err }) }
 
 // Lie makes calls succeed without doing anything.
 func (p *Provider) Lie(lie bool) { p.set(func() { p.lie = lie }) }
 
-// Spread is how long after a call its record appears in the name server.
+// Spread sets how long after a call its record appears in the name server.
 func (p *Provider) Spread(after time.Duration) { p.set(func() { p.spread = after }) }
 
 // Zones returns the zones of the calls so far.

@@ -1,11 +1,11 @@
 // Package rfc2136 writes the records of DNS-01 challenges by dynamic updates (RFC 2136), which
-// BIND, Knot, PowerDNS and Windows DNS take: it is an acme.DNSProvider. Start with [Provider]:
+// BIND, Knot, PowerDNS and Windows DNS accept: it is an acme.DNSProvider. Start with [Provider]:
 //
 //	source := &acme.Source{Domains: []string{"*.example.com"}, DNS: &rfc2136.Provider{
 //		Server: "ns1.example.com:53", KeyName: "acme.", Secret: os.Getenv("TSIG_SECRET"),
 //	}}
 //
-// What this package does not do: it looks nothing up, and it knows no GSS-TSIG.
+// What this package does not do: it does not look records up, and it does not support GSS-TSIG.
 package rfc2136
 
 import (
@@ -24,16 +24,16 @@ import (
 // Provider updates the zones of a name server. Its methods may be called from any
 // goroutine.
 type Provider struct {
-	// Server is the address, host:port, of the primary name server of the zones. A missing port is
-	// 53.
+	// Server is the address, host:port, of the primary name server of the zones. The default port
+	// is 53.
 	Server string
 
 	// KeyName and Secret are the TSIG key (RFC 8945) that signs updates; the secret is in base64,
-	// as tsig-keygen prints it. Without both updates are not signed, which only a server on this
-	// machine should allow.
+	// as tsig-keygen prints it. If both are empty, updates are not signed; only a server on this
+	// machine should accept such updates.
 	KeyName, Secret string
 
-	// Algorithm is that of the key. Empty is hmac-sha256.
+	// Algorithm is the algorithm of the key. Empty is hmac-sha256.
 	Algorithm string
 }
 
