@@ -20,14 +20,19 @@ func (s *tcpServer) Start() error {
 		log.Warning("InsecureSkipVerify is set: client certificates are not verified on %s", s.listener.Addr())
 	}
 	var backoff time.Duration
-	for s.takeSlot() {
+	s.takeSlot()
+	for s.awaitRoom() && !s.isClosing() {
 		conn, err := s.accept()
 		if err == nil {
 			backoff = 0
-			s.serve(conn)
+			if !s.awaitRoom() { // there may be less than before
+				conn.Close()
+				break
+			}
+			s.serve(conn) // the slot is its
+			s.takeSlot()
 			continue
 		}
-		s.freeSlot()
 		class := classifyAccept(err)
 		if class == acceptClosed {
 			s.close()
@@ -52,30 +57,6 @@ func (s *tcpServer) accept() (conn net.Conn, err error) {
 	return conn, err
 }
 
-// takeSlot waits for room for one more connection. It returns false when the server is closing.
-func (s *tcpServer) takeSlot() bool {
-	if s.slots == nil {
-		select {
-		case <-s.closing:
-			return false
-		default:
-			return true
-		}
-	}
-	select {
-	case s.slots <- struct{}{}:
-		return true
-	case <-s.closing:
-		return false
-	}
-}
-
-func (s *tcpServer) freeSlot() {
-	if s.slots != nil {
-		<-s.slots
-	}
-}
-
 // serve spawns the meta process of an accepted connection. It does not block.
 func (s *tcpServer) serve(conn net.Conn) {
 	sock := newSocket(conn)
@@ -95,6 +76,7 @@ func (s *tcpServer) serve(conn net.Conn) {
 	s.mu.Lock()
 	s.open[c] = struct{}{}
 	s.stats.accepted++
+	s.alarmLocked()
 	s.mu.Unlock()
 	if c.given != nil && s.tls != nil {
 		s.logLimit.Do(func() { s.process.Log().Error("connection from %s dropped: %s", conn.RemoteAddr(), errTwiceTLS) })

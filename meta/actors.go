@@ -26,8 +26,10 @@ import (
 //     An actor that is still there after CloseTimeout is sent an exit with gen.TerminateReasonShutdown.
 //   - When the process of the server ends, all its connections and actors do.
 //
-// The process ends when the listening socket is closed and, after a MessageTCPDrain sent to it,
-// when the last connection has ended.
+// What else is sent to a server is sent to the process: [MessageTCPSuspend], [MessageTCPResume] and
+// [MessageTCPLimits], and [MessageTCPDrain], though not as a Call. The process logs its
+// [MessageTCPAlarm]. It ends when the listening socket is closed and, after a MessageTCPDrain, when
+// the last connection has ended.
 type ActorServer struct {
 	// Server are the options of the server. ProcessPool and Route must be unset: they would choose
 	// another process.
@@ -122,6 +124,16 @@ func (s *actorServer) HandleMessage(from gen.PID, message any) error {
 		if !s.draining {
 			return m.Reason
 		}
+	case MessageTCPSuspend, MessageTCPResume, MessageTCPLimits:
+		if s.server != (gen.Alias{}) {
+			_ = s.SendAlias(s.server, m)
+		}
+	case MessageTCPAlarm:
+		if m.High {
+			s.Log().Warning("%d connections: AlarmHigh is reached", m.Connections)
+		} else {
+			s.Log().Info("%d connections: no more than AlarmLow again", m.Connections)
+		}
 	case MessageTCPDrain:
 		if s.draining = true; s.server != (gen.Alias{}) {
 			_ = s.SendAlias(s.server, m) // an error says that it has just ended
@@ -133,6 +145,19 @@ func (s *actorServer) HandleMessage(from gen.PID, message any) error {
 		return gen.TerminateReasonNormal
 	}
 	return nil
+}
+
+// HandleCall implements act.ActorBehavior.
+func (s *actorServer) HandleCall(_ gen.PID, _ gen.Ref, request any) (any, error) {
+	switch request.(type) {
+	case MessageTCPSuspend, MessageTCPResume, MessageTCPLimits:
+		result, err := s.CallAlias(s.server, request, gen.DefaultRequestTimeout)
+		if err != nil {
+			return err, nil
+		}
+		return result, nil
+	}
+	return gen.ErrUnsupported, nil
 }
 
 // start starts the actor of a connection.

@@ -81,16 +81,18 @@ func (s *tcpServer) HandleInspect(from gen.PID, item ...string) map[string]strin
 	for _, n := range stats.Refused {
 		refused += n
 	}
+	limits := s.limits()
 	m := map[string]string{
 		"listen":                      stats.Listen,
+		"accepting":                   s.acceptState(),
 		"tls":                         stats.TLS,
 		"pool":                        "parent",
 		"connections":                 strconv.Itoa(stats.Connections),
 		"connections establishing":    strconv.Itoa(stats.Establishing),
 		"connections total":           decimal(stats.Accepted),
-		"max connections":             limit(s.opt.MaxConnections),
-		"max connections per address": limit(s.opt.MaxConnectionsPerAddress),
-		"max handshake failures":      limit(s.opt.MaxHandshakeFailures),
+		"max connections":             limit(limits.MaxConnections),
+		"max connections per address": limit(limits.MaxConnectionsPerAddress),
+		"max handshake failures":      limit(limits.MaxHandshakeFailures),
 		"refused":                     decimal(refused),
 		"handshake failures":          decimal(stats.failures()),
 		"over limit":                  decimal(stats.Refused[refusedLimit]),

@@ -31,13 +31,15 @@ func (l *handshakeLimiter) leave() { <-l.places }
 // addressTable counts what each address has, and within a minute what it has caused. A limit of 0
 // is none.
 type addressTable struct {
-	maxConnections, maxFailures int
-
-	mu     sync.Mutex // guards all below
+	mu     sync.Mutex // guards all
+	max    addressLimits
 	used   map[netip.Addr]addressUse
 	minute time.Time // when the counts of a minute began
 	lines  int       // of the log, within the minute
 }
+
+// addressLimits are MaxConnectionsPerAddress and MaxHandshakeFailures.
+type addressLimits struct{ connections, failures int }
 
 type addressUse struct {
 	connections int
@@ -50,7 +52,19 @@ type addressUse struct {
 const maxLines = 100
 
 func newAddressTable(maxConnections, maxFailures int) *addressTable {
-	return &addressTable{maxConnections: maxConnections, maxFailures: maxFailures, used: map[netip.Addr]addressUse{}}
+	return &addressTable{max: addressLimits{maxConnections, maxFailures}, used: map[netip.Addr]addressUse{}}
+}
+
+func (t *addressTable) limits() addressLimits {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.max
+}
+
+func (t *addressTable) setLimits(max addressLimits) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.max = max
 }
 
 // change lets f look at what addr has used, and change it.
@@ -82,9 +96,9 @@ func (t *addressTable) put(addr netip.Addr, use addressUse) {
 func (t *addressTable) admit(addr netip.Addr) (refusedBy string) {
 	t.change(addr, func(use *addressUse) {
 		switch {
-		case addr.IsValid() && t.maxFailures > 0 && use.failures >= t.maxFailures:
+		case addr.IsValid() && t.max.failures > 0 && use.failures >= t.max.failures:
 			refusedBy = "MaxHandshakeFailures"
-		case addr.IsValid() && t.maxConnections > 0 && use.connections >= t.maxConnections:
+		case addr.IsValid() && t.max.connections > 0 && use.connections >= t.max.connections:
 			refusedBy = "MaxConnectionsPerAddress"
 		default:
 			use.connections++

@@ -135,3 +135,36 @@ type MessageTCPDraining struct {
 	ID       gen.Alias
 	Deadline time.Time
 }
+
+// MessageTCPSuspend, sent to a server, makes it take no further connection until a
+// MessageTCPResume. Open connections, and those in their handshake, go on. Clients that come
+// meanwhile wait in the kernel's backlog: their connect succeeds, and then nothing answers them
+// until the server resumes or they give up; once the backlog is full, connects time out. As a Call it
+// is answered with whether it changed anything (a bool), as is MessageTCPResume.
+type MessageTCPSuspend struct{}
+
+// MessageTCPResume ends what MessageTCPSuspend has begun.
+type MessageTCPResume struct{}
+
+// MessageTCPLimits, sent to a server, changes its limits. Each field is a limit of
+// [TCPServerOptions]: 0 leaves it as it is, -1 means no limit. Who waits for room comes in at once
+// where there is more of it. Nobody is closed where there is less: the server then takes no further
+// connection until enough have ended.
+//
+// A value that cannot be is an error that names the field, and nothing is changed. As a Call it is
+// answered with the limits that were in force before, as a MessageTCPLimits, or with that error;
+// sent, it is logged.
+type MessageTCPLimits struct {
+	MaxConnections           int
+	MaxConnectionsPerAddress int
+	MaxHandshakeFailures     int
+}
+
+// MessageTCPAlarm tells the parent of a server that its connections have reached the option
+// AlarmHigh, or are no more than AlarmLow again. The two come in turn, High first.
+type MessageTCPAlarm struct {
+	// ID is the server, Connections how many it had, established or not.
+	ID          gen.Alias
+	Connections int
+	High        bool
+}

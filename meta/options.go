@@ -84,6 +84,11 @@ type TCPServerOptions struct {
 	// checks do so. 0 means no limit.
 	MaxHandshakeFailures int
 
+	// AlarmHigh is the number of connections, established or not, at which the parent gets a
+	// MessageTCPAlarm. The next comes when no more than AlarmLow are left, and after that again at
+	// AlarmHigh. AlarmLow 0 means nine tenths of AlarmHigh. AlarmHigh 0 means no alarms.
+	AlarmHigh, AlarmLow int
+
 	// ConnectionMeta are the meta process options of each accepted connection. Its MailboxSize
 	// bounds the messages that wait to be written: beyond it a sender to a slow connection gets
 	// gen.ErrMetaMailboxFull.
@@ -258,10 +263,13 @@ func (o *TCPServerOptions) parse() (*TCPConnectionOptions, error) {
 	var c check
 	c.host(o.Host)
 	connection.parseShared(&c, true)
-	c.notNegative("MaxConnections", o.MaxConnections)
-	c.notNegative("MaxConnectionsPerAddress", o.MaxConnectionsPerAddress)
+	o.checkLimits(&c)
 	c.notNegative("MaxHandshakes", o.MaxHandshakes)
-	c.notNegative("MaxHandshakeFailures", o.MaxHandshakeFailures)
+	c.notNegative("AlarmHigh", o.AlarmHigh)
+	c.notNegative("AlarmLow", o.AlarmLow)
+	c.refuse(o.AlarmLow > 0 && o.AlarmLow >= o.AlarmHigh, "AlarmLow: is %d; it must be less than AlarmHigh, which is %d", o.AlarmLow, o.AlarmHigh)
+	c.refuse(o.MaxConnections > 0 && o.AlarmHigh > o.MaxConnections, "AlarmHigh: is %d, more than MaxConnections, %d, so it can't be reached", o.AlarmHigh, o.MaxConnections)
+	setDefault(&o.AlarmLow, o.AlarmHigh*9/10)
 	hostPort := o.Host != "" || o.Port != 0
 	c.refuse(o.Listener != nil && (hostPort || o.UnixPath != "" || o.ReusePort),
 		"Listener: it is open already; leave Host, Port, UnixPath and ReusePort unset")
@@ -269,16 +277,12 @@ func (o *TCPServerOptions) parse() (*TCPConnectionOptions, error) {
 		"UnixPath: a unix socket has no Host, Port or ReusePort; leave them unset")
 	c.refuse(o.UnixMode != 0 && o.UnixPath == "", "UnixMode: has no effect without UnixPath")
 	c.refuse(o.UnixMode&^os.ModePerm != 0, "UnixMode: is %s; use permissions alone, 0o660 say", o.UnixMode)
-	unix := o.UnixPath != "" || isUnix(o.Listener)
-	c.refuse(unix && len(o.ProxyFrom) > 0, "ProxyFrom: peers of a unix socket have no address to trust; leave it unset")
-	c.refuse(unix && (o.MaxConnectionsPerAddress > 0 || o.MaxHandshakeFailures > 0),
-		"MaxConnectionsPerAddress, MaxHandshakeFailures: peers of a unix socket have no address; use MaxConnections")
+	c.refuse(o.unix() && len(o.ProxyFrom) > 0, "ProxyFrom: peers of a unix socket have no address to trust; leave it unset")
 	c.refuse(o.CertManager != nil && isTLSListener(o.Listener), "CertManager: %s", errTwiceTLS)
 	c.refuse(o.CertManager == nil && len(o.ProxyFrom) == 0 && o.Listener == nil && o.HandshakeTimeout > 0,
 		"HandshakeTimeout: there is no handshake without TLS and no header without ProxyFrom; set CertManager")
 	c.refuse(o.ConnectionMeta.MailboxSize < 0, "ConnectionMeta.MailboxSize: is %d; use 0 for no limit, or a positive number", o.ConnectionMeta.MailboxSize)
-	c.refuse(o.CertManager == nil && (o.MaxHandshakes > 0 || o.MaxHandshakeFailures > 0),
-		"MaxHandshakes, MaxHandshakeFailures: there are no handshakes without TLS; set CertManager")
+	c.refuse(o.CertManager == nil && o.MaxHandshakes > 0, "MaxHandshakes: there are no handshakes without TLS; set CertManager")
 	for i, name := range o.ProcessPool {
 		c.refuse(name == "", "ProcessPool[%d]: is empty; name a registered process", i)
 	}
@@ -286,6 +290,18 @@ func (o *TCPServerOptions) parse() (*TCPConnectionOptions, error) {
 		c.refuse(!prefix.IsValid(), "ProxyFrom[%d]: is not a network; make it with netip.ParsePrefix", i)
 	}
 	return &connection, c.err()
+}
+
+func (o *TCPServerOptions) unix() bool { return o.UnixPath != "" || isUnix(o.Listener) }
+
+// checkLimits checks those that MessageTCPLimits can change.
+func (o *TCPServerOptions) checkLimits(c *check) {
+	c.notNegative("MaxConnections", o.MaxConnections)
+	c.notNegative("MaxConnectionsPerAddress", o.MaxConnectionsPerAddress)
+	c.notNegative("MaxHandshakeFailures", o.MaxHandshakeFailures)
+	c.refuse(o.unix() && (o.MaxConnectionsPerAddress > 0 || o.MaxHandshakeFailures > 0),
+		"MaxConnectionsPerAddress, MaxHandshakeFailures: peers of a unix socket have no address; use MaxConnections")
+	c.refuse(o.CertManager == nil && o.MaxHandshakeFailures > 0, "MaxHandshakeFailures: there are no handshakes without TLS; set CertManager")
 }
 
 // parse checks the options and fills in the defaults.

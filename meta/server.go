@@ -38,7 +38,6 @@ type tcpServer struct {
 	listener   net.Listener
 	tls        *tls.Config       // nil: no TLS
 	handshakes *handshakeLimiter // nil: no TLS
-	slots      chan struct{}     // nil: no limit
 	addresses  *addressTable
 	next       int  // Start's: index in ProcessPool
 	actors     bool // the parent is an ActorServer's; set before Start
@@ -55,6 +54,7 @@ type tcpServer struct {
 	owners map[gen.Atom]gen.PID // by name, where the option Node is set
 	empty  chan struct{}        // closed by the last connection that leaves; nil: nobody waits
 	stats  serverStats
+	accepting
 }
 
 // CreateTCPServer opens a listening socket and returns the meta process that serves it: hand it to
@@ -81,9 +81,7 @@ func CreateTCPServer(options TCPServerOptions) (gen.MetaBehavior, error) {
 		s.tls = serverConfig(s.tls)
 		s.handshakes = newHandshakeLimiter(cmp.Or(options.MaxHandshakes, 2*runtime.GOMAXPROCS(0)))
 	}
-	if options.MaxConnections > 0 {
-		s.slots = make(chan struct{}, options.MaxConnections)
-	}
+	s.maxConnections = options.MaxConnections
 	s.addresses = newAddressTable(options.MaxConnectionsPerAddress, options.MaxHandshakeFailures)
 	if s.listener, err = listen(context.Background(), &options); err != nil {
 		return nil, err
@@ -116,12 +114,14 @@ func (s *tcpServer) left(c *tcpConnection) {
 	s.mu.Lock()
 	delete(s.open, c)
 	s.stats.carried.add(c.traffic())
+	s.slots--
+	s.room.broadcast()
+	s.alarmLocked()
 	if len(s.open) == 0 && s.empty != nil {
 		close(s.empty)
 		s.empty = nil
 	}
 	s.mu.Unlock()
-	s.freeSlot()
 }
 
 func (s *tcpServer) count(change func(*serverStats)) {
@@ -132,12 +132,16 @@ func (s *tcpServer) count(change func(*serverStats)) {
 
 // HandleMessage implements gen.MetaBehavior.
 func (s *tcpServer) HandleMessage(from gen.PID, message any) error {
-	m, ok := message.(MessageTCPDrain)
-	if !ok {
-		s.process.Log().Warning("unknown message from %s ignored: %T", from, message)
+	if m, ok := message.(MessageTCPDrain); ok {
+		go s.drain(m.Timeout)
 		return nil
 	}
-	go s.drain(m.Timeout)
+	switch result := s.control(message).(type) {
+	case nil:
+		s.process.Log().Warning("unknown message from %s ignored: %T", from, message)
+	case error:
+		s.process.Log().Error("%T from %s refused: %s", message, from, result)
+	}
 	return nil
 }
 
@@ -145,6 +149,9 @@ func (s *tcpServer) HandleMessage(from gen.PID, message any) error {
 func (s *tcpServer) HandleCall(_ gen.PID, _ gen.Ref, request any) (any, error) {
 	if m, ok := request.(MessageTCPDrain); ok {
 		return s.drain(m.Timeout), nil
+	}
+	if result := s.control(request); result != nil {
+		return result, nil
 	}
 	return gen.ErrUnsupported, nil
 }

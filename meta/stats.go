@@ -184,7 +184,7 @@ func (s *ServerStats) failures() (n uint64) {
 }
 
 func (s *tcpServer) snapshot() ServerStats {
-	out := ServerStats{Listen: s.listener.Addr().String(), TLS: s.describeTLS(), MaxConnections: s.opt.MaxConnections}
+	out := ServerStats{Listen: s.listener.Addr().String(), TLS: s.describeTLS(), MaxConnections: s.limits().MaxConnections}
 	if s.handshakes != nil {
 		out.Handshaking, out.MaxHandshakes = len(s.handshakes.places), cap(s.handshakes.places)
 	}

@@ -1,0 +1,147 @@
+package meta
+
+// accepting is when a server takes a further connection. The server's mu guards it.
+type accepting struct {
+	maxConnections int    // 0: no limit
+	slots          int    // of the open connections, and one of the accept loop
+	suspended      bool   // by MessageTCPSuspend
+	room           signal // anything above
+	alarmed        bool   // the last MessageTCPAlarm had High
+}
+
+func (a *accepting) hasRoom() bool {
+	return !a.suspended && (a.maxConnections == 0 || a.slots <= a.maxConnections)
+}
+
+func (s *tcpServer) takeSlot() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.slots++
+}
+
+// awaitRoom waits until the connection that the accept loop has, or waits for, may be served. It
+// returns false if the server closes before.
+func (s *tcpServer) awaitRoom() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for !s.hasRoom() {
+		changed := s.room.wait()
+		s.mu.Unlock()
+		select {
+		case <-changed:
+			s.mu.Lock()
+		case <-s.closing:
+			s.mu.Lock()
+			return false
+		}
+	}
+	return true
+}
+
+func (s *tcpServer) isClosing() bool {
+	select {
+	case <-s.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+// acceptState says for people whether the server takes a further connection.
+func (s *tcpServer) acceptState() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.isClosing():
+		return "no: closed"
+	case s.suspended:
+		return "no: suspended"
+	case !s.hasRoom():
+		return "no: MaxConnections is reached"
+	default:
+		return "yes"
+	}
+}
+
+// control does what a message says about accepting, and gives the answer to a Call; nil where the
+// message is not about that.
+func (s *tcpServer) control(message any) any {
+	switch m := message.(type) {
+	case MessageTCPSuspend:
+		return s.suspend(true)
+	case MessageTCPResume:
+		return s.suspend(false)
+	case MessageTCPLimits:
+		before, err := s.changeLimits(m)
+		if err != nil {
+			return err
+		}
+		return before
+	}
+	return nil
+}
+
+func (s *tcpServer) suspend(suspended bool) (changed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	changed = s.suspended != suspended
+	s.suspended = suspended
+	s.room.broadcast()
+	return changed
+}
+
+// limits gives those in force, 0 for none.
+func (s *tcpServer) limits() MessageTCPLimits {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	of := s.addresses.limits()
+	return MessageTCPLimits{s.maxConnections, of.connections, of.failures}
+}
+
+// changeLimits returns those that were in force, in the form of the message. The message goroutine
+// alone calls it.
+func (s *tcpServer) changeLimits(m MessageTCPLimits) (before MessageTCPLimits, err error) {
+	options, current := s.opt, s.limits()
+	before.MaxConnections, options.MaxConnections = changeLimit(current.MaxConnections, m.MaxConnections)
+	before.MaxConnectionsPerAddress, options.MaxConnectionsPerAddress = changeLimit(current.MaxConnectionsPerAddress, m.MaxConnectionsPerAddress)
+	before.MaxHandshakeFailures, options.MaxHandshakeFailures = changeLimit(current.MaxHandshakeFailures, m.MaxHandshakeFailures)
+	var c check
+	options.checkLimits(&c)
+	if err := c.err(); err != nil {
+		return before, err
+	}
+	s.addresses.setLimits(addressLimits{options.MaxConnectionsPerAddress, options.MaxHandshakeFailures})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.maxConnections = options.MaxConnections
+	s.room.broadcast()
+	return before, nil
+}
+
+// changeLimit gives a limit in the form of the message, and what the message makes of it.
+func changeLimit(current, change int) (before, after int) {
+	before, after = current, change
+	if current == 0 {
+		before = -1
+	}
+	switch change {
+	case 0:
+		after = current
+	case -1:
+		after = 0
+	}
+	return before, after
+}
+
+// alarmLocked tells the parent where the number of connections has reached a mark. It is called
+// with mu held, so that the messages come in order; the next change makes up for one for which the
+// mailbox had no room.
+func (s *tcpServer) alarmLocked() {
+	n := len(s.open)
+	if s.opt.AlarmHigh == 0 || s.alarmed && n > s.opt.AlarmLow || !s.alarmed && n < s.opt.AlarmHigh {
+		return
+	}
+	if s.process.Send(s.parent, MessageTCPAlarm{ID: s.process.ID(), Connections: n, High: !s.alarmed}) == nil {
+		s.alarmed = !s.alarmed
+	}
+}
