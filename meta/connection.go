@@ -37,7 +37,7 @@ type tcpConnection struct {
 
 	// Set by Start's goroutine before it is open, stream also by an upgrade; others read them after
 	// that.
-	to     any    // who gets the messages: a gen.Atom or gen.PID
+	to     any    // who gets the messages: a gen.Atom or gen.PID. It may change later: see owner
 	stream stream // the TLS connection, or the socket without TLS
 
 	reader        // Start's goroutine
@@ -141,6 +141,8 @@ func (c *tcpConnection) HandleMessage(from gen.PID, message any) error {
 		c.end(ErrTerminated, nil)
 	case MessageTCPCloseWrite:
 		c.closeWrite()
+	case MessageTCPOwner:
+		c.setOwner(from, m.PID)
 	case MessageTCPStartTLS:
 		c.startTLS(from, m.Reply)
 	default:

@@ -24,7 +24,7 @@ func (c *tcpConnection) HandleInspect(gen.PID, ...string) map[string]string {
 		"messages allowed": "unlimited",
 	}
 	if c.known() {
-		m["process"] = fmt.Sprint(c.to)
+		m["process"] = fmt.Sprint(c.owner())
 	}
 	if c.opt.Active > 0 {
 		m["messages allowed"] = strconv.Itoa(c.allowed())

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"ergo.services/ergo/gen"
 )
 
 // phase is how far a connection is. Start's goroutine alone brings it on, but for a connection that
@@ -31,6 +33,7 @@ type life struct {
 	cancel    context.CancelFunc // of what establish waits for; nil: it does not wait
 	upgrade   *upgrade           // to TLS, asked for by the message goroutine and taken back when it is made
 	broken    error              // the first failed write: the read loop may find out why. Set by the writer
+	heir      gen.PID            // the owner from now on; zero: no change. Set by MessageTCPOwner, taken by Start's goroutine
 	drainBy   time.Time          // a Draining is to be sent; set by the server's drain
 	credit    int                // messages that may be delivered, where opt.Active is set
 	congestion

@@ -23,7 +23,7 @@ func (c *tcpConnection) log() gen.Log {
 		log.AddFields(append(fields,
 			gen.LogField{Name: "remote", Value: c.sock.RemoteAddr().String()},
 			gen.LogField{Name: "local", Value: c.sock.LocalAddr().String()},
-			gen.LogField{Name: "owner", Value: fmt.Sprint(c.to)})...)
+			gen.LogField{Name: "owner", Value: fmt.Sprint(c.owner())})...)
 	})
 	if conn := c.stats.tls.Load(); conn != nil {
 		if shown := conn.ConnectionState().PeerCertificates; len(shown) > 0 {

@@ -96,6 +96,21 @@ type MessageTCPClose struct{}
 // a log line.
 type MessageTCPCloseWrite struct{}
 
+// MessageTCPOwner, sent to a connection, makes another process its owner: what comes from then on
+// goes to that process, in order, and the MessageTCPDisconnect too. The owner before gets this
+// message, with ID, as its last one, if its mailbox has room; what it has received until then is
+// its own. To hand over between two messages set the option Active, send this at a
+// MessageTCPPassive, and let the new owner send the MessageTCPActive.
+//
+// The new owner gets no MessageTCPConnect. With the option Node the connection ends with it. The
+// message is ignored with a warning where there is no such process, as far as Node tells, and for a
+// connection of an ActorServer, which belongs to its actor.
+type MessageTCPOwner struct {
+	// PID is the new owner. ID is the connection; it is ignored on sending.
+	PID gen.PID
+	ID  gen.Alias
+}
+
 // MessageTCPStartTLS, sent to a connection that was made with the option
 // StartTLS, upgrades it to TLS. Reading stops first, then what was accepted for
 // writing and Reply are written, then the handshake runs. Bytes from the
@@ -155,6 +170,7 @@ type MessageTCPResume struct{}
 // answered with the limits that were in force before, as a MessageTCPLimits, or with that error;
 // sent, it is logged.
 type MessageTCPLimits struct {
+	// Each is as in TCPServerOptions, but for 0 and -1.
 	MaxConnections           int
 	MaxConnectionsPerAddress int
 	MaxHandshakeFailures     int
@@ -163,7 +179,8 @@ type MessageTCPLimits struct {
 // MessageTCPAlarm tells the parent of a server that its connections have reached the option
 // AlarmHigh, or are no more than AlarmLow again. The two come in turn, High first.
 type MessageTCPAlarm struct {
-	// ID is the server, Connections how many it had, established or not.
+	// ID is the server, Connections how many it had, established or not. High says that they have
+	// reached AlarmHigh.
 	ID          gen.Alias
 	Connections int
 	High        bool

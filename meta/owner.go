@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -11,12 +12,20 @@ import (
 // there.
 const ownerCheck = time.Second
 
+var errActorOwns = errors.New("the connection of an ActorServer belongs to its actor")
+
 // findOwner looks up the process that has the name to which the messages would go, where the option
 // Node is set: from then on they go to that process, and not to another that takes its name later
 // and knows nothing of the connection.
 func (c *tcpConnection) findOwner() error {
 	name, named := c.to.(gen.Atom)
-	if !named || c.opt.Node == nil {
+	if c.opt.Node == nil {
+		return nil
+	}
+	if !named {
+		if c.to != any(c.process.Parent()) { // with which the connection ends anyway
+			c.ownerAt = time.Now().Add(ownerCheck)
+		}
 		return nil
 	}
 	known, err := gen.PID{}, error(nil)
@@ -56,6 +65,57 @@ func (c *tcpConnection) checkOwner(now time.Time) {
 		if _, err := c.opt.Node.ProcessState(pid); err != nil {
 			c.end(ErrOwnerGone, fmt.Errorf("%v: %w", pid, err))
 		}
+	}
+}
+
+// owner gives who gets the messages.
+func (c *tcpConnection) owner() any {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.to
+}
+
+// setOwner has the read loop, or the end of the connection, change the owner. It does not block.
+func (c *tcpConnection) setOwner(from, pid gen.PID) {
+	err := c.opt.mayOwn(pid)
+	if c.server != nil && c.server.actors {
+		err = errActorOwns
+	}
+	if err != nil {
+		c.log().Warning("MessageTCPOwner{PID: %s} from %s ignored: %s", pid, from, err)
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.heir = pid; c.phase >= open {
+		c.interruptLocked()
+	}
+}
+
+// mayOwn returns an error where there is no such process.
+func (o *TCPConnectionOptions) mayOwn(pid gen.PID) error {
+	if pid == (gen.PID{}) {
+		return gen.ErrProcessUnknown
+	}
+	if o.Node == nil || pid.Node != o.Node.Name() {
+		return nil
+	}
+	_, err := o.Node.ProcessState(pid)
+	return err
+}
+
+// changeOwnerLocked does what setOwner has asked for. Start's goroutine calls it.
+func (c *tcpConnection) changeOwnerLocked() {
+	if c.heir == (gen.PID{}) {
+		return
+	}
+	before := c.to
+	c.to, c.heir = c.heir, gen.PID{}
+	if c.opt.Node != nil {
+		c.ownerAt = time.Now().Add(ownerCheck)
+	}
+	if before != c.to {
+		_ = c.process.Send(before, MessageTCPOwner{PID: c.to.(gen.PID), ID: c.process.ID()}) // an error says that it has ended
 	}
 }
 

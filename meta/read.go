@@ -7,6 +7,8 @@ import (
 	"io"
 	"strings"
 	"time"
+
+	"ergo.services/ergo/gen"
 )
 
 // bulkWait is how long a connection that has read much keeps its buffer for more.
@@ -17,6 +19,9 @@ func (c *tcpConnection) read() {
 	for {
 		c.mu.Lock()
 		switch {
+		case c.heir != (gen.PID{}):
+			c.changeOwnerLocked()
+			c.mu.Unlock()
 		case !c.drainBy.IsZero():
 			message := MessageTCPDraining{ID: c.process.ID(), Deadline: c.drainBy}
 			c.drainBy = time.Time{}
@@ -63,7 +68,7 @@ func (c *tcpConnection) interruptLocked() {
 func (c *tcpConnection) mayDeliver() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.reason == nil && c.upgrade == nil && c.drainBy.IsZero() && (c.broken == nil || !c.brokenUntil.IsZero()) &&
+	return c.reason == nil && c.upgrade == nil && c.drainBy.IsZero() && c.heir == (gen.PID{}) && (c.broken == nil || !c.brokenUntil.IsZero()) &&
 		c.batch.cost < readAhead*c.opt.WriteBuffer && !c.pausedLocked()
 }
 

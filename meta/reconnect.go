@@ -101,7 +101,7 @@ func (r *reconnecting) once() bool {
 			return false
 		}
 	} else {
-		c := newConnection(r.opt, nil, sock, r.to)
+		c := newConnection(r.opt, nil, sock, nil)
 		c.clientTLS = t.tls
 		c.onEnd = func(reason *DisconnectError) time.Time {
 			return r.plan(reason, c.stats.messagesIn.Load() > 0 || time.Since(began) > r.opt.Reconnect.MaxInterval)
@@ -109,7 +109,7 @@ func (r *reconnecting) once() bool {
 		c.onConnect = func() { r.use(c) }
 		_ = c.Init(r.process) // never fails
 		r.mu.Lock()
-		r.conn = c
+		c.to, r.conn = r.to, c
 		r.mu.Unlock()
 		if r.ctx.Err() != nil { // Terminate may have looked for a connection before
 			c.Terminate(nil)
@@ -149,7 +149,27 @@ func (r *reconnecting) use(c *tcpConnection) {
 // tell sends a message to the owner. It returns false if the owner has ended.
 func (r *reconnecting) tell(m MessageTCPDisconnect) bool {
 	m.ID = r.process.ID()
-	return !unreachable(r.process.Send(r.to, m))
+	r.mu.Lock()
+	to := r.to
+	r.mu.Unlock()
+	return !unreachable(r.process.Send(to, m))
+}
+
+// setOwner makes a process the owner of this connection and of those that come.
+func (r *reconnecting) setOwner(from, pid gen.PID) {
+	if err := r.opt.mayOwn(pid); err != nil {
+		r.process.Log().Warning("MessageTCPOwner{PID: %s} from %s ignored: %s", pid, from, err)
+		return
+	}
+	r.mu.Lock()
+	c, before := r.conn, r.to
+	r.to = pid
+	r.mu.Unlock()
+	if c != nil {
+		c.setOwner(from, pid)
+	} else if before != any(pid) {
+		_ = r.process.Send(before, MessageTCPOwner{PID: pid, ID: r.process.ID()}) // an error says that it has ended
+	}
 }
 
 // current is the connection, and whether it takes messages.
@@ -167,6 +187,8 @@ func (r *reconnecting) HandleMessage(from gen.PID, message any) error {
 		r.write(from, m.Data)
 	case resumeRequest:
 		r.resume()
+	case MessageTCPOwner:
+		r.setOwner(from, m.PID)
 	case MessageTCPClose:
 		r.resume()
 		r.cancel()
