@@ -31,7 +31,7 @@ type tcpConnection struct {
 	sock      *socket
 	process   gen.MetaProcess // set by Init
 	opened    time.Time
-	// Of a reconnecting, else nil: called when Connect was sent, and before Disconnect is.
+	// Of a reconnecting, else nil: called before Connect is sent, and before Disconnect is.
 	onConnect func()
 	onEnd     func(*DisconnectError) (retry time.Time)
 

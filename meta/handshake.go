@@ -84,6 +84,9 @@ func (c *tcpConnection) establish() bool {
 		return false
 	}
 	c.advance(open)
+	if c.onConnect != nil {
+		c.onConnect() // before the owner can answer
+	}
 	if !c.send(MessageTCPConnect{
 		ID: c.process.ID(), RemoteAddr: c.sock.RemoteAddr(), LocalAddr: c.sock.LocalAddr(), TLS: state, Peer: peer,
 	}) {
@@ -96,9 +99,6 @@ func (c *tcpConnection) establish() bool {
 	c.mu.Lock()
 	c.connected = true
 	c.mu.Unlock()
-	if c.onConnect != nil {
-		c.onConnect()
-	}
 	return true
 }
 

@@ -343,3 +343,24 @@ func TestAddrs(t *testing.T) {
 	_, err = meta.CreateTCPConnection(meta.TCPConnectionOptions{Port: 1, Reconnect: &meta.Reconnect{MinInterval: time.Hour, MaxInterval: time.Minute}})
 	assert.ErrorContains(t, err, "Reconnect.MinInterval")
 }
+
+// What the owner sends when it hears of a connection is written to that connection.
+func TestReconnectAnswersConnect(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		server := newLineServer(t, m)
+		a := newHost(t).spawn(func(o *owner, message any) bool {
+			if m, ok := message.(meta.MessageTCPConnect); ok {
+				o.SendAlias(m.ID, meta.MessageTCP{Data: []byte("hello\n")})
+				return true
+			}
+			return false
+		})
+		a.connect(m.reconnecting(t, server.addr, meta.Reconnect{MinInterval: time.Millisecond, MaxInterval: time.Millisecond}))
+		for range 20 {
+			answer := until(a, func(message any) bool { _, ended := message.(meta.MessageTCPDisconnect); return !ended })
+			require.IsType(t, meta.MessageTCP{}, answer)
+			server.stop()
+			server.start()
+		}
+	})
+}
