@@ -13,8 +13,8 @@ import (
 // challengeProtocol is what a CA offers that validates a name by TLS-ALPN-01 (RFC 8737).
 const challengeProtocol = "acme-tls/1"
 
-// ErrChallenge is the error of a handshake by which a CA has validated a name. It has its
-// answer, and the connection is closed.
+// ErrChallenge is the error of a handshake by which a CA has validated a name. The challenge was
+// answered, and the connection is closed.
 var ErrChallenge = errors.New("the handshake was a CA's validation of a name")
 
 // oidACMEIdentifier is the extension that the answer to a challenge has (RFC 8737 section 6.1).
@@ -24,11 +24,11 @@ var oidACMEIdentifier = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 31}
 // if it is a challenge.
 type challengeKey struct{}
 
-// ServerHandshake makes the handshake of a server's connection, that of tls.Server with a
-// config of [Manager.ServerTLS]. It is the only way in which a challenge of a CA
-// (TLS-ALPN-01) is answered: anyone can offer its protocol and shows no certificate, so the
-// connection of a challenge is closed here, with the error [ErrChallenge], and must not reach an
-// application. A refused client is reported, as by [Manager.ReportRefused].
+// ServerHandshake makes the handshake of a server's connection, made by tls.Server with a config of
+// [Manager.ServerTLS]. Only ServerHandshake answers a challenge of a CA (TLS-ALPN-01). Any client
+// can offer the protocol of a challenge and needs no certificate for it, so ServerHandshake closes
+// such a connection and returns [ErrChallenge]; the connection must not reach an application. A
+// refused client is reported, as by [Manager.ReportRefused].
 //
 // Package meta and [Manager.NewListener] call it.
 func (m *Manager) ServerHandshake(ctx context.Context, conn *tls.Conn) error {

@@ -1,5 +1,5 @@
-// Package certmanager keeps the certificates and the trust of a program's TLS
-// connections fresh without a restart.
+// Package certmanager reloads the certificates, CAs and revocation lists of a program's TLS
+// connections without a restart.
 //
 // Start with [New] and one [Source], usually [Files], or acme.Source of package acme:
 //
@@ -16,15 +16,16 @@
 // Servers use [Manager.ServerTLS], clients [Manager.ClientTLS], and package meta takes the
 // Manager itself. Other sources are types with two methods: see [Source].
 //
-// What a source gives is rehearsed first and then published as one immutable
-// snapshot: every handshake uses one snapshot from beginning to end, a candidate
-// that fails its rehearsal leaves the last good set in service, and a handshake
-// never waits for a file. Connections that are open while trust changes are judged
-// again if the manager knows of them: package meta tells it, for an http.Server set
-// ConnState to [Manager.ConnState], for others call [Manager.Accepting] or [Manager.Dialing].
+// The Manager checks what a source gives, with a handshake among others, and then publishes it as
+// one immutable snapshot. If a check fails, the last good set stays in service. A handshake uses
+// one snapshot from beginning to end and never waits for a file.
 //
-// TLS 1.2 is the floor, with ECDHE and AEAD cipher suites only.
+// When trust changes, open connections that the Manager knows are verified again. Package meta and
+// [Manager.NewListener] register theirs; for an http.Server set ConnState to [Manager.ConnState],
+// for others call [Manager.Accepting] or [Manager.Dialing].
 //
-// What this package does not do: it fetches no revocation lists and speaks no OCSP, issues
-// nothing by itself, and opens no port.
+// The minimum version is TLS 1.2, with ECDHE and AEAD cipher suites only.
+//
+// What this package does not do: it does not fetch revocation lists (package crlfetch does), does
+// not support OCSP, does not issue certificates, and opens no port.
 package certmanager

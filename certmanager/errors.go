@@ -13,7 +13,7 @@ var (
 	// ErrClosed is returned by changes to a Manager after Close.
 	ErrClosed = errors.New("certificate manager is closed")
 
-	// ErrNoCertificate is the answer to a handshake when nothing is there to serve.
+	// ErrNoCertificate is the error of a handshake if there is no certificate to serve.
 	ErrNoCertificate = errors.New("no certificate")
 
 	// ErrInvalid says that a certificate, key or bundle cannot be used.
@@ -31,17 +31,17 @@ var (
 	// ErrUntrusted says that a chain does not lead to a known root.
 	ErrUntrusted = trust.ErrUntrusted
 
-	// ErrExpired says that a certificate is past its end.
+	// ErrExpired says that a certificate has expired.
 	ErrExpired = trust.ErrExpired
 
-	// ErrNotYetValid says that a certificate is before its beginning.
+	// ErrNotYetValid says that a certificate is not valid yet.
 	ErrNotYetValid = trust.ErrNotYetValid
 
 	// ErrRevoked says that a certificate is on the revocation list of its issuer.
 	ErrRevoked = trust.ErrRevoked
 
-	// ErrCRLOutOfDate says that a revocation list is past its nextUpdate while
-	// Options.RequireFreshCRLs asks for a current one.
+	// ErrCRLOutOfDate says that a revocation list is past its nextUpdate and
+	// [Options.RequireFreshCRLs] is set.
 	ErrCRLOutOfDate = trust.ErrOutOfDate
 
 	// ErrNotAuthorized says that an authorization rule refused a verified peer.

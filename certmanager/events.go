@@ -185,9 +185,9 @@ func (e *events) list() []func(Event) {
 	return all
 }
 
-// Subscribe hands every event from now on to a function until cancel is called. Events
-// come one at a time and in order, on a goroutine of the Manager, until Close. If
-// subscribers are slower than events come, the newest are dropped; Status counts them.
+// Subscribe calls receive for every event from now on, until cancel is called or the Manager is
+// closed. Calls are made one at a time and in order, on a goroutine of the Manager. If subscribers
+// are too slow, the newest events are dropped; Status counts them.
 func (m *Manager) Subscribe(receive func(Event)) (cancel func()) {
 	e := &m.events
 	e.mu.Lock()

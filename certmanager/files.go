@@ -21,28 +21,28 @@ import (
 	"github.com/ergotls/ergotls/certmanager/internal/watch"
 )
 
-// Files is a Source of files that may change at any time, in whatever way: renamed over,
-// rewritten in place, swapped by Kubernetes. Every field is optional; several
-// pairs are several Files in [Sources].
+// Files is a [Source] of files, which may change at any time and in any way: renamed over,
+// rewritten in place, swapped by Kubernetes. Every field is optional. For several pairs use Dir, or
+// several Files in [Sources].
 type Files struct {
 	// Cert is a PEM chain, leaf first. Key is its private key, PEM in PKCS #8, PKCS #1
 	// or SEC 1, not encrypted; without Key, Signer and KeyStore it is in Cert.
 	Cert, Key string
 
-	// Signer is the key of Cert where it is not in a file, for example in an HSM. A handshake
-	// waits up to 10 seconds for a signature. As long as one is overdue no other is asked for.
-	// Handshakes that fail because it does not sign are reported as a [Warning] event.
+	// Signer is the key of Cert if it is not in a file, for example in an HSM. A handshake waits up
+	// to 10 seconds for a signature. While one is overdue no other is requested. Handshakes that
+	// fail because it does not sign are reported as a [Warning] event.
 	Signer crypto.Signer
 
-	// KeyStore has the key of Cert where keys are in a device, and Cert may get another of them
+	// KeyStore finds the key of Cert in a device. Cert may change to another of the device's keys
 	// while the program runs.
 	KeyStore KeyStore
 
-	// Dir is a folder of pairs: each *.crt or *.pem with the *.key of the same name, or
-	// with the key in it. CA certificates without a key and files whose name begins
-	// with a dot are passed over. The default certificate is the first by name. Of
-	// several with one kind of key for a name the one that ends last is served. A file that
-	// cannot be used is left out with a warning, unless it was in service or none is left.
+	// Dir is a folder of pairs: each *.crt or *.pem with the *.key of the same name, or with the
+	// key in it. CA certificates without a key and files whose name begins with a dot are ignored.
+	// The default certificate is the first by name. If several with the same kind of key have a
+	// name, the one that expires last is served. A file that cannot be used is left out with a
+	// warning, unless it was in service or none is left.
 	Dir string
 
 	// PKCS12 is a PKCS #12 file (.p12, .pfx), PKCS12Password a file whose first line is
@@ -54,33 +54,32 @@ type Files struct {
 	// cannot be read is left out with a warning, unless it was in service or none is left.
 	ClientCAs, RootCAs string
 
-	// CRLs holds revocation lists, PEM or DER, each signed by a CA of one of the
-	// bundles, of a served chain or of CRLIssuers. A list of anyone else is left out with
-	// a warning. The file may have up to 128 MiB. It is parsed when it changes, and not when
-	// something else does.
+	// CRLs holds revocation lists, PEM or DER, each signed by a CA of one of the bundles, of a
+	// served chain or of CRLIssuers. Any other list is left out with a warning. The file may have
+	// up to 128 MiB. It is parsed only when it changes.
 	CRLs string
 
-	// CRLIssuers is a PEM bundle of CAs that sign lists and are not trusted by being in
-	// it: intermediates of peers. In ClientCAs they would be anchors.
+	// CRLIssuers is a PEM bundle of CAs that sign lists, such as intermediates of peers. They are
+	// not trusted as CAs of peers; in ClientCAs they would be trust anchors.
 	CRLIssuers string
 
 	// ECHKeys is a PEM file of Encrypted Client Hello keys, RFC 9849: private keys,
 	// each followed by its ECHCONFIG.
 	ECHKeys string
 
-	// TicketKeys is a file with the keys of session tickets, one in a line: 32 bytes in
-	// hexadecimal or base64. The first encrypts new tickets, all decrypt. Machines with the
-	// same file resume each other's sessions, under the conditions of Options.TicketKeys,
-	// which it replaces. To rotate, put a new key in front, and take the last away when
-	// every machine has the new one. Whoever can read it can come back as any client.
+	// TicketKeys is a file with the keys of session tickets, one in a line: 32 bytes in hexadecimal
+	// or base64. The first encrypts new tickets, all decrypt. Machines with the same file resume
+	// each other's sessions, under the conditions of Options.TicketKeys, which it replaces. To
+	// rotate, add a new first key, and remove the last when every machine has the new one. Anyone
+	// who can read the file can resume the session of any client.
 	TicketKeys string
 }
 
-// A KeyStore has private keys, as an HSM does.
+// A KeyStore holds private keys, for example in an HSM.
 type KeyStore interface {
 	// Signer returns the private key of a public key, or an error. Load calls it when the
-	// certificate has changed. Until it returns, nothing else that these Files have is put in
-	// service. Other sources do not wait for it.
+	// certificate has changed. Until it returns, no other change of these Files is put in service.
+	// Other sources do not wait for it.
 	Signer(ctx context.Context, public crypto.PublicKey) (crypto.Signer, error)
 }
 

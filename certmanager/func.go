@@ -6,15 +6,15 @@ import (
 	"errors"
 )
 
-// Func is a Source that is a function for tls.Config.GetCertificate: that of an
-// autocert.Manager or of certmagic, for example.
+// Func is a [Source] made of a function for tls.Config.GetCertificate, for example that of an
+// autocert.Manager or of certmagic.
 //
 //	certmanager.Sources{files, certmanager.Func(manager.GetCertificate)}
 //
-// It is asked in every handshake for a name that no other source has, also for the "acme-tls/1"
-// challenges of its CA, and waits as long as it likes. What it returns is not
-// rehearsed, and neither counted nor announced. Where it returns an error the default
-// certificate is served, if another source has one.
+// It is called in every handshake for a name that no other source has, also for the "acme-tls/1"
+// challenges of its CA, and may block. Its certificates are not checked before they are served, not
+// counted and not reported. If it returns an error, the default certificate is served, if another
+// source has one.
 type Func func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 
 // Load implements [Source].
@@ -28,7 +28,7 @@ func (f Func) Load(_ context.Context, previous *Material) (*Material, error) {
 	return &Material{GetCertificate: f, Challenge: f}, nil
 }
 
-// Watch implements [Source]: the function is asked anew in every handshake.
+// Watch implements [Source]: the function is called in every handshake.
 func (f Func) Watch(ctx context.Context, _ func(), _ func(Event)) error {
 	<-ctx.Done()
 	return nil

@@ -9,9 +9,9 @@ import (
 	"github.com/ergotls/ergotls/internal/conninfo"
 )
 
-// ConnState is for http.Server.ConnState: with it the manager knows the connections of
-// an HTTP server from their handshake on, see [Manager.Track], closes those that no longer
-// hold, and reports the clients that were refused. One that is hijacked is known no longer.
+// ConnState is for http.Server.ConnState. With it the Manager tracks the connections of an HTTP
+// server from the handshake on, see [Manager.Track], closes those whose client is no longer
+// accepted, and reports refused clients. It does not track hijacked connections.
 //
 //	server := &http.Server{TLSConfig: m.ServerTLS(), ConnState: m.ConnState}
 func (m *Manager) ConnState(c net.Conn, state http.ConnState) {

@@ -10,9 +10,9 @@ import (
 const http01Path = "/.well-known/acme-challenge/"
 
 // HTTPHandler answers the HTTP-01 challenges of sources that obtain certificates, such as
-// acme.Source, on whatever port and behind whatever proxy leads the CA's port 80 to it. From the
-// first call on that kind of challenge is used where TLS-ALPN-01 fails. All other requests go to
-// fallback; nil redirects GET and HEAD to https, and refuses the others.
+// acme.Source. Requests to port 80 of the name must reach it, directly or through a proxy. From the
+// first call on HTTP-01 is used if TLS-ALPN-01 fails. All other requests go to fallback; nil
+// redirects GET and HEAD to https and refuses other methods.
 func (m *Manager) HTTPHandler(fallback http.Handler) http.Handler {
 	if fallback == nil {
 		fallback = http.HandlerFunc(redirectToHTTPS)

@@ -35,17 +35,16 @@ type accepted struct {
 	err  error
 }
 
-// NewListener returns a listener of TLS connections for any server: its Accept returns a *tls.Conn
-// whose handshake with [Manager.ServerTLS] is complete, so that nobody who has not proven who he is
-// is ever accepted. Challenges of a CA (TLS-ALPN-01) are answered and closed. Connections are known
-// to the Manager until they are closed, as by [Manager.Track]: it closes them when they no longer
-// hold.
+// NewListener returns a listener of TLS connections for any server. Its Accept returns a *tls.Conn
+// whose handshake with [Manager.ServerTLS] is complete, so a refused client is never accepted. It
+// answers challenges of a CA (TLS-ALPN-01) and closes their connections. The Manager tracks the
+// connections as by [Manager.Track] and closes those whose client is no longer accepted.
 //
 //	server.Serve(m.NewListener(listener, "h2", "http/1.1"))
 //
-// nextProtos are the server's protocols (ALPN), the preferred one first. A handshake may take 10
-// seconds. The number of connections is that of inner: wrap inner to limit it. Close closes inner,
-// and the connections that Accept has not returned.
+// nextProtos are the server's protocols (ALPN), in order of preference. A handshake may take 10
+// seconds. To limit the number of connections wrap inner. Close closes inner, and the connections
+// that Accept has not returned.
 func (m *Manager) NewListener(inner net.Listener, nextProtos ...string) net.Listener {
 	l := &listener{Listener: inner, m: m, config: m.ServerTLS(), results: make(chan accepted)}
 	l.config.NextProtos = nextProtos

@@ -49,9 +49,9 @@ const evictionSpread = time.Second
 
 func (l *live) init(m *Manager) { l.m, l.conns = m, make(map[*conn]struct{}) }
 
-// Accepting is called by a server before a handshake with [Manager.ServerTLS] begins. What it
-// returns is [Manager.Track] for the connection, which counts then as begun under the generation of
-// now: [Manager.Recycle] finds it also where that was replaced during the handshake.
+// Accepting is called by a server before a handshake with [Manager.ServerTLS]. It returns
+// [Manager.Track] for the connection, which then counts as begun under the present generation:
+// [Manager.Recycle] also finds it if the generation changed during the handshake.
 func (m *Manager) Accepting() (track func(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func())) {
 	return m.tracking(false)
 }
@@ -69,16 +69,16 @@ func (m *Manager) tracking(servers bool) func(*tls.ConnectionState, net.Addr, fu
 	}
 }
 
-// Track makes an open connection known, after its handshake with a config of this
-// Manager and until release is called. When trust changes it is judged again, and
-// evict is called if it no longer holds, with a reason that wraps ErrRevoked,
-// ErrNotAuthorized, ErrUntrusted, ErrExpired, ErrCRLOutOfDate or ErrRecycled. If trust
-// changed since the handshake that happens at once.
+// Track registers an open connection, after its handshake with a config of this Manager and until
+// release is called. When trust changes the peer is verified again. If it is no longer accepted,
+// evict is called with a reason that wraps [ErrRevoked], [ErrNotAuthorized], [ErrUntrusted],
+// [ErrExpired], [ErrCRLOutOfDate] or [ErrRecycled]. If trust changed since the handshake, that
+// happens at once.
 //
 // evict is called at most once, from any goroutine, perhaps before Track returns; it
 // must not block. release may be called more than once, by evict as well.
 //
-// A connection whose verification was switched off must not be tracked: it fails. A peer without
+// Do not track a connection whose verification was turned off: it would be evicted. A peer without
 // VerifiedChains is taken for a server: see [Manager.Accepting].
 func (m *Manager) Track(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func()) {
 	// The connections of a server carry the chains that crypto/tls verified, unless the CAs are too

@@ -58,9 +58,9 @@ type Manager struct {
 // sessionsKept is for how many servers clients keep a session: a few KB each.
 const sessionsKept = 256
 
-// New loads and rehearses the source and returns when its first set is in service, or
-// why it cannot be. A pair of files that does not match may be in the middle of its replacement:
-// New loads again for a second. Close the Manager when it is no longer used.
+// New loads and checks the source, and returns when its first set is in service, or an error. A
+// pair of files that does not match may just be being replaced: New loads again for up to a second.
+// Close the Manager when it is no longer used.
 func New(o Options) (*Manager, error) {
 	o, err := o.ready()
 	if err != nil {
@@ -124,9 +124,9 @@ func (m *Manager) pollingError(err error) error {
 	return fmt.Errorf("file events are not reliable; changes are found by polling every %v: %w", m.options.PollInterval, err)
 }
 
-// Close stops watching the source, delivering events and closing connections, and
-// waits for the goroutines that do so. The configs that the Manager gave go on serving
-// the last set. Close may be called twice, but not by a subscriber.
+// Close stops watching the source, delivering events and closing connections, and waits for the
+// goroutines. The Manager's configs continue to serve the last set. Close may be called twice, but
+// not by a subscriber.
 func (m *Manager) Close() error {
 	m.mu.Lock()
 	first := !m.closed

@@ -14,27 +14,26 @@ type Options struct {
 	// Source gives the certificates and CA bundles.
 	Source Source
 
-	// ClientAuth says what servers ask of clients. Zero is RequireAndVerifyClientCert
-	// if the source gives a client CA bundle and NoClientCert if it does not.
-	// VerifyClientCertIfGiven lets clients without a certificate in; the program has to
-	// look. RequestClientCert and RequireAnyClientCert, which verify nothing, are
-	// refused.
+	// ClientAuth is the servers' policy for client certificates. Zero is RequireAndVerifyClientCert
+	// if the source gives a client CA bundle, else NoClientCert. VerifyClientCertIfGiven also
+	// accepts clients without a certificate; the program has to check. RequestClientCert and
+	// RequireAnyClientCert, which do not verify, are an error.
 	ClientAuth tls.ClientAuthType
 
-	// RequireNames are DNS names and IP addresses that every set has to serve. A
-	// candidate that misses one is not put in service.
+	// RequireNames are DNS names and IP addresses that every set must serve. A set that lacks one
+	// is not put in service.
 	RequireNames []string
 
-	// ClientRule decides which verified clients may connect, ServerRule to which
-	// verified servers this program connects. Zero is every one.
+	// ClientRule decides which verified clients may connect, ServerRule to which verified servers
+	// this program connects. The zero Rule accepts all.
 	ClientRule, ServerRule Rule
 
-	// ReportOnly lets peers pass that a rule or a revocation list refuses, and reports
-	// them: the way to try a rule out. Chains and names are always enforced.
+	// ReportOnly accepts peers that a rule or a revocation list refuses, and reports them, to try a
+	// rule. Chains and names are always enforced.
 	ReportOnly bool
 
-	// RequireFreshCRLs refuses the peers of an issuer whose revocation list is past
-	// its nextUpdate. Otherwise that is reported and the list still used.
+	// RequireFreshCRLs refuses the peers of an issuer whose revocation list is past its nextUpdate.
+	// Otherwise that is reported and the list is still used.
 	RequireFreshCRLs bool
 
 	// MaxSessionAge is how long after its first authentication a client may resume its
@@ -44,16 +43,17 @@ type Options struct {
 
 	// TicketKeys are the keys of session tickets: the first encrypts new ones, all decrypt.
 	// Machines that share them resume each other's sessions, if their trust is the same and its CAs
-	// come from Files: a pool in Static cannot be compared between machines. Whoever has a key can
-	// come back as any client. Nil is random keys that change every day. See also SetTicketKeys.
+	// come from Files: a pool in Static cannot be compared between machines. Anyone with a key can
+	// resume the session of any client. Nil is random keys that change every day. See also
+	// SetTicketKeys.
 	TicketKeys [][32]byte
 
-	// KeepExpiredConnections keeps connections open whose peer's certificate ends meanwhile. By
-	// default they are closed with ErrExpired.
+	// KeepExpiredConnections keeps a connection open when its peer's certificate expires. By
+	// default it is closed with [ErrExpired].
 	KeepExpiredConnections bool
 
-	// PollInterval is how often files are looked at besides the events of the
-	// operating system, which network file systems do not send. Zero is 10 seconds.
+	// PollInterval is the interval at which sources are polled, in addition to file events, which
+	// network file systems do not send. Zero is 10 seconds.
 	PollInterval time.Duration
 
 	// Logger gets one line per event. Nil is slog.Default().

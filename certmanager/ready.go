@@ -2,12 +2,12 @@ package certmanager
 
 import "fmt"
 
-// Done returns a channel that is closed when the Manager is. Package meta's servers say so then.
+// Done returns a channel that is closed when the Manager is closed.
 func (m *Manager) Done() <-chan struct{} { return m.ctx.Done() }
 
-// Ready returns why no server can use the Manager, nil if one can: [ErrClosed], or
-// [ErrNoCertificate] where there is none and the source has none to come. Package meta asks before
-// it listens.
+// Ready returns nil if a server can use the Manager, else [ErrClosed], or [ErrNoCertificate] if
+// there is no certificate and the source is not obtaining one. Package meta calls it before it
+// listens.
 func (m *Manager) Ready() error {
 	if m.ctx.Err() != nil {
 		return ErrClosed

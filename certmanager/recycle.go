@@ -9,11 +9,11 @@ import (
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
-// Recycle closes, with ErrRecycled, the tracked connections that began before a generation, spread
-// over a time, so that their peers meet what is in service now. It returns how many they are,
-// without waiting. A connection counts from what was in service before its handshake, as
-// [Manager.Accepting] noted, or from its end without that. Those whose handshake is on its way are
-// closed too; they are not in the number.
+// Recycle closes, with [ErrRecycled], the tracked connections that began under a generation earlier
+// than before, spread over a time, so that their peers reconnect to the set in service now. It
+// returns their number without waiting. A connection began under the generation at the time of
+// [Manager.Accepting], or without that at the end of its handshake. Connections in a handshake are
+// closed too, and not counted.
 func (m *Manager) Recycle(before uint64, over time.Duration) int {
 	over = max(0, min(over, clock.Far))
 	old := make(map[*conn]error)
@@ -36,9 +36,9 @@ func (c *conn) recycled() error {
 	return fmt.Errorf("%w: it began under generation %d", ErrRecycled, c.generation)
 }
 
-// DryRun says which tracked connections would be closed if the source gave candidate:
-// ask before a CA is dropped. Of candidate only the bundles and revocation lists count;
-// rules and what SetClientAuth decided stay as they are.
+// DryRun returns the peers of the tracked connections that would be closed if the source gave
+// candidate. Use it before you remove a CA. Only candidate's bundles and revocation lists count;
+// the rules and client authentication in service stay.
 func (m *Manager) DryRun(candidate Source) ([]PeerInfo, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), loadTimeout)
 	defer cancel()

@@ -239,11 +239,11 @@ func (r *reloader) publish(ctx context.Context, candidate *material) error {
 // reloadRequest is a call of Reload.
 type reloadRequest chan error
 
-// Reload loads the source now and puts it in service, without waiting for files to
-// settle. The error says why the set in service was kept.
+// Reload loads the source now and puts it in service, without waiting until the files stop
+// changing. The error says why the set in service was kept.
 //
-// If ctx ends first its error is returned. The loading goes on then, and what it finds is put in
-// service, as it would be without Reload.
+// If ctx ends first, its error is returned. The load continues, and its result is put in service as
+// it would be without Reload.
 func (m *Manager) Reload(ctx context.Context) error {
 	request := make(reloadRequest, 1)
 	err := ctx.Err()

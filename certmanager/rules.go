@@ -11,19 +11,19 @@ import (
 )
 
 // A Rule decides whether a verified peer is authorized. The zero Rule authorizes every one. A rule
-// that was made of nonsense, such as a DNS name with a colon or no name at all, authorizes nobody,
-// and [New] and the setters of rules return an error for it.
+// made with invalid arguments, such as a DNS name with a colon or no name at all, authorizes no
+// peer, and New and the setters of rules return an error for it.
 type Rule struct {
 	name  string
 	check func(*Peer) error
 	err   error // why the rule makes no sense; it authorizes nobody then
 }
 
-// NewRule returns a rule of one's own. The name stands for the rule in errors and events and tells
-// rules apart: sessions of a rule with another name are not resumed. check runs inside handshakes,
-// resumed ones too, for many at once, and returns why a peer is refused. It must not call the
-// Manager, which may be waiting for it. If it comes to decide otherwise, open connections hear of
-// that by [Manager.SetClientRule].
+// NewRule returns a rule that calls check. The name identifies the rule in errors and events; a
+// session from a rule with another name is not resumed. check is called in handshakes, resumed ones
+// too, from many goroutines, and returns an error if it refuses the peer. It must not call the
+// Manager, which may be waiting for it. If its decisions change, call [Manager.SetClientRule] to
+// verify open connections again.
 func NewRule(name string, check func(*Peer) error) Rule {
 	if check == nil {
 		return badRule(name, errors.New("its function is nil"))
@@ -55,12 +55,11 @@ func DNSName(patterns ...string) Rule {
 	return oneOf(trust.DNSName, normal)
 }
 
-// CommonName authorizes peers whose subject has one of the common names, exactly as they stand
-// there.
+// CommonName authorizes peers whose subject has one of the common names. It compares exactly.
 func CommonName(names ...string) Rule { return oneOf(trust.CommonName, names) }
 
-// OrganizationalUnit authorizes peers whose subject has one of the organizational units, exactly as
-// they stand there.
+// OrganizationalUnit authorizes peers whose subject has one of the organizational units. It
+// compares exactly.
 func OrganizationalUnit(units ...string) Rule { return oneOf(trust.OrganizationalUnit, units) }
 
 // SPIFFEID authorizes peers with one of the SPIFFE IDs, such as
@@ -87,8 +86,7 @@ func oneOf(property trust.Property, wanted []string) Rule {
 // PinOf returns the pin of a certificate's public key for [PublicKeyPin].
 func PinOf(cert *x509.Certificate) string { return trust.PinOf(cert) }
 
-// AllOf authorizes peers that every rule authorizes. It needs one rule at least that is not the
-// zero Rule.
+// AllOf authorizes peers that every rule authorizes. At least one must not be the zero Rule.
 func AllOf(rules ...Rule) Rule {
 	rules = slices.DeleteFunc(slices.Clone(rules), func(r Rule) bool { return r.check == nil })
 	return combine("all of", rules, func(p *Peer) error {
@@ -101,7 +99,7 @@ func AllOf(rules ...Rule) Rule {
 	})
 }
 
-// AnyOf authorizes peers that at least one rule authorizes. It needs one rule at least, and none
+// AnyOf authorizes peers that at least one rule authorizes. It needs at least one rule, and none
 // may be the zero Rule.
 func AnyOf(rules ...Rule) Rule {
 	rules = slices.Clone(rules)

@@ -10,7 +10,8 @@ import (
 )
 
 // Update puts a certificate in service as the default and for its own names, until the source has
-// another one for a name of it. One that fails its rehearsal is reported as an event and not used.
+// another one for one of its names. A certificate that fails the checks is reported as an event and
+// not used.
 func (m *Manager) Update(cert tls.Certificate) {
 	c, err := newCertificate(cert, "Update")
 	if err != nil {
@@ -20,15 +21,15 @@ func (m *Manager) Update(cert tls.Certificate) {
 	m.change(true, func(in *inputs) { in.update = c })
 }
 
-// GetCertificateFunc returns a function for tls.Config.GetCertificate. It does not answer
-// ACME challenges: ServerTLS does.
+// GetCertificateFunc returns a function for tls.Config.GetCertificate. It does not answer ACME
+// challenges; see [Manager.ServerHandshake].
 func (m *Manager) GetCertificateFunc() func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		return m.current.Load().getCertificate(hello)
 	}
 }
 
-// GetCertificate returns the default certificate, the zero one if there is none.
+// GetCertificate returns the default certificate, the zero value if there is none.
 func (m *Manager) GetCertificate() tls.Certificate {
 	if s := m.current.Load(); len(s.certs) > 0 {
 		return s.certs[0].tls
@@ -36,9 +37,9 @@ func (m *Manager) GetCertificate() tls.Certificate {
 	return tls.Certificate{}
 }
 
-// SetClientCAs replaces the CAs that clients are verified with; nil returns to those
-// of the source. Like every setter it works at once for new handshakes, and open
-// connections that no longer hold are closed. The pool must not be modified afterwards.
+// SetClientCAs replaces the CAs that clients are verified with; nil returns to those of the source.
+// Like every setter it applies at once to new handshakes, and closes open connections whose peer is
+// no longer accepted. The pool must not be modified afterwards.
 func (m *Manager) SetClientCAs(pool *x509.CertPool) {
 	m.change(false, func(in *inputs) { in.clientCAs = pool })
 }
@@ -56,9 +57,9 @@ func (m *Manager) SetRootCAs(pool *x509.CertPool) {
 // RootCAs returns the CAs in service for servers; nil is the system's roots.
 func (m *Manager) RootCAs() *x509.CertPool { return m.current.Load().policy.rootCAs }
 
-// SetClientAuth replaces what servers ask of clients. The types that verify nothing are
-// reported as an event and not used. Where clients are to be verified and no CA
-// bundle is there, all are refused until SetClientCAs gives one.
+// SetClientAuth replaces [Options.ClientAuth]. The types that do not verify certificates are
+// reported as an event and not used. If clients are to be verified and there is no CA bundle, all
+// clients are refused until SetClientCAs sets one.
 func (m *Manager) SetClientAuth(auth tls.ClientAuthType) {
 	if err := checkClientAuth(auth); err != nil {
 		m.reject(fmt.Errorf("SetClientAuth: %w", err))
@@ -79,16 +80,15 @@ func (m *Manager) SetServerName(name string) {
 // ServerName returns the name set by SetServerName, in ASCII.
 func (m *Manager) ServerName() string { return m.current.Load().policy.serverName }
 
-// SetClientRule replaces Options.ClientRule. Open connections are judged again, also where the rule
-// has the name of the one before, or is the same and decides otherwise now. The error says why the
-// last one stays.
+// SetClientRule replaces [Options.ClientRule]. Open connections are verified again, also if the
+// rule has the same name as before, or is the same rule and now decides differently. After an error
+// the last rule stays.
 func (m *Manager) SetClientRule(rule Rule) error {
 	return m.put(m.ctx, false, func(in *inputs) { in.clientRule, in.ruled = rule, in.ruled+1 })
 }
 
-// SetTicketKeys replaces Options.TicketKeys, the first for new tickets, all for those that clients
-// hold. It does nothing without a key. If one is all zero it returns an error, and none of them is
-// used.
+// SetTicketKeys replaces [Options.TicketKeys]: the first encrypts new tickets, all decrypt. Without
+// keys it does nothing. If a key is all zero, it returns an error and uses none of them.
 func (m *Manager) SetTicketKeys(keys [][32]byte) error {
 	if err := checkTicketKeys(keys); err != nil {
 		return fmt.Errorf("certmanager: SetTicketKeys: %w", err)

@@ -12,30 +12,27 @@ import (
 	"slices"
 )
 
-// A Source is where certificates and trust come from. [Files], [Static], [Func] and
-// [Sources] are sources, and so is what has these two methods.
+// A Source gives certificates and CAs. [Files], [Static], [Func] and [Sources] are sources.
 //
-// A source does not judge what it has: the Manager rehearses it and puts it in service,
-// or reports why it does not and keeps what is in service.
+// A source need not check its contents: the Manager does, and puts them in service, or reports the
+// error and keeps the set in service.
 type Source interface {
-	// Load returns all that the source has now. previous is what the last Load that
-	// returned a Material for this Manager returned, nil at first. A source that has
-	// nothing new returns previous itself, and it may take parts of it over. It may also
-	// ignore it: the Manager compares contents, so that the same contents are not put in
-	// service twice.
+	// Load returns the present contents of the source. previous is the last Material that Load
+	// returned to this Manager, nil at first. A source without changes returns previous itself, and
+	// may reuse parts of it. It may also ignore previous: the Manager compares the contents, so
+	// equal contents are not put in service twice.
 	//
-	// The Manager calls Load when changed was called, at every Options.PollInterval, and
-	// again soon where an error is returned. It makes one call at a time, on a goroutine of
-	// its own and with none of its locks held. ctx ends with Close and, but for the first
-	// call, after a minute.
+	// The Manager calls Load when changed was called, at every Options.PollInterval, and again soon
+	// after an error. It makes one call at a time, on its own goroutine and without holding a lock.
+	// ctx ends with Close, and after ten seconds except in the first call.
 	//
-	// Where Load returns an error, what is in service stays. A Material beside an error is
-	// what can be used all the same.
+	// If Load returns an error, the set in service stays. If it also returns a Material, that is
+	// put in service.
 	Load(ctx context.Context, previous *Material) (*Material, error)
 
-	// Watch calls changed whenever what Load returns may have changed, until ctx ends, and
-	// report for what subscribers should know, such as [Issued] or a [Warning]. Both may be
-	// called from any goroutine, at any time until Watch returns, and do not block.
+	// Watch calls changed whenever the contents may have changed, until ctx ends, and report for
+	// events, such as [Issued] or a [Warning]. Both may be called from any goroutine, at any time
+	// until Watch returns, and do not block.
 	//
 	// The Manager calls Watch on a goroutine of its own before the first Load, and waits
 	// for it in Close. If Watch returns nil before ctx ends, the source cannot notice
@@ -44,11 +41,11 @@ type Source interface {
 	Watch(ctx context.Context, changed func(), report func(Event)) error
 }
 
-// Material is what a source has at one moment. It must not be modified after Load has
-// returned it.
+// Material is the contents of a source at one time. It must not be modified after Load has returned
+// it.
 type Material struct {
 	// Certificates are the chains with their keys. The first is the default, for clients
-	// that name nothing.
+	// without SNI.
 	Certificates []Certificate
 
 	// ClientCAs verify clients, RootCAs servers. Without RootCAs and RootCAPool the system's
@@ -57,13 +54,13 @@ type Material struct {
 	// ClientCAPool and RootCAPool are added to them; of all parts one may give each.
 	ClientCAPool, RootCAPool *x509.CertPool
 
-	// TrustDomains are the CAs of each SPIFFE trust domain. A peer whose certificate has a
-	// SPIFFE ID is verified with those of its domain and with no others. A server with such an
-	// ID is known by Options.ServerRule in place of its name; without a rule by its name.
+	// TrustDomains are the CAs of each SPIFFE trust domain. A peer whose certificate has a SPIFFE
+	// ID is verified with those of its domain and with no others. A server with such an ID is
+	// identified by Options.ServerRule instead of its name; without a rule by its name.
 	TrustDomains map[string][]*x509.Certificate
 
-	// CRLs are revocation lists. CRLIssuers are the certificates of those who signed them
-	// where they are neither among the CAs above nor in a chain; they are no CAs of peers.
+	// CRLs are revocation lists. CRLIssuers are CAs that sign lists and are neither among the CAs
+	// above nor in a chain; they are not trusted as CAs of peers.
 	CRLs       []*x509.RevocationList
 	CRLIssuers []*x509.Certificate
 
@@ -74,17 +71,17 @@ type Material struct {
 	// Options.TicketKeys whenever they change.
 	TicketKeys [][32]byte
 
-	// Warnings are what was left out, and what is served but should be mended. Each
-	// is reported as a [Warning] event once, as long as it stays, and is in Status.
+	// Warnings name entries that were left out, and faults of what is served. Each is reported once
+	// as a [Warning] event, and is in Status while it lasts.
 	Warnings []error
 
 	// The functions below are called in handshakes, from many goroutines, and for a while
 	// after another Material has taken the place of this one. Each may be nil. A Material
 	// that differs from the one in service in these functions alone is not put in service.
 
-	// GetCertificate is asked for a name that no certificate covers. It may wait within
-	// hello.Context(). What it returns is not rehearsed. A Material that has it need not have
-	// a certificate.
+	// GetCertificate is asked for a name that no certificate covers. It may block until
+	// hello.Context() ends. Its certificates are not checked before they are served. A Material
+	// that has it need not have a certificate.
 	GetCertificate func(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 
 	// Challenge is asked for the answer to a TLS-ALPN-01 challenge (RFC 8737), where the
@@ -101,13 +98,12 @@ type Material struct {
 	// Material that has it need not have a certificate.
 	Orders func() []OrderStatus
 
-	// Tag is for the source: what it wants to find in previous, for example an ETag. The
-	// Manager does not look at it.
+	// Tag is for the source's own use, for example an ETag. The Manager ignores it.
 	Tag any
 
-	// Parts are put in service together, in this order, as those of [Sources] are. If that
-	// fails, each part that changed is tried without the others: a part that fails keeps no
-	// other from service. A Material with Parts has no other field.
+	// Parts are put in service together, in this order, as those of [Sources] are. If that fails,
+	// each part that changed is tried without the others, so a part that fails does not affect the
+	// others. A Material with Parts has no other field.
 	Parts []*Material
 }
 
@@ -115,12 +111,11 @@ type Material struct {
 type Certificate struct {
 	tls.Certificate
 
-	// Origin says where it comes from, for errors and Status: a file, a name.
+	// Origin is a file or name for errors and Status.
 	Origin string
 
-	// Renewed means that the source replaces the certificate, or takes it away, before it
-	// ends. It is served before others for its names, and its chain need not lead to
-	// RootCAs.
+	// Renewed means that the source replaces or removes the certificate before it expires. It is
+	// served before others for its names, and its chain need not lead to RootCAs.
 	Renewed bool
 }
 

@@ -16,14 +16,14 @@ import (
 // modified afterwards; [Manager.Update] and the setters replace them.
 type Static struct {
 	// Certificates are the chains with their keys. A key may be any [crypto.Signer], for
-	// example one in an HSM. The first is the default, for clients that name nothing.
+	// example one in an HSM. The first is the default, for clients without SNI.
 	Certificates []tls.Certificate
 
 	// ClientCAs verify clients, RootCAs servers. Nil RootCAs are the system's roots.
 	ClientCAs, RootCAs *x509.CertPool
 
-	// CRLs are revocation lists. CRLIssuers are the certificates of those who signed
-	// them, since the pools above cannot be searched.
+	// CRLs are revocation lists. CRLIssuers are the CAs that signed them, since the pools above
+	// cannot be searched.
 	CRLs       []*x509.RevocationList
 	CRLIssuers []*x509.Certificate
 
@@ -52,9 +52,9 @@ func (s Static) Watch(ctx context.Context, _ func(), _ func(Event)) error {
 	return nil
 }
 
-// Sources is several sources in one. The first certificate of the first source that
-// has one is the default; bundles and revocation lists are joined. One that cannot be
-// loaded, or whose new material cannot be put in service, keeps the others from nothing.
+// Sources is several sources in one. The first certificate of the first source that has one is the
+// default; bundles and revocation lists are joined. A source that cannot be loaded, or whose new
+// material cannot be put in service, does not affect the others.
 type Sources []Source
 
 // Load implements [Source].

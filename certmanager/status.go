@@ -16,8 +16,8 @@ import (
 	"github.com/ergotls/ergotls/internal/conninfo"
 )
 
-// Status is everything that an operator asks, at one moment. It can be marshalled to
-// JSON and has no key material.
+// Status is the state of a Manager at one time. It can be marshalled to JSON and has no key
+// material.
 type Status struct {
 	Generation uint64    // counts the sets that were put in service, from 1
 	Published  time.Time // of the set in service
@@ -37,7 +37,7 @@ type Status struct {
 	ClientRule string
 	ServerRule string
 	ReportOnly bool
-	KeyLog     bool // SSLKEYLOGFILE is set: secrets are being written to that file
+	KeyLog     bool // SSLKEYLOGFILE is set: TLS secrets are written to that file
 
 	ACME []OrderStatus `json:",omitempty"` // the names of ACME sources
 
@@ -94,8 +94,8 @@ type CertificateInfo struct {
 // CRLInfo describes a revocation list.
 type CRLInfo struct {
 	// Issuer is in the form of RFC 2253, Number the CRL number (RFC 5280 section 5.2.3). The list
-	// was made at ThisUpdate. Revoked counts the entries. OutOfDate says that NextUpdate, zero if
-	// the list has none, has passed.
+	// was made at ThisUpdate. Revoked counts the entries. OutOfDate says that NextUpdate has
+	// passed; NextUpdate is zero if the list has none.
 	Issuer     string
 	Number     string `json:",omitempty"`
 	ThisUpdate time.Time
@@ -207,7 +207,7 @@ type lastError struct {
 	text string
 }
 
-// Status returns what is in service and what happened so far.
+// Status returns the set in service and the counters.
 func (m *Manager) Status() Status {
 	s := m.current.Load()
 	c := &m.counts

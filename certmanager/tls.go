@@ -35,12 +35,12 @@ func newTLSConfig() *tls.Config {
 }
 
 // ServerTLS returns a config for servers, for example for http.Server.TLSConfig. Every handshake
-// uses what is in service when it begins. Where the names of the CAs of clients are over 16 KiB
-// they are not sent, and tls.ConnectionState.VerifiedChains is empty; clients are verified all the
-// same. Challenges of a CA are not answered: see [Manager.ServerHandshake]. Of its fields only
-// NextProtos may be set, before the first handshake; http.Server does that by itself. Open
-// connections end when their trust does only if the Manager knows of them: see [Manager.ConnState]
-// and [Manager.Accepting].
+// uses the set in service when it begins. If the names of the client CAs are larger than 16 KiB in
+// all, they are not sent, and tls.ConnectionState.VerifiedChains is empty; clients are still
+// verified. The config does not answer challenges of a CA: see [Manager.ServerHandshake]. Only its
+// field NextProtos may be set, before the first handshake; http.Server does that itself. The
+// Manager closes open connections whose client is no longer trusted only if it knows them: see
+// [Manager.ConnState] and [Manager.Accepting].
 func (m *Manager) ServerTLS() *tls.Config {
 	s := &server{m: m, outer: newTLSConfig()}
 	s.outer.GetConfigForClient = s.configForClient
@@ -140,11 +140,10 @@ func (m *Manager) verifyClient(began *snapshot, state tls.ConnectionState, remot
 	return m.verdict(current, peer, remote, err)
 }
 
-// ReportRefused is for servers that make the handshakes of ServerTLS themselves: it tells the
-// Manager with what error one of them ended, and where the client is. A client that crypto/tls
-// refused by itself, because its CA is unknown or it showed no certificate, is counted and reported
-// as a refused peer then, which all others are already. Nil and other errors are none of
-// the Manager's business; net/http writes all of them to its ErrorLog.
+// ReportRefused is for servers that make the handshakes of ServerTLS themselves. It reports the
+// error of a handshake and the client's address. A client that crypto/tls itself refused, because
+// its CA is unknown or it showed no certificate, is then counted and reported as a refused peer;
+// the Manager knows of all other refused peers already. It ignores nil and other errors.
 func (m *Manager) ReportRefused(err error, remote net.Addr) {
 	if conninfo.NoCertificate(err) {
 		_ = m.verdict(m.current.Load(), &Peer{}, remote, fmt.Errorf("%w: the client showed no certificate", ErrUntrusted))
@@ -164,9 +163,9 @@ func (m *Manager) ReportRefused(err error, remote net.Addr) {
 // ClientTLS returns a config for clients of one server name, or IP address. Roots, rules
 // and the client's own certificate are those in service at each handshake.
 //
-// With an empty name the server is verified for ServerName, if set, or for the name
-// that the connection asks for, which net/http and tls.Dialer set. A connection to an
-// IP address asks for none (RFC 6066 section 3), so that it needs the name here.
+// With an empty name the server is verified for ServerName, if set, or for the name that the
+// connection asks for, which net/http and tls.Dialer set. A connection to an IP address asks for
+// none (RFC 6066 section 3), so it needs the name here.
 //
 // Sessions are resumed over all these configs of the manager, as long as trust stays
 // the same. A resumed connection shows the certificate that the server had when the
