@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -17,7 +16,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/ergotls/ergotls/certmanager/internal/pemfile"
 	"github.com/ergotls/ergotls/certmanager/internal/watch"
 )
 
@@ -114,47 +112,15 @@ func (f Files) check() error {
 	return nil
 }
 
-// filesTag is what Load finds in its previous Material.
-type filesTag struct {
-	sum   [sha256.Size]byte // of all files
-	certs map[[sha256.Size]byte]filesCert
-	names map[fileOf]tally
-	crls  filesLists
-}
-
-// filesLists are the revocation lists of a file, and what was left out of it.
-type filesLists struct {
-	sum   [sha256.Size]byte // of the file
-	lists []*x509.RevocationList
-	aside []pemfile.Aside
-}
-
-// fileOf is a file by what it was read for.
-type fileOf struct{ path, kind string }
-
-// tally says how many a file holds of each DER name: CAs of a subject, revocation lists of an
-// issuer.
-type tally map[string]int
-
-// filesCert is a certificate that was made, and what was left out of its file.
-type filesCert struct {
-	Certificate
-	aside []error
-}
-
 // Load implements [Source].
 func (f Files) Load(ctx context.Context, previous *Material) (*Material, error) {
-	p := parser{ctx: ctx, files: f, m: &Material{}, tag: &filesTag{certs: make(map[[sha256.Size]byte]filesCert), names: make(map[fileOf]tally)}}
-	p.m.Tag = p.tag
-	if previous != nil {
-		p.known = previous.Tag.(*filesTag)
-	}
+	p := newParser(ctx, f, previous)
 	pairs, err := p.read()
 	if err != nil {
 		return nil, err
 	}
 	p.tag.sum = p.sum()
-	if p.known != nil && p.known.sum == p.tag.sum {
+	if p.known.sum == p.tag.sum {
 		return previous, nil
 	}
 	return p.parse(pairs)
@@ -210,7 +176,7 @@ func (p *parser) readLists(path string) error {
 		p.tag.crls.sum = sha256.Sum256(b)
 		return nil
 	}
-	if p.known != nil {
+	if p.known.crls.lists != nil {
 		sum := sha256.New()
 		if err := copyFile(sum, path, maxCRLSize); err != nil {
 			return err

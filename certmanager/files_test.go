@@ -269,7 +269,7 @@ func TestDigestOfFiles(t *testing.T) {
 	require.NoError(t, os.Mkdir(files.Dir, 0o700))
 	digests := make(map[[32]byte]string)
 	note := func(what string) {
-		p := parser{files: files, tag: &filesTag{}}
+		p := newParser(t.Context(), files, nil)
 		_, err := p.read()
 		require.NoError(t, err)
 		sum := p.sum()

@@ -1,0 +1,217 @@
+package certmanager
+
+import (
+	"bytes"
+	"cmp"
+	"crypto"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/ergotls/ergotls/certmanager/internal/pemfile"
+	"github.com/ergotls/ergotls/certmanager/internal/trust"
+)
+
+// The certificates of Files: pairs, folders of them, PKCS #12.
+
+func (p *parser) pair() error {
+	if p.files.Cert == "" {
+		return nil
+	}
+	return p.add(p.files.Cert, p.files.Key, p.files.Signer, p.files.KeyStore)
+}
+
+// add makes a certificate of two files, of one that holds both, or of one and a signer, which may
+// have to be found.
+func (p *parser) add(certPath, keyPath string, signer crypto.Signer, store KeyStore) error {
+	digest := p.digest(certPath, keyPath)
+	if p.reuse(digest) {
+		return nil
+	}
+	file, err := p.open(certPath)
+	if err != nil {
+		return err
+	}
+	keys := []crypto.Signer{signer}
+	if signer == nil && store == nil {
+		if keys, err = p.keys(certPath, file, keyPath); err != nil {
+			return err
+		}
+	}
+	certs, aside, err := p.certificates(certPath, file)
+	if err != nil {
+		return err
+	}
+	if store != nil {
+		if keys[0], err = p.find(certPath, certs, store); err != nil {
+			return err
+		}
+	}
+	err = p.make(tlsCertificate(certs, keys), certPath, digest, aside)
+	if errors.Is(err, ErrMismatch) && keyPath != "" {
+		err = fmt.Errorf("%w: the key in %s is of another", err, keyPath)
+	}
+	return err
+}
+
+// find asks the store for the key of the first certificate that is not a CA's.
+func (p *parser) find(path string, certs []*x509.Certificate, store KeyStore) (key crypto.Signer, err error) {
+	defer recovered(path, &err)
+	leaf := certs[max(0, slices.IndexFunc(certs, func(c *x509.Certificate) bool { return !c.IsCA }))]
+	switch key, err = store.Signer(p.ctx, leaf.PublicKey); {
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w: KeyStore: %w", path, ErrInvalid, err)
+	case key == nil:
+		return nil, fmt.Errorf("%s: %w: KeyStore returned neither a key nor an error", path, ErrInvalid)
+	}
+	return key, nil
+}
+
+// make adds a certificate if it can be served: of several in a folder those that cannot are left
+// out.
+func (p *parser) make(cert tls.Certificate, origin string, digest [sha256.Size]byte, aside []pemfile.Aside) error {
+	if _, err := newCertificate(cert, origin); err != nil {
+		return err
+	}
+	p.put(filesCert{Certificate{Certificate: cert, Origin: origin}, asideErrors(origin, aside)}, digest)
+	return nil
+}
+
+func (p *parser) keys(certPath string, certFile *pemfile.File, keyPath string) ([]crypto.Signer, error) {
+	if keyPath == "" {
+		return inFile(certPath, certFile.Keys)
+	}
+	file, err := p.open(keyPath)
+	if err != nil {
+		return nil, err
+	}
+	if !certFile.HasCertificate() && certFile.HasKey() && file.HasCertificate() && !file.HasKey() {
+		return nil, fmt.Errorf("%s: %w: it has the private key, and %s the certificate: the two files are swapped", certPath, ErrInvalid, keyPath)
+	}
+	return inFile(keyPath, file.Keys)
+}
+
+// certificates returns the certificates of a file, and a warning for each that cannot be read.
+func (p *parser) certificates(path string, file *pemfile.File) ([]*x509.Certificate, []pemfile.Aside, error) {
+	var aside []pemfile.Aside
+	certs, err := inFile(path, func() (certs []*x509.Certificate, err error) {
+		certs, aside, err = file.Certificates()
+		return certs, err
+	})
+	return certs, aside, err
+}
+
+// tlsCertificate takes the first of the keys that belongs to a certificate.
+func tlsCertificate(certs []*x509.Certificate, keys []crypto.Signer) tls.Certificate {
+	cert := tls.Certificate{PrivateKey: keys[0]}
+	if i := slices.IndexFunc(keys, func(key crypto.Signer) bool {
+		return slices.ContainsFunc(certs, func(c *x509.Certificate) bool { return trust.IsKeyOf(key, c) })
+	}); i >= 0 {
+		cert.PrivateKey = keys[i]
+	}
+	for _, c := range certs {
+		cert.Certificate = append(cert.Certificate, c.Raw)
+	}
+	return cert
+}
+
+func (p *parser) pkcs12() error {
+	path := p.files.PKCS12
+	if path == "" {
+		return nil
+	}
+	digest := p.digest(path, p.files.PKCS12Password)
+	if p.reuse(digest) {
+		return nil
+	}
+	password, _, _ := bytes.Cut(p.data[p.files.PKCS12Password], []byte("\n"))
+	cert, err := inFile(path, func() (tls.Certificate, error) {
+		key, certs, err := pemfile.PKCS12(p.data[path], strings.TrimSuffix(string(password), "\r"))
+		if err != nil {
+			return tls.Certificate{}, err
+		}
+		return tlsCertificate(certs, []crypto.Signer{key}), nil
+	})
+	if err != nil {
+		return err
+	}
+	return p.make(cert, path, digest, nil)
+}
+
+// dir adds the pairs of a folder. An entry that cannot be used is set aside with a warning, so that
+// it does not keep the others from service. It is an error if it was in service, or if none is
+// left.
+func (p *parser) dir(paths []string) error {
+	var errs, lost []error
+	before := len(p.m.Certificates)
+	for _, path := range paths {
+		if filepath.Ext(path) == ".key" {
+			continue
+		}
+		err := p.entry(path, paths)
+		switch {
+		case err == nil:
+		case p.inService(path):
+			lost = append(lost, err)
+		default:
+			errs = append(errs, err)
+		}
+	}
+	if len(lost) > 0 || len(errs) > 0 && len(p.m.Certificates) == before {
+		return errors.Join(some(append(lost, errs...), enough)...)
+	}
+	for _, err := range some(errs, enough) {
+		p.m.Warnings = append(p.m.Warnings, fmt.Errorf("set aside: %w", err))
+	}
+	return nil
+}
+
+// entry adds the certificate of one file of a folder, if it is not a CA's.
+func (p *parser) entry(path string, paths []string) error {
+	keyPath := strings.TrimSuffix(path, filepath.Ext(path)) + ".key"
+	if err := cmp.Or(p.unread[path], p.unread[keyPath]); err != nil {
+		return err
+	}
+	if _, ok := p.data[keyPath]; ok {
+		return p.add(path, keyPath, nil, nil)
+	}
+	file, err := p.open(path)
+	if err != nil {
+		return err
+	}
+	if file.HasKey() {
+		return p.add(path, "", nil, nil)
+	}
+	certs, _, err := p.certificates(path, file)
+	if err != nil {
+		return err
+	}
+	for _, other := range paths {
+		if p.hasKeyOf(other, certs[0]) {
+			return fmt.Errorf("%s: %w: its private key is in %s; name that %s", path, ErrInvalid, other, keyPath)
+		}
+	}
+	if certs[0].IsCA && len(certs[0].DNSNames)+len(certs[0].IPAddresses) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s: %w: it holds no private key, and there is no %s", path, ErrInvalid, keyPath)
+}
+
+// hasKeyOf says whether a file of the folder that is half of no pair holds the key of a
+// certificate.
+func (p *parser) hasKeyOf(path string, cert *x509.Certificate) bool {
+	if data := p.data[path]; !bytes.Contains(data, []byte("PRIVATE KEY-----")) {
+		return false
+	}
+	file, err := p.open(path)
+	if err != nil {
+		return false
+	}
+	keys, err := inFile(path, file.Keys)
+	return err == nil && slices.ContainsFunc(keys, func(key crypto.Signer) bool { return trust.IsKeyOf(key, cert) })
+}
