@@ -2,12 +2,18 @@ package certmanager_test
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"io"
 	"log/slog"
+	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -231,3 +237,33 @@ func (l *logBuffer) String() string {
 func (l *logBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
 var versions = []uint16{tls.VersionTLS12, tls.VersionTLS13}
+
+// renewedRoot makes one CA with two certificates, that end after different times, and a client of
+// it.
+func renewedRoot(t *testing.T, short, long time.Duration) (first, second *x509.Certificate, client tls.Certificate) {
+	t.Helper()
+	make := func(template, parent *x509.Certificate, public crypto.PublicKey, signer crypto.Signer) *x509.Certificate {
+		der, err := x509.CreateCertificate(rand.Reader, template, parent, public, signer)
+		require.NoError(t, err)
+		cert, err := x509.ParseCertificate(der)
+		require.NoError(t, err)
+		return cert
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	root := func(serial int64, lifetime time.Duration) *x509.Certificate {
+		template := &x509.Certificate{
+			SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "renewed"}, NotBefore: time.Now().Add(-time.Hour),
+			NotAfter: time.Now().Add(lifetime), BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCertSign,
+		}
+		return make(template, template, key.Public(), key)
+	}
+	first, second = root(1, short), root(2, long)
+	leafKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	leaf := make(&x509.Certificate{
+		SerialNumber: big.NewInt(3), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(100 * time.Hour),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}, first, leafKey.Public(), key)
+	return first, second, tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: leafKey}
+}

@@ -2,9 +2,7 @@ package certmanager
 
 import (
 	"crypto/tls"
-	"errors"
 	"maps"
-	"math/rand/v2"
 	"net"
 	"slices"
 	"sync"
@@ -42,10 +40,6 @@ type conn struct {
 	due    *time.Timer // an eviction that waits its turn
 	dueAt  time.Time
 }
-
-// evictionSpread bounds the time over which many connections are closed that fail at
-// once, a millisecond for each: their peers will all come back.
-const evictionSpread = time.Second
 
 func (l *live) init(m *Manager) { l.m, l.conns = m, make(map[*conn]struct{}) }
 
@@ -92,37 +86,47 @@ func (m *Manager) track(generation uint64, server bool, state *tls.ConnectionSta
 	if !server && generation == current.generation { // else it is not known with what it was verified
 		c.peer.pool = current.policy.clientID.text
 	}
-	var err error
-	c.peer, err = m.live.judge(c.peer, current) // outside the lock, as it may verify signatures
-	if open, latest := m.live.add(c, current, err); open && latest != nil {
-		m.live.evict(c, latest)
-	}
+	m.live.add(c)
 	return func() { m.live.remove(c) }
 }
 
-// add lists a connection that was judged by a snapshot and arms the timer for the end of
-// its peer's certificate. It returns what the snapshot in service says of it.
-func (l *live) add(c *conn, judged *snapshot, err error) (open bool, latest error) {
+// add lists a connection that holds by what is in service, and arms the timer for the end of its
+// peer's certificate. One that does not is evicted.
+func (l *live) add(c *conn) {
+	for {
+		current := l.m.current.Load()
+		peer, err := l.judge(c.peer, current) // outside the lock: rules and signatures may be slow
+		c.peer = peer
+		if err != nil && !current.policy.tolerates(err) {
+			if l.m.ctx.Err() == nil { // else nothing is evicted any more
+				l.evict(c, err)
+			}
+			return
+		}
+		if l.list(c, current) {
+			return
+		}
+	}
+}
+
+// list lists a connection that was judged by a snapshot, unless another one is in service now:
+// whoever publishes stores the snapshot first and goes through the list then, so that no connection
+// is missed between the two.
+func (l *live) list(c *conn, judged *snapshot) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed {
-		return false, nil
+	switch {
+	case l.closed:
+		return true
+	case l.m.current.Load() != judged:
+		return false
 	}
-	// In the list first, judged then: whoever publishes stores the snapshot first and
-	// goes through the list then, so that no connection slips between the two.
 	l.conns[c] = struct{}{}
-	current := l.m.current.Load()
-	if current != judged {
-		c.peer, err = l.judge(c.peer, current)
-	}
-	if err != nil && !current.policy.tolerates(err) {
-		return true, err
-	}
 	l.arm(c)
 	if c.generation < l.recycled {
 		l.evictLater(map[*conn]error{c: c.recycled()}, max(0, time.Until(l.recycleUntil)))
 	}
-	return true, nil
+	return true
 }
 
 // judge decides about the peer of an open connection. The peer that it returns carries the chains
@@ -159,19 +163,44 @@ func (l *live) clockStepped() {
 // review judges a connection whose chains have ended. Others may hold in their place, since
 // a CA can be renewed; they end too.
 func (l *live) review(c *conn) {
-	l.mu.Lock()
-	current := l.m.current.Load()
-	var err error
-	c.peer, err = l.judge(c.peer, current)
-	_, listed := l.conns[c]
-	failed := err != nil && !current.policy.tolerates(err)
-	if listed && !failed {
-		l.arm(c)
-	}
-	l.mu.Unlock()
-	if failed {
+	if err := l.judgeAgain(c, l.m.current.Load()); err != nil {
 		l.evict(c, err)
 	}
+}
+
+// judgeAgain judges a listed connection, and returns why it is to be evicted.
+func (l *live) judgeAgain(c *conn, current *snapshot) error {
+	peer, err := l.judge(l.peerOf(c), current) // outside the lock, as in add
+	tolerated := err != nil && current.policy.tolerates(err)
+	if !l.update(c, peer, err == nil || tolerated) {
+		return nil
+	}
+	if tolerated {
+		l.m.counts.reported.Add(1)
+		l.m.events.emit(Event{Kind: PeerEvicted, Generation: current.generation, Peer: newPeerInfo(peer, c.remote), ReportOnly: true, Err: err})
+		return nil
+	}
+	return err
+}
+
+// update notes what a judgement has found, if the connection is still listed.
+func (l *live) update(c *conn, peer *Peer, holds bool) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, listed := l.conns[c]; !listed {
+		return false
+	}
+	c.peer = peer
+	if holds {
+		l.arm(c)
+	}
+	return true
+}
+
+func (l *live) peerOf(c *conn) *Peer {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return c.peer
 }
 
 func (l *live) remove(c *conn) {
@@ -190,81 +219,26 @@ func (c *conn) stop() {
 	}
 }
 
-// evict ends a connection now. The caller does not hold mu, for the program's function may
-// well release the connection.
-func (l *live) evict(c *conn, reason error) {
-	if !c.ended.CompareAndSwap(false, true) {
-		return
-	}
-	l.m.counts.evicted.Add(1)
-	l.mu.Lock()
-	peer := c.peer
-	l.mu.Unlock()
-	l.m.events.emit(Event{Kind: PeerEvicted, Generation: l.m.current.Load().generation, Peer: newPeerInfo(peer, c.remote), Err: reason})
-	c.evict(reason)
-}
-
 // judgeAll judges every connection by what is in service.
 func (l *live) judgeAll() {
 	l.judging.Lock()
 	defer l.judging.Unlock()
 	current := l.m.current.Load()
 	failed := make(map[*conn]error)
-	for _, c := range l.list() {
-		l.mu.Lock()
-		peer := c.peer
-		l.mu.Unlock()
-		// Outside the lock, which new connections need: where a CA was renewed it verifies
-		// signatures, of every peer.
-		peer, err := l.judge(peer, current)
-		l.mu.Lock()
-		if _, listed := l.conns[c]; listed {
-			c.peer = peer
-			switch {
-			case err == nil:
-				l.arm(c)
-			case current.policy.tolerates(err):
-				l.m.counts.reported.Add(1)
-				l.m.events.emit(Event{Kind: PeerEvicted, Generation: current.generation, Peer: newPeerInfo(peer, c.remote), ReportOnly: true, Err: err})
-				l.arm(c)
-			default:
-				failed[c] = err
-			}
+	for _, c := range l.all() {
+		if err := l.judgeAgain(c, current); err != nil {
+			failed[c] = err
 		}
-		l.mu.Unlock()
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.evictLater(failed, min(evictionSpread, time.Duration(len(failed))*time.Millisecond))
 }
 
-func (l *live) list() []*conn {
+func (l *live) all() []*conn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Collect(maps.Keys(l.conns))
-}
-
-// evictLater ends connections spread evenly at random over a time, or sooner where they
-// were to end sooner. The caller holds mu.
-func (l *live) evictLater(reasons map[*conn]error, over time.Duration) {
-	now := time.Now()
-	for c, reason := range reasons {
-		if l.closed || c.ended.Load() {
-			continue
-		}
-		when := now.Add(rand.N(over + 1))
-		if c.due != nil {
-			if errors.Is(reason, ErrRecycled) {
-				continue // it ends already, and maybe for a better reason
-			}
-			c.due.Stop()
-			if c.dueAt.Before(when) {
-				when = c.dueAt
-			}
-		}
-		c.dueAt = when
-		c.due = time.AfterFunc(when.Sub(now), func() { l.evict(c, reason) })
-	}
 }
 
 // close forgets all connections. They stay open.

@@ -62,10 +62,8 @@ func (m *Manager) DryRun(candidate Source) ([]PeerInfo, error) {
 	}
 	then := &snapshot{policy: policy}
 	var affected []PeerInfo
-	for _, c := range m.live.list() {
-		m.live.mu.Lock()
-		peer := c.peer
-		m.live.mu.Unlock()
+	for _, c := range m.live.all() {
+		peer := m.live.peerOf(c)
 		if _, err := m.live.judge(peer, then); err != nil && !policy.tolerates(err) {
 			affected = append(affected, *newPeerInfo(peer, c.remote))
 		}
