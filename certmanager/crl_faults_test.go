@@ -1,6 +1,7 @@
 package certmanager_test
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -171,7 +172,7 @@ func TestRevokedAnchor(t *testing.T) {
 }
 
 // A list that is dated in the future does not take the place of today's, in whatever order they
-// stand; of two lists of one time the one of the higher number counts.
+// stand, but its entries revoke; of two lists of one time the one of the higher number counts.
 func TestWhichListCounts(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	bad, good := ca.Issue(t, tlstest.Leaf{}), ca.Issue(t, tlstest.Leaf{})
@@ -187,6 +188,16 @@ func TestWhichListCounts(t *testing.T) {
 		require.ErrorIs(t, l.verdict(bad), certmanager.ErrRevoked)
 		require.NoError(t, l.verdict(good))
 		assert.Contains(t, l.log.String(), "in the future of this machine's clock")
+	}
+	// What the CA has signed as revoked is revoked, whatever the clock here says; what it has signed
+	// as revoked today is revoked today.
+	today, future = issue(5, now.Add(-time.Hour), good.Leaf), issue(6, now.Add(48*time.Hour), bad.Leaf)
+	for _, lists := range [][]byte{join(today, future), join(future, today), future} {
+		l := newListed(t, ca.PEM(), lists, nil)
+		require.ErrorIs(t, l.verdict(bad), certmanager.ErrRevoked)
+		if !bytes.Equal(lists, future) {
+			require.ErrorIs(t, l.verdict(good), certmanager.ErrRevoked)
+		}
 	}
 	first, second := issue(7, now.Add(-time.Hour)), issue(8, now.Add(-time.Hour), bad.Leaf)
 	for _, lists := range [][]byte{join(first, second), join(second, first), join(second, second, first)} {

@@ -19,12 +19,17 @@ import (
 // listenerTimeout bounds a handshake.
 const listenerTimeout = 10 * time.Second
 
+// maxPending bounds the connections that Accept has not returned. It is high, since it is also what
+// clients have to fill with handshakes that they do not complete to keep others waiting.
+const maxPending = 10_000
+
 // listener makes the handshakes of the connections that it accepts.
 type listener struct {
 	net.Listener
 	m       *Manager
 	config  *tls.Config
 	results chan accepted
+	pending chan struct{}   // an entry for each connection that Accept has not returned
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
 	done    sync.WaitGroup
@@ -43,10 +48,11 @@ type accepted struct {
 //	server.Serve(m.NewListener(listener, "h2", "http/1.1"))
 //
 // nextProtos are the server's protocols (ALPN), in order of preference. A handshake may take 10
-// seconds. To limit the number of connections wrap inner. Close closes inner, and the connections
-// that Accept has not returned.
+// seconds. At most 10,000 connections are in their handshake or wait for Accept; inner is not asked
+// for more until there are fewer. To limit the number of connections wrap inner. Close closes
+// inner, and the connections that Accept has not returned.
 func (m *Manager) NewListener(inner net.Listener, nextProtos ...string) net.Listener {
-	l := &listener{Listener: inner, m: m, config: m.ServerTLS(), results: make(chan accepted)}
+	l := &listener{Listener: inner, m: m, config: m.ServerTLS(), results: make(chan accepted), pending: make(chan struct{}, maxPending)}
 	l.config.NextProtos = nextProtos
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.done.Go(l.accept)
@@ -55,14 +61,20 @@ func (m *Manager) NewListener(inner net.Listener, nextProtos ...string) net.List
 
 func (l *listener) accept() {
 	for {
+		select {
+		case l.pending <- struct{}{}:
+		case <-l.ctx.Done():
+			return
+		}
 		conn, err := l.Listener.Accept()
-		if err != nil {
-			if !l.give(accepted{err: err}) || errors.Is(err, net.ErrClosed) {
-				return
-			}
+		if err == nil {
+			l.done.Go(func() { l.handshake(conn) })
 			continue
 		}
-		l.done.Go(func() { l.handshake(conn) })
+		<-l.pending
+		if !l.give(accepted{err: err}) || errors.Is(err, net.ErrClosed) {
+			return
+		}
 	}
 }
 
@@ -77,6 +89,7 @@ func (l *listener) give(a accepted) bool {
 }
 
 func (l *listener) handshake(raw net.Conn) {
+	defer func() { <-l.pending }()
 	tracked := &trackedConn{Conn: raw}
 	conn := tls.Server(tracked, l.config)
 	ctx, cancel := context.WithTimeout(l.ctx, listenerTimeout)

@@ -88,7 +88,9 @@ func (r *Lists) find(list *x509.RevocationList, issuers []*x509.Certificate) *Li
 // use adds a list whose signature holds.
 func (r *Lists) use(l *List, now time.Time) {
 	r.made[l.CRL] = l
-	// One dated in the future is beside the list of today, whose place it must not take.
+	// One dated in the future is beside the list of today, whose place it must not take. RFC 5280
+	// does not say what it is worth. The CA has signed its entries, and the clock here may be slow:
+	// they revoke. It says nothing about who is not on it.
 	if l.scope.future = l.CRL.ThisUpdate.Sub(now) > maxCRLSkew; l.scope.future {
 		r.warn("revocation list of %s: it is dated %s, in the future of this machine's clock", Describe(l.Issuer), l.CRL.ThisUpdate.UTC().Format(time.RFC3339))
 	}
