@@ -20,8 +20,8 @@ import (
 type ACMEResponderOptions struct {
 	// Host is the name or IP address to listen on; empty means all interfaces.
 	Host string
-	// Port to listen on. 0 means 80, where a CA looks (RFC 8555 section 8.3); another one needs
-	// somebody who forwards.
+	// Port to listen on. 0 means 80, to which CAs connect (RFC 8555 section 8.3); for another port,
+	// forward port 80 to it.
 	Port uint16
 	// Listener, if set, is used instead of Host and Port. The responder closes it.
 	Listener net.Listener
@@ -43,8 +43,8 @@ type acmeResponder struct {
 }
 
 // CreateACMEResponder opens a listening socket and returns a meta process that answers ACME's
-// HTTP-01 challenges on it and redirects all else to https: for servers without an http.Server of
-// their own. If SpawnMeta fails, call Terminate of what was returned: it frees the port.
+// HTTP-01 challenges on it and redirects all other requests to https. It is for programs without an
+// http.Server. If SpawnMeta fails, call Terminate of the result: it frees the port.
 //
 // The error wraps [ErrOption] or [ErrListen].
 func CreateACMEResponder(options ACMEResponderOptions) (gen.MetaBehavior, error) {

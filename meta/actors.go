@@ -16,9 +16,9 @@ import (
 //		Actor:  func() gen.ProcessBehavior { return &client{} },
 //	}.Process, gen.ProcessOptions{})
 //
-// An actor of the factory Actor is started for every connection that is let in, after its handshake
-// and before its MessageTCPConnect. All messages of the connection go to that actor, and nothing
-// else does, so what it knows of its peer are the fields of its struct. The two end together:
+// For every accepted connection Actor makes an actor, after the handshake and before the
+// MessageTCPConnect. It gets the messages of that connection only, so it can keep the state of its
+// peer in struct fields. The two end together:
 //
 //   - When the actor ends, by an error, a panic or in order, the connection ends with the reason of the actor
 //     behind [ErrTerminated]. Other connections do not notice.
@@ -39,13 +39,13 @@ type ActorServer struct {
 	Actor gen.ProcessFactory
 	// ActorOptions are the options of each actor; LinkParent is always set.
 	ActorOptions gen.ProcessOptions
-	// Started, if set, is called once the server is listening, with what [Stats] and [Connections]
-	// take.
+	// Started, if set, is called once the server is listening, with the argument for [Stats] and
+	// [Connections].
 	Started func(server gen.MetaBehavior)
 }
 
-// Process is the gen.ProcessFactory of the process that runs the server. Options that are wrong are
-// an error of Spawn.
+// Process is the gen.ProcessFactory of the process that runs the server. Spawn returns an error for
+// wrong options.
 func (s ActorServer) Process() gen.ProcessBehavior {
 	return &actorServer{options: s, actors: map[gen.Alias]gen.PID{}, connections: map[gen.PID]gen.Alias{}}
 }

@@ -27,15 +27,15 @@ type MessageCertEvent struct {
 	Event any
 }
 
-// MessageCertReload, as a Call to a watcher, makes the manager read its source now. The
-// result is the status after it, or the error for which the set in service was kept.
+// MessageCertReload, as a Call to a watcher, makes the manager load its source now. The result is
+// the new status, or the error because of which the set in service was kept.
 type MessageCertReload struct {
 	// Timeout bounds the reading. 0 means gen.DefaultRequestTimeout.
 	Timeout time.Duration
 }
 
-// MessageCertStatus, as a Call to a watcher, is answered with the manager's status: a
-// certmanager.Status. Each change after that comes as an event.
+// MessageCertStatus, as a Call to a watcher, returns the manager's status, a certmanager.Status.
+// Later changes are sent as events.
 type MessageCertStatus struct{}
 
 // certWatcher is the meta process of CreateCertWatcher. Its goroutines are Start's, which only
@@ -58,8 +58,8 @@ type certWatcher struct {
 
 // CreateCertWatcher returns a meta process that sends the events of a certificate manager, such as
 // a *certmanager.Manager, to an actor, as [MessageCertEvent], and answers [MessageCertReload] and
-// [MessageCertStatus] calls. It ends with its parent, or when the actor has ended. Events for which
-// the actor's mailbox has no room are dropped, and counted in Inspect. Any number of watchers may
+// [MessageCertStatus] calls. It ends with its parent, or when the actor has ended. Events that do
+// not fit into the actor's mailbox are dropped, and counted in Inspect. Any number of watchers may
 // watch one manager.
 //
 // The error wraps [ErrOption].

@@ -12,12 +12,12 @@ import (
 	"ergo.services/ergo/gen"
 )
 
-// CreateTCPConnection connects to a server and returns the meta process of the connection: hand it
-// to SpawnMeta. If SpawnMeta fails, call Terminate of what was returned: it closes the connection.
+// CreateTCPConnection connects to a server and returns the meta process of the connection: pass it
+// to SpawnMeta. If SpawnMeta fails, call Terminate of the result: it closes the connection.
 //
 // It blocks for the TCP connect, at most DialTimeout, unless Reconnect is set. The TLS handshake
-// follows when the meta process runs; a failure is told by a [MessageTCPDisconnect]. What is sent
-// to the connection before its [MessageTCPConnect] waits for the handshake.
+// follows when the meta process runs; a failure is a [MessageTCPDisconnect]. Messages that are sent
+// to the connection before its [MessageTCPConnect] wait for the handshake.
 //
 // The error wraps [ErrOption] and names every option that is wrong, or wraps [ErrDial].
 func CreateTCPConnection(options TCPConnectionOptions) (gen.MetaBehavior, error) {

@@ -1,21 +1,20 @@
-// Package meta has the TCP server and the TCP connection as meta processes of
-// the actor framework Ergo: sockets that are actors, in the clear or over TLS.
+// Package meta has a TCP server and a TCP connection as meta processes of the actor framework Ergo,
+// with or without TLS.
 //
-// Call [CreateTCPServer] or [CreateTCPConnection] first, then hand what it
-// returns to SpawnMeta of the process that is to own it. The owner, or the
-// workers named in ProcessPool, receive [MessageTCPConnect] when a peer is
-// there and proven, [MessageTCP] with what it sent, and [MessageTCPDisconnect]
-// with the reason when it is gone. A [MessageTCP] sent to the connection's
-// alias is written to the peer.
+// Call [CreateTCPServer] or [CreateTCPConnection] first, then pass the result to SpawnMeta of the
+// process that is to own it. The owner, or the workers named in ProcessPool, receive
+// [MessageTCPConnect] when a peer has connected and was verified, [MessageTCP] with the data that
+// it sent, and [MessageTCPDisconnect] with the reason when the connection has ended. A [MessageTCP]
+// sent to the connection's alias is written to the peer.
 //
-// TLS is turned on by a gen.CertManager. Any implementation works; what it
-// offers beyond that interface is found by its methods, so this package does not
-// import the package certmanager of this module, which offers all of it:
+// A gen.CertManager turns TLS on. Any implementation works. This package also uses the following
+// methods if the implementation has them; package certmanager of this module, which this package
+// does not import, has all of them:
 //
 //   - ServerTLS() *tls.Config and ClientTLS(serverName string) *tls.Config, ready
 //     configurations that the manager keeps up to date;
-//   - Track, with which the manager ends a connection whose peer has lost its trust, and
-//     Accepting and Dialing, of which one is called before the handshake and returns what is called in place of Track;
+//   - Track, with which the manager ends a connection whose peer is no longer trusted, and
+//     Accepting and Dialing, called before a handshake, which return the function to call instead;
 //   - ServerHandshake, which makes the handshakes of servers;
 //   - ClientCAs, RootCAs, ClientAuth and ServerName as in Ergo 3.2's CertAuthManager.
 //

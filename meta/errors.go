@@ -8,8 +8,8 @@ import (
 // Reasons for which a connection ends. MessageTCPDisconnect.Reason is a
 // [*DisconnectError] that wraps one of them: compare with errors.Is.
 var (
-	// ErrClosedByPeer: the peer closed in order, by close_notify over TLS (RFC 8446 section 6.1) or
-	// FIN without.
+	// ErrClosedByPeer: the peer closed in order, over TLS by close_notify (RFC 8446 section 6.1),
+	// else by FIN.
 	ErrClosedByPeer = errors.New("closed by peer")
 	// ErrTruncated: the peer's TCP stream ended without close_notify, so the last
 	// bytes may have been cut off by someone on the path.
@@ -22,13 +22,13 @@ var (
 	// ErrHandshake: the TLS handshake of an outgoing connection failed here: no trust in the peer,
 	// no common parameters, deadline.
 	ErrHandshake = errors.New("TLS handshake failed")
-	// ErrRefused: the peer refused us with a TLS alert. In TLS 1.3 a client hears of it only after
-	// its own handshake is complete.
+	// ErrRefused: the peer sent a TLS alert. In TLS 1.3 a client gets it only after its own
+	// handshake is complete.
 	ErrRefused = errors.New("refused by peer")
-	// ErrProtocol: the peer violated TLS after the handshake (a record that does not authenticate,
-	// say).
+	// ErrProtocol: the peer violated TLS after the handshake, for example with a record that fails
+	// authentication.
 	ErrProtocol = errors.New("TLS protocol violation")
-	// ErrSlowConsumer: the peer did not take what was to be written within WriteTimeout.
+	// ErrSlowConsumer: the peer took no data within WriteTimeout.
 	ErrSlowConsumer = errors.New("slow consumer")
 	// ErrFrameTooLarge: a frame exceeds MaxFrame.
 	ErrFrameTooLarge = errors.New("frame too large")
@@ -44,14 +44,14 @@ var (
 	// ErrTerminated: this side ended the connection: MessageTCPClose, an exit, or the end of the
 	// parent.
 	ErrTerminated = errors.New("terminated")
-	// ErrStartTLS: bytes that must not be there came before the upgrade to TLS (CVE-2011-0411), or
-	// the upgrade was not possible.
+	// ErrStartTLS: bytes arrived before the upgrade to TLS (CVE-2011-0411), or the upgrade was not
+	// possible.
 	ErrStartTLS = errors.New("StartTLS")
 )
 
 // Errors of CreateTCPServer and CreateTCPConnection.
 var (
-	// ErrOption: an option, or two of them together, make no sense. The text names them.
+	// ErrOption: an option is invalid, or two options contradict each other. The text names them.
 	ErrOption = errors.New("meta: invalid option")
 	// ErrListen: the listening socket could not be opened.
 	ErrListen = errors.New("meta: cannot listen")
@@ -59,8 +59,8 @@ var (
 	ErrDial = errors.New("meta: cannot connect")
 )
 
-// DisconnectError says why a connection ended and what became of the bytes that
-// were accepted for writing.
+// DisconnectError says why a connection ended, and how many of the bytes that were accepted for
+// writing were written.
 type DisconnectError struct {
 	// Reason is one of the sentinels of this package.
 	Reason error
@@ -71,7 +71,7 @@ type DisconnectError struct {
 	Accepted, Written uint64
 }
 
-// Error gives the reason, the cause, and how much was written where that was not all.
+// Error returns the reason, the cause, and how many bytes were written if not all were.
 func (e *DisconnectError) Error() string {
 	text := e.Reason.Error()
 	if e.Cause != nil {
@@ -83,7 +83,7 @@ func (e *DisconnectError) Error() string {
 	return text
 }
 
-// Unwrap gives the reason and the cause to errors.Is and errors.As.
+// Unwrap returns the reason and the cause, for errors.Is and errors.As.
 func (e *DisconnectError) Unwrap() []error {
 	if e.Cause == nil {
 		return []error{e.Reason}

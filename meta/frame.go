@@ -8,9 +8,8 @@ import (
 	"math"
 )
 
-// FixedLength gives the function for TCPServerOptions.Split that cuts frames of n bytes each. Set
-// MaxFrame to n where that is over 64 KiB: it is the bound that counts. The error wraps
-// [ErrOption].
+// FixedLength returns a function for [TCPServerOptions.Split] that cuts frames of n bytes each. If
+// n is over 64 KiB set MaxFrame to n. The error wraps [ErrOption].
 func FixedLength(n int) (bufio.SplitFunc, error) {
 	if n < 1 {
 		return nil, fmt.Errorf("%w: FixedLength: is %d; use a length above 0", ErrOption, n)
@@ -55,7 +54,7 @@ func largestFrame(split bufio.SplitFunc) int {
 }
 
 // LengthPrefixed describes frames that carry their length in a header. The zero value is not
-// useful: set Width. Its method Split gives the function for the option of that name.
+// useful: set Width. Its method Split returns the function for the option Split.
 type LengthPrefixed struct {
 	// HeaderSize is the number of bytes before the payload. 0 means Offset + Width.
 	HeaderSize int
@@ -66,14 +65,14 @@ type LengthPrefixed struct {
 	LittleEndian bool
 	// IncludesHeader says that the length counts the header too.
 	IncludesHeader bool
-	// MaxPayload is the largest payload in bytes that is taken. 0 leaves it to MaxFrame, which must
-	// hold it together with the header.
+	// MaxPayload is the largest accepted payload in bytes. 0 leaves the limit to MaxFrame, which
+	// counts the header too.
 	MaxPayload int
 	// KeepHeader delivers the header with the payload.
 	KeepHeader bool
 }
 
-// Split gives the function for TCPServerOptions.Split. The error wraps [ErrOption].
+// Split returns the function for [TCPServerOptions.Split]. The error wraps [ErrOption].
 //
 // A length over MaxPayload, or one that includes the header and is smaller than it, ends the
 // connection.

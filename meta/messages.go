@@ -20,49 +20,49 @@ type MessageTCPConnect struct {
 	LocalAddr  net.Addr
 	// TLS is a copy of the connection's TLS state, nil without TLS.
 	TLS *tls.ConnectionState
-	// Peer is who it is, made for people and rules.
+	// Peer identifies the peer.
 	Peer Peer
 }
 
-// MessageTCP carries bytes in both directions. From a connection Data is what
-// was read, or one frame where Split is set; the receiver owns it. To a
-// connection Data is written in order; it must not be changed after sending.
+// MessageTCP carries bytes in both directions. From a connection, Data has the received bytes, or
+// one frame if Split is set; the receiver owns it. To a connection, Data is written in order; it
+// must not be modified after sending.
 type MessageTCP struct {
 	// ID is the connection that the bytes came from. It is ignored on sending.
 	ID   gen.Alias
 	Data []byte
-	// Recycle, set on sending, gives the memory of Data away: once it is written, connections may
-	// read into it again, and where BufferPool is set it returns there. Set it only if Data is sent
-	// to one connection and not used after that. It spares the garbage collector much where large
-	// messages are sent back, and changes nothing else.
+	// Recycle, set on sending, gives up the memory of Data: after the write connections may read
+	// into it again; if BufferPool is set, it returns there. Set it only if Data is sent to one
+	// connection and not used afterwards. It saves garbage collection if large messages are sent
+	// back, and changes nothing else.
 	Recycle bool
 }
 
 // MessageTCPDisconnect is the last message of a connection: exactly one follows each
-// MessageTCPConnect. An outgoing connection sends it also where the handshake failed and no
-// MessageTCPConnect came, so that whoever dialled always hears. It waits for room where the mailbox
-// of its receiver is full. After a peer's end of input (ErrClosedByPeer) answers that are sent soon
-// are still written: see HalfClose. Only the end of the parent, with which no message of its
-// connections is delivered any more, is not told: workers link to the parent or monitor it.
+// MessageTCPConnect. An outgoing connection also sends it after a failed handshake, without a
+// MessageTCPConnect. If the mailbox of its receiver is full, it waits for room. After the peer has
+// closed its writing half ([ErrClosedByPeer]) answers that are sent soon are still written: see
+// HalfClose. When the parent ends, its connections send no MessageTCPDisconnect: workers should
+// link to the parent or monitor it.
 type MessageTCPDisconnect struct {
 	// ID is the connection, which takes no more messages.
 	ID gen.Alias
 	// Reason is a *DisconnectError; never nil.
 	Reason error
-	// Retry is when a connection with the option Reconnect is made again, with the same ID. Zero:
-	// it is not.
+	// Retry is when a connection with the option Reconnect connects again, with the same ID. Zero
+	// means never.
 	Retry time.Time
 }
 
-// MessageTCPEOF says that the peer has ended its side and sends no more, where the option HalfClose
-// is set. It can still be written to: a MessageTCPClose ends the connection when all is said.
+// MessageTCPEOF says that the peer has closed its writing half, if the option HalfClose is set. The
+// connection can still be written to; send a [MessageTCPClose] to end it.
 type MessageTCPEOF struct {
 	// ID is the connection.
 	ID gen.Alias
 }
 
-// MessageTCPUnsent gives a MessageTCP back to its sender: a connection with the option Reconnect
-// got it while there was no connection, and does not keep it. Nothing of Data was written.
+// MessageTCPUnsent returns a [MessageTCP] to its sender: a connection with the option Reconnect got
+// it while it was not connected, and did not keep it. Nothing of Data was written.
 type MessageTCPUnsent struct {
 	// ID is the connection.
 	ID   gen.Alias
@@ -76,18 +76,18 @@ type MessageTCPActive struct {
 	N int
 }
 
-// MessageTCPPassive says that the connection has delivered all messages it
-// was allowed and has stopped reading until a MessageTCPActive comes.
+// MessageTCPPassive says that the connection has delivered all allowed messages, and has stopped
+// reading until it gets a [MessageTCPActive].
 type MessageTCPPassive struct {
 	// ID is the connection: send the MessageTCPActive to it.
 	ID gen.Alias
 }
 
-// MessageTCPClose, sent to a connection, ends it with the reason ErrTerminated after what was sent
-// before it has been written. It is handled when its turn in the mailbox comes. A peer that takes
-// nothing is given up before that after WriteTimeout, as a slow consumer; one that takes a little
-// now and then can put it off. From then on CloseTimeout bounds the rest. An exit (SendExitMeta)
-// waits for no message in the mailbox, only for the handler that is running: it writes what was
+// MessageTCPClose, sent to a connection, ends it with the reason [ErrTerminated] after the messages
+// before it were written. It is handled in the order of the mailbox. If the peer takes no data
+// meanwhile, the connection ends after WriteTimeout as a slow consumer; a peer that takes a little
+// now and then can delay it. Once it is handled, CloseTimeout limits the rest. An exit
+// (SendExitMeta) does not wait for the mailbox, only for the running handler, and writes what was
 // accepted.
 type MessageTCPClose struct{}
 
@@ -111,21 +111,20 @@ type MessageTCPOwner struct {
 	ID  gen.Alias
 }
 
-// MessageTCPStartTLS, sent to a connection that was made with the option
-// StartTLS, upgrades it to TLS. Reading stops first, then what was accepted for
-// writing and Reply are written, then the handshake runs. Bytes from the
-// peer that came before Reply was written end the connection with ErrStartTLS: somebody may
-// have put them in front of the peer's own (CVE-2011-0411). Nothing is
-// written in the clear afterwards; a MessageTCPSecured reports success.
+// MessageTCPStartTLS, sent to a connection with the option StartTLS, upgrades it to TLS. The
+// connection stops reading, writes the accepted data and Reply, and makes the handshake. Bytes that
+// the peer sent before Reply was written end the connection with [ErrStartTLS]: an attacker on the
+// path may have inserted them (CVE-2011-0411). Nothing is written without TLS afterwards. A
+// [MessageTCPSecured] reports success.
 type MessageTCPStartTLS struct {
-	// Reply is written as the last bytes in the clear ("220 ready to start TLS"). It belongs here
-	// and not into a MessageTCP before, because the peer may start its handshake as soon as it has
-	// read it. Clients leave it nil.
+	// Reply has the last bytes that are written without TLS ("220 ready to start TLS"). Do not send
+	// it in an earlier MessageTCP, because the peer may start its handshake as soon as it has read
+	// it. Clients leave it nil.
 	Reply []byte
 }
 
-// MessageTCPSecured says that the upgrade of MessageTCPStartTLS is complete. What comes after it
-// came over TLS.
+// MessageTCPSecured says that the upgrade of [MessageTCPStartTLS] is complete. Later data came over
+// TLS.
 type MessageTCPSecured struct {
 	// ID is the connection, TLS and Peer are as in MessageTCPConnect, now that there is a
 	// handshake.
@@ -134,11 +133,11 @@ type MessageTCPSecured struct {
 	Peer Peer
 }
 
-// MessageTCPDrain, sent to a server, stops accepting, sends a
-// MessageTCPDraining to the owner of each connection and ends those that are
-// left after Timeout with the reason ErrDrained. As a Call it is answered, when no
-// connection is left, with the number that had to be ended (an int); an owner of
-// connections that makes this Call can't handle its MessageTCPDraining meanwhile.
+// MessageTCPDrain, sent to a server, makes it stop accepting, sends a [MessageTCPDraining] to the
+// owner of each connection, and ends the remaining connections after Timeout with the reason
+// [ErrDrained]. As a Call it returns when no connection is left; the result is the number of
+// connections that ended at the deadline, an int. An owner of connections that makes this Call
+// can't handle its MessageTCPDraining meanwhile.
 type MessageTCPDrain struct {
 	// Timeout: zero ends the connections at once.
 	Timeout time.Duration

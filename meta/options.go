@@ -12,7 +12,7 @@ import (
 	"ergo.services/ergo/gen"
 )
 
-// Defaults of the options whose zero value stands for one.
+// Defaults of options.
 const (
 	DefaultHandshakeTimeout = 10 * time.Second
 	DefaultDialTimeout      = 10 * time.Second
@@ -22,66 +22,68 @@ const (
 	DefaultMaxFrame         = 64 << 10 // bytes, as bufio.MaxScanTokenSize
 )
 
-// TCPServerOptions are the options of [CreateTCPServer]. The zero value listens
-// in the clear on any free port of all interfaces and sends everything to the parent.
+// TCPServerOptions are the options of [CreateTCPServer]. The zero value listens without TLS on any
+// free port of all interfaces, and the parent handles all connections.
 type TCPServerOptions struct {
-	// Host is the name or IP address to listen on; empty means all interfaces. A name that has
-	// several addresses is listened on at all that this machine has: localhost is 127.0.0.1 and
-	// ::1.
+	// Host is the name or IP address to listen on; empty means all interfaces. If a name has
+	// several addresses, the server listens on all that this machine has: localhost is 127.0.0.1
+	// and ::1.
 	Host string
 	// Port to listen on; 0 takes any free one, which the log and Inspect ("listen") show.
 	Port uint16
 	// UnixPath, if set, is the path of a unix socket to listen on, instead of Host and Port. A
-	// socket file that nobody listens on any more is replaced; the file is removed at the end.
+	// socket file without a listener is replaced. The file is removed when the server ends.
 	UnixPath string
-	// UnixMode are the permissions of that file, 0o660 say: who may write to it may connect. It
-	// never has more than these, also not at first. 0 leaves them to the umask.
+	// UnixMode are the permissions of that file, for example 0o660; users who may write to it may
+	// connect. The file never has more permissions, also not while it is created. 0 leaves them to
+	// the umask.
 	UnixMode os.FileMode
-	// Listener, if set, is used instead of Host and Port: a socket that was inherited
-	// (net.FileListener) or made elsewhere. The server closes it. Where its connections are TLS
-	// connections (tls.NewListener), CertManager must be unset; their handshakes are made before
+	// Listener, if set, is used instead of Host and Port, for example an inherited socket
+	// (net.FileListener). The server closes it. If its connections are TLS connections
+	// (tls.NewListener), CertManager must be unset; their handshakes are made before
 	// MessageTCPConnect.
 	Listener net.Listener
-	// ReusePort sets SO_REUSEPORT, so that several servers, of several programs too, share one
+	// ReusePort sets SO_REUSEPORT, so that several servers, also of several programs, share one
 	// port. Unix only.
 	ReusePort bool
-	// ProxyFrom lists the sources whose connections start with a PROXY protocol header, v1 or v2;
-	// the address in it becomes RemoteAddr. Such a source must send one within HandshakeTimeout,
-	// and a header from any other source is refused: without TLS such a source that sends nothing
-	// is announced after 200 ms. Of a v2 header at most 4096 bytes may follow the first 16,
-	// addresses and TLVs together; a longer one is refused. Empty means that nobody sends one.
+	// ProxyFrom lists the networks whose connections start with a PROXY protocol header, v1 or v2.
+	// The address in the header becomes RemoteAddr. A client in these networks must send a header
+	// within HandshakeTimeout. A header from any other client is refused; without TLS, another
+	// client that sends nothing gets its MessageTCPConnect after 200 ms. A v2 header may have at
+	// most 4096 bytes of addresses and TLVs after the first 16. Empty means that no client sends a
+	// header.
 	ProxyFrom []netip.Prefix
 
 	// ProcessPool names the workers; each new connection goes to the next of them in turn. Unset,
-	// the parent handles all. A pool actor (act.Pool) in it would mix up the order of a
+	// the parent handles all. Do not name a pool actor (act.Pool): it would not keep the order of a
 	// connection's messages.
 	ProcessPool []gen.Atom
-	// Route, if set, chooses the worker by who the peer is; an empty name leaves it to ProcessPool.
-	// It is called on the connection's goroutine, for several connections at a time; with StartTLS
-	// before the upgrade, when only the address is known.
+	// Route, if set, chooses the worker for a peer; an empty name leaves the choice to ProcessPool.
+	// It is called on the connection's goroutine, concurrently for several connections. With
+	// StartTLS it is called before the upgrade, when only the address is known.
 	Route func(Peer) gen.Atom
 
 	// Node, if set, is where the names of ProcessPool and Route are looked up. A connection then
-	// belongs to the process that has the name when it is established, and ends with it
-	// (ErrOwnerGone, within a second if its peer is silent). Unset, its messages go to whoever has
-	// the name at the time: a worker that is started again gets those of connections that it knows
-	// nothing of.
+	// belongs to the process that has the name when it is established, and ends with that process
+	// (ErrOwnerGone, within a second if its peer is silent). Unset, its messages go to the process
+	// that has the name when they are sent: a restarted worker also gets messages of connections
+	// that it does not know.
 	Node gen.Node
 
-	// MaxConnections is the number of connections at a time. The server accepts no further one
-	// before one has ended; what comes meanwhile waits in the kernel's backlog. 0 means no limit.
+	// MaxConnections is the largest number of open connections. The server accepts no further one
+	// until one has ended; new clients wait in the kernel's backlog. 0 means no limit.
 	MaxConnections int
-	// MaxConnectionsPerAddress is the number of connections at a time from one address (IPv6:
+	// MaxConnectionsPerAddress is the largest number of open connections from one address (IPv6:
 	// one /64 network). Further ones are closed at once. 0 means no limit.
 	MaxConnectionsPerAddress int
-	// MaxHandshakes is the number of handshakes that compute at a time; one that waits for its
-	// peer, in a callback of the CertManager or for a key that is kept elsewhere does not count. 0
-	// means twice GOMAXPROCS.
+	// MaxHandshakes is the largest number of handshakes that compute at the same time. A handshake
+	// that waits for its peer, for a callback of the CertManager or for a key outside the process
+	// does not count. 0 means twice GOMAXPROCS.
 	MaxHandshakes int
 	// MaxHandshakeFailures is the number of failed handshakes from one address (IPv6: one /64
 	// network) within a minute after which its connections are closed at once until the minute is
-	// over. A peer that sends nothing, or leaves before its ClientHello, has failed none: health
-	// checks do so. 0 means no limit.
+	// over. A connection that ends before a ClientHello, such as a health check, does not count as
+	// failed. 0 means no limit.
 	MaxHandshakeFailures int
 
 	// AlarmHigh is the number of connections, established or not, at which the parent gets a
@@ -90,73 +92,76 @@ type TCPServerOptions struct {
 	AlarmHigh, AlarmLow int
 
 	// ConnectionMeta are the meta process options of each accepted connection. Its MailboxSize
-	// bounds the messages that wait to be written: beyond it a sender to a slow connection gets
+	// limits the messages that wait to be written: above it a sender to a slow connection gets
 	// gen.ErrMetaMailboxFull.
 	ConnectionMeta gen.MetaOptions
 
 	// CertManager turns TLS on.
 	CertManager gen.CertManager
-	// InsecureSkipVerify asks for a client certificate as the manager says but does not verify it:
-	// anyone gets in. It is logged as a warning at start, and is an error without CertManager.
+	// InsecureSkipVerify asks for a client certificate as the manager says, but does not verify it:
+	// any client is accepted. It is logged as a warning at start, and is an error without
+	// CertManager.
 	InsecureSkipVerify bool
-	// NextProtos are the application protocols that the server speaks, the preferred one first
-	// (ALPN, RFC 7301). A client that offers others only is refused; one that offers none is not.
-	// Peer.ALPN is what was agreed on.
+	// NextProtos are the server's application protocols, in order of preference (ALPN, RFC 7301). A
+	// client that offers only other protocols is refused; one that offers none is accepted.
+	// Peer.ALPN is the negotiated protocol.
 	NextProtos []string
 	// StartTLS starts in the clear and upgrades on MessageTCPStartTLS. It needs CertManager and
-	// Active: 1. A peer that never asks for the upgrade is an open connection like any other:
-	// IdleTimeout bounds it, HandshakeTimeout only the upgrade.
+	// Active: 1. HandshakeTimeout limits only the upgrade; use IdleTimeout for peers that never ask
+	// for it.
 	StartTLS bool
 	// HandshakeTimeout bounds the TLS handshake and the PROXY header before it, together. 0 means
 	// 10 s.
 	HandshakeTimeout time.Duration
 
 	// BufferSize is the largest number of bytes in one MessageTCP, unless Split is set. 0 means
-	// gen.DefaultTCPBufferSize. A message takes only the memory of what was read.
+	// gen.DefaultTCPBufferSize. A message takes only the memory of its data.
 	BufferSize int
-	// BufferPool, if set, is where the buffers of read messages come from, as []byte values of one
-	// size, made by New or else of BufferSize bytes. A buffer that is sent back with
-	// MessageTCP.Recycle set returns to it after it was written; any other is the receiver's to put
-	// back or to drop. It can't be combined with Split.
+	// BufferPool, if set, has the buffers for received data: []byte values of one size, made by
+	// New, or of BufferSize bytes without New. A buffer returns to it after it was sent with
+	// MessageTCP.Recycle set and written. The receiver may put back or drop any other buffer.
+	// BufferPool can't be combined with Split.
 	BufferPool *sync.Pool
-	// Split cuts what is read into frames, one MessageTCP each: any of bufio's own, [FixedLength],
-	// [LengthPrefixed], or another that keeps no state. Unset, messages are whatever was read.
+	// Split cuts received data into frames, one MessageTCP each. Use one of package bufio,
+	// [FixedLength], [LengthPrefixed], or another that keeps no state. Unset, a message has the
+	// bytes of one read.
 	Split bufio.SplitFunc
-	// MaxFrame is the most bytes that Split is shown at a time: the largest frame with its header
-	// or delimiter. 0 means 64 KiB. What FixedLength or LengthPrefixed.MaxPayload say must not be
-	// more.
+	// MaxFrame is the size of the largest frame with its header or delimiter, the most bytes that
+	// Split gets. 0 means 64 KiB. FixedLength and LengthPrefixed.MaxPayload must not be larger.
 	MaxFrame int
 	// Active, if above 0, delivers that many messages and one MessageTCPPassive, and then stops
 	// reading until a MessageTCPActive allows more. 0 reads without such a limit.
 	Active int
 
 	// WriteBuffer is the number of bytes that may wait to be written before the connection stops
-	// taking messages from its mailbox. 0 means 64 KiB. While it takes none, and Active is 0, it
-	// reads 16 times as much from the peer and then stops reading until the peer has taken what
-	// waited, so that a peer that sends and does not read can't fill the memory with what is
-	// answered to it. A peer that sends more than that before it reads anything needs a larger one.
+	// taking messages from its mailbox. 0 means 64 KiB. Meanwhile, if Active is 0, it reads another
+	// 16 times as many bytes from the peer, and then stops reading until the peer has taken the
+	// waiting data. So a peer that sends and does not read cannot fill the memory with answers. For
+	// a peer that sends more than that before it reads, set a larger value.
 	WriteBuffer int
-	// WriteTimeout is how long the peer may take nothing of what is to be written. 0 means 30 s.
+	// WriteTimeout is how long the peer may take no data while data waits to be written. 0 means 30
+	// s.
 	WriteTimeout time.Duration
-	// IdleTimeout ends a connection on which nothing was read or written for so long. 0 means
+	// IdleTimeout ends a connection on which nothing was read or written for this time. 0 means
 	// never.
 	IdleTimeout time.Duration
-	// CloseTimeout bounds the writing of what is left when a connection ends. 0 means 5 s.
+	// CloseTimeout limits the writing of the remaining data when a connection ends. 0 means 5 s.
 	CloseTimeout time.Duration
-	// HalfClose is how long the connection can still be written to after the peer has ended its
-	// side in order (FIN; over TLS close_notify). The owner then gets a MessageTCPEOF after the
-	// last data, and ends the connection with a MessageTCPClose when it has answered, or HalfClose
-	// ends it. 0 ends it at once with a MessageTCPDisconnect; answers that the owner sends within
-	// half a second of another, as it does in its handlers, are still written, within CloseTimeout.
+	// HalfClose is how long the connection can still be written to after the peer has closed its
+	// writing half in order (FIN; over TLS close_notify). The owner gets a MessageTCPEOF after the
+	// last data, and sends a MessageTCPClose when it has answered; otherwise the connection ends
+	// after HalfClose. 0 ends it at once with a MessageTCPDisconnect; answers that the owner sends
+	// within half a second of each other are still written, within CloseTimeout.
 	HalfClose time.Duration
-	// KeepAliveMessage, if set, is written whenever nothing else was written for
-	// KeepAliveMessagePeriod, and nothing waits to be. It does not count for IdleTimeout. A period
-	// of 0 means gen.DefaultKeepAlivePeriod.
+	// KeepAliveMessage, if set, is written when no other data was written for
+	// KeepAliveMessagePeriod and none is waiting. It does not count for IdleTimeout. A period of 0
+	// means gen.DefaultKeepAlivePeriod.
 	KeepAliveMessage       []byte
 	KeepAliveMessagePeriod time.Duration
-	// MaxLifetime is the age at which a connection ends, less a random part of up to a tenth, so
-	// that those that were made together do not end together. Its owner gets a MessageTCPDraining,
-	// and CloseTimeout later it ends with ErrDrained. 0 means no limit.
+	// MaxLifetime is the age at which a connection ends, shortened at random by up to a tenth, so
+	// that connections that were made together do not end together. Its owner gets a
+	// MessageTCPDraining, and CloseTimeout later the connection ends with ErrDrained. 0 means no
+	// limit.
 	MaxLifetime time.Duration
 	// KeepAlivePeriod is the interval of TCP keep-alive probes. 0 means gen.DefaultKeepAlivePeriod,
 	// below 0 turns them off. Linux allows 32,767 seconds at most.
@@ -164,18 +169,18 @@ type TCPServerOptions struct {
 	// KeepAliveCount is the number of probes without an answer after which TCP ends the connection
 	// (ErrReset). 0 means 9; Linux allows 127 at most.
 	KeepAliveCount int
-	// UserTimeout is how long sent bytes, or a keep-alive probe, may stay unacknowledged, and how
-	// long the peer may announce no room for more, before TCP ends the connection (ErrReset). It is
-	// the TCP_USER_TIMEOUT of RFC 5482. WriteTimeout counts what this machine's kernel takes, which
-	// may be megabytes that the peer never reads; this counts what the peer's kernel takes.
-	// Choose some multiple of KeepAlivePeriod, or one lost probe ends the connection. 0 leaves
-	// it to the system: about 15 minutes without an answer, no limit where the peer answers that it
-	// has no room. Linux only.
+	// UserTimeout is how long sent bytes or a keep-alive probe may stay unacknowledged, and how
+	// long the peer may announce a zero window, before TCP ends the connection (ErrReset). It is
+	// the TCP_USER_TIMEOUT of RFC 5482. For WriteTimeout data counts as taken when this machine's
+	// kernel has it, which may be megabytes that the peer never reads; for UserTimeout when the
+	// peer's kernel has it. Choose a multiple of KeepAlivePeriod, or one lost probe ends the
+	// connection. 0 is the system's default: about 15 minutes without an acknowledgement, no limit
+	// for a zero window. Linux only.
 	UserTimeout time.Duration
 }
 
-// TCPConnectionOptions are the options of [CreateTCPConnection]. Fields that are not described here
-// mean what they mean in [TCPServerOptions].
+// TCPConnectionOptions are the options of [CreateTCPConnection]. Fields without a description are
+// as in [TCPServerOptions].
 type TCPConnectionOptions struct {
 	// Host is the name or IP address to connect to; empty means localhost.
 	Host string
@@ -185,18 +190,18 @@ type TCPConnectionOptions struct {
 	UnixPath string
 	// Addrs are addresses to try in turn, "host:port" each, instead of Host and Port.
 	Addrs []string
-	// DialTimeout bounds the look-up of a name and the TCP connect together, for each address. 0
+	// DialTimeout limits the look-up of a name and the TCP connect together, for each address. 0
 	// means 10 s.
 	DialTimeout time.Duration
-	// Reconnect, if set, makes the connection again when it has ended, under the same alias.
-	// CreateTCPConnection then does not connect: the meta process does, so nothing blocks. The
-	// owner hears of every connection by a MessageTCPConnect and of every end and every failed try
-	// by a MessageTCPDisconnect, whose Retry says when the next try is. The last has no Retry: it
-	// comes after MessageTCPClose, an exit, the end of the owner and MaxFailures.
+	// Reconnect, if set, connects again when the connection has ended, under the same alias.
+	// CreateTCPConnection then does not connect and does not block: the meta process connects. The
+	// owner gets a MessageTCPConnect for every connection, and a MessageTCPDisconnect for every end
+	// and every failed attempt; its Retry is the time of the next attempt. The last one has no
+	// Retry: it follows MessageTCPClose, an exit, the end of the owner, or MaxFailures.
 	//
-	// Where one side does not accept the other's certificate the next try is after about
-	// MaxInterval. What was accepted for writing and not written when a connection ends is not sent
-	// again: the DisconnectError counts its bytes.
+	// If one side does not accept the other's certificate, the next attempt is after about
+	// MaxInterval. Data that was accepted and not written when a connection ends is not sent again:
+	// the DisconnectError counts its bytes.
 	Reconnect *Reconnect
 
 	// Process is the name of the process that handles the connection; empty means the parent.
@@ -204,18 +209,18 @@ type TCPConnectionOptions struct {
 	// Node, if set, is where that name is looked up: see TCPServerOptions.
 	Node gen.Node
 
-	// CertManager turns TLS on. It gives the roots that the server is verified against and the
-	// client certificate.
+	// CertManager turns TLS on. It has the roots to verify the server with, and the client
+	// certificate.
 	CertManager gen.CertManager
-	// ServerName is the SNI and the name that the server's certificate must cover. Empty means
-	// the manager's ServerName where it has one, else Host.
+	// ServerName is the SNI and the name that the server's certificate must cover. Empty means the
+	// manager's ServerName if it has one, else Host.
 	ServerName string
-	// InsecureSkipVerify accepts any server certificate: whoever is on the path reads along. It is
-	// logged as a warning, and is an error without CertManager.
+	// InsecureSkipVerify accepts any server certificate: an attacker on the path can read
+	// everything. It is logged as a warning, and is an error without CertManager.
 	InsecureSkipVerify bool
-	// NextProtos are the application protocols that the client offers, the preferred one first
-	// (ALPN, RFC 7301). Peer.ALPN is what was agreed on, empty if the server knows no ALPN; one
-	// that speaks none of them refuses.
+	// NextProtos are the application protocols that the client offers, in order of preference
+	// (ALPN, RFC 7301). Peer.ALPN is the negotiated protocol, empty if the server does not support
+	// ALPN. A server that supports none of them refuses the handshake.
 	NextProtos []string
 	// StartTLS starts in the clear and upgrades on MessageTCPStartTLS. It needs CertManager and
 	// Active: 1.

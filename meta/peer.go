@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// Peer is who the other side of a connection is, made for people and for rules.
-// Where Verified is false the fields from the certificate are only claims of the peer.
+// Peer identifies the other side of a connection, for log lines and rules. If Verified is false,
+// the fields from the certificate are only claims of the peer.
 type Peer struct {
 	// Addr is the peer's address; behind a trusted PROXY header, the address in it.
 	Addr net.Addr
-	// Proxy is the rest of the PROXY header, nil without one. It must not be changed.
+	// Proxy is the rest of the PROXY header, nil without one. It must not be modified.
 	Proxy *ProxyHeader
 	// Verified is true if the peer presented a certificate that was verified in this handshake or
 	// in the one that it resumes.
@@ -33,9 +33,9 @@ type Peer struct {
 	// SPKI is the base64 of the SHA-256 of the leaf's public key (SubjectPublicKeyInfo), as in RFC
 	// 7469's pin-sha256.
 	SPKI string
-	// Version is "TLS 1.3", say; empty without TLS. SNI is the server name that the client asked
-	// for, ALPN the protocol that was agreed on. Resumed says that the handshake continued an
-	// earlier session.
+	// Version is for example "TLS 1.3", empty without TLS. SNI is the server name that the client
+	// asked for, ALPN the negotiated protocol. Resumed says that the handshake resumed an earlier
+	// session.
 	Version string
 	SNI     string
 	ALPN    string
@@ -72,7 +72,7 @@ func newPeer(addr net.Addr, state *tls.ConnectionState, verified bool) Peer {
 	return p
 }
 
-// String names the peer in one line: its address and, where it has a certificate, its name.
+// String returns the peer's address and, if it has a certificate, its name.
 func (p Peer) String() string {
 	text := "unknown address"
 	if p.Addr != nil {

@@ -17,14 +17,13 @@ var (
 	errNoProxy      = errors.New("no PROXY header from a source in ProxyFrom")
 )
 
-// ProxyHeader is what a trusted proxy says about a connection in its PROXY protocol header, beside
-// the address of the client, which is Peer.Addr. What is not in the header is zero; version 1 has
-// only addresses.
+// ProxyHeader has the contents of a trusted proxy's PROXY protocol header, except the address of
+// the client, which is Peer.Addr. Missing fields are zero; version 1 has only addresses.
 type ProxyHeader struct {
 	// Destination is the address that the client has connected to.
 	Destination net.Addr
 	// Authority is the host name that the client asked for, and ALPN the protocol that the proxy
-	// has agreed on with it.
+	// negotiated with it.
 	Authority string
 	ALPN      string
 	// UniqueID is the proxy's name for the connection, at most 128 bytes.

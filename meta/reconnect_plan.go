@@ -8,18 +8,18 @@ import (
 	"time"
 )
 
-// Reconnect makes an outgoing connection again after it has ended, or could not be made. The zero
-// value is ready for use.
+// Reconnect makes an outgoing connection connect again after it has ended or failed. The zero value
+// is ready for use.
 type Reconnect struct {
-	// MinInterval is about the time before the first try after a failure, MaxInterval the most. The
-	// time doubles with each failure in a row, and is shortened at random by up to a half. 0 means
-	// 100 ms and 30 s.
+	// MinInterval is the interval before the first retry, MaxInterval the largest interval. The
+	// interval doubles with each consecutive failure, and is shortened at random by up to a half. 0
+	// means 100 ms and 30 s.
 	MinInterval, MaxInterval time.Duration
-	// MaxFailures is the number of failures in a row after which the connection ends for good. 0
-	// means no limit.
+	// MaxFailures is the number of consecutive failures after which it gives up. 0 means no limit.
 	MaxFailures int
 	// Keep keeps messages that are sent while there is no connection, up to WriteBuffer bytes, and
-	// writes them in order once there is one. Unset, each comes back at once as a MessageTCPUnsent.
+	// writes them in order to the next connection. Unset, each is returned at once as a
+	// MessageTCPUnsent.
 	Keep bool
 }
 

@@ -10,15 +10,15 @@ import (
 
 // Errors of [Requests].
 var (
-	// ErrNoAnswer is what a caller gets whose request was not answered in time.
+	// ErrNoAnswer is the result of a request that was not answered in time.
 	ErrNoAnswer = errors.New("meta: the peer did not answer in time")
 	// ErrDuplicate says that a request with the same id still waits for its answer.
 	ErrDuplicate = errors.New("meta: the id is in use by another request")
 )
 
-// Requests matches what a peer answers to the requests that an actor sent to it on behalf of
-// callers, for protocols in which a request and its answer carry the same id. The zero value is
-// ready for use. It belongs to one actor, whose callbacks alone may call its methods.
+// Requests matches the answers of a peer to requests that an actor sent to it for its callers, in
+// protocols in which a request and its answer carry the same id. The zero value is ready for use.
+// It belongs to one actor; only that actor's callbacks may call its methods.
 //
 //	func (c *client) HandleCall(from gen.PID, ref gen.Ref, request any) (any, error) {
 //		c.last++
@@ -51,16 +51,15 @@ type waitingRequest struct {
 	cancel gen.CancelFunc
 }
 
-// MessageRequestTimeout tells an actor that a request of its [Requests] has waited long enough:
-// hand it to Expire.
+// MessageRequestTimeout says that a request has timed out: pass it to [Requests.Expire].
 type MessageRequestTimeout struct {
 	id     any
 	number uint64
 }
 
-// Send writes a request to the connection and keeps the caller until the answer. It does not block.
-// After timeout, which must be above 0, the actor gets a [MessageRequestTimeout]. An error says
-// that nothing was sent and that the caller has to be told.
+// Send writes a request to the connection and remembers the caller until the answer. It does not
+// block. After timeout, which must be above 0, the actor gets a [MessageRequestTimeout]. After an
+// error nothing was sent; answer the caller yourself.
 func (r *Requests[ID]) Send(p gen.Process, caller gen.PID, ref gen.Ref, connection gen.Alias, id ID, data []byte, timeout time.Duration) error {
 	if timeout <= 0 {
 		return fmt.Errorf("%w: the timeout of a request is %s; use a positive duration", ErrOption, timeout)
@@ -84,8 +83,8 @@ func (r *Requests[ID]) Send(p gen.Process, caller gen.PID, ref gen.Ref, connecti
 	return nil
 }
 
-// Answer gives the caller of a request its answer. It returns false where no request of that id
-// waits: the answer came too late, or nobody asked.
+// Answer sends the caller of a request its answer. It returns false if no request with that id is
+// waiting.
 func (r *Requests[ID]) Answer(p gen.Process, id ID, answer any) bool {
 	request, ok := r.waiting[id]
 	if !ok {
@@ -97,21 +96,21 @@ func (r *Requests[ID]) Answer(p gen.Process, id ID, answer any) bool {
 	return true
 }
 
-// Expire answers a request that has waited long enough with [ErrNoAnswer]. A message of a request
-// that was answered meanwhile does nothing.
+// Expire answers a request that has timed out with [ErrNoAnswer]. It does nothing if the request
+// was answered meanwhile.
 func (r *Requests[ID]) Expire(p gen.Process, m MessageRequestTimeout) {
 	if id, ok := m.id.(ID); ok && r.waiting[id].number == m.number {
 		r.Answer(p, id, ErrNoAnswer)
 	}
 }
 
-// Fail answers every request that waits with an error, for the end of the connection. A request
-// that is sent to a connection after its MessageTCPDisconnect gets no answer but [ErrNoAnswer].
+// Fail answers every waiting request with an error. Call it when the connection ends. A request
+// that is sent to a connection after its MessageTCPDisconnect gets [ErrNoAnswer].
 func (r *Requests[ID]) Fail(p gen.Process, err error) {
 	for id := range r.waiting {
 		r.Answer(p, id, err)
 	}
 }
 
-// Waiting is the number of requests that have no answer yet.
+// Waiting returns the number of requests without an answer.
 func (r *Requests[ID]) Waiting() int { return len(r.waiting) }

@@ -57,11 +57,11 @@ type tcpServer struct {
 	accepting
 }
 
-// CreateTCPServer opens a listening socket and returns the meta process that serves it: hand it to
-// SpawnMeta. If SpawnMeta fails, call Terminate of what was returned: it frees the port.
+// CreateTCPServer opens a listening socket and returns the meta process that serves it: pass it to
+// SpawnMeta. If SpawnMeta fails, call Terminate of the result: it frees the port.
 //
-// An address that is in use is waited for, for up to a second, so that a process can be started
-// again on its port: its predecessor's server may still be ending.
+// It waits up to a second for an address that is in use, because the server of a restarted process
+// may still be ending.
 //
 // The error wraps [ErrOption] and names every option that is wrong, or wraps [ErrListen].
 func CreateTCPServer(options TCPServerOptions) (gen.MetaBehavior, error) {

@@ -12,8 +12,8 @@ import (
 	"ergo.services/ergo/gen"
 )
 
-// ServerStats are the counters of a server, from its creation on, and what is going on at the
-// moment. The values of every map and list are few whatever peers do.
+// ServerStats are the counters of a server since its creation, and its present state. Peers cannot
+// make the maps and lists grow.
 type ServerStats struct {
 	Listen string // address
 	TLS    string // "on", "off" or "StartTLS"
@@ -31,10 +31,9 @@ type ServerStats struct {
 	Ended        map[string]uint64 // connections that actors knew of, by reason: the text of its sentinel
 	Handshakes   []HandshakeStats  // complete ones
 
-	// What was read and written, without what TLS adds; messages are those to and from actors.
+	// Bytes read and written, without the overhead of TLS, and messages to and from actors.
 	BytesIn, BytesOut, MessagesIn, MessagesOut uint64
-	// BackPressure is how long connections have waited, in sum, for peers to take what was to be
-	// written.
+	// BackPressure is the total time that connections have waited for peers to take data.
 	BackPressure time.Duration
 }
 
@@ -67,15 +66,15 @@ type ConnectionStats struct {
 	BackPressure                               time.Duration
 }
 
-// Stats gives the counters of a server, of the value that [CreateTCPServer] returned. Any goroutine
-// may call it, also when the server has ended; it waits for no connection. It panics if server is
+// Stats returns the counters of a server, the result of [CreateTCPServer]. Any goroutine may call
+// it, also when the server has ended. It does not wait for connections. It panics if server is
 // something else.
 func Stats(server gen.MetaBehavior) ServerStats { return mustServer(server).snapshot() }
 
-// Connections gives the open connections of a server that actors know of, the oldest first; of what
-// [CreateTCPConnection] returned it gives that one, once its owner knows of it, also when it has
-// ended. It is called as [Stats] is: unlike Ergo's Inspect, which waits for the message that a
-// connection is handling, it also answers while a connection waits for its peer.
+// Connections returns the open connections of a server after their MessageTCPConnect, the oldest
+// first. For the result of [CreateTCPConnection] it returns that connection once it was
+// established, also when it has ended. Any goroutine may call it. Unlike Ergo's Inspect, it does
+// not wait for a connection that is writing to its peer.
 func Connections(behavior gen.MetaBehavior) []ConnectionStats {
 	c, ok := behavior.(*tcpConnection)
 	if r, is := behavior.(*reconnecting); is {

@@ -10,13 +10,13 @@ import (
 	"sync"
 )
 
-// SystemdListeners returns the listening sockets of a name that systemd has opened for this process
-// (sd_listen_fds(3)), for TCPServerOptions.Listener: those of a socket unit with
-// FileDescriptorName=name, or all where name is empty. Such a service needs no privilege for its
-// port, and who connects while it restarts waits. Each call makes new ones: close those that are
-// not used. Linux only.
+// SystemdListeners returns the listening sockets that systemd has opened for this process
+// (sd_listen_fds(3)), for [TCPServerOptions.Listener]: those of a socket unit with
+// FileDescriptorName=name, or all if name is empty. Such a service needs no privilege for its port,
+// and clients that connect while it restarts wait. Each call makes new listeners: close those that
+// are not used. Linux only.
 //
-// The error wraps [ErrListen]. There is one also where systemd has opened none of that name.
+// The error wraps [ErrListen]. It is also an error if systemd has opened none of that name.
 func SystemdListeners(name string) ([]net.Listener, error) {
 	var listeners []net.Listener
 	err := errors.New("systemd has opened none for this process; set FileDescriptorName in the socket unit, and start the service by it")
