@@ -11,7 +11,7 @@ PLATFORMS   := linux/386 linux/arm linux/mips freebsd/amd64 openbsd/amd64 netbsd
 # engine/ has Ergo's module path, so it is no part of the workspace.
 ENTER       := cd $$m && { test $$m != engine || export GOWORK=off; }
 
-.PHONY: help demo demo-acme test test-386 check consumer tidy bench bench-short soak soak-short chaos chaos-short fuzz vuln testdata interop
+.PHONY: help demo demo-acme test test-386 check consumer tidy bench bench-short soak soak-short chaos chaos-short fuzz vuln testdata interop spire
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -74,6 +74,11 @@ vuln: ## known vulnerabilities that the code can reach; SKIPPED where their data
 
 interop: ## the programs of others against ours, written to docs/interop.md
 	$(GO) test -count=1 ./interop -write
+
+# No part of make test, since SPIRE takes long to build. docs/spiffe.md says when it was last run.
+spire: ## certmanager/spiffe with SPIRE's server and agent (first 310 MB to download and 10 minutes to build on two cores, then 90 seconds)
+	cd certmanager/spiffe/e2e/tools && GOWORK=off $(GO) build -o bin/ tool
+	cd certmanager/spiffe/e2e && $(GO) test -count=1 -v -timeout 15m -spire $(CURDIR)/certmanager/spiffe/e2e/tools/bin
 
 testdata: ## makes testdata/certs anew
 	$(GO) run ./testdata/certs/generate
