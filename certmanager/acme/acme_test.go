@@ -130,7 +130,7 @@ func TestRetryAfter(t *testing.T) {
 		assert.Zero(t, of(nonsense), nonsense)
 	}
 	assert.Zero(t, retryAfter(nil, now))
-	assert.Equal(t, time.Minute, retryAfterOf(plain("order", &refusal{after: time.Minute})))
+	assert.Equal(t, time.Minute, retryAfterOf(plain("order", &refusal{err: xacme.Problem{Status: 503}, after: time.Minute})))
 	assert.Zero(t, retryAfterOf(errors.New("other")))
 }
 
@@ -142,7 +142,7 @@ func TestErrorClasses(t *testing.T) {
 		assert.True(t, isInvalid(err), "%v", err)
 		assert.False(t, isTemporary(err), "%v", err)
 	}
-	for _, err := range []error{context.DeadlineExceeded, problem(429, "rateLimited"), problem(503, ""), problem(403, "orderNotReady"), &refusal{problem: xacme.Problem{Status: 503}}} {
+	for _, err := range []error{context.DeadlineExceeded, problem(429, "rateLimited"), problem(503, ""), problem(403, "orderNotReady"), &refusal{err: xacme.Problem{Status: 503}}} {
 		assert.False(t, isInvalid(err), "%v", err)
 		assert.True(t, isTemporary(err), "%v", err)
 	}
@@ -176,7 +176,8 @@ func TestWhyNoName(t *testing.T) {
 	for in, want := range map[string]string{
 		"": "is empty", "a b.test": "has a space", "a.test,b.test": "separator", "https://a.test": "is a URL", "a.test/x": "is a URL", "a@b.test": "e-mail",
 		"192.0.2.1": "IP address", "2001:db8::1": "IP address", "a.test:443": `has a port: give "a.test"`, "*.a.test": "wildcard", "a.*.test": "pattern",
-		"localhost": "no dot", "a..test": "not a DNS name",
+		"localhost": "no dot", "a..test": "not a DNS name", "[2001:db8::1]:443": `give "2001:db8::1"`, "[2001:db8::1]": `give "2001:db8::1"`,
+		"fe80::1%eth0": "one network interface",
 	} {
 		_, err := normalName(in)
 		require.ErrorContains(t, err, want, in)
@@ -193,7 +194,9 @@ func TestOptions(t *testing.T) {
 		"Key 7":      {Domains: []string{"a.example.test"}, Key: 7},
 		"stagging":   {Domains: []string{"a.example.test"}, Directory: "stagging"},
 		"https URL":  {Domains: []string{"a.example.test"}, Directory: "http://ca.test/directory"},
-		"Listen:":    {Domains: []string{"a.example.test"}, Cache: autocert.DirCache(t.TempDir()), Listen: "nowhere"},
+		"ExternalAccount: KeyID or MACKey is empty": {Domains: []string{"a.example.test"}, ExternalAccount: &ExternalAccount{KeyID: "kid"}},
+		"not base64url": {Domains: []string{"a.example.test"}, Fallbacks: []CA{{Directory: "staging", ExternalAccount: &ExternalAccount{"kid", "a+b"}}}},
+		"Listen:":       {Domains: []string{"a.example.test"}, Cache: autocert.DirCache(t.TempDir()), Listen: "nowhere"},
 	} {
 		began := time.Now()
 		_, err := certmanager.New(certmanager.Options{Source: source})

@@ -1,6 +1,7 @@
 package acme
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -29,11 +30,11 @@ type ca struct {
 	id   string // in the keys of the cache
 	http *http.Client
 
-	turn    chan struct{} // capacity 1: held while the fields below are read and changed
-	readAt  time.Time     // of the directory
-	digest  string        // of its contents
-	client  *client
-	account *acme.Account // registered
+	turn     chan struct{} // capacity 1: held while the fields below are read and changed
+	readAt   time.Time     // of the directory
+	contents []byte        // of it
+	client   *client
+	account  *acme.Account // registered
 }
 
 // client is what an order needs.
@@ -71,7 +72,8 @@ func storageID(directory string) string {
 	sum := sha256.Sum256([]byte(directory))
 	host := ""
 	if u, err := url.Parse(directory); err == nil {
-		host = strings.ReplaceAll(u.Hostname(), ":", "-") + "-"
+		host = strings.ReplaceAll(u.Hostname(), ":", "-")
+		host = host[:min(len(host), 60)] + "-" // a file name has 255 bytes
 	}
 	return host + hex.EncodeToString(sum[:4])
 }
@@ -121,36 +123,36 @@ func (c *ca) discover(ctx context.Context) error {
 		return err
 	}
 	c.readAt = clock.Now()
-	sum := sha256.Sum256(body)
-	digest := hex.EncodeToString(sum[:8])
-	if c.client != nil && digest == c.digest {
-		return nil
-	}
 	var directory acme.Directory
 	if err := json.Unmarshal(body, &directory); err != nil || directory.NewOrder == "" {
 		return errors.Join(fmt.Errorf("directory: %s is not that of an ACME CA", c.Directory), err)
 	}
-	c.digest, c.client = digest, &client{renewal: c.newClient("renewal-"+digest, body)}
+	// Of the fields that acmez knows: Let's Encrypt adds another one each time.
+	if body, err = json.Marshal(directory); err != nil {
+		return err
+	}
+	if c.client != nil && bytes.Equal(body, c.contents) {
+		return nil
+	}
+	c.contents, c.client = body, &client{renewal: c.newClient("renewal-", body)}
 	if directory.Meta != nil {
 		c.client.meta = *directory.Meta
 	}
 	// acmez asks for renewal information with each certificate, and again where the CA has none
 	// yet.
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(body, &fields); err != nil {
+	directory.RenewalInfo = ""
+	if body, err = json.Marshal(directory); err != nil {
 		return err
 	}
-	delete(fields, "renewalInfo")
-	if body, err = json.Marshal(fields); err != nil {
-		return err
-	}
-	c.client.Client = c.newClient(digest, body)
+	c.client.Client = c.newClient("", body)
 	return nil
 }
 
 // newClient makes a client of acmez that has the directory already. The fragment, which is not
 // sent, tells its contents from others in acmez's cache of directories.
 func (c *ca) newClient(fragment string, directory []byte) *acme.Client {
+	sum := sha256.Sum256(directory)
+	fragment += hex.EncodeToString(sum[:8])
 	return &acme.Client{
 		Directory: c.Directory + "#" + fragment, UserAgent: "ergotls", PollTimeout: maxRetryAfter,
 		HTTPClient: &http.Client{Transport: &transport{c.http.Transport, c.Directory, directory}, Timeout: c.http.Timeout},
@@ -199,7 +201,12 @@ func (c *ca) register(ctx context.Context) error {
 		}
 		return c.client.NewAccount(ctx, account)
 	})
-	if err != nil {
+	switch {
+	case isProblem(err, acme.ProblemTypeExternalAccountRequired):
+		return fmt.Errorf("acme.Source.ExternalAccount is not set, or that of Fallbacks: %w", err)
+	case err != nil && c.ExternalAccount != nil && isInvalid(err):
+		return fmt.Errorf("%w; is acme.Source.ExternalAccount what the CA handed out?", err)
+	case err != nil:
 		return err
 	}
 	if made.Location == "" {

@@ -78,6 +78,9 @@ type zone struct {
 func (s *state) findZone(ctx context.Context, name string) (zone, error) {
 	r := resolver(s.o.DNSServers...)
 	for at := name; strings.Contains(at, "."); _, at, _ = strings.Cut(at, ".") {
+		if target, err := s.alias(ctx, at); err == nil && target != at {
+			continue // the NS records of an alias are those of its target
+		}
 		limited, cancel := context.WithTimeout(ctx, dnsQuery)
 		servers, err := r.LookupNS(limited, at+".")
 		cancel()

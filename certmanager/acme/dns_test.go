@@ -66,6 +66,12 @@ func (s *nameServer) answer(question []byte) []byte {
 			m.Answers = append(m.Answers, dnsmessage.Resource{Header: header, Body: &dnsmessage.AResource{A: [4]byte{127, 0, 0, 1}}})
 		case q.Type == dnsmessage.TypeCNAME && name == "alias.example.test.":
 			m.Answers = append(m.Answers, dnsmessage.Resource{Header: header, Body: &dnsmessage.CNAMEResource{CNAME: dnsmessage.MustNewName("target.example.test.")}})
+		case name == "www.example.test.": // whatever is asked for, as a resolver answers
+			m.Answers = append(m.Answers, dnsmessage.Resource{Header: dnsmessage.ResourceHeader{Name: q.Name, Class: q.Class, Type: dnsmessage.TypeCNAME},
+				Body: &dnsmessage.CNAMEResource{CNAME: dnsmessage.MustNewName("example.test.")}})
+			if header.Name = dnsmessage.MustNewName("example.test."); q.Type == dnsmessage.TypeNS {
+				m.Answers = append(m.Answers, dnsmessage.Resource{Header: header, Body: &dnsmessage.NSResource{NS: dnsmessage.MustNewName("ns.example.test.")}})
+			}
 		case q.Type == dnsmessage.TypeCNAME && strings.HasPrefix(name, "loop"):
 			m.Answers = append(m.Answers, dnsmessage.Resource{Header: header, Body: &dnsmessage.CNAMEResource{CNAME: dnsmessage.MustNewName("loop" + name)}})
 		case q.Type == dnsmessage.TypeTXT && ok:
@@ -99,6 +105,9 @@ func TestOwnNameServersOfTheZone(t *testing.T) {
 	z, err := s.findZone(t.Context(), "_acme-challenge.a.b.example.test")
 	require.NoError(t, err)
 	assert.Equal(t, zone{"example.test", []string{"ns.example.test"}}, z)
+	z, err = s.findZone(t.Context(), "_acme-challenge.www.example.test")
+	require.NoError(t, err)
+	assert.Equal(t, "example.test", z.name, "an alias of a zone is none")
 	_, err = s.findZone(t.Context(), "a.elsewhere.test")
 	require.ErrorContains(t, err, "no zone is found for a.elsewhere.test")
 

@@ -27,6 +27,9 @@ func (e *validationError) Error() string {
 
 func (e *validationError) Unwrap() error { return e.err }
 
+// errUnusable is about a certificate that was issued and cannot be used.
+var errUnusable = errors.New("the certificate that the CA issued cannot be used")
+
 // reachable says what a CA has to reach, where a problem is that it did not.
 func reachable(p acme.Problem, kind string, n *name) string {
 	port := map[string]int{acme.ChallengeTypeTLSALPN01: 443, acme.ChallengeTypeHTTP01: 80}[kind]

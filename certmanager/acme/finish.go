@@ -24,8 +24,12 @@ type unfinished struct {
 	ca    *ca
 	order acme.Order
 	key   crypto.Signer
-	asked bool // the CA was asked for the certificate
+	asked bool      // the CA was asked for the certificate
+	until time.Time // it is not gone on with after that
 }
+
+// finishTime is how long an order that is authorized is gone on with.
+const finishTime = time.Hour
 
 // finish gets the certificate of an order that is authorized. It is looked at again as long as ctx
 // allows, and by the next attempt: a CA may still call it ready after it was asked to make the
@@ -58,10 +62,16 @@ func (s *state) finish(ctx context.Context, c *client, n *name) (*tls.Certificat
 	}
 	switch err := s.check(cert, n.text); {
 	case errors.Is(err, certmanager.ErrExpired):
-		return nil, fmt.Errorf("%w: the CA's new certificate: %w; by the clock of this machine it is %s: if that is ahead, set it",
-			certmanager.ErrInvalid, err, clock.Now().Format(time.RFC3339))
+		// It is found in the cache when the clock has been set.
+		s.mu.Lock()
+		serving := n.cert != nil
+		s.mu.Unlock()
+		if !serving {
+			err = errors.Join(err, s.store(ctx, n, c.ca, cert))
+		}
+		return nil, fmt.Errorf("%w: %w; by the clock of this machine it is %s: if that is ahead, set it", errUnusable, err, clock.Now().Format(time.RFC3339))
 	case err != nil && !errors.Is(err, certmanager.ErrNotYetValid):
-		return nil, fmt.Errorf("the CA's certificate: %w", err)
+		return nil, fmt.Errorf("%w: %w", errUnusable, err)
 	}
 	return cert, nil
 }

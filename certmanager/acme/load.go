@@ -56,6 +56,7 @@ type state struct {
 	tokens      tokens
 	storageOK   atomic.Bool // it was tried
 	limited     atomic.Bool // limit was reached, and that was told
+	panicked    sync.Once   // HostPolicy, and that was told
 
 	mu       sync.Mutex // guards the fields below, and those of each name that say so
 	closing  bool       // no further name is tended
@@ -191,6 +192,9 @@ func (s *state) clockStepped() {
 	for _, n := range s.names {
 		if n.expiry != nil && !s.closing {
 			n.expiry.Reset(clock.Until(endOfService(n.cert.Leaf)))
+		}
+		if n.cert == nil && errors.Is(n.err, certmanager.ErrExpired) {
+			n.due = clock.Now() // the certificate that was issued may be valid now
 		}
 		n.notify()
 	}

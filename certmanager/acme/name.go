@@ -2,8 +2,10 @@ package acme
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"net/netip"
 	"strings"
@@ -21,7 +23,7 @@ const (
 	orderTimeout    = 5 * time.Minute
 	minOrderTimeout = 5 * time.Second
 
-	// policyTimeout bounds a question to HostPolicy that no handshake waits for.
+	// policyTimeout bounds a question to HostPolicy.
 	policyTimeout = 10 * time.Second
 )
 
@@ -67,8 +69,16 @@ func (n *name) wildcard() bool { return strings.HasPrefix(n.text, "*.") }
 // base is the name without the wildcard.
 func (n *name) base() string { return strings.TrimPrefix(n.text, "*.") }
 
-// file is the name as part of a file name.
-func (n *name) file() string { return strings.NewReplacer("*", "_", ":", "-").Replace(n.text) }
+// file is the name as part of a file name, which may have 255 bytes with what is added to it.
+func (n *name) file() string {
+	const most = 150
+	file := strings.NewReplacer("*", "_", ":", "-").Replace(n.text)
+	if len(file) <= most {
+		return file
+	}
+	sum := sha256.Sum256([]byte(n.text))
+	return file[:most-33] + "-" + hex.EncodeToString(sum[:16])
+}
 
 // addr is the name as an IP address.
 func (n *name) addr() (netip.Addr, bool) {

@@ -68,6 +68,10 @@ func whyNoName(name string, err error) string {
 		return "is a URL: give only its host name"
 	case strings.Contains(name, "@"):
 		return "is an e-mail address: give only its domain"
+	case strings.HasPrefix(name, "[") && strings.Contains(name, "]"):
+		return fmt.Sprintf("is not an IP address as it is ordered: give %q", name[1:strings.Index(name, "]")])
+	case strings.Contains(name, "%") && isAddress(name):
+		return "is an IP address of one network interface: no CA issues for it"
 	case isAddress(name):
 		return "is an IP address: give a DNS name"
 	case port && host != "":

@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/internal/clock"
 )
 
 // order gets a new certificate with a new key: of the CA that issued the last, or of the first of
@@ -62,7 +65,7 @@ func (s *state) orderFrom(ctx context.Context, ca *ca, n *name) (*tls.Certificat
 // orderAt tries one kind of challenge after the other, with an order each, since a failed
 // challenge fails its order. The kind that worked last comes first.
 func (s *state) orderAt(ctx context.Context, c *client, n *name) (*tls.Certificate, error) {
-	if n.unfinished != nil && n.unfinished.ca == c.ca {
+	if n.unfinished != nil && n.unfinished.ca == c.ca && clock.Now().Before(n.unfinished.until) {
 		cert, err := s.finish(ctx, c, n)
 		if err == nil || n.unfinished != nil {
 			return cert, err
@@ -93,7 +96,7 @@ func (s *state) orderAt(ctx context.Context, c *client, n *name) (*tls.Certifica
 		if err != nil {
 			return nil, err
 		}
-		n.unfinished = &unfinished{ca: c.ca, order: order, key: key}
+		n.unfinished = &unfinished{ca: c.ca, order: order, key: key, until: clock.Now().Add(finishTime)}
 		return s.finish(ctx, c, n)
 	}
 	return nil, errors.Join(errs...)
@@ -130,6 +133,9 @@ func (s *state) newOrder(ctx context.Context, c *client, n *name) (acme.Order, e
 // authorize makes an order and brings it to where it can be finalized.
 func (s *state) authorize(ctx context.Context, c *client, n *name, kind string) (acme.Order, error) {
 	order, err := s.newOrder(ctx, c, n)
+	if err == nil && order.Location == "" {
+		err = fmt.Errorf("%w: order: the CA did not say its URL", certmanager.ErrInvalid)
+	}
 	if err != nil {
 		return order, err
 	}
@@ -141,7 +147,11 @@ func (s *state) authorize(ctx context.Context, c *client, n *name, kind string) 
 			})
 			return err == nil, err
 		})
-		if err == nil && authorization.Status == acme.StatusPending {
+		decided := false
+		if err == nil {
+			decided, err = verdict(authorization, n, kind)
+		}
+		if err == nil && !decided {
 			err = s.prove(ctx, c, authorization, n, kind)
 		}
 		if err != nil {
@@ -195,25 +205,30 @@ func (s *state) prove(ctx context.Context, c *client, authorization acme.Authori
 		if err != nil {
 			return false, err
 		}
-		switch now.Status {
-		case acme.StatusValid:
-			return true, nil
-		case acme.StatusPending, acme.StatusProcessing:
-			return false, nil
-		}
-		var errs []error
-		hint := ""
-		for _, c := range now.Challenges {
-			if c.Error != nil {
-				errs = append(errs, errors.New(describe(*c.Error)))
-				hint = reachable(*c.Error, kind, n)
-			}
-		}
-		if len(errs) == 0 {
-			errs = []error{fmt.Errorf("the CA calls the authorization %s, and says no reason", now.Status)}
-		}
-		return false, &validationError{challenge: kind, err: errors.Join(errs...), hint: hint}
+		return verdict(now, n, kind)
 	})
+}
+
+// verdict says whether a CA has decided about an authorization, with the reason if it refused.
+func verdict(authorization acme.Authorization, n *name, kind string) (decided bool, err error) {
+	switch authorization.Status {
+	case acme.StatusValid:
+		return true, nil
+	case acme.StatusPending, acme.StatusProcessing:
+		return false, nil
+	}
+	var errs []error
+	hint := ""
+	for _, c := range authorization.Challenges {
+		if c.Error != nil {
+			errs = append(errs, errors.New(describe(*c.Error)))
+			hint = reachable(*c.Error, kind, n)
+		}
+	}
+	if len(errs) == 0 {
+		errs = []error{fmt.Errorf("the CA calls the authorization %q, and says no reason", authorization.Status)}
+	}
+	return false, &validationError{challenge: kind, err: errors.Join(errs...), hint: hint}
 }
 
 // poll asks until done says so, soon at first: validation takes a second or an hour. What is

@@ -68,9 +68,7 @@ func (s *state) stillWanted(ctx context.Context, n *name, serving bool, failures
 			return false, false
 		}
 	}
-	limited, cancel := context.WithTimeout(ctx, policyTimeout)
-	defer cancel()
-	err := s.o.HostPolicy(limited, n.text)
+	err := s.o.askPolicy(ctx, n.text)
 	if ctx.Err() != nil {
 		return false, true
 	}
@@ -116,10 +114,11 @@ func (s *state) obtain(ctx context.Context, n *name, current *tls.Certificate) e
 		return nil
 	}
 	if !s.storageOK.Load() {
-		if err := s.tryStorage(ctx); err != nil {
+		err := s.tryStorage(ctx)
+		if err != nil && !(current != nil && must) { // what is served shall not end since a disk is full
 			return err
 		}
-		s.storageOK.Store(true)
+		s.storageOK.Store(err == nil)
 	}
 	if !n.fixed && current == nil && !s.limit.AllowN(clock.Now(), 1) {
 		return errLimit

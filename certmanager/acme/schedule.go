@@ -57,6 +57,10 @@ const (
 	maxRetry     = 6 * time.Hour
 	maxRetryDark = time.Hour
 
+	// unusableRetry is the least wait after a certificate that cannot be used: there will be
+	// another like it, and each is an order.
+	unusableRetry = time.Hour
+
 	// maxRetryAfter bounds what a CA can ask for.
 	maxRetryAfter = 24 * time.Hour
 

@@ -101,7 +101,11 @@ func (s *state) postpone(n *name, err error) (next time.Time) {
 	if n.cert != nil {
 		remaining = n.cert.Leaf.NotAfter.Sub(now)
 	}
-	delay := retryDelay(n.step, isInvalid(err), remaining, retryAfterOf(err), chance())
+	after := retryAfterOf(err)
+	if errors.Is(err, errUnusable) {
+		after = max(after, unusableRetry)
+	}
+	delay := retryDelay(n.step, isInvalid(err), remaining, after, chance())
 	if missing := (*recordError)(nil); errors.As(err, &missing) {
 		delay = min(delay, maxRecordRetry)
 	}
@@ -229,5 +233,27 @@ func (s *state) owns(ctx context.Context, name string) bool {
 }
 
 func (s *state) allows(ctx context.Context, name string) bool {
-	return s.o.HostPolicy != nil && s.o.HostPolicy(ctx, name) == nil
+	if s.o.HostPolicy == nil {
+		return false
+	}
+	err := s.o.askPolicy(ctx, name)
+	if errors.Is(err, errPanicked) {
+		s.panicked.Do(func() { s.warn(name, err) })
+	}
+	return err == nil
+}
+
+var errPanicked = errors.New("acme.Source.HostPolicy panicked")
+
+// askPolicy calls HostPolicy. Its panic is a refusal: it shall not end the program, in whatever
+// goroutine.
+func (a *Source) askPolicy(ctx context.Context, name string) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, policyTimeout)
+	defer cancel()
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v", errPanicked, p)
+		}
+	}()
+	return a.HostPolicy(ctx, name)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/url"
@@ -202,12 +203,22 @@ func (a *Source) possible() error {
 	switch {
 	case len(a.Domains) == 0 && a.HostPolicy == nil:
 		return invalid("Domains and HostPolicy are both empty: say which names are yours")
-	case a.HostPolicy != nil && a.HostPolicy(context.Background(), strings.ToLower(rand.Text())+".invalid") == nil:
+	case a.HostPolicy != nil && a.askPolicy(context.Background(), strings.ToLower(rand.Text())+".invalid") == nil:
 		return invalid("HostPolicy allows any name: anyone could spend your rate limit at the CA")
 	case a.RenewBefore < 0 || a.StartTimeout < 0 || a.DNSTimeout < 0 || a.MaxNames < 0 || a.OrdersPerHour < 0:
 		return invalid("RenewBefore, StartTimeout, DNSTimeout, MaxNames and OrdersPerHour must not be negative")
 	case a.Key < ECDSAP256 || a.Key > RSA2048:
 		return invalid("Key %d is none of ECDSAP256, ECDSAP384 and RSA2048", a.Key)
+	}
+	return a.ExternalAccount.check()
+}
+
+func (e *ExternalAccount) check() error {
+	if e == nil {
+		return nil
+	}
+	if key, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(e.MACKey, "=")); e.KeyID == "" || err != nil || len(key) == 0 {
+		return invalid("ExternalAccount: KeyID or MACKey is empty, or MACKey is not base64url")
 	}
 	return nil
 }
@@ -217,7 +228,10 @@ func (a *Source) readyFallbacks() ([]CA, error) {
 	all, directories := slices.Clone(a.Fallbacks), []string{a.Directory}
 	for i := range all {
 		var err error
-		if all[i].Directory, err = directoryURL(all[i].Directory); err != nil {
+		if all[i].Directory, err = directoryURL(all[i].Directory); err == nil {
+			err = all[i].ExternalAccount.check()
+		}
+		if err != nil {
 			//lint:ignore ST1005 it is the name of an option
 			return nil, fmt.Errorf("Fallbacks[%d]: %w", i, err)
 		}

@@ -6,9 +6,11 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -393,4 +395,54 @@ func TestTransport(t *testing.T) {
 	require.EqualError(t, err, "order: 503 Service Unavailable: busy (Retry-After: 7s)")
 	assert.Equal(t, 7*time.Second, retryAfterOf(err))
 	assert.Equal(t, 1, requests)
+}
+
+// A CA whose directory has another field each time, as that of Let's Encrypt, has the same client.
+func TestDirectoryWithARandomField(t *testing.T) {
+	ca := httptest.NewTLSServer(nil)
+	defer ca.Close()
+	random := 0
+	ca.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		random++
+		fmt.Fprintf(w, `{"newOrder": "%s/order", "renewalInfo": "%s/ari", "x%d": "https://example.com/"}`, ca.URL, ca.URL, random)
+	})
+	roots := x509.NewCertPool()
+	roots.AddCert(ca.Certificate())
+	s, _, _ := idle(t, func(a *Source) { a.Directory, a.Roots = ca.URL, roots })
+	first, err := s.cas[0].connect(t.Context(), false)
+	require.NoError(t, err)
+	s.cas[0].readAt = time.Time{}
+	second, err := s.cas[0].connect(t.Context(), false)
+	require.NoError(t, err)
+	assert.Equal(t, 2, random)
+	assert.Same(t, first.Client, second.Client)
+}
+
+// A policy whose database hangs does not hold New up.
+func TestPolicyThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		_, err := (&Source{Cache: autocert.DirCache(t.TempDir()), HostPolicy: func(ctx context.Context, _ string) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}}).ready()
+		require.NoError(t, err)
+		assert.Equal(t, policyTimeout, time.Since(began))
+	})
+}
+
+// While the cache cannot be written to nothing is ordered but what is about to end in service.
+func TestOrdersWaitForTheStorage(t *testing.T) {
+	s, n, _ := idle(t, func(a *Source) { a.Cache = autocert.DirCache("/dev/null/folder") })
+	require.ErrorContains(t, s.obtain(t.Context(), n, nil), "nothing is ordered that cannot be stored")
+	for left, ordered := range map[time.Duration]bool{20 * time.Hour: false, time.Hour: true} {
+		cert := issue(t, tlstest.NewCA(t), time.Now().Add(-80*time.Hour), time.Now().Add(left))
+		err := s.obtain(t.Context(), n, cert)
+		require.Error(t, err)
+		assert.Equal(t, ordered, !strings.Contains(err.Error(), "nothing is ordered"), "%v: %v", left, err)
+	}
+	s.storageOK.Store(true)
+	s.adopt(n, issue(t, tlstest.NewCA(t), time.Now(), time.Now().Add(time.Hour)))
+	s.save(t.Context(), n)
+	require.ErrorContains(t, s.obtain(t.Context(), n, nil), "nothing is ordered", "after what could not be stored")
 }

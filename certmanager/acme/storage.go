@@ -261,13 +261,22 @@ func (s *state) save(ctx context.Context, n *name) {
 		n.unsaved.Store(false)
 		return
 	}
-	data, err := encodeCached(cert)
-	if err == nil { // also while the manager is closed: an order is dear
-		err = s.put(context.WithoutCancel(ctx), n.ca.certKey(n), data)
-	}
+	err := s.store(ctx, n, n.ca, cert)
 	n.unsaved.Store(err != nil)
+	if err != nil {
+		s.storageOK.Store(false)
+	}
 	if err != nil && !n.told {
 		s.emit(certmanager.CacheFailed, n.text, err)
 	}
 	n.told = err != nil
+}
+
+// store writes a certificate to the cache, also when ctx has ended: an order is dear.
+func (s *state) store(ctx context.Context, n *name, c *ca, cert *tls.Certificate) error {
+	data, err := encodeCached(cert)
+	if err != nil {
+		return err
+	}
+	return s.put(context.WithoutCancel(ctx), c.certKey(n), data)
 }

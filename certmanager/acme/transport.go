@@ -10,7 +10,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
@@ -40,12 +40,16 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 			Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Body: io.NopCloser(bytes.NewReader(t.body)), ContentLength: int64(len(t.body)),
 		}, nil
 	}
-	asked := askedOf(request.Context())
-	if refusal := asked.get(); refusal != nil && refusal.after > 0 {
-		return nil, refusal // no repetition of what the CA wants later
+	last := refusalOf(request.Context())
+	if r := last.Load(); r != nil && !isProblem(r, acme.ProblemTypeBadNonce) {
+		return nil, r // acmez would repeat it at once, also a new order whose answer was lost
 	}
 	response, err := t.RoundTripper.RoundTrip(request)
 	if err != nil {
+		err = fmt.Errorf("%s: %w", request.URL.Host, err)
+		if request.Method == http.MethodPost {
+			last.Store(&refusal{err: err})
+		}
 		return nil, err
 	}
 	response.Body = http.MaxBytesReader(nil, response.Body, maxAnswer)
@@ -60,24 +64,29 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	response.Body = io.NopCloser(bytes.NewReader(body))
-	asked.set(&refusal{problem: problemOf(response, body), after: retryAfter(response.Header, clock.Now())})
+	last.Store(&refusal{problemOf(response, body), retryAfter(response.Header, clock.Now())})
 	return response, nil
 }
 
-// refusal is an error of a CA, and when it wants to be asked again if it said so.
+// refusal is a request that failed: with an error of the CA, or of the network. It has the time
+// after which the CA wants to be asked again if it said so.
 type refusal struct {
-	problem acme.Problem
-	after   time.Duration
+	err   error
+	after time.Duration
 }
 
 func (r *refusal) Error() string {
-	if r.after == 0 {
-		return describe(r.problem)
+	text := r.err.Error()
+	if p := (acme.Problem{}); errors.As(r.err, &p) {
+		text = describe(p)
 	}
-	return fmt.Sprintf("%s (Retry-After: %v)", describe(r.problem), r.after)
+	if r.after == 0 {
+		return text
+	}
+	return fmt.Sprintf("%s (Retry-After: %v)", text, r.after)
 }
 
-func (r *refusal) Unwrap() error { return r.problem }
+func (r *refusal) Unwrap() error { return r.err }
 
 func problemOf(response *http.Response, body []byte) acme.Problem {
 	var problem acme.Problem
@@ -96,6 +105,9 @@ func describe(p acme.Problem) string {
 	}
 	if p.Detail != "" {
 		text += ": " + p.Detail
+	}
+	if p.Instance != "" { // what the account's owner has to do, for example agree to other terms
+		text += "; see " + p.Instance
 	}
 	for _, sub := range p.Subproblems {
 		text += fmt.Sprintf("; %s: %s", strings.TrimSpace(sub.Identifier.Value+" "+strings.TrimPrefix(sub.Type, acme.ProblemTypeNamespace)), sub.Detail)
@@ -123,49 +135,15 @@ func retryAfterOf(err error) time.Duration {
 	return 0
 }
 
-// asked keeps the last refusal of the requests of a context.
-type asked struct {
-	mu   sync.Mutex
-	last *refusal
-}
+// refusalKey is of the last refusal of the requests of a call, in their context.
+type refusalKey struct{}
 
-type askedKey struct{}
-
-func withAsked(ctx context.Context) (context.Context, *asked) {
-	a := &asked{}
-	return context.WithValue(ctx, askedKey{}, a), a
-}
-
-func askedOf(ctx context.Context) *asked {
-	a, _ := ctx.Value(askedKey{}).(*asked)
-	return a
-}
-
-func (a *asked) set(r *refusal) {
-	if a != nil {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		a.last = r
+func refusalOf(ctx context.Context) *atomic.Pointer[refusal] {
+	if last, ok := ctx.Value(refusalKey{}).(*atomic.Pointer[refusal]); ok {
+		return last
 	}
+	return new(atomic.Pointer[refusal])
 }
-
-func (a *asked) get() *refusal {
-	if a == nil {
-		return nil
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.last
-}
-
-// problem is an error of a CA in our words.
-type problem struct {
-	acme.Problem
-	doing string
-}
-
-func (p *problem) Error() string { return p.doing + ": " + describe(p.Problem) }
-func (p *problem) Unwrap() error { return p.Problem }
 
 // plain makes an error of acmez one that says what was being done and what the CA said, without its
 // URLs and attempts.
@@ -176,18 +154,19 @@ func plain(doing string, err error) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &r):
-		return fmt.Errorf("%s: %w", doing, r)
+		err = r
 	case errors.As(err, &p):
-		return &problem{p, doing}
+		err = &refusal{err: p}
 	}
 	return fmt.Errorf("%s: %w", doing, err)
 }
 
-// call makes requests of acmez, and says what the CA wants if it wants to be asked later.
+// call makes requests of acmez, none again after an error but a bad nonce. Its error says what the
+// CA wants if it wants to be asked later.
 func call[T any](ctx context.Context, doing string, do func(context.Context) (T, error)) (T, error) {
-	ctx, asked := withAsked(ctx)
-	got, err := do(ctx)
-	if r, p := asked.get(), (acme.Problem{}); err != nil && r != nil && (r.after > 0 || !errors.As(err, &p)) {
+	last := new(atomic.Pointer[refusal])
+	got, err := do(context.WithValue(ctx, refusalKey{}, last))
+	if r, p := last.Load(), (acme.Problem{}); err != nil && r != nil && (r.after > 0 || !errors.As(err, &p)) {
 		err = r
 	}
 	return got, plain(doing, err)

@@ -1,0 +1,218 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/pem"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/acme/autocert"
+
+	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/certmanager/acme"
+	"github.com/ergotls/ergotls/internal/clock"
+	"github.com/ergotls/ergotls/tlstest"
+	"github.com/ergotls/ergotls/tlstest/acmetest"
+)
+
+// front is a CA whose answers can be changed on their way to the client.
+type front struct {
+	*acmetest.Server
+	directory string
+}
+
+// newFront starts a front of ca. edit gets each answer before the client does; an error cuts the
+// connection.
+func newFront(t *testing.T, ca *acmetest.Server, edit func(*http.Response) error) *front {
+	t.Helper()
+	target, err := url.Parse(ca.Directory())
+	require.NoError(t, err)
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.Out.URL.Scheme, r.Out.URL.Host = target.Scheme, target.Host
+			r.Out.Host = r.In.Host // for the URLs that Pebble makes
+		},
+		Transport: ca.HTTPClient().Transport, ModifyResponse: edit,
+		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
+	}
+	server := httptest.NewTLSServer(proxy)
+	t.Cleanup(server.Close)
+	return &front{ca, server.URL + target.Path}
+}
+
+// source is one of the front.
+func (f *front) source(t *testing.T, domains ...string) *acme.Source {
+	return &acme.Source{Domains: domains, Directory: f.directory, Roots: f.Roots(), Cache: autocert.DirCache(t.TempDir()), Listen: freeAddr(t)}
+}
+
+func isPath(r *http.Response, prefix string) bool {
+	return strings.HasPrefix(r.Request.URL.Path, prefix)
+}
+
+func setBody(r *http.Response, body []byte) error {
+	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	r.Header.Del("Content-Length")
+	return nil
+}
+
+func replaceBody(r *http.Response, old, by string) error {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return err
+	}
+	return setBody(r, bytes.ReplaceAll(body, []byte(old), []byte(by)))
+}
+
+func tryFront(t *testing.T, f *front, source *acme.Source) (*world, error) {
+	t.Helper()
+	w := &world{ca: f.Server, addr: source.Listen, events: &eventLog{}}
+	f.TLSALPN01(source.Listen)
+	m, err := certmanager.New(certmanager.Options{Source: source, Logger: slog.New(w.events)})
+	if w.Manager = m; err == nil {
+		t.Cleanup(func() { m.Close() })
+	}
+	return w, err
+}
+
+// An order that the CA took, and whose answer was lost, is not sent again by the same attempt.
+func TestAnswerOfAnOrderIsLost(t *testing.T) {
+	t.Parallel()
+	for what, edit := range map[string]func(r *http.Response) error{
+		"cut": func(r *http.Response) error { return errors.New("cut") },
+		"500": func(r *http.Response) error { r.StatusCode = 500; return setBody(r, []byte("oops")) },
+		"502": func(r *http.Response) error {
+			r.StatusCode = 502
+			r.Header.Set("Content-Type", "application/problem+json")
+			return setBody(r, []byte(`{}`))
+		},
+	} {
+		ca := acmetest.Start(t)
+		f := newFront(t, ca, func(r *http.Response) error {
+			if isPath(r, "/order-plz") {
+				return edit(r)
+			}
+			return nil
+		})
+		source := f.source(t, name)
+		source.StartTimeout = 900 * time.Millisecond
+		_, err := tryFront(t, f, source)
+		require.Error(t, err, what)
+		assert.Equal(t, 1, ca.Orders(), what)
+	}
+}
+
+// With an answer that cannot be used, each order is one that the CA issues for in vain: the next is
+// an hour away, or as far as after a validation that failed.
+func TestAnswersThatCannotBeUsed(t *testing.T) {
+	t.Parallel()
+	stranger := tlstest.NewCA(t)
+	chain := func(leaf tlstest.Leaf) func(*http.Response) error {
+		return func(r *http.Response) error {
+			return setBody(r, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: stranger.Issue(t, leaf).Leaf.Raw}))
+		}
+	}
+	for what, c := range map[string]struct {
+		path string
+		edit func(*http.Response) error
+		want string
+		wait time.Duration
+	}{
+		"another key":    {"/certZ/", chain(tlstest.Leaf{Names: []string{name}}), "private key does not match", time.Hour},
+		"not PEM":        {"/certZ/", func(r *http.Response) error { return setBody(r, []byte("nonsense")) }, "there is none", time.Hour},
+		"no order's URL": {"/order-plz", func(r *http.Response) error { r.Header.Del("Location"); return nil }, "did not say its URL", 10 * time.Second},
+		"deactivated": {"/authZ/", func(r *http.Response) error { return replaceBody(r, `"pending"`, `"deactivated"`) },
+			`calls the authorization "deactivated"`, 10 * time.Second},
+		"other terms": {"/order-plz", func(r *http.Response) error {
+			r.StatusCode = http.StatusForbidden
+			r.Header.Set("Content-Type", "application/problem+json")
+			return setBody(r, []byte(`{"type":"urn:ietf:params:acme:error:userActionRequired","detail":"Terms have changed","instance":"https://ca/terms"}`))
+		}, "Terms have changed; see https://ca/terms", 10 * time.Second},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			ca := acmetest.Start(t)
+			f := newFront(t, ca, func(r *http.Response) error {
+				if isPath(r, c.path) {
+					return c.edit(r)
+				}
+				return nil
+			})
+			source := f.source(t, name)
+			source.Background = true
+			w, err := tryFront(t, f, source)
+			require.NoError(t, err)
+			w.serve(t)
+			w.eventually(t, "the failure", func() bool { return len(w.events.of(certmanager.OrderFailed)) > 0 })
+			status := w.Status().ACME[0]
+			assert.Contains(t, status.Error, c.want)
+			assert.Greater(t, time.Until(status.Next), c.wait-5*time.Second)
+			assert.Equal(t, 1, ca.Orders())
+		})
+	}
+}
+
+// A policy that panics refuses, and says so.
+func TestPolicyPanics(t *testing.T) {
+	t.Parallel()
+	ca := acmetest.Start(t)
+	w := start(t, ca, &acme.Source{Domains: []string{name}, HostPolicy: func(_ context.Context, host string) error {
+		if host == other {
+			panic("the policy's fault")
+		}
+		return errors.New("not here")
+	}})
+	w.serve(t)
+	for range 2 {
+		_, err := w.dial(t.Context(), other, unverified)
+		require.NoError(t, err, "the default certificate")
+	}
+	w.mustDial(t, name)
+	require.Len(t, w.events.of(certmanager.Warning), 1)
+	assert.Contains(t, w.events.of(certmanager.Warning)[0], "acme.Source.HostPolicy panicked: the policy's fault")
+	assert.Equal(t, 1, ca.Orders())
+}
+
+// A name that is too long for a file name with what is added to it is stored all the same.
+func TestLongName(t *testing.T) {
+	t.Parallel()
+	ca := acmetest.Start(t)
+	long := strings.Repeat(strings.Repeat("a", 60)+".", 4) + "test"
+	source := &acme.Source{Domains: []string{long}}
+	for range 2 {
+		w := start(t, ca, source)
+		require.Empty(t, w.events.of(certmanager.CacheFailed))
+		require.NoError(t, w.Close())
+	}
+	assert.Equal(t, 1, ca.Orders())
+}
+
+// With a clock that is ahead, the certificate that has ended by it is kept, and served when the
+// clock is set; none is ordered beside it.
+func TestClockAhead(t *testing.T) {
+	clock.Step(100 * 24 * time.Hour)
+	set := sync.OnceFunc(func() { clock.Step(-100 * 24 * time.Hour) })
+	defer set()
+	ca := acmetest.Start(t)
+	w := start(t, ca, &acme.Source{Domains: []string{name}, Background: true})
+	w.serve(t)
+	w.eventually(t, "the failure", func() bool { return len(w.events.of(certmanager.OrderFailed)) > 0 })
+	assert.Contains(t, w.Status().ACME[0].Error, "if that is ahead, set it")
+	set()
+	w.eventually(t, "the certificate", func() bool {
+		_, err := w.dial(t.Context(), name)
+		return err == nil
+	})
+	assert.Equal(t, 1, ca.Orders())
+}
