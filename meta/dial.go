@@ -78,6 +78,16 @@ func dial(ctx context.Context, t target, o *TCPConnectionOptions) (*socket, erro
 	if err != nil {
 		return nil, fmt.Errorf("to %s %s: %w%s", t.network, t.address, err, dialAdvice(err))
 	}
+	if o.Proxy != nil {
+		header, err := o.Proxy.format() // parse has checked it
+		if err == nil {
+			_, err = conn.Write(header) // the buffer of a new socket has room for it
+		}
+		if err != nil {
+			conn.Close()
+			return nil, fmt.Errorf("to %s %s: the PROXY header was not written: %w", t.network, t.address, err)
+		}
+	}
 	o.setTimeouts(conn)
 	return newSocket(conn), nil
 }

@@ -204,6 +204,12 @@ type TCPConnectionOptions struct {
 	// the DisconnectError counts its bytes.
 	Reconnect *Reconnect
 
+	// Proxy, if set, is what a PROXY protocol header, version 2, says about the connection. It is
+	// the first that is written, before any TLS. To pass a client on, Source is its Peer.Addr and
+	// Destination the LocalAddr of its MessageTCPConnect. The zero value says that the connection is
+	// our own (LOCAL).
+	Proxy *ProxyHeader
+
 	// Process is the name of the process that handles the connection; empty means the parent.
 	Process gen.Atom
 	// Node, if set, is where that name is looked up: see TCPServerOptions.
@@ -324,6 +330,12 @@ func (o *TCPConnectionOptions) parse() error {
 		c.refuse(err != nil || host == "" || n == 0 || wrong != nil, "Addrs[%d]: %q is not a host and a port, such as db.example.com:5432", i, addr)
 	}
 	c.refuse(o.UnixPath == "" && o.Port == 0 && len(o.Addrs) == 0, "Port: is 0; set the port to connect to")
+	if o.Proxy != nil {
+		header := *o.Proxy
+		o.Proxy = &header
+		_, err := header.format()
+		c.refuse(err != nil, "Proxy: %w", err)
+	}
 	if o.Reconnect != nil {
 		o.Reconnect = o.Reconnect.parse(&c)
 	}

@@ -17,11 +17,12 @@ var (
 	errNoProxy      = errors.New("no PROXY header from a source in ProxyFrom")
 )
 
-// ProxyHeader has the contents of a trusted proxy's PROXY protocol header, except the address of
-// the client, which is Peer.Addr. Missing fields are zero; version 1 has only addresses.
+// ProxyHeader has the contents of a PROXY protocol header: in [Peer] that of a trusted proxy, in
+// [TCPConnectionOptions] that which we send. Missing fields are zero; version 1 has only addresses.
 type ProxyHeader struct {
-	// Destination is the address that the client has connected to.
-	Destination net.Addr
+	// Source is the address of the client, which is also Peer.Addr, and Destination the one that it
+	// has connected to.
+	Source, Destination net.Addr
 	// Authority is the host name that the client asked for, and ALPN the protocol that the proxy
 	// negotiated with it.
 	Authority string
@@ -36,7 +37,7 @@ func newProxyHeader(header *proxyproto.Header) (*ProxyHeader, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &ProxyHeader{Destination: header.DestinationAddr}
+	p := &ProxyHeader{Source: header.SourceAddr, Destination: header.DestinationAddr}
 	for _, tlv := range tlvs {
 		switch tlv.Type {
 		case proxyproto.PP2_TYPE_AUTHORITY:
@@ -48,6 +49,44 @@ func newProxyHeader(header *proxyproto.Header) (*ProxyHeader, error) {
 		}
 	}
 	return p, nil
+}
+
+// maxProxyHeader is the most that this package, and others, read after the first 16 bytes.
+const maxProxyHeader = 4096
+
+// format returns the header in version 2.
+func (p *ProxyHeader) format() ([]byte, error) {
+	header := proxyproto.HeaderProxyFromAddrs(2, p.Source, p.Destination)
+	if p.Source == nil && p.Destination == nil {
+		if p.Authority != "" || p.ALPN != "" || len(p.UniqueID) > 0 {
+			return nil, errors.New("a connection of the proxy's own has nothing but its addresses; set Source and Destination")
+		}
+		return header.Format()
+	}
+	if header.Command.IsLocal() {
+		return nil, fmt.Errorf("Source is %v and Destination %v; use two *net.TCPAddr, or two *net.UnixAddr", p.Source, p.Destination)
+	}
+	if len(p.UniqueID) > 128 {
+		return nil, fmt.Errorf("UniqueID has %d bytes; use at most 128", len(p.UniqueID))
+	}
+	var tlvs []proxyproto.TLV
+	for _, tlv := range []proxyproto.TLV{
+		{Type: proxyproto.PP2_TYPE_AUTHORITY, Value: []byte(p.Authority)},
+		{Type: proxyproto.PP2_TYPE_ALPN, Value: []byte(p.ALPN)},
+		{Type: proxyproto.PP2_TYPE_UNIQUE_ID, Value: p.UniqueID},
+	} {
+		if len(tlv.Value) > 0 {
+			tlvs = append(tlvs, tlv)
+		}
+	}
+	if err := header.SetTLVs(tlvs); err != nil {
+		return nil, err
+	}
+	wire, err := header.Format()
+	if err == nil && len(wire) > 16+maxProxyHeader {
+		err = fmt.Errorf("is %d bytes long; use at most %d", len(wire), 16+maxProxyHeader)
+	}
+	return wire, err
 }
 
 // readProxyHeader reads the PROXY protocol header that the connection must start with and returns
