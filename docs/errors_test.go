@@ -101,7 +101,7 @@ func TestEveryErrorIsExplained(t *testing.T) {
 		}
 	}
 	for _, folder := range []string{
-		"../meta", "../certmanager", "../certmanager/rediscache", "../internal/sni", "../status", "../tlstest", "../tlstest/acmetest",
+		"../meta", "../certmanager", "../certmanager/acme", "../certmanager/acme/rfc2136", "../certmanager/crlfetch", "../certmanager/spiffe", "../certmanager/rediscache", "../internal/sni", "../status", "../tlstest", "../tlstest/acmetest",
 	} {
 		for _, text := range sentences(t, folder+"/*.go") {
 			for _, part := range cores(text) {
