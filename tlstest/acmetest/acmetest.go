@@ -21,6 +21,7 @@
 package acmetest
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/base64"
@@ -56,6 +57,10 @@ type Options struct {
 	// ExternalAccounts are MAC keys by key ID. If there are any, accounts must be bound
 	// to one of them (RFC 8555 section 7.3.4).
 	ExternalAccounts map[string][]byte
+
+	// NameServer is the address, host:port, of the name server that the CA asks in place of its
+	// own: [Server.FailValidation], [Server.SetTXT] and [Server.SetCNAME] do nothing then.
+	NameServer string
 
 	// Log gets Pebble's own log. Nil discards it.
 	Log *log.Logger
@@ -127,7 +132,7 @@ func New(o Options) (*Server, error) {
 	}
 	issuer := ca.New(logger, store, "", "ecdsa", 0, 1, profiles)
 	restore := setEnvironment()
-	s.va = va.New(logger, s.http01.port(), s.tlsalpn.port(), false, s.dns.addr(), store)
+	s.va = va.New(logger, s.http01.port(), s.tlsalpn.port(), false, cmp.Or(o.NameServer, s.dns.addr()), store)
 	front := wfe.New(logger, store, s.va, issuer, []string{"acmetest.invalid"}, false, len(o.ExternalAccounts) > 0, 0, 0)
 	restore()
 

@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	ergo.services/ergo v1.999.330
 	github.com/ergotls/ergotls v0.1.0
+	github.com/ergotls/ergotls/certmanager/acme/rfc2136 v0.1.0
 	github.com/ergotls/ergotls/certmanager/rediscache v0.1.0
 	github.com/ergotls/ergotls/metrics/prometheus v0.1.0
 	github.com/ergotls/ergotls/tlstest/acmetest v0.1.0
