@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -20,6 +21,9 @@ type CRL struct {
 
 	// ThisUpdate and NextUpdate default to an hour ago and a day ahead.
 	ThisUpdate, NextUpdate time.Time
+
+	// Extensions are further extensions, such as an issuing distribution point.
+	Extensions []pkix.Extension
 }
 
 // CRL returns a list of the revoked certificates, as PEM.
@@ -34,7 +38,7 @@ func (ca *CA) CRL(t TB, revoked ...*x509.Certificate) []byte {
 
 // GenerateCRL is [CA.CRL] without a test, with all fields of the list.
 func (ca *CA) GenerateCRL(c CRL) ([]byte, error) {
-	template := &x509.RevocationList{ThisUpdate: c.ThisUpdate, NextUpdate: c.NextUpdate}
+	template := &x509.RevocationList{ThisUpdate: c.ThisUpdate, NextUpdate: c.NextUpdate, ExtraExtensions: c.Extensions}
 	if template.ThisUpdate.IsZero() {
 		template.ThisUpdate = time.Now().Add(-time.Hour)
 	}

@@ -81,8 +81,12 @@ type Source struct {
 	wake    chan struct{} // of capacity 1: lists has changed
 }
 
-// startTimeout bounds the wait of the first Load for lists that are not Required.
-const startTimeout = 10 * time.Second
+// startTimeout bounds the wait of the first Load for lists that are not Required, reloadTimeout that
+// of the others for lists that have just become known: what else has changed does not wait longer.
+const (
+	startTimeout  = 10 * time.Second
+	reloadTimeout = time.Second
+)
 
 // maxURLs bounds the number of lists.
 const maxURLs = 200
@@ -156,7 +160,10 @@ func (s *Source) Load(ctx context.Context, previous *certmanager.Material) (*cer
 	urls, warnings := s.want(got)
 	s.use(issuersOf(got), urls)
 	limit := s.Timeout
-	if !s.Required {
+	switch {
+	case previous != nil:
+		limit = min(limit, reloadTimeout)
+	case !s.Required:
 		limit = min(limit, startTimeout)
 	}
 	waiting, cancel := context.WithTimeout(ctx, limit)

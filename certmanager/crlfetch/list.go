@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/asn1"
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
@@ -19,6 +18,7 @@ import (
 	"time"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/certmanager/internal/trust"
 )
 
 // maxClockSkew is how far in the future a list may have been made.
@@ -33,6 +33,7 @@ type list struct {
 
 	etag, modified string // run's: of the last answer with a list
 	failures       int    // run's: in a row
+	unsaved        bool   // run's: crl is not in Dir
 
 	mu  sync.Mutex // guards all below
 	crl *x509.RevocationList
@@ -133,6 +134,9 @@ func (l *list) fetch(ctx context.Context) {
 	if err == nil && data != nil {
 		isNew, err = l.take(data)
 	}
+	if err == nil {
+		err = l.save()
+	}
 	l.mu.Lock()
 	before := l.err
 	l.err = err
@@ -141,6 +145,9 @@ func (l *list) fetch(ctx context.Context) {
 	l.s.mu.Lock()
 	changed, report := l.s.changed, l.s.report
 	l.s.mu.Unlock()
+	if isNew {
+		changed()
+	}
 	if err != nil {
 		if l.failures++; l.failures == 1 || before.Error() != err.Error() {
 			report(certmanager.Event{Kind: certmanager.Warning, Reason: "source", Err: fmt.Errorf("crlfetch: revocation list of %s: %w", l.url, err)})
@@ -148,9 +155,6 @@ func (l *list) fetch(ctx context.Context) {
 		return
 	}
 	l.failures = 0
-	if isNew {
-		changed()
-	}
 }
 
 // request gets the list; nil if the server says that it has not changed.
@@ -173,7 +177,7 @@ func (l *list) request(ctx context.Context) ([]byte, error) {
 	}
 	defer response.Body.Close()
 	switch {
-	case response.StatusCode == http.StatusNotModified:
+	case response.StatusCode == http.StatusNotModified && (l.etag != "" || l.modified != ""):
 		return nil, nil
 	case response.StatusCode != http.StatusOK:
 		return nil, fmt.Errorf("the server answers %s", response.Status)
@@ -189,7 +193,7 @@ func (l *list) request(ctx context.Context) ([]byte, error) {
 	return data, nil
 }
 
-// take keeps a list that is newer than the last, and writes it to Dir.
+// take keeps a list that is newer than the last.
 func (l *list) take(data []byte) (isNew bool, err error) {
 	l.s.mu.Lock()
 	issuers := l.s.issuers
@@ -208,13 +212,21 @@ func (l *list) take(data []byte) (isNew bool, err error) {
 	l.mu.Lock()
 	l.crl = crl
 	l.mu.Unlock()
-	if l.s.Dir == "" {
-		return true, nil
-	}
-	if err := write(l.path(), crl.Raw); err != nil {
-		return true, fmt.Errorf("it is in use and could not be kept: %w", err)
-	}
+	l.unsaved = l.s.Dir != ""
 	return true, nil
+}
+
+// save writes the list to Dir, also where that failed before.
+func (l *list) save() error {
+	if !l.unsaved {
+		return nil
+	}
+	crl, _ := l.get()
+	if err := write(l.path(), crl.Raw); err != nil {
+		return fmt.Errorf("it is in use and could not be kept: %w", err)
+	}
+	l.unsaved = false
+	return nil
 }
 
 // newer compares a list with the one that is kept (RFC 5280 sections 5.1.2.4 and 5.2.3).
@@ -234,8 +246,6 @@ func (l *list) newer(crl *x509.RevocationList) (bool, error) {
 	return true, nil
 }
 
-var oidDeltaCRLIndicator = asn1.ObjectIdentifier{2, 5, 29, 27}
-
 // parse reads a list, DER or PEM, that one of the issuers has signed.
 func parse(data []byte, issuers []*x509.Certificate) (*x509.RevocationList, error) {
 	if block, _ := pem.Decode(data); block != nil {
@@ -245,10 +255,8 @@ func parse(data []byte, issuers []*x509.Certificate) (*x509.RevocationList, erro
 	if err != nil {
 		return nil, fmt.Errorf("it is no revocation list: %w", err)
 	}
-	for _, ext := range crl.Extensions {
-		if ext.Id.Equal(oidDeltaCRLIndicator) {
-			return nil, errors.New("it is a delta list, which is not used: give the address of the full list")
-		}
+	if err := trust.CheckList(crl); err != nil {
+		return nil, err
 	}
 	known := false
 	for _, issuer := range issuers {

@@ -37,6 +37,15 @@ func isDelta(list *x509.RevocationList) bool {
 	return false
 }
 
+// CheckList says why a list cannot be used, whoever has signed it.
+func CheckList(list *x509.RevocationList) error {
+	if isDelta(list) {
+		return errors.New("it is a delta list, which is not used: give the address of the full list")
+	}
+	_, err := scopeOf(list)
+	return err
+}
+
 // scopeOf says what a list is complete for, or why it cannot be used: a list with a critical
 // extension that is not understood says nothing about who is not on it (RFC 5280 sections 5.2 and
 // 5.3).
