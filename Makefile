@@ -15,7 +15,7 @@ ENTER       := cd $$m && { test $$m != engine || export GOWORK=off; }
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
-demo: ## two actors talk over mutual TLS; a stranger is refused; certificates are replaced
+demo: ## two actors talk over mutual TLS; a client without a valid certificate is refused; certificates are replaced
 	$(GO) run ./examples/mtls
 
 demo-acme: ## a certificate is issued and renewed on one machine, in seconds, with the CA failing in between; then a wildcard, by a DNS record
