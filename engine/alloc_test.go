@@ -35,8 +35,8 @@ func (e *metaEcho) HandleMessage(gen.PID, any) error {
 	return nil
 }
 
-// A send allocates the message and the start of a goroutine for a target that sleeps, and
-// handling it nothing more; a socket's reads become sends.
+// A send allocates the message and, for a process that is not sent to by its PID, what it was sent
+// to. Handling it allocates nothing more. A socket's reads become sends.
 func TestSendAllocates(t *testing.T) {
 	node := startNode(t)
 	from, _ := spawn(t, node, &sink{})

@@ -68,6 +68,10 @@ func (c *tcpConnection) interruptLocked() {
 func (c *tcpConnection) mayDeliver() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.mayDeliverLocked()
+}
+
+func (c *tcpConnection) mayDeliverLocked() bool {
 	return c.reason == nil && c.upgrade == nil && c.drainBy.IsZero() && c.heir == (gen.PID{}) && (c.broken == nil || !c.brokenUntil.IsZero()) &&
 		c.batch.cost < readAhead*c.opt.WriteBuffer && !c.pausedLocked()
 }
@@ -144,7 +148,7 @@ func (c *tcpConnection) fill() error {
 
 // deliver sends what is in the inbox as far as it is complete. It returns false if it had to stop.
 func (c *tcpConnection) deliver() bool {
-	for c.mayDeliver() {
+	for more := c.mayDeliver(); more; {
 		data, reason, cause := c.inbox.next()
 		if reason != nil {
 			c.end(reason, cause)
@@ -157,15 +161,17 @@ func (c *tcpConnection) deliver() bool {
 		if !c.send(MessageTCP{ID: c.process.ID(), Data: data}) {
 			return false
 		}
-		if c.count(cap(data)) && !c.send(MessageTCPPassive{ID: c.process.ID()}) {
+		var last bool
+		if last, more = c.count(cap(data)); last && !c.send(MessageTCPPassive{ID: c.process.ID()}) {
 			return false
 		}
 	}
 	return false
 }
 
-// count counts a message that was delivered, and says whether it was the last one that is allowed.
-func (c *tcpConnection) count(size int) (last bool) {
+// count counts a message that was delivered, and says whether it was the last one that is allowed,
+// and whether the read loop goes on.
+func (c *tcpConnection) count(size int) (last, more bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.batch.cost += messageCost + size
@@ -173,7 +179,7 @@ func (c *tcpConnection) count(size int) (last bool) {
 		c.ahead += messageCost + max(size, c.perReply)
 	}
 	c.credit--
-	return c.opt.Active > 0 && c.credit == 0
+	return c.opt.Active > 0 && c.credit == 0, c.mayDeliverLocked()
 }
 
 const (

@@ -94,7 +94,10 @@ func (a *Actor) ProcessRun() error {
 func (a *Actor) ProcessTerminate(reason error) { a.behavior.Terminate(reason) }
 
 func (a *Actor) handle(m *mailbox.Message) (err error) {
-	b, byName, byAlias := a.behavior, a.split && m.Name != "", a.split && m.Alias != (gen.Alias{})
+	b := a.behavior
+	name, byName := m.To.(gen.Atom)
+	alias, byAlias := m.To.(gen.Alias)
+	byName, byAlias = a.split && byName, a.split && byAlias
 	if reason := a.exit(m.Payload); m.Kind == mailbox.Exit && reason != nil {
 		return reason
 	}
@@ -103,20 +106,20 @@ func (a *Actor) handle(m *mailbox.Message) (err error) {
 	case m.Kind == mailbox.Inspect:
 		result = b.HandleInspect(m.From, m.Payload.([]string)...)
 	case m.Kind == mailbox.Call && byName:
-		result, err = b.HandleCallName(m.Name, m.From, m.Ref, m.Payload)
+		result, err = b.HandleCallName(name, m.From, *m.Ref, m.Payload)
 	case m.Kind == mailbox.Call && byAlias:
-		result, err = b.HandleCallAlias(m.Alias, m.From, m.Ref, m.Payload)
+		result, err = b.HandleCallAlias(alias, m.From, *m.Ref, m.Payload)
 	case m.Kind == mailbox.Call:
-		result, err = b.HandleCall(m.From, m.Ref, m.Payload)
+		result, err = b.HandleCall(m.From, *m.Ref, m.Payload)
 	case byName:
-		return b.HandleMessageName(m.Name, m.From, m.Payload)
+		return b.HandleMessageName(name, m.From, m.Payload)
 	case byAlias:
-		return b.HandleMessageAlias(m.Alias, m.From, m.Payload)
+		return b.HandleMessageAlias(alias, m.From, m.Payload)
 	default:
 		return b.HandleMessage(m.From, m.Payload)
 	}
 	if result != nil {
-		_ = a.SendResponse(m.From, m.Ref, result) // the caller may have given up
+		_ = a.SendResponse(m.From, *m.Ref, result) // the caller may have given up
 	}
 	return err
 }

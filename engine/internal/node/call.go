@@ -43,7 +43,8 @@ func (p *process) request(to any, kind mailbox.Kind, payload any, timeout int) (
 	default:
 		return nil, gen.ErrNotAllowed
 	}
-	m := &mailbox.Message{Kind: kind, Ref: p.node.MakeRef(), Payload: payload}
+	ref := p.node.MakeRef()
+	m := &mailbox.Message{Kind: kind, Ref: &ref, Payload: payload}
 	if !p.state.CompareAndSwap(before, int32(gen.ProcessStateWaitResponse)) {
 		return nil, gen.ErrNotAllowed
 	}
@@ -51,7 +52,7 @@ func (p *process) request(to any, kind mailbox.Kind, payload any, timeout int) (
 
 	c, reply := &p.pending, make(chan response, 1)
 	c.mu.Lock()
-	c.id, c.reply = m.Ref.ID[0], reply
+	c.id, c.reply = ref.ID[0], reply
 	c.mu.Unlock()
 	if p.Reason() != nil { // killed, perhaps before the call was known
 		c.answer(0, nil, gen.TerminateReasonKill)
@@ -61,7 +62,7 @@ func (p *process) request(to any, kind mailbox.Kind, payload any, timeout int) (
 	if timeout <= 0 {
 		timeout = gen.DefaultRequestTimeout
 	}
-	timer := time.AfterFunc(time.Duration(timeout)*time.Second, func() { c.answer(m.Ref.ID[0], nil, gen.ErrTimeout) })
+	timer := time.AfterFunc(time.Duration(timeout)*time.Second, func() { c.answer(ref.ID[0], nil, gen.ErrTimeout) })
 	defer timer.Stop()
 	r := <-reply
 	return r.value, r.err

@@ -63,14 +63,14 @@ func (m *meta) handle(message *mailbox.Message) (err error) {
 	var answer any
 	switch message.Kind {
 	case mailbox.Call:
-		answer, err = m.behavior.HandleCall(message.From, message.Ref, message.Payload)
+		answer, err = m.behavior.HandleCall(message.From, *message.Ref, message.Payload)
 	case mailbox.Inspect:
 		answer = m.behavior.HandleInspect(message.From, message.Payload.([]string)...)
 	default:
 		return m.behavior.HandleMessage(message.From, message.Payload)
 	}
 	if answer != nil {
-		_ = m.parent.SendResponse(message.From, message.Ref, answer) // the caller may have given up
+		_ = m.parent.SendResponse(message.From, *message.Ref, answer) // the caller may have given up
 	}
 	return err
 }

@@ -27,6 +27,7 @@ type node struct {
 	creation int64
 	certs    gen.CertManager
 	loggers  loggers
+	workers  workers
 	lastID   atomic.Uint64 // of processes, aliases and references
 
 	mu       sync.RWMutex // guards what follows, and what processes say it does
@@ -63,6 +64,7 @@ func Start(name gen.Atom, options gen.NodeOptions) (gen.Node, error) {
 		watchers: map[watch]map[*process]struct{}{},
 		done:     make(chan struct{}),
 	}
+	n.workers.idle.L = &n.workers.mu
 	n.lastID.Store(maxID)
 	n.node, n.started, n.pid = n, now, gen.PID{Node: name, ID: nodeID, Creation: n.creation}
 	n.leader = n.pid

@@ -77,7 +77,7 @@ func (p *process) spawn(name *gen.Atom, factory gen.ProcessFactory, options gen.
 	}
 	child.setState(gen.ProcessStateSleep)
 	if !child.Park() {
-		go child.run()
+		child.workers.run(&child.unit)
 	}
 	return child.pid, nil
 }

@@ -31,26 +31,32 @@ func (n *node) byID(of gen.Atom, creation int64, id uint64) (*unit, error) {
 // target returns what any of the types that can be sent to leads to, and notes in the message the
 // name or the alias that was used. It is called with the node's mutex held.
 func (n *node) target(to any, m *mailbox.Message) (*unit, error) {
-	var node gen.Atom
+	var name, node gen.Atom
 	switch to := to.(type) {
 	case gen.PID:
 		return n.byID(to.Node, to.Creation, to.ID)
 	case gen.Alias:
-		m.Alias = to
-		return n.byID(to.Node, to.Creation, to.ID[0])
+		u, err := n.byID(to.Node, to.Creation, to.ID[0])
+		if err == nil {
+			if _, ok := u.kind.(*process); ok {
+				m.To = to
+			}
+		}
+		return u, err
 	case gen.ProcessID:
-		m.Name, node = to.Name, to.Node
+		name, node = to.Name, to.Node
 	case gen.Atom:
-		m.Name = to
+		name = to
 	case string:
-		m.Name = gen.Atom(to)
+		name = gen.Atom(to)
 	default:
 		return nil, errTarget(to)
 	}
 	if node != "" && node != n.name {
 		return nil, gen.ErrNoConnection
 	}
-	if p, ok := n.names[m.Name]; ok {
+	if p, ok := n.names[name]; ok {
+		m.To = name
 		return &p.unit, nil
 	}
 	return nil, gen.ErrProcessUnknown

@@ -63,6 +63,7 @@ func (n *node) StopForce() {
 
 func (n *node) end() {
 	n.loggers.remove("", true)
+	n.workers.close()
 	close(n.done)
 }
 

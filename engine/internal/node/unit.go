@@ -1,8 +1,5 @@
 package node
 
-// Goroutine: unit.run, started by who sends the first message to a unit that has none, or ends
-// it. It ends when no messages are left.
-
 import (
 	"errors"
 	"fmt"
@@ -22,6 +19,9 @@ type unit struct {
 	state atomic.Int32 // a gen.ProcessState
 	sent  atomic.Uint64
 	kind  kind
+
+	workers *workers
+	next    *unit // guarded by the mutex of workers
 }
 
 // kind is the part in which they differ.
@@ -32,7 +32,7 @@ type kind interface {
 }
 
 func (u *unit) init(k kind, limit int64, n *node, level gen.LogLevel, source logSource) {
-	u.kind, u.Limit = k, limit
+	u.kind, u.Limit, u.workers = k, limit, &n.workers
 	u.log.init(n, level, source)
 }
 
@@ -43,7 +43,7 @@ func (u *unit) setState(s gen.ProcessState) { u.state.Store(int32(s)) }
 func (u *unit) push(m *mailbox.Message, priority gen.MessagePriority, force bool) error {
 	wake, err := u.Push(m, priority, force)
 	if wake {
-		go u.run()
+		u.workers.run(u)
 	}
 	return err
 }
@@ -55,7 +55,7 @@ func (u *unit) end(reason error) {
 		reason = gen.TerminateReasonNormal
 	}
 	if u.Close(reason) {
-		go u.run()
+		u.workers.run(u)
 	}
 }
 
