@@ -100,7 +100,7 @@ func checkClientAuth(auth tls.ClientAuthType) error {
 	case tls.NoClientCert, tls.VerifyClientCertIfGiven, tls.RequireAndVerifyClientCert:
 		return nil
 	}
-	return fmt.Errorf("%w: %v would let any client in that shows any certificate; use VerifyClientCertIfGiven or RequireAndVerifyClientCert", ErrInvalid, auth)
+	return fmt.Errorf("%w: %v would accept any client with any certificate; use VerifyClientCertIfGiven or RequireAndVerifyClientCert", ErrInvalid, auth)
 }
 
 // checkTicketKeys refuses the key that everybody has.

@@ -102,7 +102,7 @@ func (t *policy) decideClientAuth(in *inputs, previous *policy) error {
 		t.offered = t.clientCAs
 	}
 	if t.clientAuth == tls.NoClientCert && !in.clientAuthSet && previous.clientAuth != tls.NoClientCert {
-		return fmt.Errorf("%w: without client CAs every client would be let in, and they are verified now: give a client CA bundle, or turn that off with SetClientAuth(tls.NoClientCert)", ErrInvalid)
+		return fmt.Errorf("%w: without client CAs every client would be accepted, and they are verified now: give a client CA bundle, or turn that off with SetClientAuth(tls.NoClientCert)", ErrInvalid)
 	}
 	if t.clientAuth == tls.NoClientCert && in.clientRule.check != nil && !in.clientAuthSet {
 		return fmt.Errorf("%w: ClientRule needs client certificates: give a client CA bundle", ErrInvalid)

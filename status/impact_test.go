@@ -46,7 +46,7 @@ func TestImpact(t *testing.T) {
 		assert.Contains(t, v.Error, "wait for the reload")
 	}
 	p.AddManager("main", s.Manager, nil)
-	assert.NotContains(t, get(p, "/").Body.String(), "If a CA were dropped")
+	assert.NotContains(t, get(p, "/").Body.String(), "If a CA were removed")
 }
 
 // A CA of servers can be asked about too, and a file that is gone is said.

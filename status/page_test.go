@@ -303,7 +303,7 @@ func TestAttention(t *testing.T) {
 	assert.Equal(t, []string{
 		"main: file events are not reliable",
 		"main: 1 certificates could not be stored, and would be ordered again after a restart",
-		"main: ReportOnly is set: peers that rules or revocation lists refuse get in",
+		"main: ReportOnly is set: peers that rules or revocation lists refuse are accepted",
 	}, attention("main", &s, nil))
 	ends := attention("main", &certmanager.Status{ACME: []certmanager.OrderStatus{{Name: "c.test", Serving: true, RecordUntil: time.Now().Add(day)}}}, nil)
 	require.Len(t, ends, 1)
@@ -336,8 +336,8 @@ func TestEvictionsAreRecent(t *testing.T) {
 	require.NoError(t, err)
 	html := get(p, "/").Body.String()
 	assert.Contains(t, html, "All is well.")
-	assert.Contains(t, html, "not changed since this page began to watch")
-	assert.NotContains(t, html, "Nobody is connected")
+	assert.Contains(t, html, "not changed since this page was started")
+	assert.NotContains(t, html, "There are no connections")
 	s.Manager.SetClientCAs(tlstest.NewCA(t).Pool())
 	require.Eventually(t, func() bool {
 		v := read(t, p, "/status.json")
@@ -370,5 +370,5 @@ func TestConnectionsAgree(t *testing.T) {
 	require.Eventually(t, func() bool { return p.view("", "", time.Now()).ConnectionsTotal == 0 }, 30*time.Second, 10*time.Millisecond)
 	v = p.view("", "", time.Now())
 	assert.Zero(t, v.Servers[0].Graphs[0].Now)
-	assert.Contains(t, get(p, "/?q=alice").Body.String(), "Nobody is connected.")
+	assert.Contains(t, get(p, "/?q=alice").Body.String(), "There are no connections.")
 }

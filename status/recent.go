@@ -95,7 +95,7 @@ func (b *bundle) says(n int, now time.Time) string {
 	case n == 0 && b.since.IsZero():
 		return ""
 	case b.since.IsZero():
-		return fmt.Sprintf("%d, not changed since this page began to watch", n)
+		return fmt.Sprintf("%d, not changed since this page was started", n)
 	}
 	return fmt.Sprintf("%d, changed %s ago", n, span(now.Sub(b.since)))
 }

@@ -239,7 +239,7 @@ func attention(name string, s *certmanager.Status, rows []row) (all []string) {
 		say("%d certificates could not be stored, and would be ordered again after a restart", unsaved)
 	}
 	if s.ReportOnly {
-		say("ReportOnly is set: peers that rules or revocation lists refuse get in")
+		say("ReportOnly is set: peers that rules or revocation lists refuse are accepted")
 	}
 	if s.KeyLog {
 		say("SSLKEYLOGFILE is set: every connection can be decrypted with it")

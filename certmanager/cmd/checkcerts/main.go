@@ -1,17 +1,16 @@
-// Checkcerts says what a server would do with certificate files before it gets them:
+// Checkcerts checks certificate files before a server gets them:
 //
 //	go run github.com/ergotls/ergotls/certmanager/cmd/checkcerts@latest -cert tls.crt -key tls.key -name www.example.com
 //
-// Its options are the fields of certmanager.Files. It loads and rehearses the files as
-// certmanager.New does, and prints what would be served for which name until when, the warnings,
-// and what would be refused and why. With -client it says whether a client with that certificate
-// would be let in, with -against whether a running server shows the certificates of the files
-// already.
+// Its options are the fields of certmanager.Files. It loads and checks the files as certmanager.New
+// does, and prints what would be served for each name and until when, the warnings, and what would
+// be refused and why. With -client it prints whether a client with that certificate would be
+// accepted, with -against whether a running server already shows the certificates of the files.
 //
 // The exit code is 0 if all is good, 1 if the files or a client would be refused, 2 for wrong
-// options, and 3 if the files are good and the server of -against shows others. A server also
-// refuses files that are good by themselves and lack a CA, a name or an intermediate it needs: it
-// compares them with what it serves, which this command does not know.
+// options, and 3 if the files are good and the server of -against shows others. A running server
+// also compares the files with those in service, which this command cannot do: it may reject good
+// files that lack a CA, a name or an intermediate.
 package main
 
 import (
@@ -90,7 +89,7 @@ func parse(args []string, out io.Writer) (*options, error) {
 	flags.StringVar(&f.TicketKeys, "ticket-keys", "", "`file` of the keys of session tickets")
 	flags.BoolVar(&o.freshCRLs, "fresh-crls", false, "refuse the clients of a CA whose revocation list is out of date, as Options.RequireFreshCRLs does")
 	flags.Func("name", "a DNS `name` or IP address that has to be served; may be repeated, or a list with commas", collect(&o.names))
-	flags.Func("client", "PEM `file` with the certificate of a client, for which no key is needed: would it be let in? May be repeated", collect(&o.clients))
+	flags.Func("client", "PEM `file` with the certificate of a client, for which no key is needed: would it be accepted? May be repeated", collect(&o.clients))
 	flags.StringVar(&o.against, "against", "", "`host:port` of a running TLS server to compare with")
 	flags.BoolVar(&o.json, "json", false, "print JSON")
 	flags.SetOutput(io.Discard) // the caller reports the error

@@ -126,7 +126,7 @@ func TestWhichClientsAreLetIn(t *testing.T) {
 	}
 	code, out := command(t, append(args, "-client", aliceFile)...)
 	assert.Equal(t, good, code, out)
-	assert.Contains(t, out, "alice): let in")
+	assert.Contains(t, out, "alice): accepted")
 
 	code, out = command(t, append(args, "-client", aliceFile, "-client", bobFile, "-client", malloryFile, "-client", key)...)
 	assert.Equal(t, refused, code, out)

@@ -89,7 +89,7 @@ func (r *report) printClients(b *strings.Builder) {
 	})
 	list(b, "these clients", r.Clients, func(c client) string {
 		if c.LetIn {
-			return fmt.Sprintf("%s (%s): let in", c.File, c.Subject)
+			return fmt.Sprintf("%s (%s): accepted", c.File, c.Subject)
 		}
 		return fmt.Sprintf("%s (%s): REFUSED: %s", c.File, c.Subject, c.Error)
 	})
