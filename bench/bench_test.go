@@ -70,6 +70,17 @@ func TestCurve(t *testing.T) {
 	assert.NotContains(t, string(picture), "NaN")
 }
 
+// TestActors has a hundred active clients and thirty idle ones of another process.
+func TestActors(t *testing.T) {
+	s := tiny("")
+	s.Actors = activeClients + 30
+	var out bytes.Buffer
+	require.NoError(t, bench(s, &out, io.Discard))
+	assert.Regexp(t, "(?m)^ours, actors +130 ", out.String())
+	s.Actors = 1 << 40
+	require.ErrorContains(t, bench(s, &out, io.Discard), "ulimit -Hn")
+}
+
 func TestProfile(t *testing.T) {
 	s := tiny("^rr 64/ours$")
 	s.Profile = filepath.Join(t.TempDir(), "profiles")

@@ -37,6 +37,9 @@ func (c *holdConn) flush() error {
 }
 
 func (c *cell) clientConfig() *tls.Config {
+	if c.roots != nil {
+		return &tls.Config{RootCAs: c.roots, ServerName: c.serverName, MinVersion: tls.VersionTLS13}
+	}
 	config := c.ca.ClientConfig(nil, c.serverName)
 	config.MinVersion, config.Certificates = tls.VersionTLS13, c.clientCert
 	return config
@@ -45,7 +48,11 @@ func (c *cell) clientConfig() *tls.Config {
 // dial connects, and is done when an echo has come back: a TLS 1.3 client is through before its
 // server.
 func (c *cell) dial(config *tls.Config, size int) (*client, error) {
-	conn, err := net.Dial("tcp", c.addr)
+	dialer := net.Dialer{}
+	if c.from != nil {
+		dialer.LocalAddr = c.from
+	}
+	conn, err := dialer.Dial("tcp", c.addr)
 	if err != nil {
 		return nil, err
 	}

@@ -3,10 +3,12 @@ package main
 import (
 	"cmp"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -21,7 +23,9 @@ type cell struct {
 	ca         *tlstest.CA
 	clientCert []tls.Certificate
 	serverName string
-	swap       func() error // the server's certificates for others, in the workload reload
+	from       *net.TCPAddr   // of the clients; nil: any
+	roots      *x509.CertPool // nil: those of ca
+	swap       func() error   // the server's certificates for others, in the workload reload
 
 	addr    string
 	toChild *json.Encoder

@@ -30,6 +30,7 @@ type settings struct {
 	Run     *regexp.Regexp
 	Profile string // directory, empty: none
 	Curve   string // SVG file, empty: the table
+	Actors  int    // connections with an actor each; 0: the table
 }
 
 func main() {
@@ -55,6 +56,7 @@ func parse(args []string) (settings, error) {
 	flags.IntVar(&s.Crowd, "crowd", 10_000, "`connections` of the workloads with many; no other has more")
 	flags.StringVar(&s.Profile, "cpuprofile", "", "`directory` for a CPU profile of the server per workload and variant, of the last round")
 	flags.StringVar(&s.Curve, "curve", "", "measure the cost curve instead and draw it into this SVG `file`")
+	flags.IntVar(&s.Actors, "actors", 0, "measure a server with this number of `connections` instead, each with its actor")
 	run := flags.String("run", "", "only the workloads and variants, written workload/variant, that match the `regexp`")
 	short := flags.Bool("short", false, "3 rounds of 0.3 s and a crowd of 1,000: done in two minutes, and too rough to judge by")
 	if err := flags.Parse(args); err != nil {
@@ -76,10 +78,13 @@ func bench(s settings, out, progress io.Writer) error {
 			return err
 		}
 	}
-	if limit := openFiles(); uint64(s.Crowd)+100 > limit {
+	if limit := openFiles(); s.Actors == 0 && uint64(s.Crowd)+100 > limit {
 		return fmt.Errorf("a crowd of %d connections needs more open files than the %d of this process: raise ulimit -n, or lower -crowd", s.Crowd, limit)
 	}
 	fmt.Fprintln(progress, placement())
+	if s.Actors > 0 {
+		return actors(s, out)
+	}
 	if s.Curve != "" {
 		return curve(s, out, progress)
 	}
@@ -101,6 +106,8 @@ func child(role string) {
 		if err = input.Decode(&j); err == nil {
 			err = load(j, os.Stdout)
 		}
+	case "crowd":
+		err = holdCrowd(os.Stdin, os.Stdout)
 	case "server":
 		err = serve(os.Stdin, os.Stdout)
 	default:
