@@ -27,6 +27,7 @@ type program struct {
 	t     *testing.T
 	name  string
 	stdin io.WriteCloser
+	end   context.CancelFunc // kills it
 	ended chan struct{} // closed: it has ended, and err is set
 	err   error
 
@@ -48,7 +49,7 @@ func (c command) start(t *testing.T) *program {
 	cmd.Env = append(os.Environ(), c.env...)
 	cmd.Dir = certs.dir
 	cmd.WaitDelay = time.Second // where a child of its own keeps its output open
-	p := &program{t: t, name: c.args[0], ended: make(chan struct{})}
+	p := &program{t: t, name: c.args[0], end: cancel, ended: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = p, p
 	var err error
 	p.stdin, err = cmd.StdinPipe()
@@ -67,6 +68,12 @@ func (c command) start(t *testing.T) *program {
 		}
 	})
 	return p
+}
+
+// kill ends the program without a word to its peers, and returns when it has ended.
+func (p *program) kill() {
+	p.end()
+	<-p.ended
 }
 
 // Write takes the output of both streams.

@@ -63,6 +63,7 @@ func (s server) check(t *testing.T, who subject, tls string) {
 	plain := target{server: s, t: t, p: p, port: port, tls: tls}
 	plain.serves(who, "TLS", "")
 	plain.refusedByUs(who)
+	s.restarts(t, who, tls)
 
 	if why := lookup(s.lacks, "mTLS", tls); why != "" {
 		who.add("mTLS", tls, why)
