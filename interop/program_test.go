@@ -28,7 +28,7 @@ type program struct {
 	name  string
 	stdin io.WriteCloser
 	end   context.CancelFunc // kills it
-	ended chan struct{} // closed: it has ended, and err is set
+	ended chan struct{}      // closed: it has ended, and err is set
 	err   error
 
 	mu     sync.Mutex // guards output
