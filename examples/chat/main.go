@@ -63,58 +63,100 @@ func start(port uint16, certs gen.CertManager) (gen.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	chat := &room{port: port, certs: certs, names: map[gen.Alias]string{}}
-	if _, err = node.Spawn(func() gen.ProcessBehavior { return chat }, gen.ProcessOptions{}); err != nil {
+	if _, err = node.SpawnRegister(roomName, func() gen.ProcessBehavior { return &room{members: map[gen.PID]string{}} }, gen.ProcessOptions{}); err == nil {
+		_, err = node.Spawn(meta.ActorServer{
+			Server: meta.TCPServerOptions{
+				Host: "localhost", Port: port, CertManager: certs,
+				Split: bufio.ScanLines, MaxFrame: 1000,
+				Active:         10, // lines that one may be ahead of the room
+				ConnectionMeta: gen.MetaOptions{MailboxSize: 100},
+			},
+			Actor: func() gen.ProcessBehavior { return &member{} },
+		}.Process, gen.ProcessOptions{})
+	}
+	if err != nil {
 		node.Stop()
 	}
 	return node, err
 }
 
-// room is an actor with everybody in it.
-type room struct {
+// member is the actor of one connection. It speaks to the room for its client, and the other way.
+type member struct {
 	act.Actor
-	port  uint16
-	certs gen.CertManager
-	names map[gen.Alias]string
+	connection gen.Alias
+	name       string
 }
 
-func (r *room) Init(...any) error {
-	server, err := meta.CreateTCPServer(meta.TCPServerOptions{
-		Host: "localhost", Port: r.port, CertManager: r.certs,
-		Split: bufio.ScanLines, MaxFrame: 1000,
-		Active:         10, // lines that one may be ahead of the room
-		ConnectionMeta: gen.MetaOptions{MailboxSize: 100},
-	})
-	if err != nil {
-		return err
-	}
-	if _, err = r.SpawnMeta(server, gen.MetaOptions{}); err != nil {
-		server.Terminate(err) // frees the port
-	}
-	return err
-}
-
-func (r *room) HandleMessage(_ gen.PID, message any) error {
-	switch m := message.(type) {
+func (m *member) HandleMessage(_ gen.PID, message any) error {
+	switch v := message.(type) {
 	case meta.MessageTCPConnect:
-		r.names[m.ID] = m.TLS.PeerCertificates[0].Subject.CommonName // proven by the handshake
-		r.say("* %s is here", r.names[m.ID])
+		m.connection, m.name = v.ID, v.TLS.PeerCertificates[0].Subject.CommonName // proven by the handshake
+		return m.Send(roomName, join{m.name})
 	case meta.MessageTCP:
-		r.say("%s: %s", r.names[m.ID], m.Data)
-	case meta.MessageTCPPassive: // all lines so far have been said
-		_ = r.SendAlias(m.ID, meta.MessageTCPActive{N: 10})
+		return m.Send(roomName, says{fmt.Sprintf("%s: %s", m.name, v.Data)})
+	case line: // whoever does not read and has a hundred lines waiting misses it
+		_ = m.SendAlias(m.connection, meta.MessageTCP{Data: v})
+	case meta.MessageTCPPassive:
+		return m.Send(roomName, caughtUp{})
+	case caughtUp: // the room has said all lines so far
+		_ = m.SendAlias(m.connection, meta.MessageTCPActive{N: 10})
 	case meta.MessageTCPDisconnect:
-		name := r.names[m.ID]
-		delete(r.names, m.ID)
-		r.say("* %s has gone (%s)", name, m.Reason)
+		_ = m.Send(roomName, leave{v.Reason})
+		return gen.TerminateReasonNormal
 	}
 	return nil
 }
 
-// say writes a line to everybody. Whoever does not read and has a hundred lines waiting misses it.
+const roomName = gen.Atom("room")
+
+// What members say to the room, and it to them.
+type (
+	join     struct{ name string }
+	leave    struct{ why error }
+	says     struct{ text string }
+	line     []byte
+	caughtUp struct{} // goes to the room and back
+)
+
+// room is an actor that knows everybody who is there.
+type room struct {
+	act.Actor
+	members map[gen.PID]string // their names
+}
+
+func (r *room) HandleMessage(from gen.PID, message any) error {
+	switch m := message.(type) {
+	case join:
+		if err := r.MonitorPID(from); err != nil {
+			return nil // it has gone already
+		}
+		r.members[from] = m.name
+		r.say("* %s is here", m.name)
+	case says:
+		r.say("%s", m.text)
+	case caughtUp:
+		_ = r.Send(from, m)
+	case leave:
+		r.part(from, m.why)
+	case gen.MessageDownPID:
+		if m.Reason != gen.TerminateReasonNormal { // else its leave says why
+			r.part(m.PID, m.Reason)
+		}
+	}
+	return nil
+}
+
+func (r *room) part(member gen.PID, why error) {
+	if name, here := r.members[member]; here {
+		delete(r.members, member)
+		r.say("* %s has gone (%s)", name, why)
+	}
+}
+
+// say writes a line to everybody.
 func (r *room) say(format string, args ...any) {
-	line := fmt.Appendf(nil, format+"\n", args...)
-	for id := range r.names {
-		_ = r.SendAlias(id, meta.MessageTCP{Data: line})
+	text := line(fmt.Appendf(nil, format+"\n", args...))
+	for member := range r.members {
+		_ = r.Send(member, text)
 	}
 }
