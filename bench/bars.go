@@ -49,4 +49,5 @@ var bars = []bar{
 	{inCrowd, ours, efficiency, 1, key{Row: alone, Variant: ours}},
 	{credit, ours, memory, 1.3, key{}},
 	{whileReload, ours, p99, 1.5, key{Row: noReload, Variant: ours}},
+	{whileOrder, ours, p99, 1.5, key{Row: noOrder, Variant: ours}},
 }

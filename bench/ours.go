@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"log/slog"
 	"sync"
@@ -60,7 +61,18 @@ func newManager(j serverJob) (*certmanager.Manager, error) {
 		}
 	}
 	options.Source = source
+	if j.Ordered {
+		options.Source = certmanager.Sources{source, certmanager.Func(waitForOrder)}
+	}
 	return certmanager.New(options)
+}
+
+// waitForOrder answers for orderedName when the client has given up.
+func waitForOrder(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if hello.ServerName == orderedName {
+		<-hello.Context().Done()
+	}
+	return nil, errors.New("no certificate")
 }
 
 // startNode runs an actor on a node of its own, until the process ends.

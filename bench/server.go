@@ -34,6 +34,7 @@ type serverJob struct {
 	ClientCA  []byte        // PEM; clients must have a certificate, if set
 	Dir       string        // certificate pairs, instead of Cert and Key
 	Pause     time.Duration // before each answer
+	Ordered   bool          // the certificate of orderedName is waited for
 }
 
 // request is any further line.

@@ -22,11 +22,13 @@ const (
 	credit      = "slow actor, credit reads"
 	noReload    = "rr 64, before the reloads"
 	whileReload = "rr 64, during reloads"
+	noOrder     = "full, no order"
+	whileOrder  = "full, 50 wait for an order"
 )
 
 // rows is their order.
 var rows = []string{pipelined, flushed, rr64, rr512, rr1, bulk, full, resumed, mutual, idleAfter, idleBefore, alone, inCrowd,
-	credit, noReload, whileReload}
+	credit, noReload, whileReload, noOrder, whileOrder}
 
 // workload is one kind of load and who is to be compared under it.
 type workload struct {
@@ -64,6 +66,7 @@ func all() []workload {
 		{name: "crowd", variants: few, crowd: true, run: crowd},
 		{name: credit, variants: []string{raw, ours}, prepare: slowDown, run: flood},
 		{name: "reload", variants: []string{ours}, prepare: makePairs, run: reload},
+		{name: "order", variants: []string{ours}, prepare: orderCertificate, run: beside},
 		{name: "curve", variants: []string{raw, ours}, rounds: 5, crowd: true, run: steps},
 	}
 }
