@@ -258,7 +258,8 @@ func notTLS(err error) error {
 	return err
 }
 
-// refused ends a connection that nobody is to hear of, but for who dialled it.
+// refused ends a connection before its MessageTCPConnect. Only the owner of an outgoing connection
+// is told.
 func (c *tcpConnection) refused(stage string, err error) {
 	if c.ended() != nil {
 		return // the error is only an echo of it

@@ -150,36 +150,36 @@ type MessageTCPDraining struct {
 	Deadline time.Time
 }
 
-// MessageTCPSuspend, sent to a server, makes it take no further connection until a
-// MessageTCPResume. Open connections, and those in their handshake, go on. Clients that come
-// meanwhile wait in the kernel's backlog: their connect succeeds, and then nothing answers them
-// until the server resumes or they give up; once the backlog is full, connects time out. As a Call it
-// is answered with whether it changed anything (a bool), as is MessageTCPResume.
+// MessageTCPSuspend, sent to a server, makes it accept no further connection until a
+// [MessageTCPResume]. Open connections, and those in their handshake, continue. New clients wait in
+// the kernel's backlog: their connect succeeds, but they get no answer until the server resumes;
+// once the backlog is full, connects time out. As a Call it returns whether it changed anything (a
+// bool), as does MessageTCPResume.
 type MessageTCPSuspend struct{}
 
-// MessageTCPResume ends what MessageTCPSuspend has begun.
+// MessageTCPResume, sent to a server, makes it accept connections again after a
+// [MessageTCPSuspend].
 type MessageTCPResume struct{}
 
 // MessageTCPLimits, sent to a server, changes its limits. Each field is a limit of
-// [TCPServerOptions]: 0 leaves it as it is, -1 means no limit. Who waits for room comes in at once
-// where there is more of it. Nobody is closed where there is less: the server then takes no further
-// connection until enough have ended.
+// [TCPServerOptions]: 0 leaves it as it is, -1 means no limit. After a higher limit waiting clients
+// are accepted at once. After a lower limit no connection is closed: the server accepts no further
+// one until enough have ended.
 //
-// A value that cannot be is an error that names the field, and nothing is changed. As a Call it is
-// answered with the limits that were in force before, as a MessageTCPLimits, or with that error;
-// sent, it is logged.
+// An invalid value is an error that names the field, and nothing is changed. As a Call it returns
+// the previous limits, as a MessageTCPLimits, or that error; if it was sent, the error is logged.
 type MessageTCPLimits struct {
-	// Each is as in TCPServerOptions, but for 0 and -1.
+	// Each is as in TCPServerOptions, except 0 and -1.
 	MaxConnections           int
 	MaxConnectionsPerAddress int
 	MaxHandshakeFailures     int
 }
 
-// MessageTCPAlarm tells the parent of a server that its connections have reached the option
-// AlarmHigh, or are no more than AlarmLow again. The two come in turn, High first.
+// MessageTCPAlarm tells the parent of a server that the number of connections has reached the
+// option AlarmHigh, or is down to AlarmLow again. The two alternate, High first.
 type MessageTCPAlarm struct {
-	// ID is the server, Connections how many it had, established or not. High says that they have
-	// reached AlarmHigh.
+	// ID is the server, Connections the number of its connections, established or not. High says
+	// that it has reached AlarmHigh.
 	ID          gen.Alias
 	Connections int
 	High        bool

@@ -65,8 +65,8 @@ type eventView struct {
 	Error       string `json:",omitempty"`
 }
 
-// journal keeps the last events, those that peers cause apart from the others: however many
-// strangers are refused, the last rotation stays on the page.
+// journal keeps the last events, those caused by peers separately: however many peers are refused,
+// the last rotation stays on the page.
 type journal struct {
 	own, peers []eventView // the oldest first
 }

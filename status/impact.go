@@ -49,7 +49,8 @@ func choices(name string, status *certmanager.Status, chosen string) (all []choi
 	return all
 }
 
-// askImpact says who would be cut off if the manager's source no longer had a CA.
+// askImpact returns the peers that would be disconnected if the manager's source no longer had a
+// CA.
 func askImpact(m *manager, ca choice) *impactView {
 	v := &impactView{Manager: ca.Manager, CA: ca.Name}
 	candidate, err := without(m, ca.Fingerprint)

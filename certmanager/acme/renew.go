@@ -42,7 +42,7 @@ func (s *state) renew(ctx context.Context, n *name, cert *tls.Certificate, failu
 	defer cancel()
 	switch err := s.obtain(limited, n, cert); {
 	case err == nil || ctx.Err() != nil:
-	case errors.Is(err, errLimit): // one line for all names: strangers make as many as they like
+	case errors.Is(err, errLimit): // one line for all names: clients can ask for any number
 		s.postpone(n, err)
 		if !s.limited.Swap(true) {
 			s.warn(n.text, fmt.Errorf("%w: %d", err, s.o.OrdersPerHour))

@@ -39,13 +39,13 @@ func tokenCertCacheKey(name string) string { return name + "+token" }
 
 func httpTokenCacheKey(urlPath string) string { return path.Base(urlPath) + "+http-01" }
 
-// setAsideCacheKey is where what could not be read is kept, for whoever looks for the reason.
+// setAsideCacheKey is the key under which an unreadable entry is kept for inspection.
 func setAsideCacheKey(key string) string { return key + "+unreadable" }
 
 // cacheTimeout bounds one access to the cache.
 const cacheTimeout = 10 * time.Second
 
-// cacheTime is for how long a cache that hangs may hold something up that has to end with ctx.
+// cacheTime is how long an access to the cache may take within ctx.
 func cacheTime(ctx context.Context) time.Duration {
 	if end, ok := ctx.Deadline(); ok {
 		return min(cacheTimeout, max(time.Until(end)/4, time.Second))

@@ -1,8 +1,8 @@
-// Autocert is an echo server of actors for a public host, with a certificate from Let's Encrypt:
+// Autocert is an echo server for a public host, with a certificate from Let's Encrypt:
 //
 //	go run ./examples/autocert -domain www.example.com -email tls@example.com
 //
-// The CA visits the host on port 443, or with -http :80 on port 80 too.
+// The CA connects to port 443 of the host, or with -http :80 also to port 80.
 package main
 
 import (

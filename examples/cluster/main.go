@@ -1,7 +1,6 @@
 //go:build upstream
 
-// Cluster is a TLS server on one node whose clients are served by a process on another, on Ergo
-// itself. The link between the nodes is mutual TLS:
+// Cluster is a TLS server on one node and the worker for its clients on another, on Ergo itself. The link between the nodes is mutual TLS:
 //
 //	GOWORK=off go run -tags upstream ./examples/cluster
 //	openssl s_client -quiet -connect localhost:4433

@@ -1,7 +1,8 @@
 //go:build unix
 
-// Drain restarts an echo server without refusing a connection or cutting one off. On SIGHUP it starts its program anew with the
-// listening socket and drains: the new process accepts what comes, the old one stays until its connections have ended, at most -grace.
+// Drain restarts an echo server without refusing or closing a connection. On SIGHUP it starts a new
+// process with the listening socket, and drains: the new process accepts new connections, and the
+// old one stays until its own have ended, at most for -grace.
 //
 //	go run ./examples/drain -cert server.crt -key server.key
 package main

@@ -1,9 +1,9 @@
-// Echo is the smallest useful server: an actor that answers TLS clients with their own bytes.
+// Echo is the smallest useful server: an actor that sends back what TLS clients send.
 //
 //	go run ./examples/echo -cert server.crt -key server.key
 //	openssl s_client -quiet -connect localhost:4433
 //
-// The files may change at any time. With -client-ca only clients of that CA get in.
+// The files may change at any time. With -client-ca only clients of that CA are accepted.
 package main
 
 import (

@@ -1,8 +1,8 @@
 //go:build cgo
 
-// Hsm serves TLS with a private key in a PKCS #11 token, which it never leaves. It makes a token of
+// Hsm serves TLS with a private key that never leaves a PKCS #11 token. It makes a token of
 // SoftHSM 2 (apt-get install softhsm2) in a temporary folder, and shows a handshake, a new key, a
-// token that is taken out, and one that is put back. A program of one's own needs token.go.
+// token that is taken out, and one that is put back. Your own program needs token.go.
 package main
 
 import (

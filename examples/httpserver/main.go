@@ -1,4 +1,4 @@
-// Httpserver serves HTTPS with net/http and no actor at all: the certificate manager stands on its own.
+// Httpserver serves HTTPS with net/http: it uses the certificate manager without actors.
 //
 //	go run ./examples/httpserver -cert server.crt -key server.key
 //	curl --cacert root.crt https://localhost:8443

@@ -1,5 +1,6 @@
-// Mtls is mutual TLS between actors, step by step: an echo server that lets only
-// clients of its CA in, certificates replaced under live connections, a CA replaced without a restart.
+// Mtls shows mutual TLS between actors, step by step: an echo server that accepts only clients of
+// its CA, certificates that are replaced under live connections, a CA that is replaced without a
+// restart.
 //
 //	go run ./examples/mtls
 //

@@ -1,5 +1,5 @@
-// Reload replaces the certificate of a running server and shows what happens: new connections get the new one, the open one stays,
-// a broken file changes nothing. It ends by itself.
+// Reload replaces the certificate of a running server. New connections get the new certificate, the
+// open connection stays, and a broken file changes nothing. Then it ends.
 //
 //	go run ./examples/reload
 package main

@@ -1,6 +1,6 @@
-// Package secretstore has a source of certificates that reads a secret over HTTP: what it takes to serve certificates
-// from Vault, a cloud's secret manager or a service of one's own. Start with [Source]. It does not write the
-// secret, nor renew what is in it.
+// Package secretstore has a certificate source that reads a secret over HTTP. Use it as a template
+// for Vault, a cloud's secret manager or your own service. Start with [Source]. It does not write the
+// secret, and does not renew the certificate in it.
 package secretstore
 
 import (
@@ -17,7 +17,7 @@ import (
 // Source is a secret with a certificate and its key.
 type Source struct {
 	URL    string       // answers with {"certificate": "…", "key": "…"}, both PEM, and an ETag
-	Client *http.Client // verifies the store, and says who asks
+	Client *http.Client // verifies the store and authenticates to it
 }
 
 // Load implements certmanager.Source.

@@ -1,4 +1,4 @@
-// Starttls upgrades open connections to TLS: enough of SMTP for it (RFC 5321, RFC 3207).
+// Starttls upgrades open connections to TLS, with the necessary part of SMTP (RFC 5321, RFC 3207).
 //
 //	go run ./examples/starttls
 //	openssl s_client -starttls smtp -CAfile testdata/certs/root.crt -connect localhost:2525

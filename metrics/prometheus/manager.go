@@ -133,9 +133,8 @@ func (e emitter) crls(all []certmanager.CRLInfo) {
 	}
 }
 
-// choose says which ACME names have a label of their own. One that has it keeps it: under a
-// HostPolicy strangers say what is ordered, and with ever new names at the front they would make
-// ever new series.
+// choose says which ACME names have a label of their own. A name keeps its label: under a
+// HostPolicy clients choose the names, and could otherwise create ever more series.
 func (w *watched) choose(all []certmanager.OrderStatus) []named[certmanager.OrderStatus] {
 	w.mu.Lock()
 	defer w.mu.Unlock()
