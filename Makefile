@@ -4,25 +4,45 @@ GO          ?= go
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 $(VULNFLAGS)
 FUZZTIME    ?= 10s
-# Every folder with a go.mod: what go.work uses, and engine.
-MODULES     := $(patsubst ./%,%,$(shell sed -n 's/^\t\(\.[^ ]*\)$$/\1/p' go.work)) engine
+# Every folder with a go.mod: engine, and what go.work uses.
+MODULES     := engine $(patsubst ./%,%,$(shell sed -n 's/^\t\(\.[^ ]*\)$$/\1/p' go.work))
 # What check looks at besides this machine's own: other systems, and 32 bits in either byte order.
 PLATFORMS   := linux/386 linux/arm linux/mips freebsd/amd64 openbsd/amd64 netbsd/amd64 illumos/amd64 darwin/arm64 windows/amd64
 # engine/ has Ergo's module path, so it is no part of the workspace.
 ENTER       := cd $$m && { test $$m != engine || export GOWORK=off; }
+# The packages of a module that have tests, those with few first: go test reports in this order.
+TESTED      := $(GO) list -f '{{len .TestGoFiles}} {{len .XTestGoFiles}} {{.ImportPath}}' ./... | awk '$$1+$$2 { print $$1+$$2, $$3 }' | sort -n | cut -d' ' -f2
+SHORT       ?= -short
 
-.PHONY: help demo demo-acme test test-386 check consumer tidy bench bench-short soak soak-short chaos chaos-short fuzz vuln testdata interop spire
+.PHONY: help demo demo-acme test test-all test-386 check consumer tidy bench bench-short soak soak-short chaos chaos-short fuzz vuln testdata interop spire
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
+# Runs a program in stages that are announced: with an empty cache the first two take a minute each.
+define run
+	@echo "make $@: downloading what it needs, as far as it is not there"
+	@$(1) $(GO) list -deps $(2) >/dev/null
+	@echo "make $@: compiling; with an empty cache this takes a minute or two"
+	@$(1) $(GO) build -o /dev/null $(2)
+	@echo "make $@: running; this takes $(3)"
+	@$(1) $(GO) run $(2)
+endef
+
 demo: ## two actors talk over mutual TLS; a client without a valid certificate is refused; certificates are replaced
-	$(GO) run ./examples/mtls
+	$(call run,,./examples/mtls,two seconds)
 
 demo-acme: ## a certificate is issued and renewed on one machine, in seconds, with the CA failing in between; then a wildcard, by a DNS record
-	cd tlstest/acmetest/e2e && $(GO) run ./demo
+	$(call run,cd tlstest/acmetest/e2e &&,./demo,15 seconds)
 
-test: ## all tests of all modules, with the race detector; without it what it changes: allocations, and system calls
-	@for m in $(MODULES); do echo "test $$m"; ($(ENTER) && $(GO) test -race ./... && $(GO) test -run Alloc ./...) || exit 1; done
+test: ## the tests of all modules, with the race detector; then what it would change, allocations
+	@echo "The first run compiles everything for the race detector, which takes minutes. Each package has a line when its tests have passed."
+	@for m in $(MODULES); do echo "test $$m"; ($(ENTER) && packages=$$($(TESTED)) && \
+		{ test -z "$$packages" || $(GO) test -race $(SHORT) $$packages; }) || exit 1; done
+	$(GO) test -run 'Alloc|NeverReads' ./certmanager ./meta
+	cd engine && GOWORK=off $(GO) test -run Alloc .
+
+test-all: ## the same with the tests that take long, those with other programs among them, and meta without the race detector
+	@$(MAKE) test SHORT=
 	$(GO) test ./meta
 
 test-386: ## the tests of what users import, compiled for 32 bits, which amd64 Linux also runs

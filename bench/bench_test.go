@@ -15,6 +15,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"github.com/ergotls/ergotls/internal/needs"
 )
 
 func TestMain(m *testing.M) {
@@ -36,6 +38,7 @@ func tiny(run string) settings {
 
 // TestTable runs every workload on every variant, for a moment each.
 func TestTable(t *testing.T) {
+	needs.Long(t)
 	var out, progress bytes.Buffer
 	require.NoError(t, bench(tiny(""), &out, &progress), "%s", &progress)
 	table := out.String()

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/internal/needs"
 	"github.com/ergotls/ergotls/tlstest"
 )
 
@@ -36,9 +37,7 @@ func soakRotations() int {
 // peers connect all the time and removed ones try to. No proven peer fails, no removed one gets
 // in, and what is served is never older than what was published.
 func TestSoak(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	needs.Long(t)
 	s := newSoak(t)
 	stop := make(chan struct{})
 	var wait sync.WaitGroup

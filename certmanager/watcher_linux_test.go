@@ -26,6 +26,7 @@ func TestWithoutInotify(t *testing.T) {
 	}
 	for _, limit := range []string{"max_inotify_instances", "max_inotify_watches"} {
 		t.Run(limit, func(t *testing.T) {
+			t.Parallel()
 			inNamespace(t, "TestWithoutInotify", 0, limitVariable+"="+limit)
 		})
 	}

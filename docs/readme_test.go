@@ -29,6 +29,7 @@ var makesManager = regexp.MustCompile(`(?s)\tcerts, err := certmanager\.New\(.*?
 // The program in README.md answers its clients, and each snippet that makes another manager can
 // stand in the program in place of the first.
 func TestReadme(t *testing.T) {
+	needs.Long(t)
 	text, err := os.ReadFile("../README.md")
 	require.NoError(t, err)
 	var program string

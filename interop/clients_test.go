@@ -55,6 +55,7 @@ func lookup(m map[string]string, dimension, tls string) string {
 }
 
 func TestClients(t *testing.T) {
+	needs.Long(t)
 	for _, c := range clients {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -19,6 +19,7 @@ import (
 // mostly hears of a broken pipe or a reset in place of the alert, as the row of the plain server in
 // docs/interop.md shows. From ours it hears the alert, every time.
 func TestJavaHearsTheAlert(t *testing.T) {
+	needs.Long(t)
 	t.Parallel()
 	needs.Program(t, "javac")
 	ours, plain := subject{name: "Java, our server", role: "refused"}, subject{name: "Java, plain crypto/tls server", role: "refused"}

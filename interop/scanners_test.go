@@ -89,6 +89,7 @@ func suites(prefix string, tls12 []string) (all []string) {
 }
 
 func TestSSLScan(t *testing.T) {
+	needs.Long(t)
 	t.Parallel()
 	who := subject{name: "sslscan", role: "scanner"}
 	defer func() { who.missing(t) }()
@@ -120,6 +121,7 @@ func TestSSLScan(t *testing.T) {
 }
 
 func TestNmap(t *testing.T) {
+	needs.Long(t)
 	t.Parallel()
 	who := subject{name: "nmap ssl-enum-ciphers", role: "scanner"}
 	defer func() { who.missing(t) }()
@@ -155,9 +157,7 @@ var excused = map[string]string{
 }
 
 func TestTestSSL(t *testing.T) {
-	if testing.Short() {
-		t.Skip("testssl takes a minute or two")
-	}
+	needs.Long(t)
 	t.Parallel()
 	who := subject{name: "testssl.sh", role: "scanner"}
 	defer func() { who.missing(t) }()

@@ -41,6 +41,7 @@ type server struct {
 var errAnswered = errors.New("an answer of the server")
 
 func TestServers(t *testing.T) {
+	needs.Long(t)
 	for _, s := range servers {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()

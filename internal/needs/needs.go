@@ -28,6 +28,15 @@ func Program(t testing.TB, name string) string {
 	return ""
 }
 
+// Long leaves a test to `make test-all`, which CI runs: it takes long, and other tests find most of
+// what it can find.
+func Long(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("not in -short")
+	}
+}
+
 // lastPort begins elsewhere in each process.
 var lastPort = func() *atomic.Int32 {
 	p := new(atomic.Int32)

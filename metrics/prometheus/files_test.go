@@ -155,6 +155,7 @@ func queries(t *testing.T) (all []string) {
 // A real Prometheus takes what the collector gives, answers every query of the dashboard, and
 // evaluates every alert.
 func TestDashboard(t *testing.T) {
+	needs.Long(t)
 	program := needs.Program(t, "prometheus")
 	s, watch, registry := busy(t)
 	watchOrders(t, watch)

@@ -149,6 +149,7 @@ func serve(t *testing.T) (*echotest.Server, string) {
 // The page loads, and shows what is in service after a rotation without being loaded again, and
 // nothing is reported on the console.
 func TestRotation(t *testing.T) {
+	needs.Long(t)
 	s, url := serve(t)
 	b := open(t, true)
 	before := s.Manager.Status().Certificates[0].Serial
@@ -181,6 +182,7 @@ func TestRotation(t *testing.T) {
 // With the keyboard alone one gets everywhere, in the order of the page, and asks who needs a CA;
 // the answer stays while the page refreshes itself.
 func TestKeyboard(t *testing.T) {
+	needs.Long(t)
 	s, url := serve(t)
 	b := open(t, true)
 	b.do(chromedp.Navigate(url + "/"))
@@ -210,6 +212,7 @@ func TestKeyboard(t *testing.T) {
 
 // Nothing is wider than the window of a phone, in any of its states.
 func TestPhone(t *testing.T) {
+	needs.Long(t)
 	s, url := serve(t)
 	s.Break(t)
 	b := open(t, true)
@@ -223,6 +226,7 @@ func TestPhone(t *testing.T) {
 
 // Without scripts all is there, and the page asks to be loaded again.
 func TestWithoutScripts(t *testing.T) {
+	needs.Long(t)
 	s, url := serve(t)
 	b := open(t, false)
 	b.do(chromedp.Navigate(url + "/"))
@@ -236,6 +240,7 @@ func TestWithoutScripts(t *testing.T) {
 // Every text stands out from its ground as WCAG 2.2 asks of text of this size (1.4.3: 4.5 to 1), in
 // light and in dark, also when there is trouble.
 func TestContrast(t *testing.T) {
+	needs.Long(t)
 	s, url := serve(t)
 	s.Break(t)
 	b := open(t, true)
@@ -262,6 +267,7 @@ func TestContrast(t *testing.T) {
 // Every table has a caption, every picture a text, every field a label, and the headings are in
 // order.
 func TestForScreenReaders(t *testing.T) {
+	needs.Long(t)
 	_, url := serve(t)
 	b := open(t, true)
 	b.do(chromedp.Navigate(url + "/"))

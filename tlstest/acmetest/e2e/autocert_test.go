@@ -13,6 +13,7 @@ import (
 
 	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/certmanager/acme"
+	"github.com/ergotls/ergotls/internal/needs"
 	"github.com/ergotls/ergotls/tlstest/acmetest"
 )
 
@@ -66,6 +67,7 @@ func TestTakeOverFromAutocert(t *testing.T) {
 // autocert keeps an ECDSA and an RSA certificate of a name whose clients know one or the other.
 // Each is taken over, whichever type of key is asked for.
 func TestTakeOverBothKeyTypes(t *testing.T) {
+	needs.Long(t)
 	t.Parallel()
 	ca := acmetest.Start(t)
 	cache := autocert.DirCache(t.TempDir())

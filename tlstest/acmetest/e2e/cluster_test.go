@@ -18,6 +18,7 @@ import (
 	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/certmanager/acme"
 	"github.com/ergotls/ergotls/certmanager/rediscache"
+	"github.com/ergotls/ergotls/internal/needs"
 	"github.com/ergotls/ergotls/tlstest/acmetest"
 )
 
@@ -63,6 +64,7 @@ func startRedis(t *testing.T) redisServer {
 // Three machines start at once: one order, and all serve its certificate. Any of them answers
 // the challenge, and all serve the next certificate soon.
 func TestMachinesShareRedis(t *testing.T) {
+	needs.Long(t)
 	for _, kind := range []string{"tls-alpn-01", "http-01"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
@@ -121,6 +123,7 @@ func TestMachinesShareRedis(t *testing.T) {
 
 // Redis that is gone when certificates have to be renewed: they are, without the lock and in time.
 func TestRedisGoesAway(t *testing.T) {
+	needs.Long(t)
 	t.Parallel()
 	ca, server := acmetest.StartWith(t, acmetest.Options{Lifetime: 30 * time.Second}), startRedis(t)
 	client := redis.NewClient(&redis.Options{Network: "unix", Addr: server.socket, MaxRetries: -1, DialerRetries: 1})
@@ -158,6 +161,7 @@ func dyingMachine(settings string) error {
 // The lock of a machine that is killed in the middle of an order is free soon, and the next machine
 // orders.
 func TestMachineDiesWithTheLock(t *testing.T) {
+	needs.Long(t)
 	t.Parallel()
 	ca, server := acmetest.Start(t), startRedis(t)
 	ca.Hang(true)
@@ -203,6 +207,7 @@ func TestRedisIsAway(t *testing.T) {
 
 // A machine that has the folder of another takes what that has renewed, instead of ordering.
 func TestTwoProcessesShareAFolder(t *testing.T) {
+	needs.Long(t)
 	t.Parallel()
 	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: 30 * time.Second})
 	cache := autocert.DirCache(t.TempDir())

@@ -19,6 +19,7 @@ import (
 
 	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/certmanager/acme"
+	"github.com/ergotls/ergotls/internal/needs"
 	"github.com/ergotls/ergotls/tlstest/acmetest"
 )
 
@@ -45,6 +46,7 @@ func persistent(t *testing.T, ca *acmetest.Server, source *acme.Source) []acme.R
 
 // With one record a name and its wildcard are issued and renewed, with no port open.
 func TestDNSPersist(t *testing.T) {
+	needs.Long(t)
 	t.Parallel()
 	ca := short(t)
 	source := &acme.Source{Domains: []string{zone, wildcard}, PersistUntil: time.Now().Add(time.Hour)}
@@ -89,6 +91,7 @@ func TestDNSPersist(t *testing.T) {
 
 // Without the right record nothing is ordered, and the error has it.
 func TestDNSPersistRecordIsWrong(t *testing.T) {
+	needs.Long(t)
 	t.Parallel()
 	ca := acmetest.Start(t)
 	source := &acme.Source{Domains: []string{wildcard}}

@@ -16,12 +16,14 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ergotls/ergotls/internal/needs"
 	"github.com/ergotls/ergotls/tlstest/acmetest"
 )
 
 // The example gets its certificate from Pebble, with either kind of challenge, serves, redirects,
 // renews as an actor, and starts from its cache.
 func TestExampleAutocert(t *testing.T) {
+	needs.Long(t)
 	program := filepath.Join(t.TempDir(), "autocert")
 	build := exec.Command("go", "build", "-o", program, "./examples/autocert")
 	build.Dir = "../../.."

@@ -19,6 +19,7 @@ import (
 
 	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/certmanager/acme"
+	"github.com/ergotls/ergotls/internal/needs"
 	"github.com/ergotls/ergotls/tlstest/acmetest"
 )
 
@@ -189,6 +190,7 @@ func TestListenInUse(t *testing.T) {
 
 // What cannot be stored is served from memory, and stored when it can be.
 func TestStorageFails(t *testing.T) {
+	needs.Long(t)
 	t.Parallel()
 	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: 30 * time.Second})
 	folder := t.TempDir()

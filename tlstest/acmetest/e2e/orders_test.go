@@ -22,6 +22,7 @@ import (
 	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/certmanager/acme"
 	"github.com/ergotls/ergotls/internal/clock"
+	"github.com/ergotls/ergotls/internal/needs"
 	"github.com/ergotls/ergotls/tlstest/acmetest"
 )
 
@@ -137,6 +138,7 @@ func TestClockBehind(t *testing.T) {
 // Names that clients make up are bounded, in memory and at the CA, and keep no wanted name from its
 // certificate.
 func TestNamesOfClientsAreBounded(t *testing.T) {
+	needs.Long(t)
 	t.Parallel()
 	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: 20 * time.Second})
 	source := &acme.Source{
@@ -194,6 +196,7 @@ func TestOldestNameMakesRoom(t *testing.T) {
 // Where one CA issues nothing the next is asked, which is remembered, also over a restart; each has
 // its account.
 func TestFallbackCA(t *testing.T) {
+	needs.Long(t)
 	secret := []byte("0123456789abcdef0123456789abcdef")
 	for fault, begin := range bad {
 		if fault == "unvalidated" || fault == "slow" {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/certmanager/acme"
+	"github.com/ergotls/ergotls/internal/needs"
 	"github.com/ergotls/ergotls/tlstest"
 	"github.com/ergotls/ergotls/tlstest/acmetest"
 )
@@ -27,6 +28,7 @@ func short(t *testing.T) *acmetest.Server {
 
 // Certificates of 20 seconds are renewed, with a new key each, without a failed handshake.
 func TestRenewalUnderTraffic(t *testing.T) {
+	needs.Long(t)
 	t.Parallel()
 	ca := short(t)
 	w := start(t, ca, &acme.Source{Domains: []string{name}})
@@ -46,6 +48,7 @@ func TestRenewalUnderTraffic(t *testing.T) {
 // With the CA down for less than the renewal window, nothing expired is served, and no handshake
 // fails.
 func TestDownAtRenewal(t *testing.T) {
+	needs.Long(t)
 	for fault, begin := range bad {
 		if fault == "slow" {
 			continue // slower than the certificates live
@@ -74,6 +77,7 @@ func TestDownAtRenewal(t *testing.T) {
 
 // With the CA down for longer, the fallback is served and not the expired certificate.
 func TestDownForTooLong(t *testing.T) {
+	needs.Long(t)
 	t.Parallel()
 	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: 10 * time.Second})
 	standIn, leaf := fallback(t)
@@ -95,6 +99,7 @@ func TestDownForTooLong(t *testing.T) {
 
 // RenewBefore that is longer than the lifetime does not order without a pause.
 func TestRenewBeforeTooLong(t *testing.T) {
+	needs.Long(t)
 	t.Parallel()
 	ca := short(t)
 	w := start(t, ca, &acme.Source{Domains: []string{name}, RenewBefore: 30 * 24 * time.Hour})
@@ -109,6 +114,7 @@ func TestRenewBeforeTooLong(t *testing.T) {
 
 // What the CA says about renewal is honoured, also when it changes its mind.
 func TestRenewalInfo(t *testing.T) {
+	needs.Long(t)
 	t.Parallel()
 	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: time.Hour})
 	ca.SetRenewalInfo(time.Now().Add(20*time.Minute), time.Now().Add(21*time.Minute), time.Second)
@@ -176,6 +182,7 @@ func TestReplacedAlready(t *testing.T) {
 // One name that the CA refuses does not keep another from being renewed, also where both are
 // required; nor does another source that is broken.
 func TestNamesDoNotDependOnEachOther(t *testing.T) {
+	needs.Long(t)
 	t.Parallel()
 	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: 15 * time.Second})
 	folder := t.TempDir()
