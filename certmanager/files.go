@@ -108,6 +108,8 @@ func (f Files) check() error {
 		return fmt.Errorf("%w: Files.Key and Files.Signer are both set; a certificate has one key", ErrInvalid)
 	case f.PKCS12 == "" && f.PKCS12Password != "":
 		return fmt.Errorf("%w: Files.PKCS12Password without Files.PKCS12", ErrInvalid)
+	case slices.ContainsFunc(f.paths(), func(path string) bool { return strings.Contains(path, "-----BEGIN") }):
+		return fmt.Errorf("%w: Files has the text of a file in place of its name; write the text to a file, or use Static", ErrInvalid) // it may be a key
 	}
 	return nil
 }
@@ -221,7 +223,7 @@ func isPairFile(base string) bool {
 func listPairs(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, fmt.Errorf("folder of pairs: %w", err)
+		return nil, fmt.Errorf("folder of pairs (Files.Dir): %w", err)
 	}
 	var paths []string
 	for _, e := range entries {

@@ -17,11 +17,13 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"software.sslmate.com/src/go-pkcs12"
 
 	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/internal/needs"
@@ -273,6 +275,8 @@ func TestMistakesAreNamed(t *testing.T) {
 	a, b := ca.Issue(t, tlstest.Leaf{}), ca.Issue(t, tlstest.Leaf{})
 	dir := t.TempDir()
 	crt, key := put(t, dir, "a.crt", a.CertPEM), put(t, dir, "a.key", a.KeyPEM)
+	locked, err := pkcs12.Modern.Encode(a.Certificate().PrivateKey, a.Leaf, nil, "geheim")
+	require.NoError(t, err)
 	for _, c := range []struct {
 		files certmanager.Files
 		is    error
@@ -285,13 +289,27 @@ func TestMistakesAreNamed(t *testing.T) {
 		{certmanager.Files{Cert: dir}, certmanager.ErrInvalid, []string{"folder"}},
 		{certmanager.Files{ClientCAs: key}, certmanager.ErrInvalid, []string{"a.key", "no certificate, but a private key"}},
 		{certmanager.Files{PKCS12: crt}, certmanager.ErrInvalid, []string{"a.crt", "no PKCS #12 file"}},
+		{certmanager.Files{PKCS12: put(t, dir, "locked.p12", locked)}, certmanager.ErrInvalid, []string{"locked.p12", "has a password", "Files.PKCS12Password"}},
+		{certmanager.Files{Dir: t.TempDir()}, certmanager.ErrNoCertificate, []string{"no pair", "*.key of the same name"}},
+		{certmanager.Files{Dir: crt}, syscall.ENOTDIR, []string{"a.crt", "Files.Dir"}},
+		{certmanager.Files{Cert: crt, Key: string(a.KeyPEM)}, certmanager.ErrInvalid, []string{"the text of a file in place of its name"}},
+		{certmanager.Files{Cert: string(a.CertPEM), Key: key}, certmanager.ErrInvalid, []string{"the text of a file in place of its name"}},
 	} {
 		_, err := certmanager.New(certmanager.Options{Source: c.files})
 		require.ErrorIs(t, err, c.is)
+		assert.NotContains(t, err.Error(), "PRIVATE KEY")
 		for _, says := range c.says {
 			assert.ErrorContains(t, err, says)
 		}
 	}
+	for name, says := range map[string]string{
+		"www.example.com":   "www.example.com; the certificates for servers have localhost, 127.0.0.1, ::1",
+		"https://localhost": "is not a DNS name or IP address", "localhost:4433": "is not a DNS name or IP address", "": "is not a DNS name or IP address",
+	} {
+		_, err := certmanager.New(certmanager.Options{Source: certmanager.Files{Cert: crt, Key: key}, RequireNames: []string{name}})
+		assert.ErrorContains(t, err, says)
+	}
+	newLogged(t, certmanager.Files{Cert: crt, Key: key}) // it is fine otherwise
 	// Several keys in one file: the one of the certificate is taken.
 	newLogged(t, certmanager.Files{Cert: put(t, dir, "both.pem", b.KeyPEM, a.KeyPEM, a.CertPEM)})
 }

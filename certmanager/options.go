@@ -4,8 +4,10 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -82,6 +84,11 @@ func (o Options) ready() (Options, error) {
 	}
 	if err := checkTicketKeys(o.TicketKeys); err != nil {
 		return o, fmt.Errorf("certmanager: Options.TicketKeys: %w", err)
+	}
+	for _, name := range o.RequireNames {
+		if net.ParseIP(name) == nil && (name == "" || strings.ContainsAny(name, "/: ")) {
+			return o, fmt.Errorf("certmanager: Options.RequireNames: %q is not a DNS name or IP address; leave scheme, port and path out", name)
+		}
 	}
 	if o.PollInterval == 0 {
 		o.PollInterval = defaultPollInterval

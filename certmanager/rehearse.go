@@ -107,7 +107,7 @@ func (s *snapshot) rehearse(ctx context.Context, o *Options, previous *snapshot,
 		// What is in service may miss it too, where an ACME certificate ended: that must not
 		// keep the next from taking its place.
 		if !s.covers(name) && (previous == nil || previous.coversItself(name)) {
-			errs = append(errs, fmt.Errorf("%w: %s", ErrNotCovered, name))
+			errs = append(errs, fmt.Errorf("%w: %s; the certificates for servers have %s", ErrNotCovered, name, s.served()))
 		}
 	}
 	return errors.Join(errs...)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ergotls/ergotls/certmanager/internal/trust"
@@ -152,6 +153,24 @@ func (s *snapshot) coversItself(name string) bool {
 	return slices.ContainsFunc(s.certs, func(c *certificate) bool {
 		return c.server && !c.owner && (c.tls.Leaf.VerifyHostname(trust.NormalName(name)) == nil || c.tls.Leaf.VerifyHostname(name) == nil)
 	})
+}
+
+// served lists the names of the certificates for servers, as far as a line of text can.
+func (s *snapshot) served() string {
+	const most = 5
+	var names []string
+	for _, c := range s.certs {
+		if c.server {
+			names = append(names, NewCertificateInfo(c.tls.Leaf, "").Names...)
+		}
+	}
+	switch more := len(names) - most; {
+	case len(names) == 0:
+		return "no name"
+	case more > 0:
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), more)
+	}
+	return strings.Join(names, ", ")
 }
 
 // covers says whether a client that asks for the name gets a certificate for it.

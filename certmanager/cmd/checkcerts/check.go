@@ -3,8 +3,6 @@ package main
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -13,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/certmanager/internal/pemfile"
 )
 
 // report is what the command found. It is what -json prints.
@@ -204,23 +203,15 @@ func judge(m *certmanager.Manager, path string) client {
 	return c
 }
 
-func readChain(path string) (chain []*x509.Certificate, err error) {
+func readChain(path string) ([]*x509.Certificate, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type != "CERTIFICATE" {
-			continue // its key may be in the file
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		chain = append(chain, cert)
+	file, err := pemfile.Parse(text)
+	if err != nil {
+		return nil, err
 	}
-	if len(chain) == 0 {
-		return nil, fmt.Errorf("%s: %w", path, errors.New("no PEM block of type CERTIFICATE"))
-	}
-	return chain, nil
+	chain, _, err := file.Certificates()
+	return chain, err
 }

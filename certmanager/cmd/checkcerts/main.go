@@ -114,7 +114,7 @@ func parse(args []string, out io.Writer) (*options, error) {
 	}
 	if o.against != "" {
 		if host, port, err := net.SplitHostPort(o.against); err != nil || host == "" || port == "" {
-			return nil, fmt.Errorf("-against %q is not host:port", o.against)
+			return nil, fmt.Errorf("-against %q is not host:port, such as localhost:4433", o.against)
 		}
 		if f.Cert == "" && f.Dir == "" && f.PKCS12 == "" {
 			return nil, errors.New("-against without -cert, -dir or -pkcs12: there is nothing to compare")

@@ -135,7 +135,7 @@ func TestWhichClientsAreLetIn(t *testing.T) {
 	assert.True(t, r.Clients[0].LetIn)
 	assert.Contains(t, r.Clients[1].Error, certmanager.ErrRevoked.Error())
 	assert.Contains(t, r.Clients[2].Error, certmanager.ErrUntrusted.Error())
-	assert.Contains(t, r.Clients[3].Error, "no PEM block of type CERTIFICATE")
+	assert.Contains(t, r.Clients[3].Error, "it holds no certificate, but a private key")
 	assert.NotContains(t, out, "PRIVATE KEY")
 }
 

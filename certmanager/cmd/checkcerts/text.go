@@ -45,7 +45,7 @@ func list[T any](b *strings.Builder, title string, all []T, line func(T) string)
 
 func (r *report) printServed(b *strings.Builder) {
 	if len(r.Served) == 0 {
-		fmt.Fprintln(b, "\nserved: nothing, as there is no certificate for servers")
+		fmt.Fprintln(b, "\nserved: nothing, as there is no certificate for servers: good for a program that is only a client")
 	}
 	list(b, "served", r.Served, func(s served) string {
 		to := s.Names
@@ -62,6 +62,9 @@ func (r *report) printServed(b *strings.Builder) {
 		text := fmt.Sprintf("%s:\n    %s", who, describe(&s.Certificate))
 		if len(s.NotFor) > 0 {
 			text += fmt.Sprintf("\n    not valid for %s: clients send no address, so that they get this one", strings.Join(s.NotFor, ", "))
+		}
+		if len(s.Certificate.Names) == 0 {
+			text += "\n    it has no subject alternative names: clients trust it for no name, whatever its common name is"
 		}
 		if s.ChainError != "" {
 			text += "\n    not trusted with the CAs of -root-cas, or of this system: " + s.ChainError
@@ -90,6 +93,9 @@ func (r *report) printClients(b *strings.Builder) {
 	list(b, "these clients", r.Clients, func(c client) string {
 		if c.LetIn {
 			return fmt.Sprintf("%s (%s): accepted", c.File, c.Subject)
+		}
+		if c.Subject == "" {
+			return fmt.Sprintf("%s: NO CERTIFICATE: %s", c.File, c.Error)
 		}
 		return fmt.Sprintf("%s (%s): REFUSED: %s", c.File, c.Subject, c.Error)
 	})

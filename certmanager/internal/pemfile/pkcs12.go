@@ -25,6 +25,8 @@ func PKCS12(data []byte, password string) (crypto.Signer, []*x509.Certificate, e
 	}
 	key, first, others, err := pkcs12.DecodeChain(data, password)
 	switch {
+	case (errors.Is(err, pkcs12.ErrIncorrectPassword) || errors.Is(err, pkcs12.ErrDecryption)) && password == "":
+		return nil, nil, errors.New("it has a password: name the file that holds it in Files.PKCS12Password")
 	case errors.Is(err, pkcs12.ErrIncorrectPassword), errors.Is(err, pkcs12.ErrDecryption):
 		return nil, nil, errors.New("not a PKCS #12 file of this password")
 	case err != nil:
