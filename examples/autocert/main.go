@@ -2,7 +2,8 @@
 //
 //	go run ./examples/autocert -domain www.example.com -email tls@example.com
 //
-// The CA connects to port 443 of the host, or with -http :80 also to port 80.
+// The CA connects to port 443 of the host, or with -http :80 also to port 80. It runs until Ctrl-C.
+// `make demo-acme` issues a certificate on a machine that no CA can reach.
 package main
 
 import (
@@ -10,6 +11,7 @@ import (
 	"log"
 	"net"
 	"strings"
+	"time"
 
 	"ergo.services/ergo"
 	"ergo.services/ergo/act"
@@ -29,13 +31,19 @@ func main() {
 	plain := flag.String("http", "", "`address` for HTTP-01 challenges and redirects, such as :80; empty is none")
 	listen := flag.String("listen", ":443", "`address` to serve on")
 	flag.Parse()
+	if *domains == "" {
+		log.Fatal("-domain is missing: the names of this host, which a CA can reach on port 443; to see a certificate issued without one run make demo-acme")
+	}
 
 	certs, err := certmanager.New(certmanager.Options{Source: &acme.Source{
 		Domains: strings.Split(*domains, ","), Email: *email, Directory: *directory,
 		Cache: autocert.DirCache(*cache), Listen: *listen, ListenHTTP: *plain,
 	}})
 	check(err)
-	node, err := ergo.StartNode("autocert@localhost", gen.NodeOptions{Network: gen.NetworkOptions{Mode: gen.NetworkModeDisabled}})
+	node, err := ergo.StartNode("autocert@localhost", gen.NodeOptions{
+		Network: gen.NetworkOptions{Mode: gen.NetworkModeDisabled},
+		Log:     gen.LogOptions{DefaultLogger: gen.DefaultLoggerOptions{TimeFormat: time.DateTime}},
+	})
 	check(err)
 	listener, err := net.Listen("tcp", *listen)
 	check(err)

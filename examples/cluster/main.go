@@ -4,6 +4,8 @@
 //
 //	GOWORK=off go run -tags upstream ./examples/cluster
 //	openssl s_client -quiet -connect localhost:4433
+//
+// It runs until Ctrl-C.
 package main
 
 import (
@@ -12,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"time"
 
 	"ergo.services/ergo"
 	"ergo.services/ergo/act"
@@ -38,9 +41,13 @@ func start(port uint16) (front, back gen.Node, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	options := gen.NodeOptions{CertManager: links, Network: gen.NetworkOptions{
-		Cookie: "the same on all nodes", Acceptors: []gen.AcceptorOptions{{Host: "localhost", CertManager: links}},
-	}}
+	options := gen.NodeOptions{
+		CertManager: links,
+		Network: gen.NetworkOptions{
+			Cookie: "the same on all nodes", Acceptors: []gen.AcceptorOptions{{Host: "localhost", CertManager: links}},
+		},
+		Log: gen.LogOptions{DefaultLogger: gen.DefaultLoggerOptions{TimeFormat: time.DateTime}},
+	}
 	back, backErr := ergo.StartNode("back@localhost", options)
 	front, frontErr := ergo.StartNode("front@localhost", options)
 	if err := errors.Join(backErr, frontErr); err != nil {
@@ -51,7 +58,8 @@ func start(port uint16) (front, back gen.Node, err error) {
 	return front, back, errors.Join(counterErr, gatewayErr)
 }
 
-// managers makes one for clients, who need no certificate, and one for the link, where both nodes show one.
+// managers makes one for clients, who need no certificate, and one for the link, where both nodes
+// show one.
 func managers() (certs, links *certmanager.Manager, err error) {
 	ca, err := tlstest.GenerateCA()
 	if err != nil {
@@ -104,7 +112,8 @@ func (g *gateway) HandleMessage(_ gen.PID, message any) error {
 		if err != nil {
 			answer = err // the other node does not answer
 		}
-		_ = g.SendAlias(m.ID, meta.MessageTCP{Data: fmt.Appendln(nil, answer)}) // an error says that the client has gone
+		// An error says that the client has gone.
+		_ = g.SendAlias(m.ID, meta.MessageTCP{Data: fmt.Appendln(nil, answer)})
 	}
 	return nil
 }

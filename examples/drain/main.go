@@ -4,7 +4,10 @@
 // process with the listening socket, and drains: the new process accepts new connections, and the
 // old one stays until its own have ended, at most for -grace.
 //
-//	go run ./examples/drain -cert server.crt -key server.key
+//	go build ./examples/drain && ./drain    # says its process id
+//	kill -HUP ID
+//
+// Ctrl-C ends it. Outside of the repository name the files with -cert and -key.
 package main
 
 import (
@@ -28,8 +31,8 @@ import (
 
 func main() {
 	var files certmanager.Files
-	flag.StringVar(&files.Cert, "cert", "server.crt", "`file` with the certificate chain (PEM)")
-	flag.StringVar(&files.Key, "key", "server.key", "`file` with its private key (PEM)")
+	flag.StringVar(&files.Cert, "cert", "testdata/certs/server.crt", "`file` with the certificate chain (PEM)")
+	flag.StringVar(&files.Key, "key", "testdata/certs/server.key", "`file` with its private key (PEM)")
 	listen := flag.String("listen", "localhost:4433", "`host:port` to listen on")
 	grace := flag.Duration("grace", 30*time.Second, "how long to wait for open connections")
 	flag.Parse()
@@ -54,7 +57,10 @@ func serve(files certmanager.Files, listen string, grace time.Duration) error {
 	if err != nil {
 		return err
 	}
-	node, err := ergo.StartNode("drain@localhost", gen.NodeOptions{Network: gen.NetworkOptions{Mode: gen.NetworkModeDisabled}})
+	node, err := ergo.StartNode("drain@localhost", gen.NodeOptions{
+		Network: gen.NetworkOptions{Mode: gen.NetworkModeDisabled},
+		Log:     gen.LogOptions{DefaultLogger: gen.DefaultLoggerOptions{TimeFormat: time.DateTime}},
+	})
 	if err != nil {
 		return err
 	}
@@ -86,7 +92,8 @@ func socket(addr string) (net.Listener, error) {
 	return net.Listen("tcp", addr)
 }
 
-// successor starts this program anew. ForkExec leaves the socket as it is; os/exec would make it blocking, for our own server too.
+// successor starts this program anew. ForkExec leaves the socket as it is; os/exec would make it
+// blocking, for our own server too.
 func successor(listener net.Listener) error {
 	socket, err := listener.(*net.TCPListener).SyscallConn()
 	if err != nil {

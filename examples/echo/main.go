@@ -1,14 +1,16 @@
 // Echo is the smallest useful server: an actor that sends back what TLS clients send.
 //
-//	go run ./examples/echo -cert server.crt -key server.key
-//	openssl s_client -quiet -connect localhost:4433
+//	go run ./examples/echo
+//	openssl s_client -quiet -connect localhost:4433 -CAfile testdata/certs/root.crt
 //
-// The files may change at any time. With -client-ca only clients of that CA are accepted.
+// It runs until Ctrl-C. Outside of the repository name the files with -cert and -key; they may
+// change at any time. With -client-ca only clients of that CA are accepted.
 package main
 
 import (
 	"flag"
 	"log"
+	"time"
 
 	"ergo.services/ergo"
 	"ergo.services/ergo/act"
@@ -21,8 +23,8 @@ import (
 
 func main() {
 	var files certmanager.Files
-	flag.StringVar(&files.Cert, "cert", "server.crt", "`file` with the certificate chain (PEM)")
-	flag.StringVar(&files.Key, "key", "server.key", "`file` with its private key (PEM)")
+	flag.StringVar(&files.Cert, "cert", "testdata/certs/server.crt", "`file` with the certificate chain (PEM)")
+	flag.StringVar(&files.Key, "key", "testdata/certs/server.key", "`file` with its private key (PEM)")
 	flag.StringVar(&files.ClientCAs, "client-ca", "", "`file` with the CAs of clients (PEM); empty asks for no client certificate")
 	port := flags.Port(4433)
 	flag.Parse()
@@ -41,7 +43,10 @@ func main() {
 
 // start starts a node with the server on it.
 func start(port uint16, certs gen.CertManager) (gen.Node, error) {
-	node, err := ergo.StartNode("echo@localhost", gen.NodeOptions{Network: gen.NetworkOptions{Mode: gen.NetworkModeDisabled}})
+	node, err := ergo.StartNode("echo@localhost", gen.NodeOptions{
+		Network: gen.NetworkOptions{Mode: gen.NetworkModeDisabled},
+		Log:     gen.LogOptions{DefaultLogger: gen.DefaultLoggerOptions{TimeFormat: time.DateTime}},
+	})
 	if err != nil {
 		return nil, err
 	}

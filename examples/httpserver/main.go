@@ -1,7 +1,9 @@
 // Httpserver serves HTTPS with net/http: it uses the certificate manager without actors.
 //
-//	go run ./examples/httpserver -cert server.crt -key server.key
-//	curl --cacert root.crt https://localhost:8443
+//	go run ./examples/httpserver
+//	curl --cacert testdata/certs/root.crt https://localhost:8443
+//
+// It runs until Ctrl-C. Outside of the repository name the files with -cert and -key.
 package main
 
 import (
@@ -21,8 +23,8 @@ import (
 
 func main() {
 	var files certmanager.Files
-	flag.StringVar(&files.Cert, "cert", "server.crt", "`file` with the certificate chain (PEM)")
-	flag.StringVar(&files.Key, "key", "server.key", "`file` with its private key (PEM)")
+	flag.StringVar(&files.Cert, "cert", "testdata/certs/server.crt", "`file` with the certificate chain (PEM)")
+	flag.StringVar(&files.Key, "key", "testdata/certs/server.key", "`file` with its private key (PEM)")
 	flag.StringVar(&files.ClientCAs, "client-ca", "", "`file` with the CAs of clients (PEM); empty asks for no client certificate")
 	listen := flag.String("listen", "localhost:8443", "`host:port` to listen on")
 	flag.Parse()
@@ -32,6 +34,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	fmt.Printf("serving https://%s; Ctrl-C ends it\n", listener.Addr())
 	if err := serve(ctx, listener, files); err != nil {
 		log.Fatal(err)
 	}

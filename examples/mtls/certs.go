@@ -30,7 +30,8 @@ func (d *demo) writeServer(clients *tlstest.CA) error {
 	return tlstest.WriteFile(filepath.Join(d.dir, "clients.crt"), clients.PEM(), 0o644)
 }
 
-// newClient gives the certificates of a client whose own is issued by issuer; it trusts the server's CA.
+// newClient gives the certificates of a client whose own is issued by issuer; it trusts the
+// server's CA.
 func (d *demo) newClient(name string, issuer *tlstest.CA) (*certmanager.Manager, error) {
 	pair, err := issuer.Generate(tlstest.Leaf{CommonName: name, Usage: tlstest.ClientOnly})
 	if err != nil {
@@ -47,7 +48,8 @@ func (d *demo) newClient(name string, issuer *tlstest.CA) (*certmanager.Manager,
 	return d.manage(certmanager.Files{Cert: cert, Key: key, RootCAs: root})
 }
 
-// manage makes a manager that stop closes. It logs nothing: the demonstration shows by itself what it is about.
+// manage makes a manager that stop closes. It logs nothing: the demonstration shows by itself what
+// it is about.
 func (d *demo) manage(source certmanager.Source) (*certmanager.Manager, error) {
 	manager, err := certmanager.New(certmanager.Options{
 		Source: source, Logger: slog.New(slog.DiscardHandler),

@@ -1,6 +1,6 @@
 // Mtls shows mutual TLS between actors, step by step: an echo server that accepts only clients of
 // its CA, certificates that are replaced under live connections, a CA that is replaced without a
-// restart.
+// restart. It ends by itself.
 //
 //	go run ./examples/mtls
 //

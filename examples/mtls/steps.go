@@ -100,7 +100,8 @@ func (d *demo) replaceCA() error {
 	return s.echo("hello from bob, of the new CA")
 }
 
-// refused expects that the server refuses a client. In TLS 1.3 the client hears of it only after its own handshake.
+// refused expects that the server refuses a client. In TLS 1.3 the client hears of it only after
+// its own handshake.
 func (d *demo) refused(manager *certmanager.Manager) error {
 	s, err := d.connect(manager)
 	if err == nil {

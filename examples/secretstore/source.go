@@ -53,5 +53,6 @@ func (s Source) Load(ctx context.Context, previous *certmanager.Material) (*cert
 	}, nil
 }
 
-// Watch implements certmanager.Source: the store does not tell of changes. The manager asks every PollInterval.
+// Watch implements certmanager.Source: the store does not tell of changes. The manager asks every
+// PollInterval.
 func (s Source) Watch(context.Context, func(), func(certmanager.Event)) error { return nil }

@@ -88,7 +88,8 @@ func Example() {
 	// CN=second
 }
 
-// A store that is down takes nothing out of service, and the secret is fetched when it changes, not at each poll.
+// A store that is down takes nothing out of service, and the secret is fetched when it changes, not
+// at each poll.
 func TestStoreIsDown(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	secrets := &store{}

@@ -2,6 +2,8 @@
 //
 //	go run ./examples/starttls
 //	openssl s_client -starttls smtp -CAfile testdata/certs/root.crt -connect localhost:2525
+//
+// It runs until Ctrl-C. Outside of the repository name the files with -cert and -key.
 package main
 
 import (
@@ -9,6 +11,7 @@ import (
 	"flag"
 	"log"
 	"strings"
+	"time"
 
 	"ergo.services/ergo"
 	"ergo.services/ergo/act"
@@ -40,7 +43,10 @@ func main() {
 
 // start starts a node with the server on it.
 func start(port uint16, certs gen.CertManager) (gen.Node, error) {
-	node, err := ergo.StartNode("starttls@localhost", gen.NodeOptions{Network: gen.NetworkOptions{Mode: gen.NetworkModeDisabled}})
+	node, err := ergo.StartNode("starttls@localhost", gen.NodeOptions{
+		Network: gen.NetworkOptions{Mode: gen.NetworkModeDisabled},
+		Log:     gen.LogOptions{DefaultLogger: gen.DefaultLoggerOptions{TimeFormat: time.DateTime}},
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +120,8 @@ func (s *server) line(id gen.Alias, line string) {
 	_ = s.SendAlias(id, meta.MessageTCPActive{N: 1})
 }
 
-// say writes a line. An error of SendAlias says that the connection has ended: its Disconnect is on the way.
+// say writes a line. An error of SendAlias says that the connection has ended: its Disconnect is on
+// the way.
 func (s *server) say(id gen.Alias, line string) {
 	_ = s.SendAlias(id, meta.MessageTCP{Data: []byte(line + "\r\n")})
 }
