@@ -19,6 +19,14 @@ func (s *tcpServer) Start() error {
 	if s.opt.InsecureSkipVerify {
 		log.Warning("InsecureSkipVerify is set: client certificates are not verified on %s", s.listener.Addr())
 	}
+	for _, name := range s.opt.ProcessPool {
+		if s.opt.Node == nil {
+			break // there is nobody to ask
+		}
+		if _, err := lookUp(s.opt.Node, name); err != nil {
+			log.Warning("ProcessPool: no process has the name %s; its connections will end until one has", name)
+		}
+	}
 	var backoff time.Duration
 	s.takeSlot()
 	for s.awaitRoom() && !s.isClosing() {

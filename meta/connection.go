@@ -146,7 +146,7 @@ func (c *tcpConnection) HandleMessage(from gen.PID, message any) error {
 	case MessageTCPStartTLS:
 		c.startTLS(from, m.Reply)
 	default:
-		c.log().Warning("unknown message from %s ignored: %T", from, message)
+		c.log().Warning("unknown message from %s ignored: %T; %s", from, message, meant(message, connectionMessages))
 	}
 	return nil
 }

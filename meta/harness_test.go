@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"crypto/tls"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"net"
@@ -26,6 +27,7 @@ import (
 
 func TestMain(m *testing.M) {
 	slog.SetDefault(slog.New(slog.NewTextHandler(&said, nil)))
+	flag.Set("test.parallel", "6") // the modes mostly wait
 	// Ergo 3.1 keeps a goroutine that waits for signals when its node has ended.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("ergo.services/ergo/node.(*node).SetCTRLC.func1"), goleak.Cleanup(func(code int) {
 		os.Exit(cmp.Or(code, said.check()))

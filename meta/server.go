@@ -138,7 +138,8 @@ func (s *tcpServer) HandleMessage(from gen.PID, message any) error {
 	}
 	switch result := s.control(message).(type) {
 	case nil:
-		s.process.Log().Warning("unknown message from %s ignored: %T", from, message)
+		s.process.Log().Warning("unknown message from %s ignored: %T; %s", from, message,
+			meant(message, "a server takes MessageTCPDrain, MessageTCPSuspend, MessageTCPResume and MessageTCPLimits; what is for a connection goes to the ID of its MessageTCPConnect"))
 	case error:
 		s.process.Log().Error("%T from %s refused: %s", message, from, result)
 	}
