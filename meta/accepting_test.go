@@ -213,6 +213,14 @@ func TestActorServerSuspendsAndLimits(t *testing.T) {
 		}
 		assert.Equal(t, true, call(meta.MessageTCPSuspend{}))
 		conn := dialTCP(t, meta.Stats(server).Listen)
+		var info map[string]string
+		a.do(func(o *owner) {
+			var err error
+			info, err = o.Inspect(pid)
+			require.NoError(t, err)
+		})
+		assert.Equal(t, "no: suspended", info["accepting"])
+		assert.Equal(t, "0", info["actors"])
 		assert.IsType(t, meta.MessageTCPLimits{}, call(meta.MessageTCPLimits{MaxConnections: 1}))
 		assert.Equal(t, 1, meta.Stats(server).MaxConnections)
 		assert.Zero(t, meta.Stats(server).Accepted)

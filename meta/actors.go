@@ -3,6 +3,7 @@ package meta
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"ergo.services/ergo/act"
@@ -28,7 +29,7 @@ import (
 //
 // What else is sent to a server is sent to the process: [MessageTCPSuspend], [MessageTCPResume] and
 // [MessageTCPLimits], and [MessageTCPDrain], though not as a Call. The process logs its
-// [MessageTCPAlarm]. It ends when the listening socket is closed and, after a MessageTCPDrain, when
+// [MessageTCPAlarm], and its Inspect is that of a server. It ends when the listening socket is closed and, after a MessageTCPDrain, when
 // the last connection has ended.
 type ActorServer struct {
 	// Server are the options of the server. ProcessPool and Route must be unset: they would choose
@@ -55,7 +56,8 @@ func (s ActorServer) Process() gen.ProcessBehavior {
 type actorServer struct {
 	act.Actor
 	options     ActorServer
-	server      gen.Alias
+	listening   *tcpServer
+	server      gen.Alias // listening, zero when it has ended
 	draining    bool
 	actors      map[gen.Alias]gen.PID // by connection; zero: its actor has ended
 	connections map[gen.PID]gen.Alias // of every actor that is there; zero: its connection has ended
@@ -92,7 +94,8 @@ func (s *actorServer) Init(...any) error {
 	if err != nil {
 		return err
 	}
-	server.(*tcpServer).actors = true
+	s.listening = server.(*tcpServer)
+	s.listening.actors = true
 	if s.server, err = s.SpawnMeta(server, gen.MetaOptions{}); err != nil {
 		server.Terminate(err)
 		return err
@@ -158,6 +161,16 @@ func (s *actorServer) HandleCall(_ gen.PID, _ gen.Ref, request any) (any, error)
 		return result, nil
 	}
 	return gen.ErrUnsupported, nil
+}
+
+// HandleInspect implements act.ActorBehavior: it shows what the server does, and how many actors
+// there are.
+func (s *actorServer) HandleInspect(from gen.PID, item ...string) map[string]string {
+	m := s.listening.HandleInspect(from, item...)
+	if len(item) == 0 {
+		m["actors"] = strconv.Itoa(len(s.connections))
+	}
+	return m
 }
 
 // start starts the actor of a connection.

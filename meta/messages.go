@@ -153,8 +153,9 @@ type MessageTCPDraining struct {
 // MessageTCPSuspend, sent to a server, makes it accept no further connection until a
 // [MessageTCPResume]. Open connections, and those in their handshake, continue. New clients wait in
 // the kernel's backlog: their connect succeeds, but they get no answer until the server resumes;
-// once the backlog is full, connects time out. As a Call it returns whether it changed anything (a
-// bool), as does MessageTCPResume.
+// once the backlog is full, connects time out. Where other servers share the port, those that the
+// kernel has given to this one wait too. As a Call it returns whether it changed anything (a bool),
+// as does MessageTCPResume.
 type MessageTCPSuspend struct{}
 
 // MessageTCPResume, sent to a server, makes it accept connections again after a
