@@ -112,7 +112,8 @@ func (s *Source) Watch(ctx context.Context, changed func(), report func(certmana
 		return fmt.Errorf("SPIFFE Workload API: %w", err)
 	}
 	defer client.Close()
-	w := &watcher{s: s, changed: changed, report: report}
+	w := &watcher{s: s, changed: changed, report: report, end: time.AfterFunc(time.Hour, func() {})}
+	defer func() { w.end.Stop() }()
 	if err := client.WatchX509Context(ctx, w); ctx.Err() == nil {
 		return fmt.Errorf("SPIFFE Workload API: %w", err)
 	}
@@ -124,7 +125,8 @@ type watcher struct {
 	s       *Source
 	changed func()
 	report  func(certmanager.Event)
-	told    string // the last failure
+	told    string      // the last failure
+	end     *time.Timer // reports that the SVID has ended
 }
 
 // OnX509ContextUpdate implements workloadapi.X509ContextWatcher.
@@ -140,6 +142,15 @@ func (w *watcher) OnX509ContextUpdate(update *workloadapi.X509Context) {
 	w.s.answer()
 	w.s.mu.Unlock()
 	w.changed()
+	w.end.Stop()
+	leaf := m.Certificates[0].Leaf
+	if left := time.Until(leaf.NotAfter); left > 0 {
+		w.end = time.AfterFunc(left, func() {
+			info := certmanager.NewCertificateInfo(leaf, m.Certificates[0].Origin)
+			w.report(certmanager.Event{Kind: certmanager.Expired, Certificate: &info,
+				Err: fmt.Errorf("%s: %w: it ended %s, and the agent has given no other", info.Origin, certmanager.ErrExpired, leaf.NotAfter.UTC().Format(time.RFC3339))})
+		})
+	}
 }
 
 // OnX509ContextWatchError implements workloadapi.X509ContextWatcher. The client goes on trying by
@@ -165,6 +176,9 @@ func (s *Source) material(update *workloadapi.X509Context) (*certmanager.Materia
 		return nil, fmt.Errorf("the agent gives no X509-SVID %s; it gives %d others", s.ID, len(update.SVIDs))
 	}
 	svid := svids[0]
+	if bundle, ok := update.Bundles.Get(svid.ID.TrustDomain()); !ok || len(bundle.X509Authorities()) == 0 {
+		return nil, fmt.Errorf("the agent gives no CA of %s", svid.ID.TrustDomain())
+	}
 	chain := tls.Certificate{PrivateKey: svid.PrivateKey, Leaf: svid.Certificates[0]}
 	for _, cert := range svid.Certificates {
 		chain.Certificate = append(chain.Certificate, cert.Raw)

@@ -110,24 +110,39 @@ func newDomain(t *testing.T, name string) *domain { return &domain{name, tlstest
 // svid makes an answer with identities of a domain, which federates with others.
 func (d *domain) svid(t *testing.T, paths []string, federated ...*domain) *workload.X509SVIDResponse {
 	t.Helper()
-	answer := &workload.X509SVIDResponse{FederatedBundles: map[string][]byte{}}
+	var leaves []tlstest.Leaf
 	for _, path := range paths {
-		pair := d.issue(t, path)
-		key, err := x509.MarshalPKCS8PrivateKey(pair.Key)
-		require.NoError(t, err)
-		answer.Svids = append(answer.Svids, &workload.X509SVID{
-			SpiffeId: "spiffe://" + d.name + path, X509Svid: pair.Leaf.Raw, X509SvidKey: key, Bundle: d.ca.Certificate().Raw,
-		})
+		leaves = append(leaves, d.leaf(path))
 	}
+	answer := d.answer(t, leaves...)
 	for _, f := range federated {
 		answer.FederatedBundles["spiffe://"+f.name] = f.ca.Certificate().Raw
 	}
 	return answer
 }
 
+// answer is one with these certificates.
+func (d *domain) answer(t *testing.T, leaves ...tlstest.Leaf) *workload.X509SVIDResponse {
+	t.Helper()
+	answer := &workload.X509SVIDResponse{FederatedBundles: map[string][]byte{}}
+	for _, leaf := range leaves {
+		pair := d.ca.Issue(t, leaf)
+		key, err := x509.MarshalPKCS8PrivateKey(pair.Key)
+		require.NoError(t, err)
+		answer.Svids = append(answer.Svids, &workload.X509SVID{
+			SpiffeId: leaf.URIs[0], X509Svid: pair.Leaf.Raw, X509SvidKey: key, Bundle: d.ca.Certificate().Raw,
+		})
+	}
+	return answer
+}
+
+func (d *domain) leaf(path string) tlstest.Leaf {
+	return tlstest.Leaf{CommonName: "workload", Usage: tlstest.ServerAndClient, Names: []string{"workload.test"}, URIs: []string{"spiffe://" + d.name + path}}
+}
+
 func (d *domain) issue(t *testing.T, path string) *tlstest.Pair {
 	t.Helper()
-	return d.ca.Issue(t, tlstest.Leaf{CommonName: "workload", Usage: tlstest.ServerAndClient, Names: []string{"workload.test"}, URIs: []string{"spiffe://" + d.name + path}})
+	return d.ca.Issue(t, d.leaf(path))
 }
 
 type logBuffer struct {
