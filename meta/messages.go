@@ -91,20 +91,19 @@ type MessageTCPPassive struct {
 // accepted.
 type MessageTCPClose struct{}
 
-// MessageTCPCloseWrite, sent to a connection, writes what was accepted before
-// it, then close_notify (TLS) and FIN, and keeps reading. Later writes are refused with
-// a log line.
+// MessageTCPCloseWrite, sent to a connection, writes the data accepted before it, then close_notify
+// (TLS) and FIN, and keeps reading. Later writes are dropped with a log line.
 type MessageTCPCloseWrite struct{}
 
-// MessageTCPOwner, sent to a connection, makes another process its owner: what comes from then on
-// goes to that process, in order, and the MessageTCPDisconnect too. The owner before gets this
-// message, with ID, as its last one, if its mailbox has room; what it has received until then is
-// its own. To hand over between two messages set the option Active, send this at a
-// MessageTCPPassive, and let the new owner send the MessageTCPActive.
+// MessageTCPOwner, sent to a connection, makes another process its owner. Later messages of the
+// connection, including the MessageTCPDisconnect, go to that process, in order. The previous owner
+// gets this message, with ID, as its last one, if its mailbox has room. To change the owner between
+// two messages set the option Active, send this message after a MessageTCPPassive, and let the new
+// owner send the MessageTCPActive.
 //
-// The new owner gets no MessageTCPConnect. With the option Node the connection ends with it. The
-// message is ignored with a warning where there is no such process, as far as Node tells, and for a
-// connection of an ActorServer, which belongs to its actor.
+// The new owner gets no MessageTCPConnect. With the option Node the connection ends with the new
+// owner. The message is ignored with a warning if there is no such process, as far as Node knows,
+// and for a connection of an ActorServer, which belongs to its actor.
 type MessageTCPOwner struct {
 	// PID is the new owner. ID is the connection; it is ignored on sending.
 	PID gen.PID

@@ -87,7 +87,7 @@ type TCPServerOptions struct {
 	MaxHandshakeFailures int
 
 	// AlarmHigh is the number of connections, established or not, at which the parent gets a
-	// MessageTCPAlarm. The next comes when no more than AlarmLow are left, and after that again at
+	// MessageTCPAlarm. The next one is sent when the number is down to AlarmLow, and then again at
 	// AlarmHigh. AlarmLow 0 means nine tenths of AlarmHigh. AlarmHigh 0 means no alarms.
 	AlarmHigh, AlarmLow int
 
@@ -204,10 +204,9 @@ type TCPConnectionOptions struct {
 	// the DisconnectError counts its bytes.
 	Reconnect *Reconnect
 
-	// Proxy, if set, is what a PROXY protocol header, version 2, says about the connection. It is
-	// the first that is written, before any TLS. To pass a client on, Source is its Peer.Addr and
-	// Destination the LocalAddr of its MessageTCPConnect. The zero value says that the connection is
-	// our own (LOCAL).
+	// Proxy, if set, is sent as a PROXY protocol header, version 2, before all other data and
+	// before TLS. For a proxied client set Source to its Peer.Addr and Destination to the LocalAddr
+	// of its MessageTCPConnect. The zero value is for a connection of the proxy itself (LOCAL).
 	Proxy *ProxyHeader
 
 	// Process is the name of the process that handles the connection; empty means the parent.

@@ -17,11 +17,11 @@ var (
 	errNoProxy      = errors.New("no PROXY header from a source in ProxyFrom")
 )
 
-// ProxyHeader has the contents of a PROXY protocol header: in [Peer] that of a trusted proxy, in
-// [TCPConnectionOptions] that which we send. Missing fields are zero; version 1 has only addresses.
+// ProxyHeader has the contents of a PROXY protocol header: in [Peer] the one from a trusted proxy,
+// in [TCPConnectionOptions] the one to send. Missing fields are zero; version 1 has only addresses.
 type ProxyHeader struct {
-	// Source is the address of the client, which is also Peer.Addr, and Destination the one that it
-	// has connected to.
+	// Source is the address of the client, also Peer.Addr, and Destination the address that it
+	// connected to.
 	Source, Destination net.Addr
 	// Authority is the host name that the client asked for, and ALPN the protocol that the proxy
 	// negotiated with it.
