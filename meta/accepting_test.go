@@ -164,11 +164,14 @@ func TestAlarm(t *testing.T) {
 		id, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, ProcessPool: []gen.Atom{"worker"}, AlarmHigh: 3, AlarmLow: 1})
 		for range 2 {
 			var peers []net.Conn
-			for range 2 {
+			join := func() {
 				peers = append(peers, m.dial(t, addr))
+				until(worker, always[meta.MessageTCPConnect])
 			}
+			join()
+			join()
 			a.quiet()
-			peers = append(peers, m.dial(t, addr))
+			join()
 			assert.Equal(t, meta.MessageTCPAlarm{ID: id, Connections: 3, High: true}, expect[meta.MessageTCPAlarm](a))
 			leave := func() {
 				peers[0].Close()
@@ -177,7 +180,7 @@ func TestAlarm(t *testing.T) {
 				eventually(t, func() bool { s := meta.Stats(a.server); return s.Connections+s.Establishing == len(peers) }, "it has left")
 			}
 			leave()
-			peers = append(peers, m.dial(t, addr)) // back at the mark, which it has heard of
+			join() // back at the mark, which it has heard of
 			leave()
 			a.quiet()
 			leave()
