@@ -183,7 +183,7 @@ func TestDashboard(t *testing.T) {
 	}
 	for _, q := range queries(t) {
 		values, err := query(api, q)
-		if assert.NoError(t, err, q) {
+		if assert.NoError(t, err, q) && !strings.Contains(q, "acme_certificate_not_after") && !strings.Contains(q, "acme_record_end") { // of names that were issued
 			assert.NotEmpty(t, values, q)
 		}
 	}
