@@ -69,6 +69,7 @@ type eventView struct {
 // the last rotation stays on the page.
 type journal struct {
 	own, peers []eventView // the oldest first
+	more       int         // of peers that are no longer in the list
 }
 
 const journalSize = 50 // of each
@@ -93,7 +94,9 @@ func (j *journal) add(manager string, e certmanager.Event) {
 	}
 	*list = append(*list, v)
 	if len(*list) > journalSize {
-		*list = (*list)[1:]
+		if *list = (*list)[1:]; list == &j.peers {
+			j.more++
+		}
 	}
 }
 

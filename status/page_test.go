@@ -218,6 +218,7 @@ func TestStrangersFloodNothing(t *testing.T) {
 	assert.NotContains(t, html, "\uFFFD<b>")
 	assert.Contains(t, html, "\uFFFD&lt;b&gt;")
 	assert.Less(t, len(html), 150_000)
+	assert.Contains(t, html, "950 earlier refusals and evictions are not shown")
 }
 
 // Long lists are cut, and it says so.

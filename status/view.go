@@ -27,6 +27,7 @@ type view struct {
 	ConnectionsTotal int
 	Impact           *impactView `json:",omitempty"`
 	Events           []eventView // the newest first
+	MorePeers        int         // refusals and evictions before those in Events
 
 	Choices []choice `json:"-"`
 	Evicted bool     `json:"-"` // Recent has closed connections
@@ -86,6 +87,7 @@ func (p *Page) view(ca, query string, now time.Time) *view {
 	p.mu.Lock()
 	managers, servers := maps.Clone(p.managers), maps.Clone(p.servers)
 	v.Events = append(append([]eventView{}, p.events.own...), p.events.peers...)
+	v.MorePeers = p.events.more
 	p.mu.Unlock()
 	slices.Reverse(v.Events)
 	slices.SortStableFunc(v.Events, func(a, b eventView) int { return b.Time.Compare(a.Time) })
