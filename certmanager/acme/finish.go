@@ -6,11 +6,13 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
@@ -19,23 +21,78 @@ import (
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
-// unfinished is an order that is authorized.
+// finishTime is how long an order is gone on with.
+const finishTime = 20 * time.Minute
+
+// unfinished is an order that the CA has not decided about. It is in the cache: a program that is
+// started again, or whose StartTimeout is over, goes on with it.
 type unfinished struct {
-	ca    *ca
+	URL   string
+	Kind  string    // of challenge
+	Key   string    // of the certificate
+	Until time.Time // it is not gone on with after that
+
 	order acme.Order
 	key   crypto.Signer
-	asked bool      // the CA was asked for the certificate
-	until time.Time // it is not gone on with after that
+	asked bool // the CA was asked for the certificate
 }
 
-// finishTime is how long an order that is authorized is gone on with.
-const finishTime = time.Hour
+func (c *ca) orderKey(n *name) string { return c.certKey(n) + "+order" }
+
+// begin notes a new order.
+func (s *state) begin(ctx context.Context, c *client, n *name, order acme.Order, kind string) (*unfinished, error) {
+	key, err := newKey(s.o.Key)
+	if err != nil {
+		return nil, err
+	}
+	encoded, err := encodeKey(key)
+	if err != nil {
+		return nil, err
+	}
+	u := &unfinished{URL: order.Location, Kind: kind, Key: string(encoded), Until: clock.Now().Add(finishTime), order: order, key: key}
+	data, err := json.Marshal(u)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.put(ctx, c.ca.orderKey(n), data); err != nil {
+		s.emit(certmanager.CacheFailed, n.text, err)
+	}
+	return u, nil
+}
+
+// unfinished is the order that an earlier attempt has left, nil if there is none to go on with.
+func (s *state) unfinished(ctx context.Context, c *client, n *name) *unfinished {
+	u := &unfinished{}
+	data, err := s.get(ctx, c.ca.orderKey(n))
+	if err != nil || json.Unmarshal(data, u) != nil {
+		return nil
+	}
+	u.order.Location = u.URL
+	u.key, _, err = decodeKey([]byte(u.Key))
+	left := clock.Until(u.Until)
+	if err != nil || left <= 0 || left > finishTime || !slices.Contains(s.challenges(n), u.Kind) {
+		return nil
+	}
+	if err := poll(ctx, func(ctx context.Context) (bool, error) { err := u.look(ctx, c); return err == nil, err }); err != nil {
+		return nil
+	}
+	return u
+}
+
+// look asks for the state of the order.
+func (u *unfinished) look(ctx context.Context, c *client) error {
+	order, err := call(ctx, "order", func(ctx context.Context) (acme.Order, error) { return c.GetOrder(ctx, c.account, u.order) })
+	if err != nil {
+		return err
+	}
+	u.order = order
+	return failedOrder(order)
+}
 
 // finish gets the certificate of an order that is authorized. It is looked at again as long as ctx
-// allows, and by the next attempt: a CA may still call it ready after it was asked to make the
-// certificate, and may not find the certificate at once.
-func (s *state) finish(ctx context.Context, c *client, n *name) (*tls.Certificate, error) {
-	u := n.unfinished
+// allows: a CA may still call it ready after it was asked to make the certificate, and may not find
+// the certificate at once.
+func (s *state) finish(ctx context.Context, c *client, n *name, u *unfinished) (*tls.Certificate, error) {
 	csr, err := n.request(u.key)
 	if err != nil {
 		return nil, err
@@ -50,12 +107,8 @@ func (s *state) finish(ctx context.Context, c *client, n *name) (*tls.Certificat
 		return chain != nil, err
 	})
 	if err != nil {
-		if ctx.Err() == nil || !isTemporary(err) {
-			n.unfinished = nil
-		}
-		return nil, err // else the next attempt goes on
+		return nil, err
 	}
-	n.unfinished = nil
 	cert := &tls.Certificate{PrivateKey: u.key}
 	for block, rest := pem.Decode(chain); block != nil; block, rest = pem.Decode(rest) {
 		cert.Certificate = append(cert.Certificate, block.Bytes)
@@ -79,15 +132,12 @@ func (s *state) finish(ctx context.Context, c *client, n *name) (*tls.Certificat
 // advance looks at the order, and asks for its certificate if the CA calls it ready.
 func (u *unfinished) advance(ctx context.Context, c *client, csr []byte) error {
 	if u.asked {
-		order, err := call(ctx, "order", func(ctx context.Context) (acme.Order, error) { return c.GetOrder(ctx, c.account, u.order) })
-		if err != nil {
+		if err := u.look(ctx, c); err != nil {
 			return err
 		}
-		u.order = order
 	}
-	u.asked = true
-	if err := failedOrder(u.order); err != nil || u.order.Status != acme.StatusReady {
-		return err
+	if u.asked = true; u.order.Status != acme.StatusReady {
+		return nil
 	}
 	order, err := call(ctx, "finalize", func(ctx context.Context) (acme.Order, error) { return c.FinalizeOrder(ctx, c.account, u.order, csr) })
 	if p := (acme.Problem{}); errors.As(err, &p) {

@@ -52,15 +52,14 @@ type name struct {
 	saving  atomic.Bool // it is being stored for the first time
 
 	// Only maintain's, and start's before it.
-	next       time.Time        // when it looks at the cache and the renewal information again
-	early      *tls.Certificate // issued, and not valid yet
-	refused    bool             // by HostPolicy, while cert is in service
-	unread     bool             // the cache cannot be read
-	told       bool             // that the certificate cannot be stored
-	foreign    bool             // it was told that a certificate in the cache is of another CA
-	clamped    bool             // it was warned of RenewBefore
-	info       renewalInfo
-	unfinished *unfinished
+	next    time.Time        // when it looks at the cache and the renewal information again
+	early   *tls.Certificate // issued, and not valid yet
+	refused bool             // by HostPolicy, while cert is in service
+	unread  bool             // the cache cannot be read
+	told    bool             // that the certificate cannot be stored
+	foreign bool             // it was told that a certificate in the cache is of another CA
+	clamped bool             // it was warned of RenewBefore
+	info    renewalInfo
 }
 
 // wildcard says whether the name is one.

@@ -13,7 +13,6 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 
 	"github.com/ergotls/ergotls/certmanager"
-	"github.com/ergotls/ergotls/internal/clock"
 )
 
 // order gets a new certificate with a new key: of the CA that issued the last, or of the first of
@@ -62,12 +61,12 @@ func (s *state) orderFrom(ctx context.Context, ca *ca, n *name) (*tls.Certificat
 	return s.orderAt(ctx, c, n)
 }
 
-// orderAt tries one kind of challenge after the other, with an order each, since a failed
-// challenge fails its order. The kind that worked last comes first.
+// orderAt goes on with an order that an earlier attempt has left. Else it tries one kind of
+// challenge after the other, with an order each, since a failed challenge fails its order. The kind
+// that worked last comes first.
 func (s *state) orderAt(ctx context.Context, c *client, n *name) (*tls.Certificate, error) {
-	if n.unfinished != nil && n.unfinished.ca == c.ca && clock.Now().Before(n.unfinished.until) {
-		cert, err := s.finish(ctx, c, n)
-		if err == nil || n.unfinished != nil {
+	if u := s.unfinished(ctx, c, n); u != nil {
+		if cert, err := s.complete(ctx, c, n, u); err == nil || ctx.Err() != nil {
 			return cert, err
 		}
 	}
@@ -76,30 +75,40 @@ func (s *state) orderAt(ctx context.Context, c *client, n *name) (*tls.Certifica
 	}
 	var errs []error
 	for _, kind := range s.challenges(n) {
-		if err := s.prepare(ctx, c, n, kind); err != nil {
-			errs = append(errs, err)
-			continue
+		err := s.prepare(ctx, c, n, kind)
+		if err == nil {
+			var u *unfinished
+			if u, err = s.newOrder(ctx, c, n, kind); err != nil {
+				return nil, errors.Join(append(errs, err)...)
+			}
+			var cert *tls.Certificate
+			if cert, err = s.complete(ctx, c, n, u); err == nil {
+				return cert, nil
+			}
+			if refused := (*validationError)(nil); !errors.As(err, &refused) {
+				return nil, errors.Join(append(errs, err)...)
+			}
 		}
-		order, err := s.authorize(ctx, c, n, kind)
-		var refused *validationError
-		if errors.As(err, &refused) {
-			errs = append(errs, err)
-			continue
-		}
-		if err != nil {
-			return nil, errors.Join(append(errs, err)...)
-		}
-		s.mu.Lock()
-		n.last = kind
-		s.mu.Unlock()
-		key, err := newKey(s.o.Key)
-		if err != nil {
-			return nil, err
-		}
-		n.unfinished = &unfinished{ca: c.ca, order: order, key: key, until: clock.Now().Add(finishTime)}
-		return s.finish(ctx, c, n)
+		errs = append(errs, err)
 	}
 	return nil, errors.Join(errs...)
+}
+
+// complete brings an order to its certificate. An order that the CA has not decided about when ctx
+// ends is left for the next attempt, also of another process.
+func (s *state) complete(ctx context.Context, c *client, n *name, u *unfinished) (cert *tls.Certificate, err error) {
+	defer func() {
+		if err == nil || ctx.Err() == nil || !isTemporary(err) {
+			_ = s.remove(ctx, c.ca.orderKey(n)) // if it stays it ends soon
+		}
+	}()
+	if err := s.authorize(ctx, c, n, u); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	n.last = u.Kind
+	s.mu.Unlock()
+	return s.finish(ctx, c, n, u)
 }
 
 // prepare does what need not wait for an order, and may show that an order would be in vain.
@@ -115,7 +124,7 @@ func (s *state) prepare(ctx context.Context, c *client, n *name, kind string) er
 
 // newOrder makes an order that replaces the last certificate of a name, or where the CA will not
 // have that, for example since another machine has replaced it, one that replaces none.
-func (s *state) newOrder(ctx context.Context, c *client, n *name) (acme.Order, error) {
+func (s *state) newOrder(ctx context.Context, c *client, n *name, kind string) (*unfinished, error) {
 	wanted := acme.Order{Identifiers: []acme.Identifier{n.identifier()}, Profile: c.ca.Profile}
 	if n.ca == c.ca { // which issued what is replaced
 		wanted.Replaces = n.info.id
@@ -123,48 +132,42 @@ func (s *state) newOrder(ctx context.Context, c *client, n *name) (acme.Order, e
 	do := func(ctx context.Context) (acme.Order, error) { return c.NewOrder(ctx, c.account, wanted) }
 	order, err := call(ctx, "order", do)
 	var p acme.Problem
-	if wanted.Replaces == "" || !errors.As(err, &p) || !isInvalid(err) && p.Status != http.StatusInternalServerError {
-		return order, err
+	if wanted.Replaces != "" && errors.As(err, &p) && (isInvalid(err) || p.Status == http.StatusInternalServerError) {
+		n.info.id, wanted.Replaces = "", ""
+		order, err = call(ctx, "order", do)
 	}
-	n.info.id, wanted.Replaces = "", ""
-	return call(ctx, "order", do)
+	switch {
+	case err != nil:
+		return nil, err
+	case order.Location == "":
+		return nil, fmt.Errorf("%w: order: the CA did not say its URL", certmanager.ErrInvalid)
+	}
+	return s.begin(ctx, c, n, order, kind)
 }
 
-// authorize makes an order and brings it to where it can be finalized.
-func (s *state) authorize(ctx context.Context, c *client, n *name, kind string) (acme.Order, error) {
-	order, err := s.newOrder(ctx, c, n)
-	if err == nil && order.Location == "" {
-		err = fmt.Errorf("%w: order: the CA did not say its URL", certmanager.ErrInvalid)
-	}
-	if err != nil {
-		return order, err
-	}
-	for _, url := range order.Authorizations {
+// authorize brings an order to where it can be finalized.
+func (s *state) authorize(ctx context.Context, c *client, n *name, u *unfinished) error {
+	for _, url := range u.order.Authorizations {
 		var authorization acme.Authorization
 		err := poll(ctx, func(ctx context.Context) (_ bool, err error) {
-			authorization, err = call(ctx, "authorization", func(ctx context.Context) (acme.Authorization, error) {
-				return c.GetAuthorization(ctx, c.account, url)
-			})
+			authorization, err = c.authorization(ctx, url)
 			return err == nil, err
 		})
 		decided := false
 		if err == nil {
-			decided, err = verdict(authorization, n, kind)
+			decided, err = verdict(authorization, n, u.Kind)
 		}
 		if err == nil && !decided {
-			err = s.prove(ctx, c, authorization, n, kind)
+			err = s.prove(ctx, c, authorization, n, u.Kind)
 		}
 		if err != nil {
-			return order, err
+			return err
 		}
 	}
-	err = poll(ctx, func(ctx context.Context) (bool, error) {
-		if order, err = call(ctx, "order", func(ctx context.Context) (acme.Order, error) { return c.GetOrder(ctx, c.account, order) }); err != nil {
-			return false, err
-		}
-		return order.Status == acme.StatusReady || order.Status == acme.StatusValid, failedOrder(order)
+	return poll(ctx, func(ctx context.Context) (bool, error) {
+		err := u.look(ctx, c)
+		return err == nil && u.order.Status != acme.StatusPending, err
 	})
-	return order, err
 }
 
 func failedOrder(order acme.Order) error {
@@ -190,6 +193,9 @@ func (s *state) prove(ctx context.Context, c *client, authorization acme.Authori
 	}
 	defer remove()
 	err = poll(ctx, func(ctx context.Context) (bool, error) {
+		if challenge.Status == acme.StatusProcessing { // an earlier attempt has asked for it
+			return true, nil
+		}
 		_, err := call(ctx, "challenge", func(ctx context.Context) (acme.Challenge, error) {
 			return c.InitiateChallenge(ctx, c.account, challenge)
 		})
@@ -199,13 +205,17 @@ func (s *state) prove(ctx context.Context, c *client, authorization acme.Authori
 		return err
 	}
 	return poll(ctx, func(ctx context.Context) (bool, error) {
-		now, err := call(ctx, "authorization", func(ctx context.Context) (acme.Authorization, error) {
-			return c.GetAuthorization(ctx, c.account, authorization.Location)
-		})
+		now, err := c.authorization(ctx, authorization.Location)
 		if err != nil {
 			return false, err
 		}
 		return verdict(now, n, kind)
+	})
+}
+
+func (c *client) authorization(ctx context.Context, url string) (acme.Authorization, error) {
+	return call(ctx, "authorization", func(ctx context.Context) (acme.Authorization, error) {
+		return c.GetAuthorization(ctx, c.account, url)
 	})
 }
 

@@ -31,8 +31,8 @@ func (s *state) renew(ctx context.Context, n *name, cert *tls.Certificate, failu
 	default:
 	}
 	timeout := orderTimeout
-	if left := time.Until(s.startEnd); left > 0 { // so that a CA that hangs leaves time for its fallbacks
-		timeout = min(timeout, left)
+	if left := time.Until(s.startEnd); left > 0 { // a CA that hangs leaves time for its fallbacks, and New says why
+		timeout = min(timeout, left-left/20)
 	}
 	if cert != nil {
 		// A CA that hangs does not use up all the time that is left.

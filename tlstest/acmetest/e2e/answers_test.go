@@ -11,8 +11,10 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -215,4 +217,65 @@ func TestClockAhead(t *testing.T) {
 		return err == nil
 	})
 	assert.Equal(t, 1, ca.Orders())
+}
+
+// A program whose StartTimeout is over before the CA has decided goes on with its order when it is
+// started again.
+func TestOrdersAreGoneOnWithAfterARestart(t *testing.T) {
+	t.Parallel()
+	for what, slow := range map[string]func(*http.Response) error{
+		"the authorization": func(r *http.Response) error {
+			if !isPath(r, "/authZ/") {
+				return nil
+			}
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				return err
+			}
+			body = bytes.Replace(body, []byte(`"valid"`), []byte(`"pending"`), 1) // the first is its own
+			return setBody(r, bytes.ReplaceAll(body, []byte(`"valid"`), []byte(`"processing"`)))
+		},
+		"the certificate": func(r *http.Response) error {
+			if isPath(r, "/my-order/") {
+				return replaceBody(r, `"valid"`, `"processing"`)
+			}
+			return nil
+		},
+		"its download": func(r *http.Response) error {
+			if isPath(r, "/certZ/") {
+				r.StatusCode = http.StatusNotFound
+				r.Header.Set("Content-Type", "application/problem+json")
+				return setBody(r, []byte(`{"type":"urn:ietf:params:acme:error:malformed"}`))
+			}
+			return nil
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			var quick atomic.Bool
+			ca := acmetest.Start(t)
+			f := newFront(t, ca, func(r *http.Response) error {
+				if quick.Load() {
+					return nil
+				}
+				return slow(r)
+			})
+			folder := t.TempDir()
+			begin := func() error {
+				source := f.source(t, name)
+				source.Cache, source.StartTimeout = autocert.DirCache(folder), 3*time.Second
+				_, err := tryFront(t, f, source)
+				return err
+			}
+			for range 2 {
+				require.ErrorContains(t, begin(), "StartTimeout")
+			}
+			quick.Store(true)
+			require.NoError(t, begin())
+			assert.Equal(t, 1, ca.Orders())
+			left, err := filepath.Glob(filepath.Join(folder, "*order"))
+			require.NoError(t, err)
+			assert.Empty(t, left)
+		})
+	}
 }
