@@ -21,20 +21,16 @@ import (
 // private CA, by the names of Let's Encrypt, or by the host names that the certificate gives for
 // its issuer.
 func (c *ca) issued(cert *tls.Certificate) error {
-	var chain []*x509.Certificate
-	for _, der := range cert.Certificate {
-		parsed, err := x509.ParseCertificate(der)
-		if err != nil {
-			return err
-		}
-		chain = append(chain, parsed)
+	chain, err := x509.ParseCertificates(slices.Concat(cert.Certificate...))
+	if err != nil {
+		return err
 	}
 	var ok bool
 	switch c.Directory {
 	case autocert.DefaultACMEDirectory:
-		ok = isLetsEncrypt(chain) && !isStaging(chain)
+		ok = issuedBy(chain, "Let's Encrypt") && !issuedBy(chain, "(STAGING)")
 	case directoryStaging:
-		ok = isStaging(chain)
+		ok = issuedBy(chain, "(STAGING)")
 	default:
 		ok = c.Roots != nil && verifies(chain, c.Roots) || sameDomain(c.Directory, chain[0])
 	}
@@ -44,22 +40,9 @@ func (c *ca) issued(cert *tls.Certificate) error {
 	return nil
 }
 
-func isLetsEncrypt(chain []*x509.Certificate) bool {
-	for _, cert := range chain {
-		if strings.Contains(strings.Join(cert.Issuer.Organization, " "), "Let's Encrypt") {
-			return true
-		}
-	}
-	return false
-}
-
-func isStaging(chain []*x509.Certificate) bool {
-	for _, cert := range chain {
-		if strings.Contains(cert.Issuer.String(), "(STAGING)") {
-			return true
-		}
-	}
-	return false
+// issuedBy says whether an issuer in the chain has a text in its name.
+func issuedBy(chain []*x509.Certificate, text string) bool {
+	return slices.ContainsFunc(chain, func(c *x509.Certificate) bool { return strings.Contains(c.Issuer.String(), text) })
 }
 
 func verifies(chain []*x509.Certificate, roots *x509.CertPool) bool {
@@ -123,13 +106,6 @@ func (s *state) check(cert *tls.Certificate, name string) error {
 }
 
 func forServers(leaf *x509.Certificate) bool {
-	if len(leaf.ExtKeyUsage)+len(leaf.UnknownExtKeyUsage) == 0 {
-		return true
-	}
-	for _, usage := range leaf.ExtKeyUsage {
-		if usage == x509.ExtKeyUsageServerAuth || usage == x509.ExtKeyUsageAny {
-			return true
-		}
-	}
-	return false
+	return len(leaf.ExtKeyUsage)+len(leaf.UnknownExtKeyUsage) == 0 ||
+		slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageServerAuth) || slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageAny)
 }

@@ -1,14 +1,15 @@
 package acme
 
 import (
-	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,14 +21,14 @@ const challengeTimeout = 10 * time.Second
 
 // listen answers challenges until stop: while New waits, no server of the program runs.
 func (s *state) listen() (stop func(), err error) {
-	stopTLS, err := listeners.join("tls "+s.o.Listen, s, func(l *listener) (func(), error) { return l.serveTLS(s.o.Listen) })
+	stopTLS, err := join("tls", s.o.Listen, s, serveTLS)
 	if err != nil {
 		return nil, fmt.Errorf("acme.Source.Listen: nothing could answer the CA before New returns: %w; if the program's own server is to answer, set Background", err)
 	}
 	if s.o.ListenHTTP == "" {
 		return stopTLS, nil
 	}
-	stopHTTP, err := listeners.join("http "+s.o.ListenHTTP, s, func(l *listener) (func(), error) { return l.serveHTTP(s.o.ListenHTTP) })
+	stopHTTP, err := join("http", s.o.ListenHTTP, s, serveHTTP)
 	if err != nil {
 		stopTLS()
 		return nil, fmt.Errorf("acme.Source.ListenHTTP: %w", err)
@@ -42,12 +43,10 @@ func (s *state) listen() (stop func(), err error) {
 
 // listeners are open while New waits. The sources of a program share them: every CA comes to the
 // same port.
-var listeners = &listenerSet{open: make(map[string]*listener)}
-
-type listenerSet struct {
-	mu   sync.Mutex // guards open
+var listeners = struct {
+	sync.Mutex
 	open map[string]*listener
-}
+}{open: make(map[string]*listener)}
 
 type listener struct {
 	mu    sync.Mutex // guards users
@@ -56,51 +55,59 @@ type listener struct {
 }
 
 // join opens a listener, unless another source has. The last to leave closes it.
-func (ls *listenerSet) join(key string, s *state, open func(*listener) (stop func(), err error)) (leave func(), err error) {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	l := ls.open[key]
+func join(kind, addr string, s *state, serve func(*listener, *http.Server, net.Listener)) (leave func(), err error) {
+	listeners.Lock()
+	defer listeners.Unlock()
+	key := kind + " " + addr
+	l := listeners.open[key]
 	if l == nil {
-		l = &listener{users: make(map[*state]bool)}
-		if l.close, err = open(l); err != nil {
+		socket, err := net.Listen("tcp", addr)
+		if err != nil {
 			return nil, err
 		}
-		ls.open[key] = l
+		l = &listener{users: make(map[*state]bool)}
+		server := &http.Server{
+			ReadTimeout: challengeTimeout, WriteTimeout: challengeTimeout, Handler: http.NotFoundHandler(),
+			ErrorLog: log.New(io.Discard, "", 0), // anyone can connect
+		}
+		listeners.open[key] = l
+		var done sync.WaitGroup
+		done.Go(func() { serve(l, server, socket) })
+		l.close = func() {
+			server.Close()
+			done.Wait()
+		}
 	}
-	l.mu.Lock()
-	l.users[s] = true
-	l.mu.Unlock()
+	l.use(s, true)
 	return func() {
-		ls.mu.Lock()
-		defer ls.mu.Unlock()
-		l.mu.Lock()
-		delete(l.users, s)
-		last := len(l.users) == 0
-		l.mu.Unlock()
-		if last {
-			delete(ls.open, key)
+		listeners.Lock()
+		defer listeners.Unlock()
+		if l.use(s, false) == 0 {
+			delete(listeners.open, key)
 			l.close()
 		}
 	}, nil
 }
 
+// use says whether a source answers, and returns how many do.
+func (l *listener) use(s *state, answers bool) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.users[s] = true; !answers {
+		delete(l.users, s)
+	}
+	return len(l.users)
+}
+
 func (l *listener) sources() []*state {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var all []*state
-	for s := range l.users {
-		all = append(all, s)
-	}
-	return all
+	return slices.Collect(maps.Keys(l.users))
 }
 
-// serveTLS answers TLS-ALPN-01, and nothing else, until stop.
-func (l *listener) serveTLS(addr string) (stop func(), err error) {
-	socket, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, err
-	}
-	config := &tls.Config{
+// serveTLS answers TLS-ALPN-01, and nothing else, until the server is closed.
+func serveTLS(l *listener, server *http.Server, socket net.Listener) {
+	server.TLSConfig = &tls.Config{
 		MinVersion: tls.VersionTLS12, NextProtos: []string{acmez.ACMETLS1Protocol}, SessionTicketsDisabled: true,
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			if len(hello.SupportedProtos) != 1 || hello.SupportedProtos[0] != acmez.ACMETLS1Protocol { // RFC 8737 section 3
@@ -114,56 +121,23 @@ func (l *listener) serveTLS(addr string) (stop func(), err error) {
 			return nil, errNoChallenge
 		},
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var done sync.WaitGroup
-	done.Go(func() {
-		for {
-			conn, err := socket.Accept()
-			switch {
-			case errors.Is(err, net.ErrClosed):
-				return
-			case err != nil: // too many files, or the client has gone
-				sleep(ctx, 100*time.Millisecond)
-				continue
-			}
-			done.Go(func() {
-				defer conn.Close()
-				limited, cancel := context.WithTimeout(ctx, challengeTimeout)
-				defer cancel()
-				_ = tls.Server(conn, config).HandshakeContext(limited)
-			})
-		}
-	})
-	return func() {
-		socket.Close()
-		cancel()
-		done.Wait()
-	}, nil
+	// The connection of a challenge ends with its handshake.
+	server.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){acmez.ACMETLS1Protocol: func(*http.Server, *tls.Conn, http.Handler) {}}
+	server.ServeTLS(socket, "", "")
 }
 
-// serveHTTP answers HTTP-01, and nothing else, until stop.
-func (l *listener) serveHTTP(addr string) (stop func(), err error) {
-	socket, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, err
-	}
-	server := &http.Server{
-		ReadTimeout: challengeTimeout, WriteTimeout: challengeTimeout,
-		ErrorLog: log.New(io.Discard, "", 0), // anyone can connect
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+// serveHTTP answers HTTP-01, and nothing else, until the server is closed.
+func serveHTTP(l *listener, server *http.Server, socket net.Listener) {
+	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, http01Path) {
 			for _, s := range l.sources() {
-				if body, ok := s.answerHTTP(r.Host, r.URL.Path); ok && r.URL.Path != "" {
+				if body, ok := s.answerHTTP(r.Host, r.URL.Path); ok {
 					io.WriteString(w, body)
 					return
 				}
 			}
-			http.NotFound(w, r)
-		}),
-	}
-	var done sync.WaitGroup
-	done.Go(func() { server.Serve(socket) })
-	return func() {
-		server.Close()
-		done.Wait()
-	}, nil
+		}
+		http.NotFound(w, r)
+	})
+	server.Serve(socket)
 }

@@ -19,8 +19,10 @@ func (s *state) adopt(n *name, cert *tls.Certificate) {
 		s.await(n, cert, ahead)
 		return
 	}
-	n.early, n.info, n.next = nil, renewalInfo{}, time.Time{}
 	s.mu.Lock()
+	// Of many names at a start ten a second ask for renewal information.
+	asks := clock.Now().Add(time.Duration(chance() * float64(len(s.names)) * float64(100*time.Millisecond)))
+	n.early, n.info, n.next = nil, renewalInfo{at: asks}, asks
 	if n.expiry != nil {
 		n.expiry.Stop()
 	}

@@ -446,3 +446,19 @@ func TestOrdersWaitForTheStorage(t *testing.T) {
 	s.save(t.Context(), n)
 	require.ErrorContains(t, s.obtain(t.Context(), n, nil), "nothing is ordered", "after what could not be stored")
 }
+
+// Many names that are loaded at once do not ask for renewal information at once.
+func TestRenewalInfoIsSpread(t *testing.T) {
+	s, n, _ := idle(t, func(a *Source) {
+		for i := range 1000 {
+			a.Domains = append(a.Domains, fmt.Sprintf("n%d.example.test", i))
+		}
+	})
+	cert, latest := issue(t, tlstest.NewCA(t), time.Now(), time.Now().Add(time.Hour)), time.Duration(0)
+	for range 100 {
+		s.adopt(n, cert)
+		latest = max(latest, time.Until(n.info.at))
+	}
+	assert.Greater(t, latest, 20*time.Second)
+	assert.Less(t, latest, 102*time.Second)
+}
