@@ -2,6 +2,7 @@ package meta_test
 
 import (
 	"net"
+	"strconv"
 	"testing"
 
 	"ergo.services/ergo/gen"
@@ -40,6 +41,43 @@ func TestSuspend(t *testing.T) {
 		assert.Equal(t, "yes", a.inspect(id)["accepting"])
 		assert.Equal(t, false, a.call(id, meta.MessageTCPResume{}))
 	})
+}
+
+// It is the same with several addresses, and with a unix socket.
+func TestSuspendListeners(t *testing.T) {
+	for name, options := range map[string]meta.TCPServerOptions{
+		"localhost": {Host: "localhost"},
+		"unix":      {UnixPath: t.TempDir() + "/s"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newHost(t).spawn(echo)
+			id, addr := a.listen(options)
+			a.call(id, meta.MessageTCPSuspend{})
+			networks := map[string][]string{"unix": {"unix"}, "localhost": {"tcp4", "tcp6"}}[name]
+			var late []net.Conn
+			for _, network := range networks {
+				if network != "unix" {
+					addr = net.JoinHostPort("localhost", strconv.Itoa(int(portOf(t, addr))))
+				}
+				for range 4 {
+					conn, err := net.DialTimeout(network, addr, testTimeout)
+					if err != nil && network == "tcp6" {
+						break // this machine has none
+					}
+					require.NoError(t, err)
+					t.Cleanup(func() { conn.Close() })
+					late = append(late, conn)
+				}
+			}
+			assert.Zero(t, meta.Stats(a.server).Accepted)
+			a.quiet()
+			a.call(id, meta.MessageTCPResume{})
+			for _, conn := range late {
+				talk(t, conn)
+				expect[meta.MessageTCPConnect](a)
+			}
+		})
+	}
 }
 
 // A suspended server can be drained and ended, and cuts off those who waited.
