@@ -31,6 +31,7 @@ func TestSuspend(t *testing.T) {
 		talk(t, open)
 		stats := meta.Stats(a.server)
 		assert.EqualValues(t, 1, stats.Accepted)
+		assert.True(t, stats.Suspended)
 		a.quiet()
 
 		a.send(id, meta.MessageTCPResume{})
@@ -39,6 +40,7 @@ func TestSuspend(t *testing.T) {
 			expect[meta.MessageTCPConnect](a)
 		}
 		assert.Equal(t, "yes", a.inspect(id)["accepting"])
+		assert.False(t, meta.Stats(a.server).Suspended)
 		assert.Equal(t, false, a.call(id, meta.MessageTCPResume{}))
 	})
 }

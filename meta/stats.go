@@ -18,11 +18,12 @@ type ServerStats struct {
 	Listen string // address
 	TLS    string // "on", "off" or "StartTLS"
 
-	Connections    int // that actors know of
-	Establishing   int // before that
-	MaxConnections int // 0: no limit
-	Handshaking    int // that compute at the moment
-	MaxHandshakes  int // 0: no TLS
+	Connections    int  // that actors know of
+	Establishing   int  // before that
+	MaxConnections int  // 0: no limit
+	Suspended      bool // by MessageTCPSuspend
+	Handshaking    int  // that compute at the moment
+	MaxHandshakes  int  // 0: no TLS
 
 	Accepted     uint64            // connections, also those that were refused later
 	AcceptErrors uint64            // failed calls of accept, such as without a free descriptor
@@ -189,6 +190,7 @@ func (s *tcpServer) snapshot() ServerStats {
 	}
 	s.mu.Lock()
 	sum, open := s.stats.carried, s.openLocked()
+	out.Suspended = s.suspended
 	out.Accepted, out.AcceptErrors, out.Challenges = s.stats.accepted, s.stats.acceptErrors, s.stats.challenges
 	out.Refused, out.Ended = maps.Clone(s.stats.refused), maps.Clone(s.stats.ended)
 	for _, h := range s.stats.handshakes {

@@ -79,6 +79,9 @@ ergotls_server_connections{server="echo"} 1
 # HELP ergotls_server_connection_slots Connections that may be there at a time, established or not; 0 is no limit.
 # TYPE ergotls_server_connection_slots gauge
 ergotls_server_connection_slots{server="echo"} 100
+# HELP ergotls_server_suspended 1 while the server is suspended and accepts no connection.
+# TYPE ergotls_server_suspended gauge
+ergotls_server_suspended{server="echo"} 0
 # HELP ergotls_server_connections_accepted_total Connections that were accepted.
 # TYPE ergotls_server_connections_accepted_total counter
 ergotls_server_connections_accepted_total{server="echo"} 3
@@ -125,7 +128,7 @@ ergotls_manager_expiry_horizon_timestamp_seconds{manager="main"} %d
 		s.CA.Certificate().Subject.String(), s.CA.Certificate().NotAfter.Unix(),
 		s.Other.Certificate().Subject.String(), s.Other.Certificate().NotAfter.Unix(),
 		status.Certificates[0].NotAfter.Unix(), min(status.CRLs[0].NextUpdate.Unix(), status.Certificates[0].NotAfter.Unix()))),
-		"ergotls_server_connections", "ergotls_server_connection_slots", "ergotls_server_connections_accepted_total",
+		"ergotls_server_connections", "ergotls_server_connection_slots", "ergotls_server_suspended", "ergotls_server_connections_accepted_total",
 		"ergotls_server_connections_refused_total", "ergotls_server_connections_ended_total", "ergotls_server_received_bytes_total",
 		"ergotls_server_sent_messages_total", "ergotls_manager_generation", "ergotls_manager_reloads_total", "ergotls_manager_drift", "ergotls_manager_polling", "ergotls_manager_clock_steps_total",
 		"ergotls_certificate_not_after_timestamp_seconds", "ergotls_manager_expiry_horizon_timestamp_seconds"))

@@ -12,6 +12,7 @@ var (
 	serverConnections  = describe("server_connections", "Open connections that actors know of.", "server")
 	serverEstablishing = describe("server_connections_establishing", "Connections that are accepted and not yet established.", "server")
 	serverSlots        = describe("server_connection_slots", "Connections that may be there at a time, established or not; 0 is no limit.", "server")
+	serverSuspended    = describe("server_suspended", "1 while the server is suspended and accepts no connection.", "server")
 	serverHandshaking  = describe("server_handshakes_computing", "Handshakes that compute at the moment.", "server")
 	serverPlaces       = describe("server_handshake_slots", "Handshakes that may compute at a time; 0 without TLS.", "server")
 
@@ -40,6 +41,7 @@ func collectServer(out chan<- prometheus.Metric, name string, s meta.ServerStats
 	e.gauge(serverConnections, float64(s.Connections))
 	e.gauge(serverEstablishing, float64(s.Establishing))
 	e.gauge(serverSlots, float64(s.MaxConnections))
+	e.gauge(serverSuspended, number(s.Suspended))
 	e.gauge(serverHandshaking, float64(s.Handshaking))
 	e.gauge(serverPlaces, float64(s.MaxHandshakes))
 	e.counter(serverAccepted, float64(s.Accepted))
