@@ -1,10 +1,12 @@
 package acme
 
 import (
+	"context"
 	"crypto"
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -108,4 +110,115 @@ func (s *state) check(cert *tls.Certificate, name string) error {
 func forServers(leaf *x509.Certificate) bool {
 	return len(leaf.ExtKeyUsage)+len(leaf.UnknownExtKeyUsage) == 0 ||
 		slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageServerAuth) || slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageAny)
+}
+
+// load returns the certificate of a name from the cache that ends last, nil if there is none of
+// use. It may not be valid yet. A cache that cannot be read is reported once, until it can: where
+// it is shared it is read every minute.
+func (s *state) load(ctx context.Context, n *name) *tls.Certificate {
+	var best *tls.Certificate
+	var of *ca
+	better := func(cert *tls.Certificate, c *ca) {
+		if cert != nil && (best == nil || cert.Leaf.NotAfter.After(best.Leaf.NotAfter)) {
+			best, of = cert, c
+		}
+	}
+	for _, c := range s.cas {
+		better(s.loadEntry(ctx, n, c.certKey(n), false), c)
+	}
+	if best == nil && !n.unread {
+		if cert := s.loadEntry(ctx, n, certCacheKey(n.file(), s.o.Key), true); cert != nil {
+			better(cert, s.issuer(cert))
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if best != nil && (n.cert == nil || best.Leaf.NotAfter.After(n.cert.Leaf.NotAfter)) {
+		n.ca = of
+	}
+	return best
+}
+
+// issuer is the CA that issued a certificate, nil if none of the source's did.
+func (s *state) issuer(cert *tls.Certificate) *ca {
+	for _, c := range s.cas {
+		if c.issued(cert) == nil {
+			return c
+		}
+	}
+	return nil
+}
+
+// loadEntry reads one entry. One in autocert's layout may be of another CA, and is left as it is.
+func (s *state) loadEntry(ctx context.Context, n *name, key string, legacy bool) *tls.Certificate {
+	data, err := s.get(ctx, key)
+	if err != nil && !isMiss(err) {
+		if s.ctx.Err() == nil && !n.unread {
+			n.unread = true
+			s.emit(certmanager.CacheFailed, n.text, err)
+		}
+		return nil
+	}
+	n.unread = false
+	if err != nil {
+		return nil
+	}
+	cert, err := decodeCached(data)
+	if err == nil {
+		err = s.check(cert, n.text)
+	}
+	switch {
+	case err == nil && !clock.Now().Before(endOfService(cert.Leaf)), errors.Is(err, certmanager.ErrExpired):
+		return nil // or it would be put in service and taken out again until it ends
+	case legacy:
+		if err == nil || errors.Is(err, certmanager.ErrNotYetValid) {
+			if s.issuer(cert) == nil {
+				err = s.cas[0].issued(cert)
+			}
+		}
+		if err == nil {
+			return cert
+		}
+		if !n.foreign {
+			n.foreign = true
+			s.warn(n.text, fmt.Errorf("%s: %s is not used: %w", s.where(), key, err))
+		}
+		return nil
+	case err == nil, errors.Is(err, certmanager.ErrNotYetValid):
+		return cert
+	}
+	s.setAside(ctx, n.text, key, data, err)
+	return nil
+}
+
+// save stores what is served from memory, and says so once if it cannot.
+func (s *state) save(ctx context.Context, n *name) {
+	s.mu.Lock()
+	cert := n.cert
+	s.mu.Unlock()
+	if n.early != nil {
+		cert = n.early
+	}
+	if cert == nil { // it ended before it could be stored
+		n.unsaved.Store(false)
+		return
+	}
+	err := s.store(ctx, n, n.ca, cert)
+	n.unsaved.Store(err != nil)
+	if err != nil {
+		s.storageOK.Store(false)
+	}
+	if err != nil && !n.told {
+		s.emit(certmanager.CacheFailed, n.text, err)
+	}
+	n.told = err != nil
+}
+
+// store writes a certificate to the cache, also when ctx has ended: an order is dear.
+func (s *state) store(ctx context.Context, n *name, c *ca, cert *tls.Certificate) error {
+	data, err := encodeCached(cert)
+	if err != nil {
+		return err
+	}
+	return s.put(context.WithoutCancel(ctx), c.certKey(n), data)
 }

@@ -14,7 +14,6 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/ergotls/ergotls/certmanager"
-	"github.com/ergotls/ergotls/internal/clock"
 )
 
 // Goroutines, all ended when Watch is:
@@ -26,10 +25,6 @@ import (
 const (
 	// maxOrders is how many orders are under way at a time, for Domains and for other names each.
 	maxOrders = 4
-
-	// clockEvery is how often the clock is looked at, and clockStep what is a step of it.
-	clockEvery = 2 * time.Second
-	clockStep  = 2 * time.Second
 
 	// watchTimeout is how long Load waits for Watch.
 	watchTimeout = 10 * time.Second
@@ -48,6 +43,8 @@ type state struct {
 	startErr error           // set before that
 	startEnd time.Time       // when New waits no longer; set by start, zero if it does not wait
 	loaded   atomic.Bool     // once
+
+	sni map[string]bool // of the Domains, as CAs ask for them
 
 	maintaining sync.WaitGroup
 	slots       map[bool]chan struct{} // for orders under way: of Domains, and of other names
@@ -85,7 +82,7 @@ func (a *Source) bind() (*state, error) {
 
 func newState(o Source) *state {
 	s := &state{
-		o: o, watched: make(chan struct{}), started: make(chan struct{}), names: make(map[string]*name),
+		o: o, watched: make(chan struct{}), started: make(chan struct{}), names: make(map[string]*name), sni: make(map[string]bool),
 		slots: map[bool]chan struct{}{true: make(chan struct{}, maxOrders), false: make(chan struct{}, maxOrders)},
 		limit: rate.NewLimiter(rate.Every(time.Hour/time.Duration(o.OrdersPerHour)), o.OrdersPerHour),
 	}
@@ -95,6 +92,7 @@ func newState(o Source) *state {
 	}
 	for _, domain := range o.Domains {
 		s.names[domain] = s.newName(domain, true)
+		s.sni[s.names[domain].sni()] = true
 	}
 	return s
 }
@@ -169,34 +167,6 @@ func (s *state) run(ctx context.Context) {
 	s.maintaining.Wait()
 	for _, c := range s.cas {
 		c.http.CloseIdleConnections()
-	}
-}
-
-// watchClock makes all names look at the clock again when it was set, or the machine slept: timers
-// have not noticed.
-func (s *state) watchClock(ctx context.Context) {
-	wall, awake := clock.Now(), time.Now()
-	for ctx.Err() == nil {
-		sleep(ctx, clockEvery)
-		step := clock.Now().Round(0).Sub(wall.Round(0)) - time.Since(awake)
-		wall, awake = clock.Now(), time.Now()
-		if step.Abs() > clockStep {
-			s.clockStepped()
-		}
-	}
-}
-
-func (s *state) clockStepped() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, n := range s.names {
-		if n.expiry != nil && !s.closing {
-			n.expiry.Reset(clock.Until(endOfService(n.cert.Leaf)))
-		}
-		if n.cert == nil && errors.Is(n.err, certmanager.ErrExpired) {
-			n.due = clock.Now() // the certificate that was issued may be valid now
-		}
-		n.notify()
 	}
 }
 

@@ -53,44 +53,6 @@ func (s *state) renew(ctx context.Context, n *name, cert *tls.Certificate, failu
 	return true
 }
 
-// stillWanted decides about the next order for a name that a handshake asked for. One that
-// failed is ordered again when a handshake asks again. When the policy has changed its mind the
-// name is known no longer, but not before the end of what is in service: the policy may be
-// mistaken, when its database is away for example, and is asked again.
-func (s *state) stillWanted(ctx context.Context, n *name, serving bool, failures int) (wanted, known bool) {
-	if n.fixed {
-		return true, true
-	}
-	if !serving && failures > 0 {
-		select {
-		case <-n.asked:
-		case <-ctx.Done():
-			return false, false
-		}
-	}
-	err := s.o.askPolicy(ctx, n.text)
-	if ctx.Err() != nil {
-		return false, true
-	}
-	first := err != nil && !n.refused
-	n.refused = err != nil
-	switch {
-	case err == nil:
-		return true, true
-	case serving:
-		err = fmt.Errorf("acme.Source.HostPolicy refuses a name that is served; it is not renewed: %w", err)
-		s.postpone(n, err)
-		if first {
-			s.warn(n.text, err)
-		}
-		return false, true
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.drop(n)
-	return false, false
-}
-
 // obtain takes what another machine got meanwhile, or else orders.
 func (s *state) obtain(ctx context.Context, n *name, current *tls.Certificate) error {
 	release, err := s.turn(ctx, n)

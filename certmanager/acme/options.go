@@ -1,0 +1,133 @@
+package acme
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/crypto/acme/autocert"
+
+	"github.com/ergotls/ergotls/certmanager"
+)
+
+// ready returns a copy with defaults filled in and names normalized, or what is wrong.
+func (a *Source) ready() (Source, error) {
+	o := *a
+	o.state = nil
+	o.Domains = nil
+	for _, domain := range a.Domains {
+		name, err := identifier(domain, a.DNSPersist || a.DNS != nil)
+		if err != nil {
+			return o, fmt.Errorf("acme.Source.Domains: %w", err)
+		}
+		if !slices.Contains(o.Domains, name) {
+			o.Domains = append(o.Domains, name)
+		}
+	}
+	if err := o.possible(); err != nil {
+		return o, err
+	}
+	var err error
+	if o.Directory, err = directoryURL(o.Directory); err != nil {
+		return o, err
+	}
+	if o.Fallbacks, err = o.readyFallbacks(); err != nil {
+		return o, err
+	}
+	if o.Cache == nil {
+		folder, err := os.UserCacheDir()
+		if err != nil {
+			return o, fmt.Errorf("acme.Source.Cache is not set, and there is no default: %w", err)
+		}
+		o.Cache = autocert.DirCache(filepath.Join(folder, "golang-autocert"))
+	}
+	o.HandshakeTimeout = orDefault(o.HandshakeTimeout, defaultHandshakeTimeout)
+	o.StartTimeout = orDefault(o.StartTimeout, defaultStartTimeout)
+	o.DNSTimeout = orDefault(o.DNSTimeout, defaultDNSTimeout)
+	o.Listen = orDefault(o.Listen, defaultListen)
+	o.MaxNames = orDefault(o.MaxNames, defaultMaxNames)
+	o.OrdersPerHour = orDefault(o.OrdersPerHour, defaultOrdersPerHour)
+	return o, nil
+}
+
+// possible says what is wrong with the options, taken by themselves.
+func (a *Source) possible() error {
+	switch {
+	case len(a.Domains) == 0 && a.HostPolicy == nil:
+		return invalid("Domains and HostPolicy are both empty: say which names are yours")
+	case a.HostPolicy != nil && a.askPolicy(context.Background(), strings.ToLower(rand.Text())+".invalid") == nil:
+		return invalid("HostPolicy allows any name: anyone could spend your rate limit at the CA")
+	case a.RenewBefore < 0 || a.StartTimeout < 0 || a.DNSTimeout < 0 || a.MaxNames < 0 || a.OrdersPerHour < 0:
+		return invalid("RenewBefore, StartTimeout, DNSTimeout, MaxNames and OrdersPerHour must not be negative")
+	case a.Key < ECDSAP256 || a.Key > RSA2048:
+		return invalid("Key %d is none of ECDSAP256, ECDSAP384 and RSA2048", a.Key)
+	}
+	return a.ExternalAccount.check()
+}
+
+func (e *ExternalAccount) check() error {
+	if e == nil {
+		return nil
+	}
+	if key, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(e.MACKey, "=")); e.KeyID == "" || err != nil || len(key) == 0 {
+		return invalid("ExternalAccount: KeyID or MACKey is empty, or MACKey is not base64url")
+	}
+	return nil
+}
+
+// readyFallbacks returns a copy with URLs in place of short names.
+func (a *Source) readyFallbacks() ([]CA, error) {
+	all, directories := slices.Clone(a.Fallbacks), []string{a.Directory}
+	for i := range all {
+		var err error
+		if all[i].Directory, err = directoryURL(all[i].Directory); err == nil {
+			err = all[i].ExternalAccount.check()
+		}
+		if err != nil {
+			//lint:ignore ST1005 it is the name of an option
+			return nil, fmt.Errorf("Fallbacks[%d]: %w", i, err)
+		}
+		if slices.Contains(directories, all[i].Directory) {
+			return nil, invalid("Fallbacks[%d]: %s is there already", i, all[i].Directory)
+		}
+		directories = append(directories, all[i].Directory)
+	}
+	return all, nil
+}
+
+func orDefault[T comparable](value, fallback T) T {
+	var zero T
+	if value == zero {
+		return fallback
+	}
+	return value
+}
+
+func invalid(format string, args ...any) error {
+	return fmt.Errorf("%w: acme.Source.%s", certmanager.ErrInvalid, fmt.Sprintf(format, args...))
+}
+
+// directoryURL returns the URL of a directory, or what is wrong with it.
+func directoryURL(directory string) (string, error) {
+	switch directory {
+	case "":
+		return autocert.DefaultACMEDirectory, nil
+	case "staging":
+		return directoryStaging, nil
+	}
+	u, err := url.Parse(directory)
+	if err == nil && (u.Scheme != "https" || u.Host == "" || u.Fragment != "") {
+		err = errors.New("it is not an https URL")
+	}
+	if err != nil {
+		return "", invalid("Directory: %q: %v; use the URL of a CA's directory, \"staging\", or nothing for Let's Encrypt", directory, err)
+	}
+	return directory, nil
+}

@@ -1,0 +1,79 @@
+package acme
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// owns says whether a name is this source's to obtain.
+func (s *state) owns(ctx context.Context, name string) bool {
+	s.mu.Lock()
+	_, known := s.names[name]
+	s.mu.Unlock()
+	return known || s.sni[name] || s.allows(ctx, name)
+}
+
+func (s *state) allows(ctx context.Context, name string) bool {
+	if s.o.HostPolicy == nil {
+		return false
+	}
+	err := s.o.askPolicy(ctx, name)
+	if errors.Is(err, errPanicked) {
+		s.panicked.Do(func() { s.warn(name, err) })
+	}
+	return err == nil
+}
+
+var errPanicked = errors.New("acme.Source.HostPolicy panicked")
+
+// askPolicy calls HostPolicy. Its panic is a refusal: it shall not end the program, in whatever
+// goroutine.
+func (a *Source) askPolicy(ctx context.Context, name string) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, policyTimeout)
+	defer cancel()
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v", errPanicked, p)
+		}
+	}()
+	return a.HostPolicy(ctx, name)
+}
+
+// stillWanted decides about the next order for a name that a handshake asked for. One that
+// failed is ordered again when a handshake asks again. When the policy has changed its mind the
+// name is known no longer, but not before the end of what is in service: the policy may be
+// mistaken, when its database is away for example, and is asked again.
+func (s *state) stillWanted(ctx context.Context, n *name, serving bool, failures int) (wanted, known bool) {
+	if n.fixed {
+		return true, true
+	}
+	if !serving && failures > 0 {
+		select {
+		case <-n.asked:
+		case <-ctx.Done():
+			return false, false
+		}
+	}
+	err := s.o.askPolicy(ctx, n.text)
+	if ctx.Err() != nil {
+		return false, true
+	}
+	first := err != nil && !n.refused
+	n.refused = err != nil
+	switch {
+	case err == nil:
+		return true, true
+	case serving:
+		err = fmt.Errorf("acme.Source.HostPolicy refuses a name that is served; it is not renewed: %w", err)
+		s.postpone(n, err)
+		if first {
+			s.warn(n.text, err)
+		}
+		return false, true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drop(n)
+	return false, false
+}
