@@ -6,6 +6,8 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"net/http"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -148,6 +150,25 @@ func TestOlderAfterRestart(t *testing.T) {
 	require.NoError(t, w.start(w.source()))
 	w.eventually(func() bool { return w.told("it is older") }, "it is told")
 	assert.False(t, w.in(w.alice))
+}
+
+// What lies in Dir in place of a list is not read without a bound, and does not hold the start up.
+func TestOddFileInDir(t *testing.T) {
+	w := newWorld(t)
+	w.web.put(w.list(1, w.alice))
+	require.NoError(t, w.start(w.source()))
+	require.NoError(t, w.Close())
+	entries, err := os.ReadDir(w.dir)
+	require.NoError(t, err)
+	require.Len(t, entries, 1)
+	path := filepath.Join(w.dir, entries[0].Name())
+	require.NoError(t, os.Truncate(path, 1<<40))
+	require.NoError(t, w.start(w.source()))
+	assert.False(t, w.in(w.alice), "it was fetched anew")
+	require.NoError(t, w.Close())
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	assert.Less(t, info.Size(), int64(1<<20), "and written")
 }
 
 // A change of the wrapped source does not wait for a web server that does not answer.

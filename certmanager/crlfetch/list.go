@@ -35,9 +35,10 @@ type list struct {
 	failures       int    // run's: in a row
 	unsaved        bool   // run's: crl is not in Dir
 
-	mu  sync.Mutex // guards all below
-	crl *x509.RevocationList
-	err error // of the last request; nil if it succeeded
+	mu    sync.Mutex // guards all below
+	crl   *x509.RevocationList
+	err   error     // of the last request; nil if it succeeded
+	asked time.Time // when that ended
 }
 
 func newList(s *Source, url string, issuers []*x509.Certificate) *list {
@@ -45,9 +46,16 @@ func newList(s *Source, url string, issuers []*x509.Certificate) *list {
 	if s.Dir == "" {
 		return l
 	}
-	data, err := os.ReadFile(l.path())
-	if errors.Is(err, fs.ErrNotExist) {
+	info, err := os.Stat(l.path())
+	var data []byte
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return l
+	case err != nil:
+	case !info.Mode().IsRegular() || info.Size() > s.MaxSize:
+		err = fmt.Errorf("it is no file of at most %d bytes (MaxSize)", s.MaxSize)
+	default:
+		data, err = os.ReadFile(l.path())
 	}
 	if err == nil {
 		l.crl, err = parse(data, issuers)
@@ -56,6 +64,7 @@ func newList(s *Source, url string, issuers []*x509.Certificate) *list {
 		l.crl, l.err = nil, fmt.Errorf("%s: %w", l.path(), err)
 		return l
 	}
+	l.err = nil
 	l.once.Do(func() { close(l.fetched) })
 	return l
 }
@@ -139,7 +148,7 @@ func (l *list) fetch(ctx context.Context) {
 	}
 	l.mu.Lock()
 	before := l.err
-	l.err = err
+	l.err, l.asked = err, time.Now()
 	l.mu.Unlock()
 	l.once.Do(func() { close(l.fetched) })
 	l.s.mu.Lock()

@@ -1,0 +1,47 @@
+package crlfetch
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// ListStatus says how a list is doing, for metrics and status pages.
+type ListStatus struct {
+	URL string // where it is fetched from
+
+	// Issuer, ThisUpdate and NextUpdate are those of the list in use, Entries is how many it has.
+	// Issuer is empty while there is none. NextUpdate is zero if the list has none. The age of a
+	// list is the time since ThisUpdate.
+	Issuer                 string
+	ThisUpdate, NextUpdate time.Time
+	Entries                int
+
+	// Asked is when the last request for it ended, zero if there was none. Err is why that brought
+	// no list that can be used, or why it could not be written to Dir; nil if it succeeded.
+	Asked time.Time
+	Err   error
+}
+
+// Lists returns the state of each list, by its URL. It may be called from any goroutine.
+func (s *Source) Lists() []ListStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []ListStatus
+	for _, l := range s.lists {
+		all = append(all, l.status())
+	}
+	slices.SortFunc(all, func(a, b ListStatus) int { return strings.Compare(a.URL, b.URL) })
+	return all
+}
+
+func (l *list) status() ListStatus {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	status := ListStatus{URL: l.url, Asked: l.asked, Err: l.err}
+	if l.crl != nil {
+		status.Issuer, status.Entries = l.crl.Issuer.String(), len(l.crl.RevokedCertificateEntries)
+		status.ThisUpdate, status.NextUpdate = l.crl.ThisUpdate, l.crl.NextUpdate
+	}
+	return status
+}
