@@ -30,14 +30,14 @@ func (s *tcpServer) Start() error {
 	var backoff time.Duration
 	s.takeSlot()
 	for s.awaitRoom() && !s.isClosing() {
-		conn, err := s.accept()
+		c, err := s.accept()
 		if err == nil {
 			backoff = 0
 			if !s.awaitRoom() { // there may be less than before
-				conn.Close()
+				c.sock.Close()
 				break
 			}
-			s.serve(conn) // the slot is its
+			s.serve(c) // the slot is its
 			s.takeSlot()
 			continue
 		}
@@ -59,14 +59,27 @@ func (s *tcpServer) Start() error {
 	return nil
 }
 
-// accept waits for a connection. A given Listener may panic: that is an error which is waited out.
-func (s *tcpServer) accept() (conn net.Conn, err error) {
+// accept waits for a connection. A given Listener, its connections and a BufferPool may panic: that
+// is an error which is waited out.
+func (s *tcpServer) accept() (c *tcpConnection, err error) {
+	var conn net.Conn
 	err = protect("Listener.Accept", func() (err error) { conn, err = s.listener.Accept(); return err })
-	return conn, err
+	if err != nil {
+		return nil, err
+	}
+	err = protect("a method of the accepted connection, or BufferPool.New,", func() (err error) { c, err = s.accepted(conn); return err })
+	if err != nil && conn != nil {
+		_ = protect("Close", conn.Close)
+	}
+	return c, err
 }
 
-// serve spawns the meta process of an accepted connection. It does not block.
-func (s *tcpServer) serve(conn net.Conn) {
+// accepted makes the meta process of what the listener has accepted.
+func (s *tcpServer) accepted(conn net.Conn) (*tcpConnection, error) {
+	if conn == nil {
+		return nil, errors.New("Listener.Accept returned neither a connection nor an error")
+	}
+	limitAddr(conn.RemoteAddr()) // panics here where it does
 	sock := newSocket(conn)
 	if s.opt.Listener != nil {
 		sock.unblock()
@@ -81,13 +94,19 @@ func (s *tcpServer) serve(conn net.Conn) {
 	if s.opt.Listener != nil {
 		c.given = givenTLS(conn)
 	}
+	return c, nil
+}
+
+// serve spawns the meta process of an accepted connection. It does not block.
+func (s *tcpServer) serve(c *tcpConnection) {
+	conn := c.sock.Conn
 	s.mu.Lock()
 	s.open[c] = struct{}{}
 	s.stats.accepted++
 	s.alarmLocked()
 	s.mu.Unlock()
 	if c.given != nil && s.tls != nil {
-		s.logLimit.Do(func() { s.process.Log().Error("connection from %s dropped: %s", conn.RemoteAddr(), errTwiceTLS) })
+		s.logLimit.Do(func() { s.process.Log().Error("connection from %s dropped: %s", c.sock.RemoteAddr(), errTwiceTLS) })
 		c.Terminate(errTwiceTLS)
 		return
 	}
@@ -102,7 +121,7 @@ func (s *tcpServer) serve(conn net.Conn) {
 		}
 	}
 	if _, err := s.process.Spawn(c, s.opt.ConnectionMeta); err != nil {
-		s.logLimit.Do(func() { s.process.Log().Error("connection from %s dropped: %s", conn.RemoteAddr(), err) })
+		s.logLimit.Do(func() { s.process.Log().Error("connection from %s dropped: %s", c.sock.RemoteAddr(), err) })
 		c.Terminate(err)
 	}
 }

@@ -71,7 +71,7 @@ func (c *tcpConnection) touch() {
 }
 
 func (c *tcpConnection) idleAt() time.Time {
-	return c.opened.Add(time.Duration(c.active.Load()) + c.opt.IdleTimeout)
+	return c.opened.Add(time.Duration(c.active.Load())).Add(c.opt.IdleTimeout) // the sum of the two may overflow
 }
 
 // checkIdle ends the connection if it is idle. A peer whose kernel takes what ours has left is not.
@@ -86,7 +86,7 @@ func (c *tcpConnection) checkIdle() {
 }
 
 func (c *tcpConnection) keepAliveAt() time.Time {
-	return c.opened.Add(time.Duration(c.written.Load()) + c.opt.KeepAliveMessagePeriod)
+	return c.opened.Add(time.Duration(c.written.Load())).Add(c.opt.KeepAliveMessagePeriod)
 }
 
 // startLifetime says when the connection ends for its age.

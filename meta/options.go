@@ -2,6 +2,7 @@ package meta
 
 import (
 	"bufio"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -351,6 +352,7 @@ func (o *TCPConnectionOptions) parseShared(c *check, server bool) {
 	c.notNegative("MaxFrame", o.MaxFrame)
 	c.notNegative("Active", o.Active)
 	c.notNegative("WriteBuffer", o.WriteBuffer)
+	c.refuse(o.WriteBuffer > math.MaxInt/readAhead, "WriteBuffer: is %d; use at most %d", o.WriteBuffer, math.MaxInt/readAhead)
 	c.notNegative("HandshakeTimeout", o.HandshakeTimeout)
 	c.notNegative("WriteTimeout", o.WriteTimeout)
 	c.notNegative("IdleTimeout", o.IdleTimeout)

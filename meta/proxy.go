@@ -14,6 +14,7 @@ import (
 
 var (
 	errSpoofedProxy = errors.New("PROXY header from a source that is not in ProxyFrom")
+	errDatagram     = errors.New("the header is of a datagram, and this is a stream")
 	errNoProxy      = errors.New("no PROXY header from a source in ProxyFrom")
 )
 
@@ -31,6 +32,9 @@ type ProxyHeader struct {
 	UniqueID []byte
 }
 
+// maxUniqueID is the limit of the PROXY protocol, section 2.2.5.
+const maxUniqueID = 128
+
 // newProxyHeader returns what a header says. Its TLVs can be malformed.
 func newProxyHeader(header *proxyproto.Header) (*ProxyHeader, error) {
 	tlvs, err := header.TLVs()
@@ -45,7 +49,9 @@ func newProxyHeader(header *proxyproto.Header) (*ProxyHeader, error) {
 		case proxyproto.PP2_TYPE_ALPN:
 			p.ALPN = string(tlv.Value)
 		case proxyproto.PP2_TYPE_UNIQUE_ID:
-			p.UniqueID = tlv.Value
+			if p.UniqueID = tlv.Value; len(p.UniqueID) > maxUniqueID {
+				return nil, fmt.Errorf("the unique id has %d bytes, more than %d", len(p.UniqueID), maxUniqueID)
+			}
 		}
 	}
 	return p, nil
@@ -107,6 +113,9 @@ func readProxyHeader(s *socket) (net.Addr, *ProxyHeader, error) {
 		return s.RemoteAddr(), nil, nil
 	}
 	proxy, err := newProxyHeader(header)
+	if header.TransportProtocol.IsDatagram() {
+		err = errDatagram
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", errNoProxy, err)
 	}

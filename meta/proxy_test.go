@@ -98,3 +98,56 @@ func TestProxyFromContains(t *testing.T) {
 		}
 	}
 }
+
+// Malformed headers of both versions, and those that say nothing of the client.
+func TestProxyHeaderForms(t *testing.T) {
+	const v2, addrs = "\r\n\r\n\x00\r\nQUIT\n", "\xc0\x00\x02\x07\xc0\x00\x02\x01\x00\x07\x00\x08"
+	for header, want := range map[string]string{ // want is the address of the client; empty: refused
+		"PROXY TCP4 192.0.2.7 192.0.2.1 7 8\r\n":                                     "192.0.2.7:7",
+		"PROXY TCP6 ::ffff:192.0.2.7 ::1 7 8\r\n":                                    "192.0.2.7:7",
+		"PROXY UNKNOWN\r\n":                                                          "127.0.0.1:1",
+		"PROXY UNKNOWN a b c d\r\n":                                                  "127.0.0.1:1",
+		"PROXY TCP4 192.0.2.7 192.0.2.1 7 8\n":                                       "",
+		"PROXY TCP4 192.0.2.7 192.0.2.1 7 8\rX\n":                                    "",
+		"PROXY TCP4 ::1 ::1 7 8\r\n":                                                 "",
+		"PROXY TCP6 192.0.2.7 192.0.2.1 7 8\r\n":                                     "",
+		"PROXY TCP6 fe80::1%eth0 ::1 7 8\r\n":                                        "",
+		"PROXY TCP4 192.0.2.07 192.0.2.1 7 8\r\n":                                    "",
+		"PROXY TCP4 192.0.2.7 192.0.2.1 70000 8\r\n":                                 "",
+		"PROXY TCP4 192.0.2.7 192.0.2.1 -7 8\r\n":                                    "",
+		"PROXY TCP4 192.0.2.7 192.0.2.1 +7 8\r\n":                                    "",
+		"PROXY TCP4 192.0.2.7\r\n":                                                   "",
+		"PROXY TCP4 192.0.2.7 192.0.2.1 7 8 9\r\n":                                   "",
+		"PROXY  TCP4 192.0.2.7 192.0.2.1 7 8\r\n":                                    "",
+		"PROXY UDP4 192.0.2.7 192.0.2.1 7 8\r\n":                                     "",
+		"proxy tcp4 192.0.2.7 192.0.2.1 7 8\r\n":                                     "",
+		v2 + "\x21\x11\x00\x0c" + addrs:                                              "192.0.2.7:7",
+		v2 + "\x21\x11\x00\x10" + addrs + "\x05\x00\x01u":                            "192.0.2.7:7",
+		v2 + "\x20\x00\x00\x00":                                                      "127.0.0.1:1",
+		v2 + "\x20\x11\x00\x0c" + addrs:                                              "127.0.0.1:1",
+		v2 + "\x20\x00\x00\x05abcde":                                                 "127.0.0.1:1",
+		v2 + "\x21\x31\x00\xd8/a" + string(make([]byte, 214)):                        "/a",
+		v2 + "\x21\x12\x00\x0c" + addrs:                                              "", // a datagram
+		v2 + "\x21\x00\x00\x00":                                                      "",
+		v2 + "\x21\x11\x00\x04" + addrs:                                              "",
+		v2 + "\x21\x21\x00\x0c" + addrs:                                              "", // IPv6 of the length of IPv4
+		v2 + "\x21\xf1\x00\x0c" + addrs:                                              "",
+		v2 + "\x11\x11\x00\x0c" + addrs:                                              "",
+		v2 + "\x22\x11\x00\x0c" + addrs:                                              "",
+		v2 + "\x21\x11\x00\x0e" + addrs + "\x05\x00":                                 "",
+		v2 + "\x21\x11\x00\x0f" + addrs + "\x05\xff\xff":                             "",
+		v2 + "\x21\x11\x00\x90" + addrs + "\x05\x00\x81" + string(make([]byte, 129)): "", // a longer id than there is
+	} {
+		s := newSocket(readerConn{r: bytes.NewReader([]byte(header + "hello"))})
+		addr, _, err := readProxyHeader(s)
+		if want == "" {
+			require.ErrorIs(t, err, errNoProxy, "%q", header)
+			continue
+		}
+		require.NoError(t, err, "%q", header)
+		require.Equal(t, want, addr.String(), "%q", header)
+		rest, err := io.ReadAll(s)
+		require.NoError(t, err)
+		require.Equal(t, "hello", string(rest), "%q", header)
+	}
+}

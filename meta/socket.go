@@ -83,8 +83,24 @@ func (s *socket) RemoteAddr() net.Addr {
 	if remote := s.remote.Load(); remote != nil {
 		return *remote
 	}
-	return s.Conn.RemoteAddr()
+	return known(s.Conn.RemoteAddr())
 }
+
+// LocalAddr implements net.Conn.
+func (s *socket) LocalAddr() net.Addr { return known(s.Conn.LocalAddr()) }
+
+// known returns an address that is not nil: the connections of a given Listener may have none.
+func known(addr net.Addr) net.Addr {
+	if addr == nil {
+		return noAddr{}
+	}
+	return addr
+}
+
+type noAddr struct{}
+
+func (noAddr) Network() string { return "unknown" }
+func (noAddr) String() string  { return "unknown" }
 
 // Read implements net.Conn. Only crypto/tls and the connection's read loop call it.
 func (s *socket) Read(b []byte) (int, error) {
