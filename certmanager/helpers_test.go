@@ -112,7 +112,7 @@ func bothEnds(serverEnd, clientEnd net.Conn, server, client *tls.Config) connect
 
 func exchange(conn *tls.Conn) (tls.ConnectionState, error) {
 	defer conn.NetConn().Close()
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(time.Minute))
 	if err := conn.Handshake(); err != nil {
 		return tls.ConnectionState{}, err
 	}
@@ -131,7 +131,7 @@ func exchange(conn *tls.Conn) (tls.ConnectionState, error) {
 // eventually waits for something that a real file system or a goroutine brings about.
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	require.Eventually(t, holds, 15*time.Second, 5*time.Millisecond, what)
+	require.Eventually(t, holds, time.Minute, 5*time.Millisecond, what)
 }
 
 // serial returns the serial of the leaf that a server serves now.
@@ -187,7 +187,7 @@ func (c *tracked) evicted(t *testing.T) error {
 	select {
 	case reason := <-c.reasons:
 		return reason
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("not evicted")
 		return nil
 	}

@@ -60,7 +60,7 @@ func TestReasons(t *testing.T) {
 			reason:  meta.ErrIdle,
 		},
 		"idle while passive": {
-			options: meta.TCPServerOptions{IdleTimeout: time.Second, Active: 1}, // time for the peer to speak
+			options: meta.TCPServerOptions{IdleTimeout: 2 * time.Second, Active: 1}, // time for the peer to speak
 			act: func(_ *testing.T, a *actor, _, _ gen.Alias, peer net.Conn) {
 				peer.Write([]byte("x"))
 				expect[meta.MessageTCP](a)

@@ -162,7 +162,7 @@ func TestKeepAliveMessage(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		a := newHost(t).spawn(nil)
 		_, addr := a.listen(meta.TCPServerOptions{
-			CertManager: m.manager, KeepAliveMessage: []byte("ping\n"), KeepAliveMessagePeriod: 20 * time.Millisecond, IdleTimeout: time.Second,
+			CertManager: m.manager, KeepAliveMessage: []byte("ping\n"), KeepAliveMessagePeriod: 20 * time.Millisecond, IdleTimeout: 2 * time.Second,
 		})
 		peer := m.dial(t, addr)
 		id := expect[meta.MessageTCPConnect](a).ID

@@ -102,9 +102,10 @@ func TestHostilePeers(t *testing.T) {
 	tlsModes(t, func(t *testing.T, m mode) {
 		for _, hostile := range tlstest.HostileClients {
 			t.Run(hostile.Name, func(t *testing.T) {
+				t.Parallel()
 				a := newHost(t).spawn(echo)
 				id, addr := a.listen(meta.TCPServerOptions{
-					CertManager: m.manager, HandshakeTimeout: time.Second, WriteTimeout: time.Second,
+					CertManager: m.manager, HandshakeTimeout: 2 * time.Second, WriteTimeout: time.Second, // time for a peer of good will
 					// A peer that does not read what its kernel has no memory for may lose our
 					// acknowledgements too. Then nothing arrives and nothing waits to be written.
 					IdleTimeout:   2 * time.Second,

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ergotls/ergotls/internal/needs"
 	"github.com/ergotls/ergotls/meta"
 )
 
@@ -175,7 +176,7 @@ func TestCannotDialOrListen(t *testing.T) {
 	assert.ErrorContains(t, err, listener.Addr().String())
 	assert.ErrorContains(t, err, "choose another Port")
 	listener.Close()
-	_, err = meta.CreateTCPConnection(meta.TCPConnectionOptions{Host: "127.0.0.1", Port: port})
+	_, err = meta.CreateTCPConnection(meta.TCPConnectionOptions{Host: "127.0.0.1", Port: needs.Port(t)})
 	assert.ErrorIs(t, err, meta.ErrDial)
 	assert.ErrorContains(t, err, "nobody listens there")
 }

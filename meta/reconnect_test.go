@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ergotls/ergotls/internal/needs"
 	"github.com/ergotls/ergotls/meta"
 	"github.com/ergotls/ergotls/tlstest"
 )
@@ -34,7 +35,8 @@ type lineServer struct {
 
 func newLineServer(t *testing.T, m mode) *lineServer {
 	t.Helper()
-	s := &lineServer{t: t, m: m, addr: "127.0.0.1:0", conns: map[net.Conn]struct{}{}, seen: map[string]int{}}
+	addr := fmt.Sprintf("127.0.0.1:%d", needs.Port(t)) // while it is stopped no other test may get its port
+	s := &lineServer{t: t, m: m, addr: addr, conns: map[net.Conn]struct{}{}, seen: map[string]int{}}
 	s.start()
 	t.Cleanup(s.stop)
 	return s

@@ -99,7 +99,7 @@ func (w *world) echo(t *testing.T) (leaf *x509.Certificate) {
 		}
 		defer conn.Close()
 		leaf = conn.ConnectionState().PeerCertificates[0]
-		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		conn.SetDeadline(time.Now().Add(time.Minute))
 		_, err = io.WriteString(conn, "echo")
 		answer := make([]byte, 4)
 		if err == nil {

@@ -54,7 +54,7 @@ func TestHandshakesDoNotWaitForTheCA(t *testing.T) {
 				got, err := w.dial(t.Context(), name, unverified)
 				require.NoError(t, err)
 				assert.True(t, leaf.Equal(got), "the fallback while there is none")
-				assert.Less(t, time.Since(began), 5*time.Second)
+				assert.Less(t, time.Since(began), 20*time.Second, "an order that does not end takes minutes")
 			}
 			clearUp(ca)
 			if fault == "unvalidated" || fault == "slow" {
