@@ -49,19 +49,23 @@ func isNotFound(err error) bool {
 	return errors.As(err, &e) && e.IsNotFound
 }
 
+// cname is where the CNAME record of a name leads, the name itself if there is none.
+func (s *state) cname(ctx context.Context, name string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, dnsQuery)
+	defer cancel()
+	target, err := resolver(s.o.DNSServers...).LookupCNAME(ctx, name+".")
+	if isNotFound(err) {
+		return name, nil
+	}
+	return strings.ToLower(strings.TrimSuffix(target, ".")), err
+}
+
 // alias follows the CNAME records of a name.
 func (s *state) alias(ctx context.Context, name string) (string, error) {
-	r := resolver(s.o.DNSServers...)
 	for range maxAliases {
-		limited, cancel := context.WithTimeout(ctx, dnsQuery)
-		target, err := r.LookupCNAME(limited, name+".")
-		cancel()
-		target = strings.ToLower(strings.TrimSuffix(target, "."))
-		switch {
-		case isNotFound(err), err == nil && target == name:
-			return name, nil
-		case err != nil:
-			return "", err
+		target, err := s.cname(ctx, name)
+		if err != nil || target == name {
+			return target, err
 		}
 		name = target
 	}
@@ -78,7 +82,7 @@ type zone struct {
 func (s *state) findZone(ctx context.Context, name string) (zone, error) {
 	r := resolver(s.o.DNSServers...)
 	for at := name; strings.Contains(at, "."); _, at, _ = strings.Cut(at, ".") {
-		if target, err := s.alias(ctx, at); err == nil && target != at {
+		if target, err := s.cname(ctx, at); err == nil && target != at {
 			continue // the NS records of an alias are those of its target
 		}
 		limited, cancel := context.WithTimeout(ctx, dnsQuery)

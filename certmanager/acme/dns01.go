@@ -2,10 +2,12 @@ package acme
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/libdns/libdns"
@@ -36,7 +38,7 @@ func (s *state) journalKey(n *name) string { return n.file() + "+dns-01" }
 // presentDNS writes the record of a DNS-01 challenge and waits until it is served, RFC 8555 section
 // 8.4.
 func (s *state) presentDNS(ctx context.Context, challenge acme.Challenge, n *name) (remove func(), err error) {
-	name, err := s.alias(ctx, "_acme-challenge."+n.base())
+	name, err := s.challengeName(ctx, n.base())
 	if err != nil {
 		return nil, err
 	}
@@ -64,6 +66,20 @@ func (s *state) presentDNS(ctx context.Context, challenge acme.Challenge, n *nam
 		return nil, err
 	}
 	return remove, nil
+}
+
+// challengeName is where the record for a name has to be: where its alias leads, unless that is a
+// wildcard's, which does not hold for a name that has a record.
+func (s *state) challengeName(ctx context.Context, base string) (string, error) {
+	name := "_acme-challenge." + base
+	target, err := s.cname(ctx, name)
+	if err != nil || target == name {
+		return name, err
+	}
+	if others, err := s.cname(ctx, strings.ToLower(rand.Text())+"."+base); err == nil && others == target {
+		return name, nil
+	}
+	return s.alias(ctx, target)
 }
 
 func (r txtRecord) records() []libdns.Record {

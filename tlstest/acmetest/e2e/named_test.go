@@ -40,7 +40,7 @@ key "acme." { algorithm hmac-sha256; secret %q; };
 `, dir, port, tsigSecret)
 	config += `zone "example.test" { type primary; file "zone"; allow-update { key "acme."; }; };`
 	const contents = "$TTL 60\n@ IN SOA ns hostmaster 1 60 60 60 1\n@ IN NS ns\nns IN A 127.0.0.1\n@ IN A 127.0.0.1\n" +
-		"www IN CNAME @\n_acme-challenge.api IN CNAME api.challenges\n"
+		"www IN CNAME @\n_acme-challenge.api IN CNAME api.challenges\n*.tenants IN CNAME balancer.elsewhere.test.\n"
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "zone"), []byte(contents), 0o666))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "named.conf"), []byte(config), 0o666))
 	named := exec.Command(program, "-g", "-c", filepath.Join(dir, "named.conf"), "-n", "1")
@@ -60,20 +60,20 @@ key "acme." { algorithm hmac-sha256; secret %q; };
 }
 
 // DNS-01 with a real name server: a wildcard beside its zone, an alias of the zone, and a challenge
-// whose alias leads to a name that there is not yet.
+// whose alias leads to a name that there is not yet, and a wildcard that is an alias elsewhere.
 func TestDNS01WithNamed(t *testing.T) {
 	t.Parallel()
 	addr := startNamed(t)
 	ca := acmetest.StartWith(t, acmetest.Options{NameServer: addr})
 	w := start(t, ca, &acme.Source{
-		Domains: []string{zone, wildcard, name, other}, DNSServers: []string{addr},
+		Domains: []string{zone, wildcard, name, other, "*.tenants.example.test"}, DNSServers: []string{addr},
 		DNS: &rfc2136.Provider{Server: addr, KeyName: "acme", Secret: tsigSecret},
 	})
 	w.serve(t)
-	for _, host := range []string{zone, "any.example.test", name, other} {
+	for _, host := range []string{zone, "any.example.test", name, other, "any.tenants.example.test"} {
 		w.mustDial(t, host)
 	}
-	assert.Equal(t, 4, ca.Orders())
+	assert.Equal(t, 5, ca.Orders())
 	asked := &net.Resolver{PreferGo: true}
 	asked.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, addr)
