@@ -113,7 +113,7 @@ func TestJudgingKeepsNobodyWaiting(t *testing.T) {
 	}
 	first, second := client("first.test"), client("second.test")
 	slow := track(m, first)
-	judging, gate := make(chan struct{}, 1), make(chan struct{})
+	judging, blocked := make(chan struct{}, 1), make(chan struct{})
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -122,7 +122,7 @@ func TestJudgingKeepsNobodyWaiting(t *testing.T) {
 				return nil
 			}
 			judging <- struct{}{}
-			<-gate
+			<-blocked
 			return errors.New("no")
 		}))
 	}()
@@ -138,7 +138,7 @@ func TestJudgingKeepsNobodyWaiting(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Error("Track waits for the judgement of another connection")
 	}
-	close(gate)
+	close(blocked)
 	<-done
 	<-passed
 	require.ErrorIs(t, slow.evicted(t), ErrNotAuthorized)

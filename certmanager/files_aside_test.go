@@ -212,7 +212,7 @@ func TestChainsOfFiles(t *testing.T) {
 		"an expired cross-sign at its end":      {[][]byte{leaf, low, high, rootByOld}, []*authority{root}, 3, "expired"},
 		"an expired root at its end":            {[][]byte{leaf, low, high, rootByOld, old.by(old, ended)}, []*authority{root}, 3, "expired"},
 		"an expired cross-sign before the good": {[][]byte{leaf, low, highByOldEnded, high}, []*authority{root}, 3, "expired"},
-		"a stranger at its end":                 {[][]byte{leaf, low, high, second.by(second, nil)}, []*authority{root}, 3, "issued none"},
+		"an unrelated CA at its end":            {[][]byte{leaf, low, high, second.by(second, nil)}, []*authority{root}, 3, "issued none"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

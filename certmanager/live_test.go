@@ -63,12 +63,12 @@ func TestChangesOfTrustReachOpenConnections(t *testing.T) {
 		open := func(client *tls.Config) *tracked { return track(m, connectPipe(m.ServerTLS(), client).ok(t).server) }
 		stays := open(ca.MutualClientConfig(t, "localhost", tlstest.Leaf{Names: []string{"stays.test"}}))
 		leaves := tlstest.Leaf{Names: []string{"leaves.test"}}
-		strangerConfig := ca.ClientConfig(t, "localhost")
-		strangerConfig.Certificates = []tls.Certificate{other.Issue(t, leaves).Certificate()}
-		stranger := open(strangerConfig)
+		otherConfig := ca.ClientConfig(t, "localhost")
+		otherConfig.Certificates = []tls.Certificate{other.Issue(t, leaves).Certificate()}
+		fromOther := open(otherConfig)
 		unruly := open(ca.MutualClientConfig(t, "localhost", tlstest.Leaf{Names: []string{"unruly.test"}}))
 		anonymous := open(ca.ClientConfig(t, "localhost"))
-		released := open(strangerConfig)
+		released := open(otherConfig)
 		released.release()
 		released.release()
 		assert.Equal(t, 4, m.Status().Connections)
@@ -82,10 +82,10 @@ func TestChangesOfTrustReachOpenConnections(t *testing.T) {
 		assert.Equal(t, "192.0.2.1:5", impact[0].Remote)
 		_, err = m.DryRun(Static{RootCAs: ca.Pool()})
 		require.ErrorContains(t, err, "client CA bundle")
-		stranger.open(t, "a question changes nothing")
+		fromOther.open(t, "a question changes nothing")
 
 		m.SetClientCAs(ca.Pool())
-		require.ErrorIs(t, stranger.evicted(t), ErrUntrusted)
+		require.ErrorIs(t, fromOther.evicted(t), ErrUntrusted)
 		m.SetClientRule(DNSName("stays.test"))
 		require.ErrorIs(t, unruly.evicted(t), ErrNotAuthorized)
 		anonymous.open(t, "a rule is about certificates")
@@ -100,7 +100,7 @@ func TestChangesOfTrustReachOpenConnections(t *testing.T) {
 		time.Sleep(time.Minute)
 		stays.open(t, "it holds")
 		released.open(t, "it was released")
-		assert.Empty(t, stranger.reasons, "once is enough")
+		assert.Empty(t, fromOther.reasons, "once is enough")
 		assert.Equal(t, uint64(3), m.Status().Evicted)
 		require.Len(t, events(PeerEvicted), 3)
 		assert.Equal(t, "192.0.2.1:5", events(PeerEvicted)[0].Peer.Remote)
@@ -162,11 +162,11 @@ func TestTrackAfterChange(t *testing.T) {
 func TestTrackDuringChange(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	var armed atomic.Bool
-	judging, gate := make(chan struct{}), make(chan struct{})
+	judging, blocked := make(chan struct{}), make(chan struct{})
 	rule := NewRule("slow", func(*Peer) error {
 		if armed.CompareAndSwap(true, false) {
 			close(judging)
-			<-gate
+			<-blocked
 		}
 		return nil
 	})
@@ -177,7 +177,7 @@ func TestTrackDuringChange(t *testing.T) {
 	go func() { conns <- track(m, state) }()
 	<-judging
 	m.SetClientCAs(tlstest.NewCA(t).Pool())
-	close(gate)
+	close(blocked)
 	require.ErrorIs(t, (<-conns).evicted(t), ErrUntrusted)
 }
 

@@ -56,7 +56,7 @@ func TestServesDefaultWithoutSNI(t *testing.T) {
 }
 
 func TestMutualTLS(t *testing.T) {
-	ca, stranger := tlstest.NewCA(t), tlstest.NewCA(t)
+	ca, other := tlstest.NewCA(t), tlstest.NewCA(t)
 	m := newManager(t, certmanager.Options{Source: certmanager.Static{
 		Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()},
 		ClientCAs:    ca.Pool(), RootCAs: ca.Pool(),
@@ -66,10 +66,10 @@ func TestMutualTLS(t *testing.T) {
 	assert.Len(t, c.server.VerifiedChains, 1)
 	connect(t, m.ServerTLS(), ca.ClientConfig(t, "localhost")).refused(t)
 
-	other := ca.ClientConfig(t, "localhost")
-	strange := stranger.Issue(t, tlstest.Leaf{}).Certificate()
-	other.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &strange, nil }
-	connect(t, m.ServerTLS(), other).refused(t)
+	client := ca.ClientConfig(t, "localhost")
+	unknown := other.Issue(t, tlstest.Leaf{}).Certificate()
+	client.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &unknown, nil }
+	connect(t, m.ServerTLS(), client).refused(t)
 }
 
 func TestImpossibleOptions(t *testing.T) {

@@ -101,7 +101,7 @@ func TestReloadLoop(t *testing.T) {
 }
 
 // A source that never rests is loaded all the same.
-func TestRestlessSource(t *testing.T) {
+func TestSourceThatKeepsChanging(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pair := tlstest.NewCA(t).Issue(t, tlstest.Leaf{})
 		source := &fake{body: "0", certs: map[string]*tlstest.Pair{"0": pair}}
@@ -276,9 +276,9 @@ func newSlow(body string, certs map[string]*tlstest.Pair) *slow {
 func (s *slow) Load(ctx context.Context, previous *certmanager.Material) (*certmanager.Material, error) {
 	got, err := s.fake.Load(ctx, previous)
 	select {
-	case gate := <-s.hold:
+	case blocked := <-s.hold:
 		s.holding <- struct{}{}
-		<-gate
+		<-blocked
 	default:
 	}
 	return got, err
@@ -293,12 +293,12 @@ func TestSlowReadingIsNoFailure(t *testing.T) {
 		source.set("half written")
 		source.await()
 		time.Sleep(200 * time.Millisecond) // it has failed
-		gate := make(chan struct{})
-		source.hold <- gate
+		blocked := make(chan struct{})
+		source.hold <- blocked
 		<-source.holding
 		source.set("b")
 		time.Sleep(2 * time.Second)
-		close(gate)
+		close(blocked)
 		time.Sleep(10 * time.Second)
 		assert.True(t, m.GetCertificate().Leaf.Equal(source.certs["b"].Leaf))
 		assert.Zero(t, m.Status().Rejections)
@@ -314,14 +314,14 @@ func TestReloadReadsAgain(t *testing.T) {
 		events := collect(m)
 		source.set("b")
 		source.await() // the next look loads it
-		gate := make(chan struct{})
-		source.hold <- gate
+		blocked := make(chan struct{})
+		source.hold <- blocked
 		<-source.holding
 		source.set("c")
 		done := make(chan error)
 		go func() { done <- m.Reload(t.Context()) }()
 		synctest.Wait()
-		close(gate)
+		close(blocked)
 		require.NoError(t, <-done)
 		assert.True(t, source.certs["c"].Leaf.Equal(m.GetCertificate().Leaf))
 		time.Sleep(time.Minute)
@@ -337,8 +337,8 @@ func TestReloadEndsWithItsContext(t *testing.T) {
 		source := newSlow("a", map[string]*tlstest.Pair{"a": ca.Issue(t, tlstest.Leaf{}), "b": ca.Issue(t, tlstest.Leaf{})})
 		m := newManager(t, certmanager.Options{Source: source})
 		source.set("b")
-		gate := make(chan struct{})
-		source.hold <- gate
+		blocked := make(chan struct{})
+		source.hold <- blocked
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		start := time.Now()
@@ -347,7 +347,7 @@ func TestReloadEndsWithItsContext(t *testing.T) {
 		<-source.holding
 		require.ErrorIs(t, <-done, context.DeadlineExceeded)
 		assert.Equal(t, 5*time.Second, time.Since(start))
-		close(gate)
+		close(blocked)
 		time.Sleep(200 * time.Millisecond)
 		assert.True(t, source.certs["b"].Leaf.Equal(m.GetCertificate().Leaf), "what was read is of use all the same")
 		require.ErrorIs(t, m.Reload(ctx), context.DeadlineExceeded)
@@ -386,8 +386,8 @@ func TestSourcesDoNotWaitForEachOther(t *testing.T) {
 		serves("b", "y")
 		assert.False(t, m.Status().Drift)
 
-		gate := make(chan struct{})
-		second.hold <- gate
+		blocked := make(chan struct{})
+		second.hold <- blocked
 		<-second.holding
 		first.set("c")
 		first.changed()
@@ -396,7 +396,7 @@ func TestSourcesDoNotWaitForEachOther(t *testing.T) {
 		second.set("x")
 		time.Sleep(time.Minute)
 		serves("c", "y")
-		close(gate)
+		close(blocked)
 		time.Sleep(2 * time.Second)
 		serves("c", "x")
 	})

@@ -128,12 +128,12 @@ func TestSessionAgesAreNotMixedUp(t *testing.T) {
 			configFor, waiting := server.GetConfigForClient, make(chan chan struct{}, 1)
 			server.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 				config, err := configFor(hello)
-				if gate := <-waiting; gate != nil { // once the old session was looked at
+				if blocked := <-waiting; blocked != nil { // once the old session was looked at
 					verify := config.VerifyConnection
 					config = config.Clone()
 					config.VerifyConnection = func(state tls.ConnectionState) error {
-						gate <- struct{}{}
-						<-gate
+						blocked <- struct{}{}
+						<-blocked
 						return verify(state)
 					}
 				}
@@ -144,19 +144,19 @@ func TestSessionAgesAreNotMixedUp(t *testing.T) {
 				config.MaxVersion, config.ClientSessionCache = version, tls.NewLRUClientSessionCache(1)
 				return config
 			}
-			resumes := func(config *tls.Config, gate chan struct{}) bool {
-				waiting <- gate
+			resumes := func(config *tls.Config, blocked chan struct{}) bool {
+				waiting <- blocked
 				return connectPipe(server, config).ok(t).server.DidResume
 			}
 			old, young := client(), client()
 			require.False(t, resumes(old, nil))
 			time.Sleep(20 * time.Hour)
 			require.False(t, resumes(young, nil))
-			gate, done := make(chan struct{}), make(chan bool)
-			go func() { done <- resumes(old, gate) }()
-			<-gate
+			blocked, done := make(chan struct{}), make(chan bool)
+			go func() { done <- resumes(old, blocked) }()
+			<-blocked
 			require.True(t, resumes(young, nil))
-			gate <- struct{}{}
+			blocked <- struct{}{}
 			require.True(t, <-done)
 			time.Sleep(5 * time.Hour)
 			require.False(t, resumes(old, nil), "a day has passed since it began")

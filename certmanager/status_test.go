@@ -64,23 +64,23 @@ func TestStatus(t *testing.T) {
 
 // A client that crypto/tls refuses by itself is reported by whoever made the handshake.
 func TestHandshakeFailed(t *testing.T) {
-	ca, stranger := tlstest.NewCA(t), tlstest.NewCA(t)
+	ca, other := tlstest.NewCA(t), tlstest.NewCA(t)
 	m := newManager(t, certmanager.Options{
 		ClientRule: certmanager.DNSName("localhost"),
-		Source:     certmanager.Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(), RootCAs: stranger.Pool()},
+		Source:     certmanager.Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(), RootCAs: other.Pool()},
 	})
 	events := collect(m)
 	remote := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 7), Port: 1}
 	for _, version := range versions {
 		unknown := ca.ClientConfig(t, "localhost")
-		cert := stranger.Issue(t, tlstest.Leaf{CommonName: "stranger"}).Certificate()
+		cert := other.Issue(t, tlstest.Leaf{CommonName: "other"}).Certificate()
 		unknown.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil }
 		unknown.MaxVersion = version
 		m.ReportRefused(connect(t, m.ServerTLS(), unknown).serverErr, remote)
 	}
 	eventually(t, "the reports", func() bool { return len(events(certmanager.PeerRefused)) == 2 })
 	report := events(certmanager.PeerRefused)[0]
-	assert.Equal(t, "CN=stranger", report.Peer.Subject)
+	assert.Equal(t, "CN=other", report.Peer.Subject)
 	assert.Equal(t, "192.0.2.7:1", report.Peer.Remote)
 	assert.ErrorIs(t, report.Err, certmanager.ErrUntrusted)
 

@@ -29,7 +29,7 @@ func TestTheMissingIssuerIsNamed(t *testing.T) {
 			says []string
 		}{
 			{tlstest.NewCA(t, name("the root")), []string{`no CA is known with the name "CN=the root"`, "the one of that name (serial ", "has another key"}},
-			{tlstest.NewCA(t, name("a stranger")), []string{`no CA is known with the name "CN=a stranger"`}},
+			{tlstest.NewCA(t, name("an unknown")), []string{`no CA is known with the name "CN=an unknown"`}},
 			{intermediate, []string{`no CA is known with the name "CN=the root"`, "has another key"}},
 		} {
 			m, err := certmanager.New(certmanager.Options{Source: certmanager.Files{Cert: cert, Key: key, ClientCAs: bundle, RootCAs: bundle}})

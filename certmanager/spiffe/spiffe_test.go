@@ -229,7 +229,7 @@ func TestRotation(t *testing.T) {
 
 // A CA of one domain vouches for nobody in another that it federates with.
 func TestFederation(t *testing.T) {
-	ours, theirs, stranger := newDomain(t, "a.example"), newDomain(t, "b.example"), newDomain(t, "c.example")
+	ours, theirs, unknown := newDomain(t, "a.example"), newDomain(t, "b.example"), newDomain(t, "c.example")
 	a := newAgent(t, ours.svid(t, []string{"/db"}, theirs))
 	m, _ := start(t, &spiffe.Source{Addr: a.addr()}, certmanager.TrustDomain("a.example", "b.example"))
 	for name, test := range map[string]struct {
@@ -238,7 +238,7 @@ func TestFederation(t *testing.T) {
 	}{
 		"ours":                {ours.issue(t, "/x"), true},
 		"federated":           {theirs.issue(t, "/x"), true},
-		"not federated":       {stranger.issue(t, "/x"), false},
+		"not federated":       {unknown.issue(t, "/x"), false},
 		"theirs, of ours":     {(&domain{"a.example", theirs.ca}).issue(t, "/x"), false},
 		"ours, of theirs":     {(&domain{"b.example", ours.ca}).issue(t, "/x"), false},
 		"without a SPIFFE ID": {ours.ca.Issue(t, tlstest.Leaf{}), false},
