@@ -1,34 +1,18 @@
-package certmanager
+package certmanager_test
 
 import (
-	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"math/big"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/tlstest"
 )
-
-// selfSigned makes a certificate of which everything can be wrong.
-func selfSigned(t *testing.T, curve elliptic.Curve, edit func(*x509.Certificate)) tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(curve, rand.Reader)
-	require.NoError(t, err)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}
-	if edit != nil {
-		edit(template)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	require.NoError(t, err)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
 
 // What a peer would refuse in a chain is refused before.
 func TestBadChains(t *testing.T) {
@@ -52,23 +36,23 @@ func TestBadChains(t *testing.T) {
 		"good":                {chain, nil, ""},
 		"with the root":       {with(append(slices.Clone(chain.Certificate), root.Certificate().Raw)...), nil, ""},
 		"issuers reversed":    {with(leafDER, betweenDER, belowDER), nil, ""},
-		"one missing":         {with(leafDER, betweenDER), ErrInvalid, "is missing"},
-		"another CA's":        {with(leafDER, tlstest.NewCA(t).Certificate().Raw), ErrInvalid, "is missing"},
+		"one missing":         {with(leafDER, betweenDER), certmanager.ErrInvalid, "is missing"},
+		"another CA's":        {with(leafDER, tlstest.NewCA(t).Certificate().Raw), certmanager.ErrInvalid, "is missing"},
 		"issuer first":        {with(belowDER, leafDER), nil, ""},
-		"without the leaf":    {with(belowDER, betweenDER), ErrMismatch, ""},
-		"issuer ended":        {ended.Issue(t, tlstest.Leaf{}).Certificate(), ErrExpired, "ended"},
-		"issuer not begun":    {early.Issue(t, tlstest.Leaf{}).Certificate(), ErrNotYetValid, "begins"},
-		"not DER":             {with(leafDER, []byte{1}), ErrInvalid, ""},
-		"self-signed":         {selfSigned(t, elliptic.P256(), nil), nil, ""},
-		"key transport only":  {selfSigned(t, elliptic.P256(), func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment }), ErrInvalid, "digital signature"},
-		"signing, and others": {selfSigned(t, elliptic.P256(), func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment }), nil, ""},
-		"mail": {selfSigned(t, elliptic.P256(), func(c *x509.Certificate) {
+		"without the leaf":    {with(belowDER, betweenDER), certmanager.ErrMismatch, ""},
+		"issuer ended":        {ended.Issue(t, tlstest.Leaf{}).Certificate(), certmanager.ErrExpired, "ended"},
+		"issuer not begun":    {early.Issue(t, tlstest.Leaf{}).Certificate(), certmanager.ErrNotYetValid, "begins"},
+		"not DER":             {with(leafDER, []byte{1}), certmanager.ErrInvalid, ""},
+		"self-signed":         {certmanager.XSelfSigned(t, elliptic.P256(), nil), nil, ""},
+		"key transport only":  {certmanager.XSelfSigned(t, elliptic.P256(), func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment }), certmanager.ErrInvalid, "digital signature"},
+		"signing, and others": {certmanager.XSelfSigned(t, elliptic.P256(), func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment }), nil, ""},
+		"mail": {certmanager.XSelfSigned(t, elliptic.P256(), func(c *x509.Certificate) {
 			c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageEmailProtection}
-		}), ErrInvalid, "extended key usage"},
-		"curve": {selfSigned(t, elliptic.P224(), nil), ErrInvalid, "use P-256"},
+		}), certmanager.ErrInvalid, "extended key usage"},
+		"curve": {certmanager.XSelfSigned(t, elliptic.P224(), nil), certmanager.ErrInvalid, "use P-256"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m, err := New(Options{Source: recordKeys(Static{Certificates: []tls.Certificate{c.cert}})})
+			m, err := certmanager.New(certmanager.Options{Source: recordKeys(certmanager.Static{Certificates: []tls.Certificate{c.cert}})})
 			recorded.text(err)
 			if c.is == nil {
 				require.NoError(t, err)

@@ -1,4 +1,4 @@
-package certmanager
+package certmanager_test
 
 import (
 	"crypto/tls"
@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/tlstest"
 )
 
@@ -55,9 +56,9 @@ func TestIncompleteChains(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			log := &logBuffer{}
-			m, err := New(Options{Logger: log.logger(), Source: Static{Certificates: c.certs, RootCAs: c.rootCAs, ClientCAs: c.clientCA}})
+			m, err := certmanager.New(certmanager.Options{Logger: log.logger(), Source: certmanager.Static{Certificates: c.certs, RootCAs: c.rootCAs, ClientCAs: c.clientCA}})
 			if c.refused != "" {
-				require.ErrorIs(t, err, ErrUntrusted)
+				require.ErrorIs(t, err, certmanager.ErrUntrusted)
 				require.ErrorContains(t, err, c.refused)
 				return
 			}
@@ -81,20 +82,20 @@ func TestRenewedChainLosesItsIntermediate(t *testing.T) {
 	foreign := func() tls.Certificate {
 		return other.Issue(t, tlstest.Leaf{Names: []string{"other.test"}}).Certificate()
 	}
-	with := func(first tls.Certificate) Static {
-		return Static{Certificates: []tls.Certificate{first, foreign()}, RootCAs: root.Pool()}
+	with := func(first tls.Certificate) certmanager.Static {
+		return certmanager.Static{Certificates: []tls.Certificate{first, foreign()}, RootCAs: root.Pool()}
 	}
 	source := &remembered{static: with(intermediate.Issue(t, tlstest.Leaf{}).Certificate())}
-	m := newManager(t, Options{PollInterval: time.Hour, Source: source})
+	m := newManager(t, certmanager.Options{PollInterval: time.Hour, Source: source})
 	events := collect(m)
 	m.SetServerName("x")
 	for _, cut := range []tls.Certificate{alone(intermediate.Issue(t, tlstest.Leaf{})), alone(next.Issue(t, tlstest.Leaf{}))} {
 		source.static = with(cut)
-		require.ErrorIs(t, m.Reload(t.Context()), ErrUntrusted)
+		require.ErrorIs(t, m.Reload(t.Context()), certmanager.ErrUntrusted)
 	}
 	source.static = with(next.Issue(t, tlstest.Leaf{}).Certificate())
 	require.NoError(t, m.Reload(t.Context()))
-	m.events.emit(Event{Kind: OrderFailed}) // the last
-	eventually(t, "all events", func() bool { return len(events(OrderFailed)) == 1 })
-	assert.Empty(t, events(Warning), "the other was told of by New")
+	certmanager.XEmit(m, certmanager.OrderFailed) // the last
+	eventually(t, "all events", func() bool { return len(events(certmanager.OrderFailed)) == 1 })
+	assert.Empty(t, events(certmanager.Warning), "the other was told of by New")
 }

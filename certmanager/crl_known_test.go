@@ -1,4 +1,4 @@
-package certmanager
+package certmanager_test
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/tlstest"
 )
 
@@ -17,7 +18,7 @@ func TestListsBesideCAs(t *testing.T) {
 	ca, dir := tlstest.NewCA(t), t.TempDir()
 	bad := ca.Issue(t, tlstest.Leaf{})
 	both := write(t, dir, "both.pem", append(ca.PEM(), ca.CRL(t)...))
-	files := Files{ClientCAs: both, CRLs: both}
+	files := certmanager.Files{ClientCAs: both, CRLs: both}
 	first, err := files.Load(context.Background(), nil)
 	require.NoError(t, err)
 	same, err := files.Load(context.Background(), first)
@@ -34,10 +35,10 @@ func TestListsBesideCAs(t *testing.T) {
 // The bound is told with the file.
 func TestListTooLarge(t *testing.T) {
 	path := write(t, t.TempDir(), "huge.crl", nil)
-	for size, says := range map[int64]string{maxCRLSize: "it is neither PEM nor DER", maxCRLSize + 1: "it is larger than 134217728 bytes"} {
+	for size, says := range map[int64]string{128 << 20: "it is neither PEM nor DER", 128<<20 + 1: "it is larger than 134217728 bytes"} {
 		require.NoError(t, os.Truncate(path, size))
-		_, err := New(Options{Source: Files{CRLs: path}})
-		require.ErrorIs(t, err, ErrInvalid)
+		_, err := certmanager.New(certmanager.Options{Source: certmanager.Files{CRLs: path}})
+		require.ErrorIs(t, err, certmanager.ErrInvalid)
 		require.ErrorContains(t, err, filepath.Base(path))
 		assert.ErrorContains(t, err, says)
 	}

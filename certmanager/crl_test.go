@@ -1,4 +1,4 @@
-package certmanager
+package certmanager_test
 
 import (
 	"crypto/tls"
@@ -12,18 +12,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/tlstest"
 )
-
-func parseCRL(t *testing.T, data []byte) *x509.RevocationList {
-	t.Helper()
-	if block, _ := pem.Decode(data); block != nil {
-		data = block.Bytes
-	}
-	list, err := x509.ParseRevocationList(data)
-	require.NoError(t, err)
-	return list
-}
 
 func TestRevokedClientsAreRefused(t *testing.T) {
 	ca := tlstest.NewCA(t)
@@ -36,7 +27,7 @@ func TestRevokedClientsAreRefused(t *testing.T) {
 		config.Certificates = []tls.Certificate{pair.Certificate()}
 		return config
 	}
-	m := newManager(t, Options{Source: Files{
+	m := newManager(t, certmanager.Options{Source: certmanager.Files{
 		Cert: cert, Key: key, ClientCAs: write(t, dir, "ca.crt", append(ca.PEM(), intermediate.PEM()...)), RootCAs: filepath.Join(dir, "ca.crt"),
 		CRLs: write(t, dir, "crl.pem", ca.CRL(t)),
 	}})
@@ -51,18 +42,18 @@ func TestRevokedClientsAreRefused(t *testing.T) {
 	}
 	reload(ca.CRL(t, bad.Leaf))
 	c := connect(t, m.ServerTLS(), client(bad)).refused(t)
-	require.ErrorIs(t, c.serverErr, ErrRevoked)
+	require.ErrorIs(t, c.serverErr, certmanager.ErrRevoked)
 	connect(t, m.ServerTLS(), client(good)).ok(t)
 	connect(t, m.ServerTLS(), client(below)).ok(t)
 
 	reload(ca.CRL(t), intermediate.CRL(t, below.Leaf))
-	require.ErrorIs(t, connect(t, m.ServerTLS(), client(below)).serverErr, ErrRevoked)
+	require.ErrorIs(t, connect(t, m.ServerTLS(), client(below)).serverErr, certmanager.ErrRevoked)
 	connect(t, m.ServerTLS(), client(bad)).ok(t)
 	assert.Len(t, m.Status().CRLs, 2)
 
 	// The list as DER, and for a server.
 	reload(parseCRL(t, ca.CRL(t, m.GetCertificate().Leaf)).Raw)
-	require.ErrorIs(t, connect(t, m.ServerTLS(), m.ClientTLS("localhost")).clientErr, ErrRevoked)
+	require.ErrorIs(t, connect(t, m.ServerTLS(), m.ClientTLS("localhost")).clientErr, certmanager.ErrRevoked)
 }
 
 // Where the intermediate itself is in the pool, a chain to the root goes through it as
@@ -70,13 +61,13 @@ func TestRevokedClientsAreRefused(t *testing.T) {
 func TestRevokedIntermediate(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	intermediate := ca.Intermediate(t)
-	m := newManager(t, Options{Source: Static{
+	m := newManager(t, certmanager.Options{Source: certmanager.Static{
 		Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(),
 		CRLs: []*x509.RevocationList{parseCRL(t, ca.CRL(t, intermediate.Certificate()))}, CRLIssuers: []*x509.Certificate{ca.Certificate()},
 	}})
 	client := ca.ClientConfig(t, "localhost")
 	client.Certificates = []tls.Certificate{intermediate.Issue(t, tlstest.Leaf{}).Certificate()}
-	require.ErrorIs(t, connect(t, m.ServerTLS(), client).serverErr, ErrRevoked)
+	require.ErrorIs(t, connect(t, m.ServerTLS(), client).serverErr, certmanager.ErrRevoked)
 }
 
 func TestBadCRLs(t *testing.T) {
@@ -94,8 +85,8 @@ func TestBadCRLs(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			_, err := New(Options{Source: Files{ClientCAs: write(t, dir, "ca.crt", ca.PEM()), CRLs: write(t, dir, "crl.pem", c.list)}})
-			require.ErrorIs(t, err, ErrInvalid)
+			_, err := certmanager.New(certmanager.Options{Source: certmanager.Files{ClientCAs: write(t, dir, "ca.crt", ca.PEM()), CRLs: write(t, dir, "crl.pem", c.list)}})
+			require.ErrorIs(t, err, certmanager.ErrInvalid)
 			require.ErrorContains(t, err, c.says)
 		})
 	}
@@ -105,22 +96,22 @@ func TestCRLOutOfDate(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	old, err := ca.GenerateCRL(tlstest.CRL{ThisUpdate: time.Now().Add(-48 * time.Hour), NextUpdate: time.Now().Add(-time.Hour)})
 	require.NoError(t, err)
-	source := Static{
+	source := certmanager.Static{
 		Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(),
 		CRLs: []*x509.RevocationList{parseCRL(t, old)}, CRLIssuers: []*x509.Certificate{ca.Certificate()},
 	}
 	client := ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})
 	var log logBuffer
-	soft := newManager(t, Options{Source: source, Logger: log.logger()})
+	soft := newManager(t, certmanager.Options{Source: source, Logger: log.logger()})
 	connect(t, soft.ServerTLS(), client).ok(t)
 	assert.True(t, soft.Status().CRLs[0].OutOfDate)
 	eventually(t, "the event", func() bool { return strings.Contains(log.String(), "event=crl-out-of-date") })
-	hard := newManager(t, Options{Source: source, RequireFreshCRLs: true})
-	require.ErrorIs(t, connect(t, hard.ServerTLS(), client).serverErr, ErrCRLOutOfDate)
+	hard := newManager(t, certmanager.Options{Source: source, RequireFreshCRLs: true})
+	require.ErrorIs(t, connect(t, hard.ServerTLS(), client).serverErr, certmanager.ErrCRLOutOfDate)
 
 	// A newer list of the same issuer takes the place of the old one.
 	source.CRLs = append(source.CRLs, parseCRL(t, ca.CRL(t)))
-	both := newManager(t, Options{Source: source, RequireFreshCRLs: true})
+	both := newManager(t, certmanager.Options{Source: source, RequireFreshCRLs: true})
 	connect(t, both.ServerTLS(), client).ok(t)
 }
 
@@ -133,13 +124,13 @@ func TestCRLOfATwin(t *testing.T) {
 	pair := ca.Issue(t, tlstest.Leaf{})
 	newer, err := twin.GenerateCRL(tlstest.CRL{Revoked: []*x509.Certificate{pair.Leaf}, ThisUpdate: time.Now()})
 	require.NoError(t, err)
-	source := Static{
+	source := certmanager.Static{
 		Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: both,
 		CRLs: []*x509.RevocationList{parseCRL(t, newer)}, CRLIssuers: []*x509.Certificate{ca.Certificate(), twin.Certificate()},
 	}
 	client := ca.ClientConfig(t, "localhost")
 	client.Certificates = []tls.Certificate{pair.Certificate()}
-	connect(t, newManager(t, Options{Source: source}).ServerTLS(), client).ok(t)
+	connect(t, newManager(t, certmanager.Options{Source: source}).ServerTLS(), client).ok(t)
 	source.CRLs = append(source.CRLs, parseCRL(t, ca.CRL(t, pair.Leaf)))
-	require.ErrorIs(t, connect(t, newManager(t, Options{Source: source}).ServerTLS(), client).serverErr, ErrRevoked)
+	require.ErrorIs(t, connect(t, newManager(t, certmanager.Options{Source: source}).ServerTLS(), client).serverErr, certmanager.ErrRevoked)
 }

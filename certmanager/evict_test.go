@@ -1,4 +1,4 @@
-package certmanager
+package certmanager_test
 
 import (
 	"crypto/tls"
@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/tlstest"
 )
 
@@ -20,14 +21,14 @@ import (
 func TestRecycledPeerIsRemovedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := tlstest.NewCA(t)
-		m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
+		m := newManager(t, certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
 		c := track(m, connectPipe(m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})).ok(t).server)
 		require.Equal(t, 1, m.Recycle(m.Status().Generation+1, time.Hour))
 		m.SetClientCAs(tlstest.NewCA(t).Pool())
 		m.Recycle(m.Status().Generation+1, time.Hour) // and asking again puts nothing off
-		time.Sleep(evictionSpread)
+		time.Sleep(time.Second)
 		synctest.Wait()
-		require.ErrorIs(t, c.evicted(t), ErrUntrusted)
+		require.ErrorIs(t, c.evicted(t), certmanager.ErrUntrusted)
 	})
 }
 
@@ -35,7 +36,7 @@ func TestRecycledPeerIsRemovedAtOnce(t *testing.T) {
 func TestEvictionsAreSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := tlstest.NewCA(t)
-		m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
+		m := newManager(t, certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
 		state := connectPipe(m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})).ok(t).server
 		const n = 500
 		ends := make(chan time.Time, n)
@@ -59,7 +60,7 @@ func TestEvictionsAreSpread(t *testing.T) {
 func TestEvictionsAreNotPutOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := tlstest.NewCA(t)
-		m := newManager(t, Options{PollInterval: time.Hour, Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
+		m := newManager(t, certmanager.Options{PollInterval: time.Hour, Source: certmanager.Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
 		state := connectPipe(m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})).ok(t).server
 		const n = 1000
 		var ended atomic.Int32
@@ -68,7 +69,7 @@ func TestEvictionsAreNotPutOff(t *testing.T) {
 		}
 		for range 4 {
 			m.SetClientCAs(tlstest.NewCA(t).Pool())
-			time.Sleep(evictionSpread / 4)
+			time.Sleep(time.Second / 4)
 		}
 		synctest.Wait()
 		assert.EqualValues(t, n, ended.Load())
@@ -78,36 +79,36 @@ func TestEvictionsAreNotPutOff(t *testing.T) {
 // What a rule would do to open connections can be tried out.
 func TestReportOnlyKeepsConnections(t *testing.T) {
 	ca := tlstest.NewCA(t)
-	m := newManager(t, Options{ReportOnly: true, Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
+	m := newManager(t, certmanager.Options{ReportOnly: true, Source: certmanager.Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
 	events := collect(m)
 	state := connect(t, m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})).ok(t).server
 	c := track(m, state)
 	list := []*x509.RevocationList{parseCRL(t, ca.CRL(t, state.PeerCertificates[0]))}
-	candidate := Static{ClientCAs: ca.Pool(), CRLs: list, CRLIssuers: []*x509.Certificate{ca.Certificate()}}
+	candidate := certmanager.Static{ClientCAs: ca.Pool(), CRLs: list, CRLIssuers: []*x509.Certificate{ca.Certificate()}}
 	impact, err := m.DryRun(candidate)
 	require.NoError(t, err)
 	require.Empty(t, impact, "a revocation is reported only")
-	impact, err = m.DryRun(Static{ClientCAs: tlstest.NewCA(t).Pool()})
+	impact, err = m.DryRun(certmanager.Static{ClientCAs: tlstest.NewCA(t).Pool()})
 	require.NoError(t, err)
 	require.Len(t, impact, 1)
-	_, err = m.DryRun(Static{})
+	_, err = m.DryRun(certmanager.Static{})
 	require.ErrorContains(t, err, "no client CA bundle")
-	m.SetClientRule(DNSName("other.test"))
-	eventually(t, "the report", func() bool { return len(events(PeerEvicted)) == 1 })
-	report := events(PeerEvicted)[0]
+	m.SetClientRule(certmanager.DNSName("other.test"))
+	eventually(t, "the report", func() bool { return len(events(certmanager.PeerEvicted)) == 1 })
+	report := events(certmanager.PeerEvicted)[0]
 	assert.True(t, report.ReportOnly)
-	assert.ErrorIs(t, report.Err, ErrNotAuthorized)
+	assert.ErrorIs(t, report.Err, certmanager.ErrNotAuthorized)
 	assert.Equal(t, uint64(1), m.Status().Reported)
 	assert.Zero(t, m.Status().Evicted)
 	c.open(t, "it was only reported")
 	m.SetClientCAs(tlstest.NewCA(t).Pool())
-	require.ErrorIs(t, c.evicted(t), ErrUntrusted, "a CA that is removed is no matter of rules")
+	require.ErrorIs(t, c.evicted(t), certmanager.ErrUntrusted, "a CA that is removed is no matter of rules")
 }
 
 // While the open connections are judged, which may take long, others come and go.
 func TestJudgingKeepsNobodyWaiting(t *testing.T) {
 	ca := tlstest.NewCA(t)
-	m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
+	m := newManager(t, certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
 	client := func(name string) tls.ConnectionState {
 		return connect(t, m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{Names: []string{name}})).ok(t).server
 	}
@@ -117,7 +118,7 @@ func TestJudgingKeepsNobodyWaiting(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		m.SetClientRule(NewRule("slow", func(p *Peer) error {
+		m.SetClientRule(certmanager.NewRule("slow", func(p *certmanager.Peer) error {
 			if p.Certificate.DNSNames[0] == "second.test" {
 				return nil
 			}
@@ -141,5 +142,5 @@ func TestJudgingKeepsNobodyWaiting(t *testing.T) {
 	close(blocked)
 	<-done
 	<-passed
-	require.ErrorIs(t, slow.evicted(t), ErrNotAuthorized)
+	require.ErrorIs(t, slow.evicted(t), certmanager.ErrNotAuthorized)
 }

@@ -1,4 +1,4 @@
-package certmanager
+package certmanager_test
 
 import (
 	"os"
@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/certmanager"
 )
 
 // What is no file is refused, and does not keep anyone waiting.
@@ -14,9 +16,9 @@ func TestSpecialFiles(t *testing.T) {
 	dir := t.TempDir()
 	pipe := filepath.Join(dir, "pipe.crt")
 	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
-	for _, files := range []Files{{Cert: pipe}, {Cert: "/dev/zero"}, {Cert: dir}, {Dir: dir}} {
-		_, err := New(Options{Source: files})
-		require.ErrorIs(t, err, ErrInvalid)
+	for _, files := range []certmanager.Files{{Cert: pipe}, {Cert: "/dev/zero"}, {Cert: dir}, {Dir: dir}} {
+		_, err := certmanager.New(certmanager.Options{Source: files})
+		require.ErrorIs(t, err, certmanager.ErrInvalid)
 		if files.Cert == dir {
 			require.ErrorContains(t, err, "it is a folder")
 		} else {
@@ -28,8 +30,8 @@ func TestSpecialFiles(t *testing.T) {
 // Nor is a path that leads to a disk image read to its end.
 func TestHugeFile(t *testing.T) {
 	path := write(t, t.TempDir(), "huge.crt", nil)
-	require.NoError(t, os.Truncate(path, maxFileSize+1))
-	_, err := New(Options{Source: Files{Cert: path}})
-	require.ErrorIs(t, err, ErrInvalid)
+	require.NoError(t, os.Truncate(path, 16<<20+1))
+	_, err := certmanager.New(certmanager.Options{Source: certmanager.Files{Cert: path}})
+	require.ErrorIs(t, err, certmanager.ErrInvalid)
 	require.ErrorContains(t, err, "larger than")
 }

@@ -1,4 +1,4 @@
-package certmanager
+package certmanager_test
 
 import (
 	"bytes"
@@ -20,15 +20,16 @@ import (
 	"github.com/stretchr/testify/require"
 	"software.sslmate.com/src/go-pkcs12"
 
+	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/tlstest"
 )
 
 // Files that nobody here has made: the server lets in who is under the root, and nobody else.
 func TestFixedFiles(t *testing.T) {
 	file := func(name string) string { return filepath.Join("..", "testdata", "certs", name) }
-	server := newManager(t, Options{Source: Files{Cert: file("server.crt"), Key: file("server.key"), ClientCAs: file("root.crt")}})
+	server := newManager(t, certmanager.Options{Source: certmanager.Files{Cert: file("server.crt"), Key: file("server.key"), ClientCAs: file("root.crt")}})
 	client := func(name string) *tls.Config {
-		m := newManager(t, Options{Source: Files{Cert: file(name + ".crt"), Key: file(name + ".key"), RootCAs: file("root.crt")}})
+		m := newManager(t, certmanager.Options{Source: certmanager.Files{Cert: file(name + ".crt"), Key: file(name + ".key"), RootCAs: file("root.crt")}})
 		return m.ClientTLS("server.example.test")
 	}
 	peers := connect(t, server.ServerTLS(), client("client")).ok(t)
@@ -43,7 +44,7 @@ func TestChangeOfAnyByte(t *testing.T) {
 	intermediate := root.Intermediate(t)
 	pair := intermediate.Issue(t, tlstest.Leaf{})
 	leafOnly := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Leaf.Raw})
-	m := newManager(t, Options{Source: Files{Cert: write(t, dir, "a.crt", leafOnly), Key: write(t, dir, "a.key", pair.KeyPEM)}})
+	m := newManager(t, certmanager.Options{Source: certmanager.Files{Cert: write(t, dir, "a.crt", leafOnly), Key: write(t, dir, "a.key", pair.KeyPEM)}})
 	client := root.ClientConfig(t, "localhost")
 	connect(t, m.ServerTLS(), client).refused(t)
 	write(t, dir, "a.crt", pair.CertPEM)
@@ -59,22 +60,22 @@ func TestBadReloadKeepsTheLastGoodSet(t *testing.T) {
 		is    error
 		says  string
 	}{
-		"expired":        {set(ca.Issue(t, tlstest.Leaf{}.Expired())), ErrExpired, "tls.crt"},
-		"not yet valid":  {set(ca.Issue(t, tlstest.Leaf{}.NotYetValid())), ErrNotYetValid, "tls.crt"},
-		"wrong usage":    {set(ca.Issue(t, tlstest.Leaf{Usage: tlstest.WrongUsage})), ErrInvalid, "tls.crt"},
-		"another CA":     {set(tlstest.NewCA(t).Issue(t, tlstest.Leaf{})), ErrUntrusted, "tls.crt"},
-		"a name less":    {set(ca.Issue(t, tlstest.Leaf{})), ErrNotCovered, "b.test"},
-		"key of another": {[3][]byte{good.CertPEM, ca.Issue(t, tlstest.Leaf{}).KeyPEM, ca.PEM()}, ErrMismatch, "tls.crt"},
-		"cut off":        {[3][]byte{good.CertPEM[:len(good.CertPEM)-40], good.KeyPEM, ca.PEM()}, ErrInvalid, "tls.crt"},
-		"empty":          {[3][]byte{nil, good.KeyPEM, ca.PEM()}, ErrInvalid, "tls.crt"},
-		"no key":         {[3][]byte{good.CertPEM, good.CertPEM, ca.PEM()}, ErrInvalid, "tls.key"},
-		"empty bundle":   {[3][]byte{good.CertPEM, good.KeyPEM, good.KeyPEM}, ErrInvalid, "ca.crt"},
+		"expired":        {set(ca.Issue(t, tlstest.Leaf{}.Expired())), certmanager.ErrExpired, "tls.crt"},
+		"not yet valid":  {set(ca.Issue(t, tlstest.Leaf{}.NotYetValid())), certmanager.ErrNotYetValid, "tls.crt"},
+		"wrong usage":    {set(ca.Issue(t, tlstest.Leaf{Usage: tlstest.WrongUsage})), certmanager.ErrInvalid, "tls.crt"},
+		"another CA":     {set(tlstest.NewCA(t).Issue(t, tlstest.Leaf{})), certmanager.ErrUntrusted, "tls.crt"},
+		"a name less":    {set(ca.Issue(t, tlstest.Leaf{})), certmanager.ErrNotCovered, "b.test"},
+		"key of another": {[3][]byte{good.CertPEM, ca.Issue(t, tlstest.Leaf{}).KeyPEM, ca.PEM()}, certmanager.ErrMismatch, "tls.crt"},
+		"cut off":        {[3][]byte{good.CertPEM[:len(good.CertPEM)-40], good.KeyPEM, ca.PEM()}, certmanager.ErrInvalid, "tls.crt"},
+		"empty":          {[3][]byte{nil, good.KeyPEM, ca.PEM()}, certmanager.ErrInvalid, "tls.crt"},
+		"no key":         {[3][]byte{good.CertPEM, good.CertPEM, ca.PEM()}, certmanager.ErrInvalid, "tls.key"},
+		"empty bundle":   {[3][]byte{good.CertPEM, good.KeyPEM, good.KeyPEM}, certmanager.ErrInvalid, "ca.crt"},
 		"broken key": {[3][]byte{good.CertPEM, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte{1}}), ca.PEM()},
-			ErrInvalid, "tls.key"},
+			certmanager.ErrInvalid, "tls.key"},
 		"encrypted": {[3][]byte{good.CertPEM, pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte{1}}), ca.PEM()},
-			ErrEncryptedKey, "tls.key"},
+			certmanager.ErrEncryptedKey, "tls.key"},
 		"encrypted as of old": {[3][]byte{good.CertPEM, pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Headers: map[string]string{"DEK-Info": "x"}, Bytes: []byte{1}}), ca.PEM()},
-			ErrEncryptedKey, "tls.key"},
+			certmanager.ErrEncryptedKey, "tls.key"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -84,7 +85,7 @@ func TestBadReloadKeepsTheLastGoodSet(t *testing.T) {
 				write(t, dir, "ca.crt", files[2])
 			}
 			put(set(good))
-			m := newManager(t, Options{RequireNames: []string{"LOCALHOST", "b.test"}, Source: Files{
+			m := newManager(t, certmanager.Options{RequireNames: []string{"LOCALHOST", "b.test"}, Source: certmanager.Files{
 				Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key"), ClientCAs: filepath.Join(dir, "ca.crt"), RootCAs: filepath.Join(dir, "ca.crt"),
 			}})
 			put(bad.files)
@@ -110,13 +111,13 @@ func TestBadFileIsReportedOnce(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	cert, key := ca.Issue(t, tlstest.Leaf{}).Files(t, dir, "tls")
 	var log logBuffer
-	m := newManager(t, Options{Source: Files{Cert: cert, Key: key}, Logger: log.logger(), PollInterval: 20 * time.Millisecond})
+	m := newManager(t, certmanager.Options{Source: certmanager.Files{Cert: cert, Key: key}, Logger: log.logger(), PollInterval: 20 * time.Millisecond})
 	events := collect(m)
 	ca.Issue(t, tlstest.Leaf{}.Expired()).Files(t, dir, "tls")
-	eventually(t, "a rejection", func() bool { return len(events(Rejected)) > 0 })
+	eventually(t, "a rejection", func() bool { return len(events(certmanager.Rejected)) > 0 })
 	ca.Issue(t, tlstest.Leaf{}).Files(t, dir, "tls")
-	eventually(t, "a good set", func() bool { return len(events(Loaded)) > 0 })
-	assert.Len(t, events(Rejected), 1)
+	eventually(t, "a good set", func() bool { return len(events(certmanager.Loaded)) > 0 })
+	assert.Len(t, events(certmanager.Rejected), 1)
 	assert.Equal(t, 1, bytes.Count([]byte(log.String()), []byte("event=rejected")))
 }
 
@@ -129,7 +130,7 @@ func TestFolder(t *testing.T) {
 	write(t, dir, "ca.crt", ca.PEM())
 	write(t, dir, ".hidden.crt", []byte("not PEM"))
 	write(t, dir, "README", []byte("not PEM"))
-	m := newManager(t, Options{Source: Files{Dir: dir}})
+	m := newManager(t, certmanager.Options{Source: certmanager.Files{Dir: dir}})
 	served := func(name string) string {
 		config := ca.ClientConfig(t, name)
 		config.InsecureSkipVerify = true
@@ -144,26 +145,26 @@ func TestFolder(t *testing.T) {
 	eventually(t, "a new pair", func() bool { return served("x.d.test") == "c.test" })
 	write(t, dir, "x.crt", ca.Issue(t, tlstest.Leaf{Names: []string{"x.test"}}).CertPEM)
 	require.NoError(t, m.Reload(t.Context()))
-	eventually(t, "the warning", func() bool { return len(events(Warning)) == 1 })
-	assert.ErrorContains(t, events(Warning)[0].Err, "x.crt")
+	eventually(t, "the warning", func() bool { return len(events(certmanager.Warning)) == 1 })
+	assert.ErrorContains(t, events(certmanager.Warning)[0].Err, "x.crt")
 	require.NoError(t, os.Remove(filepath.Join(dir, "x.crt")))
 	require.NoError(t, os.Remove(filepath.Join(dir, "b.crt")))
 	eventually(t, "a name less", func() bool { return served("b.test") == "a.test" })
-	eventually(t, "the warning", func() bool { return len(events(Warning)) == 2 })
-	assert.ErrorContains(t, events(Warning)[1].Err, "b.test")
+	eventually(t, "the warning", func() bool { return len(events(certmanager.Warning)) == 2 })
+	assert.ErrorContains(t, events(certmanager.Warning)[1].Err, "b.test")
 }
 
 func TestOlderCertificateIsTakenWithAWarning(t *testing.T) {
 	dir := t.TempDir()
 	ca := tlstest.NewCA(t)
 	cert, key := ca.Issue(t, tlstest.Leaf{}).Files(t, dir, "tls")
-	m := newManager(t, Options{Source: Files{Cert: cert, Key: key}})
+	m := newManager(t, certmanager.Options{Source: certmanager.Files{Cert: cert, Key: key}})
 	events := collect(m)
 	old := ca.Issue(t, tlstest.Leaf{NotBefore: time.Now().Add(-48 * time.Hour)})
 	old.Files(t, dir, "tls")
 	require.NoError(t, m.Reload(t.Context()))
 	assert.Equal(t, old.Leaf.SerialNumber.String(), serial(t, m, ca))
-	eventually(t, "the warning", func() bool { return len(events(Warning)) == 1 })
+	eventually(t, "the warning", func() bool { return len(events(certmanager.Warning)) == 1 })
 }
 
 func TestKeyFormats(t *testing.T) {
@@ -184,12 +185,12 @@ func TestKeyFormats(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			m := newManager(t, Options{Source: Files{Cert: write(t, dir, "a.crt", f.pair.CertPEM), Key: write(t, dir, "a.key", f.key)}})
+			m := newManager(t, certmanager.Options{Source: certmanager.Files{Cert: write(t, dir, "a.crt", f.pair.CertPEM), Key: write(t, dir, "a.key", f.key)}})
 			connect(t, m.ServerTLS(), ca.ClientConfig(t, "localhost")).ok(t)
 		})
 	}
 	t.Run("signer", func(t *testing.T) {
-		m := newManager(t, Options{Source: Files{Cert: write(t, t.TempDir(), "a.crt", ecPair.CertPEM), Signer: ecPair.Key}})
+		m := newManager(t, certmanager.Options{Source: certmanager.Files{Cert: write(t, t.TempDir(), "a.crt", ecPair.CertPEM), Signer: ecPair.Key}})
 		connect(t, m.ServerTLS(), ca.ClientConfig(t, "localhost")).ok(t)
 	})
 	t.Run("PKCS #12", func(t *testing.T) {
@@ -201,8 +202,8 @@ func TestKeyFormats(t *testing.T) {
 		data, err := pkcs12.Modern.Encode(pair.Key, pair.Leaf, []*x509.Certificate{between.Certificate(), below.Certificate()}, "geheim")
 		require.NoError(t, err)
 		dir := t.TempDir()
-		files := Files{PKCS12: write(t, dir, "a.p12", data), PKCS12Password: write(t, dir, "a.pass", []byte("geheim\n"))}
-		m := newManager(t, Options{Source: files})
+		files := certmanager.Files{PKCS12: write(t, dir, "a.p12", data), PKCS12Password: write(t, dir, "a.pass", []byte("geheim\n"))}
+		m := newManager(t, certmanager.Options{Source: files})
 		connect(t, m.ServerTLS(), root.ClientConfig(t, "localhost")).ok(t)
 		write(t, dir, "a.pass", []byte("falsch"))
 		err = m.Reload(t.Context())
@@ -216,10 +217,10 @@ func TestSourcesAreJoined(t *testing.T) {
 	ca, clients, more := tlstest.NewCA(t), tlstest.NewCA(t), tlstest.NewCA(t)
 	certA, keyA := ca.Issue(t, tlstest.Leaf{Names: []string{"a.test"}}).Files(t, dir, "a")
 	certB, keyB := ca.Issue(t, tlstest.Leaf{Names: []string{"b.test"}}).Files(t, dir, "b")
-	m := newManager(t, Options{Source: Sources{
-		Files{Cert: certA, Key: keyA, ClientCAs: write(t, dir, "ca.crt", clients.PEM()), RootCAs: write(t, dir, "root.crt", ca.PEM())},
-		Files{Cert: certB, Key: keyB},
-		Static{ClientCAs: more.Pool()},
+	m := newManager(t, certmanager.Options{Source: certmanager.Sources{
+		certmanager.Files{Cert: certA, Key: keyA, ClientCAs: write(t, dir, "ca.crt", clients.PEM()), RootCAs: write(t, dir, "root.crt", ca.PEM())},
+		certmanager.Files{Cert: certB, Key: keyB},
+		certmanager.Static{ClientCAs: more.Pool()},
 	}})
 	for _, issuer := range []*tlstest.CA{clients, more} {
 		for _, name := range []string{"a.test", "b.test"} {
@@ -229,7 +230,10 @@ func TestSourcesAreJoined(t *testing.T) {
 		}
 	}
 	ca.Issue(t, tlstest.Leaf{Names: []string{"b2.test"}}).Files(t, dir, "b")
-	eventually(t, "a change of the second source", func() bool { return m.current.Load().names.lookup("b2.test").first != nil })
+	eventually(t, "a change of the second source", func() bool {
+		cert, err := m.GetCertificateFunc()(&tls.ClientHelloInfo{ServerName: "b2.test"})
+		return err == nil && cert.Leaf.DNSNames[0] == "b2.test"
+	})
 }
 
 // A key that cannot sign is found by the rehearsed handshake.
@@ -240,10 +244,10 @@ func TestSignerThatFails(t *testing.T) {
 	key.fails.Store(true)
 	cert := pair.Certificate()
 	cert.PrivateKey = key
-	_, err := New(Options{Source: Static{Certificates: []tls.Certificate{cert}}})
+	_, err := certmanager.New(certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{cert}}})
 	require.ErrorContains(t, err, "rehearsed handshake")
 	key.fails.Store(false)
-	newManager(t, Options{Source: Static{Certificates: []tls.Certificate{cert}}})
+	newManager(t, certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{cert}}})
 }
 
 type failingSigner struct {
@@ -256,39 +260,4 @@ func (s *failingSigner) Sign(rand io.Reader, digest []byte, opts crypto.SignerOp
 		return nil, errors.New("the HSM is away")
 	}
 	return s.Signer.Sign(rand, digest, opts)
-}
-
-// Every file counts, and where one ends and the next begins.
-func TestDigestOfFiles(t *testing.T) {
-	dir := t.TempDir()
-	path := func(name string) string { return filepath.Join(dir, name) }
-	files := Files{
-		Cert: path("cert"), Key: path("key"), Dir: path("pairs"), PKCS12: path("p12"), PKCS12Password: path("password"),
-		ClientCAs: path("clients"), RootCAs: path("roots"), CRLs: path("crls"), CRLIssuers: path("issuers"), ECHKeys: path("ech"), TicketKeys: path("tickets"),
-	}
-	require.NoError(t, os.Mkdir(files.Dir, 0o700))
-	digests := make(map[[32]byte]string)
-	note := func(what string) {
-		p := newParser(t.Context(), files, nil)
-		_, err := p.read()
-		require.NoError(t, err)
-		sum := p.sum()
-		assert.Empty(t, digests[sum], what)
-		digests[sum] = what
-	}
-	all := append(files.named(), path("pairs/a.crt"), path("pairs/a.key"), path("pairs/b.pem"))
-	for _, file := range all {
-		require.NoError(t, os.WriteFile(file, []byte("xx"), 0o600))
-	}
-	note("as it was")
-	for _, file := range all {
-		require.NoError(t, os.WriteFile(file, []byte("xy"), 0o600))
-		note(file)
-		require.NoError(t, os.WriteFile(file, []byte("x"), 0o600))
-		note(file + " shorter")
-	}
-	require.NoError(t, os.WriteFile(files.Cert, []byte("xx"), 0o600))
-	note("a byte from one file to the next")
-	require.NoError(t, os.Rename(path("pairs/b.pem"), path("pairs/c.pem")))
-	note("another name")
 }

@@ -27,12 +27,25 @@ import (
 	"github.com/ergotls/ergotls/tlstest"
 )
 
-// newManager makes a manager that is closed with the test, whose log and events are searched for
-// keys.
-var newManager = certmanager.XNewManager
+// logBuffer collects log lines of one manager, or of many.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
 
-// tryNew is New of a manager that may not come to be.
-var tryNew = certmanager.XTryNew
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (l *logBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
 // connected is what both ends of a handshake saw.
 type connected struct {
@@ -107,6 +120,7 @@ func bothEnds(serverEnd, clientEnd net.Conn, server, client *tls.Config) connect
 	wait.Go(func() { c.server, c.serverErr = exchange(tls.Server(serverEnd, server)) })
 	wait.Go(func() { c.client, c.clientErr = exchange(tls.Client(clientEnd, client)) })
 	wait.Wait()
+	recorded.text(c.serverErr, c.clientErr)
 	return c
 }
 
@@ -170,6 +184,10 @@ func collect(m *certmanager.Manager) func(certmanager.Kind) []certmanager.Event 
 	}
 }
 
+func leaf(pair *tlstest.Pair) certmanager.Static {
+	return certmanager.Static{Certificates: []tls.Certificate{pair.Certificate()}}
+}
+
 type tracked struct {
 	reasons chan error
 	release func()
@@ -211,30 +229,6 @@ func parseCRL(t testing.TB, der []byte) *x509.RevocationList {
 	require.NoError(t, err)
 	return list
 }
-
-func leaf(pair *tlstest.Pair) certmanager.Static {
-	return certmanager.Static{Certificates: []tls.Certificate{pair.Certificate()}}
-}
-
-// logBuffer collects log lines of one manager, or of many.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func (l *logBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
 var versions = []uint16{tls.VersionTLS12, tls.VersionTLS13}
 

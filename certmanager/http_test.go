@@ -1,4 +1,4 @@
-package certmanager
+package certmanager_test
 
 import (
 	"crypto/tls"
@@ -14,13 +14,14 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/tlstest"
 )
 
 // net/http works with the configs as they are, HTTP/2 included.
 func TestNetHTTP(t *testing.T) {
 	ca := tlstest.NewCA(t)
-	m := newManager(t, Options{Source: Static{
+	m := newManager(t, certmanager.Options{Source: certmanager.Static{
 		Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(), RootCAs: ca.Pool(),
 	}})
 	for _, http2 := range []bool{false, true} {
@@ -54,7 +55,7 @@ func TestNetHTTP(t *testing.T) {
 func TestHTTPConnectionsAreEvicted(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
 		ca := tlstest.NewCA(t)
-		m := newManager(t, Options{Source: Static{
+		m := newManager(t, certmanager.Options{Source: certmanager.Static{
 			Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(), RootCAs: ca.Pool(),
 		}})
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -101,7 +102,7 @@ func (c closing) Close() error {
 func TestEvictionDoesNotWaitForThePeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := tlstest.NewCA(t)
-		m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
+		m := newManager(t, certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
 		serverEnd, clientEnd := net.Pipe()
 		below := closing{serverEnd, make(chan time.Time, 1)}
 		config := ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})
@@ -128,7 +129,7 @@ func TestEvictionDoesNotWaitForThePeer(t *testing.T) {
 // An HTTP connection is as old as the set that was in service when it was accepted.
 func TestRecycledHTTPConnection(t *testing.T) {
 	ca := tlstest.NewCA(t)
-	m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}}})
+	m := newManager(t, certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}}})
 	server, peer := net.Pipe()
 	below := closing{server, make(chan time.Time, 1)}
 	conn := tls.Server(below, m.ServerTLS())
@@ -147,7 +148,7 @@ func TestRecycledHTTPConnection(t *testing.T) {
 
 	m.ConnState(conn, http.StateNew)
 	m.ConnState(conn, http.StateClosed) // before a request
-	m.http.Range(func(any, any) bool { t.Error("something is kept"); return true })
+	assert.Zero(t, certmanager.XHTTPConnections(m), "something is kept")
 	peer.Close()
 }
 
@@ -158,12 +159,12 @@ func TestHTTPRefusalsByReason(t *testing.T) {
 		eve := ca.Issue(t, tlstest.Leaf{CommonName: "eve"})
 		revoked, err := x509.ParseCertificate(eve.Certificate().Certificate[0])
 		require.NoError(t, err)
-		m := newManager(t, Options{
-			Source: Static{
+		m := newManager(t, certmanager.Options{
+			Source: certmanager.Static{
 				Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(),
 				CRLs: []*x509.RevocationList{parseCRL(t, ca.CRL(t, revoked))}, CRLIssuers: []*x509.Certificate{ca.Certificate()},
 			},
-			ClientRule: CommonName("alice", "eve", "old"),
+			ClientRule: certmanager.CommonName("alice", "eve", "old"),
 		})
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)
@@ -183,7 +184,7 @@ func TestHTTPRefusalsByReason(t *testing.T) {
 				response.Body.Close()
 			}
 		}
-		want := map[string]uint64{ErrRevoked.Error(): 1, ErrNotAuthorized.Error(): 1, ErrUntrusted.Error(): 1}
+		want := map[string]uint64{certmanager.ErrRevoked.Error(): 1, certmanager.ErrNotAuthorized.Error(): 1, certmanager.ErrUntrusted.Error(): 1}
 		eventually(t, "the refusals", func() bool { return m.Status().Refused == 3 })
 		assert.Equal(t, want, m.Status().RefusedBy)
 		require.NoError(t, server.Close())

@@ -1,9 +1,8 @@
-package certmanager
+package certmanager_test
 
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"net"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -15,48 +14,16 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/tlstest"
 )
-
-// tracked is an open connection as a user of Track keeps it.
-type tracked struct {
-	reasons chan error
-	release func()
-}
-
-func track(m *Manager, state tls.ConnectionState) *tracked {
-	c := &tracked{reasons: make(chan error, 2)}
-	c.release = m.Track(&state, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 5}, func(reason error) { c.reasons <- reason })
-	return c
-}
-
-// evicted waits for the eviction.
-func (c *tracked) evicted(t *testing.T) error {
-	t.Helper()
-	select {
-	case reason := <-c.reasons:
-		return reason
-	case <-time.After(10 * time.Second):
-		t.Fatal("not evicted")
-		return nil
-	}
-}
-
-func (c *tracked) open(t *testing.T, why string) {
-	t.Helper()
-	select {
-	case reason := <-c.reasons:
-		t.Fatalf("evicted: %v (%s)", reason, why)
-	default:
-	}
-}
 
 func TestChangesOfTrustReachOpenConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, other := tlstest.NewCA(t), tlstest.NewCA(t)
 		both := ca.Pool()
 		both.AddCert(other.Certificate())
-		m := newManager(t, Options{ClientAuth: tls.VerifyClientCertIfGiven, Source: Static{
+		m := newManager(t, certmanager.Options{ClientAuth: tls.VerifyClientCertIfGiven, Source: certmanager.Static{
 			Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: both, RootCAs: both,
 		}})
 		events := collect(m)
@@ -75,26 +42,26 @@ func TestChangesOfTrustReachOpenConnections(t *testing.T) {
 
 		m.Update(ca.Issue(t, tlstest.Leaf{}).Certificate())
 		synctest.Wait()
-		impact, err := m.DryRun(Static{ClientCAs: ca.Pool(), RootCAs: ca.Pool()})
+		impact, err := m.DryRun(certmanager.Static{ClientCAs: ca.Pool(), RootCAs: ca.Pool()})
 		require.NoError(t, err)
 		require.Len(t, impact, 1)
 		assert.Equal(t, []string{"leaves.test"}, impact[0].Names)
 		assert.Equal(t, "192.0.2.1:5", impact[0].Remote)
-		_, err = m.DryRun(Static{RootCAs: ca.Pool()})
+		_, err = m.DryRun(certmanager.Static{RootCAs: ca.Pool()})
 		require.ErrorContains(t, err, "client CA bundle")
 		fromOther.open(t, "a question changes nothing")
 
 		m.SetClientCAs(ca.Pool())
-		require.ErrorIs(t, fromOther.evicted(t), ErrUntrusted)
-		m.SetClientRule(DNSName("stays.test"))
-		require.ErrorIs(t, unruly.evicted(t), ErrNotAuthorized)
+		require.ErrorIs(t, fromOther.evicted(t), certmanager.ErrUntrusted)
+		m.SetClientRule(certmanager.DNSName("stays.test"))
+		require.ErrorIs(t, unruly.evicted(t), certmanager.ErrNotAuthorized)
 		anonymous.open(t, "a rule is about certificates")
 		m.SetClientAuth(tls.RequireAndVerifyClientCert)
-		require.ErrorIs(t, anonymous.evicted(t), ErrUntrusted)
+		require.ErrorIs(t, anonymous.evicted(t), certmanager.ErrUntrusted)
 
-		impact, err = m.DryRun(Static{ClientCAs: other.Pool()})
+		impact, err = m.DryRun(certmanager.Static{ClientCAs: other.Pool()})
 		require.NoError(t, err)
-		dependent := func(p PeerInfo) bool { return slices.Contains(p.Names, "stays.test") }
+		dependent := func(p certmanager.PeerInfo) bool { return slices.Contains(p.Names, "stays.test") }
 		assert.True(t, slices.ContainsFunc(impact, dependent), "the candidate counts, not what SetClientCAs has set")
 
 		time.Sleep(time.Minute)
@@ -102,8 +69,8 @@ func TestChangesOfTrustReachOpenConnections(t *testing.T) {
 		released.open(t, "it was released")
 		assert.Empty(t, fromOther.reasons, "once is enough")
 		assert.Equal(t, uint64(3), m.Status().Evicted)
-		require.Len(t, events(PeerEvicted), 3)
-		assert.Equal(t, "192.0.2.1:5", events(PeerEvicted)[0].Peer.Remote)
+		require.Len(t, events(certmanager.PeerEvicted), 3)
+		assert.Equal(t, "192.0.2.1:5", events(certmanager.PeerEvicted)[0].Peer.Remote)
 	})
 }
 
@@ -112,7 +79,7 @@ func TestRevokedPeersAreEvicted(t *testing.T) {
 	dir := t.TempDir()
 	serverCert, serverKey := ca.Issue(t, tlstest.Leaf{}).Files(t, dir, "tls")
 	write(t, dir, "ca.crt", ca.PEM())
-	m := newManager(t, Options{Source: Files{
+	m := newManager(t, certmanager.Options{Source: certmanager.Files{
 		Cert: serverCert, Key: serverKey, ClientCAs: filepath.Join(dir, "ca.crt"), RootCAs: filepath.Join(dir, "ca.crt"),
 		CRLs: write(t, dir, "crl", ca.CRL(t)),
 	}})
@@ -125,9 +92,9 @@ func TestRevokedPeersAreEvicted(t *testing.T) {
 	server := track(m, connect(t, m.ServerTLS(), m.ClientTLS("localhost")).ok(t).client)
 
 	write(t, dir, "crl", ca.CRL(t, pair.Leaf)) // and the files do the rest
-	require.ErrorIs(t, client.evicted(t), ErrRevoked)
+	require.ErrorIs(t, client.evicted(t), certmanager.ErrRevoked)
 	write(t, dir, "crl", ca.CRL(t, m.GetCertificate().Leaf))
-	require.ErrorIs(t, server.evicted(t), ErrRevoked)
+	require.ErrorIs(t, server.evicted(t), certmanager.ErrRevoked)
 	good.open(t, "it holds")
 }
 
@@ -136,7 +103,7 @@ func TestRevokedPeersAreEvicted(t *testing.T) {
 func TestRenewedCA(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	intermediate := ca.Intermediate(t)
-	m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
+	m := newManager(t, certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
 	config := ca.ClientConfig(t, "localhost")
 	config.Certificates = []tls.Certificate{intermediate.Issue(t, tlstest.Leaf{}).Certificate()}
 	c := track(m, connect(t, m.ServerTLS(), config).ok(t).server)
@@ -146,16 +113,16 @@ func TestRenewedCA(t *testing.T) {
 	m.SetClientCAs(pool)
 	assert.Zero(t, m.Status().Evicted)
 	m.SetClientCAs(tlstest.NewCA(t).Pool())
-	require.ErrorIs(t, c.evicted(t), ErrUntrusted)
+	require.ErrorIs(t, c.evicted(t), certmanager.ErrUntrusted)
 }
 
 // Trust that changes between handshake and Track is not missed.
 func TestTrackAfterChange(t *testing.T) {
 	ca := tlstest.NewCA(t)
-	m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
+	m := newManager(t, certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
 	state := connect(t, m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})).ok(t).server
 	m.SetClientCAs(tlstest.NewCA(t).Pool())
-	require.ErrorIs(t, track(m, state).evicted(t), ErrUntrusted)
+	require.ErrorIs(t, track(m, state).evicted(t), certmanager.ErrUntrusted)
 }
 
 // Nor is one between the judgement of a new connection and its listing.
@@ -163,14 +130,14 @@ func TestTrackDuringChange(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	var armed atomic.Bool
 	judging, blocked := make(chan struct{}), make(chan struct{})
-	rule := NewRule("slow", func(*Peer) error {
+	rule := certmanager.NewRule("slow", func(*certmanager.Peer) error {
 		if armed.CompareAndSwap(true, false) {
 			close(judging)
 			<-blocked
 		}
 		return nil
 	})
-	m := newManager(t, Options{ClientRule: rule, Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
+	m := newManager(t, certmanager.Options{ClientRule: rule, Source: certmanager.Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
 	state := connect(t, m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})).ok(t).server
 	armed.Store(true)
 	conns := make(chan *tracked)
@@ -178,13 +145,13 @@ func TestTrackDuringChange(t *testing.T) {
 	<-judging
 	m.SetClientCAs(tlstest.NewCA(t).Pool())
 	close(blocked)
-	require.ErrorIs(t, (<-conns).evicted(t), ErrUntrusted)
+	require.ErrorIs(t, (<-conns).evicted(t), certmanager.ErrUntrusted)
 }
 
 // Whatever the order of Track and the change, the peer ends up evicted, once.
 func TestTrackRacesWithChange(t *testing.T) {
 	ca := tlstest.NewCA(t)
-	m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
+	m := newManager(t, certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
 	state := connect(t, m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})).ok(t).server
 	none := tlstest.NewCA(t).Pool()
 	for range 50 {
@@ -197,7 +164,7 @@ func TestTrackRacesWithChange(t *testing.T) {
 		wait.Go(func() { m.SetClientCAs(none) })
 		wait.Wait()
 		for _, c := range conns {
-			require.ErrorIs(t, c.evicted(t), ErrUntrusted)
+			require.ErrorIs(t, c.evicted(t), certmanager.ErrUntrusted)
 			c.release()
 			require.Empty(t, c.reasons)
 		}
@@ -209,29 +176,29 @@ func TestEvictedWhenTheCertificateEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := tlstest.NewCA(t)
 		hour := tlstest.Leaf{NotAfter: time.Now().Add(time.Hour)}
-		source := Static{Certificates: []tls.Certificate{ca.Issue(t, hour).Certificate()}, ClientCAs: ca.Pool(), RootCAs: ca.Pool()}
-		m, lenient := newManager(t, Options{Source: source}), newManager(t, Options{Source: source, KeepExpiredConnections: true})
+		source := certmanager.Static{Certificates: []tls.Certificate{ca.Issue(t, hour).Certificate()}, ClientCAs: ca.Pool(), RootCAs: ca.Pool()}
+		m, lenient := newManager(t, certmanager.Options{Source: source}), newManager(t, certmanager.Options{Source: source, KeepExpiredConnections: true})
 		got := connectPipe(m.ServerTLS(), m.ClientTLS("localhost")).ok(t)
 		client, server := track(m, got.server), track(m, got.client)
 		kept := track(lenient, got.server)
 		time.Sleep(time.Hour - time.Second)
 		client.open(t, "a second is left")
 		time.Sleep(3 * time.Second)
-		require.ErrorIs(t, client.evicted(t), ErrExpired)
-		require.ErrorIs(t, server.evicted(t), ErrExpired)
+		require.ErrorIs(t, client.evicted(t), certmanager.ErrExpired)
+		require.ErrorIs(t, server.evicted(t), certmanager.ErrExpired)
 		kept.open(t, "KeepExpiredConnections")
-		lenient.SetClientRule(DNSName("localhost"))
+		lenient.SetClientRule(certmanager.DNSName("localhost"))
 		synctest.Wait()
 		kept.open(t, "a change of trust is no reason either")
-		lenient.SetClientRule(DNSName("other.test"))
-		require.ErrorIs(t, kept.evicted(t), ErrNotAuthorized)
+		lenient.SetClientRule(certmanager.DNSName("other.test"))
+		require.ErrorIs(t, kept.evicted(t), certmanager.ErrNotAuthorized)
 	})
 }
 
 func TestRecycle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := tlstest.NewCA(t)
-		m := newManager(t, Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})
+		m := newManager(t, certmanager.Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})
 		var old []*tracked
 		for range 20 {
 			old = append(old, track(m, tls.ConnectionState{}))
@@ -249,7 +216,7 @@ func TestRecycle(t *testing.T) {
 				case <-time.After(2 * time.Minute):
 					return nil
 				}
-			}(), ErrRecycled)
+			}(), certmanager.ErrRecycled)
 			last = max(last, time.Since(start))
 		}
 		assert.LessOrEqual(t, last, time.Minute)
@@ -262,7 +229,7 @@ func TestRecycle(t *testing.T) {
 func TestRecycleCountsFromBeforeTheHandshake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := tlstest.NewCA(t)
-		m := newManager(t, Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})
+		m := newManager(t, certmanager.Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})
 		var state tls.ConnectionState
 		evicted := make(chan error, 3)
 		evict := func(reason error) { evicted <- reason }
@@ -273,17 +240,17 @@ func TestRecycleCountsFromBeforeTheHandshake(t *testing.T) {
 		require.Equal(t, 1, m.Recycle(m.Status().Generation, time.Minute))
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		require.ErrorIs(t, <-evicted, ErrRecycled)
+		require.ErrorIs(t, <-evicted, certmanager.ErrRecycled)
 
 		defer late(&state, nil, evict)()
 		time.Sleep(time.Millisecond)
 		synctest.Wait()
-		require.ErrorIs(t, <-evicted, ErrRecycled, "it came after the call, and began before")
+		require.ErrorIs(t, <-evicted, certmanager.ErrRecycled, "it came after the call, and began before")
 		assert.Empty(t, evicted)
 
 		// What begins before a generation that does not exist yet is not known to be old.
 		m.Recycle(m.Status().Generation+1, time.Minute)
-		require.ErrorIs(t, <-evicted, ErrRecycled)
+		require.ErrorIs(t, <-evicted, certmanager.ErrRecycled)
 		defer m.Track(&state, nil, evict)()
 		time.Sleep(time.Hour)
 		synctest.Wait()
@@ -294,7 +261,7 @@ func TestRecycleCountsFromBeforeTheHandshake(t *testing.T) {
 func TestCloseEndsEvictions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := tlstest.NewCA(t)
-		m := newManager(t, Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})
+		m := newManager(t, certmanager.Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})
 		c := track(m, tls.ConnectionState{})
 		m.Recycle(100, time.Hour)
 		require.NoError(t, m.Close())
@@ -309,7 +276,7 @@ func TestFreshCRLsAndOpenConnections(t *testing.T) {
 			ca := tlstest.NewCA(t)
 			list, err := ca.GenerateCRL(tlstest.CRL{NextUpdate: time.Now().Add(time.Hour)})
 			require.NoError(t, err)
-			m := newManager(t, Options{RequireFreshCRLs: true, KeepExpiredConnections: keep, Source: Static{
+			m := newManager(t, certmanager.Options{RequireFreshCRLs: true, KeepExpiredConnections: keep, Source: certmanager.Static{
 				Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(),
 				CRLs: []*x509.RevocationList{parseCRL(t, list)}, CRLIssuers: []*x509.Certificate{ca.Certificate()},
 			}})
@@ -317,7 +284,7 @@ func TestFreshCRLsAndOpenConnections(t *testing.T) {
 			time.Sleep(59 * time.Minute)
 			c.open(t, "the list is current")
 			time.Sleep(2 * time.Minute)
-			require.ErrorIs(t, c.evicted(t), ErrCRLOutOfDate)
+			require.ErrorIs(t, c.evicted(t), certmanager.ErrCRLOutOfDate)
 		})
 	}
 }

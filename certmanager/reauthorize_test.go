@@ -1,53 +1,18 @@
-package certmanager
+package certmanager_test
 
 import (
 	"context"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"math/big"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/tlstest"
 )
-
-// renewedRoot makes one CA with two certificates, that end after different times, and a client of
-// it.
-func renewedRoot(t *testing.T, short, long time.Duration) (first, second *x509.Certificate, client tls.Certificate) {
-	t.Helper()
-	make := func(template, parent *x509.Certificate, public crypto.PublicKey, signer crypto.Signer) *x509.Certificate {
-		der, err := x509.CreateCertificate(rand.Reader, template, parent, public, signer)
-		require.NoError(t, err)
-		cert, err := x509.ParseCertificate(der)
-		require.NoError(t, err)
-		return cert
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	root := func(serial int64, lifetime time.Duration) *x509.Certificate {
-		template := &x509.Certificate{
-			SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "renewed"}, NotBefore: time.Now().Add(-time.Hour),
-			NotAfter: time.Now().Add(lifetime), BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCertSign,
-		}
-		return make(template, template, key.Public(), key)
-	}
-	first, second = root(1, short), root(2, long)
-	leafKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	leaf := make(&x509.Certificate{
-		SerialNumber: big.NewInt(3), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(100 * time.Hour),
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}, first, leafKey.Public(), key)
-	return first, second, tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: leafKey}
-}
 
 // The end that counts is that of the chains that hold now, not of those at the handshake.
 func TestEndOfTheChainsThatAreLeft(t *testing.T) {
@@ -72,7 +37,7 @@ func TestEndOfTheChainsThatAreLeft(t *testing.T) {
 					return p
 				}
 				ca := tlstest.NewCA(t)
-				m := newManager(t, Options{Source: Static{
+				m := newManager(t, certmanager.Options{Source: certmanager.Static{
 					Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: pool(c.before),
 				}})
 				client := ca.ClientConfig(t, "localhost")
@@ -94,14 +59,14 @@ func TestEndOfTheChainsThatAreLeft(t *testing.T) {
 
 // remembered is a source that a test edits.
 type remembered struct {
-	static Static
+	static certmanager.Static
 }
 
-func (r *remembered) Load(ctx context.Context, previous *Material) (*Material, error) {
+func (r *remembered) Load(ctx context.Context, previous *certmanager.Material) (*certmanager.Material, error) {
 	return r.static.Load(ctx, nil)
 }
 
-func (r *remembered) Watch(context.Context, func(), func(Event)) error { return nil }
+func (r *remembered) Watch(context.Context, func(), func(certmanager.Event)) error { return nil }
 
 // A certificate of ours that ended is bad enough: it does not hold back a revocation, nor
 // the renewal of another.
@@ -109,11 +74,11 @@ func TestExpiredCertificateInServiceHoldsNothingBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := tlstest.NewCA(t)
 		ends := ca.Issue(t, tlstest.Leaf{Names: []string{"ends.test"}, NotAfter: time.Now().Add(time.Hour)})
-		source := &remembered{static: Static{
+		source := &remembered{static: certmanager.Static{
 			Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate(), ends.Certificate()}, ClientCAs: ca.Pool(),
 			CRLIssuers: []*x509.Certificate{ca.Certificate()},
 		}}
-		m := newManager(t, Options{PollInterval: 240 * time.Hour, Source: source})
+		m := newManager(t, certmanager.Options{PollInterval: 240 * time.Hour, Source: source})
 		pair := ca.Issue(t, tlstest.Leaf{})
 		client := ca.ClientConfig(t, "localhost")
 		client.Certificates = []tls.Certificate{pair.Certificate()}
@@ -121,10 +86,10 @@ func TestExpiredCertificateInServiceHoldsNothingBack(t *testing.T) {
 		time.Sleep(2 * time.Hour)
 		source.static.CRLs = []*x509.RevocationList{parseCRL(t, ca.CRL(t, pair.Leaf))}
 		require.NoError(t, m.Reload(t.Context()))
-		require.ErrorIs(t, connectPipe(m.ServerTLS(), client).serverErr, ErrRevoked)
+		require.ErrorIs(t, connectPipe(m.ServerTLS(), client).serverErr, certmanager.ErrRevoked)
 
 		source.static.Certificates[1] = ca.Issue(t, tlstest.Leaf{}.Expired()).Certificate()
-		require.ErrorIs(t, m.Reload(t.Context()), ErrExpired, "a new one has to hold")
+		require.ErrorIs(t, m.Reload(t.Context()), certmanager.ErrExpired, "a new one has to hold")
 	})
 }
 
@@ -133,18 +98,18 @@ func TestExpiredCertificateInServiceHoldsNothingBack(t *testing.T) {
 func TestTrustChangesDuringHandshake(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	for _, version := range versions {
-		m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
+		m := newManager(t, certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
 		begun, err := m.ServerTLS().GetConfigForClient(&tls.ClientHelloInfo{})
 		require.NoError(t, err)
 		client := ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})
 		client.MaxVersion = version
 		client.ClientSessionCache = &tlstest.Replay{}
-		m.SetClientRule(DNSName("localhost"))
+		m.SetClientRule(certmanager.DNSName("localhost"))
 		connect(t, begun, client).ok(t)
 		require.False(t, connect(t, m.ServerTLS(), client).ok(t).server.DidResume, "what was verified then is not what is asked for now")
 		client.ClientSessionCache = nil
 		m.SetClientCAs(tlstest.NewCA(t).Pool())
-		require.ErrorIs(t, connect(t, begun, client).serverErr, ErrUntrusted)
+		require.ErrorIs(t, connect(t, begun, client).serverErr, certmanager.ErrUntrusted)
 	}
 }
 
@@ -155,10 +120,10 @@ func TestKnownChainsAreFollowedToTheRoot(t *testing.T) {
 	intermediate := ca.Intermediate(t)
 	below := x509.NewCertPool()
 	below.AddCert(intermediate.Certificate())
-	source := &remembered{static: Static{
+	source := &remembered{static: certmanager.Static{
 		Certificates: []tls.Certificate{intermediate.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: below, RootCAs: below,
 	}}
-	m := newManager(t, Options{PollInterval: time.Hour, Source: source})
+	m := newManager(t, certmanager.Options{PollInterval: time.Hour, Source: source})
 	server, client := m.ServerTLS(), m.ClientTLS("localhost")
 	got := connect(t, server, client).ok(t)
 	theirs, ours := track(m, got.server), track(m, got.client)
@@ -172,10 +137,10 @@ func TestKnownChainsAreFollowedToTheRoot(t *testing.T) {
 	source.static.CRLs = []*x509.RevocationList{parseCRL(t, ca.CRL(t, intermediate.Certificate()))}
 	source.static.CRLIssuers = []*x509.Certificate{ca.Certificate()}
 	require.NoError(t, m.Reload(t.Context()))
-	require.ErrorIs(t, theirs.evicted(t), ErrRevoked)
-	require.ErrorIs(t, ours.evicted(t), ErrRevoked)
+	require.ErrorIs(t, theirs.evicted(t), certmanager.ErrRevoked)
+	require.ErrorIs(t, ours.evicted(t), certmanager.ErrRevoked)
 	m.SetClientAuth(tls.NoClientCert) // so that it is the client who refuses
-	require.ErrorIs(t, connect(t, server, client).refused(t).clientErr, ErrRevoked)
+	require.ErrorIs(t, connect(t, server, client).refused(t).clientErr, certmanager.ErrRevoked)
 }
 
 // A connection that may outlive its certificate is judged as in the last moment of that: its CA can
@@ -189,7 +154,7 @@ func TestKeptConnectionsFollowTheirCA(t *testing.T) {
 			return p
 		}
 		ca := tlstest.NewCA(t)
-		m := newManager(t, Options{KeepExpiredConnections: true, Source: Static{
+		m := newManager(t, certmanager.Options{KeepExpiredConnections: true, Source: certmanager.Static{
 			Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: pool(first),
 		}})
 		client := ca.ClientConfig(t, "localhost")
@@ -198,11 +163,11 @@ func TestKeptConnectionsFollowTheirCA(t *testing.T) {
 		for range 2 { // the second time the certificate has ended too
 			time.Sleep(60 * time.Hour)
 			m.SetClientCAs(pool(second))
-			m.SetClientRule(Rule{})
+			m.SetClientRule(certmanager.Rule{})
 			time.Sleep(time.Minute)
 			c.open(t, "KeepExpiredConnections")
 		}
 		m.SetClientCAs(ca.Pool())
-		require.ErrorIs(t, c.evicted(t), ErrUntrusted)
+		require.ErrorIs(t, c.evicted(t), certmanager.ErrUntrusted)
 	})
 }

@@ -1,4 +1,4 @@
-package certmanager
+package certmanager_test
 
 import (
 	"crypto/tls"
@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/tlstest"
 )
 
@@ -24,15 +25,15 @@ func TestRegressions(t *testing.T) {
 	at := func(age time.Duration) time.Time { return time.Now().Add(-age) }
 	server := cert(tlstest.Leaf{Usage: tlstest.ServerOnly, NotBefore: at(time.Minute)}) // the default is an hour
 	workload := tlstest.Leaf{Usage: tlstest.ClientOnly, URIs: []string{"spiffe://example.test/web"}}
-	with := func(certs ...tls.Certificate) Static { return Static{Certificates: certs} }
-	lists := func(issuers []*x509.Certificate, lists ...*x509.RevocationList) Static {
-		return Static{Certificates: []tls.Certificate{server}, CRLs: lists, CRLIssuers: issuers}
+	with := func(certs ...tls.Certificate) certmanager.Static { return certmanager.Static{Certificates: certs} }
+	lists := func(issuers []*x509.Certificate, lists ...*x509.RevocationList) certmanager.Static {
+		return certmanager.Static{Certificates: []tls.Certificate{server}, CRLs: lists, CRLIssuers: issuers}
 	}
 	issuers := []*x509.Certificate{ca.Certificate()}
 	older, newer := workload, workload
 	older.NotBefore, newer.NotBefore = at(48*time.Hour), at(time.Minute)
 	for name, c := range map[string]struct {
-		before, after Static
+		before, after certmanager.Static
 		says          string
 	}{
 		"renewed":            {with(cert(older)), with(cert(newer)), ""},
@@ -48,18 +49,18 @@ func TestRegressions(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			source := &remembered{static: c.before}
-			m := newManager(t, Options{PollInterval: time.Hour, Source: source})
+			m := newManager(t, certmanager.Options{PollInterval: time.Hour, Source: source})
 			events := collect(m)
 			source.static = c.after
 			require.NoError(t, m.Reload(t.Context()))
-			m.events.emit(Event{Kind: OrderFailed}) // the last
-			eventually(t, "all events", func() bool { return len(events(OrderFailed)) == 1 })
+			certmanager.XEmit(m, certmanager.OrderFailed) // the last
+			eventually(t, "all events", func() bool { return len(events(certmanager.OrderFailed)) == 1 })
 			if c.says == "" {
-				assert.Empty(t, events(Warning))
+				assert.Empty(t, events(certmanager.Warning))
 				return
 			}
-			require.Len(t, events(Warning), 1)
-			assert.ErrorContains(t, events(Warning)[0].Err, c.says)
+			require.Len(t, events(certmanager.Warning), 1)
+			assert.ErrorContains(t, events(certmanager.Warning)[0].Err, c.says)
 		})
 	}
 }

@@ -1,4 +1,4 @@
-package certmanager
+package certmanager_test
 
 import (
 	"crypto/tls"
@@ -11,10 +11,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/tlstest"
 )
 
-var versions = []uint16{tls.VersionTLS12, tls.VersionTLS13}
 
 // A session is resumed for as long as trust stays what it was, and not a moment longer.
 func TestResumptionFollowsTrust(t *testing.T) {
@@ -23,22 +23,22 @@ func TestResumptionFollowsTrust(t *testing.T) {
 	both := ca.Pool()
 	both.AddCert(other.Certificate())
 	for name, c := range map[string]struct {
-		change  func(*Manager)
+		change  func(*certmanager.Manager)
 		edit    func(*tls.Config)
 		resumes bool
 	}{
 		"nothing":      {nil, nil, true},
-		"equal pool":   {func(m *Manager) { m.SetClientCAs(both.Clone()) }, nil, false}, // its constraints cannot be compared
-		"certificate":  {func(m *Manager) { m.Update(ca.Issue(t, tlstest.Leaf{}).Certificate()) }, nil, true},
-		"CA removed":   {func(m *Manager) { m.SetClientCAs(ca.Pool()) }, nil, false},
-		"client rule":  {func(m *Manager) { m.SetClientRule(DNSName("localhost")) }, nil, false},
-		"client auth":  {func(m *Manager) { m.SetClientAuth(tls.VerifyClientCertIfGiven) }, nil, false},
+		"equal pool":   {func(m *certmanager.Manager) { m.SetClientCAs(both.Clone()) }, nil, false}, // its constraints cannot be compared
+		"certificate":  {func(m *certmanager.Manager) { m.Update(ca.Issue(t, tlstest.Leaf{}).Certificate()) }, nil, true},
+		"CA removed":   {func(m *certmanager.Manager) { m.SetClientCAs(ca.Pool()) }, nil, false},
+		"client rule":  {func(m *certmanager.Manager) { m.SetClientRule(certmanager.DNSName("localhost")) }, nil, false},
+		"client auth":  {func(m *certmanager.Manager) { m.SetClientAuth(tls.VerifyClientCertIfGiven) }, nil, false},
 		"another name": {nil, func(c *tls.Config) { c.ServerName = "b.test" }, false},
 		"no name":      {nil, func(c *tls.Config) { c.ServerName = "" }, false},
 	} {
 		for _, version := range versions {
 			t.Run(fmt.Sprintf("%s %x", name, version), func(t *testing.T) {
-				m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{served.Certificate()}, ClientCAs: both}})
+				m := newManager(t, certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{served.Certificate()}, ClientCAs: both}})
 				server := m.ServerTLS()
 				client := ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})
 				client.MaxVersion, client.ClientSessionCache, client.InsecureSkipVerify = version, &tlstest.Replay{}, true
@@ -64,7 +64,7 @@ func TestResumptionFollowsTrust(t *testing.T) {
 func TestTicketOfRemovedPeer(t *testing.T) {
 	ca, next := tlstest.NewCA(t), tlstest.NewCA(t)
 	for _, version := range versions {
-		m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
+		m := newManager(t, certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
 		client := ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})
 		client.MaxVersion, client.ClientSessionCache = version, &tlstest.Replay{}
 		connect(t, m.ServerTLS(), client).ok(t)
@@ -81,7 +81,7 @@ func TestRevocationEndsSessions(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	dir := t.TempDir()
 	cert, key := ca.Issue(t, tlstest.Leaf{}).Files(t, dir, "tls")
-	m := newManager(t, Options{Source: Files{Cert: cert, Key: key, ClientCAs: write(t, dir, "ca.crt", ca.PEM()), CRLs: write(t, dir, "crl", ca.CRL(t))}})
+	m := newManager(t, certmanager.Options{Source: certmanager.Files{Cert: cert, Key: key, ClientCAs: write(t, dir, "ca.crt", ca.PEM()), CRLs: write(t, dir, "crl", ca.CRL(t))}})
 	pair := ca.Issue(t, tlstest.Leaf{})
 	client := ca.ClientConfig(t, "localhost")
 	client.Certificates, client.ClientSessionCache = []tls.Certificate{pair.Certificate()}, &tlstest.Replay{}
@@ -92,7 +92,7 @@ func TestRevocationEndsSessions(t *testing.T) {
 	write(t, dir, "crl", ca.CRL(t, pair.Leaf))
 	require.NoError(t, m.Reload(t.Context()))
 	c := connect(t, m.ServerTLS(), client).refused(t)
-	require.ErrorIs(t, c.serverErr, ErrRevoked)
+	require.ErrorIs(t, c.serverErr, certmanager.ErrRevoked)
 	require.NotZero(t, m.Status().DeclinedTickets)
 }
 
@@ -103,7 +103,7 @@ func TestMaxSessionAge(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			ca := tlstest.NewCA(t)
 			year := tlstest.Leaf{NotAfter: time.Now().AddDate(0, 0, 20)}
-			m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{ca.Issue(t, year).Certificate()}, ClientCAs: ca.Pool()}})
+			m := newManager(t, certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{ca.Issue(t, year).Certificate()}, ClientCAs: ca.Pool()}})
 			client := ca.MutualClientConfig(t, "localhost", year)
 			client.MaxVersion, client.ClientSessionCache = version, tls.NewLRUClientSessionCache(1)
 			server := m.ServerTLS()
@@ -123,7 +123,7 @@ func TestSessionAgesAreNotMixedUp(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			ca := tlstest.NewCA(t)
 			days := tlstest.Leaf{NotAfter: time.Now().AddDate(0, 0, 20)}
-			m := newManager(t, Options{Source: leaf(ca.Issue(t, days)), PollInterval: time.Hour})
+			m := newManager(t, certmanager.Options{Source: leaf(ca.Issue(t, days)), PollInterval: time.Hour})
 			server := m.ServerTLS()
 			configFor, waiting := server.GetConfigForClient, make(chan chan struct{}, 1)
 			server.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
@@ -167,7 +167,7 @@ func TestSessionAgesAreNotMixedUp(t *testing.T) {
 
 func TestResumptionOff(t *testing.T) {
 	ca := tlstest.NewCA(t)
-	m := newManager(t, Options{Source: leaf(ca.Issue(t, tlstest.Leaf{})), MaxSessionAge: -1})
+	m := newManager(t, certmanager.Options{Source: leaf(ca.Issue(t, tlstest.Leaf{})), MaxSessionAge: -1})
 	client := ca.ClientConfig(t, "localhost")
 	replay := &tlstest.Replay{}
 	client.ClientSessionCache = replay
@@ -181,18 +181,18 @@ func TestResumptionOff(t *testing.T) {
 func TestSharedTicketKeys(t *testing.T) {
 	ca, other := tlstest.NewCA(t), tlstest.NewCA(t)
 	keys := [][32]byte{{1}, {2}}
-	machine := func(keys [][32]byte, cas ...*tlstest.CA) *Manager {
+	machine := func(keys [][32]byte, cas ...*tlstest.CA) *certmanager.Manager {
 		var bundle []byte
 		for _, c := range cas {
 			bundle = append(bundle, c.PEM()...)
 		}
 		folder := t.TempDir()
 		cert, key := ca.Issue(t, tlstest.Leaf{}).Files(t, folder, "tls")
-		return newManager(t, Options{TicketKeys: keys, Source: Files{Cert: cert, Key: key, ClientCAs: write(t, folder, "ca.crt", bundle)}})
+		return newManager(t, certmanager.Options{TicketKeys: keys, Source: certmanager.Files{Cert: cert, Key: key, ClientCAs: write(t, folder, "ca.crt", bundle)}})
 	}
 	first := machine(keys, ca, other)
 	for name, c := range map[string]struct {
-		second  *Manager
+		second  *certmanager.Manager
 		resumes bool
 	}{
 		"same":         {machine(keys, other, ca), true},
@@ -208,7 +208,7 @@ func TestSharedTicketKeys(t *testing.T) {
 		if name == "own keys" {
 			require.NoError(t, c.second.SetTicketKeys(slices.Concat([][32]byte{{9}}, keys)))
 			assert.True(t, connect(t, c.second.ServerTLS(), client).ok(t).server.DidResume, "keys set later")
-			require.ErrorIs(t, c.second.SetTicketKeys([][32]byte{{}, {9}}), ErrInvalid)
+			require.ErrorIs(t, c.second.SetTicketKeys([][32]byte{{}, {9}}), certmanager.ErrInvalid)
 			assert.True(t, connect(t, c.second.ServerTLS(), client).ok(t).server.DidResume, "those before stay")
 		}
 	}
@@ -220,10 +220,10 @@ func TestClientSessionsFollowTrust(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	dir := t.TempDir()
 	root, crl := write(t, dir, "root.crt", ca.PEM()), write(t, dir, "crl", ca.CRL(t))
-	m := newManager(t, Options{Source: Files{RootCAs: root, CRLs: crl}})
+	m := newManager(t, certmanager.Options{Source: certmanager.Files{RootCAs: root, CRLs: crl}})
 	client := m.ClientTLS("localhost")
 	old, next := ca.Issue(t, tlstest.Leaf{}), ca.Issue(t, tlstest.Leaf{})
-	server := newManager(t, Options{Source: leaf(old)})
+	server := newManager(t, certmanager.Options{Source: leaf(old)})
 	connect(t, server.ServerTLS(), client).ok(t)
 	require.True(t, connect(t, server.ServerTLS(), client).ok(t).client.DidResume)
 	server.Update(next.Certificate())
@@ -238,8 +238,8 @@ func TestClientSessionsFollowTrust(t *testing.T) {
 // A session that crypto/tls offers all the same is verified like any other.
 func TestResumedServerIsVerified(t *testing.T) {
 	ca := tlstest.NewCA(t)
-	m := newManager(t, Options{Source: Static{RootCAs: ca.Pool()}})
-	server := newManager(t, Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})
+	m := newManager(t, certmanager.Options{Source: certmanager.Static{RootCAs: ca.Pool()}})
+	server := newManager(t, certmanager.Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})
 	for _, version := range versions {
 		m.SetRootCAs(ca.Pool())
 		client := m.ClientTLS("localhost")
@@ -247,44 +247,21 @@ func TestResumedServerIsVerified(t *testing.T) {
 		connect(t, server.ServerTLS(), client).ok(t)
 		require.True(t, connect(t, server.ServerTLS(), client).ok(t).client.DidResume)
 		m.SetRootCAs(tlstest.NewCA(t).Pool())
-		require.ErrorIs(t, connect(t, server.ServerTLS(), client).clientErr, ErrUntrusted)
+		require.ErrorIs(t, connect(t, server.ServerTLS(), client).clientErr, certmanager.ErrUntrusted)
 	}
 }
 
 // A config made for each connection, as package meta does, resumes as one for all does.
 func TestClientConfigsShareSessions(t *testing.T) {
 	ca := tlstest.NewCA(t)
-	m := newManager(t, Options{Source: Static{RootCAs: ca.Pool()}})
-	server := newManager(t, Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})
+	server := newManager(t, certmanager.Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})
 	for _, version := range versions {
+		m := newManager(t, certmanager.Options{Source: certmanager.Static{RootCAs: ca.Pool()}})
 		for _, resumed := range []bool{false, true} {
 			client := m.ClientTLS("localhost")
 			client.MaxVersion = version
 			got := connect(t, server.ServerTLS(), client).ok(t)
 			assert.Equal(t, resumed, got.client.DidResume)
 		}
-		m.sessions = tls.NewLRUClientSessionCache(1)
 	}
-}
-
-func TestTicketEntries(t *testing.T) {
-	ca := tlstest.NewCA(t)
-	m := newManager(t, Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})
-	r := &resumption{m: m, snapshot: m.current.Load()}
-	session := &tls.SessionState{Extra: [][]byte{{1, 2, 3}, []byte(ticketMark)}}
-	_, err := r.wrap(tls.ConnectionState{ServerName: "A.test"}, session)
-	require.NoError(t, err)
-	require.Len(t, session.Extra, 3, "what others put there stays")
-	_, ok := m.accepts(session.Extra, "a.test")
-	assert.True(t, ok)
-	for name, extra := range map[string][][]byte{
-		"none": nil, "short": {session.Extra[2][:20]}, "long": {append(session.Extra[2], 0)},
-		"future": {append(append([]byte(ticketMark), 0, 0, 1, 0, 0, 0, 0, 0), session.Extra[2][16:]...)},
-	} {
-		_, ok := m.accepts(extra, "a.test")
-		assert.False(t, ok, name)
-	}
-	got, err := r.unwrap([]byte("no ticket at all"), tls.ConnectionState{})
-	assert.NoError(t, err)
-	assert.Nil(t, got)
 }

@@ -1,4 +1,4 @@
-package certmanager
+package certmanager_test
 
 import (
 	"context"
@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/tlstest"
 )
 
@@ -54,25 +55,22 @@ func (r *recorder) text(what ...any) {
 	}
 }
 
-func (r *recorder) event(e Event) {
+func (r *recorder) event(e certmanager.Event) {
 	b, err := json.Marshal(e)
 	r.text(e, string(b), err, e.Err)
 }
 
 // manager notes the last words of a manager and the keys that it holds at its end.
-func (r *recorder) manager(m *Manager) {
+func (r *recorder) manager(m *certmanager.Manager) {
 	status := m.Status()
 	b, err := json.Marshal(status)
 	r.text(status, string(b), err, m.ClientAuth())
-	s := m.current.Load()
-	for _, c := range s.certs {
-		r.key(c.tls.PrivateKey)
+	keys, secrets := certmanager.XSecrets(m)
+	for _, key := range keys {
+		r.key(key)
 	}
-	for _, key := range s.ech {
-		r.bytes(key.PrivateKey)
-	}
-	for _, key := range m.options.TicketKeys {
-		r.bytes(key[:])
+	for _, secret := range secrets {
+		r.bytes(secret)
 	}
 }
 
@@ -145,15 +143,15 @@ func (r *recorder) leaks() []string {
 
 // recordedSource notes the keys of every candidate, also of those that are rejected: their errors
 // are the likeliest to quote them.
-type recordedSource struct{ Source }
+type recordedSource struct{ certmanager.Source }
 
 // recordKeys wraps those of the sources that have keys of their own.
-func recordKeys(source Source) Source {
+func recordKeys(source certmanager.Source) certmanager.Source {
 	switch source := source.(type) {
-	case Files, Static:
+	case certmanager.Files, certmanager.Static:
 		return recordedSource{source}
-	case Sources:
-		var all Sources
+	case certmanager.Sources:
+		var all certmanager.Sources
 		for _, s := range source {
 			all = append(all, recordKeys(s))
 		}
@@ -162,15 +160,14 @@ func recordKeys(source Source) Source {
 	return source
 }
 
-func (s recordedSource) Load(ctx context.Context, previous *Material) (*Material, error) {
-	if files, ok := s.Source.(Files); ok {
-		pairs, _ := listPairs(files.Dir)
-		for _, path := range append(files.named(), pairs...) {
+func (s recordedSource) Load(ctx context.Context, previous *certmanager.Material) (*certmanager.Material, error) {
+	if files, ok := s.Source.(certmanager.Files); ok {
+		for _, path := range certmanager.XPaths(files) {
 			data, _ := os.ReadFile(path)
 			recorded.pem(data)
 		}
 	}
-	if static, ok := s.Source.(Static); ok {
+	if static, ok := s.Source.(certmanager.Static); ok {
 		for _, cert := range static.Certificates {
 			recorded.key(cert.PrivateKey)
 		}

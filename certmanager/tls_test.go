@@ -1,4 +1,4 @@
-package certmanager
+package certmanager_test
 
 import (
 	"crypto/ecdh"
@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/tlstest"
 )
 
@@ -45,7 +46,7 @@ func TestEncryptedClientHello(t *testing.T) {
 	cert, key := ca.Issue(t, tlstest.Leaf{Names: []string{"secret.test", "public.test"}}).Files(t, dir, "tls")
 	first, firstList := newECH(t, 1, "public.test")
 	second, secondList := newECH(t, 2, "public.test")
-	m := newManager(t, Options{Source: Files{Cert: cert, Key: key, ECHKeys: write(t, dir, "ech.pem", first), RootCAs: write(t, dir, "root", ca.PEM())}})
+	m := newManager(t, certmanager.Options{Source: certmanager.Files{Cert: cert, Key: key, ECHKeys: write(t, dir, "ech.pem", first), RootCAs: write(t, dir, "root", ca.PEM())}})
 	server := m.ServerTLS()
 	client := func(list []byte) *tls.Config {
 		config := m.ClientTLS("secret.test")
@@ -92,17 +93,17 @@ func TestEncryptedClientHello(t *testing.T) {
 func TestKeyLog(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	path := filepath.Join(t.TempDir(), "keys")
-	source := Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, RootCAs: ca.Pool()}
-	silent := newManager(t, Options{Source: source})
+	source := certmanager.Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, RootCAs: ca.Pool()}
+	silent := newManager(t, certmanager.Options{Source: source})
 	connect(t, silent.ServerTLS(), silent.ClientTLS("localhost")).ok(t)
 	assert.False(t, silent.Status().KeyLog)
 
 	t.Setenv("SSLKEYLOGFILE", "/nowhere/keys")
-	_, err := New(Options{Source: source})
+	_, err := certmanager.New(certmanager.Options{Source: source})
 	require.ErrorContains(t, err, "SSLKEYLOGFILE")
 	t.Setenv("SSLKEYLOGFILE", path)
 	var log logBuffer
-	m := newManager(t, Options{Source: source, Logger: log.logger()})
+	m := newManager(t, certmanager.Options{Source: source, Logger: log.logger()})
 	connect(t, m.ServerTLS(), m.ClientTLS("localhost")).ok(t)
 	secrets, err := os.ReadFile(path)
 	require.NoError(t, err)
@@ -118,7 +119,7 @@ func TestKeyLog(t *testing.T) {
 // A manager shows the certificate that the server asks for, and none to others.
 func TestClientCertificateSelection(t *testing.T) {
 	one, two, three := tlstest.NewCA(t), tlstest.NewCA(t), tlstest.NewCA(t)
-	m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{
+	m := newManager(t, certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{
 		one.Issue(t, tlstest.Leaf{Usage: tlstest.ServerOnly}).Certificate(),
 		one.Issue(t, tlstest.Leaf{Usage: tlstest.ClientOnly, CommonName: "one"}).Certificate(),
 		two.Issue(t, tlstest.Leaf{Usage: tlstest.ClientOnly, CommonName: "two"}).Certificate(),
@@ -144,13 +145,14 @@ func TestEndedClientCertificateMakesWay(t *testing.T) {
 		lasting := func(name string, d time.Duration) tls.Certificate {
 			return ca.Issue(t, tlstest.Leaf{Usage: tlstest.ClientOnly, CommonName: name, NotAfter: time.Now().Add(d)}).Certificate()
 		}
-		m := newManager(t, Options{Source: Static{RootCAs: ca.Pool(), Certificates: []tls.Certificate{lasting("first", time.Hour), lasting("second", 2*time.Hour)}}})
+		m := newManager(t, certmanager.Options{Source: certmanager.Static{RootCAs: ca.Pool(), Certificates: []tls.Certificate{lasting("first", time.Hour), lasting("second", 2*time.Hour)}}})
 		server := ca.ServerConfig(t)
 		server.ClientAuth = tls.RequestClientCert // what it verifies is another matter
 		for _, want := range []string{"first", "second", "first"} {
-			got := connectPipe(server, m.ClientTLS("localhost")).ok(t)
+			client := m.ClientTLS("localhost")
+			client.ClientSessionCache = nil
+			got := connectPipe(server, client).ok(t)
 			assert.Equal(t, want, got.server.PeerCertificates[0].Subject.CommonName)
-			m.sessions = tls.NewLRUClientSessionCache(1)
 			time.Sleep(61 * time.Minute)
 		}
 	})
@@ -159,17 +161,17 @@ func TestEndedClientCertificateMakesWay(t *testing.T) {
 // Only the two roles that a certificate allows are played: a client's is not served.
 func TestClientOnlyCertificateIsNotServed(t *testing.T) {
 	ca := tlstest.NewCA(t)
-	m := newManager(t, Options{Source: leaf(ca.Issue(t, tlstest.Leaf{Usage: tlstest.ClientOnly, Names: []string{"localhost"}}))})
-	require.ErrorIs(t, connect(t, m.ServerTLS(), ca.ClientConfig(t, "localhost")).serverErr, ErrNoCertificate)
-	_, err := New(Options{Source: leaf(ca.Issue(t, tlstest.Leaf{Usage: tlstest.ClientOnly, Names: []string{"localhost"}})), RequireNames: []string{"localhost"}})
-	require.ErrorIs(t, err, ErrNotCovered)
+	m := newManager(t, certmanager.Options{Source: leaf(ca.Issue(t, tlstest.Leaf{Usage: tlstest.ClientOnly, Names: []string{"localhost"}}))})
+	require.ErrorIs(t, connect(t, m.ServerTLS(), ca.ClientConfig(t, "localhost")).serverErr, certmanager.ErrNoCertificate)
+	_, err := certmanager.New(certmanager.Options{Source: leaf(ca.Issue(t, tlstest.Leaf{Usage: tlstest.ClientOnly, Names: []string{"localhost"}})), RequireNames: []string{"localhost"}})
+	require.ErrorIs(t, err, certmanager.ErrNotCovered)
 }
 
 // A client that names nothing gets the certificate of the address that it dialled.
 func TestCertificateOfTheLocalAddress(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	other, here := ca.Issue(t, tlstest.Leaf{Names: []string{"other.test", "127.0.0.9"}}), ca.Issue(t, tlstest.Leaf{Names: []string{"here.test", "127.0.0.1"}})
-	m := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{other.Certificate(), here.Certificate()}}})
+	m := newManager(t, certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{other.Certificate(), here.Certificate()}}})
 	c := connect(t, m.ServerTLS(), ca.ClientConfig(t, "127.0.0.1")).ok(t)
 	assert.True(t, here.Leaf.Equal(c.client.PeerCertificates[0]))
 	c = connect(t, m.ServerTLS(), ca.ClientConfig(t, "other.test")).ok(t)
@@ -181,16 +183,16 @@ func TestInternationalNames(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	const ascii, unicode = "xn--bcher-kva.test", "Bücher.test"
 	pair := ca.Issue(t, tlstest.Leaf{Names: []string{ascii}})
-	m := newManager(t, Options{
-		RequireNames: []string{unicode, "XN--BCHER-KVA.test."}, ClientRule: DNSName(unicode),
-		Source: Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate(), pair.Certificate()}, ClientCAs: ca.Pool()},
+	m := newManager(t, certmanager.Options{
+		RequireNames: []string{unicode, "XN--BCHER-KVA.test."}, ClientRule: certmanager.DNSName(unicode),
+		Source: certmanager.Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate(), pair.Certificate()}, ClientCAs: ca.Pool()},
 	})
 	client := ca.ClientConfig(t, ascii)
 	client.Certificates = []tls.Certificate{pair.Certificate()}
 	c := connect(t, m.ServerTLS(), client).ok(t)
 	assert.True(t, pair.Leaf.Equal(c.client.PeerCertificates[0]))
 
-	caller := newManager(t, Options{Source: Static{Certificates: []tls.Certificate{pair.Certificate()}, RootCAs: ca.Pool()}})
+	caller := newManager(t, certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{pair.Certificate()}, RootCAs: ca.Pool()}})
 	assert.Equal(t, ascii, connect(t, m.ServerTLS(), caller.ClientTLS(unicode)).ok(t).server.ServerName)
 	caller.SetServerName(unicode)
 	assert.Equal(t, ascii, connect(t, m.ServerTLS(), caller.ClientTLS("")).ok(t).server.ServerName)
@@ -204,7 +206,7 @@ func TestRealLookupDoesNotAllocate(t *testing.T) {
 	dir := t.TempDir()
 	ca.Issue(t, tlstest.Leaf{}).Files(t, dir, "ec")
 	ca.Issue(t, tlstest.Leaf{Key: tlstest.RSA2048}).Files(t, dir, "rsa")
-	m := newManager(t, Options{Source: Files{Dir: dir}})
+	m := newManager(t, certmanager.Options{Source: certmanager.Files{Dir: dir}})
 	get := m.GetCertificateFunc()
 	for _, version := range versions {
 		for _, name := range []string{"localhost", "127.0.0.1"} {
