@@ -15,7 +15,6 @@ import (
 	"github.com/ergotls/ergotls/tlstest"
 )
 
-
 // A session is resumed for as long as trust stays what it was, and not a moment longer.
 func TestResumptionFollowsTrust(t *testing.T) {
 	ca, other := tlstest.NewCA(t), tlstest.NewCA(t)
