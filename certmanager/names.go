@@ -1,7 +1,6 @@
 package certmanager
 
 import (
-	"cmp"
 	"crypto/tls"
 	"iter"
 	"net"
@@ -19,13 +18,6 @@ type names struct {
 	wildcard map[string]candidates // "*.example.test" under ".example.test"
 	addrs    map[netip.Addr]candidates
 	fallback candidates
-}
-
-// candidates are the certificates for one name. The preferred one lies in the map itself: among
-// many names each step to another place in memory costs more than all else that a lookup does.
-type candidates struct {
-	first *certificate    // nil: there is none
-	more  *[]*certificate // those after it; nil: there are no more
 }
 
 // newNames indexes the certificates that a server may present. The first of them is
@@ -70,37 +62,6 @@ func newNames(certs []*certificate, preferred *certificate) *names {
 	return n
 }
 
-func (cs candidates) none() bool { return cs.first == nil }
-
-// list returns them all, in the order in which they are preferred.
-func (cs candidates) list() []*certificate {
-	if cs.none() {
-		return nil
-	}
-	if cs.more == nil {
-		return []*certificate{cs.first}
-	}
-	return append([]*certificate{cs.first}, *cs.more...)
-}
-
-func (cs candidates) add(c, preferred *certificate) candidates {
-	if cs.none() {
-		return candidates{first: c}
-	}
-	list := cs.list()
-	if slices.Contains(list, c) || preferred != nil && slices.Contains(list, preferred) {
-		return cs
-	}
-	i, _ := slices.BinarySearchFunc(list, c, func(other, c *certificate) int {
-		// Of two that are equal otherwise the one that ends last: a renewal may come as
-		// another file, beside one that is about to end.
-		return cmp.Or(cmp.Compare(other.keyRank(), c.keyRank()), c.tls.Leaf.NotAfter.Compare(other.tls.Leaf.NotAfter), -1)
-	})
-	list = slices.Insert(list, i, c)
-	more := list[1:]
-	return candidates{list[0], &more}
-}
-
 // wildcardFor returns a wildcard certificate for a name whose own has ended, if there is one that
 // has not.
 func (n *names) wildcardFor(hello *tls.ClientHelloInfo, ended *certificate) *certificate {
@@ -134,29 +95,6 @@ func (n *names) find(hello *tls.ClientHelloInfo) *certificate {
 		cs = n.fallback
 	}
 	return cs.best(hello)
-}
-
-// best returns the first certificate that the client supports and that has not ended, or the first
-// that it supports, or the first of all: the alert that follows then says more than none; nil where
-// there are none.
-func (cs candidates) best(hello *tls.ClientHelloInfo) *certificate {
-	if cs.more == nil {
-		return cs.first
-	}
-	best, supported := cs.first, cs.first.supportedBy(hello)
-	if supported && !best.ended.Load() {
-		return best
-	}
-	for _, c := range *cs.more {
-		switch {
-		case !c.supportedBy(hello):
-		case !c.ended.Load():
-			return c
-		case !supported:
-			best, supported = c, true
-		}
-	}
-	return best
 }
 
 // lookup finds a name as DNS compares names: without regard to case or a trailing

@@ -1,0 +1,82 @@
+package certmanager
+
+import (
+	"crypto/x509"
+	"fmt"
+	"slices"
+)
+
+// lacks says whether something of another material is missing: a CA, a revocation list or its
+// issuer, a name, an intermediate of a chain. What a source renews by itself does not count. Both
+// are joined.
+func (m *material) lacks(other *material) bool {
+	has := m.inventory(true)
+	for key := range other.inventory(false) {
+		if _, found := has[key]; !found {
+			return true
+		}
+	}
+	return false
+}
+
+// keeping returns the material together with the CAs and lists that it lacks of another, or nil
+// where it gives nothing that the other does not have, or lacks more than that.
+func (m *material) keeping(other *material) *material {
+	if !other.lacks(m) {
+		return nil
+	}
+	has, kept := m.inventory(true), &Material{TrustDomains: make(map[string][]*x509.Certificate)}
+	for key, add := range other.inventory(false) {
+		if _, found := has[key]; !found {
+			if add == nil {
+				return nil
+			}
+			add(kept)
+		}
+	}
+	return &material{parts: append(slices.Clone(m.parts), &part{from: kept})}
+}
+
+// inventory has a key for each thing in a material, with a function that adds it to another; nil
+// for what cannot be without the rest.
+func (m *material) inventory(renewed bool) map[string]func(*Material) {
+	has := make(map[string]func(*Material))
+	for _, p := range m.parts {
+		from := p.from
+		for _, c := range from.ClientCAs {
+			has["client CA "+string(c.Raw)] = func(m *Material) { m.ClientCAs = append(m.ClientCAs, c) }
+		}
+		for _, c := range from.RootCAs {
+			has["root CA "+string(c.Raw)] = func(m *Material) { m.RootCAs = append(m.RootCAs, c) }
+		}
+		for domain, all := range from.TrustDomains {
+			for _, c := range all {
+				has[domain+" CA "+string(c.Raw)] = func(m *Material) { m.TrustDomains[domain] = append(m.TrustDomains[domain], c) }
+			}
+		}
+		for _, c := range from.CRLIssuers {
+			has["list issuer "+string(c.Raw)] = func(m *Material) { m.CRLIssuers = append(m.CRLIssuers, c) }
+		}
+		for _, list := range from.CRLs {
+			has["list of "+string(list.RawIssuer)] = func(m *Material) { m.CRLs = append(m.CRLs, list) }
+		}
+		// A pool cannot be taken apart: another one counts as a loss.
+		has[fmt.Sprintf("client CAs %p", from.ClientCAPool)] = nil
+		has[fmt.Sprintf("root CAs %p", from.RootCAPool)] = nil
+		for _, key := range from.ECHKeys {
+			has["ECH config "+string(key.Config)] = nil
+		}
+		for _, c := range p.certificates {
+			if c.owner && !renewed {
+				continue
+			}
+			for i := range c.chain[1:] {
+				has[fmt.Sprintf("intermediate %d of %s", i, c.origin)] = nil
+			}
+			for _, name := range c.chain[0].DNSNames {
+				has["name "+name] = nil
+			}
+		}
+	}
+	return has
+}
