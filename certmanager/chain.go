@@ -188,3 +188,17 @@ func (k *comparison) leadsToClients(c *certificate) bool {
 	built, _ := c.build(k.policy.clientCAs, c.chain[1:], k.now)
 	return built != nil
 }
+
+// lost says that no certificate is left of those in service, for servers or at all. Their source
+// may take them away when they end.
+func (s *snapshot) lost(previous *snapshot) []error {
+	switch {
+	case previous == nil:
+	case !slices.ContainsFunc(previous.certs, func(c *certificate) bool { return !c.owner }): // their source takes them away when they end
+	case !previous.names.fallback.none() && s.names.fallback.none():
+		return []error{fmt.Errorf("%w: none for servers is left of those in service; a server that is to end ends its listener", ErrNoCertificate)}
+	case len(previous.certs) > 0 && len(s.certs) == 0:
+		return []error{fmt.Errorf("%w: none is left of those in service", ErrNoCertificate)}
+	}
+	return nil
+}

@@ -12,7 +12,6 @@ import (
 	"math/big"
 	"net"
 	"runtime"
-	"slices"
 	"sync"
 	"time"
 
@@ -64,20 +63,30 @@ const (
 // rehearse checks everything that could make handshakes with the candidate fail. What
 // previous served already is not tried again.
 func (s *snapshot) rehearse(ctx context.Context, o *Options, previous *snapshot, now time.Time) error {
-	var errs []error
-	switch {
-	case previous == nil:
-	case !slices.ContainsFunc(previous.certs, func(c *certificate) bool { return !c.owner }): // their source takes them away when they end
-	case !previous.names.fallback.none() && s.names.fallback.none():
-		errs = append(errs, fmt.Errorf("%w: none for servers is left of those in service; a server that is to end ends its listener", ErrNoCertificate))
-	case len(previous.certs) > 0 && len(s.certs) == 0:
-		errs = append(errs, fmt.Errorf("%w: none is left of those in service", ErrNoCertificate))
-	}
 	compared := newComparison(s, previous, now)
-	errs = append(errs, compared.check()...)
+	errs := append(s.lost(previous), compared.check()...)
+	errs = append(errs, s.tryKeys(ctx, compared)...)
+	if err := s.tryECH(ctx); err != nil {
+		errs = append(errs, err)
+	}
+	if err := s.tryClients(ctx, previous); err != nil {
+		errs = append(errs, err)
+	}
+	for _, name := range o.RequireNames {
+		// What is in service may miss it too, where an ACME certificate ended: that must not
+		// keep the next from taking its place.
+		if !s.covers(name) && (previous == nil || previous.coversItself(name)) {
+			errs = append(errs, fmt.Errorf("%w: %s; the certificates for servers have %s", ErrNotCovered, name, s.served()))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// tryKeys proves that the keys sign which are not in service already.
+func (s *snapshot) tryKeys(ctx context.Context, compared *comparison) (errs []error) {
 	var pace *pacer
 	left := rehearsalTimeout // for keys that are not in memory
-	if previous != nil {
+	if compared.previous != nil {
 		pace, left = &pacer{since: time.Now()}, keyWait
 	}
 	for _, c := range s.certs {
@@ -97,20 +106,7 @@ func (s *snapshot) rehearse(ctx context.Context, o *Options, previous *snapshot,
 			left -= time.Since(began)
 		}
 	}
-	if err := s.tryECH(ctx); err != nil {
-		errs = append(errs, err)
-	}
-	if err := s.tryClients(ctx, previous); err != nil {
-		errs = append(errs, err)
-	}
-	for _, name := range o.RequireNames {
-		// What is in service may miss it too, where an ACME certificate ended: that must not
-		// keep the next from taking its place.
-		if !s.covers(name) && (previous == nil || previous.coversItself(name)) {
-			errs = append(errs, fmt.Errorf("%w: %s; the certificates for servers have %s", ErrNotCovered, name, s.served()))
-		}
-	}
-	return errors.Join(errs...)
+	return errs
 }
 
 // tryHandshake proves once that the key signs for the chain. It waits for no longer than wait; the
