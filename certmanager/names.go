@@ -2,6 +2,7 @@ package certmanager
 
 import (
 	"crypto/tls"
+	"errors"
 	"iter"
 	"net"
 	"net/netip"
@@ -60,6 +61,43 @@ func newNames(certs []*certificate, preferred *certificate) *names {
 		}
 	}
 	return n
+}
+
+// getCertificate is what the snapshot answers a client. It does not allocate.
+func (s *snapshot) getCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	// Nearly every client sends a name as it is kept; for others what is below finds the same,
+	// later.
+	if cs := s.names.exact[hello.ServerName]; cs.first != nil {
+		c := cs.best(hello)
+		if c.ended.Load() {
+			c = s.names.wildcardFor(hello, c)
+		}
+		return &c.tls, nil
+	}
+	var err error
+	if len(s.funcs) > 0 && !isChallenge(hello) && s.names.lookup(hello.ServerName).none() {
+		var cert *tls.Certificate
+		if cert, err = askFuncs(s.funcs, hello); cert != nil {
+			return cert, nil
+		}
+	}
+	if c := s.names.find(hello); c != nil {
+		return &c.tls, nil
+	}
+	if err == nil {
+		err = ErrNoCertificate
+	}
+	return nil, err
+}
+
+// getCertificateOrNone makes crypto/tls answer with the alert unrecognized_name where a
+// certificate may come later, and not with internal_error.
+func (s *snapshot) getCertificateOrNone(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	cert, err := s.getCertificate(hello)
+	if errors.Is(err, ErrNoCertificate) {
+		return nil, nil
+	}
+	return cert, err
 }
 
 // wildcardFor returns a wildcard certificate for a name whose own has ended, if there is one that
