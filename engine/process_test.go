@@ -475,6 +475,28 @@ func TestProcessInfo(t *testing.T) {
 	assert.Same(t, a, a.Behavior())
 }
 
+// No process waits for the callbacks of others, however many of them block, also where the messages
+// were sent before any of them began.
+func TestBlockedCallbacksHoldNobodyUp(t *testing.T) {
+	node := startNode(t)
+	const count = 300
+	for range 2 { // with new goroutines, then with some that stayed
+		gates := make([]*gate, count)
+		for i := range gates {
+			_, pid := spawn(t, node, newActor())
+			gates[i] = newGate()
+			t.Cleanup(gates[i].open)
+			require.NoError(t, node.Send(pid, gates[i].task()))
+		}
+		for _, g := range gates {
+			receive(t, g.entered)
+		}
+		for _, g := range gates {
+			g.open()
+		}
+	}
+}
+
 // A process without messages owns no goroutine, and a meta process only that of its
 // Start; those that were kept for the next message are let go when nothing comes.
 func TestIdleProcessesOwnNoGoroutine(t *testing.T) {
