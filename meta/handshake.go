@@ -145,7 +145,7 @@ func (c *tcpConnection) handshake(deadline time.Time) (*tls.ConnectionState, err
 		h.limiter = c.server.handshakes
 	}
 	c.sock.shaking = h
-	defer func() { c.sock.shaking = nil }()
+	defer func() { c.sock.shaking, h.ctx = nil, nil }() // what h has made lives as long as the TLS connection
 	var conn *tls.Conn
 	if c.server != nil {
 		conn = tls.Server(c.sock, c.server.tls)
