@@ -68,7 +68,7 @@ func challengeConfig(hello *tls.ClientHelloInfo, answers []Func) *tls.Config {
 	config.SessionTicketsDisabled = true
 	config.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		for _, answer := range answers {
-			if cert, err := answer(hello); err == nil && checkAnswer(cert) == nil {
+			if cert, err := answer.ask(hello); err == nil && checkAnswer(cert) == nil {
 				return cert, nil
 			}
 		}

@@ -129,7 +129,7 @@ func (p *parser) pkcs12() error {
 	if p.reuse(digest) {
 		return nil
 	}
-	password, _, _ := bytes.Cut(p.data[p.files.PKCS12Password], []byte("\n"))
+	password, _, _ := bytes.Cut(bytes.TrimPrefix(p.data[p.files.PKCS12Password], []byte("\xef\xbb\xbf")), []byte("\n")) // without a byte-order mark
 	cert, err := inFile(path, func() (tls.Certificate, error) {
 		key, certs, err := pemfile.PKCS12(p.data[path], strings.TrimSuffix(string(password), "\r"))
 		if err != nil {

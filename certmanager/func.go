@@ -2,8 +2,10 @@ package certmanager
 
 import (
 	"context"
+	"crypto"
 	"crypto/tls"
 	"errors"
+	"fmt"
 )
 
 // Func is a [Source] made of a function for tls.Config.GetCertificate, for example that of an
@@ -37,9 +39,28 @@ func (f Func) Watch(ctx context.Context, _ func(), _ func(Event)) error {
 // askFuncs returns the first certificate that a function has, or what the last of them said.
 func askFuncs(all []Func, hello *tls.ClientHelloInfo) (cert *tls.Certificate, err error) {
 	for _, f := range all {
-		if cert, err = f(hello); cert != nil && err == nil {
+		if cert, err = f.ask(hello); cert != nil && err == nil {
 			return cert, nil
 		}
 	}
 	return nil, err
+}
+
+// ask calls the function. A panic, and a certificate on which crypto/tls would panic, are errors:
+// they would end the program where a handshake has a goroutine of its own.
+func (f Func) ask(hello *tls.ClientHelloInfo) (cert *tls.Certificate, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			cert, err = nil, fmt.Errorf("GetCertificate, or the key that it returned, panicked: %v", v)
+		}
+	}()
+	if cert, err = f(hello); cert == nil || err != nil {
+		return nil, err
+	}
+	signer, ok := cert.PrivateKey.(crypto.Signer)
+	if !ok || len(cert.Certificate) == 0 {
+		return nil, errors.New("GetCertificate returned a certificate without its chain or key")
+	}
+	signer.Public() // panics if it is a nil value
+	return cert, nil
 }

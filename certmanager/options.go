@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/ergotls/ergotls/internal/clock"
 )
 
 // Options configures a [Manager]. Only Source is required.
@@ -93,6 +95,7 @@ func (o Options) ready() (Options, error) {
 	if o.PollInterval == 0 {
 		o.PollInterval = defaultPollInterval
 	}
+	o.PollInterval = min(o.PollInterval, clock.Far) // jitter is added
 	if o.MaxSessionAge == 0 {
 		o.MaxSessionAge = defaultMaxSessionAge
 	}

@@ -1,6 +1,7 @@
 package certmanager
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/ed25519"
@@ -219,17 +220,20 @@ func tryHandshake(ctx context.Context, wait time.Duration, config, peer *tls.Con
 func bothEnds(ctx context.Context, config, peer *tls.Config, pace *pacer) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, rehearsalTimeout)
 	defer cancel()
-	serverEnd, clientEnd := net.Pipe()
+	pipeServer, pipeClient := net.Pipe()
+	serverEnd, clientEnd := newPolite(pipeServer, pace), newPolite(pipeClient, pace)
 	done := make(chan error, 2)
-	go func() { done <- tls.Server(polite{serverEnd, pace}, config).HandshakeContext(ctx) }()
-	go func() { done <- tls.Client(polite{clientEnd, pace}, peer).HandshakeContext(ctx) }()
+	go func() { done <- tls.Server(serverEnd, config).HandshakeContext(ctx) }()
+	go func() { done <- tls.Client(clientEnd, peer).HandshakeContext(ctx) }()
 	for range 2 {
 		if e := <-done; e != nil {
 			err = cmp.Or(err, e)
-			serverEnd.Close() // the other end fails of it
-			clientEnd.Close()
+			pipeServer.Close() // the other end fails of it
+			pipeClient.Close()
 		}
 	}
+	close(serverEnd.out)
+	close(clientEnd.out)
 	return err
 }
 
@@ -238,6 +242,25 @@ func bothEnds(ctx context.Context, config, peer *tls.Config, pace *pacer) (err e
 type polite struct {
 	net.Conn
 	pace *pacer
+	out  chan []byte // what is to be written
+}
+
+// newPolite starts a goroutine that writes, until out is closed. A pipe has no buffer: an end that
+// has to send an alert while the other writes would wait until the time is over.
+func newPolite(conn net.Conn, pace *pacer) polite {
+	c := polite{conn, pace, make(chan []byte, 16)}
+	go func() {
+		defer conn.Close()
+		for b := range c.out {
+			_, _ = conn.Write(b) // the end that reads finds out
+		}
+	}()
+	return c
+}
+
+func (c polite) Write(b []byte) (int, error) {
+	c.out <- bytes.Clone(b)
+	return len(b), nil
 }
 
 func (c polite) Read(b []byte) (int, error) {

@@ -28,7 +28,15 @@ func NewRule(name string, check func(*Peer) error) Rule {
 	if check == nil {
 		return badRule(name, errors.New("its function is nil"))
 	}
-	return Rule{name: name, check: check}
+	return Rule{name: name, check: func(p *Peer) (err error) {
+		defer func() {
+			// Rules are also called by goroutines of the Manager: a panic would end the program.
+			if v := recover(); v != nil {
+				err = fmt.Errorf("it panicked: %v", v)
+			}
+		}()
+		return check(p)
+	}}
 }
 
 // badRule is a rule that authorizes nobody.

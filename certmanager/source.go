@@ -10,6 +10,8 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+
+	"github.com/ergotls/ergotls/certmanager/internal/trust"
 )
 
 // A Source gives certificates and CAs. [Files], [Static], [Func] and [Sources] are sources.
@@ -137,7 +139,10 @@ func (m *Material) flat() []*Material {
 func (m *Material) check() error {
 	for _, part := range m.flat() {
 		all := slices.Concat(part.ClientCAs, part.RootCAs, part.CRLIssuers)
-		for _, cas := range part.TrustDomains {
+		for name, cas := range part.TrustDomains {
+			if err := trust.TrustDomain.Check([]string{name}); err != nil {
+				return fmt.Errorf("%w: Material.TrustDomains: %w", ErrInvalid, err)
+			}
 			all = append(all, cas...)
 		}
 		if slices.Contains(all, nil) || slices.Contains(part.CRLs, nil) || slices.Contains(part.Warnings, nil) {

@@ -1,0 +1,194 @@
+package certmanager_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"math"
+	"net"
+	"os/exec"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/internal/needs"
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+// A rule that panics refuses, in handshakes and for open connections.
+func TestRuleThatPanics(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	var panics atomic.Bool
+	m := newManager(t, certmanager.Options{
+		Source: certmanager.Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(), RootCAs: ca.Pool()},
+		ClientRule: certmanager.NewRule("fragile", func(*certmanager.Peer) error {
+			if panics.Load() {
+				panic("boom")
+			}
+			return nil
+		}),
+	})
+	client := ca.ClientConfig(t, "localhost")
+	client.Certificates = []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}
+	open := track(m, connect(t, m.ServerTLS(), client).ok(t).server)
+	panics.Store(true)
+	assert.ErrorContains(t, connect(t, m.ServerTLS(), client).refused(t).serverErr, "panicked: boom")
+	m.SetClientCAs(ca.Pool())
+	assert.ErrorIs(t, open.evicted(t), certmanager.ErrNotAuthorized)
+}
+
+// What a function returns that cannot be served is as if it had none. It ends no program where
+// handshakes have goroutines of the Manager.
+func TestFuncOfNonsense(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	own := ca.Issue(t, tlstest.Leaf{})
+	keyed := func(key any) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		return func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return &tls.Certificate{Certificate: own.Certificate().Certificate, PrivateKey: key}, nil
+		}
+	}
+	for name, f := range map[string]func(*tls.ClientHelloInfo) (*tls.Certificate, error){
+		"nil":        func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil },
+		"empty":      func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return new(tls.Certificate), nil },
+		"no key":     keyed(nil),
+		"other key":  keyed("key"),
+		"nil of key": keyed((*ecdsa.PrivateKey)(nil)),
+		"panic":      func(*tls.ClientHelloInfo) (*tls.Certificate, error) { panic("boom") },
+	} {
+		m := newManager(t, certmanager.Options{Source: certmanager.Sources{leaf(own), certmanager.Func(f)}})
+		inner, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		listener := m.NewListener(inner)
+		for _, proto := range []string{"http/1.1", "acme-tls/1"} {
+			conn, err := tls.Dial("tcp", inner.Addr().String(), &tls.Config{InsecureSkipVerify: true, ServerName: "other.test", NextProtos: []string{proto}})
+			if proto == "acme-tls/1" {
+				require.Error(t, err, name)
+				continue
+			}
+			require.NoError(t, err, name)
+			assert.Equal(t, own.Leaf.Raw, conn.ConnectionState().PeerCertificates[0].Raw, "the default: %s", name)
+			conn.Close()
+		}
+		require.NoError(t, listener.Close())
+	}
+}
+
+// oddSource gives a Material and counts how often it is asked.
+type oddSource struct {
+	material *certmanager.Material
+	loads    *atomic.Int32
+}
+
+func (s oddSource) Load(context.Context, *certmanager.Material) (*certmanager.Material, error) {
+	s.loads.Add(1)
+	return s.material, nil
+}
+
+func (s oddSource) Watch(ctx context.Context, _ func(), _ func(certmanager.Event)) error {
+	<-ctx.Done()
+	return nil
+}
+
+func TestTrustDomainsOfNonsense(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	for _, name := range []string{"", "spiffe://example.test", "Example.test", "example.test/web"} {
+		_, err := certmanager.New(certmanager.Options{Source: oddSource{&certmanager.Material{
+			Certificates: []certmanager.Certificate{{Certificate: ca.Issue(t, tlstest.Leaf{}).Certificate()}},
+			TrustDomains: map[string][]*x509.Certificate{name: {ca.Certificate()}},
+		}, new(atomic.Int32)}})
+		assert.ErrorIs(t, err, certmanager.ErrInvalid, "%q", name)
+		assert.ErrorContains(t, err, "TrustDomains")
+	}
+}
+
+// The longest interval is never, and not always.
+func TestLongestPollInterval(t *testing.T) {
+	pair := tlstest.NewCA(t).Issue(t, tlstest.Leaf{}).Certificate()
+	for range 10 { // there is jitter
+		source := oddSource{&certmanager.Material{Certificates: []certmanager.Certificate{{Certificate: pair}}}, new(atomic.Int32)}
+		m := newManager(t, certmanager.Options{Source: source, PollInterval: math.MaxInt64})
+		require.NoError(t, m.Reload(t.Context()))
+		assert.EqualValues(t, 2, source.loads.Load())
+	}
+}
+
+func TestPKCS12PasswordWithMark(t *testing.T) {
+	needs.Program(t, "openssl")
+	dir := t.TempDir()
+	crt, key := tlstest.NewCA(t).Issue(t, tlstest.Leaf{}).Files(t, dir, "a")
+	out, err := exec.Command("openssl", "pkcs12", "-export", "-in", crt, "-inkey", key, "-passout", "pass:geheim", "-out", dir+"/p12").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	newManager(t, certmanager.Options{Source: certmanager.Files{PKCS12: dir + "/p12", PKCS12Password: put(t, dir, "password", []byte("\xef\xbb\xbfgeheim\r\n"))}})
+}
+
+// A chain that no client takes is refused at once, and with its reason: clients refuse handshake
+// messages of more than 256 KiB.
+func TestChainTooLarge(t *testing.T) {
+	var names []string
+	for i := range 20_000 {
+		names = append(names, fmt.Sprintf("host-%d.example.test", i))
+	}
+	began := time.Now()
+	_, err := certmanager.New(certmanager.Options{Source: leaf(tlstest.NewCA(t).Issue(t, tlstest.Leaf{Names: names}))})
+	require.ErrorContains(t, err, "exceeds maximum of 262144 bytes")
+	assert.Less(t, time.Since(began), 9*time.Second, "it does not wait for the key")
+}
+
+// The configs work for QUIC, where there is no connection to ask, also with 0-RTT. Its sessions
+// follow trust.
+func TestQUIC(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	m := newManager(t, certmanager.Options{Source: certmanager.Static{
+		Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(), RootCAs: ca.Pool(),
+	}})
+	client, server := m.ClientTLS("localhost"), m.ServerTLS()
+	client.MinVersion, server.MinVersion = tls.VersionTLS13, tls.VersionTLS13
+	client.NextProtos, server.NextProtos = []string{"h3"}, []string{"h3"}
+	early, err := quic(t, client, server)
+	require.NoError(t, err)
+	assert.False(t, early)
+	early, err = quic(t, client, server)
+	require.NoError(t, err)
+	assert.True(t, early)
+	m.SetClientCAs(tlstest.NewCA(t).Pool())
+	early, err = quic(t, client, server)
+	require.Error(t, err)
+	assert.False(t, early)
+}
+
+// quic makes a handshake of two QUIC ends without a network, and says whether the server took 0-RTT
+// data.
+func quic(t *testing.T, client, server *tls.Config) (early bool, err error) {
+	ends := []*tls.QUICConn{tls.QUICClient(&tls.QUICConfig{TLSConfig: client}), tls.QUICServer(&tls.QUICConfig{TLSConfig: server})}
+	for _, end := range ends {
+		end.SetTransportParameters(nil)
+		require.NoError(t, end.Start(t.Context()))
+		defer end.Close()
+	}
+	for i, idle := 0, 0; idle < 4; i = 1 - i {
+		e := ends[i].NextEvent()
+		idle++
+		switch e.Kind {
+		case tls.QUICNoEvent:
+			continue
+		case tls.QUICWriteData:
+			if err := ends[1-i].HandleData(e.Level, e.Data); err != nil {
+				return early, err
+			}
+		case tls.QUICSetReadSecret:
+			early = early || i == 1 && e.Level == tls.QUICEncryptionLevelEarly
+		case tls.QUICHandshakeDone:
+			if i == 1 {
+				require.NoError(t, ends[1].SendSessionTicket(tls.QUICSessionTicketOptions{EarlyData: true}))
+			}
+		}
+		idle = 0
+	}
+	return early, nil
+}
