@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"ergo.services/ergo/gen"
 	"github.com/stretchr/testify/assert"
@@ -181,7 +182,7 @@ func TestOwnerOfReconnecting(t *testing.T) {
 		server := newLineServer(t, m)
 		h := newHost(t)
 		first, second, third := h.spawn(nil), h.spawn(nil), h.spawn(nil)
-		id := first.connect(m.reconnecting(t, server.addr, meta.Reconnect{MinInterval: 1, MaxInterval: 1}))
+		id := first.connect(m.reconnecting(t, server.addr, meta.Reconnect{MinInterval: time.Millisecond, MaxInterval: time.Millisecond}))
 		expect[meta.MessageTCPConnect](first)
 		first.send(id, meta.MessageTCPOwner{PID: second.pid})
 		expect[meta.MessageTCPOwner](first)

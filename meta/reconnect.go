@@ -116,7 +116,11 @@ func (r *reconnecting) once() bool {
 		}
 		_ = c.Start() // says nothing: the reason went to the owner
 		r.mu.Lock()
-		r.conn = nil
+		if r.conn = nil; !r.retryAt.IsZero() { // else its Disconnect was the last word
+			c.mu.Lock()
+			c.changeOwnerLocked() // where that was asked for after its Disconnect
+			c.mu.Unlock()
+		}
 		r.mu.Unlock()
 	}
 	r.mu.Lock()
@@ -161,12 +165,12 @@ func (r *reconnecting) setOwner(from, pid gen.PID) {
 		r.process.Log().Warning("MessageTCPOwner{PID: %s} from %s ignored: %s", pid, from, err)
 		return
 	}
-	r.mu.Lock()
-	c, before := r.conn, r.to
+	r.mu.Lock() // held for all of it: the connection that ends looks at what was asked for
+	defer r.mu.Unlock()
+	before := r.to
 	r.to = pid
-	r.mu.Unlock()
-	if c != nil {
-		c.setOwner(from, pid)
+	if r.conn != nil {
+		r.conn.setOwner(from, pid)
 	} else if before != any(pid) {
 		_ = r.process.Send(before, MessageTCPOwner{PID: pid, ID: r.process.ID()}) // an error says that it has ended
 	}
