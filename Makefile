@@ -96,7 +96,7 @@ interop: ## the programs of others against ours, written to docs/interop.md
 	$(GO) test -count=1 ./interop -write
 
 # No part of make test, since SPIRE takes long to build. docs/spiffe.md says when it was last run.
-spire: ## certmanager/spiffe with SPIRE's server and agent (first 310 MB to download and 10 minutes to build on two cores, then 90 seconds)
+spire: ## certmanager/spiffe with SPIRE's server and agent (first 310 MB to download and 10 minutes to build on two cores, then two minutes)
 	cd certmanager/spiffe/e2e/tools && GOWORK=off $(GO) build -o bin/ tool
 	cd certmanager/spiffe/e2e && $(GO) test -count=1 -v -timeout 15m -spire $(CURDIR)/certmanager/spiffe/e2e/tools/bin
 
