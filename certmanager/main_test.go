@@ -1,6 +1,7 @@
 package certmanager_test
 
 import (
+	"flag"
 	"log/slog"
 	"os"
 	"testing"
@@ -12,6 +13,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	flag.Set("test.parallel", "6") // those that are parallel mostly wait
 	slog.SetDefault(slog.New(recorded.logger()))
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		if code == 0 {

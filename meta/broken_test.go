@@ -70,6 +70,7 @@ func TestForeignReadError(t *testing.T) {
 
 // A write that fails ends the connection also where its reads go on waiting, whenever it fails.
 func TestWriteFails(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
 		a := newHost(t).spawn(func(o *owner, message any) bool {
 			if m, ok := message.(meta.MessageTCPConnect); ok { // while the read loop begins

@@ -26,6 +26,7 @@ func rawTCP(conn net.Conn) *net.TCPConn {
 
 // Every end has its reason, and the reason comes once and last.
 func TestReasons(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		options meta.TCPServerOptions
 		act     func(t *testing.T, a *actor, server gen.Alias, connection gen.Alias, peer net.Conn)
@@ -291,6 +292,7 @@ func TestConnectionsOutliveServer(t *testing.T) {
 
 // Drain as a call answers when all are gone, with how many it had to end.
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
 		h := newHost(t)
 		// Its owner closes the connection that it is told of first.

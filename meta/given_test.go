@@ -154,6 +154,7 @@ func TestHosts(t *testing.T) {
 
 // localhost is both loopback addresses, on one port: a client may try either.
 func TestLocalhostIsBothAddresses(t *testing.T) {
+	t.Parallel()
 	probe, err := net.Listen("tcp6", "[::1]:0")
 	if err != nil {
 		t.Skip("this system has no ::1")

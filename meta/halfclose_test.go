@@ -28,6 +28,7 @@ func sayAll(t *testing.T, peer net.Conn, text string) {
 
 // A client that says all it has and ends its side gets the answers to all of it.
 func TestAnswersAfterEOF(t *testing.T) {
+	t.Parallel()
 	const clients, lines = 20, 50
 	for name, split := range map[string]bufio.SplitFunc{"lines": bufio.ScanLines, "bytes": nil} {
 		t.Run(name, func(t *testing.T) {
@@ -159,6 +160,7 @@ func TestHalfCloseAfterStartTLS(t *testing.T) {
 // A keep-alive message is written to an idle peer, between messages and not into them, and keeps
 // nobody from being idle.
 func TestKeepAliveMessage(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
 		a := newHost(t).spawn(nil)
 		_, addr := a.listen(meta.TCPServerOptions{

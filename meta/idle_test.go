@@ -13,6 +13,7 @@ import (
 
 // Who only speaks is not idle.
 func TestReadingIsNotIdle(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
 		const idle = time.Second
 		a := newHost(t).spawn(nil)

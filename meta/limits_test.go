@@ -99,6 +99,7 @@ func TestMaxHandshakeFailures(t *testing.T) {
 // Peers that misbehave before or in the handshake never reach the actor, cost a slot for no longer
 // than HandshakeTimeout, and hold up nobody; those that misbehave later end with a reason.
 func TestHostilePeers(t *testing.T) {
+	t.Parallel()
 	tlsModes(t, func(t *testing.T, m mode) {
 		for _, hostile := range tlstest.HostileClients {
 			t.Run(hostile.Name, func(t *testing.T) {
@@ -196,6 +197,7 @@ func testMuteCrowd(t *testing.T, m mode) {
 }
 
 func TestSharedPort(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
 		a := newHost(t).spawn(echo)
 		options := meta.TCPServerOptions{CertManager: m.manager, ReusePort: true, Host: "127.0.0.1"}
@@ -233,6 +235,7 @@ func TestInheritedListener(t *testing.T) {
 }
 
 func TestUnixSocket(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
 		dir, err := os.MkdirTemp("", "unix") // t.TempDir can be too long for a socket
 		require.NoError(t, err)

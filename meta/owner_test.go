@@ -19,6 +19,7 @@ import (
 // A worker that is started again under the same name gets nothing of a connection whose Connect
 // another has got, and that connection ends.
 func TestConnectionEndsWithItsOwner(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
 		for _, speaks := range []bool{true, false} {
 			h := newHost(t)

@@ -244,6 +244,7 @@ func TestSplitOfCutStream(t *testing.T) {
 
 // Frames that end where the buffer does are followed by others.
 func TestSplitAtEndOfBuffer(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
 		split, err := meta.FixedLength(2)
 		require.NoError(t, err)
@@ -302,6 +303,7 @@ func TestActive(t *testing.T) {
 // An actor that sleeps holds its peer back: TCP's window closes, and no more is read ahead than one
 // buffer with frames.
 func TestActiveHoldsPeerBack(t *testing.T) {
+	t.Parallel()
 	split, err := meta.FixedLength(1 << 10)
 	require.NoError(t, err)
 	for name, test := range map[string]struct {

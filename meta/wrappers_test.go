@@ -95,6 +95,7 @@ func TestWrapperWithoutCloseWrite(t *testing.T) {
 // however long its kernel and ours take to pass on that it does. The connections of a wrapper can't
 // be asked what the peer's kernel has taken.
 func TestSlowReaderIsNotCutOff(t *testing.T) {
+	t.Parallel()
 	const limit, size, step = time.Second, 8 << 20, 30 << 10
 	eachMode(t, func(t *testing.T, m mode) {
 		if m.name == "wrapped" {

@@ -143,6 +143,7 @@ func TestPushBack(t *testing.T) {
 // A peer that sends without end and reads nothing does not fill the memory with what is answered to
 // it, and gets all of it when it reads.
 func TestEchoToPeerThatDoesNotRead(t *testing.T) {
+	t.Parallel()
 	const buffer = 32 << 10
 	stream := random(32 << 20) // more than the kernels hold
 	eachMode(t, func(t *testing.T, m mode) {
