@@ -214,7 +214,7 @@ func (s *state) save(ctx context.Context, n *name) {
 	n.told = err != nil
 }
 
-// store writes a certificate to the cache, also when ctx has ended: an order is dear.
+// store writes a certificate to the cache, also when ctx has ended: orders are limited.
 func (s *state) store(ctx context.Context, n *name, c *ca, cert *tls.Certificate) error {
 	data, err := encodeCached(cert)
 	if err != nil {

@@ -56,7 +56,7 @@ type state struct {
 	panicked    sync.Once   // HostPolicy, and that was told
 
 	mu       sync.Mutex // guards the fields below, and those of each name that say so
-	closing  bool       // no further name is tended
+	closing  bool       // no further name is added
 	names    map[string]*name
 	material *certmanager.Material // nil when it is to be made anew
 }
