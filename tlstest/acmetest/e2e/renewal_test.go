@@ -116,20 +116,20 @@ func TestRenewBeforeTooLong(t *testing.T) {
 func TestRenewalInfo(t *testing.T) {
 	needs.Long(t)
 	t.Parallel()
-	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: time.Hour})
-	ca.SetRenewalInfo(time.Now().Add(20*time.Minute), time.Now().Add(21*time.Minute), time.Second)
+	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: 15 * time.Minute})
+	ca.SetRenewalInfo(time.Now().Add(8*time.Minute), time.Now().Add(9*time.Minute), time.Second)
 	w := start(t, ca, &acme.Source{Domains: []string{name}})
 	w.serve(t)
 	w.eventually(t, "the CA's time", func() bool {
 		left := time.Until(w.Status().ACME[0].Next)
-		return left > 19*time.Minute && left < 22*time.Minute
+		return left > 7*time.Minute && left < 9*time.Minute
 	})
 	assert.Equal(t, 1, ca.Orders())
 	past := time.Now().Add(-time.Hour)
 	ca.SetRenewalInfo(past, past.Add(time.Minute), time.Second)
 	w.eventually(t, "the earliest time", func() bool {
 		left := time.Until(w.Status().ACME[0].Next)
-		return left > 4*time.Minute && left < 7*time.Minute // a tenth of an hour: no order after the other
+		return left > 30*time.Second && left < 2*time.Minute // a tenth of the lifetime: no order after the other
 	})
 }
 
