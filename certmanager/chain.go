@@ -98,6 +98,7 @@ func (k *comparison) checkChain(c *certificate) error {
 	if roots == nil {
 		if !c.owner {
 			k.checkAlone(c)
+			k.checkConstraints(c)
 		}
 		return nil
 	}
@@ -138,6 +139,19 @@ func (k *comparison) checkAlone(c *certificate) {
 	if !k.alone[string(leaf.RawIssuer)] && !k.leadsToClients(c) {
 		k.alone[string(leaf.RawIssuer)] = true
 		k.doubt(c, fmt.Sprintf("nothing is known of its issuer %q; if that is an intermediate and no root of the peers, append it", leaf.Issuer.String()))
+	}
+}
+
+// checkConstraints warns of a leaf that its own issuer may not have issued, or that has a critical
+// extension that crypto/x509 does not know: its clients refuse it whatever roots they have.
+func (k *comparison) checkConstraints(c *certificate) {
+	roots := x509.NewCertPool()
+	for _, issuer := range c.chain[min(1, len(c.chain)-1):] {
+		roots.AddCert(issuer)
+	}
+	_, err := c.tls.Leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: k.now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	if err != nil && trust.CheckAlgorithm(c.tls.Leaf) == nil { // else that was said
+		k.doubt(c, "clients refuse its chain: "+err.Error())
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"fmt"
 	"math"
 	"net"
@@ -191,4 +193,21 @@ func quic(t *testing.T, client, server *tls.Config) (early bool, err error) {
 		idle = 0
 	}
 	return early, nil
+}
+
+// What clients refuse whatever roots they have is said where no roots are given.
+func TestChainThatClientsRefuse(t *testing.T) {
+	unknown := []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3}, Critical: true, Value: []byte{5, 0}}}
+	for says, edit := range map[string]func(*x509.Certificate){
+		"":                             func(*x509.Certificate) {},
+		"unhandled critical extension": func(c *x509.Certificate) { c.ExtraExtensions = unknown },
+		"not permitted":                func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"other.test"} },
+	} {
+		m := newLogged(t, leaf(tlstest.NewCA(t).Intermediate(t, edit).Issue(t, tlstest.Leaf{Names: []string{"example.test"}})))
+		if warnings := fmt.Sprint(m.warnings()); says == "" {
+			assert.Equal(t, "[]", warnings)
+		} else {
+			assert.Contains(t, warnings, says)
+		}
+	}
 }
