@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/xml"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -80,7 +81,7 @@ func TestActors(t *testing.T) {
 	var out bytes.Buffer
 	require.NoError(t, bench(s, &out, io.Discard))
 	assert.Regexp(t, "(?m)^ours, actors +130 ", out.String())
-	s.Actors = 1 << 40
+	s.Actors = math.MaxInt32
 	require.ErrorContains(t, bench(s, &out, io.Discard), "ulimit -Hn")
 }
 

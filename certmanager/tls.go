@@ -38,8 +38,9 @@ func newTLSConfig() *tls.Config {
 // uses the set in service when it begins. If the names of the client CAs are larger than 16 KiB in
 // all, they are not sent, and tls.ConnectionState.VerifiedChains is empty; clients are still
 // verified. The config does not answer challenges of a CA: see [Manager.ServerHandshake]. Only its
-// field NextProtos may be set, before the first handshake; http.Server does that itself. The
-// Manager closes open connections whose client is no longer trusted only if it knows them: see
+// field NextProtos may be set, before the first handshake. http.Server does that itself. For
+// grpc-go set it to []string{"h2"}: credentials.NewTLS sets it on a copy, which handshakes do not
+// see. The Manager closes open connections whose client is no longer trusted only if it knows them: see
 // [Manager.ConnState] and [Manager.Accepting].
 func (m *Manager) ServerTLS() *tls.Config {
 	s := &server{m: m, outer: newTLSConfig()}

@@ -70,10 +70,10 @@ func (p *ProxyHeader) format() ([]byte, error) {
 		return header.Format()
 	}
 	if header.Command.IsLocal() {
-		return nil, fmt.Errorf("Source is %v and Destination %v; use two *net.TCPAddr, or two *net.UnixAddr", p.Source, p.Destination)
+		return nil, fmt.Errorf("source is %v and destination %v; use two *net.TCPAddr, or two *net.UnixAddr", p.Source, p.Destination)
 	}
-	if len(p.UniqueID) > 128 {
-		return nil, fmt.Errorf("UniqueID has %d bytes; use at most 128", len(p.UniqueID))
+	if len(p.UniqueID) > maxUniqueID {
+		return nil, fmt.Errorf("UniqueID has %d bytes; use at most %d", len(p.UniqueID), maxUniqueID)
 	}
 	var tlvs []proxyproto.TLV
 	for _, tlv := range []proxyproto.TLV{

@@ -72,8 +72,8 @@ func TestProxyHeaderSent(t *testing.T) {
 func TestProxyHeaderThatCannotBeSent(t *testing.T) {
 	one, unix := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 7), Port: 1}, &net.UnixAddr{Name: "/x", Net: "unix"}
 	for says, header := range map[string]meta.ProxyHeader{
-		"Proxy: Source is <nil>":           {Destination: one},
-		"Proxy: Source is 192.0.2.7:1 and": {Source: one, Destination: unix},
+		"Proxy: source is <nil>":           {Destination: one},
+		"Proxy: source is 192.0.2.7:1 and": {Source: one, Destination: unix},
 		"UniqueID has 129 bytes":           {Source: one, Destination: one, UniqueID: make([]byte, 129)},
 		"is 5035 bytes long":               {Source: one, Destination: one, Authority: string(make([]byte, 5004))},
 		"nothing but its addresses":        {Authority: "www.example.test"},
