@@ -9,6 +9,8 @@
 //	watch.AddManager("public", manager)
 //	watch.AddServer("echo", server) // what meta.CreateTCPServer returned
 //
+// [Collector.AddLists] adds revocation lists that package crlfetch fetches.
+//
 // A [Collector] reads the counters when it is collected, and runs no goroutine. The values of
 // labels are names chosen by the operator, or from a fixed list, so peers cannot create series. It
 // does not serve /metrics: promhttp does. README.md lists the metrics; dashboard.json and
@@ -28,6 +30,7 @@ import (
 	"ergo.services/ergo/gen"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/certmanager/crlfetch"
 	"github.com/ergotls/ergotls/meta"
 )
 
@@ -37,11 +40,12 @@ type Collector struct {
 	mu       sync.Mutex // guards the maps
 	managers map[string]*watched
 	servers  map[string]gen.MetaBehavior
+	lists    map[string]*crlfetch.Source
 }
 
 // New returns a Collector without managers and servers.
 func New() *Collector {
-	return &Collector{managers: map[string]*watched{}, servers: map[string]gen.MetaBehavior{}}
+	return &Collector{managers: map[string]*watched{}, servers: map[string]gen.MetaBehavior{}, lists: map[string]*crlfetch.Source{}}
 }
 
 // AddManager adds a manager under a name, the value of the label "manager". It replaces an earlier
@@ -93,7 +97,7 @@ func (c *Collector) Describe(out chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (c *Collector) Collect(out chan<- prometheus.Metric) {
 	c.mu.Lock()
-	managers, servers := maps.Clone(c.managers), maps.Clone(c.servers)
+	managers, servers, lists := maps.Clone(c.managers), maps.Clone(c.servers), maps.Clone(c.lists)
 	c.mu.Unlock()
 	out <- prometheus.MustNewConstMetric(buildInfo, prometheus.GaugeValue, 1, moduleVersion(), runtime.Version())
 	for name, m := range managers {
@@ -101,6 +105,9 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 	}
 	for name, s := range servers {
 		collectServer(out, label(name), meta.Stats(s))
+	}
+	for name, source := range lists {
+		collectLists(out, label(name), source.Lists())
 	}
 }
 
