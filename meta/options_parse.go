@@ -1,0 +1,164 @@
+package meta
+
+import (
+	"math"
+	"net"
+	"os"
+	"strconv"
+
+	"ergo.services/ergo/gen"
+)
+
+// connection gives what the server's options say about each accepted connection.
+func (o *TCPServerOptions) connection() TCPConnectionOptions {
+	return TCPConnectionOptions{
+		CertManager: o.CertManager, InsecureSkipVerify: o.InsecureSkipVerify, NextProtos: o.NextProtos, StartTLS: o.StartTLS,
+		BufferSize: o.BufferSize, BufferPool: o.BufferPool, Split: o.Split, MaxFrame: o.MaxFrame, Active: o.Active,
+		HandshakeTimeout: o.HandshakeTimeout, WriteTimeout: o.WriteTimeout, WriteBuffer: o.WriteBuffer,
+		IdleTimeout: o.IdleTimeout, CloseTimeout: o.CloseTimeout,
+		KeepAlivePeriod: o.KeepAlivePeriod, KeepAliveCount: o.KeepAliveCount, UserTimeout: o.UserTimeout,
+		Node: o.Node, HalfClose: o.HalfClose, KeepAliveMessage: o.KeepAliveMessage, KeepAliveMessagePeriod: o.KeepAliveMessagePeriod, MaxLifetime: o.MaxLifetime,
+	}
+}
+
+// parse checks the options and returns those of the accepted connections with their defaults filled
+// in.
+func (o *TCPServerOptions) parse() (*TCPConnectionOptions, error) {
+	connection := o.connection()
+	var c check
+	c.host(o.Host)
+	connection.parseShared(&c, true)
+	o.checkLimits(&c)
+	c.notNegative("MaxHandshakes", o.MaxHandshakes)
+	c.notNegative("AlarmHigh", o.AlarmHigh)
+	c.notNegative("AlarmLow", o.AlarmLow)
+	c.refuse(o.AlarmLow > 0 && o.AlarmLow >= o.AlarmHigh, "AlarmLow: is %d; it must be less than AlarmHigh, which is %d", o.AlarmLow, o.AlarmHigh)
+	c.refuse(o.MaxConnections > 0 && o.AlarmHigh > o.MaxConnections, "AlarmHigh: is %d, more than MaxConnections, %d, so it can't be reached", o.AlarmHigh, o.MaxConnections)
+	setDefault(&o.AlarmLow, o.AlarmHigh*9/10)
+	hostPort := o.Host != "" || o.Port != 0
+	c.refuse(o.Listener != nil && (hostPort || o.UnixPath != "" || o.ReusePort),
+		"Listener: it is open already; leave Host, Port, UnixPath and ReusePort unset")
+	c.refuse(o.UnixPath != "" && (hostPort || o.ReusePort),
+		"UnixPath: a unix socket has no Host, Port or ReusePort; leave them unset")
+	c.refuse(o.UnixMode != 0 && o.UnixPath == "", "UnixMode: has no effect without UnixPath")
+	c.refuse(o.UnixMode&^os.ModePerm != 0, "UnixMode: is %s; use permissions alone, 0o660 say", o.UnixMode)
+	c.refuse(o.unix() && len(o.ProxyFrom) > 0, "ProxyFrom: peers of a unix socket have no address to trust; leave it unset")
+	c.refuse(o.CertManager != nil && isTLSListener(o.Listener), "CertManager: %s", errTwiceTLS)
+	c.refuse(o.CertManager == nil && len(o.ProxyFrom) == 0 && o.Listener == nil && o.HandshakeTimeout > 0,
+		"HandshakeTimeout: there is no handshake without TLS and no header without ProxyFrom; set CertManager")
+	c.refuse(o.ConnectionMeta.MailboxSize < 0, "ConnectionMeta.MailboxSize: is %d; use 0 for no limit, or a positive number", o.ConnectionMeta.MailboxSize)
+	c.refuse(o.CertManager == nil && o.MaxHandshakes > 0, "MaxHandshakes: there are no handshakes without TLS; set CertManager")
+	for i, name := range o.ProcessPool {
+		c.refuse(name == "", "ProcessPool[%d]: is empty; name a registered process", i)
+	}
+	for i, prefix := range o.ProxyFrom {
+		c.refuse(!prefix.IsValid(), "ProxyFrom[%d]: is not a network; make it with netip.ParsePrefix", i)
+	}
+	return &connection, c.err()
+}
+
+func (o *TCPServerOptions) unix() bool { return o.UnixPath != "" || isUnix(o.Listener) }
+
+// checkLimits checks those that MessageTCPLimits can change.
+func (o *TCPServerOptions) checkLimits(c *check) {
+	c.notNegative("MaxConnections", o.MaxConnections)
+	c.notNegative("MaxConnectionsPerAddress", o.MaxConnectionsPerAddress)
+	c.notNegative("MaxHandshakeFailures", o.MaxHandshakeFailures)
+	c.refuse(o.unix() && (o.MaxConnectionsPerAddress > 0 || o.MaxHandshakeFailures > 0),
+		"MaxConnectionsPerAddress, MaxHandshakeFailures: peers of a unix socket have no address; use MaxConnections")
+	c.refuse(o.CertManager == nil && o.MaxHandshakeFailures > 0, "MaxHandshakeFailures: there are no handshakes without TLS; set CertManager")
+}
+
+// parse checks the options and fills in the defaults.
+func (o *TCPConnectionOptions) parse() error {
+	var c check
+	c.refuse(o.HandshakeTimeout > 0 && o.CertManager == nil, "HandshakeTimeout: there is no handshake without TLS; set CertManager")
+	c.host(o.Host)
+	o.parseShared(&c, false)
+	c.notNegative("DialTimeout", o.DialTimeout)
+	c.refuse(o.UnixPath != "" && (o.Host != "" || o.Port != 0), "UnixPath: a unix socket has no Host or Port; leave them unset")
+	c.refuse(len(o.Addrs) > 0 && (o.Host != "" || o.Port != 0 || o.UnixPath != ""), "Addrs: has hosts and ports; leave Host, Port and UnixPath unset")
+	for i, addr := range o.Addrs {
+		host, port, err := net.SplitHostPort(addr)
+		n, wrong := strconv.ParseUint(port, 10, 16)
+		c.refuse(err != nil || host == "" || n == 0 || wrong != nil, "Addrs[%d]: %q is not a host and a port, such as db.example.com:5432", i, addr)
+	}
+	c.refuse(o.UnixPath == "" && o.Port == 0 && len(o.Addrs) == 0, "Port: is 0; set the port to connect to")
+	if o.Proxy != nil {
+		header := *o.Proxy
+		o.Proxy = &header
+		_, err := header.format()
+		c.refuse(err != nil, "Proxy: %w", err)
+	}
+	if o.Reconnect != nil {
+		o.Reconnect = o.Reconnect.parse(&c)
+	}
+	c.refuse(o.ServerName != "" && o.CertManager == nil, "ServerName: has no effect without TLS; set CertManager")
+	setDefault(&o.DialTimeout, DefaultDialTimeout)
+	setDefault(&o.Host, "localhost")
+	return c.err()
+}
+
+// parseShared is parse for the fields that servers and outgoing connections have in common.
+func (o *TCPConnectionOptions) parseShared(c *check, server bool) {
+	c.manager(o.CertManager, server)
+	c.notNegative("BufferSize", o.BufferSize)
+	c.notNegative("MaxFrame", o.MaxFrame)
+	c.notNegative("Active", o.Active)
+	c.notNegative("WriteBuffer", o.WriteBuffer)
+	c.refuse(o.WriteBuffer > math.MaxInt/readAhead, "WriteBuffer: is %d; use at most %d", o.WriteBuffer, math.MaxInt/readAhead)
+	c.notNegative("HandshakeTimeout", o.HandshakeTimeout)
+	c.notNegative("WriteTimeout", o.WriteTimeout)
+	c.notNegative("IdleTimeout", o.IdleTimeout)
+	c.notNegative("CloseTimeout", o.CloseTimeout)
+	c.notNegative("HalfClose", o.HalfClose)
+	c.notNegative("KeepAliveMessagePeriod", o.KeepAliveMessagePeriod)
+	c.notNegative("MaxLifetime", o.MaxLifetime)
+	c.refuse(o.KeepAliveMessagePeriod > 0 && len(o.KeepAliveMessage) == 0, "KeepAliveMessagePeriod: has no effect without KeepAliveMessage")
+	setDefault(&o.KeepAliveMessagePeriod, gen.DefaultKeepAlivePeriod)
+	c.refuse(o.KeepAlivePeriod > maxKeepAlive, "KeepAlivePeriod: is %s; use at most %s, or a negative duration for no probes", o.KeepAlivePeriod, maxKeepAlive)
+	c.refuse(o.KeepAliveCount < 0 || o.KeepAliveCount > maxKeepAliveCount, "KeepAliveCount: is %d; use 0 for the default, or at most %d", o.KeepAliveCount, maxKeepAliveCount)
+	c.notNegative("UserTimeout", o.UserTimeout)
+	c.refuse(o.UserTimeout > maxUserTimeout, "UserTimeout: is %s; use at most %s", o.UserTimeout, maxUserTimeout)
+	c.refuse(o.UserTimeout > 0 && setUserTimeout == nil, "UserTimeout: this system has no TCP_USER_TIMEOUT; use IdleTimeout")
+	c.refuse(o.CertManager == nil && o.InsecureSkipVerify,
+		"InsecureSkipVerify: there is nothing to verify without TLS; set CertManager or leave it unset")
+	c.refuse(o.CertManager == nil && o.StartTLS, "StartTLS: set CertManager too")
+	c.refuse(o.CertManager == nil && len(o.NextProtos) > 0, "NextProtos: have no effect without TLS; set CertManager")
+	for i, name := range o.NextProtos {
+		c.refuse(len(name) < 1 || len(name) > 255, "NextProtos[%d]: has %d bytes; ALPN wants 1 to 255", i, len(name))
+	}
+	c.refuse(o.StartTLS && o.Active != 1,
+		"StartTLS: set Active: 1 too, so that nothing that was sent together with the STARTTLS command is delivered (CVE-2011-0411)")
+	c.refuse(o.Split == nil && o.MaxFrame != 0, "MaxFrame: has no effect without Split")
+	c.refuse(o.Split != nil && o.BufferSize != 0, "BufferSize: has no effect with Split; set MaxFrame")
+	c.refuse(o.Split != nil && o.BufferPool != nil, "BufferPool: can't be combined with Split, whose messages have the frames' sizes")
+
+	setDefault(&o.BufferSize, gen.DefaultTCPBufferSize)
+	if o.BufferPool != nil {
+		value := o.BufferPool.Get()
+		_, ok := value.([]byte)
+		c.refuse(value != nil && !ok, "BufferPool: has a %T; its values must be []byte", value)
+		if value != nil {
+			o.BufferPool.Put(value)
+		}
+	}
+	setDefault(&o.MaxFrame, DefaultMaxFrame)
+	if o.Split != nil && o.MaxFrame > 0 {
+		largest := largestFrame(o.Split)
+		c.refuse(largest > o.MaxFrame, "MaxFrame: is %d, but FixedLength or LengthPrefixed makes frames of %d bytes with their header; set it to that", o.MaxFrame, largest)
+	}
+	o.Split = protectSplit(o.Split)
+	setDefault(&o.WriteBuffer, DefaultWriteBuffer)
+	setDefault(&o.HandshakeTimeout, DefaultHandshakeTimeout)
+	setDefault(&o.WriteTimeout, DefaultWriteTimeout)
+	setDefault(&o.CloseTimeout, DefaultCloseTimeout)
+	setDefault(&o.KeepAlivePeriod, gen.DefaultKeepAlivePeriod)
+}
+
+func setDefault[T comparable](value *T, standard T) {
+	var zero T
+	if *value == zero {
+		*value = standard
+	}
+}
