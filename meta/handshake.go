@@ -283,24 +283,3 @@ func isOp(err error, name string) bool {
 	op, ok := errors.AsType[*net.OpError](err)
 	return ok && op.Op == name
 }
-
-// managerVerifies says that the manager makes the handshakes of servers, and verifies every
-// certificate that a client shows.
-func (c *tcpConnection) managerVerifies() bool {
-	_, makes := c.opt.CertManager.(serverHandshaker)
-	manager, asks := c.opt.CertManager.(clientAuthorizer)
-	return makes && asks && manager.ClientAuth() >= tls.VerifyClientCertIfGiven
-}
-
-// peer says who the peer is, from its TLS state; nil without TLS.
-func (c *tcpConnection) peer(state *tls.ConnectionState) Peer {
-	verified := false
-	if state != nil && !c.opt.InsecureSkipVerify {
-		// A client has verified its server. What a server did shows in the chains, unless the
-		// manager has verified the client by itself.
-		verified = c.server == nil || len(state.VerifiedChains) > 0 || len(state.PeerCertificates) > 0 && c.managerVerifies()
-	}
-	p := newPeer(c.sock.RemoteAddr(), state, verified)
-	p.Proxy = c.proxy
-	return p
-}
