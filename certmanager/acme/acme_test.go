@@ -84,8 +84,8 @@ func TestRetryDelay(t *testing.T) {
 	}{
 		"the first":                 {1, false, 0, 0, time.Second},
 		"the third":                 {3, false, 0, 0, 9 * time.Second},
-		"a validation":              {1, true, 0, 0, 10 * time.Second},
-		"its third":                 {3, true, 0, 0, 90 * time.Second},
+		"a validation":              {1, true, 0, 0, 30 * time.Second},
+		"its third":                 {3, true, 0, 0, 270 * time.Second},
 		"many":                      {1000, false, 0, 0, time.Hour},
 		"many validations":          {1000, true, 0, 0, 6 * time.Hour},
 		"little is left":            {1000, true, time.Hour, 0, 6 * time.Minute},
@@ -94,12 +94,28 @@ func TestRetryDelay(t *testing.T) {
 		"next to nothing is left":   {5, true, time.Millisecond, 0, 100 * time.Millisecond},
 		"the CA asks for more":      {1, false, 0, time.Minute, time.Minute},
 		"also where little is left": {1, false, time.Minute, time.Hour, time.Hour},
-		"the CA asks for less":      {3, true, 0, time.Second, 90 * time.Second},
+		"the CA asks for less":      {3, true, 0, time.Second, 270 * time.Second},
 		"the CA asks for the moon":  {1, false, 0, 1000 * day, day},
 	} {
 		assert.Equal(t, c.want, retryDelay(c.failures, c.invalid, c.remaining, c.retryAfter, 0), what)
 		most := retryDelay(c.failures, c.invalid, c.remaining, c.retryAfter, 1)
 		assert.LessOrEqual(t, most, max(c.want+c.want/5, c.retryAfter), what)
+	}
+}
+
+// A name whose validation fails meets no CA's limit of five failures in an hour, with and without a
+// certificate in service.
+func TestFailedValidationsPerHour(t *testing.T) {
+	for _, remaining := range []time.Duration{0, 30 * day} {
+		var attempts []time.Duration
+		at := time.Duration(0)
+		for failures := 1; at < 10*day; failures++ {
+			attempts = append(attempts, at)
+			at += retryDelay(failures, true, remaining, 0, 0)
+		}
+		for i := range len(attempts) - 5 {
+			assert.Greater(t, attempts[i+5]-attempts[i], time.Hour, "attempts %d to %d", i, i+5)
+		}
 	}
 }
 

@@ -48,9 +48,10 @@ const maxSuggestedWait = 4 * time.Hour
 
 const (
 	// firstRetry and firstRetryInvalid are the waits after a first failure: of the CA or the
-	// network, and of a validation, of which CAs allow only a few an hour.
+	// network, and of a validation. Let's Encrypt allows five of these for a name in an hour
+	// (https://letsencrypt.org/docs/rate-limits/).
 	firstRetry        = time.Second
-	firstRetryInvalid = 10 * time.Second
+	firstRetryInvalid = 30 * time.Second
 
 	// maxRetry bounds these waits, maxRetryDark those for a CA or a network that is down while
 	// nothing is in service.

@@ -103,7 +103,7 @@ func TestBackOffAndReason(t *testing.T) {
 		require.Error(t, err)
 	}
 	if now := ca.Orders(); time.Now().Before(status.Next) {
-		assert.Equal(t, orders, now, "the next try is not before 10 seconds")
+		assert.Equal(t, orders, now, "the next try is not before 30 seconds")
 	}
 	assert.Less(t, time.Since(began), 50*time.Second, "they do not wait for it")
 	event := w.events.of(certmanager.OrderFailed)[0]
