@@ -119,6 +119,22 @@ func TestFailedValidationsPerHour(t *testing.T) {
 	}
 }
 
+// The first attempt tries all kinds of challenge. After a failed validation each tries one, in turn.
+func TestKindsOfChallenge(t *testing.T) {
+	const alpn, web = xacme.ChallengeTypeTLSALPN01, xacme.ChallengeTypeHTTP01
+	s := &state{}
+	s.http01.Store(1)
+	for failures, want := range [][]string{{alpn, web}, {web}, {alpn}, {web}} {
+		refused := &name{text: "a.test", failures: failures}
+		if failures > 0 {
+			refused.err = &validationError{challenge: alpn, err: errors.New("connection refused")}
+		}
+		assert.Equal(t, want, s.challenges(refused))
+	}
+	down := &name{text: "a.test", failures: 3, err: context.DeadlineExceeded}
+	assert.Equal(t, []string{alpn, web}, s.challenges(down), "the CA has validated nothing")
+}
+
 // Whatever the lifetime: a CA that is down for nine tenths of the renewal window is found back
 // before the certificate ends, with a tolerable number of attempts.
 func TestRetriesAreInTime(t *testing.T) {

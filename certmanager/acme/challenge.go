@@ -46,6 +46,10 @@ func (s *state) challenges(n *name) []string {
 	if slices.Contains(kinds, n.last) {
 		kinds = slices.Concat([]string{n.last}, slices.DeleteFunc(kinds, func(k string) bool { return k == n.last }))
 	}
+	if validation := (*validationError)(nil); errors.As(n.err, &validation) && kinds[0] != acme.ChallengeTypeDNSPersist01 {
+		// One at a time from now on: each costs one of the few failures that CAs allow in an hour.
+		return kinds[n.failures%len(kinds):][:1]
+	}
 	return kinds
 }
 
