@@ -54,6 +54,9 @@ func (s *state) begin(ctx context.Context, c *client, n *name, order acme.Order,
 	if err != nil {
 		return nil, err
 	}
+	if n.alone {
+		return u, nil
+	}
 	if err := s.put(ctx, c.ca.orderKey(n), data); err != nil {
 		s.emit(certmanager.CacheFailed, n.text, err)
 	}
@@ -62,6 +65,9 @@ func (s *state) begin(ctx context.Context, c *client, n *name, order acme.Order,
 
 // unfinished is the order that an earlier attempt has left, nil if there is none to go on with.
 func (s *state) unfinished(ctx context.Context, c *client, n *name) *unfinished {
+	if n.alone {
+		return nil
+	}
 	u := &unfinished{}
 	data, err := s.get(ctx, c.ca.orderKey(n))
 	if err != nil || json.Unmarshal(data, u) != nil {

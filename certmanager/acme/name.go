@@ -57,6 +57,7 @@ type name struct {
 	refused bool             // by HostPolicy, while cert is in service
 	unread  bool             // the cache cannot be read
 	told    bool             // that the certificate cannot be stored
+	alone   bool             // the lock was not to be had: an order does not wait for the cache more often than it must
 	foreign bool             // it was told that a certificate in the cache is of another CA
 	clamped bool             // it was warned of RenewBefore
 	info    renewalInfo

@@ -64,6 +64,7 @@ func (s *state) obtain(ctx context.Context, n *name, current *tls.Certificate) e
 	// the lock.
 	must := current == nil || s.urgent(current.Leaf)
 	unlock, err := s.lockOrTry(ctx, n, must)
+	n.alone = err != nil
 	switch {
 	case err == nil:
 		defer unlock()
