@@ -40,8 +40,8 @@ func newTLSConfig() *tls.Config {
 // verified. The config does not answer challenges of a CA: see [Manager.ServerHandshake]. Only its
 // field NextProtos may be set, before the first handshake. http.Server does that itself. For
 // grpc-go set it to []string{"h2"}: credentials.NewTLS sets it on a copy, which handshakes do not
-// see. The Manager closes open connections whose client is no longer trusted only if it knows them: see
-// [Manager.ConnState] and [Manager.Accepting].
+// see. The Manager closes open connections whose client is no longer trusted only if it knows them:
+// see [Manager.ConnState] and [Manager.Accepting].
 func (m *Manager) ServerTLS() *tls.Config {
 	s := &server{m: m, outer: newTLSConfig()}
 	s.outer.GetConfigForClient = s.configForClient

@@ -21,10 +21,11 @@ import (
 // MessageTCPConnect. It gets the messages of that connection only, so it can keep the state of its
 // peer in struct fields. The two end together:
 //
-//   - When the actor ends, by an error, a panic or in order, the connection ends with the reason of the actor
-//     behind [ErrTerminated]. Other connections do not notice.
-//   - When the connection ends, the actor gets its MessageTCPDisconnect and should return gen.TerminateReasonNormal from it.
-//     An actor that is still there after CloseTimeout is sent an exit with gen.TerminateReasonShutdown.
+//   - When the actor ends, by an error, a panic or in order, the connection ends with the reason of
+//     the actor behind [ErrTerminated]. Other connections do not notice.
+//   - When the connection ends, the actor gets its MessageTCPDisconnect and should return
+//     gen.TerminateReasonNormal from it. An actor that is still there after CloseTimeout is sent an
+//     exit with gen.TerminateReasonShutdown.
 //   - When the process of the server ends, all its connections and actors do.
 //
 // What else is sent to a server is sent to the process: [MessageTCPSuspend], [MessageTCPResume] and

@@ -15,7 +15,7 @@ import (
 	"github.com/ergotls/ergotls/meta"
 )
 
-// What went through a server is in its numbers, and nothing that a stranger chose.
+// What went through a server is in its numbers, and nothing that a client chose.
 func TestStats(t *testing.T) {
 	p := newPKI(t, true)
 	a := newHost(t).spawn(echo)

@@ -1,4 +1,5 @@
-// Chat is a chat server over mutual TLS: a line is a frame, names come from client certificates, and flow control slows down fast senders.
+// Chat is a chat server over mutual TLS: a line is a frame, names come from client certificates,
+// and flow control slows down fast senders.
 //
 //	go run ./examples/chat -dir /tmp/chat     # makes a CA, and certificates for alice and bob
 //	openssl s_client -quiet -connect localhost:4433 -CAfile /tmp/chat/root.crt -cert /tmp/chat/alice.crt -key /tmp/chat/alice.key

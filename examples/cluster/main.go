@@ -1,6 +1,7 @@
 //go:build upstream
 
-// Cluster is a TLS server on one node and the worker for its clients on another, on Ergo itself. The link between the nodes is mutual TLS:
+// Cluster is a TLS server on one node and the worker for its clients on another, on Ergo itself.
+// The link between the nodes is mutual TLS:
 //
 //	GOWORK=off go run -tags upstream ./examples/cluster
 //	openssl s_client -quiet -connect localhost:4433

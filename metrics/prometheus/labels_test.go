@@ -10,7 +10,7 @@ import (
 	"github.com/ergotls/ergotls/certmanager"
 )
 
-// Under a HostPolicy strangers say which names are ordered. However many they think of, the names
+// Under a HostPolicy clients say which names are ordered. However many they ask for, the names
 // that have a series keep theirs, no others get one, and a name that is gone makes room.
 func TestStrangersMakeNoSeries(t *testing.T) {
 	w := &watched{}

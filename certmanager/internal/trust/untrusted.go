@@ -8,7 +8,8 @@ import (
 )
 
 // Explain adds to the error of an unknown issuer which one was looked for, and which of the known
-// CAs is like it; and to that of a certificate for another purpose which one it needs. presented is what the peer sent, leaf first.
+// CAs is like it. To that of a certificate for another purpose it adds which one is needed.
+// presented is what the peer sent, leaf first.
 func Explain(err error, presented, known []*x509.Certificate) error {
 	if invalid := (x509.CertificateInvalidError{}); errors.As(err, &invalid) && invalid.Reason == x509.IncompatibleUsage {
 		return fmt.Errorf("%w: a client's certificate needs the extended key usage clientAuth, a server's serverAuth", err)
