@@ -10,13 +10,11 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
-	"log/slog"
 	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -33,20 +31,11 @@ import (
 // loggedManager is a manager with what it wrote to its log.
 type loggedManager struct {
 	*certmanager.Manager
-	mu  sync.Mutex
-	log bytes.Buffer
-}
-
-func (l *loggedManager) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.log.Write(p)
+	log logBuffer
 }
 
 // warnings returns the warnings so far.
 func (l *loggedManager) warnings() []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	var all []string
 	for line := range strings.Lines(l.log.String()) {
 		if strings.Contains(line, "level=WARN") {
@@ -59,7 +48,7 @@ func (l *loggedManager) warnings() []string {
 func newLogged(t *testing.T, source certmanager.Source) *loggedManager {
 	t.Helper()
 	l := new(loggedManager)
-	m, err := certmanager.New(certmanager.Options{Source: source, PollInterval: time.Hour, Logger: slog.New(slog.NewTextHandler(l, nil))})
+	m, err := certmanager.New(certmanager.Options{Source: source, PollInterval: time.Hour, Logger: l.log.logger()})
 	require.NoError(t, err)
 	t.Cleanup(func() { m.Close() })
 	l.Manager = m

@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"log/slog"
 	"math/big"
 	"testing"
 	"time"
@@ -63,7 +62,7 @@ func TestSHA1(t *testing.T) {
 			roots := x509.NewCertPool()
 			roots.AddCert(root)
 			m, err := certmanager.New(certmanager.Options{
-				Source: certmanager.Static{Certificates: []tls.Certificate{cert}, RootCAs: roots}, Logger: slog.New(slog.NewTextHandler(l, nil)),
+				Source: certmanager.Static{Certificates: []tls.Certificate{cert}, RootCAs: roots}, Logger: l.log.logger(),
 			})
 			if c.refused != "" {
 				require.ErrorIs(t, err, certmanager.ErrInvalid)
