@@ -95,7 +95,11 @@ func (s *tcpServer) limits() MessageTCPLimits {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	of := s.addresses.limits()
-	return MessageTCPLimits{s.maxConnections, of.connections, of.failures}
+	m := MessageTCPLimits{MaxConnections: s.maxConnections, MaxConnectionsPerAddress: of.connections, MaxHandshakeFailures: of.failures}
+	if s.handshakes != nil {
+		_, m.MaxHandshakes = s.handshakes.places()
+	}
+	return m
 }
 
 // changeLimits returns those that were in force, in the form of the message. The message goroutine
@@ -104,11 +108,15 @@ func (s *tcpServer) changeLimits(m MessageTCPLimits) (before MessageTCPLimits, e
 	options, current := s.opt, s.limits()
 	before.MaxConnections, options.MaxConnections = changeLimit(current.MaxConnections, m.MaxConnections)
 	before.MaxConnectionsPerAddress, options.MaxConnectionsPerAddress = changeLimit(current.MaxConnectionsPerAddress, m.MaxConnectionsPerAddress)
+	before.MaxHandshakes, options.MaxHandshakes = changeLimit(current.MaxHandshakes, m.MaxHandshakes)
 	before.MaxHandshakeFailures, options.MaxHandshakeFailures = changeLimit(current.MaxHandshakeFailures, m.MaxHandshakeFailures)
 	var c check
 	options.checkLimits(&c)
 	if err := c.err(); err != nil {
 		return before, err
+	}
+	if s.handshakes != nil {
+		s.handshakes.setMax(options.handshakes())
 	}
 	s.addresses.setLimits(addressLimits{options.MaxConnectionsPerAddress, options.MaxHandshakeFailures})
 	s.mu.Lock()

@@ -2,6 +2,7 @@ package meta_test
 
 import (
 	"net"
+	"runtime"
 	"strconv"
 	"testing"
 
@@ -115,7 +116,10 @@ func TestLimitsChange(t *testing.T) {
 			late = append(late, dialTCP(t, addr))
 		}
 		eventually(t, func() bool { return a.inspect(id)["accepting"] == "no: MaxConnections is reached" }, "the others wait")
-		before := meta.MessageTCPLimits{MaxConnections: 1, MaxConnectionsPerAddress: -1, MaxHandshakeFailures: -1}
+		before := meta.MessageTCPLimits{MaxConnections: 1, MaxConnectionsPerAddress: -1, MaxHandshakes: -1, MaxHandshakeFailures: -1}
+		if m.tls() {
+			before.MaxHandshakes = 2 * runtime.GOMAXPROCS(0)
+		}
 		assert.Equal(t, before, a.call(id, meta.MessageTCPLimits{}), "it only asks")
 		assert.Equal(t, before, a.call(id, meta.MessageTCPLimits{MaxConnections: 3}))
 		for range 2 { // the kernel need not hand them out in order of their dials, but it does
@@ -182,6 +186,7 @@ func TestLimitsRefused(t *testing.T) {
 	}{
 		{plain, meta.MessageTCPLimits{MaxConnections: -2}, "MaxConnections: is -2"},
 		{plain, meta.MessageTCPLimits{MaxConnections: 5, MaxConnectionsPerAddress: -5}, "MaxConnectionsPerAddress: is -5"},
+		{plain, meta.MessageTCPLimits{MaxHandshakes: 3}, "MaxHandshakes: there are no handshakes"},
 		{plain, meta.MessageTCPLimits{MaxHandshakeFailures: 3}, "MaxHandshakeFailures: there are no handshakes"},
 		{unix, meta.MessageTCPLimits{MaxConnectionsPerAddress: 1}, "MaxConnectionsPerAddress"},
 	} {
@@ -271,5 +276,25 @@ func TestActorServerSuspendsAndLimits(t *testing.T) {
 		assert.Equal(t, "1\n", line(t, m.secure(t, conn), "hello"))
 		err, _ := call(meta.MessageTCPLimits{MaxConnections: -3}).(error)
 		assert.ErrorContains(t, err, "MaxConnections: is -3")
+	})
+}
+
+// The program hears of many connections of an ActorServer, and once more when they have become few.
+func TestActorServerAlarm(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		alarms := make(chan meta.MessageTCPAlarm, 10)
+		h, _, server, ended := actorServer(t, m, nil, func(s *meta.ActorServer) {
+			s.Server.AlarmHigh, s.Alarm = 2, func(a meta.MessageTCPAlarm) { alarms <- a }
+		})
+		first := m.dial(t, meta.Stats(server).Listen)
+		line(t, first, "hello")
+		second := m.dial(t, meta.Stats(server).Listen)
+		high := <-alarms
+		assert.Equal(t, meta.MessageTCPAlarm{ID: high.ID, Connections: 2, High: true}, high)
+		line(t, second, "hello")
+		second.Close()
+		next(t, ended)
+		assert.Equal(t, meta.MessageTCPAlarm{ID: high.ID, Connections: 1}, <-alarms)
+		assert.True(t, h.log.contains("2 connections: AlarmHigh is reached")())
 	})
 }

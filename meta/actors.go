@@ -29,9 +29,9 @@ import (
 //   - When the process of the server ends, all its connections and actors do.
 //
 // What else is sent to a server is sent to the process: [MessageTCPSuspend], [MessageTCPResume] and
-// [MessageTCPLimits], and [MessageTCPDrain], though not as a Call. The process logs its
-// [MessageTCPAlarm], and its Inspect is that of a server. It ends when the listening socket is closed and, after a MessageTCPDrain, when
-// the last connection has ended.
+// [MessageTCPLimits], and [MessageTCPDrain], though not as a Call. Its Inspect is that of a server.
+// It ends when the listening socket is closed and, after a MessageTCPDrain, when the last
+// connection has ended.
 type ActorServer struct {
 	// Server are the options of the server. ProcessPool and Route must be unset: they would choose
 	// another process.
@@ -44,6 +44,9 @@ type ActorServer struct {
 	// Started, if set, is called once the server is listening, with the argument for [Stats] and
 	// [Connections].
 	Started func(server gen.MetaBehavior)
+	// Alarm, if set, is called with each [MessageTCPAlarm], which is logged too. It runs on the
+	// process of the server, so it must not block.
+	Alarm func(MessageTCPAlarm)
 }
 
 // Process is the gen.ProcessFactory of the process that runs the server. Spawn returns an error for
@@ -137,6 +140,9 @@ func (s *actorServer) HandleMessage(from gen.PID, message any) error {
 			s.Log().Warning("%d connections: AlarmHigh is reached", m.Connections)
 		} else {
 			s.Log().Info("%d connections: no more than AlarmLow again", m.Connections)
+		}
+		if s.options.Alarm != nil {
+			s.options.Alarm(m)
 		}
 	case MessageTCPDrain:
 		if s.draining = true; s.server != (gen.Alias{}) {

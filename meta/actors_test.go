@@ -61,7 +61,7 @@ func (c *counter) HandleMessage(_ gen.PID, message any) error {
 func (c *counter) Terminate(reason error) { c.ended <- reason }
 
 // actorServer starts a server with the actors that create makes; nil makes plain ones.
-func actorServer(t *testing.T, m mode, create func() *counter) (h *host, pid gen.PID, server gen.MetaBehavior, ended chan error) {
+func actorServer(t *testing.T, m mode, create func() *counter, change ...func(*meta.ActorServer)) (h *host, pid gen.PID, server gen.MetaBehavior, ended chan error) {
 	t.Helper()
 	h, ended = newHost(t), make(chan error, 100)
 	options := meta.ActorServer{
@@ -78,6 +78,9 @@ func actorServer(t *testing.T, m mode, create func() *counter) (h *host, pid gen
 	}
 	if wrapping, ok := m.manager.(manager); ok && wrapping.wrapped {
 		options.Server.Host, options.Server.Listener = "", wrappingListener{newListener(t)}
+	}
+	for _, f := range change {
+		f(&options)
 	}
 	pid, err := h.SpawnRegister("lines", options.Process, gen.ProcessOptions{})
 	require.NoError(t, err)

@@ -46,7 +46,8 @@ func (c *slowRand) Read(b []byte) (int, error) {
 	return rand.Read(b)
 }
 
-// However many clients come at once, no more than MaxHandshakes compute, and all are served.
+// However many clients come at once, no more than MaxHandshakes compute, and all are served. A
+// higher limit lets those in who wait, a lower one ends none.
 func TestMaxHandshakes(t *testing.T) {
 	tlsModes(t, func(t *testing.T, m mode) {
 		const crowd, limit = 20, 3
@@ -61,16 +62,25 @@ func TestMaxHandshakes(t *testing.T) {
 		}
 		eventually(t, func() bool { return a.inspect(server)["connections establishing"] == strconv.Itoa(crowd) }, "all are there")
 		eventually(t, func() bool { return a.inspect(server)["handshakes"] == strconv.Itoa(limit) }, "the places are taken")
+		before := a.call(server, meta.MessageTCPLimits{MaxHandshakes: limit + 2}).(meta.MessageTCPLimits)
+		assert.Equal(t, limit, before.MaxHandshakes)
+		eventually(t, func() bool { return a.inspect(server)["handshakes"] == strconv.Itoa(limit+2) }, "more places are taken")
+		a.call(server, meta.MessageTCPLimits{MaxHandshakes: 1})
+		assert.Equal(t, strconv.Itoa(limit+2), a.inspect(server)["handshakes"])
 		open()
 		for range crowd {
 			require.NoError(t, <-shaken)
 			expect[meta.MessageTCPConnect](a)
 		}
-		assert.EqualValues(t, limit, c.most.Load())
+		assert.EqualValues(t, limit+2, c.most.Load())
 		assert.Equal(t, "0", a.inspect(server)["handshakes"])
+		assert.Equal(t, "1", a.inspect(server)["max handshakes"])
 
 		standard, _ := a.listen(meta.TCPServerOptions{CertManager: m.manager})
-		assert.Equal(t, strconv.Itoa(2*runtime.GOMAXPROCS(0)), a.inspect(standard)["max handshakes"])
+		a.call(server, meta.MessageTCPLimits{MaxHandshakes: -1})
+		for _, id := range []gen.Alias{standard, server} {
+			assert.Equal(t, strconv.Itoa(2*runtime.GOMAXPROCS(0)), a.inspect(id)["max handshakes"])
+		}
 	})
 }
 

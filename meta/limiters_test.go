@@ -94,7 +94,7 @@ func TestHandshakeLimiter(t *testing.T) {
 		defer cancel()
 		first, second, third := &shaking{limiter: l, ctx: t.Context()}, &shaking{limiter: l, ctx: hurry}, &shaking{limiter: l, ctx: t.Context()}
 		require.NoError(t, first.enter())
-		assert.Empty(t, l.places)
+		assert.Zero(t, l.used)
 		first.hello, second.hello, third.hello = true, true, true
 		require.NoError(t, first.enter())
 		require.NoError(t, first.enter())
@@ -110,9 +110,10 @@ func TestHandshakeLimiter(t *testing.T) {
 		first.leave()
 		first.leave()
 		require.NoError(t, <-entered)
-		assert.Len(t, l.places, 1)
+		assert.Equal(t, 1, l.used)
 		third.leave()
-		assert.Empty(t, l.places)
+		assert.Zero(t, l.used)
+		assert.Zero(t, l.waiting.Len())
 	})
 }
 

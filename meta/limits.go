@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"container/list"
 	"context"
 	"net"
 	"net/netip"
@@ -10,23 +11,60 @@ import (
 )
 
 // handshakeLimiter bounds how many handshakes compute at a time. It is first come, first served.
-type handshakeLimiter struct{ places chan struct{} }
-
-func newHandshakeLimiter(places int) *handshakeLimiter {
-	return &handshakeLimiter{make(chan struct{}, places)}
+type handshakeLimiter struct {
+	mu        sync.Mutex // guards all
+	max, used int
+	waiting   list.List // of chan struct{}, closed when its handshake has a place
 }
+
+func newHandshakeLimiter(places int) *handshakeLimiter { return &handshakeLimiter{max: places} }
 
 // enter takes a place, or returns the error of the context.
 func (l *handshakeLimiter) enter(ctx context.Context) error {
+	l.mu.Lock()
+	if l.used < l.max {
+		l.used++
+		l.mu.Unlock()
+		return nil
+	}
+	placed := make(chan struct{})
+	place := l.waiting.PushBack(placed)
+	l.mu.Unlock()
 	select {
-	case l.places <- struct{}{}:
+	case <-placed:
 		return nil
 	case <-ctx.Done():
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	select {
+	case <-placed: // meanwhile
+		return nil
+	default:
+		l.waiting.Remove(place)
 		return ctx.Err()
 	}
 }
 
-func (l *handshakeLimiter) leave() { <-l.places }
+func (l *handshakeLimiter) leave() { l.change(func() { l.used-- }) }
+
+// setMax changes the number of places. Who has one keeps it.
+func (l *handshakeLimiter) setMax(places int) { l.change(func() { l.max = places }) }
+
+func (l *handshakeLimiter) change(f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for f(); l.used < l.max && l.waiting.Len() > 0; l.used++ {
+		close(l.waiting.Remove(l.waiting.Front()).(chan struct{}))
+	}
+}
+
+// places gives how many there are, and how many are in use.
+func (l *handshakeLimiter) places() (used, places int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.used, l.max
+}
 
 // addressTable counts what each address has, and within a minute what it has caused. A limit of 0
 // is none.

@@ -162,9 +162,10 @@ type MessageTCPSuspend struct{}
 type MessageTCPResume struct{}
 
 // MessageTCPLimits, sent to a server, changes its limits. Each field is a limit of
-// [TCPServerOptions]: 0 leaves it as it is, -1 means no limit. After a higher limit waiting clients
-// are accepted at once. After a lower limit no connection is closed: the server accepts no further
-// one until enough have ended.
+// [TCPServerOptions]: 0 leaves it as it is, -1 means what 0 means there, which is no limit, or for
+// MaxHandshakes twice GOMAXPROCS. After a higher limit waiting clients are accepted at once, and
+// waiting handshakes go on. After a lower limit no connection is closed and no handshake ends: the
+// server goes on with the next when enough have ended.
 //
 // An invalid value is an error that names the field, and nothing is changed. As a Call it returns
 // the previous limits, as a MessageTCPLimits, or that error; if it was sent, the error is logged.
@@ -172,6 +173,7 @@ type MessageTCPLimits struct {
 	// Each is as in TCPServerOptions, except 0 and -1.
 	MaxConnections           int
 	MaxConnectionsPerAddress int
+	MaxHandshakes            int
 	MaxHandshakeFailures     int
 }
 

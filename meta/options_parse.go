@@ -1,9 +1,11 @@
 package meta
 
 import (
+	"cmp"
 	"math"
 	"net"
 	"os"
+	"runtime"
 	"strconv"
 
 	"ergo.services/ergo/gen"
@@ -29,7 +31,6 @@ func (o *TCPServerOptions) parse() (*TCPConnectionOptions, error) {
 	c.host(o.Host)
 	connection.parseShared(&c, true)
 	o.checkLimits(&c)
-	c.notNegative("MaxHandshakes", o.MaxHandshakes)
 	c.notNegative("AlarmHigh", o.AlarmHigh)
 	c.notNegative("AlarmLow", o.AlarmLow)
 	c.refuse(o.AlarmLow > 0 && o.AlarmLow >= o.AlarmHigh, "AlarmLow: is %d; it must be less than AlarmHigh, which is %d", o.AlarmLow, o.AlarmHigh)
@@ -47,7 +48,6 @@ func (o *TCPServerOptions) parse() (*TCPConnectionOptions, error) {
 	c.refuse(o.CertManager == nil && len(o.ProxyFrom) == 0 && o.Listener == nil && o.HandshakeTimeout > 0,
 		"HandshakeTimeout: there is no handshake without TLS and no header without ProxyFrom; set CertManager")
 	c.refuse(o.ConnectionMeta.MailboxSize < 0, "ConnectionMeta.MailboxSize: is %d; use 0 for no limit, or a positive number", o.ConnectionMeta.MailboxSize)
-	c.refuse(o.CertManager == nil && o.MaxHandshakes > 0, "MaxHandshakes: there are no handshakes without TLS; set CertManager")
 	for i, name := range o.ProcessPool {
 		c.refuse(name == "", "ProcessPool[%d]: is empty; name a registered process", i)
 	}
@@ -59,13 +59,20 @@ func (o *TCPServerOptions) parse() (*TCPConnectionOptions, error) {
 
 func (o *TCPServerOptions) unix() bool { return o.UnixPath != "" || isUnix(o.Listener) }
 
+// handshakes gives MaxHandshakes or its default.
+func (o *TCPServerOptions) handshakes() int {
+	return cmp.Or(o.MaxHandshakes, 2*runtime.GOMAXPROCS(0))
+}
+
 // checkLimits checks those that MessageTCPLimits can change.
 func (o *TCPServerOptions) checkLimits(c *check) {
 	c.notNegative("MaxConnections", o.MaxConnections)
 	c.notNegative("MaxConnectionsPerAddress", o.MaxConnectionsPerAddress)
+	c.notNegative("MaxHandshakes", o.MaxHandshakes)
 	c.notNegative("MaxHandshakeFailures", o.MaxHandshakeFailures)
 	c.refuse(o.unix() && (o.MaxConnectionsPerAddress > 0 || o.MaxHandshakeFailures > 0),
 		"MaxConnectionsPerAddress, MaxHandshakeFailures: peers of a unix socket have no address; use MaxConnections")
+	c.refuse(o.CertManager == nil && o.MaxHandshakes > 0, "MaxHandshakes: there are no handshakes without TLS; set CertManager")
 	c.refuse(o.CertManager == nil && o.MaxHandshakeFailures > 0, "MaxHandshakeFailures: there are no handshakes without TLS; set CertManager")
 }
 

@@ -1,12 +1,10 @@
 package meta
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"net"
-	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -79,7 +77,7 @@ func CreateTCPServer(options TCPServerOptions) (gen.MetaBehavior, error) {
 			return nil, err
 		}
 		s.tls = serverConfig(s.tls)
-		s.handshakes = newHandshakeLimiter(cmp.Or(options.MaxHandshakes, 2*runtime.GOMAXPROCS(0)))
+		s.handshakes = newHandshakeLimiter(options.handshakes())
 	}
 	s.maxConnections = options.MaxConnections
 	s.addresses = newAddressTable(options.MaxConnectionsPerAddress, options.MaxHandshakeFailures)

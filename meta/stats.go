@@ -186,7 +186,7 @@ func (s *ServerStats) failures() (n uint64) {
 func (s *tcpServer) snapshot() ServerStats {
 	out := ServerStats{Listen: s.listener.Addr().String(), TLS: s.describeTLS(), MaxConnections: s.limits().MaxConnections}
 	if s.handshakes != nil {
-		out.Handshaking, out.MaxHandshakes = len(s.handshakes.places), cap(s.handshakes.places)
+		out.Handshaking, out.MaxHandshakes = s.handshakes.places()
 	}
 	s.mu.Lock()
 	sum, open := s.stats.carried, s.openLocked()
