@@ -127,8 +127,9 @@ const (
 	// answerTime is how long a connection whose peer has ended its side waits for an answer of its
 	// owner.
 	answerTime = 500 * time.Millisecond
-	// furtherTime is how long it waits for more if there was an answer to each message.
-	furtherTime = 10 * time.Millisecond
+	// furtherTime is how long it waits for more if there was an answer to each message. Nearly all
+	// connections wait so long and hold their memory: 10 ms cost 7 % of the CPU of resumed handshakes.
+	furtherTime = 2 * time.Millisecond
 )
 
 // awaitAnswers waits, after Disconnect was sent, as long as the owner sends answers to what came

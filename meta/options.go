@@ -149,8 +149,9 @@ type TCPServerOptions struct {
 	// HalfClose is how long the connection can still be written to after the peer has closed its
 	// writing half in order (FIN; over TLS close_notify). The owner gets a MessageTCPEOF after the
 	// last data, and sends a MessageTCPClose when it has answered; otherwise the connection ends
-	// after HalfClose. 0 ends it at once with a MessageTCPDisconnect; answers that the owner sends
-	// within half a second of each other are still written, within CloseTimeout.
+	// after HalfClose. 0 ends it at once with a MessageTCPDisconnect; while a message has no answer
+	// yet, answers that the owner sends within half a second of each other are still written,
+	// within CloseTimeout.
 	HalfClose time.Duration
 	// KeepAliveMessage, if set, is written when no other data was written for
 	// KeepAliveMessagePeriod and none is waiting. It does not count for IdleTimeout. A period of 0
