@@ -57,16 +57,14 @@ func Example_limits() {
 	// now it is 2000
 }
 
-// take gives a session its connection.
-type take struct{ connection gen.Alias }
-
 // The first process reads the name of a session, and hands the connection to the process of that
 // session.
 func Example_owner() {
 	session := &service{server: meta.TCPServerOptions{}, handle: func(s *service, message any) {
 		switch m := message.(type) {
-		case take:
-			_ = s.SendAlias(m.connection, meta.MessageTCPActive{N: 100})
+		case meta.MessageTCPConnect: // the connection is its own now
+			fmt.Println("handed over")
+			_ = s.SendAlias(m.ID, meta.MessageTCPActive{N: 100})
 		case meta.MessageTCP:
 			_ = s.SendAlias(m.ID, meta.MessageTCP{Data: append(m.Data, "\n"...)})
 		}
@@ -76,8 +74,6 @@ func Example_owner() {
 		case meta.MessageTCPPassive: // nothing is on its way
 			_ = s.SendAlias(m.ID, meta.MessageTCPOwner{PID: session.PID()})
 		case meta.MessageTCPOwner: // nothing more comes here
-			fmt.Println("handed over")
-			_ = s.SendPID(m.PID, take{m.ID})
 		}
 	})
 	defer stop()

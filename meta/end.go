@@ -189,9 +189,7 @@ func orderly(reason error) bool {
 // called again: an owner that cannot keep up must not be left with a connection that it thinks is
 // open.
 func (c *tcpConnection) disconnected(reason *DisconnectError) (told bool) {
-	c.mu.Lock()
-	c.changeOwnerLocked()
-	c.mu.Unlock()
+	_ = c.changeOwner() // an error comes again
 	copied := *reason
 	w := c.writer.stats()
 	copied.Accepted, copied.Written = w.accepted, w.sent

@@ -54,10 +54,10 @@ func (c *tcpConnection) establish() bool {
 	c.touch()
 	c.startLifetime()
 
-	peer := c.peer(state)
+	connect := c.connect(state)
 	if c.server != nil && c.server.opt.Route != nil {
 		if err := protect("Route", func() error {
-			if worker := c.server.opt.Route(peer); worker != "" {
+			if worker := c.server.opt.Route(connect.Peer); worker != "" {
 				c.to = worker
 			}
 			return nil
@@ -87,15 +87,13 @@ func (c *tcpConnection) establish() bool {
 	if c.onConnect != nil {
 		c.onConnect() // before the owner can answer
 	}
-	if !c.send(MessageTCPConnect{
-		ID: c.process.ID(), RemoteAddr: c.sock.RemoteAddr(), LocalAddr: c.sock.LocalAddr(), TLS: state, Peer: peer,
-	}) {
+	if !c.send(connect) {
 		if c.server != nil {
 			c.server.refused(c, "connection", c.ended()) // there is nobody else to tell
 		}
 		return false
 	}
-	c.logLife("connection with %s established", peer)
+	c.logLife("connection with %s established", connect.Peer)
 	c.mu.Lock()
 	c.connected = true
 	c.mu.Unlock()

@@ -10,7 +10,7 @@ import (
 
 // MessageTCPConnect is sent when a connection is established and, over TLS, the
 // handshake is complete and the peer is authorized. It is the first message of
-// a connection.
+// a connection to its owner: see MessageTCPOwner.
 type MessageTCPConnect struct {
 	// ID is the connection: send MessageTCP and the other messages of this package to it.
 	ID gen.Alias
@@ -95,15 +95,17 @@ type MessageTCPClose struct{}
 // (TLS) and FIN, and keeps reading. Later writes are dropped with a log line.
 type MessageTCPCloseWrite struct{}
 
-// MessageTCPOwner, sent to a connection, makes another process its owner. Later messages of the
-// connection, including the MessageTCPDisconnect, go to that process, in order. The previous owner
-// gets this message, with ID, as its last one, if its mailbox has room. To change the owner between
-// two messages set the option Active, send this message after a MessageTCPPassive, and let the new
-// owner send the MessageTCPActive.
+// MessageTCPOwner, sent to a connection, makes another process its owner. The previous owner gets
+// this message, with ID, as its last one, if its mailbox has room. The new owner gets a
+// [MessageTCPConnect], as if the connection were new, and then everything that comes later, in
+// order, including the MessageTCPDisconnect. To change the owner between two messages set the
+// option Active, send this message after a MessageTCPPassive, and let the new owner send the
+// MessageTCPActive.
 //
-// The new owner gets no MessageTCPConnect. With the option Node the connection ends with the new
-// owner. The message is ignored with a warning if there is no such process, as far as Node knows,
-// and for a connection of an ActorServer, which belongs to its actor.
+// With the option Node the connection ends with the new owner. The message is ignored with a
+// warning if it is not from the owner or the parent of the connection (an owner that the connection
+// knows only by a name, without Node, is not checked), if there is no such process, as far as Node
+// knows, and for a connection of an ActorServer, which belongs to its actor.
 type MessageTCPOwner struct {
 	// PID is the new owner. ID is the connection; it is ignored on sending.
 	PID gen.PID

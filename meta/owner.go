@@ -12,7 +12,10 @@ import (
 // there.
 const ownerCheck = time.Second
 
-var errActorOwns = errors.New("the connection of an ActorServer belongs to its actor")
+var (
+	errActorOwns = errors.New("the connection of an ActorServer belongs to its actor")
+	errNotOwner  = errors.New("it is neither the owner nor the parent")
+)
 
 // findOwner looks up the process that has the name to which the messages would go, where the option
 // Node is set: from then on they go to that process, and not to another that takes its name later
@@ -77,23 +80,35 @@ func (c *tcpConnection) owner() any {
 
 // setOwner has the read loop, or the end of the connection, change the owner. It does not block.
 func (c *tcpConnection) setOwner(from, pid gen.PID) {
-	err := c.opt.mayOwn(pid)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	owner := c.to
+	if c.heir != (gen.PID{}) {
+		owner = c.heir
+	}
+	err := c.opt.mayPass(owner, c.process.Parent(), from, pid)
 	if c.server != nil && c.server.actors {
 		err = errActorOwns
 	}
 	if err != nil {
-		c.log().Warning("MessageTCPOwner{PID: %s} from %s ignored: %s", pid, from, err)
+		warnOwner(c.process, from, pid, err)
 		return
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.heir = pid; c.phase >= open {
 		c.interruptLocked()
 	}
 }
 
-// mayOwn returns an error where there is no such process.
-func (o *TCPConnectionOptions) mayOwn(pid gen.PID) error {
+func warnOwner(process gen.MetaProcess, from, pid gen.PID, err error) {
+	process.Log().Warning("MessageTCPOwner{PID: %s} from %s ignored: %s", pid, from, err)
+}
+
+// mayPass returns an error where from may not make pid the owner, or there is no such process. An
+// owner that is known only by name can't be compared.
+func (o *TCPConnectionOptions) mayPass(owner any, parent, from, pid gen.PID) error {
+	if known, ok := owner.(gen.PID); ok && from != known && from != parent {
+		return errNotOwner
+	}
 	if pid == (gen.PID{}) {
 		return gen.ErrProcessUnknown
 	}
@@ -104,19 +119,26 @@ func (o *TCPConnectionOptions) mayOwn(pid gen.PID) error {
 	return err
 }
 
-// changeOwnerLocked does what setOwner has asked for. Start's goroutine calls it.
-func (c *tcpConnection) changeOwnerLocked() {
-	if c.heir == (gen.PID{}) {
-		return
+// changeOwner does what setOwner has asked for. It returns an error if the new owner can't be told.
+// Start's goroutine calls it.
+func (c *tcpConnection) changeOwner() error {
+	c.mu.Lock()
+	before, open := c.to, c.connected && !c.parted
+	if c.heir != (gen.PID{}) {
+		c.to, c.heir = c.heir, gen.PID{}
 	}
-	before := c.to
-	c.to, c.heir = c.heir, gen.PID{}
+	c.mu.Unlock()
+	if before == c.to {
+		return nil
+	}
 	if c.opt.Node != nil {
 		c.ownerAt = time.Now().Add(ownerCheck)
 	}
-	if before != c.to {
-		_ = c.process.Send(before, MessageTCPOwner{PID: c.to.(gen.PID), ID: c.process.ID()}) // an error says that it has ended
+	_ = c.process.Send(before, MessageTCPOwner{PID: c.to.(gen.PID), ID: c.process.ID()}) // an error says that it has ended
+	if !open {
+		return nil
 	}
+	return c.process.Send(c.to, c.connect(c.tlsState()))
 }
 
 // owner gives the process that had the name last, and setOwner notes it.

@@ -43,7 +43,7 @@ func TestConnectionEndsWithItsOwner(t *testing.T) {
 }
 
 // A connection goes from owner to owner while its peer sends and gets answers. Each message reaches
-// one of them, in order, and nothing comes after the word that it is another's.
+// one of them, in order, after its Connect, and nothing comes after the word that it is another's.
 func TestOwnerChangesUnderTraffic(t *testing.T) {
 	const owners, lines, each, window = 4, 2000, 10, 30
 	eachMode(t, func(t *testing.T, m mode) {
@@ -51,13 +51,18 @@ func TestOwnerChangesUnderTraffic(t *testing.T) {
 		var mu sync.Mutex // guards all below
 		var pids []gen.PID
 		got := make([][]int, owners)
+		owns := make([]bool, owners)
 		var all []*actor
 		for i := range owners {
 			all = append(all, h.spawn(func(o *owner, message any) bool {
 				mu.Lock()
 				defer mu.Unlock()
 				switch m := message.(type) {
+				case meta.MessageTCPConnect:
+					assert.False(t, owns[i], "it is told once")
+					owns[i] = true
 				case meta.MessageTCP:
+					assert.True(t, owns[i], "it was told before")
 					n, err := strconv.Atoi(string(m.Data))
 					assert.NoError(t, err)
 					got[i] = append(got[i], n)
@@ -66,6 +71,8 @@ func TestOwnerChangesUnderTraffic(t *testing.T) {
 					}
 					o.SendAlias(m.ID, meta.MessageTCP{Data: append(m.Data, '\n')})
 				case meta.MessageTCPOwner:
+					assert.True(t, owns[i])
+					owns[i] = false
 					assert.NotEqual(t, o.PID(), m.PID)
 				default:
 					return false
@@ -76,7 +83,6 @@ func TestOwnerChangesUnderTraffic(t *testing.T) {
 		}
 		_, addr := all[0].listen(meta.TCPServerOptions{CertManager: m.manager, Split: bufio.ScanLines, Node: h.Node})
 		peer := m.dial(t, addr)
-		expect[meta.MessageTCPConnect](all[0])
 		inFlight := make(chan struct{}, window)
 		go func() {
 			for n := range lines {
@@ -127,16 +133,23 @@ func TestOwnerChangesUnderTraffic(t *testing.T) {
 func TestOwnerChangesAtPassive(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		h := newHost(t)
-		first, second := h.spawn(nil), h.spawn(nil)
-		_, addr := first.listen(meta.TCPServerOptions{CertManager: m.manager, Split: bufio.ScanLines, Active: 1, Node: h.Node})
+		first, second := h.spawnNamed("first", nil), h.spawn(nil)
+		_, addr := h.spawn(nil).listen(meta.TCPServerOptions{CertManager: m.manager, Split: bufio.ScanLines, Active: 1, Node: h.Node, ProcessPool: []gen.Atom{"first"}})
 		peer := m.dial(t, addr)
-		id := expect[meta.MessageTCPConnect](first).ID
+		connect := expect[meta.MessageTCPConnect](first)
+		id := connect.ID
 		io.WriteString(peer, "one\ntwo\nthree\n")
 		assert.Equal(t, "one", string(expect[meta.MessageTCP](first).Data))
 		expect[meta.MessageTCPPassive](first)
 		first.send(id, meta.MessageTCPOwner{PID: second.pid})
 		assert.Equal(t, meta.MessageTCPOwner{PID: second.pid, ID: id}, expect[meta.MessageTCPOwner](first))
+		again := expect[meta.MessageTCPConnect](second)
+		assert.Equal(t, m.tls(), again.TLS != nil)
+		again.TLS = connect.TLS // a copy, with functions
+		assert.Equal(t, connect, again)
 		second.quiet()
+		first.send(id, meta.MessageTCPOwner{PID: h.spawn(nil).pid})
+		eventually(t, h.log.contains("ignored: it is neither the owner nor the parent"), "it was given away")
 		second.send(id, meta.MessageTCPActive{N: 2})
 		for _, text := range []string{"two", "three"} {
 			assert.Equal(t, text, string(expect[meta.MessageTCP](second).Data))
@@ -166,8 +179,11 @@ func TestConnectionEndsWithItsNewOwner(t *testing.T) {
 			parent.send(id, meta.MessageTCPOwner{PID: nobody})
 		}
 		eventually(t, h.log.contains("ignored"), "the log says so")
+		heir.send(id, meta.MessageTCPOwner{PID: heir.pid})
+		eventually(t, h.log.contains("ignored: it is neither"), "it is not the owner")
 		parent.send(id, meta.MessageTCPOwner{PID: heir.pid})
 		expect[meta.MessageTCPOwner](worker)
+		expect[meta.MessageTCPConnect](heir)
 		require.NoError(t, h.Kill(worker.pid))
 		eventually(t, func() bool { _, err := h.ProcessState(worker.pid); return err != nil }, "it is gone")
 		talk(t, peer)
@@ -185,8 +201,11 @@ func TestOwnerOfReconnecting(t *testing.T) {
 		first, second, third := h.spawn(nil), h.spawn(nil), h.spawn(nil)
 		id := first.connect(m.reconnecting(t, server.addr, meta.Reconnect{MinInterval: time.Millisecond, MaxInterval: time.Millisecond}))
 		expect[meta.MessageTCPConnect](first)
+		second.send(id, meta.MessageTCPOwner{PID: second.pid})
+		eventually(t, h.log.contains("ignored: it is neither"), "it is not the owner")
 		first.send(id, meta.MessageTCPOwner{PID: second.pid})
 		expect[meta.MessageTCPOwner](first)
+		assert.Equal(t, id, expect[meta.MessageTCPConnect](second).ID)
 		server.stop()
 		expect[meta.MessageTCPDisconnect](second)
 		second.send(id, meta.MessageTCPOwner{PID: third.pid}) // while it is down
@@ -197,6 +216,27 @@ func TestOwnerOfReconnecting(t *testing.T) {
 		assert.Equal(t, "hello", string(expect[meta.MessageTCP](third).Data))
 		third.send(id, meta.MessageTCPClose{})
 		until(third, func(m meta.MessageTCPDisconnect) bool { return m.Retry.IsZero() })
+		first.quiet()
+	})
+}
+
+// A connection whose new owner can't be told of it ends.
+func TestNewOwnerWithoutRoom(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		h := newHost(t)
+		busy := make(chan struct{})
+		first, full := h.spawn(nil), h.spawn(nil, gen.ProcessOptions{MailboxSize: 1})
+		_, addr := first.listen(meta.TCPServerOptions{CertManager: m.manager})
+		peer := m.dial(t, addr)
+		id := expect[meta.MessageTCPConnect](first).ID
+		require.NoError(t, h.Send(full.pid, run(func(*owner) { <-busy })))
+		eventually(t, func() bool { return h.Send(full.pid, run(func(*owner) {})) == nil }, "it is busy")
+		first.send(id, meta.MessageTCPOwner{PID: full.pid})
+		expect[meta.MessageTCPOwner](first)
+		_, err := io.ReadAll(peer)
+		assertEnded(t, err)
+		close(busy)
+		assert.ErrorIs(t, expect[meta.MessageTCPDisconnect](full).Reason, meta.ErrOwnerGone)
 		first.quiet()
 	})
 }

@@ -107,3 +107,10 @@ func (c *tcpConnection) peer(state *tls.ConnectionState) Peer {
 	p.Proxy = c.proxy
 	return p
 }
+
+// connect is what an owner hears first.
+func (c *tcpConnection) connect(state *tls.ConnectionState) MessageTCPConnect {
+	return MessageTCPConnect{
+		ID: c.process.ID(), RemoteAddr: c.sock.RemoteAddr(), LocalAddr: c.sock.LocalAddr(), TLS: state, Peer: c.peer(state),
+	}
+}

@@ -20,8 +20,10 @@ func (c *tcpConnection) read() {
 		c.mu.Lock()
 		switch {
 		case c.heir != (gen.PID{}):
-			c.changeOwnerLocked()
 			c.mu.Unlock()
+			if err := c.changeOwner(); err != nil {
+				c.end(ErrOwnerGone, fmt.Errorf("MessageTCPConnect not delivered to %v: %w", c.to, err))
+			}
 		case !c.drainBy.IsZero():
 			message := MessageTCPDraining{ID: c.process.ID(), Deadline: c.drainBy}
 			c.drainBy = time.Time{}

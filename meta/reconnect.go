@@ -117,9 +117,7 @@ func (r *reconnecting) once() bool {
 		_ = c.Start() // says nothing: the reason went to the owner
 		r.mu.Lock()
 		if r.conn = nil; !r.retryAt.IsZero() { // else its Disconnect was the last word
-			c.mu.Lock()
-			c.changeOwnerLocked() // where that was asked for after its Disconnect
-			c.mu.Unlock()
+			_ = c.changeOwner() // where that was asked for after its Disconnect
 		}
 		r.mu.Unlock()
 	}
@@ -161,13 +159,13 @@ func (r *reconnecting) tell(m MessageTCPDisconnect) bool {
 
 // setOwner makes a process the owner of this connection and of those that come.
 func (r *reconnecting) setOwner(from, pid gen.PID) {
-	if err := r.opt.mayOwn(pid); err != nil {
-		r.process.Log().Warning("MessageTCPOwner{PID: %s} from %s ignored: %s", pid, from, err)
-		return
-	}
 	r.mu.Lock() // held for all of it: the connection that ends looks at what was asked for
 	defer r.mu.Unlock()
 	before := r.to
+	if err := r.opt.mayPass(before, r.process.Parent(), from, pid); err != nil {
+		warnOwner(r.process, from, pid, err)
+		return
+	}
 	r.to = pid
 	if r.conn != nil {
 		r.conn.setOwner(from, pid)
