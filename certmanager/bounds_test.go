@@ -2,10 +2,12 @@ package certmanager_test
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -84,4 +86,34 @@ func errorIsOneOf(err error, reasons ...error) bool {
 		}
 	}
 	return false
+}
+
+// To name a peer takes no time that grows with the square of its name: a certificate with thousands
+// of units from a CA with as many fits a handshake, and costs whoever sends it nothing.
+func TestPeerWithManyUnits(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	other := tlstest.NewCA(t, func(template *x509.Certificate) {
+		for i := range 6000 {
+			template.Subject.OrganizationalUnit = append(template.Subject.OrganizationalUnit, fmt.Sprint(i))
+		}
+	})
+	m := newManager(t, certmanager.Options{Source: certmanager.Static{
+		Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(), RootCAs: ca.Pool(),
+	}})
+	events := collect(m)
+	shown := other.Issue(t, tlstest.Leaf{}).Certificate()
+	for _, version := range versions {
+		theirs := &tls.Config{MaxVersion: version, InsecureSkipVerify: true, Certificates: []tls.Certificate{shown},
+			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &shown, nil }}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, serverErr, _ := meet(t, m.ServerTLS(), theirs)
+		m.ReportRefused(serverErr, nil)
+		_, _, clientErr := meet(t, theirs, m.ClientTLS("localhost"))
+		runtime.ReadMemStats(&after)
+		require.Error(t, clientErr)
+		assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(64<<20), tls.VersionName(version))
+	}
+	eventually(t, "the events", func() bool { return len(events(certmanager.PeerRefused)) == 2*len(versions) })
+	assert.Regexp(t, "OU=0.OU=1.*…$", events(certmanager.PeerRefused)[0].Peer.Issuer)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ergotls/ergotls/certmanager/internal/trust"
+	"github.com/ergotls/ergotls/internal/dn"
 )
 
 // comparison is what the chains of a candidate are compared with.
@@ -138,7 +139,7 @@ func (k *comparison) checkAlone(c *certificate) {
 	}
 	if !k.alone[string(leaf.RawIssuer)] && !k.leadsToClients(c) {
 		k.alone[string(leaf.RawIssuer)] = true
-		k.doubt(c, fmt.Sprintf("nothing is known of its issuer %q; if that is an intermediate and no root of the peers, append it", leaf.Issuer.String()))
+		k.doubt(c, fmt.Sprintf("nothing is known of its issuer %q; if that is an intermediate and no root of the peers, append it", dn.String(leaf.Issuer)))
 	}
 }
 

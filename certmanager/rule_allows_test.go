@@ -14,6 +14,7 @@ func TestRules(t *testing.T) {
 	web := &Peer{Certificate: ca.Issue(t, tlstest.Leaf{Names: []string{"web.example.test"}, URIs: []string{"spiffe://example.test/web"}}).Leaf}
 	two := &Peer{Certificate: ca.Issue(t, tlstest.Leaf{URIs: []string{"spiffe://example.test/a", "spiffe://example.test/b"}}).Leaf}
 	bare := &Peer{Certificate: ca.Issue(t, tlstest.Leaf{Usage: tlstest.ClientOnly, CommonName: "bare"}).Leaf}
+	forger := &Peer{Certificate: ca.Issue(t, tlstest.Leaf{Usage: tlstest.ClientOnly, CommonName: "m\nforged line"}).Leaf}
 	for _, c := range []struct {
 		rule Rule
 		peer *Peer
@@ -28,6 +29,7 @@ func TestRules(t *testing.T) {
 		{DNSName("wex.example.test", "b.c"), web, "its DNS name is web.example.test, the nearest match wex.example.test"},
 		{DNSName("b.c", "wex.example.test", "web.example.org"), web, "the nearest match wex.example.test"},
 		{DNSName("a.test"), bare, "carries no DNS name"},
+		{CommonName("alice"), forger, `its common name is m\0Aforged line, the nearest match`},
 		{SPIFFEID("spiffe://example.test/web"), web, ""},
 		{SPIFFEID("spiffe://example.test/we"), web, "the nearest match spiffe://example.test/we"},
 		{SPIFFEID("spiffe://example.test/a"), two, "carries no SPIFFE ID"},
@@ -55,5 +57,6 @@ func TestRules(t *testing.T) {
 		assert.ErrorContains(t, err, c.says)
 		assert.ErrorContains(t, err, c.rule.String())
 		assert.ErrorContains(t, err, c.peer.String())
+		assert.NotContains(t, err.Error(), "\n")
 	}
 }

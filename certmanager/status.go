@@ -12,6 +12,7 @@ import (
 	"github.com/ergotls/ergotls/certmanager/internal/trust"
 	"github.com/ergotls/ergotls/internal/clock"
 	"github.com/ergotls/ergotls/internal/conninfo"
+	"github.com/ergotls/ergotls/internal/dn"
 )
 
 // Status is the state of a Manager at one time. It can be marshalled to JSON and has no key
@@ -118,7 +119,7 @@ type PeerInfo struct {
 func NewCertificateInfo(cert *x509.Certificate, origin string) CertificateInfo {
 	sum := sha256.Sum256(cert.Raw)
 	info := CertificateInfo{
-		Subject: cert.Subject.String(), Issuer: cert.Issuer.String(), Serial: fmt.Sprintf("%x", cert.SerialNumber),
+		Subject: dn.String(cert.Subject), Issuer: dn.String(cert.Issuer), Serial: fmt.Sprintf("%x", cert.SerialNumber),
 		Names: append([]string(nil), cert.DNSNames...), NotBefore: cert.NotBefore, NotAfter: cert.NotAfter,
 		Fingerprint: hex.EncodeToString(sum[:]), Origin: origin,
 	}
@@ -213,7 +214,7 @@ func (m *Manager) Status() Status {
 
 func newCRLInfo(l *trust.List) CRLInfo {
 	info := CRLInfo{
-		Issuer: l.Issuer.Subject.String(), ThisUpdate: l.CRL.ThisUpdate, NextUpdate: l.CRL.NextUpdate,
+		Issuer: dn.String(l.Issuer.Subject), ThisUpdate: l.CRL.ThisUpdate, NextUpdate: l.CRL.NextUpdate,
 		Revoked: len(l.Revoked), OutOfDate: l.OutOfDate(clock.Now()),
 	}
 	if l.CRL.Number != nil {

@@ -2,7 +2,9 @@ package meta_test
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"strings"
@@ -32,6 +34,20 @@ func (l *lines) Log(m gen.MessageLog) {
 }
 
 func (l *lines) Terminate() {}
+
+// all gives the lines with their fields.
+func (l *lines) all() (all []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, m := range l.got {
+		text := fmt.Sprintf(m.Format, m.Args...)
+		for _, f := range m.Fields {
+			text += fmt.Sprint(" ", f.Name, "=", f.Value)
+		}
+		all = append(all, text)
+	}
+	return all
+}
 
 // fields gives those of the first line that has the text, or nil.
 func (l *lines) fields(text string) map[string]any {
@@ -138,6 +154,43 @@ func TestLogLinesJoin(t *testing.T) {
 				assert.Equal(t, refused[name], event[name], name)
 			}
 		})
+	}
+}
+
+// A peer writes no lines of its own into the log, whatever stands in the names of its certificate,
+// whether it is refused or let in without verification.
+func TestNamesMakeNoLines(t *testing.T) {
+	ca, unknown := tlstest.NewCA(t), tlstest.NewCA(t, func(template *x509.Certificate) { template.Subject.Organization = []string{"o\nforged by the issuer"} })
+	manager, err := certmanager.New(certmanager.Options{Source: certmanager.Static{
+		Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(),
+	}})
+	require.NoError(t, err)
+	t.Cleanup(func() { manager.Close() })
+	cert := unknown.Issue(t, tlstest.Leaf{CommonName: "m\nforged \x1b[31m"}).Certificate()
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		for _, insecure := range []bool{false, true} {
+			h, log := newHost(t), &lines{}
+			require.NoError(t, h.LoggerAdd("lines", log))
+			a := h.spawn(nil)
+			_, addr := a.listen(meta.TCPServerOptions{CertManager: manager, InsecureSkipVerify: insecure, ConnectionMeta: gen.MetaOptions{LogLevel: gen.LogLevelDebug}})
+			config := ca.ClientConfig(t, "localhost")
+			config.MaxVersion = version
+			config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil }
+			conn := tls.Client(dialTCP(t, addr), config)
+			err := conn.HandshakeContext(t.Context())
+			if insecure {
+				require.NoError(t, err)
+				assert.Equal(t, `CN=m\0Aforged \1B[31m`, expect[meta.MessageTCPConnect](a).Peer.Subject)
+				conn.Close()
+				eventually(t, func() bool { return log.fields("ended") != nil }, "the end is logged")
+			} else {
+				eventually(t, func() bool { return log.fields("refused") != nil }, "the refusal is logged")
+			}
+			for _, line := range log.all() {
+				assert.NotContains(t, line, "\n")
+				assert.NotContains(t, line, "\x1b")
+			}
+		}
 	}
 }
 

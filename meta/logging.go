@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"ergo.services/ergo/gen"
+
+	"github.com/ergotls/ergotls/internal/dn"
 )
 
 // logged says which fields the log of a connection has.
@@ -37,7 +39,7 @@ func (c *tcpConnection) log() gen.Log {
 func (c *tcpConnection) logPeer(cert *x509.Certificate) {
 	c.logged.peer.Do(func() {
 		c.process.Log().AddFields(
-			gen.LogField{Name: "peer", Value: fmt.Sprintf("%.256s", cert.Subject)}, // anyone can show a long name
+			gen.LogField{Name: "peer", Value: fmt.Sprintf("%.256s", dn.String(cert.Subject))}, // anyone can show a long name
 			gen.LogField{Name: "serial", Value: cert.SerialNumber.Text(16)})
 	})
 }

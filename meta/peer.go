@@ -6,6 +6,8 @@ import (
 	"encoding/base64"
 	"net"
 	"time"
+
+	"github.com/ergotls/ergotls/internal/dn"
 )
 
 // Peer identifies the other side of a connection, for log lines and rules. If Verified is false,
@@ -54,7 +56,7 @@ func newPeer(addr net.Addr, state *tls.ConnectionState, verified bool) Peer {
 	}
 	leaf := state.PeerCertificates[0]
 	p.Verified = verified
-	p.Subject, p.Serial, p.NotAfter = leaf.Subject.String(), leaf.SerialNumber.Text(16), leaf.NotAfter
+	p.Subject, p.Serial, p.NotAfter = dn.String(leaf.Subject), leaf.SerialNumber.Text(16), leaf.NotAfter
 	p.DNSNames, p.IPs = leaf.DNSNames, leaf.IPAddresses
 	spiffe := 0
 	for _, uri := range leaf.URIs {

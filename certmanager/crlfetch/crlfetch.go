@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/internal/dn"
 )
 
 // Source wraps another source and adds revocation lists to its material. Its fields must not be
@@ -240,7 +241,7 @@ func (s *Source) want(m *certmanager.Material) (urls []string, warnings []error)
 		for _, cert := range certificatesOf(m) {
 			for _, point := range cert.CRLDistributionPoints {
 				if u, err := url.Parse(point); err != nil || u.Scheme != "http" && u.Scheme != "https" {
-					warnings = append(warnings, fmt.Errorf("crlfetch: distribution point %q of %q is not fetched: only http and https are", point, cert.Subject))
+					warnings = append(warnings, fmt.Errorf("crlfetch: distribution point %q of %.200q is not fetched: only http and https are", point, dn.String(cert.Subject)))
 				} else if !slices.Contains(urls, point) {
 					urls = append(urls, point)
 				}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/certmanager/internal/trust"
+	"github.com/ergotls/ergotls/internal/dn"
 )
 
 // maxClockSkew is how far in the future a list may have been made.
@@ -277,9 +278,9 @@ func parse(data []byte, issuers []*x509.Certificate) (*x509.RevocationList, erro
 		}
 	}
 	if known {
-		return nil, fmt.Errorf("its signature is not that of %q", crl.Issuer)
+		return nil, fmt.Errorf("its signature is not that of %.200q", dn.String(crl.Issuer))
 	}
-	return nil, fmt.Errorf("its issuer %q is not among the CAs of the source", crl.Issuer)
+	return nil, fmt.Errorf("its issuer %.200q is not among the CAs of the source", dn.String(crl.Issuer))
 }
 
 // write replaces a file in one step.

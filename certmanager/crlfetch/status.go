@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/ergotls/ergotls/internal/dn"
 )
 
 // ListStatus says how a list is doing, for metrics and status pages.
@@ -40,7 +42,7 @@ func (l *list) status() ListStatus {
 	defer l.mu.Unlock()
 	status := ListStatus{URL: l.url, Asked: l.asked, Err: l.err}
 	if l.crl != nil {
-		status.Issuer, status.Entries = l.crl.Issuer.String(), len(l.crl.RevokedCertificateEntries)
+		status.Issuer, status.Entries = dn.String(l.crl.Issuer), len(l.crl.RevokedCertificateEntries)
 		status.ThisUpdate, status.NextUpdate = l.crl.ThisUpdate, l.crl.NextUpdate
 	}
 	return status

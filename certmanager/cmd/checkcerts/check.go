@@ -12,6 +12,7 @@ import (
 
 	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/certmanager/internal/pemfile"
+	"github.com/ergotls/ergotls/internal/dn"
 )
 
 // report is what the command found. It is what -json prints.
@@ -191,7 +192,7 @@ func judge(m *certmanager.Manager, path string) client {
 	c := client{File: path}
 	chain, err := readChain(path)
 	if err == nil {
-		c.Subject = chain[0].Subject.String()
+		c.Subject = dn.String(chain[0].Subject)
 		var config *tls.Config
 		if config, err = m.ServerTLS().GetConfigForClient(hello("", rsaSchemes)); err == nil {
 			err = config.VerifyConnection(tls.ConnectionState{PeerCertificates: chain})

@@ -5,6 +5,8 @@ import (
 	"encoding/asn1"
 	"fmt"
 	"math/big"
+
+	"github.com/ergotls/ergotls/internal/dn"
 )
 
 // subjectOf returns the subject of a certificate that crypto/x509 cannot parse, nil where it cannot
@@ -63,6 +65,6 @@ func inWords(der []byte) string {
 	}
 	var name pkix.Name
 	name.FillFromRDNSequence(&rdns)
-	text := name.String()
+	text := dn.String(name)
 	return fmt.Sprintf(" (%q)", text[:min(len(text), 200)])
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/ergotls/ergotls/internal/dn"
 )
 
 // Arrange brings the certificates of a chain in the order in which peers want them, RFC 8446
@@ -86,7 +88,7 @@ func missing(leaf *x509.Certificate, others []*x509.Certificate, now time.Time) 
 		err = cmp.Or(err, unusable(cert, now))
 	}
 	if err == nil && ca && !IsRoot(leaf) {
-		return fmt.Errorf("%w: its issuer %q is missing: none of the certificates that stand beside it signed it; append the issuer", ErrInvalid, leaf.Issuer.String())
+		return fmt.Errorf("%w: its issuer %q is missing: none of the certificates that stand beside it signed it; append the issuer", ErrInvalid, dn.String(leaf.Issuer))
 	}
 	return err
 }

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/ergotls/ergotls/internal/dn"
 )
 
 // Parse parses certificates, each once.
@@ -148,7 +150,7 @@ const maxText = 256
 
 // Describe names a certificate in errors and logs without its contents.
 func Describe(cert *x509.Certificate) string {
-	name := cert.Subject.String()
+	name := dn.String(cert.Subject)
 	switch {
 	case name != "":
 	case len(cert.DNSNames) > 0:

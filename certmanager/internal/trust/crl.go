@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/ergotls/ergotls/internal/dn"
 )
 
 // Lists answers whether a certificate is on a list of its issuer. It is made once and only read
@@ -55,7 +57,7 @@ func NewLists(lists []*x509.RevocationList, issuers []*x509.Certificate, fresh b
 			return nil, err
 		}
 		if issuer == nil {
-			r.warn("revocation list of %.200q: its issuer is unknown, so it is not used; if it should be, add the issuer's certificate to CRLIssuers", list.Issuer)
+			r.warn("revocation list of %.200q: its issuer is unknown, so it is not used; if it should be, add the issuer's certificate to CRLIssuers", dn.String(list.Issuer))
 			continue
 		}
 		if isDelta(list) {
@@ -152,7 +154,7 @@ func issuerOf(list *x509.RevocationList, issuers []*x509.Certificate) (*x509.Cer
 		known = known || !otherKey
 	}
 	if known {
-		return nil, fmt.Errorf("revocation list of %.200q: %w: its signature is not the issuer's", list.Issuer, ErrInvalid)
+		return nil, fmt.Errorf("revocation list of %.200q: %w: its signature is not the issuer's", dn.String(list.Issuer), ErrInvalid)
 	}
 	return nil, nil
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/idna"
+
+	"github.com/ergotls/ergotls/internal/dn"
 )
 
 // Property is what a rule compares of a leaf.
@@ -71,7 +73,7 @@ func (p Property) OneOf(wanted []string, leaf *x509.Certificate) error {
 		return fmt.Errorf("its certificate carries no %s", p.Name)
 	}
 	want, name := nearest(wanted, names[:min(len(names), 100)]) // a peer may have as many as it likes
-	return fmt.Errorf("its %s is %.300s, the nearest match %s", p.Name, name, want)
+	return fmt.Errorf("its %s is %.300s, the nearest match %s", p.Name, dn.Printable(name), want)
 }
 
 // NormalName is the form in which names are compared.
@@ -83,7 +85,6 @@ func NormalName(name string) string {
 	return strings.ToLower(name) // wildcards and names with underscores are not IDNA
 }
 
-// MatchesDNS says whether a DNS name is that of a pattern, of which "*." stands for one label.
 // MatchesDNS says whether a DNS name is that of a pattern, of which "*." stands for one label.
 func MatchesDNS(pattern, name string) bool {
 	name = NormalName(name)

@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+
+	"github.com/ergotls/ergotls/internal/dn"
 )
 
 // Explain adds to the error of an unknown issuer which one was looked for, and which of the known
@@ -18,7 +20,7 @@ func Explain(err error, presented, known []*x509.Certificate) error {
 		return err
 	}
 	top := topOf(presented)
-	text := fmt.Sprintf("no CA is known with the name %.200q", top.Issuer.String())
+	text := fmt.Sprintf("no CA is known with the name %.200q", dn.String(top.Issuer))
 	if len(top.AuthorityKeyId) > 0 {
 		text += fmt.Sprintf(" and the key id %.20x", top.AuthorityKeyId)
 	}
@@ -60,7 +62,7 @@ func like(cert *x509.Certificate, cas []*x509.Certificate) string {
 	}
 	for _, ca := range cas {
 		if len(ca.SubjectKeyId) > 0 && bytes.Equal(ca.SubjectKeyId, cert.AuthorityKeyId) {
-			return fmt.Sprintf("the one of that key id has the name %.200q", ca.Subject.String())
+			return fmt.Sprintf("the one of that key id has the name %.200q", dn.String(ca.Subject))
 		}
 	}
 	return ""
