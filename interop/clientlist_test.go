@@ -16,22 +16,22 @@ var clients = []client{
 	{
 		name: "openssl s_client", binary: "openssl", version: []string{`OpenSSL (\S+)`, "openssl", "version"},
 		run:       runOpenSSL,
-		complaint: regexp.MustCompile(`SSL routines:\w*:([^:\n]+)`),
+		errorText: regexp.MustCompile(`SSL routines:\w*:([^:\n]+)`),
 	},
 	{
 		name: "curl", binary: "curl", version: []string{`curl (\S+)`, "curl", "--version"},
-		run: runCurl, complaint: regexp.MustCompile(`(?m)^curl: (.*)`),
+		run: runCurl, errorText: regexp.MustCompile(`(?m)^curl: (.*)`),
 		// It takes this alert for its own verdict on the server.
 		mumbles: map[string]string{"expired 1.2": "SSL certificate verification failed"},
 		fresh:   map[string]string{"1.2": "no: it does not offer its ticket, to a plain crypto/tls server neither"},
 	},
 	{
 		name: "gnutls-cli", binary: "gnutls-cli", version: []string{`gnutls-cli (\S+)`, "gnutls-cli", "--version"},
-		run: runGnuTLS, complaint: regexp.MustCompile(`\*\*\* (Received alert .*)`),
+		run: runGnuTLS, errorText: regexp.MustCompile(`\*\*\* (Received alert .*)`),
 	},
 	{
 		name: "ncat", binary: "ncat", version: []string{`Version (\S+)`, "ncat", "--version"},
-		run: runNcat, complaint: regexp.MustCompile(`Ncat: (.*error.*)`),
+		run: runNcat, errorText: regexp.MustCompile(`Ncat: (.*error.*)`),
 		lacks: map[string]string{"resumption": "keeps no session"},
 		// It reports a write that fails after the alert has come; an alert that it reads is an end
 		// like any other to it.
@@ -39,29 +39,29 @@ var clients = []client{
 	},
 	{
 		name: "NSS tstclnt", binary: "tstclnt", version: packageVersion("libnss3-tools"),
-		run: runNSS, complaint: regexp.MustCompile(`(SSL_ERROR_\w+: .*)`),
+		run: runNSS, errorText: regexp.MustCompile(`(SSL_ERROR_\w+: .*)`),
 		lacks: map[string]string{"ALPN": "no option"},
 	},
 	{
 		name: "BoringSSL bssl", binary: "bssl-tool", version: packageVersion("android-boringssl"),
-		run: runBoringSSL, complaint: regexp.MustCompile(`Error while \w+: (\w+)`),
+		run: runBoringSSL, errorText: regexp.MustCompile(`Error while \w+: (\w+)`),
 	},
 	{
 		name: "Java", binary: "javac", version: []string{`(?m)^openjdk (\S+)`, "java", "--version"},
-		run: func(t *testing.T, s session) string { return talk(t, java(t, "client", s)) }, complaint: complaint,
+		run: func(t *testing.T, s session) string { return talk(t, java(t, "client", s)) }, errorText: errorText,
 		fresh: map[string]string{"1.2": "no: JSSE drops tickets without a lifetime hint, and crypto/tls gives none in TLS 1.2"},
 	},
 	{
 		name: "Node", binary: "node", version: []string{`v(\S+)`, "node", "--version"},
-		run: func(t *testing.T, s session) string { return talk(t, node("client", s)) }, complaint: complaint,
+		run: func(t *testing.T, s session) string { return talk(t, node("client", s)) }, errorText: errorText,
 	},
 	{
 		name: "Python", binary: "python3", version: []string{`Python (\S+)`, "python3", "--version"},
-		run: func(t *testing.T, s session) string { return talk(t, python("client", s)) }, complaint: complaint,
+		run: func(t *testing.T, s session) string { return talk(t, python("client", s)) }, errorText: errorText,
 	},
 	{
 		name: "Erlang", binary: "escript", version: packageVersion("erlang-ssl"),
-		run: func(t *testing.T, s session) string { return talk(t, erlang("client", s)) }, complaint: complaint,
+		run: func(t *testing.T, s session) string { return talk(t, erlang("client", s)) }, errorText: errorText,
 		fresh: map[string]string{
 			"1.2": "no: it has session IDs only, crypto/tls tickets only",
 			"1.3": "no: its first hello has no psk_key_exchange_modes, without which crypto/tls sends no ticket",
@@ -69,24 +69,24 @@ var clients = []client{
 	},
 	{
 		name: "nginx", binary: "nginx", version: []string{`nginx/(\S+)`, "nginx", "-v"},
-		run: runNginx, complaint: regexp.MustCompile(`SSL routines:\w*:([^:\n]+)`),
+		run: runNginx, errorText: regexp.MustCompile(`SSL routines:\w*:([^:\n]+)`),
 		lacks: map[string]string{"ALPN": "no option for proxies"},
 	},
 	{
 		name: "HAProxy", binary: "haproxy", version: []string{`version (\S+)`, "haproxy", "-v"},
-		run: runHAProxy, complaint: regexp.MustCompile(`SSL routines:\w*:([^:\n]+)`),
+		run: runHAProxy, errorText: regexp.MustCompile(`SSL routines:\w*:([^:\n]+)`),
 		// It logs errors of handshakes only.
 		mumbles: map[string]string{"1.3": `\(nothing\)`},
 	},
 	{
 		name: "stunnel", binary: "stunnel", version: []string{`stunnel (\S+)`, "stunnel", "-version"},
-		run: runStunnel, complaint: regexp.MustCompile(`SSL routines:\w*:([^:\n]+)`),
+		run: runStunnel, errorText: regexp.MustCompile(`SSL routines:\w*:([^:\n]+)`),
 		lacks: map[string]string{"ALPN": "no option"},
 	},
 }
 
-// complaint is how the programs in testdata tell of an error.
-var complaint = regexp.MustCompile(`(?m)^refused: (.*)`)
+// errorText is how the programs in testdata tell of an error.
+var errorText = regexp.MustCompile(`(?m)^refused: (.*)`)
 
 // packageVersion is for programs that do not tell their version.
 func packageVersion(name string) []string {

@@ -32,8 +32,8 @@ type client struct {
 	version []string // pattern and command
 	// run does what the session says and gives all that the program has said.
 	run func(t *testing.T, s session) string
-	// complaint finds in it, in its group, how the program tells of its refusal.
-	complaint *regexp.Regexp
+	// errorText finds in it, in its group, how the program tells of its refusal.
+	errorText *regexp.Regexp
 	// lacks says why a program can't do something, by dimension, with " 1.2" or " 1.3" behind it or
 	// not. It is not tried.
 	lacks map[string]string
@@ -135,11 +135,11 @@ func (c client) refused(t *testing.T, who subject, tls, kind, name string) {
 	counted := func() bool { return server.inspect()["handshake failures"] != "0" }
 	output := c.run(t, session{port: server.port, tls: tls, client: name, refused: counted})
 	assert.NotRegexp(t, answered, output)
-	complaint := said(c.complaint, output)
-	if !tells(complaint, kind, tls) {
+	errorText := said(c.errorText, output)
+	if !tells(errorText, kind, tls) {
 		mumble := lookup(c.mumbles, kind, tls)
-		require.NotEmpty(t, mumble, "it does not tell the alert, but: %q\n%s", complaint, output)
-		require.Regexp(t, mumble, cmp.Or(complaint, "(nothing)"))
+		require.NotEmpty(t, mumble, "it does not tell the alert, but: %q\n%s", errorText, output)
+		require.Regexp(t, mumble, cmp.Or(errorText, "(nothing)"))
 	}
 	require.Eventually(t, counted, testTimeout, tick)
 	select {
@@ -147,14 +147,14 @@ func (c client) refused(t *testing.T, who subject, tls, kind, name string) {
 		t.Fatalf("an actor has heard of a refused client: %+v", message)
 	default:
 	}
-	who.add(kind, tls, cmp.Or(complaint, "(nothing)"))
+	who.add(kind, tls, cmp.Or(errorText, "(nothing)"))
 }
 
-// tells says whether a complaint names the alert of a refusal.
-func tells(complaint, kind, tls string) bool {
-	complaint = strings.ToLower(strings.ReplaceAll(complaint, "_", " "))
+// tells says whether a errorText names the alert of a refusal.
+func tells(errorText, kind, tls string) bool {
+	errorText = strings.ToLower(strings.ReplaceAll(errorText, "_", " "))
 	for _, alert := range alerts(kind, tls) {
-		if strings.Contains(complaint, alert) {
+		if strings.Contains(errorText, alert) {
 			return true
 		}
 	}

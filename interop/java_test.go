@@ -44,7 +44,7 @@ const times = 100
 func javaHears(t *testing.T, port uint16, kind, client string) (told int) {
 	run := java(t, "client", session{port: port, tls: "1.2", client: client})
 	run.env = append(run.env, fmt.Sprintf("CONNECTIONS=%d", times))
-	complaints := complaint.FindAllStringSubmatch(run.start(t).finish(), -1)
+	complaints := errorText.FindAllStringSubmatch(run.start(t).finish(), -1)
 	require.Len(t, complaints, times)
 	for _, c := range complaints {
 		if tells(c[1], kind, "1.2") {

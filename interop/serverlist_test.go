@@ -17,60 +17,60 @@ const (
 var servers = []server{
 	{
 		name: "openssl s_server", binary: "openssl", version: []string{`OpenSSL (\S+)`, "openssl", "version"},
-		start: startOpenSSL, answer: "olleh", complaint: regexp.MustCompile(`SSL routines:\w*:([^:\n]+)`),
+		start: startOpenSSL, answer: "olleh", errorText: regexp.MustCompile(`SSL routines:\w*:([^:\n]+)`),
 	},
 	{
 		name: "gnutls-serv", binary: "gnutls-serv", version: []string{`gnutls-serv (\S+)`, "gnutls-serv", "--version"},
-		start: startGnuTLS, answer: "hello\n", complaint: regexp.MustCompile(`Error in handshake: (.*)`),
+		start: startGnuTLS, answer: "hello\n", errorText: regexp.MustCompile(`Error in handshake: (.*)`),
 	},
 	{
 		name: "ncat", binary: "ncat", version: []string{`Version (\S+)`, "ncat", "--version"},
-		start: startNcat, answer: "hello\n", complaint: regexp.MustCompile(`Ncat: (Failed SSL.*)`),
+		start: startNcat, answer: "hello\n", errorText: regexp.MustCompile(`Ncat: (Failed SSL.*)`),
 		lacks: map[string]string{"mTLS": "no option", "ALPN": "no option"},
 	},
 	{
 		name: "NSS selfserv", binary: "selfserv", version: packageVersion("libnss3-tools"),
-		start: startNSS, ask: askHTTP, answer: answerHTTP, complaint: regexp.MustCompile(`returned error (-\d+:\s.*)`),
+		start: startNSS, ask: askHTTP, answer: answerHTTP, errorText: regexp.MustCompile(`returned error (-\d+:\s.*)`),
 	},
 	{
 		name: "BoringSSL bssl", binary: "bssl-tool", version: packageVersion("android-boringssl"),
-		start: startBoringSSL, ask: askHTTP, answer: answerHTTP, complaint: regexp.MustCompile(`Error while \w+: (\w+)`),
+		start: startBoringSSL, ask: askHTTP, answer: answerHTTP, errorText: regexp.MustCompile(`Error while \w+: (\w+)`),
 		lacks: map[string]string{"ALPN": "no option", "wrong CA": "takes any certificate", "expired": "takes any certificate", "revoked": "takes any certificate"},
 	},
 	{
 		name: "Java", binary: "javac", version: []string{`(?m)^openjdk (\S+)`, "java", "--version"},
 		start:  func(t *testing.T, s session) *program { return java(t, "server", s).start(t) },
-		answer: "hello\n", complaint: complaint,
+		answer: "hello\n", errorText: errorText,
 	},
 	{
 		name: "Node", binary: "node", version: []string{`v(\S+)`, "node", "--version"},
 		start:  func(t *testing.T, s session) *program { return node("server", s).start(t) },
-		answer: "hello\n", complaint: complaint,
+		answer: "hello\n", errorText: errorText,
 		unlike: map[string][]error{"wrong CA": nodeCloses, "expired": nodeCloses, "revoked": nodeCloses},
 	},
 	{
 		name: "Python", binary: "python3", version: []string{`Python (\S+)`, "python3", "--version"},
 		start:  func(t *testing.T, s session) *program { return python("server", s).start(t) },
-		answer: "hello\n", complaint: complaint,
+		answer: "hello\n", errorText: errorText,
 	},
 	{
 		name: "Erlang", binary: "escript", version: packageVersion("erlang-ssl"),
 		start:  func(t *testing.T, s session) *program { return erlang("server", s).start(t) },
-		answer: "hello\n", complaint: complaint,
+		answer: "hello\n", errorText: errorText,
 		fresh: map[string]string{"1.2": "no: it has session IDs only, crypto/tls tickets only"},
 	},
 	{
 		name: "nginx", binary: "nginx", version: []string{`nginx/(\S+)`, "nginx", "-v"},
-		start: startNginx, ask: askHTTP, answer: "200 OK", complaint: regexp.MustCompile(`SSL routines:\w*:([^:\n]+)`),
+		start: startNginx, ask: askHTTP, answer: "200 OK", errorText: regexp.MustCompile(`SSL routines:\w*:([^:\n]+)`),
 		unlike: map[string][]error{"no certificate": {errAnswered}, "wrong CA": {errAnswered}, "expired": {errAnswered}, "revoked": {errAnswered}},
 	},
 	{
 		name: "HAProxy", binary: "haproxy", version: []string{`version (\S+)`, "haproxy", "-v"},
-		start: startHAProxy, ask: askHTTP, answer: "200 OK", complaint: regexp.MustCompile(`SSL routines:\w*:([^:\n]+)`),
+		start: startHAProxy, ask: askHTTP, answer: "200 OK", errorText: regexp.MustCompile(`SSL routines:\w*:([^:\n]+)`),
 	},
 	{
 		name: "stunnel", binary: "stunnel", version: []string{`stunnel (\S+)`, "stunnel", "-version"},
-		start: startStunnel, answer: "hello\n", complaint: regexp.MustCompile(`SSL routines:\w*:([^:\n]+)`),
+		start: startStunnel, answer: "hello\n", errorText: regexp.MustCompile(`SSL routines:\w*:([^:\n]+)`),
 		lacks: map[string]string{"ALPN": "no option"},
 	},
 }

@@ -27,9 +27,9 @@ type server struct {
 	start func(t *testing.T, s session) *program
 	// answer is what it answers to ask, which is "hello\n" if it is empty.
 	ask, answer string
-	// complaint finds in its output, in the first group, what it says about a client that refuses
+	// errorText finds in its output, in the first group, what it says about a client that refuses
 	// it; nil: it says nothing.
-	complaint *regexp.Regexp
+	errorText *regexp.Regexp
 	// lacks and fresh are those of a client. A kind of refusal that it lacks is one that it does
 	// not make.
 	lacks, fresh map[string]string
@@ -200,11 +200,11 @@ func (s target) refusedByUs(who subject) {
 		assert.ErrorIs(t, disconnect.Reason, meta.ErrHandshake)
 		var unknown x509.UnknownAuthorityError
 		assert.ErrorAs(t, disconnect.Reason, &unknown)
-		if s.complaint == nil {
+		if s.errorText == nil {
 			who.add("unknown root", s.tls, "(nothing)")
 			return
 		}
-		assert.Eventually(t, func() bool { return s.complaint.MatchString(s.p.text()) }, testTimeout, tick, "it must say something")
-		who.add("unknown root", s.tls, said(s.complaint, s.p.text()))
+		assert.Eventually(t, func() bool { return s.errorText.MatchString(s.p.text()) }, testTimeout, tick, "it must say something")
+		who.add("unknown root", s.tls, said(s.errorText, s.p.text()))
 	})
 }
