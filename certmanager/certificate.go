@@ -84,14 +84,22 @@ func (c *certificate) arrange(certs []*x509.Certificate, now time.Time) (err err
 		return err
 	}
 	c.tls.Certificate = nil
+	size := 0
 	for _, cert := range c.chain {
 		c.tls.Certificate = append(c.tls.Certificate, cert.Raw)
+		size += len(cert.Raw)
+	}
+	if size > maxChainSize {
+		return fmt.Errorf("%w: its chain of %d bytes exceeds the maximum of %d bytes, which clients accept", ErrInvalid, size, maxChainSize)
 	}
 	for _, warning := range warnings {
 		c.warn(warning)
 	}
 	return nil
 }
+
+// maxChainSize is that of the message with it, which has some bytes more.
+const maxChainSize = 256<<10 - 1000
 
 func (c *certificate) warn(text string) {
 	c.warnings = append(c.warnings, fmt.Errorf("%s: certificate %s %s", c.origin, trust.Describe(c.tls.Leaf), text))

@@ -16,9 +16,9 @@
 // Servers use [Manager.ServerTLS], clients [Manager.ClientTLS], and package meta takes the
 // Manager itself. Other sources are types with two methods: see [Source].
 //
-// The Manager checks what a source gives, with a handshake among others, and then publishes it as
-// one immutable snapshot. If a check fails, the last good set stays in service. A handshake uses
-// one snapshot from beginning to end and never waits for a file.
+// The Manager checks what a source gives, and has each new key sign, and then publishes it as one
+// immutable snapshot. If a check fails, the last good set stays in service. A handshake uses one
+// snapshot from beginning to end and never waits for a file.
 //
 // When trust changes, open connections that the Manager knows are verified again. Package meta and
 // [Manager.NewListener] register theirs; for an http.Server set ConnState to [Manager.ConnState],

@@ -236,7 +236,7 @@ func TestSourcesAreJoined(t *testing.T) {
 	})
 }
 
-// A key that cannot sign is found by the rehearsed handshake.
+// A key that cannot sign is found before it is in service.
 func TestSignerThatFails(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	pair := ca.Issue(t, tlstest.Leaf{})
@@ -245,7 +245,7 @@ func TestSignerThatFails(t *testing.T) {
 	cert := pair.Certificate()
 	cert.PrivateKey = key
 	_, err := certmanager.New(certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{cert}}})
-	require.ErrorContains(t, err, "rehearsed handshake")
+	require.ErrorContains(t, err, "its key does not sign: the HSM is away")
 	key.fails.Store(false)
 	newManager(t, certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{cert}}})
 }

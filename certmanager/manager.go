@@ -9,7 +9,8 @@ package certmanager
 //   - expire (expiry.go): one per Manager, started by New, ended by Close. It reports what ends.
 //   - deliver (events.go): one per Manager, started by New, ended by Close. It calls the
 //     subscribers.
-//   - a rehearsed handshake and its two ends (rehearse.go): ended by the handshake.
+//   - a rehearsed signature, and the two ends of a rehearsed handshake (rehearse.go): ended by the
+//     key, and by the handshake.
 //   - a signature of a key in a device (devicekey.go), and one that waits for it where it is
 //     overdue: ended by the device.
 //   - timers of open connections (live.go): stopped by release and by Close.

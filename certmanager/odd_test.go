@@ -138,7 +138,7 @@ func TestChainTooLarge(t *testing.T) {
 	}
 	began := time.Now()
 	_, err := certmanager.New(certmanager.Options{Source: leaf(tlstest.NewCA(t).Issue(t, tlstest.Leaf{Names: names}))})
-	require.ErrorContains(t, err, "exceeds maximum of 262144 bytes")
+	require.ErrorContains(t, err, "exceeds the maximum of 261144 bytes")
 	assert.Less(t, time.Since(began), 9*time.Second, "it does not wait for the key")
 }
 

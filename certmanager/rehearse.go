@@ -1,10 +1,10 @@
 package certmanager
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/ed25519"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
@@ -12,50 +12,17 @@ import (
 	"fmt"
 	"math/big"
 	"net"
-	"runtime"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/ergotls/ergotls/certmanager/internal/trust"
 )
 
-// A reload of very many certificates leaves a core to those who are being served. Yielding is not
-// enough: where there is one core, nobody looks at the network as long as somebody can run. So a
-// rehearsal sleeps for a moment each time that it has worked for a slice, all moments together no
-// longer than allMoments.
-const (
-	slice      = 200 * time.Microsecond
-	moment     = 2 * time.Millisecond
-	allMoments = 5 * time.Second
-)
-
-// pacer is shared by the two ends of a rehearsed handshake. A nil one spares nobody.
-type pacer struct {
-	mu    sync.Mutex
-	since time.Time
-	slept time.Duration
-}
-
-func (p *pacer) step() {
-	if p == nil {
-		return
-	}
-	p.mu.Lock()
-	due := p.slept < allMoments && time.Since(p.since) > slice
-	if due {
-		p.since = time.Now().Add(moment)
-		p.slept += moment
-	}
-	p.mu.Unlock()
-	if due {
-		time.Sleep(moment)
-	}
-}
-
-// rehearsalTimeout bounds a rehearsed handshake. Only a key that is not in memory, in an HSM for
-// example, can come near it. The reload loop waits for such keys no longer than keyWait, so that a
-// change of something else does not wait for them: the certificate is put in service at the next
-// try after its key has signed.
+// rehearsalTimeout bounds a rehearsed signature or handshake. Only a key that is not in memory, in
+// an HSM for example, can come near it. The reload loop waits for such keys no longer than keyWait,
+// so that a change of something else does not wait for them: the certificate is put in service at
+// the next try after its key has signed.
 const (
 	rehearsalTimeout = keyTimeout + time.Second
 	keyWait          = 2 * time.Second
@@ -67,10 +34,7 @@ func (s *snapshot) rehearse(ctx context.Context, o *Options, previous *snapshot,
 	compared := newComparison(s, previous, now)
 	errs := append(s.lost(previous), compared.check()...)
 	errs = append(errs, s.tryKeys(ctx, compared)...)
-	if err := s.tryECH(ctx); err != nil {
-		errs = append(errs, err)
-	}
-	if err := s.tryClients(ctx, previous); err != nil {
+	if err := s.tryHandshakes(ctx, previous); err != nil {
 		errs = append(errs, err)
 	}
 	for _, name := range o.RequireNames {
@@ -85,95 +49,107 @@ func (s *snapshot) rehearse(ctx context.Context, o *Options, previous *snapshot,
 
 // tryKeys proves that the keys sign which are not in service already.
 func (s *snapshot) tryKeys(ctx context.Context, compared *comparison) (errs []error) {
-	var pace *pacer
-	left := rehearsalTimeout // for keys that are not in memory
+	left := rehearsalTimeout // for all keys
 	if compared.previous != nil {
-		pace, left = &pacer{since: time.Now()}, keyWait
+		left = keyWait
 	}
 	for _, c := range s.certs {
-		pace.step()
-		if compared.served[c] {
+		if compared.served[c] || c.proven.Load() {
 			continue
 		}
-		began, wait := time.Now(), rehearsalTimeout
-		_, device := c.tls.PrivateKey.(*deviceKey)
-		if device {
-			wait = max(left, 10*time.Millisecond)
+		began := time.Now()
+		if err := c.tryKey(ctx, max(left, 10*time.Millisecond)); err != nil {
+			errs = append(errs, fmt.Errorf("%s: certificate %s: %w: its key does not sign: %w", c.origin, trust.Describe(c.tls.Leaf), ErrInvalid, err))
 		}
-		if err := c.tryHandshake(ctx, wait, pace); err != nil {
-			errs = append(errs, err)
-		}
-		if device {
+		if _, device := c.tls.PrivateKey.(*deviceKey); device {
 			left -= time.Since(began)
 		}
 	}
 	return errs
 }
 
-// tryHandshake proves once that the key signs for the chain. It waits for no longer than wait; the
-// next call finds what came of it. A key that did not answer is not asked again before it does.
-func (c *certificate) tryHandshake(ctx context.Context, wait time.Duration, pace *pacer) error {
-	if c.proven.Load() {
-		return nil
-	}
+// tryKey waits for a signature for no longer than wait; the next call finds what came of it. A key
+// that did not answer is not asked again before it does.
+func (c *certificate) tryKey(ctx context.Context, wait time.Duration) error {
 	if !c.trying.CompareAndSwap(false, true) {
-		return fmt.Errorf("%s: certificate %s: %w: rehearsed handshake: %w", c.origin, trust.Describe(c.tls.Leaf), ErrInvalid, errKeyBusy)
+		return errKeyBusy
 	}
-	config, peer := newTLSConfig(), newTLSConfig()
-	config.Certificates = []tls.Certificate{c.tls}
-	err := tryHandshake(ctx, wait, config, peer, pace, func(err error) {
-		if err == nil {
-			c.proven.Store(true)
-		}
+	outcome := make(chan error, 1)
+	go func() {
+		err := c.sign()
+		c.proven.Store(err == nil)
 		c.trying.Store(false)
-	})
-	if err != nil {
-		return fmt.Errorf("%s: certificate %s: %w: rehearsed handshake: %w", c.origin, trust.Describe(c.tls.Leaf), ErrInvalid, err)
+		outcome <- err
+	}()
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case err := <-outcome:
+		return err
+	case <-timer.C:
+		return fmt.Errorf("the key did not sign within %v", wait.Round(10*time.Millisecond))
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	return nil
 }
 
-// tryECH proves that every Encrypted Client Hello key fits its config. One that crypto/tls
-// cannot use would fail all clients that send the extension, also those that send it
-// without having a key.
-func (s *snapshot) tryECH(ctx context.Context) error {
+// sign has the key sign a certificate request, whose signature crypto/x509 verifies.
+func (c *certificate) sign() (err error) {
+	defer recovered(c.origin, &err)
+	var request x509.CertificateRequest
+	if c.key == rsaKey && (c.schemes == nil || slices.Contains(c.schemes, tls.PSSWithSHA256)) {
+		request.SignatureAlgorithm = x509.SHA256WithRSAPSS // TLS 1.3 signs with PSS
+	}
+	_, err = x509.CreateCertificateRequest(rand.Reader, &request, c.tls.PrivateKey)
+	return err
+}
+
+// tryHandshakes proves that servers can use the Encrypted Client Hello keys, and ask clients for
+// certificates: the names of the CAs are part of that message. A key that crypto/tls cannot use
+// would fail all clients that send the extension, also those that send it without having a key.
+func (s *snapshot) tryHandshakes(ctx context.Context, previous *snapshot) error {
 	if s.names.fallback.none() {
 		return nil // no server
 	}
+	if asks := s.policy.clientAuth != tls.NoClientCert; asks && (previous == nil || previous.policy.clientID != s.policy.clientID) {
+		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+			if err := s.tryHandshake(ctx, &tls.Config{MaxVersion: version}); err != nil {
+				return fmt.Errorf("client CAs: %w: rehearsed handshake over %s: %w", ErrInvalid, tls.VersionName(version), err)
+			}
+		}
+	}
 	for _, key := range s.ech {
-		config, peer := newTLSConfig(), newTLSConfig()
-		config.Certificates = []tls.Certificate{s.names.fallback.first.tls}
-		config.EncryptedClientHelloKeys = s.ech
-		peer.MinVersion, peer.ServerName = tls.VersionTLS13, "rehearsal.invalid"
-		peer.EncryptedClientHelloConfigList = append(binary.BigEndian.AppendUint16(nil, uint16(len(key.Config))), key.Config...)
-		if err := tryHandshake(ctx, rehearsalTimeout, config, peer, nil, func(error) {}); err != nil {
+		list := append(binary.BigEndian.AppendUint16(nil, uint16(len(key.Config))), key.Config...)
+		if err := s.tryHandshake(ctx, &tls.Config{MinVersion: tls.VersionTLS13, ServerName: "rehearsal.invalid", EncryptedClientHelloConfigList: list}); err != nil {
 			return fmt.Errorf("%w: Encrypted Client Hello key: rehearsed handshake: %w", ErrInvalid, err)
 		}
 	}
 	return nil
 }
 
-// tryClients proves that clients can be asked for their certificates: the names of the CAs are part
-// of that message.
-func (s *snapshot) tryClients(ctx context.Context, previous *snapshot) error {
-	if s.policy.clientAuth == tls.NoClientCert || s.names.fallback.none() || previous != nil && previous.policy.clientID == s.policy.clientID {
-		return nil
-	}
-	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-		config, peer := newTLSConfig(), newTLSConfig()
-		config.Certificates = []tls.Certificate{rehearsalCertificate()}
-		s.policy.askClients(config)
+// tryHandshake makes a handshake over net.Pipe, in which nobody is verified.
+func (s *snapshot) tryHandshake(ctx context.Context, peer *tls.Config) error {
+	config, certificates := newTLSConfig(), []tls.Certificate{rehearsalCertificate()}
+	s.policy.askClients(config)
+	if config.ClientAuth != tls.NoClientCert {
 		config.ClientAuth = tls.RequireAnyClientCert // nobody has a client's key here
-		peer.MaxVersion = version
-		peer.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			cert := rehearsalCertificate()
-			return &cert, nil
-		}
-		if err := tryHandshake(ctx, rehearsalTimeout, config, peer, nil, func(error) {}); err != nil {
-			return fmt.Errorf("client CAs: %w: rehearsed handshake over %s: %w", ErrInvalid, tls.VersionName(version), err)
-		}
 	}
-	return nil
+	config.Certificates, config.EncryptedClientHelloKeys = certificates, s.ech
+	config.SessionTicketsDisabled = true // nobody reads them from the pipe
+	peer.InsecureSkipVerify = true
+	peer.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certificates[0], nil }
+
+	done := make(chan error, 2)
+	end := func(conn *tls.Conn) {
+		defer conn.NetConn().Close() // the other end fails of it, if it has not ended
+		// Both ends may write at once where one fails, and a pipe has no buffer.
+		_ = conn.SetDeadline(time.Now().Add(rehearsalTimeout))
+		done <- conn.HandshakeContext(ctx)
+	}
+	serverEnd, clientEnd := net.Pipe()
+	go end(tls.Server(serverEnd, config))
+	go end(tls.Client(clientEnd, peer))
+	return cmp.Or(<-done, <-done)
 }
 
 // rehearsalCertificate is one for both ends of a handshake in which nobody has to be verified.
@@ -189,83 +165,3 @@ var rehearsalCertificate = sync.OnceValue(func() tls.Certificate {
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 })
-
-// tryHandshake makes a real handshake over net.Pipe and waits for it no longer than wait. ended is
-// called with its outcome, which may be after the return.
-func tryHandshake(ctx context.Context, wait time.Duration, config, peer *tls.Config, pace *pacer, ended func(error)) error {
-	config.SessionTicketsDisabled = true // nobody reads them from the pipe
-	peer.InsecureSkipVerify = true       // keys are tried here; the chain was checked before
-	// The key signs the same whatever is exchanged: the cheapest.
-	peer.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP256}
-
-	outcome := make(chan error, 1)
-	go func() {
-		err := bothEnds(ctx, config, peer, pace)
-		ended(err)
-		outcome <- err
-	}()
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case err := <-outcome:
-		return err
-	case <-timer.C:
-		return fmt.Errorf("the key did not sign within %v", wait.Round(10*time.Millisecond))
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// bothEnds returns when both ends have ended.
-func bothEnds(ctx context.Context, config, peer *tls.Config, pace *pacer) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, rehearsalTimeout)
-	defer cancel()
-	pipeServer, pipeClient := net.Pipe()
-	serverEnd, clientEnd := newPolite(pipeServer, pace), newPolite(pipeClient, pace)
-	done := make(chan error, 2)
-	go func() { done <- tls.Server(serverEnd, config).HandshakeContext(ctx) }()
-	go func() { done <- tls.Client(clientEnd, peer).HandshakeContext(ctx) }()
-	for range 2 {
-		if e := <-done; e != nil {
-			err = cmp.Or(err, e)
-			pipeServer.Close() // the other end fails of it
-			pipeClient.Close()
-		}
-	}
-	close(serverEnd.out)
-	close(clientEnd.out)
-	return err
-}
-
-// polite lets others go first before each step of a handshake. Without it the two ends hand over to
-// each other, and a core is theirs for the whole handshake.
-type polite struct {
-	net.Conn
-	pace *pacer
-	out  chan []byte // what is to be written
-}
-
-// newPolite starts a goroutine that writes, until out is closed. A pipe has no buffer: an end that
-// has to send an alert while the other writes would wait until the time is over.
-func newPolite(conn net.Conn, pace *pacer) polite {
-	c := polite{conn, pace, make(chan []byte, 16)}
-	go func() {
-		defer conn.Close()
-		for b := range c.out {
-			_, _ = conn.Write(b) // the end that reads finds out
-		}
-	}()
-	return c
-}
-
-func (c polite) Write(b []byte) (int, error) {
-	c.out <- bytes.Clone(b)
-	return len(b), nil
-}
-
-func (c polite) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	c.pace.step()
-	runtime.Gosched()
-	return n, err
-}

@@ -20,8 +20,8 @@ type token struct {
 	open *crypto11.Context
 }
 
-// Signer implements certmanager.KeyStore. It does not ask the token: the manager rehearses a
-// handshake, whose signature does.
+// Signer implements certmanager.KeyStore. It does not ask the token: the manager asks
+// the key for a signature before the certificate is in service.
 func (t *token) Signer(_ context.Context, public crypto.PublicKey) (crypto.Signer, error) {
 	return &key{token: t, public: public}, nil
 }
