@@ -58,8 +58,8 @@ func (s *snapshot) regressions(previous *snapshot) []error {
 func (s *snapshot) lesserNames(previous *snapshot) []error {
 	var found []error
 	missing, older := 0, false
-	for name, old := range previous.names.all() {
-		old, now := old.first, s.names.serving(name).first
+	for name, old := range previous.names.all {
+		old, now := old.first, s.names.lookup(name).first
 		switch {
 		case now == nil:
 			missing++

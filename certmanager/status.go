@@ -164,7 +164,7 @@ func (m *Manager) Status() Status {
 	c := &m.counts
 	status := Status{
 		Generation: s.generation, Published: s.published,
-		Names: s.names.count(), ECHKeys: len(s.ech),
+		Names: s.names.count, ECHKeys: len(s.ech),
 		ClientAuth: s.policy.clientAuth.String(), ClientRule: s.policy.clientRule.String(), ServerRule: s.policy.serverRule.String(),
 		ReportOnly: s.policy.reportOnly, KeyLog: m.keyLog != nil,
 		Drift: c.drift.Load(), ClockSteps: c.clockSteps.Load(),
@@ -224,7 +224,7 @@ func newCRLInfo(l *trust.List) CRLInfo {
 }
 
 func (m *Manager) loadedEvent(s *snapshot) Event {
-	e := Event{Kind: Loaded, Generation: s.generation, Names: s.names.count()}
+	e := Event{Kind: Loaded, Generation: s.generation, Names: s.names.count}
 	if len(s.certs) > 0 {
 		info := NewCertificateInfo(s.certs[0].tls.Leaf, s.certs[0].origin)
 		e.Certificate = &info
