@@ -162,13 +162,13 @@ func TestRetryAfter(t *testing.T) {
 		assert.Zero(t, of(nonsense), nonsense)
 	}
 	assert.Zero(t, retryAfter(nil, now))
-	assert.Equal(t, time.Minute, retryAfterOf(plain("order", &refusal{err: xacme.Problem{Status: 503}, after: time.Minute})))
+	assert.Equal(t, time.Minute, retryAfterOf(fmt.Errorf("order: %w", &refusal{err: xacme.Problem{Status: 503}, after: time.Minute})))
 	assert.Zero(t, retryAfterOf(errors.New("other")))
 }
 
 func TestErrorClasses(t *testing.T) {
 	problem := func(status int, kind string) error {
-		return plain("order", fmt.Errorf("wrapped: %w", xacme.Problem{Status: status, Type: xacme.ProblemTypeNamespace + kind}))
+		return fmt.Errorf("order: %w", &refusal{err: xacme.Problem{Status: status, Type: xacme.ProblemTypeNamespace + kind}})
 	}
 	for _, err := range []error{&validationError{challenge: "dns-01", err: errors.New("x")}, problem(403, "unauthorized"), problem(400, "malformed"), certmanager.ErrInvalid} {
 		assert.True(t, isInvalid(err), "%v", err)
@@ -181,11 +181,15 @@ func TestErrorClasses(t *testing.T) {
 	assert.False(t, isInvalid(nil))
 }
 
-// What a CA says is in the error once, without acmez's URLs.
+// What a CA says is in the error once, without what is empty.
 func TestErrorText(t *testing.T) {
-	assert.EqualError(t, plain("order", fmt.Errorf("attempt 1: https://ca/new: %w", xacme.Problem{Status: 503, Detail: "busy"})), "order: 503 Service Unavailable: busy")
-	assert.EqualError(t, plain("order", xacme.Problem{Status: 503}), "order: 503 Service Unavailable")
-	assert.EqualError(t, plain("order", xacme.Problem{Status: 429, Type: xacme.ProblemTypeRateLimited, Detail: "too many"}), "order: 429 Too Many Requests rateLimited: too many")
+	for want, problem := range map[string]xacme.Problem{
+		"503 Service Unavailable: busy":               {Status: 503, Detail: "busy"},
+		"503 Service Unavailable":                     {Status: 503},
+		"429 Too Many Requests rateLimited: too many": {Status: 429, Type: xacme.ProblemTypeRateLimited, Detail: "too many"},
+	} {
+		assert.EqualError(t, &refusal{err: problem}, want)
+	}
 }
 
 func TestNormalName(t *testing.T) {

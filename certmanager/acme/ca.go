@@ -1,7 +1,6 @@
 package acme
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -9,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -23,18 +21,20 @@ import (
 // directoryAge is how long a directory is used before it is read again.
 const directoryAge = time.Hour
 
+// requestTimeout bounds a request with its answer.
+const requestTimeout = 30 * time.Second
+
 // ca is a CA with the account at it.
 type ca struct {
 	CA
-	s    *state
-	id   string // in the keys of the cache
-	http *http.Client
+	s       *state
+	id      string // in the keys of the cache
+	network *http.Transport
 
-	turn     chan struct{} // capacity 1: held while the fields below are read and changed
-	readAt   time.Time     // of the directory
-	contents []byte        // of it
-	client   *client
-	account  *acme.Account // registered
+	turn    chan struct{} // capacity 1: held while the fields below are read and changed
+	readAt  time.Time     // of the directory
+	client  *client
+	account *acme.Account // registered
 }
 
 // client is what an order needs.
@@ -54,7 +54,7 @@ func newCA(s *state, o CA) *ca {
 	shared.TLSClientConfig = &tls.Config{RootCAs: o.Roots, MinVersion: tls.VersionTLS12}
 	return &ca{
 		CA: o, s: s, id: storageID(o.Directory), turn: make(chan struct{}, 1),
-		http: &http.Client{Transport: shared, Timeout: 30 * time.Second},
+		network: shared,
 	}
 }
 
@@ -96,7 +96,6 @@ func (c *ca) connect(ctx context.Context, account bool) (*client, error) {
 		}
 	}
 	ready := *c.client
-	ready.ca = c
 	if c.account != nil {
 		ready.account = *c.account
 	}
@@ -112,71 +111,59 @@ func (c *ca) forget(account acme.Account) {
 	}
 }
 
-// discover reads the directory, if that was long ago, and makes a client if it is another. The
-// caller has the turn.
+// discover reads the directory, if that was long ago, and makes a client for it. The caller has the
+// turn.
 func (c *ca) discover(ctx context.Context) error {
 	if c.client != nil && clock.Now().Before(c.readAt.Add(directoryAge)) && !clock.Now().Before(c.readAt) {
 		return nil
 	}
-	body, err := c.read(ctx)
+	directory, err := call(ctx, "directory", c.readDirectory)
 	if err != nil {
 		return err
 	}
 	c.readAt = clock.Now()
-	var directory acme.Directory
-	if err := json.Unmarshal(body, &directory); err != nil || directory.NewOrder == "" {
-		return errors.Join(fmt.Errorf("directory: %s is not that of an ACME CA", c.Directory), err)
-	}
-	// Of the fields that acmez knows: Let's Encrypt adds another one each time.
-	if body, err = json.Marshal(directory); err != nil {
-		return err
-	}
-	if c.client != nil && bytes.Equal(body, c.contents) {
-		return nil
-	}
-	c.contents, c.client = body, &client{renewal: c.newClient("renewal-", body)}
+	c.client = &client{ca: c, renewal: c.newClient(directory)}
 	if directory.Meta != nil {
 		c.client.meta = *directory.Meta
 	}
 	// acmez asks for renewal information with each certificate, and again where the CA has none
 	// yet.
 	directory.RenewalInfo = ""
-	if body, err = json.Marshal(directory); err != nil {
-		return err
-	}
-	c.client.Client = c.newClient("", body)
+	c.client.Client = c.newClient(directory)
 	return nil
 }
 
 // newClient makes a client of acmez that has the directory already. The fragment, which is not
 // sent, tells its contents from others in acmez's cache of directories.
-func (c *ca) newClient(fragment string, directory []byte) *acme.Client {
-	sum := sha256.Sum256(directory)
-	fragment += hex.EncodeToString(sum[:8])
+func (c *ca) newClient(directory acme.Directory) *acme.Client {
+	// Of the fields that acmez knows: Let's Encrypt adds another one each time.
+	body, _ := json.Marshal(directory) // strings are all it has
+	sum := sha256.Sum256(body)
 	return &acme.Client{
-		Directory: c.Directory + "#" + fragment, UserAgent: "ergotls", PollTimeout: maxRetryAfter,
-		HTTPClient: &http.Client{Transport: &transport{c.http.Transport, c.Directory, directory}, Timeout: c.http.Timeout},
+		Directory: c.Directory + "#" + hex.EncodeToString(sum[:8]), UserAgent: "ergotls", PollTimeout: maxRetryAfter,
+		HTTPClient: c.httpClient(body),
 	}
 }
 
-func (c *ca) read(ctx context.Context) ([]byte, error) {
-	return call(ctx, "directory", func(ctx context.Context) ([]byte, error) {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.Directory, nil)
-		if err != nil {
-			return nil, err
-		}
-		request.Header.Set("User-Agent", "ergotls")
-		response, err := (&http.Client{Transport: &transport{RoundTripper: c.http.Transport}, Timeout: c.http.Timeout}).Do(request)
-		if err != nil {
-			return nil, err
-		}
-		defer response.Body.Close()
-		body, err := io.ReadAll(response.Body)
-		if err == nil && response.StatusCode != http.StatusOK {
-			err = problemOf(response, body)
-		}
-		return body, err
-	})
+func (c *ca) httpClient(directory []byte) *http.Client {
+	return &http.Client{Transport: &transport{c.network, c.Directory, directory}, Timeout: requestTimeout}
+}
+
+func (c *ca) readDirectory(ctx context.Context) (directory acme.Directory, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.Directory, nil)
+	if err != nil {
+		return directory, err
+	}
+	request.Header.Set("User-Agent", "ergotls")
+	response, err := c.httpClient(nil).Do(request)
+	if err != nil {
+		return directory, err
+	}
+	defer response.Body.Close()
+	if err := json.NewDecoder(response.Body).Decode(&directory); err != nil || directory.NewOrder == "" {
+		return directory, errors.Join(fmt.Errorf("%s is not that of an ACME CA", c.Directory), err)
+	}
+	return directory, nil
 }
 
 // register makes the account, or finds it. The caller has the turn.

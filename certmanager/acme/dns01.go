@@ -57,7 +57,11 @@ func (s *state) presentDNS(ctx context.Context, challenge acme.Challenge, n *nam
 	}
 	limited, cancel := context.WithTimeout(ctx, s.o.DNSTimeout)
 	defer cancel()
-	if _, err := s.o.DNS.AppendRecords(limited, record.Zone+".", record.records()); err != nil {
+	err = guard("DNS", func() error {
+		_, err := s.o.DNS.AppendRecords(limited, record.Zone+".", record.records())
+		return err
+	})
+	if err != nil {
 		remove() // it may be there all the same
 		return nil, fmt.Errorf("the DNS provider did not write %s in the zone %s: %w", record.Name, record.Zone, err)
 	}
@@ -90,7 +94,11 @@ func (r txtRecord) records() []libdns.Record {
 func (s *state) removeRecord(ctx context.Context, n *name, record txtRecord) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 	defer cancel()
-	if _, err := s.o.DNS.DeleteRecords(ctx, record.Zone+".", record.records()); err != nil {
+	err := guard("DNS", func() error {
+		_, err := s.o.DNS.DeleteRecords(ctx, record.Zone+".", record.records())
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("the TXT record %s could not be removed, and is tried again before the next order: %w", record.Name, err)
 	}
 	return s.note(ctx, n, func(all []txtRecord) []txtRecord {

@@ -27,6 +27,9 @@ func (e *validationError) Error() string {
 
 func (e *validationError) Unwrap() error { return e.err }
 
+// errOrderLost is about a new order without a usable answer.
+var errOrderLost = errors.New("the CA may have made an order that is lost")
+
 // errUnusable is about a certificate that was issued and cannot be used.
 var errUnusable = errors.New("the certificate that the CA issued cannot be used")
 
@@ -75,6 +78,19 @@ func isTemporary(err error) bool {
 	}
 	return p.Status >= 500 || p.Status == http.StatusTooManyRequests
 }
+
+// guard calls what belongs to the program that uses this package. A panic is an error: it shall not
+// end the program, in whatever goroutine.
+func guard(option string, do func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("acme.Source.%s %w: %v", option, errPanicked, p)
+		}
+	}()
+	return do()
+}
+
+var errPanicked = errors.New("panicked")
 
 func isProblem(err error, kind string) bool {
 	var p acme.Problem

@@ -166,7 +166,7 @@ func (s *state) run(ctx context.Context) {
 	s.mu.Unlock()
 	s.maintaining.Wait()
 	for _, c := range s.cas {
-		c.http.CloseIdleConnections()
+		c.network.CloseIdleConnections()
 	}
 }
 

@@ -136,7 +136,10 @@ func (s *state) newOrder(ctx context.Context, c *client, n *name, kind string) (
 		n.info.id, wanted.Replaces = "", ""
 		order, err = call(ctx, "order", do)
 	}
+	var refused *refusal
 	switch {
+	case errors.As(err, &refused) && refused.lost:
+		return nil, fmt.Errorf("%w: %w", errOrderLost, err)
 	case err != nil:
 		return nil, err
 	case order.Location == "":

@@ -170,7 +170,7 @@ func (a *Source) Records(ctx context.Context) ([]Record, error) {
 	s.ctx, s.changed, s.report = ctx, func() {}, func(certmanager.Event) {}
 	defer func() {
 		for _, c := range s.cas {
-			c.http.CloseIdleConnections()
+			c.network.CloseIdleConnections()
 		}
 	}()
 	if err := s.tryStorage(ctx); err != nil {

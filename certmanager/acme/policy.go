@@ -25,19 +25,10 @@ func (s *state) allows(ctx context.Context, name string) bool {
 	return err == nil
 }
 
-var errPanicked = errors.New("acme.Source.HostPolicy panicked")
-
-// askPolicy calls HostPolicy. Its panic is a refusal: it shall not end the program, in whatever
-// goroutine.
-func (a *Source) askPolicy(ctx context.Context, name string) (err error) {
+func (a *Source) askPolicy(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, policyTimeout)
 	defer cancel()
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: %v", errPanicked, p)
-		}
-	}()
-	return a.HostPolicy(ctx, name)
+	return guard("HostPolicy", func() error { return a.HostPolicy(ctx, name) })
 }
 
 // stillWanted decides about the next order for a name that a handshake asked for. One that

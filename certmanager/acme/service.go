@@ -107,7 +107,7 @@ func (s *state) postpone(n *name, err error) (next time.Time) {
 	if errors.Is(err, errUnusable) {
 		after = max(after, unusableRetry)
 	}
-	delay := retryDelay(n.step, isInvalid(err), remaining, after, chance())
+	delay := retryDelay(n.step, isInvalid(err) || errors.Is(err, errOrderLost), remaining, after, chance())
 	if missing := (*recordError)(nil); errors.As(err, &missing) {
 		delay = min(delay, maxRecordRetry)
 	}

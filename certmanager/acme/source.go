@@ -80,7 +80,8 @@ type Source struct {
 	//
 	// Several machines may share a Cache too. If it has a method Lock(ctx context.Context, name
 	// string) (unlock func(), err error), as that of package rediscache, one of them orders and the
-	// others load its certificate.
+	// others load its certificate. The programs of one machine may share an autocert.DirCache in the
+	// same way, except on Windows.
 	Cache autocert.Cache
 
 	// Key is the type of the certificates' keys. Zero is ECDSA P-256.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -67,10 +68,26 @@ func (s *state) shared() bool {
 }
 
 func (s *state) lock(ctx context.Context, key string) (unlock func(), err error) {
-	if l, ok := s.o.Cache.(locker); ok {
-		return l.Lock(ctx, key)
+	if folder, ok := s.o.Cache.(autocert.DirCache); ok {
+		return lockFile(ctx, filepath.Join(string(folder), key+"+lock"))
 	}
-	return func() {}, nil
+	l, ok := s.o.Cache.(locker)
+	if !ok {
+		return func() {}, nil
+	}
+	var release func()
+	err = guard("Cache", func() (err error) {
+		release, err = l.Lock(ctx, key)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return func() {
+		if err := guard("Cache", func() error { release(); return nil }); err != nil {
+			s.emit(certmanager.CacheFailed, key, err)
+		}
+	}, nil
 }
 
 func isMiss(err error) bool { return errors.Is(err, autocert.ErrCacheMiss) }
@@ -83,32 +100,31 @@ func (s *state) where() string {
 	return "cache"
 }
 
-func (s *state) get(ctx context.Context, key string) ([]byte, error) {
+// access makes one access to an entry of the cache.
+func (s *state) access(ctx context.Context, doing, key string, do func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, cacheTime(ctx))
 	defer cancel()
-	b, err := s.o.Cache.Get(ctx, key)
-	if err != nil && !isMiss(err) {
-		return nil, fmt.Errorf("%s: reading %s: %w", s.where(), key, err)
+	err := guard("Cache", func() error { return do(ctx) })
+	if err == nil || isMiss(err) {
+		return err
 	}
-	return b, err
+	return fmt.Errorf("%s: %s %s: %w", s.where(), doing, key, err)
+}
+
+func (s *state) get(ctx context.Context, key string) (data []byte, err error) {
+	err = s.access(ctx, "reading", key, func(ctx context.Context) error {
+		data, err = s.o.Cache.Get(ctx, key)
+		return err
+	})
+	return data, err
 }
 
 func (s *state) put(ctx context.Context, key string, data []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, cacheTime(ctx))
-	defer cancel()
-	if err := s.o.Cache.Put(ctx, key, data); err != nil {
-		return fmt.Errorf("%s: writing %s: %w", s.where(), key, err)
-	}
-	return nil
+	return s.access(ctx, "writing", key, func(ctx context.Context) error { return s.o.Cache.Put(ctx, key, data) })
 }
 
 func (s *state) remove(ctx context.Context, key string) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cacheTime(ctx))
-	defer cancel()
-	if err := s.o.Cache.Delete(ctx, key); err != nil {
-		return fmt.Errorf("%s: removing %s: %w", s.where(), key, err)
-	}
-	return nil
+	return s.access(context.WithoutCancel(ctx), "removing", key, func(ctx context.Context) error { return s.o.Cache.Delete(ctx, key) })
 }
 
 // tryStorage writes, reads and removes an entry: what cannot be stored would be ordered again at

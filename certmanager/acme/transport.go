@@ -7,10 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
@@ -22,40 +22,51 @@ import (
 const maxAnswer = 1 << 20
 
 // transport is between acmez and the network. It gives acmez a directory that was read before,
-// since acmez reads it under a lock that all CAs of a process share. It keeps an error with its
-// Retry-After, which acmez does not hand on, and bounds what is read.
+// since acmez reads it under a lock that all CAs of a process share. It bounds what is read of an
+// answer, and keeps a failure for call.
 type transport struct {
-	http.RoundTripper
+	*http.Transport
 	directory string // its URL
-	body      []byte // its contents
+	body      []byte // its contents; nil if it is not known
 }
+
+// exchange is what is known of the requests of a call. Only the goroutine of the call uses it.
+type exchange struct {
+	posted  bool     // the last request was a POST
+	refused *refusal // the last request, if that failed
+}
+
+type exchangeKey struct{}
 
 // RoundTrip implements http.RoundTripper.
 func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	to := *request.URL
 	to.Fragment = ""
-	if request.Method == http.MethodGet && to.String() == t.directory {
+	if t.body != nil && request.Method == http.MethodGet && to.String() == t.directory {
 		return &http.Response{
 			StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Request: request,
 			Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Body: io.NopCloser(bytes.NewReader(t.body)), ContentLength: int64(len(t.body)),
 		}, nil
 	}
-	last := refusalOf(request.Context())
-	if r := last.Load(); r != nil && !isProblem(r, acme.ProblemTypeBadNonce) {
-		return nil, r // acmez would repeat it at once, also a new order whose answer was lost
+	x, ok := request.Context().Value(exchangeKey{}).(*exchange)
+	if !ok {
+		x = new(exchange)
 	}
-	response, err := t.RoundTripper.RoundTrip(request)
+	if x.refused != nil && !isProblem(x.refused, acme.ProblemTypeBadNonce) {
+		return nil, x.refused // acmez would repeat it at once, also a new order whose answer was lost
+	}
+	response, err := t.Transport.RoundTrip(request)
+	x.posted = request.Method == http.MethodPost
 	if err != nil {
-		err = fmt.Errorf("%s: %w", request.URL.Host, err)
-		if request.Method == http.MethodPost {
-			last.Store(&refusal{err: err})
-		}
-		return nil, err
+		var network *net.OpError
+		dialing := errors.As(err, &network) && network.Op == "dial"
+		x.refused = &refusal{err: fmt.Errorf("%s: %w", request.URL.Host, err), lost: x.posted && !dialing}
+		return nil, x.refused
 	}
 	response.Body = http.MaxBytesReader(nil, response.Body, maxAnswer)
 	// Alternative chains would be downloaded too, and a broken one would hold the first up.
 	response.Header.Del("Link")
-	if response.StatusCode < http.StatusBadRequest {
+	if x.refused = nil; response.StatusCode < http.StatusBadRequest {
 		return response, nil
 	}
 	body, err := io.ReadAll(response.Body)
@@ -64,15 +75,35 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	response.Body = io.NopCloser(bytes.NewReader(body))
-	last.Store(&refusal{problemOf(response, body), retryAfter(response.Header, clock.Now())})
+	p := problemOf(response, body)
+	unknown := p.Type == "" && p.Status >= http.StatusInternalServerError && p.Status != http.StatusServiceUnavailable
+	x.refused = &refusal{err: p, after: retryAfter(response.Header, clock.Now()), lost: x.posted && unknown}
 	return response, nil
 }
 
-// refusal is a request that failed: with an error of the CA, or of the network. It has the time
-// after which the CA wants to be asked again if it said so.
+// call makes requests of acmez, none again after an error but a bad nonce. Its error says what was
+// being done and what the CA said, without acmez's URLs and attempts, and when the CA wants to be
+// asked again.
+func call[T any](ctx context.Context, doing string, do func(context.Context) (T, error)) (T, error) {
+	x := new(exchange)
+	got, err := do(context.WithValue(ctx, exchangeKey{}, x))
+	switch {
+	case err == nil:
+		return got, nil
+	case x.refused != nil:
+		err = x.refused
+	default:
+		err = &refusal{err: err, lost: x.posted} // the answer cannot be used
+	}
+	return got, fmt.Errorf("%s: %w", doing, err)
+}
+
+// refusal is a request that failed: with an error of the CA or of the network, or since the answer
+// cannot be used.
 type refusal struct {
 	err   error
-	after time.Duration
+	after time.Duration // when the CA wants to be asked again
+	lost  bool          // the CA may have done what it was asked for
 }
 
 func (r *refusal) Error() string {
@@ -133,41 +164,4 @@ func retryAfterOf(err error) time.Duration {
 		return r.after
 	}
 	return 0
-}
-
-// refusalKey is of the last refusal of the requests of a call, in their context.
-type refusalKey struct{}
-
-func refusalOf(ctx context.Context) *atomic.Pointer[refusal] {
-	if last, ok := ctx.Value(refusalKey{}).(*atomic.Pointer[refusal]); ok {
-		return last
-	}
-	return new(atomic.Pointer[refusal])
-}
-
-// plain makes an error of acmez one that says what was being done and what the CA said, without its
-// URLs and attempts.
-func plain(doing string, err error) error {
-	var r *refusal
-	var p acme.Problem
-	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, &r):
-		err = r
-	case errors.As(err, &p):
-		err = &refusal{err: p}
-	}
-	return fmt.Errorf("%s: %w", doing, err)
-}
-
-// call makes requests of acmez, none again after an error but a bad nonce. Its error says what the
-// CA wants if it wants to be asked later.
-func call[T any](ctx context.Context, doing string, do func(context.Context) (T, error)) (T, error) {
-	last := new(atomic.Pointer[refusal])
-	got, err := do(context.WithValue(ctx, refusalKey{}, last))
-	if r, p := last.Load(), (acme.Problem{}); err != nil && r != nil && (r.after > 0 || !errors.As(err, &p)) {
-		err = r
-	}
-	return got, plain(doing, err)
 }

@@ -221,3 +221,31 @@ func TestTwoProcessesShareAFolder(t *testing.T) {
 	second.eventually(t, "the renewal", func() bool { return !second.mustDial(t, name).Equal(before) })
 	assert.Equal(t, 2, ca.Orders())
 }
+
+// Programs that start at once with one empty folder, whose lock is that of its file system, make
+// one account and one order. The lock of a program that has ended is free.
+func TestProgramsStartOnOneFolder(t *testing.T) {
+	t.Parallel()
+	ca, listen, cache := acmetest.Start(t), freeAddr(t), autocert.DirCache(filepath.Join(t.TempDir(), "acme"))
+	ca.TLSALPN01(listen)
+	errs := make(chan error)
+	for range 3 {
+		go func() {
+			m, err := certmanager.New(certmanager.Options{Source: &acme.Source{
+				Domains: []string{name}, Directory: ca.Directory(), Roots: ca.Roots(), Cache: cache, Listen: listen,
+			}})
+			if err == nil {
+				err = m.Close()
+			}
+			errs <- err
+		}()
+	}
+	for range 3 {
+		require.NoError(t, <-errs)
+	}
+	assert.Equal(t, 1, ca.Orders())
+	assert.Equal(t, 1, ca.Accounts())
+	left, err := os.ReadDir(string(cache))
+	require.NoError(t, err)
+	assert.Len(t, left, 2, "%v", left)
+}
