@@ -3,7 +3,9 @@ package certmanager
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -169,10 +171,21 @@ func (e *events) deliver(ctx context.Context) {
 			return
 		case event := <-e.queue:
 			for _, s := range e.list() {
-				s(event)
+				e.safely("a subscriber", func() { s(event) })
 			}
 		}
 	}
+}
+
+// safely calls a function of the program on a goroutine of the Manager, where a panic would end the
+// program.
+func (e *events) safely(what string, f func()) {
+	defer func() {
+		if v := recover(); v != nil {
+			e.logger.Error("certificate manager: "+what+" panicked", "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+		}
+	}()
+	f()
 }
 
 func (e *events) list() []func(Event) {

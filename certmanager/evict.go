@@ -14,7 +14,7 @@ func (l *live) evict(c *conn, reason error) {
 	}
 	l.m.counts.evicted.Add(1)
 	l.m.events.emit(Event{Kind: PeerEvicted, Generation: l.m.current.Load().generation, Peer: newPeerInfo(l.peerOf(c), c.remote), Err: reason})
-	c.evict(reason)
+	l.m.events.safely("the function that closes a connection", func() { c.evict(reason) })
 }
 
 // evictionSpread bounds the time over which many connections are closed that fail at

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"time"
@@ -66,9 +67,9 @@ func (l *listener) accept() {
 		case <-l.ctx.Done():
 			return
 		}
-		conn, err := l.Listener.Accept()
+		conn, err := l.acceptOne()
 		if err == nil {
-			l.done.Go(func() { l.handshake(conn) })
+			l.done.Go(func() { l.serve(conn) })
 			continue
 		}
 		<-l.pending
@@ -76,6 +77,19 @@ func (l *listener) accept() {
 			return
 		}
 	}
+}
+
+// acceptOne asks inner, which is the program's.
+func (l *listener) acceptOne() (conn net.Conn, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("certmanager: Accept of the listener below panicked: %v", v)
+		}
+	}()
+	if conn, err = l.Listener.Accept(); conn == nil && err == nil {
+		err = errors.New("certmanager: Accept of the listener below returned neither a connection nor an error")
+	}
+	return conn, err
 }
 
 // give hands a result to Accept. It returns false if the listener was closed before.
@@ -88,22 +102,31 @@ func (l *listener) give(a accepted) bool {
 	}
 }
 
-func (l *listener) handshake(raw net.Conn) {
+// serve makes the handshake of a connection and hands it to Accept, or closes it.
+func (l *listener) serve(raw net.Conn) {
 	defer func() { <-l.pending }()
+	given := false
+	l.m.events.safely("a handshake below NewListener", func() { given = l.handshake(raw) })
+	if !given {
+		l.m.events.safely("Close of a connection below NewListener", func() { raw.Close() })
+	}
+}
+
+func (l *listener) handshake(raw net.Conn) (given bool) {
 	tracked := &trackedConn{Conn: raw}
 	conn := tls.Server(tracked, l.config)
 	ctx, cancel := context.WithTimeout(l.ctx, listenerTimeout)
 	defer cancel()
 	track := l.m.Accepting()
 	if err := l.m.ServerHandshake(ctx, conn); err != nil {
-		raw.Close()
-		return
+		return false
 	}
 	state := conn.ConnectionState()
 	tracked.track(track(&state, conninfo.RemoteAddr(raw), func(error) { raw.Close() }))
-	if !l.give(accepted{conn: conn}) {
+	if given = l.give(accepted{conn: conn}); !given {
 		tracked.Close()
 	}
+	return given
 }
 
 // Accept implements net.Listener. An error is that of the listener below.

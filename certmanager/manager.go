@@ -133,7 +133,7 @@ func (m *Manager) Close() error {
 	first := !m.closed
 	m.closed = true
 	m.mu.Unlock()
-	if !first {
+	if !first || m.stop == nil { // New did not make it
 		m.done.Wait()
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 	"math"
 	"net"
 	"os/exec"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -210,4 +211,73 @@ func TestChainThatClientsRefuse(t *testing.T) {
 			assert.Contains(t, warnings, says)
 		}
 	}
+}
+
+// Functions of the program that panic on goroutines of the Manager do not end the program, nor keep
+// others from being called.
+func TestFunctionsThatPanic(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	m := newLogged(t, certmanager.Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()})
+	m.Subscribe(nil)
+	m.Subscribe(func(certmanager.Event) { panic("boom") })
+	events := collect(m.Manager)
+	state := connect(t, m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})).ok(t).server
+	m.Track(&state, nil, nil)
+	m.Track(&state, nil, func(error) { panic("boom") })
+	open := track(m.Manager, state)
+	m.SetClientCAs(tlstest.NewCA(t).Pool())
+	require.ErrorIs(t, open.evicted(t), certmanager.ErrUntrusted)
+	eventually(t, "all events", func() bool { return len(events(certmanager.PeerEvicted)) == 3 })
+	assert.Contains(t, m.log.String(), "a subscriber panicked")
+	assert.Contains(t, m.log.String(), "the function that closes a connection panicked")
+}
+
+// oddConn is a connection whose method panics.
+type oddConn struct{ net.Conn }
+
+func (oddConn) Read([]byte) (int, error) { panic("boom") }
+
+type oddListener struct{ *pipeListener }
+
+func (oddListener) Accept() (net.Conn, error) { panic("boom") }
+
+// A listener and connections of the program that are nil or panic are errors of NewListener's
+// Accept, or are closed; the others are served.
+func TestNewListenerOnOddOnes(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	m := newLogged(t, leaf(ca.Issue(t, tlstest.Leaf{})))
+	inner := &pipeListener{conns: make(chan net.Conn, 3), closed: make(chan struct{})}
+	listener := m.NewListener(inner)
+	defer listener.Close()
+	inner.conns <- nil
+	_, err := listener.Accept()
+	require.ErrorContains(t, err, "neither a connection nor an error")
+	serverEnd, clientEnd := net.Pipe()
+	inner.conns <- oddConn{serverEnd}
+	_, err = clientEnd.Read(make([]byte, 1))
+	require.Error(t, err, "it is closed")
+	eventually(t, "the log", func() bool { return strings.Contains(m.log.String(), "a handshake below NewListener panicked") })
+	serverEnd, clientEnd = net.Pipe()
+	inner.conns <- buffer(serverEnd)
+	client := tls.Client(buffer(clientEnd), ca.ClientConfig(t, "localhost"))
+	defer client.NetConn().Close()
+	require.NoError(t, client.HandshakeContext(t.Context()))
+	conn, err := listener.Accept()
+	require.NoError(t, err)
+	conn.Close()
+
+	nobody := m.NewListener(oddListener{&pipeListener{closed: make(chan struct{})}})
+	defer nobody.Close()
+	_, err = nobody.Accept()
+	require.ErrorContains(t, err, "panicked")
+}
+
+// A Manager that New did not make refuses, and panics in no handshake.
+func TestZeroManager(t *testing.T) {
+	m := new(certmanager.Manager)
+	require.ErrorIs(t, m.Ready(), certmanager.ErrClosed)
+	<-m.Done()
+	require.NoError(t, m.Close())
+	_, serverErr, _ := meet(t, m.ServerTLS(), &tls.Config{InsecureSkipVerify: true})
+	require.ErrorIs(t, serverErr, certmanager.ErrClosed)
 }

@@ -81,6 +81,11 @@ func (o Options) ready() (Options, error) {
 	if o.PollInterval < 0 {
 		return o, fmt.Errorf("certmanager: Options.PollInterval is %v, which is negative", o.PollInterval)
 	}
+	for name, d := range map[string]time.Duration{"PollInterval": o.PollInterval, "MaxSessionAge": o.MaxSessionAge} {
+		if 0 < d && d < time.Millisecond {
+			return o, fmt.Errorf("certmanager: Options.%s is %v, and at least 1ms makes sense; a number alone is nanoseconds: multiply it by time.Second", name, d)
+		}
+	}
 	if o.MaxSessionAge > maxMaxSessionAge {
 		return o, fmt.Errorf("certmanager: Options.MaxSessionAge is %v; TLS allows %v at most", o.MaxSessionAge, maxMaxSessionAge)
 	}
@@ -101,6 +106,9 @@ func (o Options) ready() (Options, error) {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
+	}
+	if o.Logger.Handler() == nil {
+		return o, fmt.Errorf("certmanager: Options.Logger has no handler: make it with slog.New, or leave it nil for slog.Default()")
 	}
 	return o, nil
 }

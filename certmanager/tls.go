@@ -37,10 +37,14 @@ func newTLSConfig() *tls.Config {
 // ServerTLS returns a config for servers, for example for http.Server.TLSConfig. Every handshake
 // uses the set in service when it begins. If the names of the client CAs are larger than 16 KiB in
 // all, they are not sent, and tls.ConnectionState.VerifiedChains is empty; clients are still
-// verified. The config does not answer challenges of a CA: see [Manager.ServerHandshake]. Only its
-// field NextProtos may be set, before the first handshake. http.Server does that itself. For
-// grpc-go set it to []string{"h2"}: credentials.NewTLS sets it on a copy, which handshakes do not
-// see. The Manager closes open connections whose client is no longer trusted only if it knows them:
+// verified. The config does not answer challenges of a CA: see [Manager.ServerHandshake].
+//
+// NextProtos, MinVersion, MaxVersion, CipherSuites and CurvePreferences may be set before the first
+// handshake, and no other field: with ClientAuth, ClientCAs, VerifyPeerCertificate,
+// VerifyConnection or Certificates set every handshake fails, since who is to be accepted is up to
+// the Manager ([Options], SetClientAuth, SetClientCAs). Set them on this config, and not on a Clone:
+// handshakes do not see the fields of a clone. http.Server sets NextProtos itself. For grpc-go set it
+// to []string{"h2"}, because credentials.NewTLS sets it on a clone. The Manager closes open connections whose client is no longer trusted only if it knows them:
 // see [Manager.ConnState] and [Manager.Accepting].
 func (m *Manager) ServerTLS() *tls.Config {
 	s := &server{m: m, outer: newTLSConfig()}
@@ -72,13 +76,19 @@ func (s *server) configForClient(hello *tls.ClientHelloInfo) (*tls.Config, error
 	if err := sni.Check(hello.ServerName); err != nil {
 		return nil, err
 	}
-	if config := challengeConfig(hello, s.m.current.Load().in.material.challenges); config != nil {
+	current := s.m.current.Load()
+	if current == nil {
+		return nil, fmt.Errorf("certmanager: %w: New did not make it", ErrClosed)
+	}
+	if config := challengeConfig(hello, current.in.material.challenges); config != nil {
 		return config, nil
 	}
-	current := s.m.current.Load()
 	inner := s.inner.Load()
 	if inner == nil || inner.snapshot != current {
-		inner = &innerConfig{snapshot: current, config: s.m.serverConfig(current, s.outer.NextProtos)}
+		if err := checkOuter(s.outer); err != nil {
+			return nil, err
+		}
+		inner = &innerConfig{snapshot: current, config: s.m.serverConfig(current, s.outer)}
 		s.inner.Store(inner)
 	}
 	ticket, conn, asks := offersTicket(hello), s.m.httpConnOf(hello), inner.config.ClientAuth != tls.NoClientCert
@@ -101,9 +111,25 @@ func (s *server) configForClient(hello *tls.ClientHelloInfo) (*tls.Config, error
 	return config, nil
 }
 
-func (m *Manager) serverConfig(s *snapshot, nextProtos []string) *tls.Config {
+// checkOuter refuses a config with what handshakes would not follow, since each gets a config of its
+// own: the program may rely on it to keep clients out.
+func checkOuter(c *tls.Config) error {
+	for field, set := range map[string]bool{
+		"ClientAuth": c.ClientAuth != tls.NoClientCert, "ClientCAs": c.ClientCAs != nil, "Certificates": len(c.Certificates) > 0,
+		"VerifyPeerCertificate": c.VerifyPeerCertificate != nil, "VerifyConnection": c.VerifyConnection != nil,
+	} {
+		if set {
+			return fmt.Errorf("certmanager: %w: %s was set on the config of ServerTLS, which does not count: use Options, SetClientAuth, SetClientCAs or a rule", ErrInvalid, field)
+		}
+	}
+	return nil
+}
+
+// serverConfig returns what a handshake uses; outer is the config of the program.
+func (m *Manager) serverConfig(s *snapshot, outer *tls.Config) *tls.Config {
 	config := newTLSConfig()
-	config.NextProtos = nextProtos
+	config.NextProtos, config.MinVersion, config.MaxVersion = outer.NextProtos, outer.MinVersion, outer.MaxVersion
+	config.CipherSuites, config.CurvePreferences = outer.CipherSuites, outer.CurvePreferences
 	config.GetCertificate = s.getCertificate
 	if s.in.material.late {
 		config.GetCertificate = s.getCertificateOrNone
@@ -173,7 +199,8 @@ func (m *Manager) ReportRefused(err error, remote net.Addr) {
 // session began.
 //
 // NextProtos may be set, and EncryptedClientHelloConfigList together with MinVersion, TLS
-// 1.3, which crypto/tls asks for.
+// 1.3, which crypto/tls asks for. VerifyConnection must stay as it is: it is what verifies the
+// server, and InsecureSkipVerify is set because of it. To check more use [Options.ServerRule].
 func (m *Manager) ClientTLS(serverName string) *tls.Config {
 	config := newTLSConfig()
 	serverName = hostName(serverName)

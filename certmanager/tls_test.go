@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/binary"
 	"encoding/pem"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -223,4 +224,45 @@ func TestRealLookupDoesNotAllocate(t *testing.T) {
 			}), "%x %s", version, name)
 		}
 	}
+}
+
+// What a program sets on the config of a server counts, or no handshake succeeds: it may rely on it
+// to keep clients out.
+func TestConfigOfAServerIsEdited(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	m := newManager(t, certmanager.Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})
+	handshake := func(edit func(*tls.Config), version uint16) (serverErr, clientErr error) {
+		server, client := m.ServerTLS(), ca.ClientConfig(t, "localhost")
+		edit(server)
+		client.MaxVersion = version
+		_, serverErr, clientErr = meet(t, server, client)
+		return serverErr, clientErr
+	}
+	for field, edit := range map[string]func(*tls.Config){
+		"ClientAuth":       func(c *tls.Config) { c.ClientAuth = tls.RequireAndVerifyClientCert },
+		"ClientCAs":        func(c *tls.Config) { c.ClientCAs = ca.Pool() },
+		"Certificates":     func(c *tls.Config) { c.Certificates = []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()} },
+		"VerifyConnection": func(c *tls.Config) { c.VerifyConnection = func(tls.ConnectionState) error { return errors.New("no") } },
+		"VerifyPeerCertificate": func(c *tls.Config) {
+			c.VerifyPeerCertificate = func([][]byte, [][]*x509.Certificate) error { return errors.New("no") }
+		},
+	} {
+		for _, version := range versions {
+			serverErr, clientErr := handshake(edit, version)
+			require.ErrorContains(t, serverErr, field+" was set")
+			require.Error(t, clientErr)
+		}
+	}
+	_, err := handshake(func(c *tls.Config) { c.MinVersion = tls.VersionTLS13 }, tls.VersionTLS12)
+	require.ErrorContains(t, err, "protocol version")
+	_, err = handshake(func(c *tls.Config) { c.CipherSuites = []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256} }, tls.VersionTLS12)
+	require.Error(t, err, "the key is ECDSA")
+	_, err = handshake(func(c *tls.Config) { c.CurvePreferences, c.MaxVersion = []tls.CurveID{tls.X25519}, tls.VersionTLS12 }, tls.VersionTLS13)
+	require.NoError(t, err)
+
+	server := m.ServerTLS()
+	server.MaxVersion = tls.VersionTLS12
+	assert.Equal(t, uint16(tls.VersionTLS12), connect(t, server, ca.ClientConfig(t, "localhost")).ok(t).client.Version)
+	m.Update(ca.Issue(t, tlstest.Leaf{}).Certificate())
+	assert.Equal(t, uint16(tls.VersionTLS12), connect(t, server, ca.ClientConfig(t, "localhost")).ok(t).client.Version, "after a reload")
 }

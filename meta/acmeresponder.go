@@ -50,6 +50,7 @@ type acmeResponder struct {
 func CreateACMEResponder(options ACMEResponderOptions) (gen.MetaBehavior, error) {
 	var c check
 	c.host(options.Host)
+	c.notNil("Listener", options.Listener)
 	if c.manager(options.CertManager, false); c.err() != nil {
 		return nil, c.err()
 	}

@@ -27,7 +27,23 @@ func (c *check) notNegative(option string, value any) {
 		c.refuse(v < 0, "%s: is %d; use 0 for the default, or a positive number", option, v)
 	case time.Duration:
 		c.refuse(v < 0, "%s: is %s; use 0 for the default, or a positive duration", option, v)
+		c.unit(option, v)
 	}
+}
+
+// unit refuses a duration that was given as a number alone: nothing here is of use below a
+// millisecond.
+func (c *check) unit(option string, d time.Duration) {
+	c.refuse(0 < d && d < time.Millisecond, "%s: is %s; use at least 1ms. A number alone is nanoseconds: multiply it by time.Second", option, d)
+}
+
+// notNil refuses an interface with a nil pointer in it, which does not equal nil and panics when
+// used.
+func (c *check) notNil(option string, value any) (ok bool) {
+	v := reflect.ValueOf(value)
+	ok = value == nil || v.Kind() != reflect.Pointer || !v.IsNil()
+	c.refuse(!ok, "%s: is a nil %T; leave it unset, or set it after its value was made", option, value)
+	return ok
 }
 
 // host refuses what is no name and no address, and says where the rest of it goes.
@@ -71,7 +87,7 @@ func (c *check) manager(manager any, server bool) {
 		return
 	}
 	if closed(manager) {
-		c.refuse(true, "CertManager: it was closed; close it after what uses it")
+		c.refuse(true, "CertManager: it was closed, or certmanager.New did not make it; close it after what uses it")
 		return
 	}
 	if m, ok := manager.(readier); ok && server {

@@ -116,9 +116,11 @@ func TestManagersThatCannotServe(t *testing.T) {
 		err := create((*certmanager.Manager)(nil))
 		assert.ErrorIs(t, err, meta.ErrOption, i)
 		assert.ErrorContains(t, err, "CertManager: is a nil *certmanager.Manager")
-		err = create(ended)
-		assert.ErrorIs(t, err, meta.ErrOption, i)
-		assert.ErrorContains(t, err, "CertManager: it was closed")
+		for _, unusable := range []*certmanager.Manager{ended, {}} {
+			err = create(unusable)
+			assert.ErrorIs(t, err, meta.ErrOption, i)
+			assert.ErrorContains(t, err, "CertManager: it was closed")
+		}
 	}
 	err = server(empty)
 	assert.ErrorIs(t, err, meta.ErrOption)

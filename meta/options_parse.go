@@ -28,6 +28,9 @@ func (o *TCPServerOptions) connection() TCPConnectionOptions {
 func (o *TCPServerOptions) parse() (*TCPConnectionOptions, error) {
 	connection := o.connection()
 	var c check
+	if !c.notNil("Listener", o.Listener) {
+		return nil, c.err()
+	}
 	c.host(o.Host)
 	connection.parseShared(&c, true)
 	o.checkLimits(&c)
@@ -94,8 +97,10 @@ func (o *TCPConnectionOptions) parse() error {
 	if o.Proxy != nil {
 		header := *o.Proxy
 		o.Proxy = &header
-		_, err := header.format()
-		c.refuse(err != nil, "Proxy: %w", err)
+		if c.notNil("Proxy.Source", header.Source) && c.notNil("Proxy.Destination", header.Destination) {
+			_, err := header.format()
+			c.refuse(err != nil, "Proxy: %w", err)
+		}
 	}
 	if o.Reconnect != nil {
 		o.Reconnect = o.Reconnect.parse(&c)
@@ -109,6 +114,7 @@ func (o *TCPConnectionOptions) parse() error {
 // parseShared is parse for the fields that servers and outgoing connections have in common.
 func (o *TCPConnectionOptions) parseShared(c *check, server bool) {
 	c.manager(o.CertManager, server)
+	c.notNil("Node", o.Node)
 	c.notNegative("BufferSize", o.BufferSize)
 	c.notNegative("MaxFrame", o.MaxFrame)
 	c.notNegative("Active", o.Active)
@@ -123,6 +129,7 @@ func (o *TCPConnectionOptions) parseShared(c *check, server bool) {
 	c.notNegative("MaxLifetime", o.MaxLifetime)
 	c.refuse(o.KeepAliveMessagePeriod > 0 && len(o.KeepAliveMessage) == 0, "KeepAliveMessagePeriod: has no effect without KeepAliveMessage")
 	setDefault(&o.KeepAliveMessagePeriod, gen.DefaultKeepAlivePeriod)
+	c.unit("KeepAlivePeriod", o.KeepAlivePeriod)
 	c.refuse(o.KeepAlivePeriod > maxKeepAlive, "KeepAlivePeriod: is %s; use at most %s, or a negative duration for no probes", o.KeepAlivePeriod, maxKeepAlive)
 	c.refuse(o.KeepAliveCount < 0 || o.KeepAliveCount > maxKeepAliveCount, "KeepAliveCount: is %d; use 0 for the default, or at most %d", o.KeepAliveCount, maxKeepAliveCount)
 	c.notNegative("UserTimeout", o.UserTimeout)

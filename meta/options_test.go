@@ -110,6 +110,12 @@ func TestServerOptions(t *testing.T) {
 		"NextProtos:":                 {NextProtos: []string{"h2"}},
 		"NextProtos[1]":               {NextProtos: []string{"h2", ""}, CertManager: certs},
 		"StartTLS: set Active":        {StartTLS: true, CertManager: certs},
+		"IdleTimeout: is 30ns":        {IdleTimeout: 30},
+		"KeepAlivePeriod: is 15ns":    {KeepAlivePeriod: 15},
+		"MaxLifetime: is 3.6µs":       {MaxLifetime: 3600},
+		"Listener: is a nil *net.TCP": {Listener: (*net.TCPListener)(nil)},
+		"Listener: is a nil *net.Uni": {Listener: (*net.UnixListener)(nil), CertManager: certs},
+		"Node: is a nil":              {Node: (*nilNode)(nil)},
 	} {
 		server, err := meta.CreateTCPServer(options)
 		assert.Nil(t, server)
@@ -121,6 +127,8 @@ func TestServerOptions(t *testing.T) {
 		assert.ErrorContains(t, err, name)
 	}
 }
+
+type nilNode struct{ gen.Node }
 
 func unixListener(t *testing.T) net.Listener {
 	t.Helper()
@@ -138,6 +146,9 @@ func TestConnectionOptions(t *testing.T) {
 	for names, options := range map[string]meta.TCPConnectionOptions{
 		"Port":                 {},
 		"DialTimeout":          {Port: 1, DialTimeout: -1},
+		"DialTimeout: is 5ns":  {Port: 1, DialTimeout: 5},
+		"MinInterval: is 5ns":  {Port: 1, Reconnect: &meta.Reconnect{MinInterval: 5}},
+		"Proxy.Source: is a":   {Port: 1, Proxy: &meta.ProxyHeader{Source: (*net.TCPAddr)(nil), Destination: (*net.TCPAddr)(nil)}},
 		"UnixPath":             {Port: 1, UnixPath: "x"},
 		"UnixPath:":            {Host: "x", UnixPath: "x"},
 		"ServerName":           {Port: 1, ServerName: "x"},
