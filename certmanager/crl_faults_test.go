@@ -117,6 +117,32 @@ func TestListOfNobody(t *testing.T) {
 	require.NoError(t, l.verdict(twin.Issue(t, tlstest.Leaf{})))
 }
 
+// A CA that OpenSSL marks as not trusted for clients loses its trust, also where it was in service.
+func TestCAMarkedAsNotTrusted(t *testing.T) {
+	stays, goes := tlstest.NewCA(t), tlstest.NewCA(t)
+	good, gone := stays.Issue(t, tlstest.Leaf{}), goes.Issue(t, tlstest.Leaf{})
+	l := newListed(t, join(stays.PEM(), goes.PEM()), stays.CRL(t), nil)
+	require.NoError(t, l.verdict(gone))
+	mark := func(use string) []byte {
+		cmd := exec.Command(needs.Program(t, "openssl"), "x509", "-addreject", use, "-trustout")
+		cmd.Stdin = bytes.NewReader(goes.PEM())
+		out, err := cmd.Output()
+		require.NoError(t, err)
+		return out
+	}
+	l.write("cas.pem", join(stays.PEM(), mark("serverAuth")))
+	require.NoError(t, l.Reload(t.Context()))
+	require.NoError(t, l.verdict(gone))
+	l.write("cas.pem", join(stays.PEM(), mark("clientAuth")))
+	require.NoError(t, l.Reload(t.Context()))
+	require.Error(t, l.verdict(gone))
+	require.NoError(t, l.verdict(good))
+	assert.Contains(t, l.log.String(), "is marked as not trusted for this use")
+	l.write("cas.pem", mark("clientAuth"))
+	require.ErrorContains(t, l.Reload(t.Context()), "is marked as not trusted")
+	require.NoError(t, l.verdict(good), "what is in service stays")
+}
+
 // A list of an intermediate is used when its certificate is named as an issuer of lists, which
 // makes it no anchor: its own revocation counts.
 func TestIssuersOfListsAreNoAnchors(t *testing.T) {

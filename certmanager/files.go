@@ -49,7 +49,8 @@ type Files struct {
 
 	// ClientCAs and RootCAs are PEM bundles: the CAs that clients and servers are
 	// verified with. Without RootCAs servers are verified with the system's roots. A CA that
-	// cannot be read is left out with a warning, unless it was in service or none is left.
+	// cannot be read is left out with a warning, unless it was in service or none is left. One that
+	// OpenSSL marks as not trusted for the use (TRUSTED CERTIFICATE) is left out in any case.
 	ClientCAs, RootCAs string
 
 	// CRLs holds revocation lists, PEM or DER, each signed by a CA of one of the bundles, of a

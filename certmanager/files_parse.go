@@ -72,13 +72,13 @@ func (p *parser) open(path string) (*pemfile.File, error) {
 }
 
 func (p *parser) bundles() (err error) {
-	if p.m.ClientCAs, err = p.bundle(p.files.ClientCAs, p.before.ClientCAs); err != nil {
+	if p.m.ClientCAs, err = p.bundle(p.files.ClientCAs, x509.ExtKeyUsageClientAuth, p.before.ClientCAs); err != nil {
 		return err
 	}
-	if p.m.RootCAs, err = p.bundle(p.files.RootCAs, p.before.RootCAs); err != nil {
+	if p.m.RootCAs, err = p.bundle(p.files.RootCAs, x509.ExtKeyUsageServerAuth, p.before.RootCAs); err != nil {
 		return err
 	}
-	if p.m.CRLIssuers, err = p.bundle(p.files.CRLIssuers, p.before.CRLIssuers); err != nil {
+	if p.m.CRLIssuers, err = p.bundle(p.files.CRLIssuers, x509.ExtKeyUsageAny, p.before.CRLIssuers); err != nil {
 		return err
 	}
 	if path := p.files.CRLs; path != "" {
@@ -103,8 +103,9 @@ func (p *parser) bundles() (err error) {
 	return nil
 }
 
-// bundle reads a file of CAs. An empty one would trust nobody.
-func (p *parser) bundle(path string, before []*x509.Certificate) ([]*x509.Certificate, error) {
+// bundle reads a file of CAs that peers of a usage are verified with. An empty one would trust
+// nobody.
+func (p *parser) bundle(path string, usage x509.ExtKeyUsage, before []*x509.Certificate) ([]*x509.Certificate, error) {
 	if path == "" {
 		return nil, nil
 	}
@@ -112,9 +113,17 @@ func (p *parser) bundle(path string, before []*x509.Certificate) ([]*x509.Certif
 	if err != nil {
 		return nil, err
 	}
-	certs, aside, err := p.certificates(path, file)
+	var aside []pemfile.Aside
+	var rejected []error
+	certs, err := inFile(path, func() (certs []*x509.Certificate, err error) {
+		certs, aside, rejected, err = file.CAs(usage)
+		return certs, err
+	})
 	if err != nil {
 		return nil, err
+	}
+	for _, err := range some(rejected, enough) {
+		p.m.Warnings = append(p.m.Warnings, fmt.Errorf("%s: set aside: %w", path, err))
 	}
 	return certs, p.aside(path, "CAs", subjects(before), subjects(certs), aside)
 }

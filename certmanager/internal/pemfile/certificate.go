@@ -2,8 +2,6 @@ package pemfile
 
 import (
 	"crypto/x509"
-	"encoding/asn1"
-	"errors"
 	"fmt"
 )
 
@@ -36,15 +34,10 @@ func (f *File) Certificates() (certs []*x509.Certificate, aside []Aside, err err
 }
 
 func parseCertificate(b block) (*x509.Certificate, error) {
-	der := b.der
 	if b.title == "TRUSTED CERTIFICATE" { // what OpenSSL adds follows the certificate
-		var first asn1.RawValue
-		if _, err := asn1.Unmarshal(der, &first); err != nil {
-			return nil, errors.New("it is not DER")
-		}
-		der = first.FullBytes
+		return x509.ParseCertificate(b.certificate())
 	}
-	return x509.ParseCertificate(der)
+	return x509.ParseCertificate(b.der)
 }
 
 // Lists returns the revocation lists of a file as Certificates returns certificates.

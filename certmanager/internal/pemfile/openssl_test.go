@@ -297,3 +297,51 @@ func TestPKCS12Iterations(t *testing.T) {
 		require.ErrorContains(t, err, "iterations")
 	}
 }
+
+// What OpenSSL says about the use of a CA counts, as in openssl verify.
+func TestTrustOfOpenSSL(t *testing.T) {
+	w := newWorkshop(t)
+	w.chain()
+	for args, want := range map[string][2]bool{ // for servers, for clients
+		"-trustout":                                         {true, true},
+		"-setalias x -trustout":                             {true, true},
+		"-addtrust serverAuth":                              {true, false},
+		"-addtrust clientAuth -addtrust serverAuth":         {true, true},
+		"-addtrust anyExtendedKeyUsage -setalias x":         {true, true},
+		"-addtrust emailProtection":                         {false, false},
+		"-addreject clientAuth":                             {true, false},
+		"-addreject emailProtection":                        {true, true},
+		"-addreject anyExtendedKeyUsage":                    {false, false},
+		"-addtrust serverAuth -addreject serverAuth":        {false, false},
+		"-addreject serverAuth -addreject clientAuth":       {false, false},
+		"-addtrust clientAuth -addreject serverAuth":        {false, true},
+		"-addtrust clientAuth -setalias x -addreject 1.2.3": {false, true},
+	} {
+		w.openssl("x509 -in root.crt " + args + " -trustout -out trusted.crt")
+		f, err := pemfile.Parse(append(w.read("trusted.crt"), w.read("ca.crt")...))
+		require.NoError(t, err)
+		for i, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
+			certs, aside, rejected, err := f.CAs(usage)
+			require.NoError(t, err)
+			assert.Empty(t, aside)
+			assert.Equal(t, want[i], len(rejected) == 0, "%s, %d: %v", args, i, rejected)
+			assert.Len(t, certs, 2-len(rejected))
+			purpose := []string{"sslserver", "sslclient"}[i]
+			cmd := exec.Command("openssl", "verify", "-no-CApath", "-no-CAfile", "-CAfile", "trusted.crt", "-purpose", purpose, "-untrusted", "ca.crt", "leaf.crt")
+			cmd.Dir = w.dir
+			out, verified := cmd.CombinedOutput()
+			assert.Equal(t, verified == nil, want[i], "openssl verify, %s, %s: %s", args, purpose, out)
+		}
+		certs, _, rejected, err := f.CAs(x509.ExtKeyUsageAny)
+		require.NoError(t, err)
+		assert.Empty(t, rejected)
+		assert.Len(t, certs, 2)
+		_, _, err = f.Certificates()
+		require.NoError(t, err)
+	}
+	w.openssl("x509 -in root.crt -addreject clientAuth -trustout -out trusted.crt")
+	f, err := pemfile.Parse(w.read("trusted.crt"))
+	require.NoError(t, err)
+	_, _, _, err = f.CAs(x509.ExtKeyUsageClientAuth)
+	require.ErrorContains(t, err, `("CN=root") is marked as not trusted`)
+}
