@@ -11,7 +11,8 @@ import (
 
 // ConnState is for http.Server.ConnState. With it the Manager tracks the connections of an HTTP
 // server from the handshake on, see [Manager.Track], closes those whose client is no longer
-// accepted, and reports refused clients. It does not track hijacked connections.
+// accepted, and reports refused clients. It does not track hijacked connections, those of WebSockets
+// for example: use [Manager.NewListener] for these.
 //
 //	server := &http.Server{TLSConfig: m.ServerTLS(), ConnState: m.ConnState}
 func (m *Manager) ConnState(c net.Conn, state http.ConnState) {

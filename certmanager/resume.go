@@ -27,6 +27,11 @@ const ticketMark = "ergotls1"
 
 const ticketSize = len(ticketMark) + 8 + sha256.Size
 
+// maxTicket is a little less than what the message of a ticket holds (RFC 8446 section 4.6.1), and
+// than the message of TLS 1.2 that clients take. A session has the certificates of the client, and
+// its chains.
+const maxTicket = 60 << 10
+
 // maxClockSkew is how far the clocks of machines that share ticket keys may differ.
 const maxClockSkew = time.Minute
 
@@ -48,7 +53,11 @@ func (r *resumption) wrap(state tls.ConnectionState, session *tls.SessionState) 
 	binding := r.snapshot.policy.binding(state.ServerName)
 	entry = append(entry, binding[:]...)
 	session.Extra = append(session.Extra, entry)
-	return r.m.tickets.EncryptTicket(state, session)
+	ticket, err := r.m.tickets.EncryptTicket(state, session)
+	if len(ticket) > maxTicket {
+		ticket = []byte("too large") // the client is told of no session; without a ticket the handshake would fail
+	}
+	return ticket, err
 }
 
 func (r *resumption) unwrap(ticket []byte, state tls.ConnectionState) (*tls.SessionState, error) {

@@ -264,3 +264,26 @@ func TestClientConfigsShareSessions(t *testing.T) {
 		}
 	}
 }
+
+// A client whose session is too large for a ticket gets in, without resumption: its certificate is
+// large, or has several ways up.
+func TestSessionTooLargeForATicket(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	m := newManager(t, certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
+	for count, resumes := range map[int]bool{2000: true, 2650: false, 2700: false, 2750: false, 4000: false} { // of names, of 24 bytes each
+		names := make([]string, count)
+		for i := range names {
+			names[i] = fmt.Sprintf("host-%d.example.test", i)
+		}
+		cert := ca.Issue(t, tlstest.Leaf{CommonName: "large", Names: names}).Certificate()
+		for _, version := range versions {
+			client := ca.ClientConfig(t, "localhost")
+			client.Certificates, client.MaxVersion, client.ClientSessionCache = []tls.Certificate{cert}, version, tls.NewLRUClientSessionCache(1)
+			for i := range 3 {
+				got := connect(t, m.ServerTLS(), client).ok(t)
+				assert.Len(t, got.server.PeerCertificates, 1)
+				assert.Equal(t, i > 0 && resumes, got.server.DidResume, count)
+			}
+		}
+	}
+}
