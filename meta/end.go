@@ -64,7 +64,7 @@ func (c *tcpConnection) finish() {
 	established := c.is(open)
 	reason := c.ended()
 	c.logPanic(reason.Cause)
-	late := reason.Reason == ErrClosedByPeer && c.opt.HalfClose == 0 && c.known()
+	late := reason.Reason == ErrClosedByPeer && c.opt.HalfClose == 0 && c.known() && c.onEnd == nil // else the next connection has the answers
 	if !late {
 		c.writer.close()
 	}

@@ -28,6 +28,7 @@ import (
 func TestMain(m *testing.M) {
 	slog.SetDefault(slog.New(slog.NewTextHandler(&said, nil)))
 	flag.Set("test.parallel", "6") // the modes mostly wait
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: names.dial}
 	// Ergo 3.1 keeps a goroutine that waits for signals when its node has ended.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("ergo.services/ergo/node.(*node).SetCTRLC.func1"), goleak.Cleanup(func(code int) {
 		os.Exit(cmp.Or(code, said.check()))
@@ -92,11 +93,17 @@ func (m manager) GetCertificateFunc() func(*tls.ClientHelloInfo) (*tls.Certifica
 }
 func (m manager) GetCertificate() tls.Certificate { return tls.Certificate{} }
 
-var modes = sync.OnceValue(func() []mode {
+// modesCA is the CA of servers and clients in all modes.
+var modesCA = sync.OnceValue(func() *tlstest.CA {
 	ca, err := tlstest.GenerateCA()
 	if err != nil {
 		panic(err)
 	}
+	return ca
+})
+
+var modes = sync.OnceValue(func() []mode {
+	ca := modesCA()
 	version := func(name string, version uint16, mutual bool) mode {
 		server := &tls.Config{MinVersion: version, MaxVersion: version, Certificates: []tls.Certificate{generate(ca, "localhost")}}
 		client := &tls.Config{MinVersion: version, MaxVersion: version, RootCAs: ca.Pool(), ServerName: "localhost"}
@@ -209,7 +216,7 @@ func (o *owner) HandleMessage(_ gen.PID, message any) error {
 	case run:
 		m(o)
 		return nil
-	case meta.MessageTCP: // the peer's own bytes
+	case meta.MessageTCP, meta.MessageTCPUnsent: // bytes of the test
 	default:
 		fmt.Fprintf(&said, "%+v\n", m)
 	}

@@ -61,12 +61,14 @@ type MessageTCPEOF struct {
 	ID gen.Alias
 }
 
-// MessageTCPUnsent returns a [MessageTCP] to its sender: a connection with the option Reconnect got
-// it while it was not connected, and did not keep it. Nothing of Data was written.
+// MessageTCPUnsent returns a [MessageTCP] to its sender: a connection with the option Reconnect did
+// not write it. It got it while it was not connected and did not keep it, or ended before.
 type MessageTCPUnsent struct {
-	// ID is the connection.
-	ID   gen.Alias
-	Data []byte
+	// ID is the connection. Written bytes of Data were handed to the kernel before the connection
+	// ended: 0, unless it ended in the midst of Data.
+	ID      gen.Alias
+	Data    []byte
+	Written int
 }
 
 // MessageTCPActive, sent to a connection whose option Active is set, allows it N

@@ -200,8 +200,8 @@ type TCPConnectionOptions struct {
 	// Retry: it follows MessageTCPClose, an exit, the end of the owner, or MaxFailures.
 	//
 	// If one side does not accept the other's certificate, the next attempt is after about
-	// MaxInterval. Data that was accepted and not written when a connection ends is not sent again:
-	// the DisconnectError counts its bytes.
+	// MaxInterval. What a connection has written when it ends is never written again, and what it
+	// has not written is kept or returned: see Reconnect.Keep.
 	Reconnect *Reconnect
 
 	// Proxy, if set, is sent as a PROXY protocol header, version 2, before all other data and

@@ -31,7 +31,8 @@ type reconnecting struct {
 	started sync.Once
 	done    chan struct{} // closed: Start has returned, or never will run
 
-	tries int // Start's: of dialling, for the next address
+	tries  int // Start's: of dialling, for the next address
+	outbox outbox
 
 	mu       sync.Mutex     // guards all below
 	conn     *tcpConnection // being established, or in use
@@ -39,8 +40,6 @@ type reconnecting struct {
 	failures int            // in a row
 	retryAt  time.Time      // of the next try; zero: there is none
 	last     error          // why the last connection ended or was not made
-	kept     []keptMessage
-	size     int // bytes in kept
 }
 
 // target is an address to connect to.
@@ -48,15 +47,6 @@ type target struct {
 	network, address string
 	tls              *tls.Config
 }
-
-type keptMessage struct {
-	from gen.PID
-	data []byte
-}
-
-// resumeRequest is what a reconnecting sends to itself when there is a connection, for the messages
-// that were kept.
-type resumeRequest struct{}
 
 func newReconnecting(opt *TCPConnectionOptions, targets []target) *reconnecting {
 	r := &reconnecting{opt: opt, targets: targets, done: make(chan struct{})}
@@ -83,7 +73,14 @@ func (r *reconnecting) Start() error {
 		for r.once() {
 		}
 		r.cancel()
-		r.giveUp()
+		r.giveBack()
+		r.mu.Lock()
+		told := r.retryAt.IsZero() && r.last != nil
+		r.retryAt = time.Time{}
+		r.mu.Unlock()
+		if !told { // the last word was that there would be another try
+			r.tell(&DisconnectError{Reason: ErrTerminated}, time.Time{})
+		}
 	})
 	return nil
 }
@@ -97,16 +94,28 @@ func (r *reconnecting) once() bool {
 	sock, err := dial(r.ctx, t, r.opt)
 	if err != nil {
 		reason := &DisconnectError{Reason: ErrDial, Cause: err}
-		if r.ctx.Err() != nil || !r.tell(MessageTCPDisconnect{Reason: reason, Retry: r.plan(reason, false)}) {
+		if r.ctx.Err() != nil {
+			return false
+		}
+		retry := r.plan(reason, false)
+		if retry.IsZero() {
+			r.giveBack()
+		}
+		if !r.tell(reason, retry) {
 			return false
 		}
 	} else {
 		c := newConnection(r.opt, nil, sock, nil)
 		c.clientTLS = t.tls
 		c.onEnd = func(reason *DisconnectError) time.Time {
-			return r.plan(reason, c.stats.messagesIn.Load() > 0 || time.Since(began) > r.opt.Reconnect.MaxInterval)
+			retry := r.plan(reason, c.stats.messagesIn.Load() > 0 || time.Since(began) > r.opt.Reconnect.MaxInterval)
+			if retry.IsZero() {
+				r.giveBack()
+			}
+			r.sendSelf()
+			return retry
 		}
-		c.onConnect = func() { r.use(c) }
+		c.onConnect = r.use
 		_ = c.Init(r.process) // never fails
 		r.mu.Lock()
 		c.to, r.conn = r.to, c
@@ -138,23 +147,22 @@ func (r *reconnecting) once() bool {
 }
 
 // use makes a connection that is established the one that messages go to.
-func (r *reconnecting) use(c *tcpConnection) {
+func (r *reconnecting) use() {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.up = true
-	resume := len(r.kept) > 0
-	r.mu.Unlock()
-	if resume { // where the mailbox is full the next message does it
-		_ = r.process.Send(r.process.ID(), resumeRequest{})
-	}
+	r.sendSelf()
 }
 
+// sendSelf asks for a pump. Where the mailbox is full the next message does it.
+func (r *reconnecting) sendSelf() { _ = r.process.Send(r.process.ID(), pumpRequest{}) }
+
 // tell sends a message to the owner. It returns false if the owner has ended.
-func (r *reconnecting) tell(m MessageTCPDisconnect) bool {
-	m.ID = r.process.ID()
+func (r *reconnecting) tell(reason *DisconnectError, retry time.Time) bool {
 	r.mu.Lock()
 	to := r.to
 	r.mu.Unlock()
-	return !unreachable(r.process.Send(to, m))
+	return !unreachable(r.process.Send(to, MessageTCPDisconnect{ID: r.process.ID(), Reason: reason, Retry: retry}))
 }
 
 // setOwner makes a process the owner of this connection and of those that come.
@@ -186,21 +194,22 @@ func (r *reconnecting) HandleMessage(from gen.PID, message any) error {
 	c, up := r.current()
 	switch m := message.(type) {
 	case MessageTCP:
-		r.write(from, m.Data)
-	case resumeRequest:
-		r.resume()
+		r.write(keptMessage{from: from, data: m.Data})
+	case pumpRequest:
+		r.pump()
 	case MessageTCPOwner:
 		r.setOwner(from, m.PID)
 	case MessageTCPClose:
-		r.resume()
+		r.pump()
 		r.cancel()
 		if c != nil {
-			return c.HandleMessage(from, m)
+			c.end(ErrTerminated, nil)
 		}
-	case flushRequest, catchUp:
-		if c != nil {
-			return c.HandleMessage(from, m)
+	case flushRequest, catchUp: // of this connection, or one that has ended
+		if up {
+			_ = c.HandleMessage(from, m) // never fails
 		}
+		r.pump()
 	default:
 		if up {
 			return c.HandleMessage(from, m)
@@ -212,72 +221,11 @@ func (r *reconnecting) HandleMessage(from gen.PID, message any) error {
 
 // HandleCall implements gen.MetaBehavior.
 func (r *reconnecting) HandleCall(from gen.PID, ref gen.Ref, request any) (any, error) {
-	r.resume()
+	r.pump()
 	if c, up := r.current(); up {
 		return c.HandleCall(from, ref, request)
 	}
 	return ErrNotConnected, nil
-}
-
-// write writes a message, keeps it, or sends it back.
-func (r *reconnecting) write(from gen.PID, data []byte) {
-	if r.resume() {
-		c, up := r.current()
-		if up && c.accept(MessageTCP{Data: data}) == nil {
-			return
-		}
-	}
-	r.mu.Lock()
-	keep := r.opt.Reconnect.Keep && r.ctx.Err() == nil && r.size+len(data) <= r.opt.WriteBuffer
-	if keep {
-		r.kept = append(r.kept, keptMessage{from, data})
-		r.size += len(data)
-	}
-	r.mu.Unlock()
-	if !keep {
-		r.sendBack(keptMessage{from, data})
-	}
-}
-
-// resume writes what was kept, in order. It returns false where something had to stay.
-func (r *reconnecting) resume() bool {
-	for {
-		r.mu.Lock()
-		if len(r.kept) == 0 {
-			r.mu.Unlock()
-			return true
-		}
-		c, up, first := r.conn, r.up, r.kept[0]
-		r.mu.Unlock()
-		if !up || c.accept(MessageTCP{Data: first.data}) != nil {
-			return false
-		}
-		r.mu.Lock()
-		r.kept[0] = keptMessage{}
-		r.kept, r.size = r.kept[1:], r.size-len(first.data)
-		r.mu.Unlock()
-	}
-}
-
-// sendBack tells the sender of a message that it was not sent.
-func (r *reconnecting) sendBack(m keptMessage) {
-	if err := r.process.Send(m.from, MessageTCPUnsent{ID: r.process.ID(), Data: m.data}); err != nil {
-		r.process.Log().Warning("%d bytes from %s were not sent, and it was not told: %s", len(m.data), m.from, err)
-	}
-}
-
-// giveUp tells of the end for good, and sends back what was kept.
-func (r *reconnecting) giveUp() {
-	r.mu.Lock()
-	kept, told := r.kept, r.retryAt.IsZero() && r.last != nil
-	r.kept, r.size, r.retryAt = nil, 0, time.Time{}
-	r.mu.Unlock()
-	for _, m := range kept {
-		r.sendBack(m)
-	}
-	if !told { // the last word was that there would be another try
-		r.tell(MessageTCPDisconnect{Reason: &DisconnectError{Reason: ErrTerminated}})
-	}
 }
 
 // Terminate implements gen.MetaBehavior. It returns when the connection has ended.
@@ -292,8 +240,11 @@ func (r *reconnecting) Terminate(reason error) {
 
 // HandleInspect implements gen.MetaBehavior.
 func (r *reconnecting) HandleInspect(from gen.PID, item ...string) map[string]string {
+	r.outbox.mu.Lock()
+	kept := r.outbox.size
+	r.outbox.mu.Unlock()
 	r.mu.Lock()
-	c, kept, failures, at, last := r.conn, r.size, r.failures, r.retryAt, r.last
+	c, failures, at, last := r.conn, r.failures, r.retryAt, r.last
 	r.mu.Unlock()
 	m := map[string]string{"state": "connecting"}
 	if c != nil {

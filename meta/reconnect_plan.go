@@ -17,9 +17,9 @@ type Reconnect struct {
 	MinInterval, MaxInterval time.Duration
 	// MaxFailures is the number of consecutive failures after which it gives up. 0 means no limit.
 	MaxFailures int
-	// Keep keeps messages that are sent while there is no connection, up to WriteBuffer bytes, and
-	// writes them in order to the next connection. Unset, each is returned at once as a
-	// MessageTCPUnsent.
+	// Keep keeps messages that are sent while there is no connection, or that a connection has not
+	// begun to write when it ends, up to WriteBuffer bytes, and writes them in order to the next
+	// connection. Unset, each is returned at once as a MessageTCPUnsent.
 	Keep bool
 }
 
@@ -30,19 +30,20 @@ const (
 )
 
 // plan notes why a connection ended, or was not made, and returns when the next is due: zero if
-// there will be none. A connection that was of use begins the count of failures anew.
+// there will be none, after which no message is kept. A connection that was of use begins the count
+// of failures anew.
 func (r *reconnecting) plan(reason *DisconnectError, useful bool) time.Time {
 	o := r.opt.Reconnect
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.up, r.last = false, reason
+	r.up, r.last, r.retryAt = false, reason, time.Time{}
 	if useful && !permanent(reason) {
 		r.failures = 0
 	}
 	r.failures++
 	switch {
 	case r.ctx.Err() != nil, reason.Reason == ErrTerminated, reason.Reason == ErrOwnerGone, o.MaxFailures > 0 && r.failures > o.MaxFailures:
-		r.retryAt = time.Time{}
+		r.cancel()
 		return r.retryAt
 	}
 	wait := o.MaxInterval

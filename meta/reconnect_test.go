@@ -3,10 +3,6 @@ package meta_test
 import (
 	"bufio"
 	"crypto/tls"
-	"fmt"
-	"net"
-	"strconv"
-	"sync"
 	"testing"
 	"time"
 
@@ -14,91 +10,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/ergotls/ergotls/internal/needs"
 	"github.com/ergotls/ergotls/meta"
 	"github.com/ergotls/ergotls/tlstest"
 )
-
-// lineServer echoes lines on one address, can be stopped and started there again, and notes what it
-// has read.
-type lineServer struct {
-	t    *testing.T
-	m    mode
-	addr string
-
-	mu       sync.Mutex // guards all below
-	listener net.Listener
-	conns    map[net.Conn]struct{}
-	seen     map[string]int
-	serving  sync.WaitGroup
-}
-
-func newLineServer(t *testing.T, m mode) *lineServer {
-	t.Helper()
-	addr := fmt.Sprintf("127.0.0.1:%d", needs.Port(t)) // while it is stopped no other test may get its port
-	s := &lineServer{t: t, m: m, addr: addr, conns: map[net.Conn]struct{}{}, seen: map[string]int{}}
-	s.start()
-	t.Cleanup(s.stop)
-	return s
-}
-
-func (s *lineServer) start() {
-	s.t.Helper()
-	listener, err := net.Listen("tcp", s.addr)
-	require.NoError(s.t, err)
-	s.addr = listener.Addr().String()
-	s.mu.Lock()
-	s.listener = listener
-	s.mu.Unlock()
-	s.serving.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			s.mu.Lock()
-			closed := s.listener != listener
-			s.conns[conn] = struct{}{}
-			s.mu.Unlock()
-			if closed {
-				conn.Close()
-			}
-			s.serving.Go(func() { s.serve(conn) })
-		}
-	})
-}
-
-func (s *lineServer) serve(conn net.Conn) {
-	defer conn.Close()
-	var stream net.Conn = conn
-	if s.m.tls() {
-		stream = tls.Server(conn, s.m.manager.(manager).server)
-	}
-	lines := bufio.NewScanner(stream)
-	for lines.Scan() {
-		s.mu.Lock()
-		s.seen[lines.Text()]++
-		s.mu.Unlock()
-		if _, err := fmt.Fprintln(stream, lines.Text()); err != nil {
-			return
-		}
-	}
-}
-
-// stop closes the listener and cuts every connection.
-func (s *lineServer) stop() {
-	s.mu.Lock()
-	if s.listener != nil {
-		s.listener.Close()
-		s.listener = nil
-	}
-	for conn := range s.conns {
-		conn.Close()
-	}
-	clear(s.conns)
-	s.mu.Unlock()
-	s.serving.Wait()
-}
 
 func (m mode) reconnecting(t *testing.T, addr string, again meta.Reconnect) meta.TCPConnectionOptions {
 	t.Helper()
@@ -127,81 +41,6 @@ func until[T any](a *actor, fits func(T) bool) T {
 }
 
 func always[T any](T) bool { return true }
-
-// The server is restarted again and again while the client talks. Each message is answered, comes
-// back, or was sent when a Disconnect told of a loss. None is written twice.
-func TestReconnectUnderTraffic(t *testing.T) {
-	const restarts = 200 // in each of five modes
-	eachMode(t, func(t *testing.T, m mode) {
-		server := newLineServer(t, m)
-		var mu sync.Mutex // guards all below
-		sent, answered, unsent, doubtful := map[string]bool{}, map[string]int{}, map[string]bool{}, map[string]bool{}
-		a := newHost(t).spawn(func(o *owner, message any) bool {
-			mu.Lock()
-			defer mu.Unlock()
-			switch m := message.(type) {
-			case meta.MessageTCP:
-				answered[string(m.Data)]++
-			case meta.MessageTCPUnsent:
-				unsent[string(m.Data[:len(m.Data)-1])] = true
-			case meta.MessageTCPDisconnect:
-				for text := range sent {
-					if answered[text] == 0 {
-						doubtful[text] = true
-					}
-				}
-				clear(sent)
-			case meta.MessageTCPConnect:
-				return false
-			}
-			return true
-		})
-		id := a.connect(m.reconnecting(t, server.addr, meta.Reconnect{MinInterval: time.Millisecond, MaxInterval: 5 * time.Millisecond, Keep: true}))
-		n := 0
-		say := func() {
-			text := strconv.Itoa(n)
-			n++
-			mu.Lock()
-			sent[text] = true
-			mu.Unlock()
-			a.send(id, meta.MessageTCP{Data: []byte(text + "\n")})
-		}
-		for i := range restarts {
-			until(a, always[meta.MessageTCPConnect])
-			for range 5 {
-				say()
-			}
-			if i%2 == 0 { // else the server is stopped while they are on their way
-				eventually(t, func() bool {
-					mu.Lock()
-					defer mu.Unlock()
-					return answered[strconv.Itoa(n-1)] == 1
-				}, "messages are answered")
-			}
-			server.stop()
-			say() // while it is down
-			server.start()
-		}
-		until(a, always[meta.MessageTCPConnect])
-		say()
-		eventually(t, func() bool {
-			mu.Lock()
-			defer mu.Unlock()
-			return answered[strconv.Itoa(n-1)] == 1
-		}, "the last message is answered")
-		mu.Lock()
-		defer mu.Unlock()
-		for i := range n {
-			text := strconv.Itoa(i)
-			assert.True(t, answered[text] == 1 || unsent[text] || doubtful[text], "message %s was lost without a word", text)
-			assert.LessOrEqual(t, answered[text], 1, "message %s was answered twice", text)
-			server.mu.Lock()
-			assert.LessOrEqual(t, server.seen[text], 1, "message %s was written twice", text)
-			server.mu.Unlock()
-		}
-		assert.Greater(t, len(answered), restarts, "most messages are answered")
-	})
-}
 
 // What is sent before there is a server is kept, in order, up to WriteBuffer, and the rest comes
 // back.

@@ -1,0 +1,119 @@
+package meta
+
+import (
+	"sync"
+
+	"ergo.services/ergo/gen"
+)
+
+// outbox has the messages that were sent to a reconnecting and are not written yet.
+type outbox struct {
+	mu    sync.Mutex     // guards all below; held while a connection takes a message
+	queue []keptMessage  // in order: those that conn has taken, then those that wait
+	taken int            // how many conn has
+	conn  *tcpConnection // nil: none has taken any
+	size  int            // bytes that wait
+}
+
+type keptMessage struct {
+	from gen.PID
+	data []byte
+	end  uint64 // where it ends in what its connection has taken
+}
+
+// pumpRequest is what a reconnecting sends to itself when a connection is there, and when it has
+// ended.
+type pumpRequest struct{}
+
+// write writes a message, keeps it, or sends it back.
+func (r *reconnecting) write(m keptMessage) {
+	q := &r.outbox
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.queue = append(q.queue, m)
+	q.size += len(m.data)
+	if !r.pumpLocked() && !r.keeps(q.size) {
+		q.queue[len(q.queue)-1] = keptMessage{}
+		q.queue = q.queue[:len(q.queue)-1]
+		q.size -= len(m.data)
+		r.sendBack(m, 0)
+	}
+}
+
+// keeps says whether so many bytes may wait.
+func (r *reconnecting) keeps(size int) bool {
+	return r.opt.Reconnect.Keep && r.ctx.Err() == nil && size <= r.opt.WriteBuffer
+}
+
+func (r *reconnecting) pump() {
+	r.outbox.mu.Lock()
+	defer r.outbox.mu.Unlock()
+	r.pumpLocked()
+}
+
+// pumpLocked has the connection take what waits, in order. It returns false where something has to
+// wait on: a pumpRequest is to come then.
+func (r *reconnecting) pumpLocked() bool {
+	q := &r.outbox
+	for r.settleLocked(); q.taken < len(q.queue); q.taken++ {
+		c, up := r.current()
+		m := &q.queue[q.taken]
+		if !up || q.conn != nil && q.conn != c || c.accept(MessageTCP{Data: m.data}) != nil {
+			return false
+		}
+		m.end = c.writer.stats().accepted
+		q.conn, q.size = c, q.size-len(m.data)
+	}
+	r.settleLocked()
+	return true
+}
+
+// settleLocked drops what was written. What a connection that has ended has not written waits for
+// the next one again, or is sent back.
+func (r *reconnecting) settleLocked() {
+	q := &r.outbox
+	if q.conn == nil {
+		return
+	}
+	c, up := r.current() // before sent, which changes no more where it is over
+	sent := q.conn.writer.stats().sent
+	for ; q.taken > 0 && q.queue[0].end <= sent; q.taken-- {
+		q.queue[0] = keptMessage{}
+		q.queue = q.queue[1:]
+	}
+	if up && c == q.conn {
+		return
+	}
+	all, taken := q.queue, q.taken
+	q.queue, q.taken, q.conn, q.size = nil, 0, nil, 0
+	for i, m := range all {
+		written := 0
+		if i < taken {
+			written = len(m.data) - int(min(m.end-sent, uint64(len(m.data))))
+		}
+		if size := q.size + len(m.data); written == 0 && r.keeps(size) {
+			q.queue, q.size = append(q.queue, m), size
+		} else {
+			r.sendBack(m, written)
+		}
+	}
+}
+
+// giveBack sends back all that is left. No further connection will be made.
+func (r *reconnecting) giveBack() {
+	q := &r.outbox
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	r.settleLocked()
+	for _, m := range q.queue {
+		r.sendBack(m, 0)
+	}
+	q.queue, q.size = nil, 0
+}
+
+// sendBack tells the sender of a message that it was not sent, or only so many bytes of it.
+func (r *reconnecting) sendBack(m keptMessage, written int) {
+	if err := r.process.Send(m.from, MessageTCPUnsent{ID: r.process.ID(), Data: m.data, Written: written}); err != nil {
+		r.process.Log().Warning("%d bytes from %s were not sent, and it was not told: %s", len(m.data)-written, m.from, err)
+	}
+}
