@@ -119,6 +119,14 @@ func (c *certificate) checkLeaf() {
 	if c.server && len(leaf.DNSNames)+len(leaf.IPAddresses)+len(leaf.URIs)+len(leaf.EmailAddresses) == 0 {
 		c.warn("has no names (subject alternative names): clients verify a server by these and refuse it; its common name does not count")
 	}
+	for _, issuer := range c.chain[1:] {
+		switch {
+		case c.server && !trust.Allows(issuer, x509.ExtKeyUsageServerAuth):
+			c.warn("is that of a server, which the extended key usage of its issuer " + trust.Describe(issuer) + " does not allow: clients refuse it")
+		case !c.server && !trust.Allows(issuer, x509.ExtKeyUsageClientAuth):
+			c.warn("is that of a client, which the extended key usage of its issuer " + trust.Describe(issuer) + " does not allow: servers refuse it")
+		}
+	}
 	if err := trust.CheckAlgorithm(leaf); err != nil {
 		c.warnings = append(c.warnings, fmt.Errorf("%s: %w", c.origin, err))
 	}

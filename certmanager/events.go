@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"os"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -120,6 +121,7 @@ type events struct {
 	logger  *slog.Logger
 	queue   chan Event
 	dropped atomic.Uint64
+	panics  sync.Map // what safely has reported
 	refusal limiter
 
 	mu          sync.Mutex // guards subscribers
@@ -144,7 +146,7 @@ func (e *events) emit(event Event) {
 		event.Err = boundedError(event.Err)
 	}
 	if event.Kind != PeerRefused && !event.ReportOnly || e.refusal.allow(event.Time) {
-		e.logger.LogAttrs(context.Background(), event.level(), "certificate manager: "+string(event.Kind), event.attrs()...)
+		e.log(event.level(), string(event.Kind), event.attrs()...)
 	}
 	e.mu.Lock()
 	wanted := len(e.subscribers) > 0
@@ -177,12 +179,26 @@ func (e *events) deliver(ctx context.Context) {
 	}
 }
 
-// safely calls a function of the program on a goroutine of the Manager, where a panic would end the
-// program.
-func (e *events) safely(what string, f func()) {
+// log writes a line. A handler that panics does not end the program.
+func (e *events) log(level slog.Level, message string, attrs ...slog.Attr) {
 	defer func() {
 		if v := recover(); v != nil {
-			e.logger.Error("certificate manager: "+what+" panicked", "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+			fmt.Fprintf(os.Stderr, "certificate manager: Options.Logger panicked: %v\n", v)
+		}
+	}()
+	e.logger.LogAttrs(context.Background(), level, "certificate manager: "+message, attrs...)
+}
+
+// safely calls a function of the program. A panic of it does not end the program. The first of
+// each kind of function is logged with its stack.
+func (e *events) safely(what string, f func()) {
+	defer func() {
+		v := recover()
+		if v == nil {
+			return
+		}
+		if _, known := e.panics.LoadOrStore(what, true); !known {
+			e.log(slog.LevelError, what+" panicked", slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
 		}
 	}()
 	f()

@@ -133,8 +133,15 @@ func (m *Manager) expire(ctx context.Context) {
 // reportDue emits what is due and returns the time until something is again. The end of a
 // certificate is due then, so that lookups know of it at once.
 func (m *Manager) reportDue(expiry *expiry) time.Duration {
-	current, now := m.current.Load(), clock.Now()
+	now := clock.Now()
+	if m.current.Load().policy.crls.Begun(now) {
+		m.change(false, func(*inputs) {})
+	}
+	current := m.current.Load()
 	events, next := expiry.due(current, now)
+	if begins := current.policy.crls.Begins; !begins.IsZero() {
+		next = min(next, max(clock.Until(begins), time.Second))
+	}
 	for _, cert := range current.certs {
 		next = min(next, cert.note(now))
 	}

@@ -75,9 +75,9 @@ func newPolicy(in *inputs, o *Options, previous *policy) (*policy, error) {
 		return nil, err
 	}
 	t.unnamed = t.offered != nil && sizeOfNames(t.offered) > maxAuthorities
-	if previous.from != m { // the lists of the last are verified
+	if now := clock.Now(); previous.from != m || previous.crls.Begun(now) { // the lists of the last are verified
 		var err error
-		if t.crls, err = trust.NewLists(m.crls, m.issuers(), o.RequireFreshCRLs, clock.Now(), previous.crls); err != nil {
+		if t.crls, err = trust.NewLists(m.crls, m.issuers(), o.RequireFreshCRLs, now, previous.crls); err != nil {
 			return nil, err
 		}
 	}

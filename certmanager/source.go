@@ -185,10 +185,11 @@ func sameChain(a, b tls.Certificate) bool {
 }
 
 func sameKey(a, b crypto.PrivateKey) bool {
+	defer func() { _ = recover() }() // a nil *ecdsa.PrivateKey, say; that it cannot be used is found later
 	a, b = unwatched(a), unwatched(b)
-	if key, ok := a.(interface{ Equal(crypto.PrivateKey) bool }); ok {
-		return key.Equal(b)
+	if reflect.TypeOf(a) == reflect.TypeOf(b) && (a == nil || reflect.TypeOf(a).Comparable()) && a == b {
+		return true // also the same session with a device
 	}
-	// One that is not in memory is the same if it is the same session with its device.
-	return reflect.TypeOf(a) == reflect.TypeOf(b) && (a == nil || reflect.TypeOf(a).Comparable()) && a == b
+	key, ok := a.(interface{ Equal(crypto.PrivateKey) bool })
+	return ok && key.Equal(b)
 }

@@ -71,14 +71,17 @@ func Usage(leaf *x509.Certificate) (server, client bool, err error) {
 	if leaf.KeyUsage != 0 && leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
 		return false, false, fmt.Errorf("%w: its key usage lacks digital signature, which every ECDHE handshake needs", ErrInvalid)
 	}
-	none := len(leaf.ExtKeyUsage) == 0 && len(leaf.UnknownExtKeyUsage) == 0
-	all := none || slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageAny)
-	server = all || slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
-	client = all || slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageClientAuth)
+	server, client = Allows(leaf, x509.ExtKeyUsageServerAuth), Allows(leaf, x509.ExtKeyUsageClientAuth)
 	if !server && !client {
 		err = fmt.Errorf("%w: its extended key usage allows neither TLS servers nor TLS clients", ErrInvalid)
 	}
 	return server, client, err
+}
+
+// Allows says whether the extended key usage of a certificate allows one.
+func Allows(cert *x509.Certificate, usage x509.ExtKeyUsage) bool {
+	none := len(cert.ExtKeyUsage) == 0 && len(cert.UnknownExtKeyUsage) == 0
+	return none || slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageAny) || slices.Contains(cert.ExtKeyUsage, usage)
 }
 
 // CheckChainDates refuses a chain whose leaf is outside its time, or each that issued the leaf.

@@ -20,6 +20,8 @@ type Lists struct {
 	Warnings []error // about lists that are not used
 	Fresh    bool    // a list that is out of date refuses everyone
 
+	Begins time.Time // when a list dated in the future is no longer; zero without one
+
 	lists   map[string][]*List  // by the raw name of the issuer
 	issuers []*x509.Certificate // who may have signed lists
 
@@ -94,6 +96,9 @@ func (r *Lists) use(l *List, now time.Time) {
 	// does not say what it is worth. The CA has signed its entries, and the clock here may be slow:
 	// they revoke. It says nothing about who is not on it.
 	if l.scope.future = l.CRL.ThisUpdate.Sub(now) > maxCRLSkew; l.scope.future {
+		if begins := l.CRL.ThisUpdate.Add(-maxCRLSkew); r.Begins.IsZero() || begins.Before(r.Begins) {
+			r.Begins = begins
+		}
 		r.warn("revocation list of %s: it is dated %s, in the future of this machine's clock", Describe(l.Issuer), l.CRL.ThisUpdate.UTC().Format(time.RFC3339))
 	}
 	r.add(l)
@@ -177,6 +182,9 @@ func sumOfSerials(revoked map[string]time.Time) [sha256.Size]byte {
 	}
 	return [sha256.Size]byte(h.Sum(nil))
 }
+
+// Begun says whether a list that was dated in the future is no longer.
+func (r *Lists) Begun(now time.Time) bool { return !r.Begins.IsZero() && !now.Before(r.Begins) }
 
 // OutOfDate says whether a list is past its nextUpdate. One without never is.
 func (l *List) OutOfDate(now time.Time) bool {
