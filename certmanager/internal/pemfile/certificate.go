@@ -13,24 +13,33 @@ type Aside struct {
 
 // Certificates returns the certificates of a file, in its order, and those that cannot be read. It
 // is an error if none can.
-func (f *File) Certificates() (certs []*x509.Certificate, aside []Aside, err error) {
-	blocks := f.of(certificate)
+func (f *File) Certificates() ([]*x509.Certificate, []Aside, error) {
+	return read(f, certificate, "certificate", parseCertificate, subjectOf)
+}
+
+// Lists returns the revocation lists of a file as Certificates returns certificates.
+func (f *File) Lists() ([]*x509.RevocationList, []Aside, error) {
+	return read(f, list, "revocation list", parseList, issuerOf)
+}
+
+func read[T any](f *File, k kind, what string, parse func(block) (T, error), nameOf func([]byte) []byte) (all []T, aside []Aside, err error) {
+	blocks := f.of(k)
 	for i, b := range blocks {
-		cert, err := parseCertificate(b)
+		one, err := parse(b)
 		if err != nil {
-			name := subjectOf(b.der)
-			aside = append(aside, Aside{name, fmt.Errorf("certificate %d of %d%s cannot be read: %w", i+1, len(blocks), inWords(name), err)})
+			name := nameOf(b.der)
+			aside = append(aside, Aside{name, fmt.Errorf("%s %d of %d%s cannot be read: %w", what, i+1, len(blocks), inWords(name), err)})
 			continue
 		}
-		certs = append(certs, cert)
+		all = append(all, one)
 	}
 	switch {
 	case len(blocks) == 0:
-		return nil, nil, fmt.Errorf("it holds no certificate, but %s", f.describe())
-	case len(certs) == 0:
+		return nil, nil, fmt.Errorf("it holds no %s, but %s", what, f.describe())
+	case len(all) == 0:
 		return nil, nil, aside[0].Err
 	}
-	return certs, aside, nil
+	return all, aside, nil
 }
 
 func parseCertificate(b block) (*x509.Certificate, error) {
@@ -38,25 +47,4 @@ func parseCertificate(b block) (*x509.Certificate, error) {
 		return x509.ParseCertificate(b.certificate())
 	}
 	return x509.ParseCertificate(b.der)
-}
-
-// Lists returns the revocation lists of a file as Certificates returns certificates.
-func (f *File) Lists() (lists []*x509.RevocationList, aside []Aside, err error) {
-	blocks := f.of(list)
-	for i, b := range blocks {
-		l, err := parseList(b.der)
-		if err != nil {
-			name := issuerOf(b.der)
-			aside = append(aside, Aside{name, fmt.Errorf("revocation list %d of %d%s cannot be read: %w", i+1, len(blocks), inWords(name), err)})
-			continue
-		}
-		lists = append(lists, l)
-	}
-	switch {
-	case len(blocks) == 0:
-		return nil, nil, fmt.Errorf("it holds no revocation list, but %s", f.describe())
-	case len(lists) == 0:
-		return nil, nil, aside[0].Err
-	}
-	return lists, aside, nil
 }

@@ -3,9 +3,10 @@ package pemfile
 import (
 	"crypto/ecdh"
 	"crypto/tls"
-	"encoding/binary"
 	"errors"
 	"fmt"
+
+	"golang.org/x/crypto/cryptobyte"
 )
 
 // ECH returns Encrypted Client Hello keys as openssl ech and nginx write them: private keys, each
@@ -45,21 +46,17 @@ func (f *File) ECH() ([]tls.EncryptedClientHelloKey, error) {
 
 // splitECHConfigs takes an ECHConfigList apart: a length, then configs of a version, a length and
 // contents, RFC 9849 section 4.
-func splitECHConfigs(list []byte) ([][]byte, error) {
-	malformed := errors.New("malformed ECHConfigList")
-	if len(list) < 2 || int(binary.BigEndian.Uint16(list)) != len(list)-2 {
-		return nil, malformed
+func splitECHConfigs(list []byte) (configs [][]byte, err error) {
+	input := cryptobyte.String(list)
+	var rest, contents cryptobyte.String
+	ok := input.ReadUint16LengthPrefixed(&rest) && input.Empty()
+	for ok && !rest.Empty() {
+		config := rest
+		ok = rest.Skip(2) && rest.ReadUint16LengthPrefixed(&contents)
+		configs = append(configs, config[:len(config)-len(rest)])
 	}
-	var configs [][]byte
-	for rest := list[2:]; len(rest) > 0; {
-		if len(rest) < 4 {
-			return nil, malformed
-		}
-		size := 4 + int(binary.BigEndian.Uint16(rest[2:]))
-		if size > len(rest) {
-			return nil, malformed
-		}
-		configs, rest = append(configs, rest[:size]), rest[size:]
+	if !ok {
+		return nil, errors.New("malformed ECHConfigList")
 	}
 	return configs, nil
 }

@@ -10,7 +10,8 @@ import (
 // parseList parses a revocation list. crypto/x509 refuses version 1, which openssl ca -gencrl
 // writes where its configuration names no extensions (golang/go#77871). What it lacks,
 // extensions and a number, is optional.
-func parseList(der []byte) (*x509.RevocationList, error) {
+func parseList(b block) (*x509.RevocationList, error) {
+	der := b.der
 	l, err := x509.ParseRevocationList(der)
 	if err == nil {
 		return l, nil

@@ -4,7 +4,9 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"fmt"
-	"math/big"
+
+	"golang.org/x/crypto/cryptobyte"
+	tags "golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/ergotls/ergotls/internal/dn"
 )
@@ -12,49 +14,27 @@ import (
 // subjectOf returns the subject of a certificate that crypto/x509 cannot parse, nil where it cannot
 // be found.
 func subjectOf(der []byte) []byte {
-	var cert struct {
-		TBS struct {
-			Version   int `asn1:"optional,explicit,default:0,tag:0"`
-			Serial    *big.Int
-			Algorithm asn1.RawValue
-			Issuer    asn1.RawValue
-			Validity  asn1.RawValue
-			Subject   asn1.RawValue
-			Rest      asn1.RawValue
-		}
-		Algorithm asn1.RawValue
-		Signature asn1.RawValue
-	}
-	if _, err := asn1.Unmarshal(der, &cert); err != nil {
-		return nil
-	}
-	return name(cert.TBS.Subject.FullBytes)
+	version := tags.Tag(0).ContextSpecific().Constructed()
+	return nameAfter(der, version, tags.INTEGER, tags.SEQUENCE, tags.SEQUENCE, tags.SEQUENCE)
 }
 
 // issuerOf does the same for the issuer of a revocation list.
-func issuerOf(der []byte) []byte {
-	var crl struct {
-		TBS struct {
-			Version   int `asn1:"optional,default:0"`
-			Algorithm asn1.RawValue
-			Issuer    asn1.RawValue
-			Rest      asn1.RawValue
-		}
-		Algorithm asn1.RawValue
-		Signature asn1.RawValue
-	}
-	if _, err := asn1.Unmarshal(der, &crl); err != nil {
-		return nil
-	}
-	return name(crl.TBS.Issuer.FullBytes)
-}
+func issuerOf(der []byte) []byte { return nameAfter(der, tags.INTEGER, tags.SEQUENCE) }
 
-// name returns DER if it is a name.
-func name(der []byte) []byte {
-	if !unmarshals(der, new(pkix.RDNSequence)) {
+// nameAfter returns the name that follows other elements in the part that is signed.
+func nameAfter(der []byte, others ...tags.Tag) []byte {
+	var signed, part, name cryptobyte.String
+	input := cryptobyte.String(der)
+	if !input.ReadASN1(&signed, tags.SEQUENCE) || !signed.ReadASN1(&part, tags.SEQUENCE) {
 		return nil
 	}
-	return der
+	for _, tag := range others {
+		part.SkipOptionalASN1(tag)
+	}
+	if !part.ReadASN1Element(&name, tags.SEQUENCE) || !unmarshals(name, new(pkix.RDNSequence)) {
+		return nil
+	}
+	return name
 }
 
 // inWords quotes a name for an error.
