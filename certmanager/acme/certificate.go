@@ -2,7 +2,6 @@ package acme
 
 import (
 	"context"
-	"crypto"
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
@@ -76,19 +75,8 @@ func lastLabels(address string) string {
 	return strings.Join(labels[len(labels)-2:], ".")
 }
 
-// check says whether a certificate can be served for a name now, and parses it.
+// check says whether a certificate can be served for a name now.
 func (s *state) check(cert *tls.Certificate, name string) error {
-	var err error
-	if len(cert.Certificate) == 0 {
-		return fmt.Errorf("%w: there is none", certmanager.ErrInvalid)
-	}
-	if cert.Leaf, err = x509.ParseCertificate(cert.Certificate[0]); err != nil {
-		return fmt.Errorf("%w: %w", certmanager.ErrInvalid, err)
-	}
-	public, ok := cert.PrivateKey.(crypto.Signer).Public().(interface{ Equal(crypto.PublicKey) bool })
-	if !ok || !public.Equal(cert.Leaf.PublicKey) {
-		return fmt.Errorf("%w: %w", certmanager.ErrInvalid, certmanager.ErrMismatch)
-	}
 	if err := cert.Leaf.VerifyHostname(strings.Replace(name, "*", "any", 1)); err != nil {
 		return fmt.Errorf("%w: %w", certmanager.ErrInvalid, err)
 	}

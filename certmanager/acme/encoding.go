@@ -44,11 +44,11 @@ func encodeKey(key crypto.PrivateKey) ([]byte, error) {
 	return nil, fmt.Errorf("%w: key type %T", certmanager.ErrInvalid, key)
 }
 
-// decodeKey reads the first private key of a cache entry, and returns what follows.
-func decodeKey(data []byte) (crypto.Signer, []byte, error) {
-	block, rest := pem.Decode(data)
+// decodeKey reads the first private key of a cache entry.
+func decodeKey(data []byte) (crypto.Signer, error) {
+	block, _ := pem.Decode(data)
 	if block == nil || !strings.Contains(block.Type, "PRIVATE") {
-		return nil, nil, fmt.Errorf("%w: it does not begin with a private key", errUnreadable)
+		return nil, fmt.Errorf("%w: it does not begin with a private key", errUnreadable)
 	}
 	var key any
 	var err error
@@ -59,32 +59,27 @@ func decodeKey(data []byte) (crypto.Signer, []byte, error) {
 	}
 	signer, ok := key.(crypto.Signer)
 	if err != nil || !ok {
-		return nil, nil, fmt.Errorf("%w: its private key cannot be parsed", errUnreadable) // without its bytes
+		return nil, fmt.Errorf("%w: its private key cannot be parsed", errUnreadable) // without its bytes
 	}
-	return signer, rest, nil
+	return signer, nil
 }
 
-// decodeCached reads a private key and a chain.
+// decodeCached reads a private key and a chain, which has to be whole.
 func decodeCached(data []byte) (*tls.Certificate, error) {
-	key, rest, err := decodeKey(data)
-	if err != nil {
-		return nil, err
-	}
-	cert := &tls.Certificate{PrivateKey: key}
-	for len(bytes.TrimSpace(rest)) > 0 {
+	for rest := data; len(bytes.TrimSpace(rest)) > 0; {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {
 			return nil, fmt.Errorf("%w: it is cut off or damaged", errUnreadable)
 		}
-		cert.Certificate = append(cert.Certificate, block.Bytes)
 	}
-	if len(cert.Certificate) == 0 {
-		return nil, fmt.Errorf("%w: it has no certificate", errUnreadable)
+	cert, err := tls.X509KeyPair(data, data)
+	if err == nil {
+		cert.Leaf, err = x509.ParseCertificate(cert.Certificate[0])
 	}
-	if cert.Leaf, err = x509.ParseCertificate(cert.Certificate[0]); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errUnreadable, err)
 	}
-	return cert, nil
+	return &cert, nil
 }
 
 // newKey makes the key of one certificate.

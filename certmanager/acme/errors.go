@@ -30,6 +30,9 @@ func (e *validationError) Unwrap() error { return e.err }
 // errOrderLost is about a new order without a usable answer.
 var errOrderLost = errors.New("the CA may have made an order that is lost")
 
+// errRecord is about a record of DNS-PERSIST-01 that is missing or wrong.
+var errRecord = errors.New("nothing is ordered before there is this record")
+
 // errUnusable is about a certificate that was issued and cannot be used.
 var errUnusable = errors.New("the certificate that the CA issued cannot be used")
 
@@ -51,26 +54,22 @@ func reachable(p acme.Problem, kind string, n *name) string {
 // the order itself, or cannot give what is wanted: to ask again at once brings the same answer.
 func isInvalid(err error) bool {
 	var validation *validationError
-	var record *recordError
 	var p acme.Problem
 	switch {
-	case errors.As(err, &validation), errors.As(err, &record), errors.Is(err, certmanager.ErrInvalid):
+	case errors.As(err, &validation), errors.Is(err, errRecord), errors.Is(err, errUnusable), errors.Is(err, certmanager.ErrInvalid):
 		return true
 	case errors.As(err, &p):
-		return p.Status >= 400 && p.Status < 500 && !isTemporary(err)
+		return p.Status >= 400 && p.Status < 500 && !isTemporary(p)
 	}
 	return false
 }
 
-// isTemporary says whether the same request may succeed soon.
+// isTemporary says whether the same request may succeed soon: it failed in the network, or what
+// answered was no ACME server, or the CA says so.
 func isTemporary(err error) bool {
-	var validation *validationError
 	var p acme.Problem
-	if errors.As(err, &validation) || errors.Is(err, certmanager.ErrInvalid) {
-		return false
-	}
 	if !errors.As(err, &p) {
-		return true // of the network, or no answer of an ACME server
+		return !isInvalid(err)
 	}
 	switch p.Type {
 	case acme.ProblemTypeBadNonce, acme.ProblemTypeOrderNotReady, acme.ProblemTypeRateLimited:

@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
@@ -34,7 +33,6 @@ type unfinished struct {
 
 	order acme.Order
 	key   crypto.Signer
-	asked bool // the CA was asked for the certificate
 }
 
 func (c *ca) orderKey(n *name) string { return c.certKey(n) + "+order" }
@@ -74,7 +72,7 @@ func (s *state) unfinished(ctx context.Context, c *client, n *name) *unfinished 
 		return nil
 	}
 	u.order.Location = u.URL
-	u.key, _, err = decodeKey([]byte(u.Key))
+	u.key, err = decodeKey([]byte(u.Key))
 	left := clock.Until(u.Until)
 	if err != nil || left <= 0 || left > finishTime || !slices.Contains(s.challenges(n), u.Kind) {
 		return nil
@@ -105,8 +103,16 @@ func (s *state) finish(ctx context.Context, c *client, n *name, u *unfinished) (
 	}
 	var chain []byte
 	err = poll(ctx, func(ctx context.Context) (bool, error) {
-		if err := u.advance(ctx, c, csr); err != nil || u.order.Status != acme.StatusValid {
+		if err := u.look(ctx, c); err != nil {
 			return false, err
+		}
+		if u.order.Status == acme.StatusReady {
+			if err := u.finalize(ctx, c, csr); err != nil {
+				return false, err
+			}
+		}
+		if u.order.Status != acme.StatusValid {
+			return false, nil
 		}
 		var err error
 		chain, err = download(ctx, c, u.order.Certificate)
@@ -115,9 +121,9 @@ func (s *state) finish(ctx context.Context, c *client, n *name, u *unfinished) (
 	if err != nil {
 		return nil, err
 	}
-	cert := &tls.Certificate{PrivateKey: u.key}
-	for block, rest := pem.Decode(chain); block != nil; block, rest = pem.Decode(rest) {
-		cert.Certificate = append(cert.Certificate, block.Bytes)
+	cert, err := decodeCached(slices.Concat([]byte(u.Key), chain))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errUnusable, err)
 	}
 	switch err := s.check(cert, n.text); {
 	case errors.Is(err, certmanager.ErrExpired):
@@ -135,16 +141,8 @@ func (s *state) finish(ctx context.Context, c *client, n *name, u *unfinished) (
 	return cert, nil
 }
 
-// advance looks at the order, and asks for its certificate if the CA calls it ready.
-func (u *unfinished) advance(ctx context.Context, c *client, csr []byte) error {
-	if u.asked {
-		if err := u.look(ctx, c); err != nil {
-			return err
-		}
-	}
-	if u.asked = true; u.order.Status != acme.StatusReady {
-		return nil
-	}
+// finalize asks for the certificate.
+func (u *unfinished) finalize(ctx context.Context, c *client, csr []byte) error {
 	order, err := call(ctx, "finalize", func(ctx context.Context) (acme.Order, error) { return c.FinalizeOrder(ctx, c.account, u.order, csr) })
 	if p := (acme.Problem{}); errors.As(err, &p) {
 		return err

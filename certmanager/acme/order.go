@@ -148,7 +148,7 @@ func (s *state) newOrder(ctx context.Context, c *client, n *name, kind string) (
 	return s.begin(ctx, c, n, order, kind)
 }
 
-// authorize brings an order to where it can be finalized.
+// authorize proves control of what an order is for.
 func (s *state) authorize(ctx context.Context, c *client, n *name, u *unfinished) error {
 	for _, url := range u.order.Authorizations {
 		var authorization acme.Authorization
@@ -167,10 +167,7 @@ func (s *state) authorize(ctx context.Context, c *client, n *name, u *unfinished
 			return err
 		}
 	}
-	return poll(ctx, func(ctx context.Context) (bool, error) {
-		err := u.look(ctx, c)
-		return err == nil && u.order.Status != acme.StatusPending, err
-	})
+	return nil
 }
 
 func failedOrder(order acme.Order) error {

@@ -35,17 +35,6 @@ type Record struct {
 // String returns the record as a line of a zone file.
 func (r Record) String() string { return fmt.Sprintf("%s. IN TXT %s", r.Name, strconv.Quote(r.Value)) }
 
-// recordError says that a record of DNS-PERSIST-01 is missing or wrong.
-type recordError struct {
-	record Record
-	err    error
-}
-
-func (e *recordError) Error() string {
-	return fmt.Sprintf("dns-persist-01: %v; nothing is ordered before there is this record:\n\t%s", e.err, e.record)
-}
-func (e *recordError) Unwrap() error { return e.err }
-
 // record looks a name's record up.
 func (s *state) record(ctx context.Context, c *client, n *name) (Record, error) {
 	r := Record{CA: c.ca.Directory, Domain: n.text, Name: "_validation-persist." + n.base()}
@@ -149,7 +138,7 @@ func (s *state) preparePersist(ctx context.Context, c *client, n *name) error {
 	n.record = &r
 	s.mu.Unlock()
 	if r.Err != nil {
-		return &recordError{r, r.Err}
+		return fmt.Errorf("dns-persist-01: %w; %w:\n\t%s", r.Err, errRecord, r)
 	}
 	if left := r.Until.Sub(clock.Now()); first && !r.Until.IsZero() && left < persistSoon {
 		s.warn(n.text, fmt.Errorf("dns-persist-01: the record %s ends on %s; after that nothing can be renewed: write it anew with a later persistUntil",

@@ -108,7 +108,7 @@ func (s *state) postpone(n *name, err error) (next time.Time) {
 		after = max(after, unusableRetry)
 	}
 	delay := retryDelay(n.step, isInvalid(err) || errors.Is(err, errOrderLost), remaining, after, chance())
-	if missing := (*recordError)(nil); errors.As(err, &missing) {
+	if errors.Is(err, errRecord) {
 		delay = min(delay, maxRecordRetry)
 	}
 	n.due = now.Add(delay)

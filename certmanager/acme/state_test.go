@@ -114,7 +114,7 @@ func TestBackOffBeginsAnewAtTheEnd(t *testing.T) {
 		wait()
 	}
 	assert.Greater(t, wait(), 50*time.Minute)
-	s.postpone(n, &recordError{Record{}, errors.New("missing")})
+	s.postpone(n, errRecord)
 	assert.LessOrEqual(t, time.Until(s.status()[0].Next), maxRecordRetry, "an operator writes the record, and waits")
 }
 

@@ -164,7 +164,7 @@ func (s *state) accountKey(ctx context.Context, c *ca) (crypto.Signer, error) {
 		if err != nil {
 			return nil, err // it may be read again later, and stands for the account
 		}
-		key, _, err := decodeKey(data)
+		key, err := decodeKey(data)
 		if err != nil {
 			s.setAside(ctx, "account", name, data, err)
 			continue

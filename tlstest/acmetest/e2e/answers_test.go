@@ -140,7 +140,7 @@ func TestAnswersThatCannotBeUsed(t *testing.T) {
 		wait time.Duration
 	}{
 		"another key":    {"/certZ/", chain(tlstest.Leaf{Names: []string{name}}), "private key does not match", time.Hour},
-		"not PEM":        {"/certZ/", func(r *http.Response) error { return setBody(r, []byte("nonsense")) }, "there is none", time.Hour},
+		"not PEM":        {"/certZ/", func(r *http.Response) error { return setBody(r, []byte("nonsense")) }, "it is cut off or damaged", time.Hour},
 		"no order's URL": {"/order-plz", func(r *http.Response) error { r.Header.Del("Location"); return nil }, "did not say its URL", 10 * time.Second},
 		"deactivated": {"/authZ/", func(r *http.Response) error { return replaceBody(r, `"pending"`, `"deactivated"`) },
 			`calls the authorization "deactivated"`, 10 * time.Second},
