@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/mholt/acmez/v3"
 	"github.com/mholt/acmez/v3/acme"
@@ -16,14 +15,6 @@ import (
 )
 
 const http01Path = "/.well-known/acme-challenge/"
-
-// tokens are the answers to the challenges that are open on this machine. Those of
-// other machines are in the cache, if it is shared.
-type tokens struct {
-	mu    sync.Mutex
-	certs map[string]*tls.Certificate // by name
-	http  map[string]string           // by URL path
-}
 
 // challenges are the kinds of challenge that can be answered for a name, the one that worked last
 // first.
@@ -57,7 +48,6 @@ func (s *state) challenges(n *name) []string {
 func (s *state) present(ctx context.Context, challenge acme.Challenge, n *name) (remove func(), err error) {
 	var key string
 	var data []byte
-	t := &s.tokens
 	switch challenge.Type {
 	case acme.ChallengeTypeDNSPersist01:
 		return func() {}, nil
@@ -72,25 +62,17 @@ func (s *state) present(ctx context.Context, challenge acme.Challenge, n *name) 
 			return nil, err
 		}
 		key = tokenCertCacheKey(n.sni())
-		t.mu.Lock()
-		t.certs[n.sni()] = cert
-		t.mu.Unlock()
 	default:
 		key, data = httpTokenCacheKey(challenge.HTTP01ResourcePath()), []byte(challenge.KeyAuthorization)
-		t.mu.Lock()
-		t.http[challenge.HTTP01ResourcePath()] = challenge.KeyAuthorization
-		t.mu.Unlock()
 	}
+	s.answers.Store(key, data)
 	if s.shared() {
 		if err := s.put(ctx, key, data); err != nil {
 			s.emit(certmanager.CacheFailed, n.text, err) // no other machine can answer
 		}
 	}
 	return func() {
-		t.mu.Lock()
-		delete(t.certs, n.sni())
-		delete(t.http, challenge.HTTP01ResourcePath())
-		t.mu.Unlock()
+		s.answers.Delete(key)
 		if s.shared() {
 			_ = s.remove(ctx, key) // it is of no use to anyone, and does no harm
 		}
@@ -99,25 +81,29 @@ func (s *state) present(ctx context.Context, challenge acme.Challenge, n *name) 
 
 var errNoChallenge = errors.New("no such challenge is open")
 
-// answerTLS is the answer to a TLS-ALPN-01 challenge, of this machine or of another.
+// answer is the answer to a challenge, of this machine, or of another if that may be.
+func (s *state) answer(ctx context.Context, key string, other func() bool) ([]byte, error) {
+	if data, ok := s.answers.Load(key); ok {
+		return data.([]byte), nil
+	}
+	if s.shared() && other() {
+		if data, err := s.get(ctx, key); err == nil {
+			return data, nil
+		}
+	}
+	return nil, errNoChallenge
+}
+
+// answerTLS is the answer to a TLS-ALPN-01 challenge.
 func (s *state) answerTLS(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	name, err := normalName(hello.ServerName)
 	if err != nil {
 		return nil, err
 	}
-	s.tokens.mu.Lock()
-	cert := s.tokens.certs[name]
-	s.tokens.mu.Unlock()
 	ctx := contextOf(hello)
-	switch {
-	case cert != nil:
-		return cert, nil
-	case !s.shared() || !s.owns(ctx, name):
-		return nil, errNoChallenge
-	}
-	data, err := s.get(ctx, tokenCertCacheKey(name))
+	data, err := s.answer(ctx, tokenCertCacheKey(name), func() bool { return s.owns(ctx, name) })
 	if err != nil {
-		return nil, errNoChallenge
+		return nil, err
 	}
 	return decodeCached(data)
 }
@@ -129,14 +115,11 @@ func (s *state) answerHTTP(_, urlPath string) (body string, ok bool) {
 		s.http01.Add(1)
 		return "", false
 	}
-	s.tokens.mu.Lock()
-	body, ok = s.tokens.http[urlPath]
-	s.tokens.mu.Unlock()
-	token, known := strings.CutPrefix(urlPath, http01Path)
-	if ok || !known || !s.shared() || !isToken(token) {
-		return body, ok
+	token, ok := strings.CutPrefix(urlPath, http01Path)
+	if !ok {
+		return "", false
 	}
-	data, err := s.get(s.ctx, httpTokenCacheKey(urlPath))
+	data, err := s.answer(s.ctx, httpTokenCacheKey(urlPath), func() bool { return isToken(token) })
 	return string(data), err == nil
 }
 

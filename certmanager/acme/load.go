@@ -2,7 +2,6 @@ package acme
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"maps"
@@ -50,10 +49,10 @@ type state struct {
 	slots       map[bool]chan struct{} // for orders under way: of Domains, and of other names
 	limit       *rate.Limiter          // of orders of other names
 	http01      atomic.Int32           // how many answer HTTP-01
-	tokens      tokens
-	storageOK   atomic.Bool // it was tried
-	limited     atomic.Bool // limit was reached, and that was told
-	panicked    sync.Once   // HostPolicy, and that was told
+	answers     sync.Map               // to open challenges of this machine: []byte by the key of the cache
+	storageOK   atomic.Bool            // it was tried
+	limited     atomic.Bool            // limit was reached, and that was told
+	panicked    sync.Once              // HostPolicy, and that was told
 
 	mu       sync.Mutex // guards the fields below, and those of each name that say so
 	closing  bool       // no further name is added
@@ -86,7 +85,6 @@ func newState(o Source) *state {
 		slots: map[bool]chan struct{}{true: make(chan struct{}, maxOrders), false: make(chan struct{}, maxOrders)},
 		limit: rate.NewLimiter(rate.Every(time.Hour/time.Duration(o.OrdersPerHour)), o.OrdersPerHour),
 	}
-	s.tokens.certs, s.tokens.http = make(map[string]*tls.Certificate), make(map[string]string)
 	for _, ca := range append([]CA{{o.Directory, o.Roots, o.ExternalAccount, o.Profile}}, o.Fallbacks...) {
 		s.cas = append(s.cas, newCA(s, ca))
 	}
