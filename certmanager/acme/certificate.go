@@ -18,27 +18,16 @@ import (
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
-// issued says whether a certificate is of this CA, as far as its chain tells: by the Roots of a
-// private CA, by the names of Let's Encrypt, or by the host names that the certificate gives for
-// its issuer.
-func (c *ca) issued(cert *tls.Certificate) error {
-	chain, err := x509.ParseCertificates(slices.Concat(cert.Certificate...))
-	if err != nil {
-		return err
-	}
-	var ok bool
+// issued says whether a chain is of this CA, as far as it tells: by the Roots of a private CA, by
+// the names of Let's Encrypt, or by the host names that the certificate gives for its issuer.
+func (c *ca) issued(chain []*x509.Certificate) bool {
 	switch c.Directory {
 	case autocert.DefaultACMEDirectory:
-		ok = issuedBy(chain, "Let's Encrypt") && !issuedBy(chain, "(STAGING)")
+		return issuedBy(chain, "Let's Encrypt") && !issuedBy(chain, "(STAGING)")
 	case directoryStaging:
-		ok = issuedBy(chain, "(STAGING)")
-	default:
-		ok = c.Roots != nil && verifies(chain, c.Roots) || sameDomain(c.Directory, chain[0])
+		return issuedBy(chain, "(STAGING)")
 	}
-	if !ok {
-		return fmt.Errorf("it was issued by %q, and not, as far as can be told, by the CA at %s", chain[0].Issuer, c.Directory)
-	}
-	return nil
+	return c.Roots != nil && verifies(chain, c.Roots) || sameDomain(c.Directory, chain[0])
 }
 
 // issuedBy says whether an issuer in the chain has a text in its name.
@@ -75,7 +64,7 @@ func lastLabels(address string) string {
 	return strings.Join(labels[len(labels)-2:], ".")
 }
 
-// check says whether a certificate can be served for a name now.
+// check says whether a certificate can be served for a name, now or when it is valid.
 func (s *state) check(cert *tls.Certificate, name string) error {
 	if err := cert.Leaf.VerifyHostname(strings.Replace(name, "*", "any", 1)); err != nil {
 		return fmt.Errorf("%w: %w", certmanager.ErrInvalid, err)
@@ -86,11 +75,8 @@ func (s *state) check(cert *tls.Certificate, name string) error {
 	if _, isRSA := cert.PrivateKey.(*rsa.PrivateKey); isRSA != (s.o.Key == RSA2048) {
 		return fmt.Errorf("%w: its key is not of the type that acme.Source.Key asks for", certmanager.ErrInvalid)
 	}
-	switch now := clock.Now(); {
-	case now.After(cert.Leaf.NotAfter):
+	if !clock.Now().Before(endOfService(cert.Leaf)) {
 		return fmt.Errorf("%w: on %s", certmanager.ErrExpired, cert.Leaf.NotAfter.Format(time.RFC3339))
-	case now.Before(cert.Leaf.NotBefore):
-		return fmt.Errorf("%w: before %s", certmanager.ErrNotYetValid, cert.Leaf.NotBefore.Format(time.RFC3339))
 	}
 	return nil
 }
@@ -101,23 +87,21 @@ func forServers(leaf *x509.Certificate) bool {
 }
 
 // load returns the certificate of a name from the cache that ends last, nil if there is none of
-// use. It may not be valid yet. A cache that cannot be read is reported once, until it can: where
-// it is shared it is read every minute.
+// use. It may not be valid yet.
 func (s *state) load(ctx context.Context, n *name) *tls.Certificate {
 	var best *tls.Certificate
 	var of *ca
-	better := func(cert *tls.Certificate, c *ca) {
+	try := func(key string, c *ca) {
+		cert, c := s.loadEntry(ctx, n, key, c)
 		if cert != nil && (best == nil || cert.Leaf.NotAfter.After(best.Leaf.NotAfter)) {
 			best, of = cert, c
 		}
 	}
 	for _, c := range s.cas {
-		better(s.loadEntry(ctx, n, c.certKey(n), false), c)
+		try(c.certKey(n), c)
 	}
-	if best == nil && !n.unread {
-		if cert := s.loadEntry(ctx, n, certCacheKey(n.file(), s.o.Key), true); cert != nil {
-			better(cert, s.issuer(cert))
-		}
+	if best == nil && !n.told["reading"] {
+		try(certCacheKey(n.file(), s.o.Key), nil)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -127,79 +111,71 @@ func (s *state) load(ctx context.Context, n *name) *tls.Certificate {
 	return best
 }
 
-// issuer is the CA that issued a certificate, nil if none of the source's did.
-func (s *state) issuer(cert *tls.Certificate) *ca {
-	for _, c := range s.cas {
-		if c.issued(cert) == nil {
-			return c
-		}
-	}
-	return nil
-}
-
-// loadEntry reads one entry. One in autocert's layout may be of another CA, and is left as it is.
-func (s *state) loadEntry(ctx context.Context, n *name, key string, legacy bool) *tls.Certificate {
+// loadEntry reads the entry of a certificate and returns it with its CA. With a nil CA it is one in
+// autocert's layout, which is left as it is if it is of no use. A cache that cannot be read is
+// reported once, until it can: where it is shared it is read every minute.
+func (s *state) loadEntry(ctx context.Context, n *name, key string, c *ca) (*tls.Certificate, *ca) {
 	data, err := s.get(ctx, key)
-	if err != nil && !isMiss(err) {
-		if s.ctx.Err() == nil && !n.unread {
-			n.unread = true
-			s.emit(certmanager.CacheFailed, n.text, err)
-		}
-		return nil
+	away := err != nil && !isMiss(err)
+	if s.ctx.Err() == nil && n.first("reading", away) {
+		s.emit(certmanager.CacheFailed, n.text, err)
 	}
-	n.unread = false
 	if err != nil {
-		return nil
+		return nil, nil
 	}
 	cert, err := decodeCached(data)
 	if err == nil {
 		err = s.check(cert, n.text)
 	}
 	switch {
-	case err == nil && !clock.Now().Before(endOfService(cert.Leaf)), errors.Is(err, certmanager.ErrExpired):
-		return nil // or it would be put in service and taken out again until it ends
-	case legacy:
-		if err == nil || errors.Is(err, certmanager.ErrNotYetValid) {
-			if s.issuer(cert) == nil {
-				err = s.cas[0].issued(cert)
-			}
-		}
+	case errors.Is(err, certmanager.ErrExpired):
+		return nil, nil // or it would be put in service and taken out again until it ends
+	case c == nil:
 		if err == nil {
-			return cert
+			c, err = s.issuer(cert)
 		}
-		if !n.foreign {
-			n.foreign = true
+		if n.first("autocert", err != nil) {
 			s.warn(n.text, fmt.Errorf("%s: %s is not used: %w", s.where(), key, err))
 		}
-		return nil
-	case err == nil, errors.Is(err, certmanager.ErrNotYetValid):
-		return cert
+	case err != nil:
+		s.setAside(ctx, n.text, key, data, err)
 	}
-	s.setAside(ctx, n.text, key, data, err)
-	return nil
+	if err != nil {
+		return nil, nil
+	}
+	return cert, c
 }
 
-// save stores what is served from memory, and says so once if it cannot.
-func (s *state) save(ctx context.Context, n *name) {
-	s.mu.Lock()
-	cert := n.cert
-	s.mu.Unlock()
-	if n.early != nil {
-		cert = n.early
+// issuer is the CA of the source that issued a certificate.
+func (s *state) issuer(cert *tls.Certificate) (*ca, error) {
+	chain, err := x509.ParseCertificates(slices.Concat(cert.Certificate...))
+	if err != nil {
+		return nil, err
 	}
-	if cert == nil { // it ended before it could be stored
-		n.unsaved.Store(false)
+	for _, c := range s.cas {
+		if c.issued(chain) {
+			return c, nil
+		}
+	}
+	return nil, fmt.Errorf("it was issued by %q, and not, as far as can be told, by the CA at %s", chain[0].Issuer, s.cas[0].Directory)
+}
+
+// save stores what is not in the cache yet, and says so once if it cannot.
+func (s *state) save(ctx context.Context, n *name) {
+	if n.unsaved == nil {
 		return
 	}
-	err := s.store(ctx, n, n.ca, cert)
-	n.unsaved.Store(err != nil)
-	if err != nil {
-		s.storageOK.Store(false)
-	}
-	if err != nil && !n.told {
+	err := s.store(ctx, n, n.ca, n.unsaved)
+	if n.first("storage", err != nil) {
 		s.emit(certmanager.CacheFailed, n.text, err)
 	}
-	n.told = err != nil
+	if err != nil {
+		s.storageOK.Store(false)
+		return
+	}
+	s.mu.Lock()
+	n.unsaved = nil
+	s.mu.Unlock()
 }
 
 // store writes a certificate to the cache, also when ctx has ended: orders are limited.

@@ -125,8 +125,8 @@ func (s *state) finish(ctx context.Context, c *client, n *name, u *unfinished) (
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errUnusable, err)
 	}
-	switch err := s.check(cert, n.text); {
-	case errors.Is(err, certmanager.ErrExpired):
+	err = s.check(cert, n.text)
+	if errors.Is(err, certmanager.ErrExpired) {
 		// It is found in the cache when the clock has been set.
 		s.mu.Lock()
 		serving := n.cert != nil
@@ -134,8 +134,9 @@ func (s *state) finish(ctx context.Context, c *client, n *name, u *unfinished) (
 		if !serving {
 			err = errors.Join(err, s.store(ctx, n, c.ca, cert))
 		}
-		return nil, fmt.Errorf("%w: %w; by the clock of this machine it is %s: if that is ahead, set it", errUnusable, err, clock.Now().Format(time.RFC3339))
-	case err != nil && !errors.Is(err, certmanager.ErrNotYetValid):
+		err = fmt.Errorf("%w; by the clock of this machine it is %s: if that is ahead, set it", err, clock.Now().Format(time.RFC3339))
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errUnusable, err)
 	}
 	return cert, nil

@@ -16,7 +16,8 @@ import (
 )
 
 // Goroutines, all ended when Watch is:
-//   - Watch: one, of the Manager. It obtains what is missing, and then looks at the clock.
+//   - Watch: one, of the Manager. It starts the others.
+//   - watchClock (clock.go): one, started by Watch. It takes out of service what has ended.
 //   - maintain (name.go): one for each name, started by Watch or by the first handshake that asks
 //     for the name. It obtains, renews and stores the certificate.
 //   - those of the listeners that are open while New waits (listen.go).
@@ -151,16 +152,12 @@ func (a *Source) Watch(ctx context.Context, changed func(), report func(certmana
 
 // run works until ctx ends.
 func (s *state) run(ctx context.Context) {
+	s.maintaining.Go(func() { s.watchClock(ctx) })
 	s.startErr = s.start(ctx)
 	close(s.started)
-	s.watchClock(ctx)
+	<-ctx.Done()
 	s.mu.Lock()
 	s.closing = true
-	for _, n := range s.names {
-		if n.expiry != nil {
-			n.expiry.Stop()
-		}
-	}
 	s.mu.Unlock()
 	s.maintaining.Wait()
 	for _, c := range s.cas {
@@ -192,7 +189,7 @@ func (s *state) status() []certmanager.OrderStatus {
 	var all []certmanager.OrderStatus
 	for _, name := range slices.Sorted(maps.Keys(s.names)) {
 		n := s.names[name]
-		status := certmanager.OrderStatus{Name: name, Serving: n.cert != nil, Next: n.due, Failures: n.failures, Unsaved: n.unsaved.Load()}
+		status := certmanager.OrderStatus{Name: name, Serving: n.cert != nil, Next: n.due, Failures: n.failures, Unsaved: n.unsaved != nil}
 		status.CA, status.Challenge = n.ca.Directory, n.last
 		if n.record != nil {
 			status.Record, status.RecordUntil = n.record.String(), n.record.Until

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"net/netip"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
@@ -29,38 +28,39 @@ const (
 
 // name is a name with its certificate.
 type name struct {
-	text  string        // as it is ordered: a DNS name, a wildcard or an IP address
-	fixed bool          // one of Domains
-	asked chan struct{} // capacity 1: a handshake wants it
-	stop  func()        // ends maintain; nil for Domains
+	text  string // as it is ordered: a DNS name, a wildcard or an IP address
+	fixed bool   // one of Domains
+	stop  func() // ends maintain; nil for Domains
 
 	// Guarded by state.mu.
 	cert     *tls.Certificate // what is served; nil if there is none
+	unsaved  *tls.Certificate // issued, and not in the cache yet; set by maintain
+	asked    bool             // a handshake wants it, since the last attempt began
 	busy     bool             // an attempt is under way or about to be
-	changed  chan struct{}    // closed and replaced when an attempt ends
+	changed  chan struct{}    // closed and replaced when an attempt ends, or is wanted
 	failures int              // in a row
 	step     int              // of the back-off: failures, since the end of a certificate if that came between
 	err      error            // of the last
 	due      time.Time        // of the next attempt or renewal
-	expiry   *time.Timer      // takes cert out of service
 	record   *Record          // of DNS-PERSIST-01, as it was seen last
 	ca       *ca              // that issued last, or is asked first
 	last     string           // the kind of challenge that worked last
 	wanted   time.Time        // when a handshake asked for it last
 
-	unsaved atomic.Bool // cert is not in the cache yet; set by maintain
-	saving  atomic.Bool // it is being stored for the first time
-
 	// Only maintain's, and start's before it.
-	next    time.Time        // when it looks at the cache and the renewal information again
-	early   *tls.Certificate // issued, and not valid yet
-	refused bool             // by HostPolicy, while cert is in service
-	unread  bool             // the cache cannot be read
-	told    bool             // that the certificate cannot be stored
-	alone   bool             // the lock was not to be had: an order does not wait for the cache more often than it must
-	foreign bool             // it was told that a certificate in the cache is of another CA
-	clamped bool             // it was warned of RenewBefore
-	info    renewalInfo
+	next  time.Time        // when it looks at the cache and the renewal information again
+	early *tls.Certificate // issued, and not valid yet
+	alone bool             // the lock was not to be had: an order does not wait for the cache more often than it must
+	info  acme.RenewalInfo // of cert
+	asks  time.Time        // when the CA is asked for it again
+	told  map[string]bool  // the faults that last and were reported
+}
+
+// first says whether a fault is to be reported: once while it lasts.
+func (n *name) first(fault string, lasts bool) bool {
+	was := n.told[fault]
+	n.told[fault] = lasts
+	return lasts && !was
 }
 
 // wildcard says whether the name is one.
@@ -102,15 +102,8 @@ func (n *name) sni() string {
 	return n.text
 }
 
-// renewalInfo is what the CA said about the renewal of a certificate.
-type renewalInfo struct {
-	at         time.Time // of the next question
-	start, end time.Time
-	id         string // names the certificate to a CA that offers such information
-}
-
 func (s *state) newName(text string, fixed bool) *name {
-	return &name{text: text, ca: s.cas[0], fixed: fixed, busy: true, asked: make(chan struct{}, 1), changed: make(chan struct{})}
+	return &name{text: text, ca: s.cas[0], fixed: fixed, busy: true, changed: make(chan struct{}), told: make(map[string]bool)}
 }
 
 // notify wakes who waits for the name. The caller holds mu.
@@ -130,46 +123,39 @@ func (s *state) maintain(ctx context.Context, n *name) {
 	s.removeAtStart(ctx, n)
 	for ctx.Err() == nil {
 		s.mu.Lock()
-		cert, due, failures, changed := n.cert, n.due, n.failures, n.changed
+		cert, due, changed := n.cert, n.due, n.changed
+		// One that failed is ordered again when a handshake asks again.
+		idle := cert == nil && !n.fixed && n.failures > 0 && !n.asked
 		s.mu.Unlock()
 		now := clock.Now()
 		switch {
-		case cert != nil && !now.Before(endOfService(cert.Leaf)):
-			s.expire(n, cert)
+		case !now.Before(due) && idle:
+			sleepUnless(ctx, maxRetryAfter, changed)
 		case !now.Before(due):
-			if !s.renew(ctx, n, cert, failures) {
-				return
-			}
+			s.renew(ctx, n, cert)
 		case !now.Before(n.next):
-			s.keepHouse(ctx, n, cert, failures)
+			s.keepHouse(ctx, n, cert)
 		default:
-			next := due
-			if n.next.Before(next) {
-				next = n.next
-			}
-			sleepUnless(ctx, next.Sub(now), changed)
+			sleepUnless(ctx, min(due.Sub(now), n.next.Sub(now)), changed)
 		}
 	}
-	if n.unsaved.Load() {
-		s.save(ctx, n)
-	}
+	s.save(ctx, n)
 }
 
 // keepHouse stores what could not be stored, looks for what another machine got, and asks the CA
 // when it wants the certificate to be renewed.
-func (s *state) keepHouse(ctx context.Context, n *name, cert *tls.Certificate, failures int) {
+func (s *state) keepHouse(ctx context.Context, n *name, cert *tls.Certificate) {
 	var leaf *x509.Certificate
 	if cert != nil {
 		leaf = cert.Leaf
 	}
 	n.next = clock.Now().Add(housekeeping(leaf))
-	switch {
-	case n.unsaved.Load():
+	if n.unsaved != nil {
 		s.save(ctx, n)
-	case s.shared() && (cert != nil || failures > 0) && s.look(ctx, n, cert):
+	} else if s.shared() && n.early == nil && s.look(ctx, n, cert) {
 		return
 	}
-	if cert != nil && !clock.Now().Before(n.info.at) {
+	if cert != nil && !clock.Now().Before(n.asks) {
 		s.askWhen(ctx, n, leaf)
 	}
 }
@@ -185,7 +171,9 @@ func (s *state) look(ctx context.Context, n *name, current *tls.Certificate) boo
 	if cert == nil || current != nil && !cert.Leaf.NotAfter.After(current.Leaf.NotAfter) {
 		return false
 	}
-	n.unsaved.Store(false)
+	s.mu.Lock()
+	n.unsaved = nil
+	s.mu.Unlock()
 	s.adopt(n, cert)
 	return true
 }
@@ -202,23 +190,23 @@ func (s *state) askWhen(ctx context.Context, n *name, leaf *x509.Certificate) {
 	now := clock.Now()
 	switch {
 	case errors.Is(err, acme.ErrUnsupported):
-		n.info = renewalInfo{at: now.Add(maxRetryAfter)}
+		n.asks = now.Add(maxRetryAfter)
 		return
 	case err != nil:
-		n.info.at = now.Add(max(min(lifetime(leaf)/30, time.Hour), time.Second))
+		n.asks = now.Add(max(min(lifetime(leaf)/30, time.Hour), time.Second))
 		return // our own time stands
 	}
 	again := 6 * time.Hour
 	if info.RetryAfter != nil {
 		again = time.Until(*info.RetryAfter)
 	}
-	window := info.SuggestedWindow
-	changed := !window.Start.Equal(n.info.start) || !window.End.Equal(n.info.end)
-	n.info = renewalInfo{at: now.Add(max(min(again, maxRetryAfter), time.Second)), start: window.Start, end: window.End, id: info.UniqueIdentifier}
+	n.asks = now.Add(max(min(again, maxRetryAfter), time.Second))
+	same := info.SameWindow(n.info)
+	n.info = info
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if changed && n.failures == 0 {
+	if !same && n.failures == 0 {
 		before, _ := renewalWindow(lifetime(leaf), s.o.RenewBefore)
-		n.due = suggestedTime(window.Start, window.End, leaf, before, chance())
+		n.due = suggestedTime(info.SuggestedWindow.Start, info.SuggestedWindow.End, leaf, before, chance())
 	}
 }

@@ -127,13 +127,13 @@ func (s *state) prepare(ctx context.Context, c *client, n *name, kind string) er
 func (s *state) newOrder(ctx context.Context, c *client, n *name, kind string) (*unfinished, error) {
 	wanted := acme.Order{Identifiers: []acme.Identifier{n.identifier()}, Profile: c.ca.Profile}
 	if n.ca == c.ca { // which issued what is replaced
-		wanted.Replaces = n.info.id
+		wanted.Replaces = n.info.UniqueIdentifier
 	}
 	do := func(ctx context.Context) (acme.Order, error) { return c.NewOrder(ctx, c.account, wanted) }
 	order, err := call(ctx, "order", do)
 	var p acme.Problem
 	if wanted.Replaces != "" && errors.As(err, &p) && (isInvalid(err) || p.Status == http.StatusInternalServerError) {
-		n.info.id, wanted.Replaces = "", ""
+		n.info.UniqueIdentifier, wanted.Replaces = "", ""
 		order, err = call(ctx, "order", do)
 	}
 	var refused *refusal

@@ -31,40 +31,31 @@ func (a *Source) askPolicy(ctx context.Context, name string) error {
 	return guard("HostPolicy", func() error { return a.HostPolicy(ctx, name) })
 }
 
-// stillWanted decides about the next order for a name that a handshake asked for. One that
-// failed is ordered again when a handshake asks again. When the policy has changed its mind the
-// name is known no longer, but not before the end of what is in service: the policy may be
-// mistaken, when its database is away for example, and is asked again.
-func (s *state) stillWanted(ctx context.Context, n *name, serving bool, failures int) (wanted, known bool) {
+// stillWanted decides about the next order for a name that a handshake asked for. When the policy
+// has changed its mind the name is dropped, but not before the end of what is in service: the policy
+// may be mistaken, when its database is away for example, and is asked again.
+func (s *state) stillWanted(ctx context.Context, n *name, serving bool) bool {
 	if n.fixed {
-		return true, true
-	}
-	if !serving && failures > 0 {
-		select {
-		case <-n.asked:
-		case <-ctx.Done():
-			return false, false
-		}
+		return true
 	}
 	err := s.o.askPolicy(ctx, n.text)
 	if ctx.Err() != nil {
-		return false, true
+		return false
 	}
-	first := err != nil && !n.refused
-	n.refused = err != nil
+	first := n.first("policy", err != nil)
 	switch {
 	case err == nil:
-		return true, true
+		return true
 	case serving:
 		err = fmt.Errorf("acme.Source.HostPolicy refuses a name that is served; it is not renewed: %w", err)
 		s.postpone(n, err)
 		if first {
 			s.warn(n.text, err)
 		}
-		return false, true
+		return false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.drop(n)
-	return false, false
+	return false
 }

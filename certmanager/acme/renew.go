@@ -12,24 +12,18 @@ import (
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
-// renew gets a certificate, or plans the next attempt. It returns false when the name is known no
-// longer.
-func (s *state) renew(ctx context.Context, n *name, cert *tls.Certificate, failures int) (known bool) {
+// renew gets a certificate, or plans the next attempt.
+func (s *state) renew(ctx context.Context, n *name, cert *tls.Certificate) {
 	if early := n.early; early != nil && !clock.Now().Before(early.Leaf.NotBefore) {
 		s.adopt(n, early)
-		return true
+		return
 	}
-	wanted, known := s.stillWanted(ctx, n, cert != nil, failures)
-	if !wanted {
-		return known
+	if !s.stillWanted(ctx, n, cert != nil) {
+		return
 	}
 	s.mu.Lock()
-	n.busy = true
+	n.busy, n.asked = true, false
 	s.mu.Unlock()
-	select { // an earlier wish is what is being fulfilled now
-	case <-n.asked:
-	default:
-	}
 	timeout := orderTimeout
 	if left := time.Until(s.startEnd); left > 0 { // a CA that hangs leaves time for its fallbacks, and New says why
 		timeout = min(timeout, left-left/20)
@@ -50,7 +44,6 @@ func (s *state) renew(ctx context.Context, n *name, cert *tls.Certificate, failu
 	default:
 		s.fail(n, err)
 	}
-	return true
 }
 
 // obtain takes what another machine got meanwhile, or else orders.
@@ -93,16 +86,19 @@ func (s *state) obtain(ctx context.Context, n *name, current *tls.Certificate) e
 	if err != nil {
 		return err
 	}
-	n.unsaved.Store(true)
-	n.saving.Store(true)
-	s.adopt(n, cert)
 	info := certmanager.NewCertificateInfo(cert.Leaf, "ACME "+n.text)
 	s.report(certmanager.Event{Kind: certmanager.Issued, Name: n.text, Certificate: &info})
-	s.save(s.ctx, n)
 	s.mu.Lock()
-	n.saving.Store(false)
-	n.notify()
+	n.unsaved = cert
 	s.mu.Unlock()
+	s.save(s.ctx, n)
+	s.adopt(n, cert)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// It is not ordered again at once where our clock is ahead of the CA's.
+	if earliest := clock.Now().Add(min(lifetime(cert.Leaf)/10, maxSuggestedWait)); n.cert == cert && n.due.Before(earliest) {
+		n.due = earliest
+	}
 	return nil
 }
 

@@ -3,11 +3,12 @@ package acme
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/mholt/acmez/v3/acme"
 
 	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/internal/clock"
@@ -20,17 +21,15 @@ func (s *state) adopt(n *name, cert *tls.Certificate) {
 		return
 	}
 	s.mu.Lock()
+	window, clamped := renewalWindow(lifetime(cert.Leaf), s.o.RenewBefore)
+	if n.first("RenewBefore", clamped) {
+		s.warn(n.text, fmt.Errorf("RenewBefore %v is more than half of the certificate's lifetime; it is renewed %v before its end", s.o.RenewBefore, window))
+	}
 	// Of many names at a start ten a second ask for renewal information.
-	asks := clock.Now().Add(time.Duration(chance() * float64(len(s.names)) * float64(100*time.Millisecond)))
-	n.early, n.info, n.next = nil, renewalInfo{at: asks}, asks
-	if n.expiry != nil {
-		n.expiry.Stop()
-	}
+	n.asks = clock.Now().Add(time.Duration(chance() * float64(len(s.names)) * float64(100*time.Millisecond)))
+	n.early, n.info, n.next = nil, acme.RenewalInfo{}, n.asks
 	n.cert, n.busy, n.failures, n.step, n.err = cert, false, 0, 0, nil
-	n.due = s.plan(n, cert.Leaf)
-	if !s.closing {
-		n.expiry = time.AfterFunc(clock.Until(endOfService(cert.Leaf)), func() { s.expire(n, cert) })
-	}
+	n.due = renewalTime(cert.Leaf.NotAfter, window, chance())
 	s.material = nil
 	n.notify()
 	s.mu.Unlock()
@@ -50,39 +49,6 @@ func (s *state) await(n *name, cert *tls.Certificate, ahead time.Duration) {
 	if first && ahead > time.Minute {
 		s.warn(n.text, err)
 	}
-}
-
-// expire takes a certificate out of service, if it still is in it.
-func (s *state) expire(n *name, cert *tls.Certificate) {
-	s.mu.Lock()
-	if n.cert != cert || s.closing {
-		s.mu.Unlock()
-		return
-	}
-	n.cert, n.expiry, n.step = nil, nil, 0 // it is missing from now on: no time for the long waits of an old failure
-	s.material = nil
-	s.mu.Unlock()
-	s.changed()
-	info := certmanager.NewCertificateInfo(cert.Leaf, "ACME "+n.text)
-	s.report(certmanager.Event{Kind: certmanager.Expired, Name: n.text, Certificate: &info,
-		Err: fmt.Errorf("%w: on %s", certmanager.ErrExpired, cert.Leaf.NotAfter.Format(time.RFC3339))})
-}
-
-// plan is when a certificate is to be renewed. The caller holds mu.
-func (s *state) plan(n *name, leaf *x509.Certificate) time.Time {
-	window, clamped := renewalWindow(lifetime(leaf), s.o.RenewBefore)
-	if clamped && !n.clamped {
-		n.clamped = true
-		s.warn(n.text, fmt.Errorf("RenewBefore %v is more than half of the certificate's lifetime; it is renewed %v before its end", s.o.RenewBefore, window))
-	}
-	when := renewalTime(leaf.NotAfter, window, chance())
-	if n.unsaved.Load() {
-		// What was just issued is not ordered again at once, where our clock is ahead of the CA's.
-		if earliest := clock.Now().Add(min(lifetime(leaf)/10, maxSuggestedWait)); when.Before(earliest) {
-			return earliest
-		}
-	}
-	return when
 }
 
 // fail notes that an attempt failed, and plans the next.
@@ -175,13 +141,10 @@ func (s *state) want(ctx context.Context, text string) *name {
 		s.names[text] = n
 		s.maintaining.Go(func() { s.maintain(ctx, n) })
 	}
-	n.wanted = clock.Now()
-	if n.cert == nil && !n.wanted.Before(n.due) {
+	n.wanted, n.asked = clock.Now(), true
+	if n.cert == nil && !n.busy && !n.wanted.Before(n.due) {
 		n.busy = true
-	}
-	select {
-	case n.asked <- struct{}{}:
-	default:
+		n.notify()
 	}
 	return n
 }
@@ -214,9 +177,6 @@ func (s *state) makeRoom() bool {
 func (s *state) drop(n *name) {
 	if s.names[n.text] == n {
 		delete(s.names, n.text)
-	}
-	if n.expiry != nil {
-		n.expiry.Stop()
 	}
 	n.stop()
 	n.busy = false

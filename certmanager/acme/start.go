@@ -107,7 +107,7 @@ func (s *state) waitForOne(ctx context.Context, n *name) error {
 		cert, err, changed := n.cert, n.err, n.changed
 		s.mu.Unlock()
 		switch {
-		case cert != nil && !n.saving.Load(): // it is stored, or that failed
+		case cert != nil:
 			return nil
 		case isInvalid(err):
 			return err

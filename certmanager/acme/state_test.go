@@ -23,6 +23,7 @@ import (
 	"golang.org/x/crypto/acme/autocert"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/internal/clock"
 	"github.com/ergotls/ergotls/tlstest"
 )
 
@@ -68,14 +69,7 @@ func idle(t *testing.T, edits ...func(*Source)) (*state, *name, *reports) {
 	n := s.newName(testDomain, false)
 	n.stop = func() {}
 	s.names[n.text] = n
-	t.Cleanup(func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.closing = true; n.expiry != nil {
-			n.expiry.Stop()
-		}
-		s.cas[0].network.CloseIdleConnections()
-	})
+	t.Cleanup(s.cas[0].network.CloseIdleConnections)
 	return s, n, r
 }
 
@@ -95,98 +89,139 @@ func (s *state) serves(n *name) bool {
 // The long waits of failures while there was time left are not those of a name without a
 // certificate.
 func TestBackOffBeginsAnewAtTheEnd(t *testing.T) {
-	s, n, _ := idle(t)
-	cert := issue(t, tlstest.NewCA(t), time.Now().Add(-time.Hour), time.Now().Add(30*time.Hour))
-	s.adopt(n, cert)
-	wait := func() time.Duration {
-		s.postpone(n, errors.New("the CA is down"))
-		return time.Until(s.status()[0].Next)
-	}
-	for range 8 {
-		wait()
-	}
-	assert.Greater(t, wait(), time.Hour)
-	s.expire(n, cert)
-	assert.Less(t, wait(), 2*time.Second)
-	assert.Less(t, wait(), 4*time.Second)
-	assert.Equal(t, 11, s.status()[0].Failures)
-	for range 8 {
-		wait()
-	}
-	assert.Greater(t, wait(), 50*time.Minute)
-	s.postpone(n, errRecord)
-	assert.LessOrEqual(t, time.Until(s.status()[0].Next), maxRecordRetry, "an operator writes the record, and waits")
+	synctest.Test(t, func(t *testing.T) {
+		s, n, _ := idle(t)
+		cert := issue(t, tlstest.NewCA(t), time.Now().Add(-time.Hour), time.Now().Add(30*time.Hour))
+		s.adopt(n, cert)
+		wait := func() time.Duration {
+			s.postpone(n, errors.New("the CA is down"))
+			return time.Until(s.status()[0].Next)
+		}
+		for range 8 {
+			wait()
+		}
+		assert.Greater(t, wait(), time.Hour)
+		time.Sleep(time.Until(cert.Leaf.NotAfter))
+		s.expire()
+		assert.Less(t, wait(), 2*time.Second)
+		assert.Less(t, wait(), 4*time.Second)
+		assert.Equal(t, 11, s.status()[0].Failures)
+		for range 8 {
+			wait()
+		}
+		assert.Greater(t, wait(), 50*time.Minute)
+		s.postpone(n, errRecord)
+		assert.LessOrEqual(t, time.Until(s.status()[0].Next), maxRecordRetry, "an operator writes the record, and waits")
+	})
 }
 
 // A policy that refuses a name which is served, for example since its database is away, does not
 // take it out of service, and is asked again.
 func TestPolicyThatFailsIsAskedAgain(t *testing.T) {
-	var away atomic.Bool
-	s, n, r := idle(t, func(a *Source) {
-		a.HostPolicy = func(_ context.Context, host string) error {
-			if away.Load() || host != testDomain {
-				return errors.New("the database is away")
+	synctest.Test(t, func(t *testing.T) {
+		var away atomic.Bool
+		s, n, r := idle(t, func(a *Source) {
+			a.HostPolicy = func(_ context.Context, host string) error {
+				if away.Load() || host != testDomain {
+					return errors.New("the database is away")
+				}
+				return nil
 			}
-			return nil
+		})
+		cert := issue(t, tlstest.NewCA(t), time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
+		s.adopt(n, cert)
+		away.Store(true)
+		for range 3 {
+			assert.False(t, s.stillWanted(t.Context(), n, true))
 		}
-	})
-	cert := issue(t, tlstest.NewCA(t), time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
-	s.adopt(n, cert)
-	away.Store(true)
-	for range 3 {
-		wanted, known := s.stillWanted(t.Context(), n, true, 0)
-		assert.False(t, wanted)
-		assert.True(t, known)
-	}
-	assert.True(t, s.serves(n))
-	status := s.status()[0]
-	assert.Contains(t, status.Error, "the database is away")
-	assert.Less(t, time.Until(status.Next), 8*time.Minute, "a tenth of what is left")
-	assert.Len(t, r.of(certmanager.Warning), 1)
+		assert.True(t, s.serves(n))
+		status := s.status()[0]
+		assert.Contains(t, status.Error, "the database is away")
+		assert.Less(t, time.Until(status.Next), 8*time.Minute, "a tenth of what is left")
+		assert.Len(t, r.of(certmanager.Warning), 1)
 
-	away.Store(false)
-	wanted, _ := s.stillWanted(t.Context(), n, true, 3)
-	assert.True(t, wanted)
-	away.Store(true)
-	s.expire(n, cert)
-	n.asked <- struct{}{}
-	_, known := s.stillWanted(t.Context(), n, false, 3)
-	assert.False(t, known, "without a certificate the policy decides")
-	assert.Empty(t, s.status())
-	assert.Len(t, r.of(certmanager.Warning), 1)
+		away.Store(false)
+		assert.True(t, s.stillWanted(t.Context(), n, true))
+		away.Store(true)
+		time.Sleep(time.Until(cert.Leaf.NotAfter))
+		s.expire()
+		assert.False(t, s.stillWanted(t.Context(), n, false), "without a certificate the policy decides")
+		assert.Empty(t, s.status())
+		assert.Len(t, r.of(certmanager.Warning), 1)
+	})
+}
+
+// watch runs watchClock until the end of the test.
+func (s *state) watch(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var done sync.WaitGroup
+	done.Go(func() { s.watchClock(ctx) })
+	t.Cleanup(func() { cancel(); done.Wait() })
 }
 
 // What ends is taken out of service a moment before, and that is reported once.
 func TestExpiredIsReportedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, n, r := idle(t)
-		cert := issue(t, tlstest.NewCA(t), time.Now(), time.Now().Add(time.Hour))
-		s.adopt(n, cert)
+		s.watch(t)
+		s.adopt(n, issue(t, tlstest.NewCA(t), time.Now(), time.Now().Add(time.Hour)))
 		time.Sleep(time.Hour - time.Second - time.Millisecond)
 		synctest.Wait()
 		assert.True(t, s.serves(n))
 		time.Sleep(2 * time.Millisecond)
 		synctest.Wait()
 		assert.False(t, s.serves(n))
-		s.expire(n, cert)
+		time.Sleep(10 * time.Second)
 		assert.Len(t, r.of(certmanager.Expired), 1)
 	})
 }
 
-// Where the timer of a name did not fire, since the machine slept, its goroutine finds the end.
+// What ends while the machine sleeps, or when the clock is set, is found when it has woken up.
 func TestExpiredWhileTheMachineSlept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, n, _ := idle(t)
+		s.watch(t)
 		s.adopt(n, issue(t, tlstest.NewCA(t), time.Now(), time.Now().Add(time.Hour)))
-		n.expiry.Stop()
-		n.due, n.info.at, n.fixed = time.Now().Add(100*time.Hour), time.Now().Add(100*time.Hour), true
+		time.Sleep(time.Minute)
+		assert.True(t, s.serves(n))
+		clock.Step(time.Hour)
+		defer clock.Step(-time.Hour)
+		time.Sleep(clockEvery + time.Second)
+		assert.False(t, s.serves(n))
+	})
+}
+
+// A name for which an order has failed is ordered again when a handshake asks, and not before the
+// time for it has come.
+func TestFailedNameWaitsToBeAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int32 // by renew, before each attempt
+		s, n, _ := idle(t, func(a *Source) {
+			a.HostPolicy = func(_ context.Context, host string) error {
+				if host != testDomain {
+					return errors.New("not here")
+				}
+				asked.Add(1)
+				return nil
+			}
+			a.Cache = autocert.DirCache("/dev/null/folder") // so that each attempt fails
+		})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { s.maintain(ctx, n); close(done) }()
-		time.Sleep(time.Hour - time.Minute)
-		assert.True(t, s.serves(n))
-		time.Sleep(2 * time.Minute)
-		assert.False(t, s.serves(n))
+		time.Sleep(time.Hour)
+		assert.EqualValues(t, 1, asked.Load())
+		s.want(t.Context(), testDomain)
+		synctest.Wait()
+		assert.EqualValues(t, 2, asked.Load())
+		s.want(t.Context(), testDomain)
+		synctest.Wait()
+		assert.EqualValues(t, 2, asked.Load(), "it is not time")
+		time.Sleep(time.Hour)
+		assert.EqualValues(t, 3, asked.Load())
+		time.Sleep(10 * time.Hour)
+		assert.EqualValues(t, 3, asked.Load())
 		cancel()
 		<-done
 	})
@@ -202,7 +237,7 @@ func TestNotYetValid(t *testing.T) {
 		assert.False(t, s.serves(n))
 		assert.Len(t, r.of(certmanager.Warning), 1)
 		assert.Equal(t, cert.Leaf.NotBefore.Unix(), s.status()[0].Next.Unix())
-		n.fixed, n.info.at = true, time.Now().Add(1000*time.Hour)
+		n.fixed, n.asks = true, time.Now().Add(1000*time.Hour)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { s.maintain(ctx, n); close(done) }()
@@ -319,7 +354,7 @@ func TestRenewalInfoIsAskedAgain(t *testing.T) {
 	s.adopt(n, cert)
 	asked := func() time.Duration {
 		s.askWhen(t.Context(), n, cert.Leaf)
-		return time.Until(n.info.at)
+		return time.Until(n.asks)
 	}
 	id, err := xacme.ARIUniqueIdentifier(cert.Leaf)
 	require.NoError(t, err)
@@ -329,7 +364,7 @@ func TestRenewalInfoIsAskedAgain(t *testing.T) {
 	} {
 		after = value
 		assert.InDelta(t, want.Seconds(), asked().Seconds(), 30, value)
-		assert.Equal(t, id, n.info.id)
+		assert.Equal(t, id, n.info.UniqueIdentifier)
 	}
 	due := s.status()[0].Next
 	assert.WithinRange(t, due, window["start"], window["end"])
@@ -442,7 +477,7 @@ func TestOrdersWaitForTheStorage(t *testing.T) {
 		assert.Equal(t, ordered, !strings.Contains(err.Error(), "nothing is ordered"), "%v: %v", left, err)
 	}
 	s.storageOK.Store(true)
-	s.adopt(n, issue(t, tlstest.NewCA(t), time.Now(), time.Now().Add(time.Hour)))
+	n.unsaved = issue(t, tlstest.NewCA(t), time.Now(), time.Now().Add(time.Hour))
 	s.save(t.Context(), n)
 	require.ErrorContains(t, s.obtain(t.Context(), n, nil), "nothing is ordered", "after what could not be stored")
 }
@@ -457,7 +492,7 @@ func TestRenewalInfoIsSpread(t *testing.T) {
 	cert, latest := issue(t, tlstest.NewCA(t), time.Now(), time.Now().Add(time.Hour)), time.Duration(0)
 	for range 100 {
 		s.adopt(n, cert)
-		latest = max(latest, time.Until(n.info.at))
+		latest = max(latest, time.Until(n.asks))
 	}
 	assert.Greater(t, latest, 20*time.Second)
 	assert.Less(t, latest, 102*time.Second)
