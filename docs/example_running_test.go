@@ -6,6 +6,8 @@ import (
 	"io"
 	"log"
 	"net"
+	"strings"
+	"time"
 
 	"ergo.services/ergo/act"
 	"ergo.services/ergo/gen"
@@ -91,4 +93,33 @@ func Example_owner() {
 	// Output:
 	// handed over
 	// hello
+}
+
+// A client hears something now and then, and connects anew some time.
+func Example_lasting() {
+	s, stop := serve(meta.TCPServerOptions{
+		KeepAliveMessage: []byte("ping\n"), KeepAliveMessagePeriod: 20 * time.Millisecond, // in earnest a minute or so
+		MaxLifetime: 200 * time.Millisecond, // in earnest some hours
+	}, func(s *service, message any) {
+		if m, ok := message.(meta.MessageTCPDraining); ok {
+			_ = s.SendAlias(m.ID, meta.MessageTCP{Data: []byte("please connect again\n")})
+			_ = s.SendAlias(m.ID, meta.MessageTCPClose{})
+		}
+	})
+	defer stop()
+	conn, err := net.Dial("tcp", s.listen)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer conn.Close()
+	all, err := io.ReadAll(conn)
+	if err != nil {
+		log.Fatal(err)
+	}
+	lines := strings.Split(string(all), "\n")
+	fmt.Println(lines[0])
+	fmt.Println(lines[len(lines)-2])
+	// Output:
+	// ping
+	// please connect again
 }
