@@ -2,8 +2,10 @@ package interop
 
 import (
 	"cmp"
+	"crypto/tls"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -123,5 +125,36 @@ func TestProxyHeader(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// HAProxy, which ends TLS in front of our server, says in its header who the client is.
+func TestProxyHeaderOfHAProxy(t *testing.T) {
+	needs.Program(t, "haproxy")
+	s := spawn(t, true)
+	server, err := meta.CreateTCPServer(meta.TCPServerOptions{Host: "127.0.0.1", ProxyFrom: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+	require.NoError(t, err)
+	s.do(func() { _, err = s.SpawnMeta(server, gen.MetaOptions{}) })
+	require.NoError(t, err)
+	port := needs.Port(t)
+	p := haproxy(t, fmt.Sprintf(`listen proxy
+	mode tcp
+	bind 127.0.0.1:%d ssl crt server.pem ca-file root.crt verify optional crt-ignore-err all ca-ignore-err all
+	server s %s send-proxy-v2-ssl-cn
+`, port, meta.Stats(server).Listen))
+	dial(t, p, port).Close() // it listens
+	for client, want := range map[string]meta.ProxyTLS{
+		"":         {Version: "TLSv1.3"},
+		"client":   {Version: "TLSv1.3", Verified: true, CommonName: "client"},
+		"expired":  {Version: "TLSv1.3", CommonName: "expired"},
+		"stranger": {Version: "TLSv1.3", CommonName: "stranger"},
+	} {
+		conn, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port), clientManager(t, "root.crt", client).client)
+		require.NoError(t, err, client)
+		connect := until[meta.MessageTCPConnect](s)
+		require.NotNil(t, connect.Peer.Proxy.TLS, client)
+		assert.Equal(t, want, *connect.Peer.Proxy.TLS, client)
+		assert.Equal(t, conn.LocalAddr().String(), connect.RemoteAddr.String())
+		conn.Close()
 	}
 }

@@ -5,6 +5,8 @@ package meta_test
 import (
 	"os"
 	"os/exec"
+	"os/user"
+	"strconv"
 	"syscall"
 	"testing"
 
@@ -61,4 +63,40 @@ func testOutOfDescriptors(t *testing.T, m mode) {
 	}
 	talk(t, m.secure(t, late))
 	talk(t, m.dial(t, addr))
+}
+
+// A unix socket's file is another's, with the mode that was asked for. Where it can't be given away
+// the server does not start, and leaves no file.
+func TestUnixOwner(t *testing.T) {
+	path := t.TempDir() + "/s"
+	stat := func() *syscall.Stat_t {
+		file, err := os.Stat(path)
+		require.NoError(t, err)
+		assert.Equal(t, os.FileMode(0o660), file.Mode().Perm())
+		return file.Sys().(*syscall.Stat_t)
+	}
+	start := func(owner string) error {
+		server, err := meta.CreateTCPServer(meta.TCPServerOptions{UnixPath: path, UnixMode: 0o660, UnixOwner: owner})
+		if err == nil {
+			t.Cleanup(func() { server.Terminate(nil) })
+		}
+		return err
+	}
+	if os.Getuid() != 0 {
+		require.ErrorContains(t, start("0"), "UnixOwner: chown")
+		_, err := os.Stat(path)
+		require.ErrorIs(t, err, os.ErrNotExist)
+		require.NoError(t, start(":"+strconv.Itoa(os.Getgid())))
+		assert.EqualValues(t, os.Getgid(), stat().Gid)
+		return
+	}
+	require.NoError(t, start("4711:4712"))
+	assert.EqualValues(t, 4711, stat().Uid)
+	assert.EqualValues(t, 4712, stat().Gid)
+	path += "2"
+	require.NoError(t, start("nobody"))
+	nobody, err := user.Lookup("nobody")
+	require.NoError(t, err)
+	assert.Equal(t, nobody.Uid, strconv.Itoa(int(stat().Uid)))
+	assert.EqualValues(t, os.Getgid(), stat().Gid)
 }

@@ -7,7 +7,9 @@ import (
 	"math"
 	"net"
 	"os"
+	"os/user"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -43,7 +45,7 @@ func listenOnce(ctx context.Context, o *TCPServerOptions) (net.Listener, error) 
 		config.Control = reusePort
 	}
 	if o.UnixPath != "" {
-		return listenUnix(ctx, &config, o.UnixPath, o.UnixMode)
+		return listenUnix(ctx, &config, o)
 	}
 	listener, err := listenHost(ctx, &config, o.Host, o.Port)
 	if err != nil {
@@ -52,25 +54,63 @@ func listenOnce(ctx context.Context, o *TCPServerOptions) (net.Listener, error) 
 	return listener, nil
 }
 
-func listenUnix(ctx context.Context, config *net.ListenConfig, path string, mode os.FileMode) (net.Listener, error) {
+func listenUnix(ctx context.Context, config *net.ListenConfig, o *TCPServerOptions) (net.Listener, error) {
 	unixFiles.Lock()
 	defer unixFiles.Unlock()
+	path, mode := o.UnixPath, o.UnixMode
 	if mode != 0 {
-		config.Control = socketMode(mode)
+		first := mode
+		if o.UnixOwner != "" {
+			first &= 0o700 // until the group is the one that it is for
+		}
+		config.Control = socketMode(first)
 	}
 	listener, err := config.Listen(ctx, "unix", path)
 	if errors.Is(err, syscall.EADDRINUSE) && removeStale(path) {
 		listener, err = config.Listen(ctx, "unix", path)
 	}
-	if err == nil && mode != 0 {
-		if err = os.Chmod(path, mode); err != nil {
-			listener.Close()
-		}
-	}
 	if err != nil {
 		return nil, listenError("unix "+path, err)
 	}
+	if o.UnixOwner != "" {
+		uid, gid, _ := unixOwner(o.UnixOwner) // parse has checked it
+		if err = os.Chown(path, uid, gid); err != nil {
+			err = fmt.Errorf("UnixOwner: %w; to give a file away needs a privilege (CAP_CHOWN), except to a group of this process", err)
+		}
+	}
+	if err == nil && mode != 0 {
+		err = os.Chmod(path, mode)
+	}
+	if err != nil {
+		listener.Close()
+		return nil, listenError("unix "+path, err)
+	}
 	return listener, nil
+}
+
+// unixOwner returns the numbers of "user", "user:group" or ":group", -1 for none.
+func unixOwner(owner string) (uid, gid int, err error) {
+	name, group, _ := strings.Cut(owner, ":")
+	uid, gid = -1, -1
+	if name != "" {
+		found, failed := user.Lookup(name)
+		if failed != nil {
+			found = &user.User{Uid: name}
+		}
+		if uid, err = strconv.Atoi(found.Uid); err != nil || uid < 0 {
+			return 0, 0, fmt.Errorf("there is no user %q", name)
+		}
+	}
+	if group != "" {
+		found, failed := user.LookupGroup(group)
+		if failed != nil {
+			found = &user.Group{Gid: group}
+		}
+		if gid, err = strconv.Atoi(found.Gid); err != nil || gid < 0 {
+			return 0, 0, fmt.Errorf("there is no group %q", group)
+		}
+	}
+	return uid, gid, nil
 }
 
 // socketMode sets the permissions of a socket before it is bound: on Linux its file then has no

@@ -37,6 +37,10 @@ type TCPServerOptions struct {
 	// connect. The file never has more permissions, also not while it is created. 0 leaves them to
 	// the umask.
 	UnixMode os.FileMode
+	// UnixOwner makes the file another user's or group's, as chown(1) does: "user", "user:group" or
+	// ":group", names or numbers. It needs the privilege, except for a group of this process. Unix
+	// only.
+	UnixOwner string
 	// Listener, if set, is used instead of Host and Port, for example an inherited socket
 	// (net.FileListener). The server closes it. If its connections are TLS connections
 	// (tls.NewListener), CertManager must be unset; their handshakes are made before

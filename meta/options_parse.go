@@ -45,6 +45,9 @@ func (o *TCPServerOptions) parse() (*TCPConnectionOptions, error) {
 	c.refuse(o.UnixPath != "" && (hostPort || o.ReusePort),
 		"UnixPath: a unix socket has no Host, Port or ReusePort; leave them unset")
 	c.refuse(o.UnixMode != 0 && o.UnixPath == "", "UnixMode: has no effect without UnixPath")
+	c.refuse(o.UnixOwner != "" && o.UnixPath == "", "UnixOwner: has no effect without UnixPath")
+	_, _, err := unixOwner(o.UnixOwner)
+	c.refuse(err != nil, "UnixOwner: %w", err)
 	c.refuse(o.UnixMode&^os.ModePerm != 0, "UnixMode: is %s; use permissions alone, 0o660 say", o.UnixMode)
 	c.refuse(o.unix() && len(o.ProxyFrom) > 0, "ProxyFrom: peers of a unix socket have no address to trust; leave it unset")
 	c.refuse(o.CertManager != nil && isTLSListener(o.Listener), "CertManager: %s", errTwiceTLS)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pires/go-proxyproto"
+	"github.com/pires/go-proxyproto/tlvparse"
 )
 
 var (
@@ -30,6 +31,18 @@ type ProxyHeader struct {
 	ALPN      string
 	// UniqueID is the proxy's name for the connection, at most 128 bytes.
 	UniqueID []byte
+	// TLS is the client's own TLS connection to the proxy, nil if the proxy says of none.
+	TLS *ProxyTLS
+}
+
+// ProxyTLS is what a proxy says of a client's TLS connection (PROXY protocol, section 2.2.6).
+type ProxyTLS struct {
+	// Version is in the form of the proxy, for HAProxy "TLSv1.3".
+	Version string
+	// Verified says that the client has shown a certificate, which the proxy has verified.
+	// CommonName is that of its subject, and a claim of the client if Verified is false.
+	Verified   bool
+	CommonName string
 }
 
 // maxUniqueID is the limit of the PROXY protocol, section 2.2.5.
@@ -52,9 +65,41 @@ func newProxyHeader(header *proxyproto.Header) (*ProxyHeader, error) {
 			if p.UniqueID = tlv.Value; len(p.UniqueID) > maxUniqueID {
 				return nil, fmt.Errorf("the unique id has %d bytes, more than %d", len(p.UniqueID), maxUniqueID)
 			}
+		case proxyproto.PP2_TYPE_SSL:
+			ssl, err := tlvparse.SSL(tlv)
+			if err != nil {
+				return nil, fmt.Errorf("what it says of TLS: %w", err)
+			}
+			if ssl.ClientSSL() {
+				p.TLS = &ProxyTLS{Verified: ssl.Verified() && (ssl.ClientCertConn() || ssl.ClientCertSess())}
+				p.TLS.Version, _ = ssl.SSLVersion()
+				p.TLS.CommonName, _ = ssl.ClientCN()
+			}
 		}
 	}
 	return p, nil
+}
+
+// tlv returns the header's form of t.
+func (t *ProxyTLS) tlv() (proxyproto.TLV, error) {
+	ssl := tlvparse.PP2SSL{
+		Client: tlvparse.PP2_BITFIELD_CLIENT_SSL, Verify: 1,
+		TLV: []proxyproto.TLV{{Type: proxyproto.PP2_SUBTYPE_SSL_VERSION, Value: []byte(t.Version)}},
+	}
+	if t.Verified {
+		ssl.Client, ssl.Verify = ssl.Client|tlvparse.PP2_BITFIELD_CLIENT_CERT_CONN|tlvparse.PP2_BITFIELD_CLIENT_CERT_SESS, 0
+	}
+	if t.CommonName != "" {
+		ssl.TLV = append(ssl.TLV, proxyproto.TLV{Type: proxyproto.PP2_SUBTYPE_SSL_CN, Value: []byte(t.CommonName)})
+	}
+	tlv, err := ssl.Marshal()
+	if err == nil {
+		_, err = tlvparse.SSL(tlv)
+	}
+	if err != nil {
+		err = fmt.Errorf("TLS: %w; Version must be ASCII, such as TLSv1.3, and CommonName UTF-8", err)
+	}
+	return tlv, err
 }
 
 // maxProxyHeader is the most that this package, and others, read after the first 16 bytes.
@@ -64,7 +109,7 @@ const maxProxyHeader = 4096
 func (p *ProxyHeader) format() ([]byte, error) {
 	header := proxyproto.HeaderProxyFromAddrs(2, p.Source, p.Destination)
 	if p.Source == nil && p.Destination == nil {
-		if p.Authority != "" || p.ALPN != "" || len(p.UniqueID) > 0 {
+		if p.Authority != "" || p.ALPN != "" || len(p.UniqueID) > 0 || p.TLS != nil {
 			return nil, errors.New("a connection of the proxy's own has nothing but its addresses; set Source and Destination")
 		}
 		return header.Format()
@@ -84,6 +129,13 @@ func (p *ProxyHeader) format() ([]byte, error) {
 		if len(tlv.Value) > 0 {
 			tlvs = append(tlvs, tlv)
 		}
+	}
+	if p.TLS != nil {
+		tlv, err := p.TLS.tlv()
+		if err != nil {
+			return nil, err
+		}
+		tlvs = append(tlvs, tlv)
 	}
 	if err := header.SetTLVs(tlvs); err != nil {
 		return nil, err

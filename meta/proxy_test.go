@@ -99,6 +99,23 @@ func TestProxyFromContains(t *testing.T) {
 	}
 }
 
+// A client is verified if it has shown a certificate and the proxy has found nothing wrong with it:
+// of a client that has shown none, HAProxy says that nothing is wrong too.
+func TestProxyHeaderVerified(t *testing.T) {
+	for _, test := range []struct {
+		client   byte
+		verify   byte
+		verified bool
+	}{{1, 0, false}, {1, 1, false}, {3, 0, true}, {5, 0, true}, {7, 0, true}, {3, 1, false}} {
+		header := proxyproto.HeaderProxyFromAddrs(2, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 7), Port: 1}, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 2})
+		value := append([]byte{test.client, 0, 0, 0, test.verify, byte(proxyproto.PP2_SUBTYPE_SSL_VERSION), 0, 7}, "TLSv1.3"...)
+		require.NoError(t, header.SetTLVs([]proxyproto.TLV{{Type: proxyproto.PP2_TYPE_SSL, Value: value}}))
+		proxy, err := newProxyHeader(header)
+		require.NoError(t, err)
+		require.Equal(t, &ProxyTLS{Version: "TLSv1.3", Verified: test.verified}, proxy.TLS)
+	}
+}
+
 // Malformed headers of both versions, and those that say nothing of the client.
 func TestProxyHeaderForms(t *testing.T) {
 	const v2, addrs = "\r\n\r\n\x00\r\nQUIT\n", "\xc0\x00\x02\x07\xc0\x00\x02\x01\x00\x07\x00\x08"
@@ -135,6 +152,9 @@ func TestProxyHeaderForms(t *testing.T) {
 		v2 + "\x11\x11\x00\x0c" + addrs:                                              "",
 		v2 + "\x22\x11\x00\x0c" + addrs:                                              "",
 		v2 + "\x21\x11\x00\x0e" + addrs + "\x05\x00":                                 "",
+		v2 + "\x21\x11\x00\x10" + addrs + "\x20\x00\x01\x01":                         "", // TLS without its version
+		v2 + "\x21\x11\x00\x14" + addrs + "\x20\x00\x05\x00\x00\x00\x00\x01":         "192.0.2.7:7",
+		v2 + "\x21\x11\x00\x14" + addrs + "\x20\x00\x05\x01\x00\x00\x00\x00":         "",
 		v2 + "\x21\x11\x00\x0f" + addrs + "\x05\xff\xff":                             "",
 		v2 + "\x21\x11\x00\x90" + addrs + "\x05\x00\x81" + string(make([]byte, 129)): "", // a longer id than there is
 	} {

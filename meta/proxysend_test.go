@@ -22,6 +22,8 @@ func TestProxyHeaderSent(t *testing.T) {
 		peer string
 	}{
 		"IPv4":  {meta.ProxyHeader{Source: tcp("192.0.2.7:1"), Destination: tcp("192.0.2.1:443"), Authority: "www.example.test", ALPN: "h2", UniqueID: []byte{1, 2, 3}}, "192.0.2.7:1"},
+		"TLS":   {meta.ProxyHeader{Source: tcp("192.0.2.7:1"), Destination: tcp("192.0.2.1:443"), TLS: &meta.ProxyTLS{Version: "TLSv1.2"}}, "192.0.2.7:1"},
+		"mTLS":  {meta.ProxyHeader{Source: tcp("192.0.2.7:1"), Destination: tcp("192.0.2.1:443"), TLS: &meta.ProxyTLS{Version: "TLSv1.3", Verified: true, CommonName: "alice"}}, "192.0.2.7:1"},
 		"IPv6":  {meta.ProxyHeader{Source: tcp("[2001:db8::7]:1"), Destination: tcp("[2001:db8::1]:443")}, "[2001:db8::7]:1"},
 		"mixed": {meta.ProxyHeader{Source: tcp("[2001:db8::7]:1"), Destination: tcp("192.0.2.1:443")}, "[2001:db8::7]:1"},
 		"unix":  {meta.ProxyHeader{Source: &net.UnixAddr{Name: "/client", Net: "unix"}, Destination: &net.UnixAddr{Name: "/server", Net: "unix"}}, "/client"},
@@ -50,6 +52,7 @@ func TestProxyHeaderSent(t *testing.T) {
 						assert.Equal(t, test.sent.Authority, got.Authority)
 						assert.Equal(t, test.sent.ALPN, got.ALPN)
 						assert.Equal(t, test.sent.UniqueID, got.UniqueID)
+						assert.Equal(t, test.sent.TLS, got.TLS)
 					}
 					until(client, always[meta.MessageTCPConnect])
 					client.send(id, meta.MessageTCP{Data: []byte("hello\n")})
@@ -76,6 +79,8 @@ func TestProxyHeaderThatCannotBeSent(t *testing.T) {
 		"Proxy: source is 192.0.2.7:1 and": {Source: one, Destination: unix},
 		"UniqueID has 129 bytes":           {Source: one, Destination: one, UniqueID: make([]byte, 129)},
 		"is 5035 bytes long":               {Source: one, Destination: one, Authority: string(make([]byte, 5004))},
+		"Version must be ASCII":            {Source: one, Destination: one, TLS: &meta.ProxyTLS{}},
+		"CommonName UTF-8":                 {Source: one, Destination: one, TLS: &meta.ProxyTLS{Version: "TLSv1.3", CommonName: "\xff"}},
 		"nothing but its addresses":        {Authority: "www.example.test"},
 	} {
 		_, err := meta.CreateTCPConnection(meta.TCPConnectionOptions{Port: 1, Split: bufio.ScanLines, Proxy: &header})
