@@ -73,12 +73,12 @@ func (r *reconnecting) Start() error {
 		for r.once() {
 		}
 		r.cancel()
-		r.giveBack()
 		r.mu.Lock()
 		told := r.retryAt.IsZero() && r.last != nil
 		r.retryAt = time.Time{}
 		r.mu.Unlock()
 		if !told { // the last word was that there would be another try
+			r.giveBack()
 			r.tell(&DisconnectError{Reason: ErrTerminated}, time.Time{})
 		}
 	})
@@ -94,26 +94,14 @@ func (r *reconnecting) once() bool {
 	sock, err := dial(r.ctx, t, r.opt)
 	if err != nil {
 		reason := &DisconnectError{Reason: ErrDial, Cause: err}
-		if r.ctx.Err() != nil {
-			return false
-		}
-		retry := r.plan(reason, false)
-		if retry.IsZero() {
-			r.giveBack()
-		}
-		if !r.tell(reason, retry) {
+		if r.ctx.Err() != nil || !r.tell(reason, r.plan(reason, false)) {
 			return false
 		}
 	} else {
 		c := newConnection(r.opt, nil, sock, nil)
 		c.clientTLS = t.tls
 		c.onEnd = func(reason *DisconnectError) time.Time {
-			retry := r.plan(reason, c.stats.messagesIn.Load() > 0 || time.Since(began) > r.opt.Reconnect.MaxInterval)
-			if retry.IsZero() {
-				r.giveBack()
-			}
-			r.sendSelf()
-			return retry
+			return r.plan(reason, c.stats.messagesIn.Load() > 0 || time.Since(began) > r.opt.Reconnect.MaxInterval)
 		}
 		c.onConnect = r.use
 		_ = c.Init(r.process) // never fails
@@ -202,7 +190,7 @@ func (r *reconnecting) HandleMessage(from gen.PID, message any) error {
 	case MessageTCPClose:
 		r.pump()
 		r.cancel()
-		if c != nil {
+		if c, _ := r.current(); c != nil { // which may be another by now
 			c.end(ErrTerminated, nil)
 		}
 	case flushRequest, catchUp: // of this connection, or one that has ended

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"math/rand/v2"
+	"strings"
 	"time"
 )
 
@@ -33,6 +34,16 @@ const (
 // there will be none, after which no message is kept. A connection that was of use begins the count
 // of failures anew.
 func (r *reconnecting) plan(reason *DisconnectError, useful bool) time.Time {
+	retry := r.nextTry(reason, useful)
+	if retry.IsZero() {
+		r.giveBack()
+	} else {
+		r.sendSelf()
+	}
+	return retry
+}
+
+func (r *reconnecting) nextTry(reason *DisconnectError, useful bool) time.Time {
 	o := r.opt.Reconnect
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -58,11 +69,12 @@ func (r *reconnecting) plan(reason *DisconnectError, useful bool) time.Time {
 }
 
 // permanent says that a failure does not pass by waiting: one side does not accept the other's
-// certificate.
+// certificate. A server that has none at the moment says internal_error, which does pass.
 func permanent(reason *DisconnectError) bool {
 	_, untrusted := errors.AsType[*tls.CertificateVerificationError](reason.Cause)
 	_, wrongName := errors.AsType[x509.HostnameError](reason.Cause)
-	return untrusted || wrongName || reason.Reason == ErrRefused
+	refused := reason.Reason == ErrRefused && !strings.HasSuffix(reason.Cause.Error(), "internal error")
+	return untrusted || wrongName || refused
 }
 
 // parse checks the values and returns a copy with the defaults filled in.

@@ -3,6 +3,7 @@ package meta_test
 import (
 	"bufio"
 	"crypto/tls"
+	"errors"
 	"testing"
 	"time"
 
@@ -133,6 +134,23 @@ func TestReconnectWrongCA(t *testing.T) {
 		refused := expect[meta.MessageTCPDisconnect](a)
 		assert.ErrorIs(t, refused.Reason, meta.ErrHandshake)
 		assert.Greater(t, time.Until(refused.Retry), 20*time.Minute)
+	})
+}
+
+// A server that has no certificate at the moment is tried again soon.
+func TestReconnectServerWithoutCertificate(t *testing.T) {
+	tlsModes(t, func(t *testing.T, m mode) {
+		broken := m
+		config := m.manager.(manager).server.Clone()
+		config.Certificates = nil
+		config.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, errors.New("not yet") }
+		broken.manager = manager{server: config, client: m.manager.(manager).client}
+		server := newLineServer(t, broken)
+		a := newHost(t).spawn(nil)
+		a.connect(m.reconnecting(t, server.addr, meta.Reconnect{MinInterval: time.Millisecond, MaxInterval: time.Hour}))
+		for range 2 {
+			assert.ErrorIs(t, expect[meta.MessageTCPDisconnect](a).Reason, meta.ErrRefused)
+		}
 	})
 }
 
