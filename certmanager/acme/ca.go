@@ -81,12 +81,11 @@ func storageID(directory string) string {
 // connect returns a client, with an account if that is wanted, which is made when it is first
 // needed.
 func (c *ca) connect(ctx context.Context, account bool) (*client, error) {
-	select {
-	case c.turn <- struct{}{}:
-		defer func() { <-c.turn }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	release, err := acquire(ctx, c.turn)
+	if err != nil {
+		return nil, err
 	}
+	defer release()
 	if err := c.discover(ctx); err != nil {
 		return nil, err
 	}

@@ -183,15 +183,13 @@ func verdict(authorization acme.Authorization, n *name, kind string) (decided bo
 		return false, nil
 	}
 	var errs []error
-	hint := ""
 	for _, c := range authorization.Challenges {
 		if c.Error != nil {
-			errs = append(errs, errors.New(describe(*c.Error)))
-			hint = reachable(*c.Error, kind, n)
+			errs = append(errs, reachable(*c.Error, kind, n))
 		}
 	}
 	if len(errs) == 0 {
 		errs = []error{fmt.Errorf("the CA calls the authorization %q, and says no reason", authorization.Status)}
 	}
-	return false, &validationError{challenge: kind, err: errors.Join(errs...), hint: hint}
+	return false, &validationError{challenge: kind, err: errors.Join(errs...)}
 }

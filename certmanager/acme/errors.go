@@ -14,16 +14,9 @@ import (
 type validationError struct {
 	challenge string
 	err       error
-	hint      string // what to do
 }
 
-func (e *validationError) Error() string {
-	text := e.challenge + ": " + e.err.Error()
-	if e.hint != "" {
-		text += "; " + e.hint
-	}
-	return text
-}
+func (e *validationError) Error() string { return e.challenge + ": " + e.err.Error() }
 
 func (e *validationError) Unwrap() error { return e.err }
 
@@ -36,18 +29,17 @@ var errRecord = errors.New("nothing is ordered before there is this record")
 // errUnusable is about a certificate that was issued and cannot be used.
 var errUnusable = errors.New("the certificate that the CA issued cannot be used")
 
-// reachable says what a CA has to reach, where a problem is that it did not.
-func reachable(p acme.Problem, kind string, n *name) string {
+// reachable adds to what a CA says what it has to reach, if it did not.
+func reachable(p acme.Problem, kind string, n *name) error {
+	said := errors.New(describe(p))
 	port := map[string]int{acme.ChallengeTypeTLSALPN01: 443, acme.ChallengeTypeHTTP01: 80}[kind]
 	switch p.Type {
 	case acme.ProblemTypeConnection, acme.ProblemTypeDNS, acme.ProblemTypeTLS, acme.ProblemTypeMalformed:
-	default:
-		return ""
+		if port > 0 {
+			return fmt.Errorf("%w; the CA has to reach this program from the internet, on port %d of %s; to try it on a machine that it cannot reach, run make demo-acme", said, port, n.text)
+		}
 	}
-	if port == 0 {
-		return ""
-	}
-	return fmt.Sprintf("the CA has to reach this program from the internet, on port %d of %s; to try it on a machine that it cannot reach, run make demo-acme", port, n.text)
+	return said
 }
 
 // isInvalid says whether a CA looked at the name and did not find what it wanted, or refused

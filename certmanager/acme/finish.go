@@ -32,7 +32,6 @@ type unfinished struct {
 	Until time.Time // it is not gone on with after that
 
 	order acme.Order
-	key   crypto.Signer
 }
 
 func (c *ca) orderKey(n *name) string { return c.certKey(n) + "+order" }
@@ -47,7 +46,7 @@ func (s *state) begin(ctx context.Context, c *client, n *name, order acme.Order,
 	if err != nil {
 		return nil, err
 	}
-	u := &unfinished{URL: order.Location, Kind: kind, Key: string(encoded), Until: clock.Now().Add(finishTime), order: order, key: key}
+	u := &unfinished{URL: order.Location, Kind: kind, Key: string(encoded), Until: clock.Now().Add(finishTime), order: order}
 	data, err := json.Marshal(u)
 	if err != nil {
 		return nil, err
@@ -72,9 +71,8 @@ func (s *state) unfinished(ctx context.Context, c *client, n *name) *unfinished 
 		return nil
 	}
 	u.order.Location = u.URL
-	u.key, err = decodeKey([]byte(u.Key))
 	left := clock.Until(u.Until)
-	if err != nil || left <= 0 || left > finishTime || !slices.Contains(s.challenges(n), u.Kind) {
+	if left <= 0 || left > finishTime || !slices.Contains(s.challenges(n), u.Kind) {
 		return nil
 	}
 	if err := poll(ctx, func(ctx context.Context) (bool, error) { err := u.look(ctx, c); return err == nil, err }); err != nil {
@@ -97,7 +95,11 @@ func (u *unfinished) look(ctx context.Context, c *client) error {
 // allows: a CA may still call it ready after it was asked to make the certificate, and may not find
 // the certificate at once.
 func (s *state) finish(ctx context.Context, c *client, n *name, u *unfinished) (*tls.Certificate, error) {
-	csr, err := n.request(u.key)
+	key, err := decodeKey([]byte(u.Key))
+	if err != nil {
+		return nil, err
+	}
+	csr, err := n.request(key)
 	if err != nil {
 		return nil, err
 	}

@@ -47,7 +47,7 @@ type state struct {
 	sni map[string]bool // of the Domains, as CAs ask for them
 
 	maintaining sync.WaitGroup
-	slots       map[bool]chan struct{} // for orders under way: of Domains, and of other names
+	slots       map[bool]chan struct{} // for orders under way: of Domains, and of other names, which take no places from them
 	limit       *rate.Limiter          // of orders of other names
 	http01      atomic.Int32           // how many answer HTTP-01
 	answers     sync.Map               // to open challenges of this machine: []byte by the key of the cache

@@ -112,6 +112,13 @@ func (n *name) notify() {
 	n.changed = make(chan struct{})
 }
 
+// notDueBefore puts the next attempt off. The caller holds mu, or is alone with the name.
+func (n *name) notDueBefore(when time.Time) {
+	if n.due.Before(when) {
+		n.due = when
+	}
+}
+
 // maintain obtains, stores and renews the certificate of one name until ctx ends, or until a name
 // that is not one of Domains is not allowed any more.
 func (s *state) maintain(ctx context.Context, n *name) {

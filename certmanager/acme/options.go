@@ -34,13 +34,11 @@ func (a *Source) ready() (Source, error) {
 	if err := o.possible(); err != nil {
 		return o, err
 	}
-	var err error
-	if o.Directory, err = directoryURL(o.Directory); err != nil {
+	all, err := a.allCAs()
+	if err != nil {
 		return o, err
 	}
-	if o.Fallbacks, err = o.readyFallbacks(); err != nil {
-		return o, err
-	}
+	o.Directory, o.Fallbacks = all[0].Directory, all[1:]
 	if o.Cache == nil {
 		folder, err := os.UserCacheDir()
 		if err != nil {
@@ -69,7 +67,7 @@ func (a *Source) possible() error {
 	case a.Key < ECDSAP256 || a.Key > RSA2048:
 		return invalid("Key %d is none of ECDSAP256, ECDSAP384 and RSA2048", a.Key)
 	}
-	return a.ExternalAccount.check()
+	return nil
 }
 
 func (e *ExternalAccount) check() error {
@@ -82,22 +80,25 @@ func (e *ExternalAccount) check() error {
 	return nil
 }
 
-// readyFallbacks returns a copy with URLs in place of short names.
-func (a *Source) readyFallbacks() ([]CA, error) {
-	all, directories := slices.Clone(a.Fallbacks), []string{a.Directory}
-	for i := range all {
-		var err error
-		if all[i].Directory, err = directoryURL(all[i].Directory); err == nil {
-			err = all[i].ExternalAccount.check()
+// allCAs returns the CA of the source and the Fallbacks, with URLs in place of short names.
+func (a *Source) allCAs() ([]CA, error) {
+	all := append([]CA{{a.Directory, a.Roots, a.ExternalAccount, a.Profile}}, a.Fallbacks...)
+	for i, c := range all {
+		url, err := directoryURL(c.Directory)
+		if err == nil {
+			err = c.ExternalAccount.check()
+		}
+		if err != nil && i > 0 {
+			//lint:ignore ST1005 it is the name of an option
+			err = fmt.Errorf("Fallbacks[%d]: %w", i-1, err)
 		}
 		if err != nil {
-			//lint:ignore ST1005 it is the name of an option
-			return nil, fmt.Errorf("Fallbacks[%d]: %w", i, err)
+			return nil, err
 		}
-		if slices.Contains(directories, all[i].Directory) {
-			return nil, invalid("Fallbacks[%d]: %s is there already", i, all[i].Directory)
+		if slices.ContainsFunc(all[:i], func(other CA) bool { return other.Directory == url }) {
+			return nil, invalid("Fallbacks[%d]: %s is there already", i-1, url)
 		}
-		directories = append(directories, all[i].Directory)
+		all[i].Directory = url
 	}
 	return all, nil
 }

@@ -21,10 +21,7 @@ func (s *state) order(ctx context.Context, n *name) (*tls.Certificate, error) {
 	all := append([]*ca{n.ca}, slices.DeleteFunc(slices.Clone(s.cas), func(c *ca) bool { return c == n.ca })...)
 	var errs []error
 	for i, ca := range all {
-		limited, cancel := ctx, context.CancelFunc(func() {})
-		if end, ok := ctx.Deadline(); ok {
-			limited, cancel = context.WithTimeout(ctx, time.Until(end)/time.Duration(len(all)-i))
-		}
+		limited, cancel := part(ctx, len(all)-i)
 		cert, err := s.orderFrom(limited, ca, n)
 		cancel()
 		if err == nil {
@@ -75,21 +72,23 @@ func (s *state) orderAt(ctx context.Context, c *client, n *name) (*tls.Certifica
 	}
 	var errs []error
 	for _, kind := range s.challenges(n) {
-		err := s.prepare(ctx, c, n, kind)
+		if err := s.prepare(ctx, c, n, kind); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		u, err := s.newOrder(ctx, c, n, kind)
+		if err != nil {
+			errs = append(errs, err)
+			break
+		}
+		cert, err := s.complete(ctx, c, n, u)
 		if err == nil {
-			var u *unfinished
-			if u, err = s.newOrder(ctx, c, n, kind); err != nil {
-				return nil, errors.Join(append(errs, err)...)
-			}
-			var cert *tls.Certificate
-			if cert, err = s.complete(ctx, c, n, u); err == nil {
-				return cert, nil
-			}
-			if refused := (*validationError)(nil); !errors.As(err, &refused) {
-				return nil, errors.Join(append(errs, err)...)
-			}
+			return cert, nil
 		}
 		errs = append(errs, err)
+		if refused := (*validationError)(nil); !errors.As(err, &refused) {
+			break
+		}
 	}
 	return nil, errors.Join(errs...)
 }

@@ -42,10 +42,7 @@ func (s *state) record(ctx context.Context, c *client, n *name) (Record, error) 
 	if len(issuers) == 0 {
 		return r, errors.New("dns-persist-01: the CA's directory does not say its name (caaIdentities)")
 	}
-	r.Value = acme.Challenge{}.DNSPersist01TXTRecordValue(c.account, issuers[0], true)
-	if !s.wantsWildcard(n) {
-		r.Value = acme.Challenge{}.DNSPersist01TXTRecordValue(c.account, issuers[0], false)
-	}
+	r.Value = acme.Challenge{}.DNSPersist01TXTRecordValue(c.account, issuers[0], s.wantsWildcard(n))
 	if !s.o.PersistUntil.IsZero() {
 		r.Value += fmt.Sprintf("; persistUntil=%d", s.o.PersistUntil.Unix())
 	}
@@ -71,14 +68,21 @@ func checkPersist(values, issuers []string, account string, wildcard bool, now t
 		if !slices.Contains(issuers, issuer) {
 			continue // another CA's
 		}
-		switch end := tags.until; {
+		end, isTime := time.Time{}, true
+		if text, ok := tags["persistuntil"]; ok {
+			seconds, err := strconv.ParseInt(text, 10, 64)
+			end, isTime = time.Unix(seconds, 0), err == nil
+		}
+		switch {
 		case problem != nil:
 			err = fmt.Errorf("the record %q: %w", value, problem)
-		case tags.account == "":
+		case !isTime:
+			err = fmt.Errorf("the record %q: persistUntil=%s is not a number of seconds since 1970", value, tags["persistuntil"])
+		case tags["accounturi"] == "":
 			err = fmt.Errorf("the record %q has no accounturi", value)
-		case tags.account != account:
-			err = fmt.Errorf("the record is for another account, %s", tags.account)
-		case wildcard && !strings.EqualFold(tags.policy, "wildcard"):
+		case tags["accounturi"] != account:
+			err = fmt.Errorf("the record is for another account, %s", tags["accounturi"])
+		case wildcard && !strings.EqualFold(tags["policy"], "wildcard"):
 			err = fmt.Errorf("the record %q has no policy=wildcard", value)
 		case !end.IsZero() && !now.Before(end):
 			err = fmt.Errorf("the record ended on %s, as its persistUntil says", end.UTC().Format(time.RFC3339))
@@ -89,40 +93,23 @@ func checkPersist(values, issuers []string, account string, wildcard bool, now t
 	return time.Time{}, err
 }
 
-type persistTags struct {
-	account, policy string
-	until           time.Time
-}
-
 // parsePersist reads a value, in the form of RFC 8659 section 4.2.
-func parsePersist(value string) (issuer string, tags persistTags, err error) {
+func parsePersist(value string) (issuer string, tags map[string]string, err error) {
 	parts := strings.Split(value, ";")
-	issuer = strings.Trim(parts[0], " \t")
-	seen := make(map[string]bool)
+	issuer, tags = strings.Trim(parts[0], " \t"), make(map[string]string)
 	for _, part := range parts[1:] {
 		tag, text, ok := strings.Cut(part, "=")
 		tag, text = strings.ToLower(strings.Trim(tag, " \t")), strings.Trim(text, " \t")
+		_, twice := tags[tag]
 		switch {
 		case !ok || tag == "":
 			return issuer, tags, fmt.Errorf("%q is not of the form tag=value", part)
-		case seen[tag]:
+		case twice:
 			return issuer, tags, fmt.Errorf("%s stands in it twice", tag)
 		case strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }):
 			return issuer, tags, fmt.Errorf("the value of %s has a space or a character that is not ASCII", tag)
 		}
-		seen[tag] = true
-		switch tag {
-		case "accounturi":
-			tags.account = text
-		case "policy":
-			tags.policy = text
-		case "persistuntil":
-			seconds, err := strconv.ParseInt(text, 10, 64)
-			if err != nil {
-				return issuer, tags, fmt.Errorf("persistUntil=%s is not a number of seconds since 1970", text)
-			}
-			tags.until = time.Unix(seconds, 0)
-		}
+		tags[tag] = text
 	}
 	return issuer, tags, nil
 }

@@ -48,15 +48,21 @@ func (s *state) renew(ctx context.Context, n *name, cert *tls.Certificate) {
 
 // obtain takes what another machine got meanwhile, or else orders.
 func (s *state) obtain(ctx context.Context, n *name, current *tls.Certificate) error {
-	release, err := s.turn(ctx, n)
+	release, err := acquire(ctx, s.slots[n.fixed])
 	if err != nil {
 		return err
 	}
 	defer release()
-	// Better one order too many than no certificate: what has none, or not for long, does not need
-	// the lock.
-	must := current == nil || s.urgent(current.Leaf)
-	unlock, err := s.lockOrTry(ctx, n, must)
+	// Better one order too many than no certificate: what has none, or not for long, waits a third of
+	// the time for the lock. With the default StartTimeout that is 20 seconds, which is longer than
+	// the lease of a lock in Redis whose holder has died.
+	must, parts := current == nil || s.urgent(current.Leaf), 1
+	if must {
+		parts = 3
+	}
+	limited, cancel := part(ctx, parts)
+	defer cancel()
+	unlock, err := s.lock(limited, s.cas[0].certKey(n))
 	n.alone = err != nil
 	switch {
 	case err == nil:
@@ -86,6 +92,12 @@ func (s *state) obtain(ctx context.Context, n *name, current *tls.Certificate) e
 	if err != nil {
 		return err
 	}
+	s.issued(n, cert)
+	return nil
+}
+
+// issued stores a new certificate and puts it in service.
+func (s *state) issued(n *name, cert *tls.Certificate) {
 	info := certmanager.NewCertificateInfo(cert.Leaf, "ACME "+n.text)
 	s.report(certmanager.Event{Kind: certmanager.Issued, Name: n.text, Certificate: &info})
 	s.mu.Lock()
@@ -95,18 +107,24 @@ func (s *state) obtain(ctx context.Context, n *name, current *tls.Certificate) e
 	s.adopt(n, cert)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// It is not ordered again at once where our clock is ahead of the CA's.
-	if earliest := clock.Now().Add(min(lifetime(cert.Leaf)/10, maxSuggestedWait)); n.cert == cert && n.due.Before(earliest) {
-		n.due = earliest
+	if n.cert == cert { // it is not ordered again at once where our clock is ahead of the CA's
+		n.notDueBefore(clock.Now().Add(min(lifetime(cert.Leaf)/10, maxSuggestedWait)))
 	}
-	return nil
+}
+
+// part limits a context to an nth part of the time that it has left.
+func part(ctx context.Context, n int) (context.Context, context.CancelFunc) {
+	end, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, time.Until(end)/time.Duration(n))
 }
 
 var errLimit = errors.New("acme.Source.OrdersPerHour is reached by names that clients asked for")
 
-// turn waits for a place among the orders under way. Domains have places of their own.
-func (s *state) turn(ctx context.Context, n *name) (release func(), err error) {
-	slots := s.slots[n.fixed]
+// acquire waits for a place in slots.
+func acquire(ctx context.Context, slots chan struct{}) (release func(), err error) {
 	select {
 	case slots <- struct{}{}:
 		return func() { <-slots }, nil
@@ -119,16 +137,4 @@ func (s *state) turn(ctx context.Context, n *name) (release func(), err error) {
 func (s *state) urgent(leaf *x509.Certificate) bool {
 	window, _ := renewalWindow(lifetime(leaf), s.o.RenewBefore)
 	return clock.Until(leaf.NotAfter) < window/2
-}
-
-// lockOrTry waits for the lock until ctx ends. With try set, because an order can be made without
-// the lock, it waits a third of that time. With the default StartTimeout that is 20 seconds, which
-// is longer than the lease of a lock in Redis whose holder has died.
-func (s *state) lockOrTry(ctx context.Context, n *name, try bool) (unlock func(), err error) {
-	if end, ok := ctx.Deadline(); ok && try {
-		limited, cancel := context.WithTimeout(ctx, time.Until(end)/3)
-		defer cancel()
-		ctx = limited
-	}
-	return s.lock(ctx, s.cas[0].certKey(n))
 }

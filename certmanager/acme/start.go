@@ -42,7 +42,6 @@ func (s *state) start(ctx context.Context) error {
 	} else {
 		s.emit(certmanager.CacheFailed, "storage", err)
 	}
-	s.giveTimeToListen(missing)
 	if !s.o.Background && slices.ContainsFunc(missing, s.visited) {
 		stop, err := s.listen()
 		if err != nil {
@@ -52,6 +51,9 @@ func (s *state) start(ctx context.Context) error {
 	}
 	for _, domain := range s.o.Domains {
 		n := s.names[domain]
+		if s.o.Background || !slices.Contains(missing, n) { // New does not wait: the program's own server has to answer
+			n.notDueBefore(clock.Now().Add(backgroundDelay))
+		}
 		s.maintaining.Go(func() { s.maintain(ctx, n) })
 	}
 	if s.o.Background {
@@ -65,18 +67,6 @@ func (s *state) visited(n *name) bool {
 	return slices.ContainsFunc(s.challenges(n), func(kind string) bool {
 		return kind == acme.ChallengeTypeTLSALPN01 || kind == acme.ChallengeTypeHTTP01
 	})
-}
-
-// giveTimeToListen puts off what the program's own server has to answer: all that New does not
-// wait for.
-func (s *state) giveTimeToListen(missing []*name) {
-	soonest := clock.Now().Add(backgroundDelay)
-	for _, domain := range s.o.Domains {
-		n := s.names[domain]
-		if waits := slices.Contains(missing, n) && !s.o.Background; !waits && n.due.Before(soonest) {
-			n.due = soonest
-		}
-	}
 }
 
 // waitFor waits until each name has a certificate or is refused by the CA, or until ctx ends

@@ -251,19 +251,29 @@ func TestNotYetValid(t *testing.T) {
 	})
 }
 
-// At start only what New waits for is ordered at once: all else has to be answered by the program's
-// own server, which listens later.
+// What New does not wait for is ordered when the program's own server, which has to answer the CA,
+// has had time to listen.
 func TestOrdersAtStartWaitForTheServer(t *testing.T) {
 	for _, background := range []bool{false, true} {
-		o, err := (&Source{Domains: []string{"due.example.test", "young.example.test", "missing.example.test"}, Background: background}).ready()
+		s, _, _ := idle(t, func(a *Source) { a.Domains, a.Background = []string{testDomain}, background })
+		n, began := s.newName(testDomain, true), time.Now()
+		s.names[testDomain] = n
+		data, err := encodeCached(issue(t, tlstest.NewCA(t), began.Add(-80*time.Hour), began.Add(20*time.Hour)))
 		require.NoError(t, err)
-		s, began := newState(o), time.Now()
-		due, young, missing := s.names["due.example.test"], s.names["young.example.test"], s.names["missing.example.test"]
-		due.due, young.due = began.Add(-time.Hour), began.Add(time.Hour)
-		s.giveTimeToListen([]*name{missing})
-		assert.False(t, due.due.Before(began.Add(backgroundDelay)))
-		assert.Equal(t, began.Add(time.Hour), young.due)
-		assert.Equal(t, background, missing.due.After(began))
+		require.NoError(t, s.put(t.Context(), s.cas[0].certKey(n), data))
+		if background {
+			s.o.Domains = append(s.o.Domains, "missing.example.test")
+			s.names["missing.example.test"] = s.newName("missing.example.test", true)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		require.NoError(t, s.start(ctx))
+		s.mu.Lock()
+		for _, n := range s.names {
+			assert.False(t, n.due.Before(began.Add(backgroundDelay)), n.text)
+		}
+		s.mu.Unlock()
+		cancel()
+		s.maintaining.Wait()
 	}
 }
 
