@@ -55,17 +55,32 @@ func (r *reconnecting) pump() {
 // wait on: a pumpRequest is to come then.
 func (r *reconnecting) pumpLocked() bool {
 	q := &r.outbox
-	for r.settleLocked(); q.taken < len(q.queue); q.taken++ {
+	for r.settleLocked(); q.taken < len(q.queue); {
 		c, up := r.current()
 		m := &q.queue[q.taken]
 		if !up || q.conn != nil && q.conn != c || c.accept(MessageTCP{Data: m.data}) != nil {
 			return false
 		}
-		m.end = c.writer.stats().accepted
-		q.conn, q.size = c, q.size-len(m.data)
+		w := c.writer.stats()
+		m.end = w.accepted
+		q.conn, q.taken, q.size = c, q.taken+1, q.size-len(m.data)
+		q.drop(w.sent)
 	}
-	r.settleLocked()
 	return true
+}
+
+// drop drops the messages that end within the bytes sent.
+func (q *outbox) drop(sent uint64) {
+	n := 0
+	for n < q.taken && q.queue[n].end <= sent {
+		n++
+	}
+	clear(q.queue[:n])
+	if q.taken -= n; n == len(q.queue) {
+		q.queue = q.queue[:0] // keeps its room
+	} else {
+		q.queue = q.queue[n:]
+	}
 }
 
 // settleLocked drops what was written. What a connection that has ended has not written waits for
@@ -77,10 +92,7 @@ func (r *reconnecting) settleLocked() {
 	}
 	c, up := r.current() // before sent, which changes no more where it is over
 	sent := q.conn.writer.stats().sent
-	for ; q.taken > 0 && q.queue[0].end <= sent; q.taken-- {
-		q.queue[0] = keptMessage{}
-		q.queue = q.queue[1:]
-	}
+	q.drop(sent)
 	if up && c == q.conn {
 		return
 	}

@@ -15,8 +15,7 @@ import (
 	"github.com/ergotls/ergotls/tlstest"
 )
 
-func (m mode) reconnecting(t *testing.T, addr string, again meta.Reconnect) meta.TCPConnectionOptions {
-	t.Helper()
+func (m mode) reconnecting(_ *testing.T, addr string, again meta.Reconnect) meta.TCPConnectionOptions {
 	options := meta.TCPConnectionOptions{Addrs: []string{addr}, Split: bufio.ScanLines, Reconnect: &again}
 	if m.tls() {
 		options.CertManager, options.ServerName = m.manager, "localhost"
