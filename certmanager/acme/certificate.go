@@ -100,7 +100,7 @@ func (s *state) load(ctx context.Context, n *name) *tls.Certificate {
 	for _, c := range s.cas {
 		try(c.certKey(n), c)
 	}
-	if best == nil && !n.told["reading"] {
+	if best == nil && !n.reported["reading"] {
 		try(certCacheKey(n.file(), s.o.Key), nil)
 	}
 	s.mu.Lock()
@@ -117,7 +117,7 @@ func (s *state) load(ctx context.Context, n *name) *tls.Certificate {
 func (s *state) loadEntry(ctx context.Context, n *name, key string, c *ca) (*tls.Certificate, *ca) {
 	data, err := s.get(ctx, key)
 	away := err != nil && !isMiss(err)
-	if s.ctx.Err() == nil && n.first("reading", away) {
+	if s.ctx.Err() == nil && n.firstReport("reading", away) {
 		s.emit(certmanager.CacheFailed, n.text, err)
 	}
 	if err != nil {
@@ -134,7 +134,7 @@ func (s *state) loadEntry(ctx context.Context, n *name, key string, c *ca) (*tls
 		if err == nil {
 			c, err = s.issuer(cert)
 		}
-		if n.first("autocert", err != nil) {
+		if n.firstReport("autocert", err != nil) {
 			s.warn(n.text, fmt.Errorf("%s: %s is not used: %w", s.where(), key, err))
 		}
 	case err != nil:
@@ -166,7 +166,7 @@ func (s *state) save(ctx context.Context, n *name) {
 		return
 	}
 	err := s.store(ctx, n, n.ca, n.unsaved)
-	if n.first("storage", err != nil) {
+	if n.firstReport("storage", err != nil) {
 		s.emit(certmanager.CacheFailed, n.text, err)
 	}
 	if err != nil {

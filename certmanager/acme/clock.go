@@ -52,10 +52,10 @@ func (s *state) expire() time.Duration {
 	}
 	if len(events) > 0 {
 		s.material = nil
+		defer s.changed()
 	}
 	s.mu.Unlock()
 	for _, e := range events {
-		s.changed()
 		s.report(e)
 	}
 	return next

@@ -51,7 +51,7 @@ func (s *state) begin(ctx context.Context, c *client, n *name, order acme.Order,
 	if err != nil {
 		return nil, err
 	}
-	if n.alone {
+	if n.unlocked {
 		return u, nil
 	}
 	if err := s.put(ctx, c.ca.orderKey(n), data); err != nil {
@@ -62,7 +62,7 @@ func (s *state) begin(ctx context.Context, c *client, n *name, order acme.Order,
 
 // unfinished is the order that an earlier attempt has left, nil if there is none to go on with.
 func (s *state) unfinished(ctx context.Context, c *client, n *name) *unfinished {
-	if n.alone {
+	if n.unlocked {
 		return nil
 	}
 	u := &unfinished{}

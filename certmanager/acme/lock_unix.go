@@ -5,6 +5,7 @@ package acme
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -26,7 +27,7 @@ func lockFile(ctx context.Context, path string) (unlock func(), err error) {
 		}
 		file.Close()
 	}
-	return nil, ctx.Err()
+	return nil, fmt.Errorf("another program has the lock %s: %w", path, ctx.Err())
 }
 
 // isFile says whether an open file is still the one of its path: who had the lock has removed it.

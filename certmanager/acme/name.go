@@ -48,18 +48,18 @@ type name struct {
 	wanted   time.Time        // when a handshake asked for it last
 
 	// Only maintain's, and start's before it.
-	next  time.Time        // when it looks at the cache and the renewal information again
-	early *tls.Certificate // issued, and not valid yet
-	alone bool             // the lock was not to be had: an order does not wait for the cache more often than it must
-	info  acme.RenewalInfo // of cert
-	asks  time.Time        // when the CA is asked for it again
-	told  map[string]bool  // the faults that last and were reported
+	next     time.Time        // when it looks at the cache and the renewal information again
+	early    *tls.Certificate // issued, and not valid yet
+	unlocked bool             // without the lock an order waits for the cache no more than it must
+	info     acme.RenewalInfo // of cert
+	asks     time.Time        // when the CA is asked for it again
+	reported map[string]bool  // the faults that last and were reported
 }
 
-// first says whether a fault is to be reported: once while it lasts.
-func (n *name) first(fault string, lasts bool) bool {
-	was := n.told[fault]
-	n.told[fault] = lasts
+// firstReport says whether a fault is to be reported: once while it lasts.
+func (n *name) firstReport(fault string, lasts bool) bool {
+	was := n.reported[fault]
+	n.reported[fault] = lasts
 	return lasts && !was
 }
 
@@ -103,7 +103,7 @@ func (n *name) sni() string {
 }
 
 func (s *state) newName(text string, fixed bool) *name {
-	return &name{text: text, ca: s.cas[0], fixed: fixed, busy: true, changed: make(chan struct{}), told: make(map[string]bool)}
+	return &name{text: text, ca: s.cas[0], fixed: fixed, busy: true, changed: make(chan struct{}), reported: make(map[string]bool)}
 }
 
 // notify wakes who waits for the name. The caller holds mu.
@@ -141,7 +141,7 @@ func (s *state) maintain(ctx context.Context, n *name) {
 		case !now.Before(due):
 			s.renew(ctx, n, cert)
 		case !now.Before(n.next):
-			s.keepHouse(ctx, n, cert)
+			s.refresh(ctx, n, cert)
 		default:
 			sleepUnless(ctx, min(due.Sub(now), n.next.Sub(now)), changed)
 		}
@@ -149,28 +149,24 @@ func (s *state) maintain(ctx context.Context, n *name) {
 	s.save(ctx, n)
 }
 
-// keepHouse stores what could not be stored, looks for what another machine got, and asks the CA
+// refresh stores what could not be stored, looks for what another machine got, and asks the CA
 // when it wants the certificate to be renewed.
-func (s *state) keepHouse(ctx context.Context, n *name, cert *tls.Certificate) {
-	var leaf *x509.Certificate
-	if cert != nil {
-		leaf = cert.Leaf
-	}
-	n.next = clock.Now().Add(housekeeping(leaf))
+func (s *state) refresh(ctx context.Context, n *name, cert *tls.Certificate) {
+	n.next = clock.Now().Add(refreshInterval(cert))
 	if n.unsaved != nil {
 		s.save(ctx, n)
-	} else if s.shared() && n.early == nil && s.look(ctx, n, cert) {
+	} else if s.shared() && n.early == nil && s.loadNewer(ctx, n, cert) {
 		return
 	}
 	if cert != nil && !clock.Now().Before(n.asks) {
-		s.askWhen(ctx, n, leaf)
+		s.askRenewalInfo(ctx, n, cert.Leaf)
 	}
 }
 
-// look takes a certificate from the cache that is newer than the one in service.
-func (s *state) look(ctx context.Context, n *name, current *tls.Certificate) bool {
+// loadNewer takes a certificate from the cache that is newer than the one in service.
+func (s *state) loadNewer(ctx context.Context, n *name, current *tls.Certificate) bool {
 	if current != nil {
-		limited, cancel := context.WithTimeout(ctx, housekeeping(current.Leaf))
+		limited, cancel := context.WithTimeout(ctx, refreshInterval(current))
 		defer cancel()
 		ctx = limited
 	}
@@ -185,8 +181,8 @@ func (s *state) look(ctx context.Context, n *name, current *tls.Certificate) boo
 	return true
 }
 
-// askWhen asks the CA when a certificate is to be renewed.
-func (s *state) askWhen(ctx context.Context, n *name, leaf *x509.Certificate) {
+// askRenewalInfo asks the CA when a certificate is to be renewed.
+func (s *state) askRenewalInfo(ctx context.Context, n *name, leaf *x509.Certificate) {
 	ctx, cancel := context.WithTimeout(ctx, max(min(lifetime(leaf)/30, 30*time.Second), time.Second))
 	defer cancel()
 	var info acme.RenewalInfo

@@ -97,7 +97,7 @@ func (s *state) orderAt(ctx context.Context, c *client, n *name) (*tls.Certifica
 // ends is left for the next attempt, also of another process.
 func (s *state) complete(ctx context.Context, c *client, n *name, u *unfinished) (cert *tls.Certificate, err error) {
 	defer func() {
-		if !n.alone && (err == nil || ctx.Err() == nil || !isTemporary(err)) {
+		if !n.unlocked && (err == nil || ctx.Err() == nil || !isTemporary(err)) {
 			_ = s.remove(ctx, c.ca.orderKey(n)) // if it stays it ends soon
 		}
 	}()

@@ -42,7 +42,7 @@ func (s *state) stillWanted(ctx context.Context, n *name, serving bool) bool {
 	if ctx.Err() != nil {
 		return false
 	}
-	first := n.first("policy", err != nil)
+	first := n.firstReport("policy", err != nil)
 	switch {
 	case err == nil:
 		return true

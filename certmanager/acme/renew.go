@@ -53,9 +53,9 @@ func (s *state) obtain(ctx context.Context, n *name, current *tls.Certificate) e
 		return err
 	}
 	defer release()
-	// Better one order too many than no certificate: what has none, or not for long, waits a third of
-	// the time for the lock. With the default StartTimeout that is 20 seconds, which is longer than
-	// the lease of a lock in Redis whose holder has died.
+	// Better one order too many than no certificate: what has none, or not for long, waits a third
+	// of the time for the lock. With the default StartTimeout that is 20 seconds, which is longer
+	// than the lease of a lock in Redis whose holder has died.
 	must, parts := current == nil || s.urgent(current.Leaf), 1
 	if must {
 		parts = 3
@@ -63,7 +63,7 @@ func (s *state) obtain(ctx context.Context, n *name, current *tls.Certificate) e
 	limited, cancel := part(ctx, parts)
 	defer cancel()
 	unlock, err := s.lock(limited, s.cas[0].certKey(n))
-	n.alone = err != nil
+	n.unlocked = err != nil
 	switch {
 	case err == nil:
 		defer unlock()
@@ -72,7 +72,7 @@ func (s *state) obtain(ctx context.Context, n *name, current *tls.Certificate) e
 	default:
 		s.emit(certmanager.CacheFailed, n.text, err)
 	}
-	if (err == nil || current == nil) && s.look(ctx, n, current) {
+	if (err == nil || current == nil) && s.loadNewer(ctx, n, current) {
 		return nil
 	}
 	if !s.storageOK.Load() {

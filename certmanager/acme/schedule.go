@@ -1,6 +1,7 @@
 package acme
 
 import (
+	"crypto/tls"
 	"crypto/x509"
 	"math/rand/v2"
 	"time"
@@ -53,10 +54,10 @@ const (
 	firstRetry        = time.Second
 	firstRetryInvalid = 30 * time.Second
 
-	// maxRetry bounds these waits, maxRetryDark those for a CA or a network that is down while
+	// maxRetry bounds these waits, maxRetryMissing those for a CA or a network that is down while
 	// nothing is in service.
-	maxRetry     = 6 * time.Hour
-	maxRetryDark = time.Hour
+	maxRetry        = 6 * time.Hour
+	maxRetryMissing = time.Hour
 
 	// unusableRetry is the least wait after a certificate that cannot be used: there will be
 	// another like it, and each is an order.
@@ -77,7 +78,7 @@ func retryDelay(failures int, invalid bool, remaining, retryAfter time.Duration,
 	if invalid {
 		delay = firstRetryInvalid
 	} else if remaining <= 0 {
-		most = maxRetryDark
+		most = maxRetryMissing
 	}
 	for range failures - 1 {
 		if delay = delay * 3; delay > most {
@@ -100,11 +101,11 @@ func endOfService(leaf *x509.Certificate) time.Time {
 	return leaf.NotAfter.Add(-min(lifetime(leaf)/20, time.Second))
 }
 
-// housekeeping is how often the cache is looked at for a newer certificate, or tried again for one
+// refreshInterval is how often the cache is looked at for a newer certificate, or tried again for one
 // that could not be stored.
-func housekeeping(leaf *x509.Certificate) time.Duration {
-	if leaf == nil {
+func refreshInterval(cert *tls.Certificate) time.Duration {
+	if cert == nil {
 		return time.Second
 	}
-	return max(min(lifetime(leaf)/30, time.Minute), time.Second)
+	return max(min(lifetime(cert.Leaf)/30, time.Minute), time.Second)
 }

@@ -17,12 +17,12 @@ import (
 // adopt puts a certificate of a name in service, or keeps it until it is valid.
 func (s *state) adopt(n *name, cert *tls.Certificate) {
 	if ahead := clock.Until(cert.Leaf.NotBefore); ahead > 0 {
-		s.await(n, cert, ahead)
+		s.keepEarly(n, cert, ahead)
 		return
 	}
 	s.mu.Lock()
 	window, clamped := renewalWindow(lifetime(cert.Leaf), s.o.RenewBefore)
-	if n.first("RenewBefore", clamped) {
+	if n.firstReport("RenewBefore", clamped) {
 		s.warn(n.text, fmt.Errorf("RenewBefore %v is more than half of the certificate's lifetime; it is renewed %v before its end", s.o.RenewBefore, window))
 	}
 	// Of many names at a start ten a second ask for renewal information.
@@ -36,8 +36,8 @@ func (s *state) adopt(n *name, cert *tls.Certificate) {
 	s.changed()
 }
 
-// await keeps a certificate that is not valid yet by this machine's clock, and orders no other.
-func (s *state) await(n *name, cert *tls.Certificate, ahead time.Duration) {
+// keepEarly keeps a certificate that is not valid yet by this machine's clock, and orders no other.
+func (s *state) keepEarly(n *name, cert *tls.Certificate, ahead time.Duration) {
 	err := fmt.Errorf("%w: the certificate that the CA issued begins at %s; by the clock of this machine that is in %v. If the clock is behind, set it",
 		certmanager.ErrNotYetValid, cert.Leaf.NotBefore.Format(time.RFC3339), ahead.Round(time.Second))
 	first := n.early == nil || !n.early.Leaf.Equal(cert.Leaf)

@@ -42,7 +42,7 @@ func (s *state) start(ctx context.Context) error {
 	} else {
 		s.emit(certmanager.CacheFailed, "storage", err)
 	}
-	if !s.o.Background && slices.ContainsFunc(missing, s.visited) {
+	if !s.o.Background && slices.ContainsFunc(missing, s.needsPort) {
 		stop, err := s.listen()
 		if err != nil {
 			return err
@@ -62,8 +62,8 @@ func (s *state) start(ctx context.Context) error {
 	return s.waitFor(limited, missing)
 }
 
-// visited says whether the CA connects to a name's address to validate it.
-func (s *state) visited(n *name) bool {
+// needsPort says whether the CA connects to a name's address to validate it.
+func (s *state) needsPort(n *name) bool {
 	return slices.ContainsFunc(s.challenges(n), func(kind string) bool {
 		return kind == acme.ChallengeTypeTLSALPN01 || kind == acme.ChallengeTypeHTTP01
 	})

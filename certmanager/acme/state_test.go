@@ -330,12 +330,12 @@ func TestUnreadableCacheIsReportedOnce(t *testing.T) {
 	for range 2 {
 		away.Store(true)
 		for range 3 {
-			assert.False(t, s.look(t.Context(), n, nil))
+			assert.False(t, s.loadNewer(t.Context(), n, nil))
 		}
 		_, err := s.accountKey(t.Context(), s.cas[0])
 		require.ErrorContains(t, err, "the cache is away")
 		away.Store(false)
-		assert.False(t, s.look(t.Context(), n, nil))
+		assert.False(t, s.loadNewer(t.Context(), n, nil))
 	}
 	assert.Len(t, r.of(certmanager.CacheFailed), 2)
 }
@@ -363,7 +363,7 @@ func TestRenewalInfoIsAskedAgain(t *testing.T) {
 	cert := issue(t, tlstest.NewCA(t), time.Now(), time.Now().Add(3*time.Hour))
 	s.adopt(n, cert)
 	asked := func() time.Duration {
-		s.askWhen(t.Context(), n, cert.Leaf)
+		s.askRenewalInfo(t.Context(), n, cert.Leaf)
 		return time.Until(n.asks)
 	}
 	id, err := xacme.ARIUniqueIdentifier(cert.Leaf)

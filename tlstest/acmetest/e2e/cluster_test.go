@@ -140,22 +140,44 @@ func TestRedisGoesAway(t *testing.T) {
 	assert.NotEmpty(t, w.events.of(certmanager.CacheFailed))
 }
 
-// machineVariable makes this program a machine that shares Redis, see dyingMachine.
+// machineVariable makes this program one that shares Redis or a folder, see dyingMachine.
 const machineVariable = "ERGOTLS_E2E_MACHINE"
 
 // dyingMachine waits for a certificate until it is killed.
 func dyingMachine(settings string) error {
-	var s struct{ Directory, Roots, Socket, Listen string }
+	var s struct{ Directory, Roots, Socket, Folder, Listen string }
 	if err := json.Unmarshal([]byte(settings), &s); err != nil {
 		return err
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(s.Roots))
+	var cache autocert.Cache = autocert.DirCache(s.Folder)
+	if s.Folder == "" {
+		cache = rediscache.New(redis.NewClient(&redis.Options{Network: "unix", Addr: s.Socket}), "acme:")
+	}
 	_, err := certmanager.New(certmanager.Options{Source: &acme.Source{
-		Domains: []string{name}, Directory: s.Directory, Roots: roots, Listen: s.Listen,
-		Cache: rediscache.New(redis.NewClient(&redis.Options{Network: "unix", Addr: s.Socket}), "acme:"),
+		Domains: []string{name}, Directory: s.Directory, Roots: roots, Listen: s.Listen, Cache: cache,
 	}})
 	return err
+}
+
+// startDying runs dyingMachine until kill, in the middle of an order.
+func startDying(t *testing.T, ca *acmetest.Server, socket, folder string) (kill func()) {
+	t.Helper()
+	ca.Hang(true)
+	settings, err := json.Marshal(map[string]string{
+		"Directory": ca.Directory(), "Roots": string(rootsPEM(ca)), "Socket": socket, "Folder": folder, "Listen": freeAddr(t),
+	})
+	require.NoError(t, err)
+	dying := exec.Command(os.Args[0])
+	dying.Env = append(os.Environ(), machineVariable+"="+string(settings))
+	require.NoError(t, dying.Start())
+	kill = sync.OnceFunc(func() {
+		dying.Process.Kill()
+		dying.Wait()
+	})
+	t.Cleanup(kill)
+	return kill
 }
 
 // The lock of a machine that is killed in the middle of an order is free soon, and the next machine
@@ -164,19 +186,7 @@ func TestMachineDiesWithTheLock(t *testing.T) {
 	needs.Long(t)
 	t.Parallel()
 	ca, server := acmetest.Start(t), startRedis(t)
-	ca.Hang(true)
-	settings, err := json.Marshal(map[string]string{
-		"Directory": ca.Directory(), "Roots": string(rootsPEM(ca)), "Socket": server.socket, "Listen": freeAddr(t),
-	})
-	require.NoError(t, err)
-	dying := exec.Command(os.Args[0])
-	dying.Env = append(os.Environ(), machineVariable+"="+string(settings))
-	require.NoError(t, dying.Start())
-	kill := sync.OnceFunc(func() {
-		dying.Process.Kill()
-		dying.Wait()
-	})
-	defer kill()
+	kill := startDying(t, ca, server.socket, "")
 	client, w := server.machine(t), &world{events: &eventLog{}}
 	w.eventually(t, "an order with the lock", func() bool {
 		return ca.Requests() > 0 && len(client.Keys(t.Context(), "acme:lock:"+name+"+*").Val()) == 1
@@ -248,4 +258,25 @@ func TestProgramsStartOnOneFolder(t *testing.T) {
 	left, err := os.ReadDir(string(cache))
 	require.NoError(t, err)
 	assert.Len(t, left, 2, "%v", left)
+}
+
+// The lock of a folder ends with the program that has it, whatever ends that.
+func TestProgramDiesWithTheLockOfAFolder(t *testing.T) {
+	t.Parallel()
+	ca, folder, w := acmetest.Start(t), t.TempDir(), &world{events: &eventLog{}}
+	kill := startDying(t, ca, "", folder)
+	w.eventually(t, "an order with the lock", func() bool {
+		locks, err := filepath.Glob(filepath.Join(folder, name+"+*+lock"))
+		return err == nil && len(locks) == 1 && ca.Requests() > 0
+	})
+	source := func(timeout time.Duration) *acme.Source {
+		return &acme.Source{Domains: []string{name}, Cache: autocert.DirCache(folder), StartTimeout: timeout}
+	}
+	_, err := tryStart(t, ca, source(time.Second))
+	require.ErrorContains(t, err, "StartTimeout")
+	kill()
+	ca.Hang(false)
+	w = start(t, ca, source(0))
+	assert.Equal(t, 1, ca.Orders())
+	assert.Empty(t, w.events.of(certmanager.CacheFailed), "the lock was had, and not done without")
 }
