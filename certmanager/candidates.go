@@ -67,49 +67,10 @@ func (cs candidates) best(hello *tls.ClientHelloInfo) *certificate {
 	return best
 }
 
-// supportedBy says whether the client can verify a signature of this key. It is
-// ClientHelloInfo.SupportsCertificate without its allocations and without the
-// parts that the index has answered already.
+// supportedBy says whether the client can use the certificate, whatever name it asks for: that has
+// been looked up.
 func (c *certificate) supportedBy(hello *tls.ClientHelloInfo) bool {
-	if len(hello.SignatureSchemes) == 0 {
-		return c.key == rsaKey // RFC 5246 section 7.4.1.4.1; nothing but RSA is safe to assume
-	}
-	tls13 := slices.Contains(hello.SupportedVersions, tls.VersionTLS13)
-	if !slices.ContainsFunc(hello.SignatureSchemes, func(s tls.SignatureScheme) bool { return c.signs(s, tls13) }) {
-		return false
-	}
-	if tls13 {
-		return true
-	}
-	if c.key == ecdsaKey && !slices.Contains(hello.SupportedCurves, c.curve) {
-		return false
-	}
-	suites := ecdsaSuites
-	if c.key == rsaKey {
-		suites = rsaSuites
-	}
-	return slices.ContainsFunc(hello.CipherSuites, func(id uint16) bool { return slices.Contains(suites, id) })
-}
-
-// signs says whether the key makes signatures of a scheme, RFC 8446 section 4.2.3. One that is not
-// in memory may be restricted to some.
-func (c *certificate) signs(s tls.SignatureScheme, tls13 bool) bool {
-	if c.schemes != nil && !slices.Contains(c.schemes, s) {
-		return false
-	}
-	switch s {
-	case tls.ECDSAWithP256AndSHA256:
-		return c.key == ecdsaKey && (!tls13 || c.curve == tls.CurveP256)
-	case tls.ECDSAWithP384AndSHA384:
-		return c.key == ecdsaKey && (!tls13 || c.curve == tls.CurveP384)
-	case tls.ECDSAWithP521AndSHA512:
-		return c.key == ecdsaKey && (!tls13 || c.curve == tls.CurveP521)
-	case tls.Ed25519:
-		return c.key == ed25519Key
-	case tls.PSSWithSHA256, tls.PSSWithSHA384, tls.PSSWithSHA512:
-		return c.key == rsaKey
-	case tls.PKCS1WithSHA256, tls.PKCS1WithSHA384, tls.PKCS1WithSHA512:
-		return c.key == rsaKey && !tls13
-	}
-	return false
+	nameless := *hello
+	nameless.ServerName = ""
+	return nameless.SupportsCertificate(&c.tls) == nil
 }

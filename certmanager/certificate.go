@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"crypto/ecdsa"
 	"crypto/ed25519"
-	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
@@ -21,10 +20,8 @@ import (
 // immutable but for ended, proven and trying.
 type certificate struct {
 	// What a lookup reads, in one line of the processor's cache.
-	key     keyKind
-	curve   tls.CurveID           // of an ECDSA key
-	ended   atomic.Bool           // the chain is outside its time. The expiry schedule sets it, so that no lookup has to read the clock.
-	schemes []tls.SignatureScheme // those that a key which is not in memory is restricted to; nil: not restricted
+	key   keyKind
+	ended atomic.Bool // the chain is outside its time. The expiry schedule sets it, so that no lookup has to read the clock.
 
 	tls      tls.Certificate     // Leaf is set
 	chain    []*x509.Certificate // leaf first, then what is of use of the others
@@ -58,7 +55,7 @@ func (c *certificate) keyRank() int {
 func newCertificate(cert tls.Certificate, origin string) (c *certificate, err error) {
 	defer recovered(origin, &err)
 	runtime.Gosched() // a thousand of these would hold up who is being served
-	c = &certificate{tls: cert, origin: origin, schemes: cert.SupportedSignatureAlgorithms}
+	c = &certificate{tls: cert, origin: origin}
 	certs, err := trust.Parse(cert.Certificate)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", origin, err)
@@ -137,14 +134,7 @@ func (c *certificate) takeKey() error {
 	switch public := c.tls.Leaf.PublicKey.(type) {
 	case *ecdsa.PublicKey:
 		c.key = ecdsaKey
-		switch public.Curve {
-		case elliptic.P256():
-			c.curve = tls.CurveP256
-		case elliptic.P384():
-			c.curve = tls.CurveP384
-		case elliptic.P521():
-			c.curve = tls.CurveP521
-		default:
+		if size := public.Curve.Params().BitSize; size < 256 {
 			return fmt.Errorf("%w: TLS has no use for its curve; use P-256", ErrInvalid)
 		}
 	case ed25519.PublicKey:

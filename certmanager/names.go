@@ -73,7 +73,8 @@ func wildcardOf(name string) string {
 	return ""
 }
 
-// getCertificate is what the snapshot answers a client. It does not allocate.
+// getCertificate is what the snapshot answers a client. It does not allocate where a name has one
+// certificate.
 func (s *snapshot) getCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	var err error
 	if len(s.funcs) > 0 && !isChallenge(hello) && s.names.lookup(hello.ServerName).none() {
@@ -102,7 +103,7 @@ func (s *snapshot) getCertificateOrNone(hello *tls.ClientHelloInfo) (*tls.Certif
 }
 
 // find returns the certificate for a handshake: by SNI, then by the address that the
-// client dialled, then the default; nil if there is none at all. It does not allocate.
+// client dialled, then the default; nil if there is none at all.
 func (n *names) find(hello *tls.ClientHelloInfo) *certificate {
 	cs := n.lookup(hello.ServerName)
 	if cs.none() && hello.Conn != nil {

@@ -18,7 +18,6 @@ import (
 
 	"github.com/ergotls/ergotls/certmanager/internal/trust"
 	"github.com/ergotls/ergotls/internal/needs"
-	"github.com/ergotls/ergotls/tlstest"
 )
 
 // named makes a certificate that is good for lookups only.
@@ -31,7 +30,7 @@ func named(key keyKind, names ...string) *certificate {
 			leaf.DNSNames = append(leaf.DNSNames, name)
 		}
 	}
-	return &certificate{tls: tls.Certificate{Leaf: leaf}, key: key, curve: tls.CurveP256, server: true, origin: strings.Join(names, " ")}
+	return &certificate{tls: tls.Certificate{Leaf: leaf}, key: key, server: true, origin: strings.Join(names, " ")}
 }
 
 // addressed is a connection that has come to a local address.
@@ -121,49 +120,10 @@ func TestPreferredAloneServesItsNames(t *testing.T) {
 	assert.Equal(t, preferred, index.fallback.first)
 }
 
-// supportedBy answers as crypto/tls does.
-func TestSupportedByAgreesWithTLS(t *testing.T) {
-	ca := tlstest.NewCA(t)
-	restricted := ca.Issue(t, tlstest.Leaf{Key: tlstest.RSA2048}).Certificate()
-	restricted.SupportedSignatureAlgorithms = []tls.SignatureScheme{tls.PSSWithSHA256, tls.PKCS1WithSHA256} // as some HSMs are
-	all := []tls.Certificate{selfSigned(t, elliptic.P384(), nil), selfSigned(t, elliptic.P521(), nil), restricted}
-	for _, key := range []tlstest.KeyType{tlstest.ECDSAP256, tlstest.RSA2048, tlstest.Ed25519} {
-		all = append(all, ca.Issue(t, tlstest.Leaf{Key: key}).Certificate())
-	}
-	var certs []*certificate
-	for _, cert := range all {
-		c, err := newCertificate(cert, "")
-		require.NoError(t, err)
-		certs = append(certs, c)
-	}
-	schemes := []tls.SignatureScheme{
-		tls.PKCS1WithSHA256, tls.PKCS1WithSHA384, tls.PKCS1WithSHA512, tls.PSSWithSHA256, tls.PSSWithSHA384, tls.PSSWithSHA512,
-		tls.ECDSAWithP256AndSHA256, tls.ECDSAWithP384AndSHA384, tls.ECDSAWithP521AndSHA512, tls.Ed25519,
-	}
-	for _, c := range certs {
-		for _, scheme := range schemes {
-			for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-				for _, curve := range []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521} {
-					for _, suite := range allSuites {
-						hello := &tls.ClientHelloInfo{
-							SupportedVersions: []uint16{version}, SignatureSchemes: []tls.SignatureScheme{scheme},
-							SupportedCurves: []tls.CurveID{curve}, CipherSuites: []uint16{suite}, SupportedPoints: []uint8{0},
-						}
-						assert.Equal(t, hello.SupportsCertificate(&c.tls) == nil, c.supportedBy(hello),
-							"key %d, %v, %x, %v, %s", c.key, scheme, version, curve, tls.CipherSuiteName(suite))
-					}
-				}
-			}
-		}
-	}
-}
-
-func manyNames(n int, keys ...keyKind) *names {
+func manyNames(n int) *names {
 	var certs []*certificate
 	for i := range n {
-		for _, key := range keys {
-			certs = append(certs, named(key, fmt.Sprintf("host%d.example.test", i), fmt.Sprintf("*.zone%d.example.test", i)))
-		}
+		certs = append(certs, named(ecdsaKey, fmt.Sprintf("host%d.example.test", i), fmt.Sprintf("*.zone%d.example.test", i)))
 	}
 	return newNames(certs, nil)
 }
@@ -185,7 +145,7 @@ func lookups() map[string]*tls.ClientHelloInfo {
 
 func TestLookupDoesNotAllocate(t *testing.T) {
 	for _, n := range []int{1, 100_000} {
-		s := &snapshot{names: manyNames(n, ecdsaKey, rsaKey)}
+		s := &snapshot{names: manyNames(n)}
 		for kind, hello := range lookups() {
 			assert.Zero(t, testing.AllocsPerRun(100, func() { s.getCertificate(hello) }), "%d names, %s", n, kind)
 		}

@@ -97,7 +97,7 @@ func (c *certificate) tryKey(ctx context.Context, wait time.Duration) error {
 func (c *certificate) sign() (err error) {
 	defer recovered(c.origin, &err)
 	var request x509.CertificateRequest
-	if c.key == rsaKey && (c.schemes == nil || slices.Contains(c.schemes, tls.PSSWithSHA256)) {
+	if schemes := c.tls.SupportedSignatureAlgorithms; c.key == rsaKey && (schemes == nil || slices.Contains(schemes, tls.PSSWithSHA256)) {
 		request.SignatureAlgorithm = x509.SHA256WithRSAPSS // TLS 1.3 signs with PSS
 	}
 	_, err = x509.CreateCertificateRequest(rand.Reader, &request, c.tls.PrivateKey)

@@ -14,24 +14,19 @@ import (
 	"github.com/ergotls/ergotls/internal/sni"
 )
 
-// The TLS 1.2 cipher suites in use: ECDHE for forward secrecy, AEAD against padding
+// suites are the TLS 1.2 cipher suites in use: ECDHE for forward secrecy, AEAD against padding
 // oracles. Those of TLS 1.3 are all of this kind.
-var (
-	ecdsaSuites = []uint16{
-		tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-		tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-		tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-	}
-	rsaSuites = []uint16{
-		tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-		tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-		tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-	}
-	allSuites = slices.Concat(ecdsaSuites, rsaSuites)
-)
+var suites = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+	tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+}
 
 func newTLSConfig() *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: allSuites}
+	return &tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: suites}
 }
 
 // ServerTLS returns a config for servers, for example for http.Server.TLSConfig. Every handshake
