@@ -78,14 +78,15 @@ func (k *comparison) check() []error {
 
 // replaces says whether a certificate takes the place of one in service, for a name of it.
 func (k *comparison) replaces(c *certificate) bool {
-	if k.previous == nil {
-		return false
-	}
-	names := NewCertificateInfo(c.tls.Leaf, "").Names
-	return slices.ContainsFunc(k.previous.certs, func(old *certificate) bool {
-		return !slices.Contains(k.certs, old) && slices.ContainsFunc(names, func(name string) bool {
-			return slices.Contains(NewCertificateInfo(old.tls.Leaf, "").Names, name)
-		})
+	return k.previous != nil && slices.ContainsFunc(k.previous.certs, func(old *certificate) bool {
+		return !slices.Contains(k.certs, old) && c.covers(old)
+	})
+}
+
+// covers says whether a certificate is good for a name of another.
+func (c *certificate) covers(other *certificate) bool {
+	return slices.ContainsFunc(namesOf(other.tls.Leaf), func(name string) bool {
+		return slices.Contains(namesOf(c.tls.Leaf), name) || c.tls.Leaf.VerifyHostname(name) == nil
 	})
 }
 

@@ -1,6 +1,7 @@
 package certmanager
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -93,7 +94,7 @@ func (e Event) attrs() []slog.Attr {
 		attrs = append(attrs, slog.String("name", e.Name))
 	}
 	if c := e.Certificate; c != nil {
-		attrs = append(attrs, slog.String("certificate", c.label()), slog.String("serial", c.Serial), slog.Time("notAfter", c.NotAfter))
+		attrs = append(attrs, slog.String("certificate", cmp.Or(c.Subject, few(c.Names))), slog.String("serial", c.Serial), slog.Time("notAfter", c.NotAfter))
 	}
 	if e.Kind == Loaded {
 		attrs = append(attrs, slog.Int("names", e.Names))

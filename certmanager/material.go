@@ -201,10 +201,7 @@ func (b bundle) join(other bundle) (bundle, error) {
 // replaces says whether there is a certificate for a name of another one, besides those that are
 // served.
 func (m *material) replaces(other *certificate, served []*certificate) bool {
-	names := NewCertificateInfo(other.tls.Leaf, "").Names
 	return slices.ContainsFunc(m.certificates, func(c *certificate) bool {
-		return !slices.Contains(served, c) && slices.ContainsFunc(names, func(name string) bool {
-			return slices.Contains(c.tls.Leaf.DNSNames, name) || c.tls.Leaf.VerifyHostname(name) == nil
-		})
+		return !slices.Contains(served, c) && c.covers(other)
 	})
 }

@@ -40,7 +40,7 @@ func (s *snapshot) rehearse(ctx context.Context, o *Options, previous *snapshot,
 	for _, name := range o.RequireNames {
 		// What is in service may miss it too, where an ACME certificate ended: that must not
 		// keep the next from taking its place.
-		if !s.covers(name) && (previous == nil || previous.coversItself(name)) {
+		if !s.covers(name, false) && (previous == nil || previous.covers(name, true)) {
 			errs = append(errs, fmt.Errorf("%w: %s; the certificates for servers have %s", ErrNotCovered, name, s.served()))
 		}
 	}

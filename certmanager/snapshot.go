@@ -1,14 +1,14 @@
 package certmanager
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/ergotls/ergotls/certmanager/internal/trust"
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
@@ -68,8 +68,11 @@ func newSnapshot(in inputs, o *Options, previous *snapshot) (*snapshot, error) {
 		return nil, fmt.Errorf("%w: the source gives neither a certificate nor a CA bundle", ErrNoCertificate)
 	}
 	s := &snapshot{
-		in: in, certs: certs, policy: t, doubts: warningsOf(certs),
+		in: in, certs: certs, policy: t,
 		ech: in.material.echKeys, funcs: in.material.funcs, replaced: make(chan struct{}),
+	}
+	for _, c := range certs {
+		s.doubts = append(s.doubts, c.warnings...)
 	}
 	if s.sameCertificates(previous) {
 		s.names = previous.names
@@ -77,14 +80,6 @@ func newSnapshot(in inputs, o *Options, previous *snapshot) (*snapshot, error) {
 		s.names = newNames(in.material.certificates, in.update)
 	}
 	return s, nil
-}
-
-// warningsOf returns what is to be said of certificates that are served all the same.
-func warningsOf(certs []*certificate) (all []error) {
-	for _, c := range certs {
-		all = append(all, c.warnings...)
-	}
-	return all
 }
 
 // sameCertificates says whether the snapshot differs from another in what the program has set
@@ -110,39 +105,22 @@ func (s *snapshot) getClientCertificate(request *tls.CertificateRequestInfo) (*t
 	return last, nil
 }
 
-// coversItself is covers without the certificates that their source takes away when they end.
-func (s *snapshot) coversItself(name string) bool {
-	return slices.ContainsFunc(s.certs, func(c *certificate) bool {
-		return c.server && !c.owner && (c.tls.Leaf.VerifyHostname(trust.NormalName(name)) == nil || c.tls.Leaf.VerifyHostname(name) == nil)
-	})
+// covers says whether a client that asks for a name, or dials an address, gets a certificate for it;
+// lasting, one that its source does not take away when it ends.
+func (s *snapshot) covers(name string, lasting bool) bool {
+	if addr, err := netip.ParseAddr(name); err == nil {
+		name = addr.Unmap().String()
+	}
+	return slices.ContainsFunc(s.names.lookup(name).list(), func(c *certificate) bool { return !lasting || !c.owner })
 }
 
 // served lists the names of the certificates for servers, as far as a line of text can.
 func (s *snapshot) served() string {
-	const most = 5
 	var names []string
 	for _, c := range s.certs {
 		if c.server {
-			names = append(names, NewCertificateInfo(c.tls.Leaf, "").Names...)
+			names = append(names, namesOf(c.tls.Leaf)...)
 		}
 	}
-	switch more := len(names) - most; {
-	case len(names) == 0:
-		return "no name"
-	case more > 0:
-		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), more)
-	}
-	return strings.Join(names, ", ")
-}
-
-// covers says whether a client that asks for the name gets a certificate for it.
-func (s *snapshot) covers(name string) bool {
-	for _, c := range s.names.lookup(name).list() {
-		if c.tls.Leaf.VerifyHostname(trust.NormalName(name)) == nil {
-			return true
-		}
-	}
-	return slices.ContainsFunc(s.certs, func(c *certificate) bool { // an IP address
-		return c.server && c.tls.Leaf.VerifyHostname(name) == nil
-	})
+	return cmp.Or(few(names), "no name")
 }

@@ -120,28 +120,31 @@ func NewCertificateInfo(cert *x509.Certificate, origin string) CertificateInfo {
 	sum := sha256.Sum256(cert.Raw)
 	info := CertificateInfo{
 		Subject: dn.String(cert.Subject), Issuer: dn.String(cert.Issuer), Serial: fmt.Sprintf("%x", cert.SerialNumber),
-		Names: append([]string(nil), cert.DNSNames...), NotBefore: cert.NotBefore, NotAfter: cert.NotAfter,
+		Names: namesOf(cert), NotBefore: cert.NotBefore, NotAfter: cert.NotAfter,
 		Fingerprint: hex.EncodeToString(sum[:]), Origin: origin,
-	}
-	for _, ip := range cert.IPAddresses {
-		info.Names = append(info.Names, ip.String())
-	}
-	for _, uri := range cert.URIs {
-		info.Names = append(info.Names, uri.String())
 	}
 	return info
 }
 
-// label is the subject or, as many public certificates have none, the first names.
-func (c *CertificateInfo) label() string {
-	const most = 5
-	switch {
-	case c.Subject != "":
-		return c.Subject
-	case len(c.Names) > most:
-		return fmt.Sprintf("%s and %d more", strings.Join(c.Names[:most], ", "), len(c.Names)-most)
+// namesOf returns the DNS names, IP addresses and URIs of a certificate.
+func namesOf(cert *x509.Certificate) []string {
+	names := append([]string(nil), cert.DNSNames...)
+	for _, ip := range cert.IPAddresses {
+		names = append(names, ip.String())
 	}
-	return strings.Join(c.Names, ", ")
+	for _, uri := range cert.URIs {
+		names = append(names, uri.String())
+	}
+	return names
+}
+
+// few lists names, as far as a line of text can.
+func few(names []string) string {
+	const most = 5
+	if more := len(names) - most; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), more)
+	}
+	return strings.Join(names, ", ")
 }
 
 func newPeerInfo(p *Peer, remote net.Addr) *PeerInfo {
