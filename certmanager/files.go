@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -122,8 +121,7 @@ func (f Files) Load(ctx context.Context, previous *Material) (*Material, error) 
 	if err != nil {
 		return nil, err
 	}
-	p.tag.sum = p.sum()
-	if p.known.sum == p.tag.sum {
+	if previous != nil && maps.Equal(p.known.sums, p.tag.sums) {
 		return previous, nil
 	}
 	return p.parse(pairs)
@@ -156,11 +154,11 @@ func (p *parser) read() (pairs []string, err error) {
 		b, err := readFile(path, maxFileSize)
 		switch {
 		case err == nil:
-			p.data[path] = b
+			p.note(path, b)
 		case i < len(names):
 			errs = append(errs, err)
 		default:
-			p.unread[path] = err
+			p.unread[path], p.tag.sums[path] = err, sha256.Sum256([]byte(err.Error()))
 		}
 	}
 	if err := p.readLists(f.CRLs); err != nil {
@@ -169,22 +167,24 @@ func (p *parser) read() (pairs []string, err error) {
 	return pairs, errors.Join(errs...)
 }
 
+// note keeps the bytes of a file.
+func (p *parser) note(path string, b []byte) {
+	p.data[path], p.tag.sums[path] = b, sha256.Sum256(b)
+}
+
 // readLists takes the bytes of the file of revocation lists, unless they are those of before: it is
 // large, and read at each poll.
 func (p *parser) readLists(path string) error {
-	if path == "" {
+	if _, read := p.data[path]; read || path == "" { // the CAs are in the same file
 		return nil
 	}
-	if b, read := p.data[path]; read { // the CAs are in the same file
-		p.tag.crls.sum = sha256.Sum256(b)
-		return nil
-	}
-	if p.known.crls.lists != nil {
+	if before, known := p.known.sums[path]; known {
 		sum := sha256.New()
 		if err := copyFile(sum, path, maxCRLSize); err != nil {
 			return err
 		}
-		if p.tag.crls.sum = [sha256.Size]byte(sum.Sum(nil)); p.tag.crls.sum == p.known.crls.sum {
+		if [sha256.Size]byte(sum.Sum(nil)) == before {
+			p.tag.sums[path] = before
 			return nil
 		}
 	}
@@ -192,26 +192,8 @@ func (p *parser) readLists(path string) error {
 	if err != nil {
 		return err
 	}
-	p.data[path], p.tag.crls.sum = b, sha256.Sum256(b)
+	p.note(path, b)
 	return nil
-}
-
-// sum changes with any byte of any file, and with what cannot be read.
-func (p *parser) sum() [sha256.Size]byte {
-	sum := sha256.New()
-	for _, path := range slices.Sorted(maps.Keys(p.data)) {
-		if path == p.files.CRLs {
-			continue // crls.sum stands for it
-		}
-		binary.Write(sum, binary.BigEndian, [2]uint64{uint64(len(path)), uint64(len(p.data[path]))})
-		io.WriteString(sum, path)
-		sum.Write(p.data[path])
-	}
-	sum.Write(p.tag.crls.sum[:])
-	for _, path := range slices.Sorted(maps.Keys(p.unread)) {
-		fmt.Fprintf(sum, "%q %q", path, p.unread[path].Error())
-	}
-	return [sha256.Size]byte(sum.Sum(nil))
 }
 
 // isPairFile says whether a file of a folder is one of a pair.

@@ -1,7 +1,6 @@
 package certmanager
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
@@ -14,8 +13,8 @@ import (
 
 // filesTag is what Load finds in its previous Material.
 type filesTag struct {
-	sum   [sha256.Size]byte // of all files
-	certs map[[sha256.Size]byte]filesCert
+	sums  map[string][sha256.Size]byte // of every file, by its path
+	certs map[string]filesCert         // by digest
 	crls  filesLists
 }
 
@@ -27,13 +26,12 @@ type filesCert struct {
 
 // filesLists are the revocation lists of a file, and what was left out of it.
 type filesLists struct {
-	sum   [sha256.Size]byte // of the file
 	lists []*x509.RevocationList
 	aside []pemfile.Aside
 }
 
 // reuse adds a certificate that was made before of the same bytes.
-func (p *parser) reuse(digest [sha256.Size]byte) bool {
+func (p *parser) reuse(digest string) bool {
 	c, ok := p.known.certs[digest]
 	if ok {
 		p.put(c, digest)
@@ -41,7 +39,7 @@ func (p *parser) reuse(digest [sha256.Size]byte) bool {
 	return ok
 }
 
-func (p *parser) put(c filesCert, digest [sha256.Size]byte) {
+func (p *parser) put(c filesCert, digest string) {
 	p.m.Certificates = append(p.m.Certificates, c.Certificate)
 	p.m.Warnings = append(p.m.Warnings, c.aside...)
 	p.tag.certs[digest] = c
@@ -49,8 +47,8 @@ func (p *parser) put(c filesCert, digest [sha256.Size]byte) {
 
 // digest stands for a certificate that was made of two files, the second of which may be
 // none. Files of a Source have one Signer each, which does not count.
-func (p *parser) digest(first, second string) [sha256.Size]byte {
-	return sha256.Sum256(slices.Concat([]byte(first), []byte{0}, p.data[first], []byte{0}, p.data[second]))
+func (p *parser) digest(first, second string) string {
+	return fmt.Sprintf("%s %x %x", first, p.tag.sums[first], p.tag.sums[second])
 }
 
 // inService says whether a certificate came from a file.
@@ -58,46 +56,25 @@ func (p *parser) inService(path string) bool {
 	return slices.ContainsFunc(p.before.Certificates, func(c Certificate) bool { return c.Origin == path })
 }
 
-// aside warns of what cannot be read in a file. It is an error if that takes the place of what was
+// keep warns of what cannot be read in a file. It is an error if that takes the place of what was
 // in service: then fewer of its name are left. What has no name may have been any. before and now
-// are the DER names of what the file had, and has.
-func (p *parser) aside(path, what string, before, now [][]byte, aside []pemfile.Aside) error {
+// are what the file had, and has.
+func keep[T any](p *parser, path, what string, before, now []T, name func(T) []byte, aside []pemfile.Aside) error {
 	p.m.Warnings = append(p.m.Warnings, asideErrors(path, aside)...)
-	if len(aside) == 0 {
-		return nil
+	lost := make(map[string]int)
+	for _, v := range before {
+		lost[string(name(v))]++
 	}
-	for _, name := range before {
-		if count(now, name) >= count(before, name) {
-			continue
-		}
-		if i := slices.IndexFunc(aside, func(a pemfile.Aside) bool { return a.Name == nil || bytes.Equal(a.Name, name) }); i >= 0 {
+	for _, v := range now {
+		lost[string(name(v))]--
+	}
+	for name, n := range lost {
+		i := slices.IndexFunc(aside, func(a pemfile.Aside) bool { return a.Name == nil || string(a.Name) == name })
+		if n > 0 && i >= 0 {
 			return fmt.Errorf("%s: %w: one of the %s that are in service would be lost: %w", path, ErrInvalid, what, aside[i].Err)
 		}
 	}
 	return nil
-}
-
-func count(names [][]byte, name []byte) (n int) {
-	for _, other := range names {
-		if bytes.Equal(name, other) {
-			n++
-		}
-	}
-	return n
-}
-
-func subjects(cas []*x509.Certificate) (names [][]byte) {
-	for _, ca := range cas {
-		names = append(names, ca.RawSubject)
-	}
-	return names
-}
-
-func listIssuers(lists []*x509.RevocationList) (names [][]byte) {
-	for _, list := range lists {
-		names = append(names, list.RawIssuer)
-	}
-	return names
 }
 
 func asideErrors(path string, aside []pemfile.Aside) []error {

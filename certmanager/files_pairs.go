@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"crypto"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -74,7 +73,7 @@ func (p *parser) find(path string, certs []*x509.Certificate, store KeyStore) (k
 
 // make adds a certificate if it can be served: of several in a folder those that cannot are left
 // out.
-func (p *parser) make(cert tls.Certificate, origin string, digest [sha256.Size]byte, aside []pemfile.Aside) error {
+func (p *parser) make(cert tls.Certificate, origin string, digest string, aside []pemfile.Aside) error {
 	if _, err := newCertificate(cert, origin); err != nil {
 		return err
 	}

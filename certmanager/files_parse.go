@@ -1,6 +1,7 @@
 package certmanager
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
@@ -23,7 +24,7 @@ type parser struct {
 }
 
 func newParser(ctx context.Context, files Files, previous *Material) *parser {
-	p := &parser{ctx: ctx, files: files, before: previous, m: &Material{}, tag: &filesTag{certs: make(map[[sha256.Size]byte]filesCert)}}
+	p := &parser{ctx: ctx, files: files, before: previous, m: &Material{}, tag: &filesTag{sums: make(map[string][sha256.Size]byte), certs: make(map[string]filesCert)}}
 	if previous == nil {
 		p.before = &Material{Tag: &filesTag{}}
 	}
@@ -71,78 +72,68 @@ func (p *parser) open(path string) (*pemfile.File, error) {
 	return inFile(path, func() (*pemfile.File, error) { return pemfile.Parse(p.data[path]) })
 }
 
-func (p *parser) bundles() (err error) {
-	if p.m.ClientCAs, err = p.bundle(p.files.ClientCAs, x509.ExtKeyUsageClientAuth, p.before.ClientCAs); err != nil {
+// with parses a file, if it is named.
+func (p *parser) with(path string, parse func(*pemfile.File) error) error {
+	if path == "" {
+		return nil
+	}
+	file, err := p.open(path)
+	if err != nil {
 		return err
 	}
-	if p.m.RootCAs, err = p.bundle(p.files.RootCAs, x509.ExtKeyUsageServerAuth, p.before.RootCAs); err != nil {
-		return err
-	}
-	if p.m.CRLIssuers, err = p.bundle(p.files.CRLIssuers, x509.ExtKeyUsageAny, p.before.CRLIssuers); err != nil {
-		return err
-	}
-	if path := p.files.CRLs; path != "" {
-		if p.m.CRLs, err = p.lists(path); err != nil {
+	_, err = inFile(path, func() (any, error) { return nil, parse(file) })
+	return err
+}
+
+func (p *parser) bundles() error {
+	f := p.files
+	return cmp.Or(
+		p.bundle(f.ClientCAs, x509.ExtKeyUsageClientAuth, p.before.ClientCAs, &p.m.ClientCAs),
+		p.bundle(f.RootCAs, x509.ExtKeyUsageServerAuth, p.before.RootCAs, &p.m.RootCAs),
+		p.bundle(f.CRLIssuers, x509.ExtKeyUsageAny, p.before.CRLIssuers, &p.m.CRLIssuers),
+		p.lists(f.CRLs),
+		p.ticketKeys(f.TicketKeys),
+		p.with(f.ECHKeys, func(file *pemfile.File) (err error) {
+			p.m.ECHKeys, err = file.ECH()
 			return err
-		}
-	}
-	if path := p.files.TicketKeys; path != "" {
-		if p.m.TicketKeys, err = inFile(path, func() ([][32]byte, error) { return pemfile.TicketKeys(p.data[path]) }); err != nil {
-			return err
-		}
-	}
-	if path := p.files.ECHKeys; path != "" {
-		file, err := p.open(path)
-		if err != nil {
-			return err
-		}
-		if p.m.ECHKeys, err = inFile(path, file.ECH); err != nil {
-			return err
-		}
-	}
-	return nil
+		}),
+	)
 }
 
 // bundle reads a file of CAs that peers of a usage are verified with. An empty one would trust
 // nobody.
-func (p *parser) bundle(path string, usage x509.ExtKeyUsage, before []*x509.Certificate) ([]*x509.Certificate, error) {
-	if path == "" {
-		return nil, nil
-	}
-	file, err := p.open(path)
-	if err != nil {
-		return nil, err
-	}
+func (p *parser) bundle(path string, usage x509.ExtKeyUsage, before []*x509.Certificate, cas *[]*x509.Certificate) error {
 	var aside []pemfile.Aside
 	var rejected []error
-	certs, err := inFile(path, func() (certs []*x509.Certificate, err error) {
-		certs, aside, rejected, err = file.CAs(usage)
-		return certs, err
-	})
-	if err != nil {
-		return nil, err
+	if err := p.with(path, func(file *pemfile.File) (err error) {
+		*cas, aside, rejected, err = file.CAs(usage)
+		return err
+	}); err != nil {
+		return err
 	}
 	for _, err := range some(rejected, enough) {
 		p.m.Warnings = append(p.m.Warnings, fmt.Errorf("%s: set aside: %w", path, err))
 	}
-	return certs, p.aside(path, "CAs", subjects(before), subjects(certs), aside)
+	return keep(p, path, "CAs", before, *cas, func(ca *x509.Certificate) []byte { return ca.RawSubject }, aside)
 }
 
-func (p *parser) lists(path string) ([]*x509.RevocationList, error) {
+func (p *parser) lists(path string) error {
 	crls := &p.tag.crls
-	if p.known.crls.sum == crls.sum {
+	if before, known := p.known.sums[path]; known && before == p.tag.sums[path] {
 		*crls = p.known.crls
-	} else {
-		file, err := p.open(path)
-		if err != nil {
-			return nil, err
-		}
-		if crls.lists, err = inFile(path, func() (lists []*x509.RevocationList, err error) {
-			lists, crls.aside, err = file.Lists()
-			return lists, err
-		}); err != nil {
-			return nil, err
-		}
+	} else if err := p.with(path, func(file *pemfile.File) (err error) {
+		crls.lists, crls.aside, err = file.Lists()
+		return err
+	}); err != nil {
+		return err
 	}
-	return crls.lists, p.aside(path, "revocation lists", listIssuers(p.before.CRLs), listIssuers(crls.lists), crls.aside)
+	p.m.CRLs = crls.lists
+	return keep(p, path, "revocation lists", p.before.CRLs, crls.lists, func(l *x509.RevocationList) []byte { return l.RawIssuer }, crls.aside)
+}
+
+func (p *parser) ticketKeys(path string) (err error) {
+	if path != "" {
+		p.m.TicketKeys, err = inFile(path, func() ([][32]byte, error) { return pemfile.TicketKeys(p.data[path]) })
+	}
+	return err
 }
