@@ -7,9 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-
-	"golang.org/x/crypto/cryptobyte"
-	cryptobyteasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
 var (
@@ -72,68 +69,42 @@ func scopeOf(list *x509.RevocationList) (s scope, err error) {
 	return s, nil
 }
 
-// parseScope reads an IssuingDistributionPoint.
-func parseScope(der []byte) (s scope, err error) {
-	input := cryptobyte.String(der)
-	var point, name cryptobyte.String
-	malformed := errors.New("its issuing distribution point is malformed")
-	if !input.ReadASN1(&point, cryptobyteasn1.SEQUENCE) || !input.Empty() {
-		return s, malformed
-	}
-	var hasName bool
-	if !point.ReadOptionalASN1(&name, &hasName, cryptobyteasn1.Tag(0).Constructed().ContextSpecific()) {
-		return s, malformed
-	}
-	if hasName {
-		if s.uris, err = urisOf(name); err != nil {
-			return s, malformed
-		}
-	}
-	for tag := cryptobyteasn1.Tag(1); tag <= 5; tag++ {
-		var value cryptobyte.String
-		var present bool
-		if !point.ReadOptionalASN1(&value, &present, tag.ContextSpecific()) {
-			return s, malformed
-		}
-		set := present && !slices.Equal(value, []byte{0}) // a BOOLEAN, but for the reasons
-		switch {
-		case tag == 1:
-			s.users = set
-		case tag == 2:
-			s.cas = set
-		case tag == 3 && present:
-			return s, errors.New("it has only some of the reasons for a revocation; use a list of all")
-		case tag == 4 && set:
-			return s, errors.New("it is an indirect list, of certificates of other issuers; use the lists of their own")
-		case tag == 5 && set:
-			return s, errors.New("it is a list of attribute certificates, which TLS does not use")
-		}
-	}
-	if !point.Empty() || s.users && s.cas {
-		return s, malformed
-	}
-	return s, nil
+// distributionPoint is an IssuingDistributionPoint (RFC 5280 section 5.2.5).
+type distributionPoint struct {
+	Name struct {
+		Full     []asn1.RawValue `asn1:"optional,tag:0"`
+		Relative asn1.RawValue   `asn1:"optional,tag:1"`
+	} `asn1:"optional,tag:0"`
+	Users      bool           `asn1:"optional,tag:1"`
+	CAs        bool           `asn1:"optional,tag:2"`
+	Reasons    asn1.BitString `asn1:"optional,tag:3"`
+	Indirect   bool           `asn1:"optional,tag:4"`
+	Attributes bool           `asn1:"optional,tag:5"`
+	Unknown    asn1.RawValue  `asn1:"optional"`
 }
 
-// urisOf reads the URIs of a DistributionPointName. Other forms of names select nothing here.
-func urisOf(name cryptobyte.String) (string, error) {
-	var full, general cryptobyte.String
-	var present bool
-	if !name.ReadOptionalASN1(&full, &present, cryptobyteasn1.Tag(0).Constructed().ContextSpecific()) {
-		return "", errors.New("malformed")
+// parseScope reads an IssuingDistributionPoint.
+func parseScope(der []byte) (s scope, err error) {
+	var point distributionPoint
+	rest, err := asn1.Unmarshal(der, &point)
+	switch {
+	case err != nil || len(rest)+len(point.Unknown.FullBytes) > 0 || point.Users && point.CAs:
+		return s, errors.New("its issuing distribution point is malformed")
+	case len(point.Reasons.Bytes) > 0:
+		return s, errors.New("it has only some of the reasons for a revocation; use a list of all")
+	case point.Indirect:
+		return s, errors.New("it is an indirect list, of certificates of other issuers; use the lists of their own")
+	case point.Attributes:
+		return s, errors.New("it is a list of attribute certificates, which TLS does not use")
 	}
 	var uris []string
-	for present && !full.Empty() {
-		var tag cryptobyteasn1.Tag
-		if !full.ReadAnyASN1(&general, &tag) {
-			return "", errors.New("malformed")
-		}
-		if tag == cryptobyteasn1.Tag(6).ContextSpecific() {
-			uris = append(uris, string(general))
+	for _, name := range point.Name.Full { // other forms of names select nothing here
+		if name.Class == asn1.ClassContextSpecific && name.Tag == 6 {
+			uris = append(uris, string(name.Bytes))
 		}
 	}
 	slices.Sort(uris)
-	return strings.Join(uris, " "), nil
+	return scope{users: point.Users, cas: point.CAs, uris: strings.Join(uris, " ")}, nil
 }
 
 // covers says whether who is not on the list is not revoked. A certificate without distribution
