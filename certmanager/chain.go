@@ -96,7 +96,7 @@ func (c *certificate) covers(other *certificate) bool {
 // that the chain should lead there: an intermediate that stands in another file, or what was in
 // service before. Where nothing says so it is a warning.
 func (k *comparison) checkChain(c *certificate) error {
-	roots := k.policy.rootCAs
+	roots := k.policy.servers.cas
 	if roots == nil {
 		if !c.owner {
 			k.checkAlone(c)
@@ -169,7 +169,7 @@ func (c *certificate) build(roots *x509.CertPool, issuers []*x509.Certificate, n
 // led says whether a certificate in service leads to roots that are still the same, or all do where
 // it is nil.
 func (k *comparison) led(c *certificate, roots *x509.CertPool) bool {
-	if k.previous == nil || !roots.Equal(k.previous.policy.rootCAs) {
+	if k.previous == nil || !roots.Equal(k.previous.policy.servers.cas) {
 		return false
 	}
 	leads := func(c *certificate) bool {
@@ -198,10 +198,10 @@ func (k *comparison) led(c *certificate, roots *x509.CertPool) bool {
 
 // leadsToClients says whether the chain builds to the roots that clients are verified with.
 func (k *comparison) leadsToClients(c *certificate) bool {
-	if k.policy.clientCAs == nil {
+	if k.policy.clients.cas == nil {
 		return false // and not the system's
 	}
-	built, _ := c.build(k.policy.clientCAs, c.chain[1:], k.now)
+	built, _ := c.build(k.policy.clients.cas, c.chain[1:], k.now)
 	return built != nil
 }
 

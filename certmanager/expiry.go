@@ -70,7 +70,8 @@ func (s *snapshot) dated() []dated {
 			}
 		}
 	}
-	for _, ca := range slices.Concat(append(slices.Collect(maps.Values(s.in.material.trustDomains)), s.in.material.clientCAs.certs, s.in.material.rootCAs.certs)...) {
+	m := s.in.material.all
+	for _, ca := range slices.Concat(append(slices.Collect(maps.Values(m.TrustDomains)), m.ClientCAs, m.RootCAs)...) {
 		all = append(all, datedCertificate(ca, "CA bundle", false))
 	}
 	for _, l := range s.policy.crls.All() {

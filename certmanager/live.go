@@ -84,7 +84,7 @@ func (m *Manager) track(generation uint64, server bool, state *tls.ConnectionSta
 	current := m.current.Load()
 	c := &conn{peer: m.newPeer(state, server), remote: remote, generation: generation, evict: evict}
 	if !server && generation == current.generation { // else it is not known with what it was verified
-		c.peer.pool = current.policy.clientID.text
+		c.peer.pool = current.policy.clients.id
 	}
 	m.live.add(c)
 	return func() { m.live.remove(c) }

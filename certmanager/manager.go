@@ -216,8 +216,8 @@ func (m *Manager) wakeExpire() {
 
 // setTicketKeys uses the keys of the source when they change.
 func (m *Manager) setTicketKeys(previous, next *snapshot) {
-	keys := next.in.material.ticketKeys
-	if len(keys) > 0 && (previous == nil || !slices.Equal(keys, previous.in.material.ticketKeys)) {
+	keys := next.in.material.all.TicketKeys
+	if len(keys) > 0 && (previous == nil || !slices.Equal(keys, previous.in.material.all.TicketKeys)) {
 		m.tickets.SetSessionTicketKeys(keys)
 	}
 }

@@ -1,7 +1,7 @@
 package certmanager
 
 import (
-	"crypto/tls"
+	"cmp"
 	"crypto/x509"
 	"fmt"
 	"slices"
@@ -49,16 +49,10 @@ type material struct {
 	parts  []*part
 	joined bool // what follows is filled in
 
+	all          Material       // the parts in one, but for certificates and functions
 	certificates []*certificate // the first is the default
-	clientCAs    bundle
-	rootCAs      bundle
-	clientPool   *x509.CertPool // of clientCAs; nil if there are none
+	clientPool   *x509.CertPool // of the CAs; nil if there are none
 	rootPool     *x509.CertPool
-	trustDomains map[string][]*x509.Certificate
-	crls         []*x509.RevocationList
-	crlIssuers   []*x509.Certificate
-	echKeys      []tls.EncryptedClientHelloKey
-	ticketKeys   [][32]byte
 	funcs        []Func // GetCertificate
 	challenges   []Func
 	httpAnswers  []func(host, path string) (body string, ok bool)
@@ -105,7 +99,7 @@ func (m *material) join(served []*certificate) error {
 	for _, c := range served {
 		known[string(c.chain[0].Raw)] = c
 	}
-	joined := material{joined: true, parts: m.parts, trustDomains: make(map[string][]*x509.Certificate)}
+	joined := material{joined: true, parts: m.parts, all: Material{TrustDomains: make(map[string][]*x509.Certificate)}}
 	for _, p := range m.parts {
 		if err := p.prepare(known); err != nil {
 			return err
@@ -114,27 +108,28 @@ func (m *material) join(served []*certificate) error {
 			return err
 		}
 	}
-	joined.clientPool, joined.rootPool = joined.clientCAs.pool(), joined.rootCAs.pool()
+	all := &joined.all
+	joined.clientPool, joined.rootPool = newPool(all.ClientCAPool, all.ClientCAs), newPool(all.RootCAPool, all.RootCAs)
 	*m = joined
 	return nil
 }
 
-func (m *material) add(p *part) (err error) {
-	from := p.from
-	if m.clientCAs, err = m.clientCAs.join(bundle{from.ClientCAPool, from.ClientCAs}); err != nil {
-		return fmt.Errorf("ClientCAs: %w", err)
+func (m *material) add(p *part) error {
+	from, all := p.from, &m.all
+	if from.ClientCAPool != nil && all.ClientCAPool != nil || from.RootCAPool != nil && all.RootCAPool != nil {
+		return fmt.Errorf("%w: two sources give a *x509.CertPool for ClientCAs, or for RootCAs; pools cannot be merged, make one of them", ErrInvalid)
 	}
-	if m.rootCAs, err = m.rootCAs.join(bundle{from.RootCAPool, from.RootCAs}); err != nil {
-		return fmt.Errorf("RootCAs: %w", err)
-	}
-	m.certificates = append(m.certificates, p.certificates...)
+	all.ClientCAPool, all.RootCAPool = cmp.Or(all.ClientCAPool, from.ClientCAPool), cmp.Or(all.RootCAPool, from.RootCAPool)
+	all.ClientCAs = append(all.ClientCAs, from.ClientCAs...)
+	all.RootCAs = append(all.RootCAs, from.RootCAs...)
 	for domain, cas := range from.TrustDomains {
-		m.trustDomains[domain] = slices.Concat(m.trustDomains[domain], cas)
+		all.TrustDomains[domain] = slices.Concat(all.TrustDomains[domain], cas)
 	}
-	m.crls = append(m.crls, from.CRLs...)
-	m.crlIssuers = append(m.crlIssuers, from.CRLIssuers...)
-	m.echKeys = append(m.echKeys, from.ECHKeys...)
-	m.ticketKeys = append(m.ticketKeys, from.TicketKeys...)
+	all.CRLs = append(all.CRLs, from.CRLs...)
+	all.CRLIssuers = append(all.CRLIssuers, from.CRLIssuers...)
+	all.ECHKeys = append(all.ECHKeys, from.ECHKeys...)
+	all.TicketKeys = append(all.TicketKeys, from.TicketKeys...)
+	m.certificates = append(m.certificates, p.certificates...)
 	if from.GetCertificate != nil {
 		m.funcs = append(m.funcs, from.GetCertificate)
 	}
@@ -153,49 +148,30 @@ func (m *material) add(p *part) (err error) {
 
 // issuers returns who may have signed revocation lists.
 func (m *material) issuers() []*x509.Certificate {
-	all := slices.Concat(m.crlIssuers, m.clientCAs.certs, m.rootCAs.certs)
+	all := slices.Concat(m.all.CRLIssuers, m.all.ClientCAs, m.all.RootCAs)
 	for _, c := range m.certificates {
 		all = append(all, c.chain[1:]...)
 	}
-	for _, cas := range m.trustDomains {
+	for _, cas := range m.all.TrustDomains {
 		all = append(all, cas...)
 	}
 	return all
 }
 
-// bundle is a set of CAs. A pool from a program cannot be taken apart, so that both
-// forms are carried on to where the effective pool is made.
-type bundle struct {
-	base  *x509.CertPool
-	certs []*x509.Certificate
-}
-
-func (b bundle) given() bool { return b.base != nil || len(b.certs) > 0 }
-
-// pool returns nil if no CA was given, which crypto/tls takes for the system's roots.
-func (b bundle) pool() *x509.CertPool {
-	if !b.given() {
+// newPool returns a pool of CAs, nil if none was given, which crypto/tls takes for the system's
+// roots. A pool of a program cannot be taken apart.
+func newPool(base *x509.CertPool, certs []*x509.Certificate) *x509.CertPool {
+	if base == nil && len(certs) == 0 {
 		return nil
 	}
 	pool := x509.NewCertPool()
-	if b.base != nil {
-		pool = b.base.Clone()
+	if base != nil {
+		pool = base.Clone()
 	}
-	for _, cert := range b.certs {
+	for _, cert := range certs {
 		pool.AddCert(cert)
 	}
 	return pool
-}
-
-func (b bundle) join(other bundle) (bundle, error) {
-	if b.base != nil && other.base != nil {
-		return b, fmt.Errorf("%w: two sources give a *x509.CertPool for the same bundle; pools cannot be merged, make one of them", ErrInvalid)
-	}
-	if b.base == nil {
-		b.base = other.base
-	}
-	b.certs = append(b.certs[:len(b.certs):len(b.certs)], other.certs...)
-	return b, nil
 }
 
 // replaces says whether there is a certificate for a name of another one, besides those that are

@@ -18,7 +18,7 @@ type Peer struct {
 	Server bool
 
 	presented []*x509.Certificate
-	pool      string // the poolID of the roots that Chains were verified with
+	pool      string // the id of the side that Chains were verified with
 }
 
 // newPeer takes the peer of a handshake. A client without a certificate has none here

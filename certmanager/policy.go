@@ -17,14 +17,12 @@ import (
 // policy is the part of a snapshot that decides about peers. It is immutable.
 type policy struct {
 	clientAuth tls.ClientAuthType
-	clientCAs  *x509.CertPool // nil without a bundle
-	rootCAs    *x509.CertPool // nil is the system's roots
+	clients    side
+	servers    side
 	domains    trust.Domains
-	offered    *x509.CertPool // clientCAs and those of domains: what crypto/tls verifies clients with, before judge does
+	offered    *x509.CertPool // those of clients and of domains: what crypto/tls verifies clients with, before judge does
 	unnamed    bool           // they are too many to be named in a CertificateRequest
 	crls       *trust.Lists
-	clientRule Rule
-	serverRule Rule
 	serverName string
 
 	// reportOnly lets pass what rules and revocation lists refuse, and reports it.
@@ -33,8 +31,6 @@ type policy struct {
 	// fingerprint tells one policy from another: tickets carry it. Where everything is
 	// known by its bytes it is the same on every machine with the same files.
 	fingerprint [sha256.Size]byte
-	clientID    poolID // what stands for clientCAs in it
-	rootID      poolID
 
 	from *material // crls are of
 }
@@ -55,21 +51,15 @@ func newPolicy(in *inputs, o *Options, previous *policy) (*policy, error) {
 	}
 	t := &policy{
 		clientAuth: in.clientAuth, serverName: in.serverName,
-		clientRule: in.clientRule, serverRule: in.serverRule,
+		clients:    side{cas: m.clientPool, base: m.all.ClientCAPool, known: m.all.ClientCAs, rule: in.clientRule},
+		servers:    side{cas: m.rootPool, base: m.all.RootCAPool, known: m.all.RootCAs, rule: in.serverRule},
 		reportOnly: o.ReportOnly,
-		clientCAs:  m.clientPool, rootCAs: m.rootPool,
-		from: m, crls: previous.crls,
+		from:       m, crls: previous.crls,
 	}
-	if in.clientCAs != nil {
-		t.clientCAs = in.clientCAs
-	}
-	if in.rootCAs != nil {
-		t.rootCAs = in.rootCAs
-	}
-	if in.clientCAs == nil { // set by the program, CAs stand for all that the source gives
-		t.domains, t.offered = trust.NewDomains(m.trustDomains, t.clientCAs)
-	} else {
-		t.offered = t.clientCAs
+	t.clients.identify(in.clientCAs, previous.clients)
+	t.servers.identify(in.rootCAs, previous.servers)
+	if t.offered = t.clients.cas; in.clientCAs == nil { // set by the program, CAs stand for all that the source gives
+		t.domains, t.offered = trust.NewDomains(m.all.TrustDomains, t.clients.cas)
 	}
 	if err := t.decideClientAuth(in, previous); err != nil {
 		return nil, err
@@ -77,12 +67,10 @@ func newPolicy(in *inputs, o *Options, previous *policy) (*policy, error) {
 	t.unnamed = t.offered != nil && sizeOfNames(t.offered) > maxAuthorities
 	if now := clock.Now(); previous.from != m || previous.crls.Begun(now) { // the lists of the last are verified
 		var err error
-		if t.crls, err = trust.NewLists(m.crls, m.issuers(), o.RequireFreshCRLs, now, previous.crls); err != nil {
+		if t.crls, err = trust.NewLists(m.all.CRLs, m.issuers(), o.RequireFreshCRLs, now, previous.crls); err != nil {
 			return nil, err
 		}
 	}
-	t.clientID = newPoolID(m.clientCAs, in.clientCAs, previous.clientID)
-	t.rootID = newPoolID(m.rootCAs, in.rootCAs, previous.rootID)
 	t.fingerprint = t.sum()
 	return t, nil
 }
@@ -98,8 +86,8 @@ func (t *policy) decideClientAuth(in *inputs, previous *policy) error {
 			return fmt.Errorf("%w: client authentication needs a client CA bundle, which the source does not give: without one crypto/tls would accept every client with a public certificate", ErrInvalid)
 		}
 		// Set by SetClientAuth before SetClientCAs: nobody is let in meanwhile.
-		t.clientCAs = x509.NewCertPool()
-		t.offered = t.clientCAs
+		t.clients.cas = x509.NewCertPool()
+		t.offered = t.clients.cas
 	}
 	if t.clientAuth == tls.NoClientCert && !in.clientAuthSet && previous.clientAuth != tls.NoClientCert {
 		return fmt.Errorf("%w: without client CAs every client would be accepted, and they are verified now: give a client CA bundle, or turn that off with SetClientAuth(tls.NoClientCert)", ErrInvalid)
@@ -143,7 +131,7 @@ func (t *policy) askClients(config *tls.Config) {
 // sum covers whatever can turn an accepted peer into a refused one.
 func (t *policy) sum() [sha256.Size]byte {
 	h := sha256.New()
-	fmt.Fprintf(h, "%q %q %d %q %q %q %t\n", t.clientID.text, t.rootID.text, t.clientAuth, t.clientRule, t.serverRule, t.serverName, t.crls.Fresh)
+	fmt.Fprintf(h, "%q %q %d %q %q %q %t\n", t.clients.id, t.servers.id, t.clientAuth, t.clients.rule, t.servers.rule, t.serverName, t.crls.Fresh)
 	io.WriteString(h, t.domains.Sum())
 	for _, l := range t.crls.All() {
 		h.Write(l.Issuer.Raw)
@@ -152,37 +140,40 @@ func (t *policy) sum() [sha256.Size]byte {
 	return [sha256.Size]byte(h.Sum(nil))
 }
 
-// poolID stands for a set of CAs in a fingerprint. A set of certificates is the sum of them in a
-// stable order. A pool that came from the program cannot be read, nor compared: CertPool.Equal does
-// not see constraints. It gets a random name, and keeps it for as long as the same pool is in
-// service.
-type poolID struct {
-	base *x509.CertPool // from the program
-	name string         // of base
-	text string
+// side is what clients, or servers, are verified with.
+type side struct {
+	cas   *x509.CertPool      // of clients: nil without a bundle; of servers: nil is the system's roots
+	known []*x509.Certificate // those of cas that are known one by one
+	base  *x509.CertPool      // the others, from the program
+	rule  Rule
+
+	// id stands for cas in a fingerprint. A set of certificates is the sum of them in a stable
+	// order. A pool that came from the program cannot be read, nor compared: CertPool.Equal does
+	// not see constraints. It gets a random name, and keeps it for as long as the same pool is in
+	// service.
+	id, name string
 }
 
-func newPoolID(b bundle, override *x509.CertPool, previous poolID) poolID {
-	id := poolID{base: b.base}
+// identify sets the id. override is a pool from a setter, in place of those of the source.
+func (s *side) identify(override *x509.CertPool, previous side) {
 	if override != nil {
-		id.base, b.certs = override, nil
+		s.cas, s.base, s.known = override, override, nil
 	}
-	if id.base != nil {
-		if id.name = previous.name; id.base != previous.base {
-			id.name = rand.Text()
+	if s.base != nil {
+		if s.name = previous.name; s.base != previous.base {
+			s.name = rand.Text()
 		}
 	}
-	id.text = id.name + " files " + trust.Sum(b.certs)
-	return id
+	s.id = s.name + " files " + trust.Sum(s.known)
 }
 
 // judge decides about a peer. It is what every handshake, resumed or not, and every open connection
 // has to pass. The peer that it returns carries the chains that hold at the time when, which is now
 // but for connections that outlive their certificates.
 func (t *policy) judge(p *Peer, when, now time.Time) (*Peer, error) {
-	roots, id, rule, usage := t.clientCAs, t.clientID, t.clientRule, x509.ExtKeyUsageClientAuth
+	by, usage := &t.clients, x509.ExtKeyUsageClientAuth
 	if p.Server {
-		roots, id, rule, usage = t.rootCAs, t.rootID, t.serverRule, x509.ExtKeyUsageServerAuth
+		by, usage = &t.servers, x509.ExtKeyUsageServerAuth
 	} else if t.clientAuth == tls.NoClientCert {
 		return p, nil
 	}
@@ -192,38 +183,27 @@ func (t *policy) judge(p *Peer, when, now time.Time) (*Peer, error) {
 		}
 		return p, fmt.Errorf("%w: the client showed no certificate", ErrUntrusted)
 	}
-	roots, member, err := t.domains.Roots(p.Certificate, p.Server, roots)
+	roots, member, err := t.domains.Roots(p.Certificate, p.Server, by.cas)
 	if err != nil {
 		return p, err
 	}
 	// What another pool of the program allowed this one may not: its constraints are asked when
 	// chains are built.
 	known := p.Chains
-	if !member && id.base != nil && p.pool != id.text {
+	if !member && by.base != nil && p.pool != by.id {
 		known = nil
 	}
-	v := trust.Verifier{Roots: roots, Known: t.known(p.Server), Usage: usage, Lists: t.crls, When: when, Now: now}
+	v := trust.Verifier{Roots: roots, Known: by.known, Usage: usage, Lists: t.crls, When: when, Now: now}
 	chains, err := v.Verify(p.presented, known)
 	if chains == nil {
 		return p, err
 	}
 	judged := *p
-	judged.Chains, judged.pool = chains, id.text
+	judged.Chains, judged.pool = chains, by.id
 	if err == nil {
-		err = rule.allows(&judged)
+		err = by.rule.allows(&judged)
 	}
 	return &judged, err
-}
-
-// known returns the CAs of a bundle, as far as it can be taken apart.
-func (t *policy) known(server bool) []*x509.Certificate {
-	switch {
-	case server && t.rootCAs == t.from.rootPool:
-		return t.from.rootCAs.certs
-	case !server && t.clientCAs == t.from.clientPool:
-		return t.from.clientCAs.certs
-	}
-	return nil // a pool of the program is in use
 }
 
 // allows returns nil or an error that wraps ErrNotAuthorized and names rule and peer.

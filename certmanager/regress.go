@@ -49,8 +49,8 @@ func (s *snapshot) regressions(previous *snapshot) []error {
 	if slices.ContainsFunc(previous.certs, plays) && !slices.ContainsFunc(s.certs, plays) {
 		found = append(found, fmt.Errorf("no certificate is left to show to servers that ask for one: the extended key usage of the new ones lacks TLS clients"))
 	}
-	m := s.in.material
-	return append(found, s.policy.crls.Regressions(previous.policy.crls, slices.Concat(m.clientCAs.certs, m.rootCAs.certs, m.crlIssuers))...)
+	m := s.in.material.all
+	return append(found, s.policy.crls.Regressions(previous.policy.crls, slices.Concat(m.ClientCAs, m.RootCAs, m.CRLIssuers))...)
 }
 
 // lesserNames looks for names that are no longer served, or by a certificate that was issued before

@@ -111,7 +111,7 @@ func (s *snapshot) tryHandshakes(ctx context.Context, previous *snapshot) error 
 	if s.names.fallback.none() {
 		return nil // no server
 	}
-	if asks := s.policy.clientAuth != tls.NoClientCert; asks && (previous == nil || previous.policy.clientID != s.policy.clientID) {
+	if asks := s.policy.clientAuth != tls.NoClientCert; asks && (previous == nil || previous.policy.clients.id != s.policy.clients.id) {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 			if err := s.tryHandshake(ctx, &tls.Config{MaxVersion: version}); err != nil {
 				return fmt.Errorf("client CAs: %w: rehearsed handshake over %s: %w", ErrInvalid, tls.VersionName(version), err)

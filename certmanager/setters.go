@@ -46,7 +46,7 @@ func (m *Manager) SetClientCAs(pool *x509.CertPool) {
 
 // ClientCAs returns the CAs in service for clients, nil if there are none. It must not
 // be modified.
-func (m *Manager) ClientCAs() *x509.CertPool { return m.current.Load().policy.clientCAs }
+func (m *Manager) ClientCAs() *x509.CertPool { return m.current.Load().policy.clients.cas }
 
 // SetRootCAs replaces the CAs that servers are verified with; nil returns to those of
 // the source.
@@ -55,7 +55,7 @@ func (m *Manager) SetRootCAs(pool *x509.CertPool) {
 }
 
 // RootCAs returns the CAs in service for servers; nil is the system's roots.
-func (m *Manager) RootCAs() *x509.CertPool { return m.current.Load().policy.rootCAs }
+func (m *Manager) RootCAs() *x509.CertPool { return m.current.Load().policy.servers.cas }
 
 // SetClientAuth replaces [Options.ClientAuth]. The types that do not verify certificates are
 // reported as an event and not used. If clients are to be verified and there is no CA bundle, all

@@ -64,12 +64,12 @@ func newSnapshot(in inputs, o *Options, previous *snapshot) (*snapshot, error) {
 		return nil, err
 	}
 	certs := in.certificates()
-	if len(certs) == 0 && !in.material.late && t.offered == nil && t.rootCAs == nil {
+	if len(certs) == 0 && !in.material.late && t.offered == nil && t.servers.cas == nil {
 		return nil, fmt.Errorf("%w: the source gives neither a certificate nor a CA bundle", ErrNoCertificate)
 	}
 	s := &snapshot{
 		in: in, certs: certs, policy: t,
-		ech: in.material.echKeys, funcs: in.material.funcs, replaced: make(chan struct{}),
+		ech: in.material.all.ECHKeys, funcs: in.material.funcs, replaced: make(chan struct{}),
 	}
 	for _, c := range certs {
 		s.doubts = append(s.doubts, c.warnings...)

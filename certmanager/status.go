@@ -168,7 +168,7 @@ func (m *Manager) Status() Status {
 	status := Status{
 		Generation: s.generation, Published: s.published,
 		Names: s.names.count, ECHKeys: len(s.ech),
-		ClientAuth: s.policy.clientAuth.String(), ClientRule: s.policy.clientRule.String(), ServerRule: s.policy.serverRule.String(),
+		ClientAuth: s.policy.clientAuth.String(), ClientRule: s.policy.clients.rule.String(), ServerRule: s.policy.servers.rule.String(),
 		ReportOnly: s.policy.reportOnly, KeyLog: m.keyLog != nil,
 		Drift: c.drift.Load(), ClockSteps: c.clockSteps.Load(),
 		Loads: c.loads.Load(), Rejections: c.rejections.Load(),
@@ -203,10 +203,10 @@ func (m *Manager) Status() Status {
 			}
 		}
 	}
-	for _, ca := range s.in.material.clientCAs.certs {
+	for _, ca := range s.in.material.all.ClientCAs {
 		status.ClientCAs = append(status.ClientCAs, NewCertificateInfo(ca, ""))
 	}
-	for _, ca := range s.in.material.rootCAs.certs {
+	for _, ca := range s.in.material.all.RootCAs {
 		status.RootCAs = append(status.RootCAs, NewCertificateInfo(ca, ""))
 	}
 	for _, l := range s.policy.crls.All() {

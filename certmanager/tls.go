@@ -157,7 +157,7 @@ func (m *Manager) verifyClient(began *snapshot, state tls.ConnectionState, remot
 	current := m.current.Load()
 	now := clock.Now()
 	peer := m.newPeer(&state, false)
-	peer.pool = began.policy.clientID.text // crypto/tls has verified it with those
+	peer.pool = began.policy.clients.id // crypto/tls has verified it with those
 	peer, err := current.policy.judge(peer, now, now)
 	return m.verdict(current, peer, remote, err)
 }
@@ -177,7 +177,7 @@ func (m *Manager) ReportRefused(err error, remote net.Addr) {
 	}
 	peer := &Peer{Certificate: refused.UnverifiedCertificates[0]}
 	current := m.current.Load()
-	err = trust.Explain(fmt.Errorf("%s: %w: %w", peer, ErrUntrusted, refused.Err), refused.UnverifiedCertificates, current.policy.known(false))
+	err = trust.Explain(fmt.Errorf("%s: %w: %w", peer, ErrUntrusted, refused.Err), refused.UnverifiedCertificates, current.policy.clients.known)
 	m.counts.refuse(err)
 	m.events.emit(Event{Kind: PeerRefused, Generation: current.generation, Peer: newPeerInfo(peer, remote), Err: err})
 }
@@ -236,7 +236,7 @@ func (m *Manager) verifyServer(state tls.ConnectionState, name string) error {
 	// A member of a trust domain is known by its SPIFFE ID, which a rule has to ask for. Without a
 	// rule any member could pose as any server, so then the name decides as for others.
 	_, member, err := current.policy.domains.Roots(peer.Certificate, true, nil)
-	byRule := err == nil && member && current.policy.serverRule.check != nil
+	byRule := err == nil && member && current.policy.servers.rule.check != nil
 	if name == "" && !byRule {
 		return fmt.Errorf("certmanager: %w: no name to verify the server for: connections to an IP address do not ask for one; give it to ClientTLS", ErrUntrusted)
 	}
