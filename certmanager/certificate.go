@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"iter"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -64,7 +65,8 @@ func newCertificate(cert tls.Certificate, origin string) (c *certificate, err er
 	leaf, err := trust.LeafOf(certs, cert.PrivateKey, now)
 	if err == nil {
 		c.tls.Leaf, c.tls.PrivateKey = leaf, watchKey(cert.PrivateKey)
-		err = cmp.Or(c.takeKey(), c.arrange(certs, now), c.takeUsage())
+		c.server, c.client, err = trust.Usage(leaf)
+		err = cmp.Or(c.takeKey(), c.arrange(certs, now), err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: certificate %s: %w", origin, trust.Describe(cmp.Or(leaf, certs[0])), err)
@@ -102,9 +104,19 @@ func (c *certificate) warn(text string) {
 	c.warnings = append(c.warnings, fmt.Errorf("%s: certificate %s %s", c.origin, trust.Describe(c.tls.Leaf), text))
 }
 
-func (c *certificate) takeUsage() (err error) {
-	c.server, c.client, err = trust.Usage(c.tls.Leaf)
-	return err
+// issuersOf yields what stands behind the leaves of certificates, each once.
+func issuersOf(certs []*certificate) iter.Seq2[*x509.Certificate, *certificate] {
+	return func(yield func(*x509.Certificate, *certificate) bool) {
+		seen := make(map[string]bool)
+		for _, c := range certs {
+			for _, issuer := range c.chain[1:] {
+				if known := seen[string(issuer.Raw)]; !known && !yield(issuer, c) {
+					return
+				}
+				seen[string(issuer.Raw)] = true
+			}
+		}
+	}
 }
 
 // checkLeaf warns of what some peers refuse in a leaf.

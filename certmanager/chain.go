@@ -34,13 +34,9 @@ func newComparison(s, previous *snapshot, now time.Time) *comparison {
 			}
 		}
 	}
-	seen := make(map[string]bool)
-	for _, c := range certs {
-		for _, issuer := range c.chain[1:] {
-			if !trust.IsRoot(issuer) && !seen[string(issuer.Raw)] {
-				seen[string(issuer.Raw)] = true
-				k.issuers = append(k.issuers, issuer)
-			}
+	for issuer := range issuersOf(certs) {
+		if !trust.IsRoot(issuer) {
+			k.issuers = append(k.issuers, issuer)
 		}
 	}
 	return k

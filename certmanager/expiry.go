@@ -82,42 +82,9 @@ func (s *snapshot) dated() []dated {
 	return all
 }
 
-// expiry finds what is to be reported, each moment once, also over snapshots that share
-// certificates.
-type expiry struct {
-	reported map[string]time.Time // by the bytes of a certificate or list, the moment reported last
-}
-
-// due returns what is to be reported now, and how long until something is again, a day at most.
-// Where several moments of one certificate are past, only the last is reported.
-func (e *expiry) due(s *snapshot, now time.Time) (events []Event, next time.Duration) {
-	reported := make(map[string]time.Time)
-	next = 24 * time.Hour
-	for _, d := range s.dated() {
-		last, known := e.reported[string(d.raw)]
-		for i := len(d.when) - 1; i >= 0; i-- {
-			when := d.when[i]
-			if now.After(when) {
-				if !known || when.After(last) {
-					events = append(events, d.event(when))
-					last, known = when, true
-				}
-				break
-			}
-			// They are valid up to and with the second that they name.
-			next = min(next, clock.Until(when)+time.Nanosecond)
-		}
-		if known {
-			reported[string(d.raw)] = last
-		}
-	}
-	e.reported = reported
-	return events, next
-}
-
 // expire reports what ends, when it does, until ctx ends.
 func (m *Manager) expire(ctx context.Context) {
-	var e expiry
+	var reported map[string]time.Time // by the bytes of a certificate or list, the moment reported last
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -127,31 +94,47 @@ func (m *Manager) expire(ctx context.Context) {
 		case <-m.published:
 		case <-timer.C:
 		}
-		timer.Reset(m.reportDue(&e))
+		var next time.Duration
+		reported, next = m.reportDue(reported)
+		timer.Reset(next)
 	}
 }
 
-// reportDue emits what is due and returns the time until something is again. The end of a
-// certificate is due then, so that lookups know of it at once.
-func (m *Manager) reportDue(expiry *expiry) time.Duration {
+// reportDue emits what is due, each moment once, also over snapshots that share certificates, and
+// returns how long until something is again, a day at most. Where several moments of one
+// certificate are past, only the last is reported. The end of a certificate is due then, so that
+// lookups know of it at once.
+func (m *Manager) reportDue(before map[string]time.Time) (reported map[string]time.Time, next time.Duration) {
 	now := clock.Now()
 	if m.current.Load().policy.crls.Begun(now) {
 		m.change(false, func(*inputs) {})
 	}
 	current := m.current.Load()
-	events, next := expiry.due(current, now)
+	reported, next = make(map[string]time.Time), 24*time.Hour
 	if begins := current.policy.crls.Begins; !begins.IsZero() {
 		next = min(next, max(clock.Until(begins), time.Second))
 	}
 	for _, cert := range current.certs {
 		next = min(next, cert.note(now))
 	}
-	for _, e := range events {
-		e.Generation = current.generation
-		m.events.emit(e)
-		if e.Kind == CRLOutOfDate && m.options.RequireFreshCRLs {
-			m.live.judgeAll()
+	for _, d := range current.dated() {
+		var past time.Time
+		for _, when := range d.when {
+			if !now.After(when) { // they are valid up to and with the second that they name
+				next = min(next, clock.Until(when)+time.Nanosecond)
+				break
+			}
+			past = when
 		}
+		last := before[string(d.raw)]
+		if past.After(last) {
+			last = past
+			m.emit(d.event(past))
+			if d.list != nil && m.options.RequireFreshCRLs {
+				m.live.judgeAll()
+			}
+		}
+		reported[string(d.raw)] = last
 	}
-	return next
+	return reported, next
 }

@@ -116,8 +116,10 @@ func (m *material) join(served []*certificate) error {
 
 func (m *material) add(p *part) error {
 	from, all := p.from, &m.all
-	if from.ClientCAPool != nil && all.ClientCAPool != nil || from.RootCAPool != nil && all.RootCAPool != nil {
-		return fmt.Errorf("%w: two sources give a *x509.CertPool for ClientCAs, or for RootCAs; pools cannot be merged, make one of them", ErrInvalid)
+	for name, pools := range map[string][2]*x509.CertPool{"ClientCAs": {from.ClientCAPool, all.ClientCAPool}, "RootCAs": {from.RootCAPool, all.RootCAPool}} {
+		if pools[0] != nil && pools[1] != nil {
+			return fmt.Errorf("%s: %w: two sources give a *x509.CertPool for the same bundle; pools cannot be merged, make one of them", name, ErrInvalid)
+		}
 	}
 	all.ClientCAPool, all.RootCAPool = cmp.Or(all.ClientCAPool, from.ClientCAPool), cmp.Or(all.RootCAPool, from.RootCAPool)
 	all.ClientCAs = append(all.ClientCAs, from.ClientCAs...)

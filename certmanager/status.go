@@ -194,14 +194,8 @@ func (m *Manager) Status() Status {
 	for _, cert := range s.certs {
 		status.Certificates = append(status.Certificates, NewCertificateInfo(cert.tls.Leaf, cert.origin))
 	}
-	seen := make(map[string]bool)
-	for _, cert := range s.certs {
-		for _, issuer := range cert.chain[1:] {
-			if !seen[string(issuer.Raw)] {
-				seen[string(issuer.Raw)] = true
-				status.Intermediates = append(status.Intermediates, NewCertificateInfo(issuer, cert.origin))
-			}
-		}
+	for issuer, cert := range issuersOf(s.certs) {
+		status.Intermediates = append(status.Intermediates, NewCertificateInfo(issuer, cert.origin))
 	}
 	for _, ca := range s.in.material.all.ClientCAs {
 		status.ClientCAs = append(status.ClientCAs, NewCertificateInfo(ca, ""))
