@@ -205,7 +205,7 @@ type TCPConnectionOptions struct {
 	//
 	// If one side does not accept the other's certificate, the next attempt is after about
 	// MaxInterval. What a connection has written when it ends is never written again, and what it
-	// has not written is kept or returned: see Reconnect.Keep.
+	// has not written is kept or returned: see Reconnect.Keep. It can't be combined with StartTLS.
 	Reconnect *Reconnect
 
 	// Proxy, if set, is sent as a PROXY protocol header, version 2, before all other data and

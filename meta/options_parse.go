@@ -106,6 +106,7 @@ func (o *TCPConnectionOptions) parse() error {
 		}
 	}
 	if o.Reconnect != nil {
+		c.refuse(o.StartTLS, "Reconnect: can't be combined with StartTLS: what is meant for one connection after its upgrade could go out in the clear on the next")
 		o.Reconnect = o.Reconnect.parse(&c)
 	}
 	c.refuse(o.ServerName != "" && o.CertManager == nil, "ServerName: has no effect without TLS; set CertManager")

@@ -53,7 +53,7 @@ func (r *reconnecting) nextTry(reason *DisconnectError, useful bool) time.Time {
 	}
 	r.failures++
 	switch {
-	case r.ctx.Err() != nil, reason.Reason == ErrTerminated, reason.Reason == ErrOwnerGone, o.MaxFailures > 0 && r.failures > o.MaxFailures:
+	case r.ctx.Err() != nil, reason.Reason == ErrTerminated, reason.Reason == ErrOwnerGone && unreachable(reason.Cause), o.MaxFailures > 0 && r.failures > o.MaxFailures:
 		r.cancel()
 		return r.retryAt
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"crypto/tls"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -200,6 +201,30 @@ func TestAddrs(t *testing.T) {
 	require.ErrorIs(t, err, meta.ErrOption)
 	_, err = meta.CreateTCPConnection(meta.TCPConnectionOptions{Port: 1, Reconnect: &meta.Reconnect{MinInterval: time.Hour, MaxInterval: time.Minute}})
 	assert.ErrorContains(t, err, "Reconnect.MinInterval")
+	_, err = meta.CreateTCPConnection(meta.TCPConnectionOptions{Port: 1, StartTLS: true, Active: 1, CertManager: modes()[1].manager, Reconnect: &meta.Reconnect{}})
+	assert.ErrorContains(t, err, "Reconnect: can't be combined with StartTLS")
+}
+
+// An owner whose mailbox is full loses the connection, and gets another one.
+func TestReconnectOwnerWithoutRoom(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		server := newLineServer(t, m)
+		h := newHost(t)
+		busy := make(chan struct{})
+		a, sender := h.spawn(nil, gen.ProcessOptions{MailboxSize: 5}), h.spawn(nil)
+		id := a.connect(m.reconnecting(t, server.addr, meta.Reconnect{MinInterval: time.Millisecond, MaxInterval: time.Millisecond}))
+		until(a, always[meta.MessageTCPConnect])
+		require.NoError(t, h.Send(a.pid, run(func(*owner) { <-busy })))
+		for range 10 {
+			sender.send(id, meta.MessageTCP{Data: []byte("hello\n")})
+		}
+		eventually(t, func() bool { return strings.Contains(sender.inspect(id)["last end"], "owner gone") }, "it has ended")
+		close(busy)
+		ended := until(a, always[meta.MessageTCPDisconnect])
+		assert.ErrorIs(t, ended.Reason, meta.ErrOwnerGone)
+		assert.False(t, ended.Retry.IsZero())
+		until(a, always[meta.MessageTCPConnect])
+	})
 }
 
 // What the owner sends when it hears of a connection is written to that connection.
