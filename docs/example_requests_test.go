@@ -52,8 +52,12 @@ func (r *resolver) HandleMessage(_ gen.PID, message any) error {
 		r.requests.Answer(r, binary.BigEndian.Uint32(m.Data), string(m.Data[4:]))
 	case meta.MessageRequestTimeout:
 		r.requests.Expire(r, m)
+	case meta.MessageTCPUnsent:
+		r.requests.Answer(r, binary.BigEndian.Uint32(m.Data[2:]), meta.ErrNotConnected)
 	case meta.MessageTCPDisconnect:
-		r.requests.Fail(r, m.Reason)
+		if m.Retry.IsZero() { // else requests may wait for the next connection, and those that are lost time out
+			r.requests.Fail(r, m.Reason)
+		}
 	}
 	return nil
 }

@@ -34,6 +34,8 @@ var (
 //			c.requests.Answer(c, idOf(m.Data), m.Data)
 //		case meta.MessageRequestTimeout:
 //			c.requests.Expire(c, m)
+//		case meta.MessageTCPUnsent: // with the option Reconnect
+//			c.requests.Answer(c, idOf(m.Data), meta.ErrNotConnected)
 //		case meta.MessageTCPDisconnect:
 //			c.requests.Fail(c, m.Reason)
 //		}
@@ -104,8 +106,9 @@ func (r *Requests[ID]) Expire(p gen.Process, m MessageRequestTimeout) {
 	}
 }
 
-// Fail answers every waiting request with an error. Call it when the connection ends. A request
-// that is sent to a connection after its MessageTCPDisconnect gets [ErrNoAnswer].
+// Fail answers every waiting request with an error. Call it when the connection ends; with
+// Reconnect.Keep only when it ends for good, because requests may wait for the next connection. A
+// request that is sent to a connection after its last MessageTCPDisconnect gets [ErrNoAnswer].
 func (r *Requests[ID]) Fail(p gen.Process, err error) {
 	for id := range r.waiting {
 		r.Answer(p, id, err)

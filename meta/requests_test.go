@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -211,4 +213,88 @@ func TestRequestsAreNotMixedUp(t *testing.T) {
 	require.NoError(t, errors.Join(all...))
 	peer.Close()
 	answering.Wait()
+}
+
+// liner is a client of a lineServer, whose lines begin with an id.
+type liner struct {
+	act.Actor
+	options  meta.TCPConnectionOptions
+	id       gen.Alias
+	last     int
+	requests meta.Requests[string]
+}
+
+func (l *liner) Init(...any) error {
+	connection, err := meta.CreateTCPConnection(l.options)
+	if err == nil {
+		l.id, err = l.SpawnMeta(connection, gen.MetaOptions{})
+	}
+	return err
+}
+
+func (l *liner) HandleCall(from gen.PID, ref gen.Ref, request any) (any, error) {
+	text, ok := request.(string)
+	if !ok {
+		return l.requests.Waiting(), nil
+	}
+	l.last++
+	id := strconv.Itoa(l.last)
+	if err := l.requests.Send(l, from, ref, l.id, id, []byte(id+" "+text+"\n"), 100*time.Millisecond); err != nil {
+		return err, nil
+	}
+	return nil, nil
+}
+
+func (l *liner) HandleMessage(_ gen.PID, message any) error {
+	switch m := message.(type) {
+	case meta.MessageTCP:
+		id, text, _ := strings.Cut(string(m.Data), " ")
+		l.requests.Answer(l, id, text)
+	case meta.MessageTCPUnsent:
+		id, _, _ := strings.Cut(string(m.Data), " ")
+		l.requests.Answer(l, id, meta.ErrNotConnected)
+	case meta.MessageRequestTimeout:
+		l.requests.Expire(l, m)
+	case meta.MessageTCPDisconnect:
+		if !l.options.Reconnect.Keep {
+			l.requests.Fail(l, m.Reason)
+		}
+	}
+	return nil
+}
+
+// While the server is started again and again every caller hears its own answer, or why there is
+// none.
+func TestRequestsOverReconnect(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		for _, keep := range []bool{false, true} {
+			server := newLineServer(t, m)
+			h := newHost(t)
+			options := m.reconnecting(t, server.addr, meta.Reconnect{MinInterval: time.Millisecond, MaxInterval: time.Millisecond, Keep: keep})
+			pid, err := h.Spawn(func() gen.ProcessBehavior { return &liner{options: options} }, gen.ProcessOptions{})
+			require.NoError(t, err)
+			for range 10 {
+				results := map[string]<-chan any{}
+				for i := range 20 {
+					text := fmt.Sprint("request ", i)
+					results[text] = h.call(pid, text)
+				}
+				server.stop()
+				server.start()
+				for text, result := range results {
+					switch answer := (<-result).(type) {
+					case string:
+						require.Equal(t, text, answer)
+					case error:
+						_, ended := errors.AsType[*meta.DisconnectError](answer)
+						require.True(t, ended || errors.Is(answer, meta.ErrNotConnected) || errors.Is(answer, meta.ErrNoAnswer), "%v", answer)
+					default:
+						require.Fail(t, "unexpected", "%v", answer)
+					}
+				}
+				eventually(t, func() bool { return <-h.call(pid, "until there is a connection") == "until there is a connection" }, "it goes on")
+			}
+			require.Equal(t, 0, <-h.call(pid, 0), "none waits")
+		}
+	})
 }
