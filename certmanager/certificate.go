@@ -87,6 +87,9 @@ func (c *certificate) arrange(certs []*x509.Certificate, now time.Time) (err err
 	for _, cert := range c.chain {
 		c.tls.Certificate = append(c.tls.Certificate, cert.Raw)
 		size += len(cert.Raw)
+		if public, ok := cert.PublicKey.(*rsa.PublicKey); ok && public.N.BitLen() > maxRSABits {
+			return fmt.Errorf("%w: the RSA key of %s has %d bits; peers written in Go accept at most %d", ErrInvalid, trust.Describe(cert), public.N.BitLen(), maxRSABits)
+		}
 	}
 	if size > maxChainSize {
 		return fmt.Errorf("%w: its chain of %d bytes exceeds the maximum of %d bytes, which clients accept", ErrInvalid, size, maxChainSize)
@@ -96,6 +99,9 @@ func (c *certificate) arrange(certs []*x509.Certificate, now time.Time) (err err
 	}
 	return nil
 }
+
+// maxRSABits is what crypto/tls accepts in any certificate of a peer.
+const maxRSABits = 8192
 
 // maxChainSize is that of the message with it, which has some bytes more.
 const maxChainSize = 256<<10 - 1000

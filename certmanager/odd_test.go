@@ -3,6 +3,8 @@ package certmanager_test
 import (
 	"context"
 	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -141,6 +143,27 @@ func TestChainTooLarge(t *testing.T) {
 	_, err := certmanager.New(certmanager.Options{Source: leaf(tlstest.NewCA(t).Issue(t, tlstest.Leaf{Names: names}))})
 	require.ErrorContains(t, err, "exceeds the maximum of 261144 bytes")
 	assert.Less(t, time.Since(began), 9*time.Second, "it does not wait for the key")
+}
+
+// A chain with an RSA key that crypto/tls refuses in peers is no chain to serve.
+func TestRSAKeyTooLarge(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	for bits, serves := range map[int]bool{8192: true, 8200: false} {
+		//lint:ignore SA1019 a key of two primes takes minutes to make
+		key, err := rsa.GenerateMultiPrimeKey(rand.Reader, 10, bits)
+		require.NoError(t, err)
+		cert := ca.Issue(t, tlstest.Leaf{PublicKey: key.Public()}).Certificate()
+		cert.PrivateKey = key
+		m, err := tryNew(certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{cert}}})
+		if !serves {
+			require.ErrorIs(t, err, certmanager.ErrInvalid)
+			require.ErrorContains(t, err, "has 8200 bits")
+			continue
+		}
+		require.NoError(t, err)
+		connect(t, m.ServerTLS(), ca.ClientConfig(t, "localhost")).ok(t)
+		m.Close()
+	}
 }
 
 // The configs work for QUIC, where there is no connection to ask, also with 0-RTT. Its sessions

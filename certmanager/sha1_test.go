@@ -82,3 +82,51 @@ func TestSHA1(t *testing.T) {
 		})
 	}
 }
+
+// Lists with SHA-1 are used. One of a CA that may not sign lists is refused and says so.
+func TestListOfAWrongSignature(t *testing.T) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	require.NoError(t, err)
+	ca := func(usage x509.KeyUsage) *x509.Certificate {
+		template := &x509.Certificate{
+			SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "ca"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+			BasicConstraintsValid: true, IsCA: true, SubjectKeyId: []byte("ca"), KeyUsage: usage,
+		}
+		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+		require.NoError(t, err)
+		cert, err := x509.ParseCertificate(der)
+		require.NoError(t, err)
+		return cert
+	}
+	signs, mute := ca(x509.KeyUsageCertSign|x509.KeyUsageCRLSign), ca(x509.KeyUsageCertSign)
+	list := func(algorithm x509.SignatureAlgorithm) *x509.RevocationList {
+		der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+			Number: big.NewInt(1), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour), SignatureAlgorithm: algorithm,
+		}, signs, key)
+		require.NoError(t, err)
+		list, err := x509.ParseRevocationList(der)
+		require.NoError(t, err)
+		return list
+	}
+	for _, c := range []struct {
+		issuer    *x509.Certificate
+		algorithm x509.SignatureAlgorithm
+		says      string // empty: it is used
+	}{
+		{signs, x509.SHA256WithRSA, ""},
+		{signs, x509.SHA1WithRSA, ""}, // more is refused with it than without
+		{mute, x509.SHA256WithRSA, "cannot sign this kind"},
+	} {
+		m, err := tryNew(certmanager.Options{Source: certmanager.Static{
+			RootCAs: x509.NewCertPool(), CRLs: []*x509.RevocationList{list(c.algorithm)}, CRLIssuers: []*x509.Certificate{c.issuer},
+		}})
+		if c.says == "" {
+			require.NoError(t, err)
+			assert.Len(t, m.Status().CRLs, 1)
+			m.Close()
+			continue
+		}
+		require.ErrorIs(t, err, certmanager.ErrInvalid)
+		assert.ErrorContains(t, err, c.says)
+	}
+}

@@ -268,17 +268,17 @@ func parse(data []byte, issuers []*x509.Certificate) (*x509.RevocationList, erro
 	if err := trust.CheckList(crl); err != nil {
 		return nil, err
 	}
-	known := false
+	var why error
 	for _, issuer := range issuers {
 		if string(issuer.RawSubject) != string(crl.RawIssuer) {
 			continue
 		}
-		if known = true; crl.CheckSignatureFrom(issuer) == nil {
+		if why = crl.CheckSignatureFrom(issuer); why == nil {
 			return crl, nil
 		}
 	}
-	if known {
-		return nil, fmt.Errorf("its signature is not that of %.200q", dn.String(crl.Issuer))
+	if why != nil {
+		return nil, fmt.Errorf("its signature is not that of %.200q, or not accepted: %w", dn.String(crl.Issuer), why)
 	}
 	return nil, fmt.Errorf("its issuer %.200q is not among the CAs of the source", dn.String(crl.Issuer))
 }

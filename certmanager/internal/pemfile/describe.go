@@ -50,13 +50,7 @@ func titleOfDER(data []byte) string {
 		Content asn1.RawValue `asn1:"tag:0,explicit,optional"`
 	})):
 		return "PKCS7"
-	case unmarshals(data, new(struct { // RFC 5208 section 6
-		Algorithm struct {
-			Algorithm  asn1.ObjectIdentifier
-			Parameters asn1.RawValue `asn1:"optional"`
-		}
-		Data []byte
-	})):
+	case isEncryptedKey(data):
 		return "ENCRYPTED PRIVATE KEY"
 	case subjectOf(data) != nil:
 		return "CERTIFICATE"

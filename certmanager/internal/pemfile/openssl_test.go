@@ -345,3 +345,35 @@ func TestTrustOfOpenSSL(t *testing.T) {
 	_, _, _, err = f.CAs(x509.ExtKeyUsageClientAuth)
 	require.ErrorContains(t, err, `("CN=root") is marked as not trusted`)
 }
+
+// Keys under the title of the other form, and CAs with keys that crypto/x509 does not know.
+func TestTitlesAndKindsOfKeys(t *testing.T) {
+	w := newWorkshop(t)
+	w.chain()
+	w.openssl("pkcs8 -topk8 -in leaf.key -passout pass:x -out encrypted.key")
+	for data, encrypted := range map[string]bool{
+		strings.ReplaceAll(string(w.read("encrypted.key")), "ENCRYPTED PRIVATE", "PRIVATE"):    true,
+		strings.ReplaceAll(string(w.read("encrypted.key")), "ENCRYPTED PRIVATE", "EC PRIVATE"): true,
+		strings.ReplaceAll(string(w.read("leaf.key")), " PRIVATE", " ENCRYPTED PRIVATE"):       false,
+	} {
+		f, err := pemfile.Parse([]byte(data))
+		require.NoError(t, err)
+		_, err = f.Keys()
+		if encrypted {
+			require.ErrorIs(t, err, pemfile.ErrEncrypted)
+			require.ErrorContains(t, err, "openssl pkey")
+		} else {
+			require.NoError(t, err)
+		}
+	}
+	for _, kind := range []string{"ed448", "rsa-pss -pkeyopt rsa_keygen_bits:2048"} {
+		w.openssl("req -x509 -nodes -newkey " + kind + " -keyout odd.key -subj /CN=odd -days 2 -out odd.crt")
+		f, err := pemfile.Parse(append(w.read("odd.crt"), w.read("root.crt")...))
+		require.NoError(t, err)
+		certs, aside, _, err := f.CAs(x509.ExtKeyUsageClientAuth)
+		require.NoError(t, err)
+		assert.Len(t, certs, 1)
+		require.Len(t, aside, 1)
+		assert.ErrorContains(t, aside[0].Err, `certificate 1 of 2 ("CN=odd") cannot be read: its key is of a kind`)
+	}
+}

@@ -31,8 +31,17 @@ func (f *File) CAs(usage x509.ExtKeyUsage) (certs []*x509.Certificate, aside []A
 	if len(rejected) > 0 && !trusted.HasCertificate() {
 		return nil, nil, nil, errors.Join(rejected[:1]...)
 	}
-	certs, aside, err = trusted.Certificates()
+	certs, aside, err = read(&trusted, certificate, "certificate", parseCA, subjectOf)
 	return certs, aside, rejected, err
+}
+
+// parseCA refuses a CA of which no peer could be verified.
+func parseCA(b block) (*x509.Certificate, error) {
+	cert, err := parseCertificate(b)
+	if err == nil && cert.PublicKey == nil { // Ed448 or RSA-PSS, say
+		err = errors.New("its key is of a kind that crypto/x509 does not know; use ECDSA, Ed25519 or RSA")
+	}
+	return cert, err
 }
 
 // certificate returns the certificate of a block without what OpenSSL adds behind it.

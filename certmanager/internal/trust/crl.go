@@ -147,19 +147,22 @@ func (r *Lists) of(issuer *x509.Certificate) (all []*List) {
 // issuerOf returns who has signed a list, nil if that is nobody known. A list that claims to be of
 // a known key and is not is an error: it may be the list of a CA in service, damaged.
 func issuerOf(list *x509.RevocationList, issuers []*x509.Certificate) (*x509.Certificate, error) {
-	known := false
+	var why error
 	for _, issuer := range issuers {
 		if !bytes.Equal(issuer.RawSubject, list.RawIssuer) {
 			continue
 		}
-		if list.CheckSignatureFrom(issuer) == nil {
+		err := list.CheckSignatureFrom(issuer)
+		if err == nil {
 			return issuer, nil
 		}
 		otherKey := len(list.AuthorityKeyId) > 0 && len(issuer.SubjectKeyId) > 0 && !bytes.Equal(list.AuthorityKeyId, issuer.SubjectKeyId)
-		known = known || !otherKey
+		if !otherKey {
+			why = err
+		}
 	}
-	if known {
-		return nil, fmt.Errorf("revocation list of %.200q: %w: its signature is not the issuer's", dn.String(list.Issuer), ErrInvalid)
+	if why != nil {
+		return nil, fmt.Errorf("revocation list of %.200q: %w: its signature is not the issuer's, or not accepted: %w", dn.String(list.Issuer), ErrInvalid, why)
 	}
 	return nil, nil
 }
