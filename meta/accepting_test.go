@@ -284,7 +284,10 @@ func TestActorServerAlarm(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		alarms := make(chan meta.MessageTCPAlarm, 10)
 		h, _, server, ended := actorServer(t, m, nil, func(s *meta.ActorServer) {
-			s.Server.AlarmHigh, s.Alarm = 2, func(a meta.MessageTCPAlarm) { alarms <- a }
+			s.Server.AlarmHigh, s.Alarm = 2, func(a meta.MessageTCPAlarm) {
+				alarms <- a
+				panic("as asked") // which ends nothing
+			}
 		})
 		first := m.dial(t, meta.Stats(server).Listen)
 		line(t, first, "hello")
@@ -296,5 +299,7 @@ func TestActorServerAlarm(t *testing.T) {
 		next(t, ended)
 		assert.Equal(t, meta.MessageTCPAlarm{ID: high.ID, Connections: 1}, <-alarms)
 		assert.True(t, h.log.contains("2 connections: AlarmHigh is reached")())
+		line(t, first, "hello")
+		assert.True(t, h.log.contains("ActorServer.Alarm panicked: as asked")())
 	})
 }

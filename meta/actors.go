@@ -142,7 +142,9 @@ func (s *actorServer) HandleMessage(from gen.PID, message any) error {
 			s.Log().Info("%d connections: no more than AlarmLow again", m.Connections)
 		}
 		if s.options.Alarm != nil {
-			s.options.Alarm(m)
+			if err := protect("ActorServer.Alarm", func() error { s.options.Alarm(m); return nil }); err != nil {
+				s.Log().Error("%s", err)
+			}
 		}
 	case MessageTCPDrain:
 		if s.draining = true; s.server != (gen.Alias{}) {
