@@ -84,7 +84,7 @@ func (s *lineServer) serve(conn, stream net.Conn) {
 		s.mu.Lock()
 		_, open := s.conns[conn]
 		if open {
-			s.seen[lines.Text()]++
+			s.seen[lines.Text()[:min(len(lines.Text()), numberSize)]]++
 		}
 		s.mu.Unlock()
 		if !open {
