@@ -28,7 +28,8 @@ const requestTimeout = 30 * time.Second
 type ca struct {
 	CA
 	s       *state
-	id      string // in the keys of the cache
+	host    string // in errors
+	id      string // in the keys of the cache, which are file names
 	network *http.Transport
 
 	turn    chan struct{} // capacity 1: held while the fields below are read and changed
@@ -52,30 +53,12 @@ func newCA(s *state, o CA) *ca {
 		shared = usual.Clone()
 	}
 	shared.TLSClientConfig = &tls.Config{RootCAs: o.Roots, MinVersion: tls.VersionTLS12}
+	u, _ := url.Parse(o.Directory) // was checked
+	sum, host := sha256.Sum256([]byte(o.Directory)), strings.ReplaceAll(u.Hostname(), ":", "-")
 	return &ca{
-		CA: o, s: s, id: storageID(o.Directory), turn: make(chan struct{}, 1),
-		network: shared,
+		CA: o, s: s, host: u.Host, turn: make(chan struct{}, 1), network: shared,
+		id: host[:min(len(host), 60)] + "-" + hex.EncodeToString(sum[:4]), // a file name has 255 bytes
 	}
-}
-
-// host is the CA in errors.
-func (c *ca) host() string {
-	u, err := url.Parse(c.Directory)
-	if err != nil {
-		return c.Directory
-	}
-	return u.Host
-}
-
-// storageID stands for a CA in the keys of the cache, which are file names.
-func storageID(directory string) string {
-	sum := sha256.Sum256([]byte(directory))
-	host := ""
-	if u, err := url.Parse(directory); err == nil {
-		host = strings.ReplaceAll(u.Hostname(), ":", "-")
-		host = host[:min(len(host), 60)] + "-" // a file name has 255 bytes
-	}
-	return host + hex.EncodeToString(sum[:4])
 }
 
 // connect returns a client, with an account if that is wanted, which is made when it is first

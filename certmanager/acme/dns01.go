@@ -57,11 +57,7 @@ func (s *state) presentDNS(ctx context.Context, challenge acme.Challenge, n *nam
 	}
 	limited, cancel := context.WithTimeout(ctx, s.o.DNSTimeout)
 	defer cancel()
-	err = guard("DNS", func() error {
-		_, err := s.o.DNS.AppendRecords(limited, record.Zone+".", record.records())
-		return err
-	})
-	if err != nil {
+	if err := record.give(limited, s.o.DNS.AppendRecords); err != nil {
 		remove() // it may be there all the same
 		return nil, fmt.Errorf("the DNS provider did not write %s in the zone %s: %w", record.Name, record.Zone, err)
 	}
@@ -86,19 +82,20 @@ func (s *state) challengeName(ctx context.Context, base string) (string, error) 
 	return s.alias(ctx, target)
 }
 
-func (r txtRecord) records() []libdns.Record {
-	return []libdns.Record{libdns.TXT{Name: libdns.RelativeName(r.Name+".", r.Zone+"."), Text: r.Value, TTL: recordTTL}}
+// give calls a method of the provider with the record.
+func (r txtRecord) give(ctx context.Context, method func(context.Context, string, []libdns.Record) ([]libdns.Record, error)) error {
+	txt := libdns.TXT{Name: libdns.RelativeName(r.Name+".", r.Zone+"."), Text: r.Value, TTL: recordTTL}
+	return guard("DNS", func() error {
+		_, err := method(ctx, r.Zone+".", []libdns.Record{txt})
+		return err
+	})
 }
 
 // removeRecord removes a record, also when ctx has ended.
 func (s *state) removeRecord(ctx context.Context, n *name, record txtRecord) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 	defer cancel()
-	err := guard("DNS", func() error {
-		_, err := s.o.DNS.DeleteRecords(ctx, record.Zone+".", record.records())
-		return err
-	})
-	if err != nil {
+	if err := record.give(ctx, s.o.DNS.DeleteRecords); err != nil {
 		return fmt.Errorf("the TXT record %s could not be removed, and is tried again before the next order: %w", record.Name, err)
 	}
 	return s.note(ctx, n, func(all []txtRecord) []txtRecord {

@@ -38,6 +38,7 @@ type state struct {
 	report  func(certmanager.Event)
 
 	ctx      context.Context // ends with Watch
+	watching atomic.Bool     // Watch was called
 	watched  chan struct{}   // closed when the fields above are set
 	started  chan struct{}   // closed when New need not wait any longer
 	startErr error           // set before that
@@ -133,16 +134,11 @@ func (a *Source) Watch(ctx context.Context, changed func(), report func(certmana
 	if err != nil {
 		return err // which Load says too
 	}
-	binding.Lock()
-	select {
-	case <-s.watched:
-		binding.Unlock()
+	if s.watching.Swap(true) {
 		return errBound
-	default:
 	}
 	s.ctx, s.changed, s.report = ctx, changed, report
 	close(s.watched)
-	binding.Unlock()
 	s.run(ctx)
 	binding.Lock()
 	defer binding.Unlock()

@@ -31,7 +31,7 @@ func (s *state) order(ctx context.Context, n *name) (*tls.Certificate, error) {
 			return cert, nil
 		}
 		if len(all) > 1 {
-			err = fmt.Errorf("%s: %w", ca.host(), err)
+			err = fmt.Errorf("%s: %w", ca.host, err)
 		}
 		if errs = append(errs, err); ctx.Err() != nil {
 			break

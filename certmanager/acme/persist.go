@@ -156,7 +156,7 @@ func (a *Source) Records(ctx context.Context) ([]Record, error) {
 	for _, ca := range s.cas {
 		c, err := ca.connect(ctx, true)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", ca.host(), err)
+			return nil, fmt.Errorf("%s: %w", ca.host, err)
 		}
 		for _, domain := range o.Domains {
 			if isAddress(domain) {
@@ -164,7 +164,7 @@ func (a *Source) Records(ctx context.Context) ([]Record, error) {
 			}
 			r, err := s.record(ctx, c, s.names[domain])
 			if err != nil {
-				return nil, fmt.Errorf("%s: %w", ca.host(), err)
+				return nil, fmt.Errorf("%s: %w", ca.host, err)
 			}
 			all = append(all, r)
 		}
