@@ -1,0 +1,96 @@
+package acme
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/acme/autocert"
+
+	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/tlstest"
+)
+
+// What is about to be taken out of service is not put in service again from the cache.
+func TestLastMomentIsNotTakenFromTheCache(t *testing.T) {
+	s, n, _ := idle(t)
+	for left, usable := range map[time.Duration]bool{time.Minute: true, 900 * time.Millisecond: false, -time.Minute: false} {
+		data, err := encodeCached(issue(t, tlstest.NewCA(t), time.Now().Add(-24*time.Hour), time.Now().Add(left)))
+		require.NoError(t, err)
+		require.NoError(t, s.put(t.Context(), s.cas[0].certKey(n), data))
+		assert.Equal(t, usable, s.load(t.Context(), n) != nil, "%v before its end", left)
+	}
+}
+
+// What makes no sense is kept under another name, and out of the way.
+func TestSetAside(t *testing.T) {
+	s, n, _ := idle(t)
+	c := s.cas[0]
+	require.NoError(t, s.put(t.Context(), c.certKey(n), []byte("nonsense")))
+	require.NoError(t, s.put(t.Context(), c.accountKey(), []byte("nonsense too")))
+	assert.Nil(t, s.load(t.Context(), n))
+	key, err := s.accountKey(t.Context(), c)
+	require.NoError(t, err)
+	_, err = s.get(t.Context(), c.certKey(n))
+	assert.ErrorIs(t, err, autocert.ErrCacheMiss)
+	for name, want := range map[string]string{c.certKey(n): "nonsense", c.accountKey(): "nonsense too"} {
+		kept, err := s.get(t.Context(), name+"+unreadable")
+		require.NoError(t, err)
+		assert.Equal(t, want, string(kept))
+	}
+	again, err := s.accountKey(t.Context(), c)
+	require.NoError(t, err)
+	assert.Equal(t, key, again)
+}
+
+// cacheWithout is a Cache that is away as long as away says so.
+type cacheWithout struct {
+	autocert.Cache
+	away *atomic.Bool
+}
+
+func (c cacheWithout) Get(ctx context.Context, key string) ([]byte, error) {
+	if c.away.Load() {
+		return nil, errors.New("the cache is away")
+	}
+	return c.Cache.Get(ctx, key)
+}
+
+// A shared cache is read all the time: when it is away that is reported once, and no other account
+// is made.
+func TestUnreadableCacheIsReportedOnce(t *testing.T) {
+	var away atomic.Bool
+	s, n, r := idle(t, func(a *Source) { a.Cache = cacheWithout{a.Cache, &away} })
+	for range 2 {
+		away.Store(true)
+		for range 3 {
+			assert.False(t, s.loadNewer(t.Context(), n, nil))
+		}
+		_, err := s.accountKey(t.Context(), s.cas[0])
+		require.ErrorContains(t, err, "the cache is away")
+		away.Store(false)
+		assert.False(t, s.loadNewer(t.Context(), n, nil))
+	}
+	assert.Len(t, r.of(certmanager.CacheFailed), 2)
+}
+
+// While the cache cannot be written to nothing is ordered but what is about to end in service.
+func TestOrdersWaitForTheStorage(t *testing.T) {
+	s, n, _ := idle(t, func(a *Source) { a.Cache = autocert.DirCache("/dev/null/folder") })
+	require.ErrorContains(t, s.obtain(t.Context(), n, nil), "nothing is ordered that cannot be stored")
+	for left, ordered := range map[time.Duration]bool{20 * time.Hour: false, time.Hour: true} {
+		cert := issue(t, tlstest.NewCA(t), time.Now().Add(-80*time.Hour), time.Now().Add(left))
+		err := s.obtain(t.Context(), n, cert)
+		require.Error(t, err)
+		assert.Equal(t, ordered, !strings.Contains(err.Error(), "nothing is ordered"), "%v: %v", left, err)
+	}
+	s.storageOK.Store(true)
+	n.unsaved = issue(t, tlstest.NewCA(t), time.Now(), time.Now().Add(time.Hour))
+	s.save(t.Context(), n)
+	require.ErrorContains(t, s.obtain(t.Context(), n, nil), "nothing is ordered", "after what could not be stored")
+}
