@@ -49,7 +49,7 @@ type acmeResponder struct {
 // The error wraps [ErrOption] or [ErrListen].
 func CreateACMEResponder(options ACMEResponderOptions) (gen.MetaBehavior, error) {
 	var c check
-	c.host(options.Host)
+	c.host("Host", options.Host)
 	c.notNil("Listener", options.Listener)
 	if c.manager(options.CertManager, false); c.err() != nil {
 		return nil, c.err()

@@ -47,25 +47,34 @@ func (c *check) notNil(option string, value any) (ok bool) {
 }
 
 // host refuses what is no name and no address, and says where the rest of it goes.
-func (c *check) host(host string) {
+func (c *check) host(option, host string) {
 	if host == "" {
 		return
 	}
-	if strings.ContainsAny(host, "/ ") {
-		c.refuse(true, "Host: %q is not a host name or an IP address", host)
+	if host == "*" && option == "Host" {
+		c.refuse(true, "Host: %q is not a host name or an IP address; a server whose Host is empty listens on all interfaces", host)
+		return
+	}
+	if strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r == 0x7f || strings.ContainsRune("/*,@", r) }) {
+		c.refuse(true, "%s: %q is not a host name or an IP address", option, host)
 		return
 	}
 	if name, port, err := net.SplitHostPort(host); err == nil {
-		c.refuse(true, "Host: %q has a port; use Host: %q and Port: %s", host, name, cmp.Or(port, "0"))
+		use := fmt.Sprintf("%s: %q", option, name)
+		if option == "Host" {
+			use += " and Port: " + cmp.Or(port, "0")
+		}
+		c.refuse(true, "%s: %q has a port; use %s", option, host, use)
 		return
 	}
 	if inner, ok := strings.CutPrefix(host, "["); ok && strings.HasSuffix(inner, "]") {
-		c.refuse(true, "Host: %q has brackets; use Host: %q", host, strings.TrimSuffix(inner, "]"))
+		c.refuse(true, "%s: %q has brackets; use %s: %q", option, host, option, strings.TrimSuffix(inner, "]"))
 		return
 	}
-	if _, err := netip.ParseAddr(host); err != nil {
-		c.refuse(strings.Contains(host, ":"), "Host: %q is not a host name or an IP address", host)
-	}
+	addr, err := netip.ParseAddr(host)
+	c.refuse(err != nil && strings.Contains(host, ":"), "%s: %q is not a host name or an IP address", option, host)
+	c.refuse(option == "Host" && addr.Is6() && addr.IsLinkLocalUnicast() && addr.Zone() == "",
+		"Host: %q is a link-local address, which needs the interface; use Host: %q, with its name", host, host+"%eth0")
 }
 
 // What a manager may offer beside gen.CertManager, as *certmanager.Manager does.

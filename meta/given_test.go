@@ -144,6 +144,14 @@ func TestHosts(t *testing.T) {
 		"[::1]":           `use Host: "::1"`,
 		"https://a.test/": "is not a host name",
 		"a b":             "is not a host name",
+		"a\nb":            "is not a host name",
+		"a\x00b":          "is not a host name",
+		"*":               "whose Host is empty listens on all interfaces",
+		"*.a.test":        "is not a host name",
+		"me@a.test":       "is not a host name",
+		"a.test,b.test":   "is not a host name",
+		"[::1":            "is not a host name",
+		"fe80::1":         `use Host: "fe80::1%eth0"`,
 	} {
 		_, err := meta.CreateTCPServer(meta.TCPServerOptions{Host: host})
 		assert.ErrorIs(t, err, meta.ErrOption, host)
@@ -151,6 +159,24 @@ func TestHosts(t *testing.T) {
 		_, err = meta.CreateTCPConnection(meta.TCPConnectionOptions{Host: host, Port: 1})
 		assert.ErrorIs(t, err, meta.ErrOption, host)
 		assert.ErrorContains(t, err, says)
+	}
+}
+
+// The same for the name of a server, which may be an address.
+func TestServerNames(t *testing.T) {
+	certs := modes()[2].manager
+	for name, says := range map[string]string{
+		"a.test:443": `ServerName: "a.test:443" has a port; use ServerName: "a.test"`, "https://a.test": "ServerName: ", " a.test": "ServerName: ",
+		"*.a.test": "ServerName: ", "a\nb": "ServerName: ", "[::1]": `use ServerName: "::1"`,
+	} {
+		_, err := meta.CreateTCPConnection(meta.TCPConnectionOptions{Port: 1, CertManager: certs, ServerName: name, Reconnect: &meta.Reconnect{}})
+		assert.ErrorIs(t, err, meta.ErrOption, name)
+		assert.ErrorContains(t, err, says)
+	}
+	for _, name := range []string{"", "localhost", "LOCALHOST.", "127.0.0.1", "::1", "fe80::1", "a_b.test", "bücher.test"} {
+		c, err := meta.CreateTCPConnection(meta.TCPConnectionOptions{Port: 1, CertManager: certs, ServerName: name, Reconnect: &meta.Reconnect{}})
+		require.NoError(t, err, name)
+		c.Terminate(nil)
 	}
 }
 

@@ -139,6 +139,9 @@ func listenAdvice(err error) string {
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return "; Host is no address of this machine"
 	}
+	if unknown, ok := errors.AsType[*net.DNSError](err); ok && unknown.IsNotFound {
+		return "; use an IP address of this machine as Host, or none for all interfaces"
+	}
 	return ""
 }
 

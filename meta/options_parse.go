@@ -31,7 +31,7 @@ func (o *TCPServerOptions) parse() (*TCPConnectionOptions, error) {
 	if !c.notNil("Listener", o.Listener) {
 		return nil, c.err()
 	}
-	c.host(o.Host)
+	c.host("Host", o.Host)
 	connection.parseShared(&c, true)
 	o.checkLimits(&c)
 	c.notNegative("AlarmHigh", o.AlarmHigh)
@@ -86,7 +86,7 @@ func (o *TCPServerOptions) checkLimits(c *check) {
 func (o *TCPConnectionOptions) parse() error {
 	var c check
 	c.refuse(o.HandshakeTimeout > 0 && o.CertManager == nil, "HandshakeTimeout: there is no handshake without TLS; set CertManager")
-	c.host(o.Host)
+	c.host("Host", o.Host)
 	o.parseShared(&c, false)
 	c.notNegative("DialTimeout", o.DialTimeout)
 	c.refuse(o.UnixPath != "" && (o.Host != "" || o.Port != 0), "UnixPath: a unix socket has no Host or Port; leave them unset")
@@ -109,6 +109,7 @@ func (o *TCPConnectionOptions) parse() error {
 		c.refuse(o.StartTLS, "Reconnect: can't be combined with StartTLS: what is meant for one connection after its upgrade could go out in the clear on the next")
 		o.Reconnect = o.Reconnect.parse(&c)
 	}
+	c.host("ServerName", o.ServerName)
 	c.refuse(o.ServerName != "" && o.CertManager == nil, "ServerName: has no effect without TLS; set CertManager")
 	setDefault(&o.DialTimeout, DefaultDialTimeout)
 	setDefault(&o.Host, "localhost")
