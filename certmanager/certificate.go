@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
@@ -151,10 +152,10 @@ func (c *certificate) checkLeaf() {
 func (c *certificate) takeKey() error {
 	switch public := c.tls.Leaf.PublicKey.(type) {
 	case *ecdsa.PublicKey:
-		c.key = ecdsaKey
-		if size := public.Curve.Params().BitSize; size < 256 {
+		if public.Curve == elliptic.P224() {
 			return fmt.Errorf("%w: TLS has no use for its curve; use P-256", ErrInvalid)
 		}
+		c.key = ecdsaKey
 	case ed25519.PublicKey:
 		c.key = ed25519Key
 	case *rsa.PublicKey:

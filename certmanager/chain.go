@@ -176,20 +176,8 @@ func (k *comparison) led(c *certificate, roots *x509.CertPool) bool {
 		built, _ := c.build(roots, c.chain[1:], when)
 		return built != nil
 	}
-	if c != nil && leads(c) {
-		return true
-	}
-	all := 0
-	for _, other := range k.previous.certs {
-		if other.owner {
-			continue
-		}
-		if !leads(other) {
-			return false
-		}
-		all++
-	}
-	return all > 0
+	lasting := slices.DeleteFunc(slices.Clone(k.previous.certs), func(c *certificate) bool { return c.owner })
+	return c != nil && leads(c) || len(lasting) > 0 && !slices.ContainsFunc(lasting, func(c *certificate) bool { return !leads(c) })
 }
 
 // leadsToClients says whether the chain builds to the roots that clients are verified with.

@@ -104,16 +104,10 @@ func (k *deviceKey) report(err error) {
 	}
 }
 
-// watchKeys reports the failures of keys that are in service now, and no more those of others.
-func (m *Manager) watchKeys(previous, next *snapshot) {
-	if previous != nil {
-		for _, c := range previous.certs {
-			if key, ok := c.tls.PrivateKey.(*deviceKey); ok {
-				key.failed.Store(nil)
-			}
-		}
-	}
-	for _, c := range next.certs {
+// watchKeys reports the failures of keys that are in service now. One that no longer is makes no
+// handshakes.
+func (m *Manager) watchKeys(s *snapshot) {
+	for _, c := range s.certs {
 		key, ok := c.tls.PrivateKey.(*deviceKey)
 		if !ok {
 			continue

@@ -186,7 +186,7 @@ func (m *Manager) swap(previous, next *snapshot) (done bool, err error) {
 	if previous != nil {
 		next.generation = previous.generation + 1
 	}
-	m.watchKeys(previous, next)
+	m.watchKeys(next)
 	m.current.Store(next)
 	m.setTicketKeys(previous, next)
 	m.mu.Unlock()
