@@ -134,7 +134,9 @@ func (m *Manager) reportDue(before map[string]time.Time) (reported map[string]ti
 				m.live.judgeAll()
 			}
 		}
-		reported[string(d.raw)] = last
+		if !last.IsZero() {
+			reported[string(d.raw)] = last
+		}
 	}
 	return reported, next
 }

@@ -56,27 +56,15 @@ func newReloader(m *Manager) *reloader {
 
 // first puts the first set in service. A pair that does not match may be in the middle of its
 // replacement: a program may start at that moment.
-func (r *reloader) first(ctx context.Context) error {
+func (r *reloader) first(ctx context.Context) (err error) {
 	for began := time.Now(); ; sleep(ctx, settle) {
-		err := r.loadFirst(ctx)
+		if r.seen, err = r.load(ctx); err == nil {
+			err = r.publish(ctx, r.seen)
+		}
 		if !errors.Is(err, ErrMismatch) || time.Since(began) >= reportAfter {
 			return err
 		}
 	}
-}
-
-func (r *reloader) loadFirst(ctx context.Context) error {
-	var err error
-	if r.previous, err = r.loader.load(ctx, r.m.options.Source, r.previous); err != nil {
-		return err
-	}
-	r.candidate = newMaterial(r.previous, r.candidate)
-	if err := r.publish(ctx, r.candidate); err != nil {
-		return err
-	}
-	r.seen = r.candidate
-	r.warn()
-	return nil
 }
 
 // run is the reload loop. It ends with ctx.
@@ -122,7 +110,9 @@ func (r *reloader) plan(d time.Duration) {
 // or now is set, puts it in service. The error says why what is in service was kept.
 func (r *reloader) check(ctx context.Context, now bool) error {
 	began := time.Now()
-	got, err := r.load(ctx)
+	limited, cancel := context.WithTimeout(ctx, loadTimeout)
+	got, err := r.load(limited)
+	cancel()
 	r.compare(got, err, began)
 	current := r.m.current.Load().in.material
 	if err == nil && got == current {
@@ -161,13 +151,14 @@ func (r *reloader) check(ctx context.Context, now bool) error {
 // load asks the source. What it returns is the set in service, or the last candidate, where
 // the contents are the same.
 func (r *reloader) load(ctx context.Context) (*material, error) {
-	limited, cancel := context.WithTimeout(ctx, loadTimeout)
-	defer cancel()
-	got, err := r.loader.load(limited, r.m.options.Source, r.previous)
+	got, err := r.loader.load(ctx, r.m.options.Source, r.previous)
 	if got == nil {
 		return nil, err
 	}
-	current := r.m.current.Load().in.material
+	var current *material
+	if s := r.m.current.Load(); s != nil {
+		current = s.in.material
+	}
 	if got != r.previous {
 		r.previous = got
 		if next := newMaterial(got, current, r.candidate); !next.same(r.candidate) {
