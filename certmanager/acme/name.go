@@ -112,7 +112,7 @@ func (n *name) notify() {
 	n.changed = make(chan struct{})
 }
 
-// notDueBefore puts the next attempt off. The caller holds mu, or is alone with the name.
+// notDueBefore puts the next attempt off. The caller holds mu.
 func (n *name) notDueBefore(when time.Time) {
 	if n.due.Before(when) {
 		n.due = when

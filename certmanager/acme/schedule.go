@@ -48,8 +48,9 @@ func suggestedTime(start, end time.Time, leaf *x509.Certificate, window time.Dur
 const maxSuggestedWait = 4 * time.Hour
 
 const (
-	// firstRetry and firstRetryInvalid are the waits after a first failure: of the CA or the
-	// network, and of a validation. Let's Encrypt allows five of these for a name in an hour
+	// firstRetry is the wait after a first failure of the CA or the network, firstRetryInvalid after
+	// one of a validation, or of an order whose answer was lost. Let's Encrypt allows five failed
+	// validations of a name in an hour, and 300 orders of an account in three hours
 	// (https://letsencrypt.org/docs/rate-limits/).
 	firstRetry        = time.Second
 	firstRetryInvalid = 30 * time.Second

@@ -31,7 +31,7 @@ func (s *state) start(ctx context.Context) error {
 		if cert := s.load(limited, n); cert != nil {
 			s.adopt(n, cert)
 		}
-		if n.cert == nil {
+		if !s.serves(n) {
 			missing = append(missing, n)
 		}
 	}
@@ -51,15 +51,24 @@ func (s *state) start(ctx context.Context) error {
 	}
 	for _, domain := range s.o.Domains {
 		n := s.names[domain]
+		s.mu.Lock()
 		if s.o.Background || !slices.Contains(missing, n) { // New does not wait: the program's own server has to answer
 			n.notDueBefore(clock.Now().Add(backgroundDelay))
 		}
+		s.mu.Unlock()
 		s.maintaining.Go(func() { s.maintain(ctx, n) })
 	}
 	if s.o.Background {
 		return nil
 	}
 	return s.waitFor(limited, missing)
+}
+
+// serves says whether a certificate of a name is in service.
+func (s *state) serves(n *name) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return n.cert != nil
 }
 
 // needsPort says whether the CA connects to a name's address to validate it.

@@ -72,12 +72,6 @@ func issue(t *testing.T, ca *tlstest.CA, notBefore, notAfter time.Time) *tls.Cer
 	return &cert
 }
 
-func (s *state) serves(n *name) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return n.cert != nil
-}
-
 // The long waits of failures while there was time left are not those of a name without a
 // certificate.
 func TestBackOffBeginsAnewAtTheEnd(t *testing.T) {

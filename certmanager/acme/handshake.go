@@ -6,81 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
-	"github.com/mholt/acmez/v3/acme"
-
-	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/internal/clock"
 )
-
-// adopt puts a certificate of a name in service, or keeps it until it is valid.
-func (s *state) adopt(n *name, cert *tls.Certificate) {
-	if ahead := clock.Until(cert.Leaf.NotBefore); ahead > 0 {
-		s.keepEarly(n, cert, ahead)
-		return
-	}
-	s.mu.Lock()
-	window, clamped := renewalWindow(lifetime(cert.Leaf), s.o.RenewBefore)
-	if n.firstReport("RenewBefore", clamped) {
-		s.warn(n.text, fmt.Errorf("RenewBefore %v is more than half of the certificate's lifetime; it is renewed %v before its end", s.o.RenewBefore, window))
-	}
-	// Of many names at a start ten a second ask for renewal information.
-	n.asks = clock.Now().Add(time.Duration(chance() * float64(len(s.names)) * float64(100*time.Millisecond)))
-	n.early, n.info, n.next = nil, acme.RenewalInfo{}, n.asks
-	n.cert, n.busy, n.failures, n.step, n.err = cert, false, 0, 0, nil
-	n.due = renewalTime(cert.Leaf.NotAfter, window, chance())
-	s.material = nil
-	n.notify()
-	s.mu.Unlock()
-	s.changed()
-}
-
-// keepEarly keeps a certificate that is not valid yet by this machine's clock, and orders no other.
-func (s *state) keepEarly(n *name, cert *tls.Certificate, ahead time.Duration) {
-	err := fmt.Errorf("%w: the certificate that the CA issued begins at %s; by the clock of this machine that is in %v. If the clock is behind, set it",
-		certmanager.ErrNotYetValid, cert.Leaf.NotBefore.Format(time.RFC3339), ahead.Round(time.Second))
-	first := n.early == nil || !n.early.Leaf.Equal(cert.Leaf)
-	n.early = cert
-	s.mu.Lock()
-	n.busy, n.err, n.due = false, err, cert.Leaf.NotBefore
-	n.notify()
-	s.mu.Unlock()
-	if first && ahead > time.Minute {
-		s.warn(n.text, err)
-	}
-}
-
-// fail notes that an attempt failed, and plans the next.
-func (s *state) fail(n *name, err error) {
-	next := s.postpone(n, err)
-	s.emit(certmanager.OrderFailed, n.text, fmt.Errorf("%w; next try %s", err, next.Format(time.RFC3339)))
-}
-
-// postpone plans the next attempt after one that failed.
-func (s *state) postpone(n *name, err error) (next time.Time) {
-	now := clock.Now()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n.failures++
-	n.step++
-	n.busy, n.err = false, err
-	remaining := time.Duration(0)
-	if n.cert != nil {
-		remaining = n.cert.Leaf.NotAfter.Sub(now)
-	}
-	after := retryAfterOf(err)
-	if errors.Is(err, errUnusable) {
-		after = max(after, unusableRetry)
-	}
-	delay := retryDelay(n.step, isInvalid(err) || errors.Is(err, errOrderLost), remaining, after, chance())
-	if errors.Is(err, errRecord) {
-		delay = min(delay, maxRecordRetry)
-	}
-	n.due = now.Add(delay)
-	n.notify()
-	return n.due
-}
 
 // getCertificate is the certificate for a name that nothing is served for, nil if there is none. It
 // waits for the one that is being obtained, as long as HandshakeTimeout allows.
@@ -181,4 +109,58 @@ func (s *state) drop(n *name) {
 	n.stop()
 	n.busy = false
 	n.notify()
+}
+
+// owns says whether a name is this source's to obtain.
+func (s *state) owns(ctx context.Context, name string) bool {
+	s.mu.Lock()
+	_, known := s.names[name]
+	s.mu.Unlock()
+	return known || s.sni[name] || s.allows(ctx, name)
+}
+
+func (s *state) allows(ctx context.Context, name string) bool {
+	if s.o.HostPolicy == nil {
+		return false
+	}
+	err := s.o.askPolicy(ctx, name)
+	if errors.Is(err, errPanicked) {
+		s.panicked.Do(func() { s.warn(name, err) })
+	}
+	return err == nil
+}
+
+func (a *Source) askPolicy(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, policyTimeout)
+	defer cancel()
+	return guard("HostPolicy", func() error { return a.HostPolicy(ctx, name) })
+}
+
+// stillWanted decides about the next order for a name that a handshake asked for. When the policy
+// has changed its mind the name is dropped, but not before the end of what is in service: the policy
+// may be mistaken, when its database is away for example, and is asked again.
+func (s *state) stillWanted(ctx context.Context, n *name, serving bool) bool {
+	if n.fixed {
+		return true
+	}
+	err := s.o.askPolicy(ctx, n.text)
+	if ctx.Err() != nil {
+		return false
+	}
+	first := n.firstReport("policy", err != nil)
+	switch {
+	case err == nil:
+		return true
+	case serving:
+		err = fmt.Errorf("acme.Source.HostPolicy refuses a name that is served; it is not renewed: %w", err)
+		s.postpone(n, err)
+		if first {
+			s.warn(n.text, err)
+		}
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drop(n)
+	return false
 }
