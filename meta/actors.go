@@ -81,6 +81,9 @@ type actorAnswer struct {
 // actorRelease says that a connection has ended, or needs no actor after all.
 type actorRelease struct{ connection gen.Alias }
 
+// actorWatch is the first message of the process: Ergo lets no process monitor another in its Init.
+type actorWatch struct{}
+
 // actorExpired is sent when an actor had CloseTimeout to end.
 type actorExpired struct{ actor gen.PID }
 
@@ -100,11 +103,11 @@ func (s *actorServer) Init(...any) error {
 	}
 	s.listening = server.(*tcpServer)
 	s.listening.actors = true
-	if s.server, err = s.SpawnMeta(server, gen.MetaOptions{}); err != nil {
-		server.Terminate(err)
+	if err := s.Send(s.PID(), actorWatch{}); err != nil {
 		return err
 	}
-	if err := s.MonitorAlias(s.server); err != nil {
+	if s.server, err = s.SpawnMeta(server, gen.MetaOptions{}); err != nil {
+		server.Terminate(err)
 		return err
 	}
 	if o.Started != nil {
@@ -116,6 +119,8 @@ func (s *actorServer) Init(...any) error {
 // HandleMessage implements act.ActorBehavior.
 func (s *actorServer) HandleMessage(from gen.PID, message any) error {
 	switch m := message.(type) {
+	case actorWatch:
+		return s.MonitorAlias(s.server) // an error says that it has just ended, and why it has is in the log
 	case actorRequest:
 		m.answer <- s.start(m.connection)
 	case actorRelease:

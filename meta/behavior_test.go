@@ -15,10 +15,12 @@ import (
 // Ergo 3.3.1 has a callback more than 3.3.0, of a type that 3.3.0 lacks. The package builds against
 // a copy of the engine whose interface has callbacks that no release has yet.
 func TestBuildsWithLaterCallbacks(t *testing.T) {
-	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "ergo.services/ergo").Output()
-	require.NoError(t, err)
+	engine := filepath.Join("..", "engine")
+	if _, err := os.Stat(engine); err != nil {
+		t.Skip("the engine is not part of the module: this test needs the repository")
+	}
 	later := t.TempDir()
-	require.NoError(t, os.CopyFS(later, os.DirFS(strings.TrimSpace(string(dir)))))
+	require.NoError(t, os.CopyFS(later, os.DirFS(engine)))
 	files, err := filepath.Glob(filepath.Join(later, "gen", "*.go"))
 	require.NoError(t, err)
 	const declaration = "type MetaBehavior interface {\n"

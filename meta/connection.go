@@ -124,6 +124,14 @@ func (c *tcpConnection) Start() error {
 // HandleMessage implements gen.MetaBehavior. What comes before the connection is established waits
 // for that, so that nothing is written in the clear.
 func (c *tcpConnection) HandleMessage(from gen.PID, message any) error {
+	switch message.(type) { // its own do not wait, since an exit would wait behind them
+	case flushRequest:
+		c.writer.flush()
+		return nil
+	case catchUp:
+		c.catchUp()
+		return nil
+	}
 	c.awaitOpen()
 	switch m := message.(type) {
 	case MessageTCP:
@@ -131,10 +139,6 @@ func (c *tcpConnection) HandleMessage(from gen.PID, message any) error {
 			c.refusing = true
 			c.log().Debug("%d bytes from %s and all after them not taken: %s", len(m.Data), from, err)
 		}
-	case flushRequest:
-		c.writer.flush()
-	case catchUp:
-		c.catchUp()
 	case MessageTCPActive:
 		c.activate(m.N)
 	case MessageTCPClose:

@@ -213,9 +213,10 @@ func (c *tcpConnection) leave() {
 	}
 }
 
-// unreachable says that the error of Send means that there is nobody any more.
+// unreachable says that the error of Send means that there is nobody any more. ErrNotAllowed is that
+// of a meta process whose own parent has ended.
 func unreachable(err error) bool {
-	for _, gone := range []error{gen.ErrProcessTerminated, gen.ErrProcessUnknown, gen.ErrMetaUnknown, gen.ErrAliasUnknown, gen.ErrNodeTerminated} {
+	for _, gone := range []error{gen.ErrNotAllowed, gen.ErrProcessTerminated, gen.ErrProcessUnknown, gen.ErrMetaUnknown, gen.ErrAliasUnknown, gen.ErrNodeTerminated} {
 		if errors.Is(err, gone) {
 			return true
 		}

@@ -79,6 +79,18 @@ func TestStopIsBounded(t *testing.T) {
 	})
 }
 
+// And the end of its owner, of which Ergo tells it no sooner.
+func TestOwnerEndIsBounded(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		a := newHost(t).spawn(nil)
+		stalled(t, m, a)
+		server := a.server
+		require.EqualValues(t, 1, meta.Stats(server).Connections)
+		require.NoError(t, a.h.SendExit(a.pid, gen.TerminateReasonShutdown))
+		eventually(t, func() bool { return meta.Stats(server).Connections == 0 }, "the connection ends")
+	})
+}
+
 // So it does while a Call waits.
 func TestExitEndsCall(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
