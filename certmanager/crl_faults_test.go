@@ -281,7 +281,22 @@ commonName = supplied
 	block, _ := pem.Decode(read("crl.pem"))
 	_, err := x509.ParseRevocationList(block.Bytes)
 	require.Error(t, err, "else it is not of version 1")
+	caBlock, _ := pem.Decode(read("ca.crt"))
+	old, err := x509.ParseCertificate(caBlock.Bytes)
+	require.NoError(t, err)
 	l := newListed(t, read("ca.crt"), read("crl.pem"), nil)
+	require.NoError(t, l.verdict(pairs[0]))
+	require.ErrorIs(t, l.verdict(pairs[1]), certmanager.ErrRevoked)
+
+	// A CA of the same name takes the place of this one. The list does not say of which key it is,
+	// and does not keep the old CA in service.
+	twin := tlstest.NewCA(t, func(c *x509.Certificate) { c.RawSubject = old.RawSubject })
+	l.write("cas.pem", twin.PEM())
+	require.NoError(t, l.Reload(t.Context()))
+	require.Error(t, l.verdict(pairs[0]))
+	require.NoError(t, l.verdict(twin.Issue(t, tlstest.Leaf{})))
+	l.write("cas.pem", read("ca.crt"))
+	require.NoError(t, l.Reload(t.Context()))
 	require.NoError(t, l.verdict(pairs[0]))
 	require.ErrorIs(t, l.verdict(pairs[1]), certmanager.ErrRevoked)
 

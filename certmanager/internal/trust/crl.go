@@ -55,7 +55,7 @@ func NewLists(lists []*x509.RevocationList, issuers []*x509.Certificate, fresh b
 			continue
 		}
 		issuer, err := issuerOf(list, issuers)
-		if err != nil {
+		if err != nil && !previous.knew(list) { // else it is of the key that a CA of the same name had before
 			return nil, err
 		}
 		if issuer == nil {
@@ -79,7 +79,7 @@ func NewLists(lists []*x509.RevocationList, issuers []*x509.Certificate, fresh b
 
 // find returns what was made of a list before, if its issuer is still one.
 func (r *Lists) find(list *x509.RevocationList, issuers []*x509.Certificate) *List {
-	if r == nil || r.made[list] == nil {
+	if !r.knew(list) {
 		return nil
 	}
 	known := *r.made[list]
@@ -88,6 +88,9 @@ func (r *Lists) find(list *x509.RevocationList, issuers []*x509.Certificate) *Li
 	}
 	return &known
 }
+
+// knew says whether the signature of a list was that of an issuer.
+func (r *Lists) knew(list *x509.RevocationList) bool { return r != nil && r.made[list] != nil }
 
 // use adds a list whose signature holds.
 func (r *Lists) use(l *List, now time.Time) {
