@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -191,6 +193,30 @@ func TestNamesMakeNoLines(t *testing.T) {
 				assert.NotContains(t, line, "\x1b")
 			}
 		}
+	}
+}
+
+// Nor does the path of a unix socket, whether the peer has it itself or a trusted proxy tells it.
+func TestPathsMakeNoLines(t *testing.T) {
+	h, log, dir := newHost(t), &lines{}, t.TempDir()
+	require.NoError(t, h.LoggerAdd("lines", log))
+	a := h.spawn(nil)
+	debug := gen.MetaOptions{LogLevel: gen.LogLevelDebug}
+	a.listen(meta.TCPServerOptions{UnixPath: dir + "/s", ConnectionMeta: debug})
+	local := &net.UnixAddr{Name: dir + "/m\nforged", Net: "unix"}
+	conn, err := net.DialUnix("unix", local, &net.UnixAddr{Name: dir + "/s", Net: "unix"})
+	require.NoError(t, err)
+	assert.Equal(t, dir+`/m\0Aforged`, expect[meta.MessageTCPConnect](a).RemoteAddr.String())
+	conn.Close()
+	expect[meta.MessageTCPDisconnect](a)
+
+	_, addr := a.listen(meta.TCPServerOptions{ProxyFrom: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, ConnectionMeta: debug})
+	port := portOf(t, addr)
+	client := h.spawn(nil)
+	client.connect(meta.TCPConnectionOptions{Host: "127.0.0.1", Port: port, Proxy: &meta.ProxyHeader{Source: local, Destination: &net.UnixAddr{Name: dir + "/s", Net: "unix"}}})
+	assert.Equal(t, dir+`/m\0Aforged`, expect[meta.MessageTCPConnect](a).Peer.Addr.String())
+	for _, line := range log.all() {
+		assert.NotContains(t, line, "\n")
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/ergotls/ergotls/internal/dn"
 )
 
 // errWouldBlock is what a non-blocking read of a socket answers where nothing has arrived. It
@@ -81,7 +83,7 @@ func (s *socket) ConnectionID() string {
 // one.
 func (s *socket) RemoteAddr() net.Addr {
 	if remote := s.remote.Load(); remote != nil {
-		return *remote
+		return known(*remote)
 	}
 	return known(s.Conn.RemoteAddr())
 }
@@ -89,10 +91,17 @@ func (s *socket) RemoteAddr() net.Addr {
 // LocalAddr implements net.Conn.
 func (s *socket) LocalAddr() net.Addr { return known(s.Conn.LocalAddr()) }
 
-// known returns an address that is not nil: the connections of a given Listener may have none.
+// known returns an address that is not nil: the connections of a given Listener may have none. The
+// path of a unix socket is of the peer's choice and can have line ends, which are escaped: addresses
+// are logged.
 func known(addr net.Addr) net.Addr {
 	if addr == nil {
 		return noAddr{}
+	}
+	if unix, ok := addr.(*net.UnixAddr); ok && unix != nil {
+		if name := dn.Printable(unix.Name); name != unix.Name {
+			return &net.UnixAddr{Name: name, Net: unix.Net}
+		}
 	}
 	return addr
 }
