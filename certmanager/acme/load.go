@@ -53,8 +53,8 @@ type state struct {
 	http01      atomic.Int32           // how many answer HTTP-01
 	answers     sync.Map               // to open challenges of this machine: []byte by the key of the cache
 	storageOK   atomic.Bool            // it was tried
-	limited     atomic.Bool            // limit was reached, and that was told
-	panicked    sync.Once              // HostPolicy, and that was told
+	limited     atomic.Bool            // limit was reached, and that was reported
+	panicked    sync.Once              // reports the first panic of HostPolicy
 
 	mu       sync.Mutex // guards the fields below, and those of each name that say so
 	closing  bool       // no further name is added

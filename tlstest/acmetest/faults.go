@@ -22,7 +22,7 @@ type faults struct {
 	dns    *resolver
 
 	mu       sync.Mutex    // guards all below
-	calm     chan struct{} // closed when the CA does not hang
+	resume   chan struct{} // closed when the CA does not hang
 	slow     time.Duration
 	refuse   int
 	after    time.Duration
@@ -44,8 +44,8 @@ type renewalInfo struct {
 }
 
 func newFaults(pebble http.Handler, store *db.MemoryStore, dns *resolver) *faults {
-	w := &faults{pebble: pebble, store: store, dns: dns, calm: make(chan struct{}), lost: make(map[string]bool)}
-	close(w.calm)
+	w := &faults{pebble: pebble, store: store, dns: dns, resume: make(chan struct{}), lost: make(map[string]bool)}
+	close(w.resume)
 	return w
 }
 
@@ -63,13 +63,13 @@ func (w *faults) Refuse(status int, retryAfter time.Duration) {
 func (w *faults) Hang(hang bool) {
 	w.change(func() {
 		select {
-		case <-w.calm:
+		case <-w.resume:
 			if hang {
-				w.calm = make(chan struct{})
+				w.resume = make(chan struct{})
 			}
 		default:
 			if !hang {
-				close(w.calm)
+				close(w.resume)
 			}
 		}
 	})

@@ -27,10 +27,10 @@ const (
 func (w *faults) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	w.mu.Lock()
 	w.requests++
-	calm, slow, refuse, after, nonces, renewal := w.calm, w.slow, w.refuse, w.after, w.nonces, w.renewal
+	resume, slow, refuse, after, nonces, renewal := w.resume, w.slow, w.refuse, w.after, w.nonces, w.renewal
 	w.mu.Unlock()
 	select {
-	case <-calm:
+	case <-resume:
 	case <-r.Context().Done():
 		return
 	}

@@ -127,10 +127,10 @@ func TestAnswerOfAnOrderIsLost(t *testing.T) {
 // an hour away, or as far as after a validation that failed.
 func TestAnswersThatCannotBeUsed(t *testing.T) {
 	t.Parallel()
-	stranger := tlstest.NewCA(t)
+	another := tlstest.NewCA(t)
 	chain := func(leaf tlstest.Leaf) func(*http.Response) error {
 		return func(r *http.Response) error {
-			return setBody(r, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: stranger.Issue(t, leaf).Leaf.Raw}))
+			return setBody(r, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: another.Issue(t, leaf).Leaf.Raw}))
 		}
 	}
 	for what, c := range map[string]struct {

@@ -50,7 +50,7 @@ func TestDNS01Alias(t *testing.T) {
 	assert.Empty(t, ca.TXT())
 }
 
-// A provider that fails, lies, is slow, or does not remove: the reason is told, no validation
+// A provider that fails, lies, is slow, or does not remove: the reason is reported, no validation
 // fails, and what is left is removed later.
 func TestDNS01ProviderFails(t *testing.T) {
 	for what, c := range map[string]struct {

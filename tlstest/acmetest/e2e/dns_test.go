@@ -79,7 +79,7 @@ func TestDNSPersist(t *testing.T) {
 	first := w.mustDial(t, zone)
 	w.eventually(t, "the renewal", func() bool { return !w.mustDial(t, zone).Equal(first) })
 
-	// The record ends: nothing is ordered in vain, and the reason is told.
+	// The record ends: nothing is ordered in vain, and the reason is reported.
 	ca.SetTXT(records[0].Name, strings.Replace(records[0].Value, "persistUntil=", "persistUntil=1", 1)[:len(records[0].Value)-5])
 	w.eventually(t, "a failure", func() bool { return len(w.events.of(certmanager.OrderFailed)) > 0 })
 	orders := ca.Orders()

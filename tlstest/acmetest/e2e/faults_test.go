@@ -82,7 +82,7 @@ func TestHandshakesStopWithTheirContext(t *testing.T) {
 	require.ErrorIs(t, <-ended, context.Canceled)
 }
 
-// A validation that fails is not repeated by handshakes, and the CA's reason is told.
+// A validation that fails is not repeated by handshakes, and the CA's reason is reported.
 func TestBackOffAndReason(t *testing.T) {
 	t.Parallel()
 	ca := acmetest.Start(t)
@@ -130,7 +130,7 @@ func TestRefusedAtStart(t *testing.T) {
 	require.NoError(t, w.Close())
 }
 
-// A CA that asks for patience gets it.
+// A Retry-After is honoured.
 func TestRetryAfter(t *testing.T) {
 	t.Parallel()
 	ca := acmetest.Start(t)

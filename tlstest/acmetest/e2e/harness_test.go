@@ -81,7 +81,7 @@ func tryStart(t *testing.T, ca *acmetest.Server, source *acme.Source, others ...
 	return w, err
 }
 
-// freeAddr returns an address that nothing listens on, now and until someone is told to.
+// freeAddr returns an address that nothing listens on.
 func freeAddr(t testing.TB) string {
 	t.Helper()
 	return fmt.Sprintf("127.0.0.1:%d", needs.Port(t))
