@@ -107,13 +107,11 @@ func (a *Source) Load(ctx context.Context, previous *certmanager.Material) (*cer
 	if previous == nil && s.loaded.Load() {
 		return nil, errBound
 	}
-	tooLate := time.NewTimer(watchTimeout)
-	defer tooLate.Stop()
 	select {
 	case <-s.watched:
 	case <-ctx.Done():
 		return nil, ctx.Err()
-	case <-tooLate.C:
+	case <-time.After(watchTimeout):
 		return nil, errors.New("the acme.Source has nothing: its Watch does not run")
 	}
 	select {
@@ -214,11 +212,9 @@ func sleep(ctx context.Context, d time.Duration) { sleepUnless(ctx, d, nil) }
 
 // sleepUnless also ends when changed is closed.
 func sleepUnless(ctx context.Context, d time.Duration, changed <-chan struct{}) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-	case <-timer.C:
+	case <-time.After(d):
 	case <-changed:
 	}
 }
