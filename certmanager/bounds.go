@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/ergotls/ergotls/certmanager/internal/trust"
+	"github.com/ergotls/ergotls/internal/dn"
 )
 
 // What a peer sends is cut before it is kept in an event, a log line or a status: anyone can send a
@@ -45,7 +46,7 @@ func boundedError(err error) error {
 	if err == nil {
 		return nil
 	}
-	short := &peerError{text: trust.Cut(err.Error(), maxPeerError)}
+	short := &peerError{text: trust.Cut(dn.Printable(err.Error()), maxPeerError)}
 	for _, reason := range []error{ErrRevoked, ErrCRLOutOfDate, ErrNotAuthorized, ErrExpired, ErrNotYetValid, ErrUntrusted, ErrRecycled} {
 		if errors.Is(err, reason) {
 			short.reason = reason

@@ -3,6 +3,8 @@ package meta
 import (
 	"errors"
 	"fmt"
+
+	"github.com/ergotls/ergotls/internal/dn"
 )
 
 // Reasons for which a connection ends. MessageTCPDisconnect.Reason is a
@@ -75,7 +77,7 @@ type DisconnectError struct {
 func (e *DisconnectError) Error() string {
 	text := e.Reason.Error()
 	if e.Cause != nil {
-		text += ": " + e.Cause.Error()
+		text += ": " + dn.Printable(e.Cause.Error()) // it may quote names that the peer has chosen
 	}
 	if e.Written < e.Accepted {
 		text += fmt.Sprintf(" (%d of %d bytes written)", e.Written, e.Accepted)

@@ -220,6 +220,37 @@ func TestPathsMakeNoLines(t *testing.T) {
 	}
 }
 
+// Nor do the names of a server, which stand in the error of a client that expects another.
+func TestServerNamesMakeNoLines(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	certs, err := certmanager.New(certmanager.Options{Source: certmanager.Static{RootCAs: ca.Pool()}})
+	require.NoError(t, err)
+	t.Cleanup(func() { certs.Close() })
+	theirs := manager{server: ca.ServerConfig(t, "m\nforged")}
+	for name, m := range map[string]gen.CertManager{"certmanager": certs, "crypto/tls": modes()[2].manager} {
+		t.Run(name, func(t *testing.T) {
+			h, log := newHost(t), &lines{}
+			require.NoError(t, h.LoggerAdd("lines", log))
+			server, client := h.spawn(nil), h.spawn(nil)
+			_, addr := server.listen(meta.TCPServerOptions{CertManager: theirs})
+			connection, err := meta.CreateTCPConnection(meta.TCPConnectionOptions{Host: "127.0.0.1", Port: portOf(t, addr), CertManager: m, ServerName: "localhost"})
+			require.NoError(t, err)
+			client.do(func(o *owner) {
+				_, err := o.SpawnMeta(connection, gen.MetaOptions{LogLevel: gen.LogLevelDebug})
+				assert.NoError(t, err)
+			})
+			reason := expect[meta.MessageTCPDisconnect](client).Reason.Error()
+			assert.NotContains(t, reason, "\n")
+			if name == "certmanager" {
+				assert.Contains(t, reason, `valid for m\0Aforged`)
+			}
+			for _, line := range log.all() {
+				assert.NotContains(t, line, "\n")
+			}
+		})
+	}
+}
+
 // jsonLines takes the output of a slog.JSONHandler.
 type jsonLines struct {
 	mu  sync.Mutex

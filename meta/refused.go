@@ -11,6 +11,7 @@ import (
 	"ergo.services/ergo/gen"
 
 	"github.com/ergotls/ergotls/internal/conninfo"
+	"github.com/ergotls/ergotls/internal/dn"
 	"github.com/ergotls/ergotls/internal/sni"
 )
 
@@ -117,6 +118,6 @@ func (s *tcpServer) refused(c *tcpConnection, stage string, err error) {
 				c.logPeer(c.shown)
 			}
 		}
-		log.Warning("%s of %s refused: %s (%d refused so far)", stage, c.sock.RemoteAddr(), err, total)
+		log.Warning("%s of %s refused: %s (%d refused so far)", stage, c.sock.RemoteAddr(), dn.Printable(err.Error()), total)
 	}
 }
