@@ -75,7 +75,8 @@ func (s *state) check(cert *tls.Certificate, name string) error {
 	if _, isRSA := cert.PrivateKey.(*rsa.PrivateKey); isRSA != (s.o.Key == RSA2048) {
 		return fmt.Errorf("%w: its key is not of the type that acme.Source.Key asks for", certmanager.ErrInvalid)
 	}
-	if !clock.Now().Before(endOfService(cert.Leaf)) {
+	// What ends before watchClock looks again is not put in service.
+	if clock.Until(endOfService(cert.Leaf)) <= clockEvery {
 		return fmt.Errorf("%w: on %s", certmanager.ErrExpired, cert.Leaf.NotAfter.Format(time.RFC3339))
 	}
 	return nil

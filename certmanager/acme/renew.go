@@ -17,8 +17,11 @@ import (
 // renew gets a certificate, or plans the next attempt.
 func (s *state) renew(ctx context.Context, n *name, cert *tls.Certificate) {
 	if early := n.early; early != nil && !clock.Now().Before(early.Leaf.NotBefore) {
-		s.adopt(n, early)
-		return
+		n.early = nil
+		if s.check(early, n.text) == nil { // it has not ended while the machine slept
+			s.adopt(n, early)
+			return
+		}
 	}
 	if !s.stillWanted(ctx, n, cert != nil) {
 		return

@@ -19,7 +19,7 @@ import (
 // What is about to be taken out of service is not put in service again from the cache.
 func TestLastMomentIsNotTakenFromTheCache(t *testing.T) {
 	s, n, _ := idle(t)
-	for left, usable := range map[time.Duration]bool{time.Minute: true, 900 * time.Millisecond: false, -time.Minute: false} {
+	for left, usable := range map[time.Duration]bool{time.Minute: true, 900 * time.Millisecond: false, clockEvery: false, -time.Minute: false} {
 		data, err := encodeCached(issue(t, tlstest.NewCA(t), time.Now().Add(-24*time.Hour), time.Now().Add(left)))
 		require.NoError(t, err)
 		require.NoError(t, s.put(t.Context(), s.cas[0].certKey(n), data))
