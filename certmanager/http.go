@@ -17,21 +17,25 @@ import (
 //	server := &http.Server{TLSConfig: m.ServerTLS(), ConnState: m.ConnState}
 func (m *Manager) ConnState(c net.Conn, state http.ConnState) {
 	conn, ok := c.(*tls.Conn)
-	if !ok || !reflect.ValueOf(conn.NetConn()).Comparable() {
+	if !ok {
 		return
 	}
 	if _, known := conn.NetConn().(*trackedConn); known { // by NewListener
 		return
 	}
+	var key any = conn.NetConn() // the handshake knows it too
+	if !reflect.ValueOf(key).Comparable() {
+		key = conn // known from its first request on
+	}
 	switch state {
 	case http.StateNew: // before the handshake
-		m.http.Store(conn.NetConn(), &httpConn{m: m, raw: conn.NetConn(), remote: conninfo.RemoteAddr(c), track: m.Accepting()})
+		m.http.Store(key, &httpConn{m: m, raw: conn.NetConn(), remote: conninfo.RemoteAddr(c), track: m.Accepting()})
 	case http.StateActive, http.StateIdle:
-		known, _ := m.http.LoadOrStore(conn.NetConn(), &httpConn{m: m, raw: conn.NetConn(), remote: conninfo.RemoteAddr(c), track: m.Accepting()})
+		known, _ := m.http.LoadOrStore(key, &httpConn{m: m, raw: conn.NetConn(), remote: conninfo.RemoteAddr(c), track: m.Accepting()})
 		tlsState := conn.ConnectionState()
 		known.(*httpConn).known(&tlsState) // where the handshake was not with a config of ours, or before
 	case http.StateClosed, http.StateHijacked:
-		known, ok := m.http.LoadAndDelete(conn.NetConn())
+		known, ok := m.http.LoadAndDelete(key)
 		if !ok {
 			return
 		}

@@ -53,7 +53,7 @@ func TestNetHTTP(t *testing.T) {
 
 // A hook is all that an HTTP server needs for its open connections to follow trust.
 func TestHTTPConnectionsAreEvicted(t *testing.T) {
-	for _, http2 := range []bool{false, true} {
+	for i, http2 := range []bool{false, true, false, true} {
 		ca := tlstest.NewCA(t)
 		m := newManager(t, certmanager.Options{Source: certmanager.Static{
 			Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(), RootCAs: ca.Pool(),
@@ -66,6 +66,9 @@ func TestHTTPConnectionsAreEvicted(t *testing.T) {
 				<-r.Context().Done() // until the connection ends
 			})}
 		done := make(chan error, 1)
+		if i >= 2 {
+			listener = incomparable{listener}
+		}
 		go func() { done <- server.ServeTLS(listener, "", "") }()
 		transport := &http.Transport{TLSClientConfig: m.ClientTLS("localhost"), ForceAttemptHTTP2: http2}
 		response, err := (&http.Client{Transport: transport}).Get("https://" + listener.Addr().String())
@@ -81,6 +84,17 @@ func TestHTTPConnectionsAreEvicted(t *testing.T) {
 		require.NoError(t, server.Close())
 		require.ErrorIs(t, <-done, http.ErrServerClosed)
 	}
+}
+
+// incomparable gives connections that are no key of a map.
+type incomparable struct{ net.Listener }
+
+func (l incomparable) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	return struct {
+		net.Conn
+		sizes []int
+	}{conn, nil}, err
 }
 
 // closing tells when it is closed.
