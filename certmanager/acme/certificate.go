@@ -185,5 +185,7 @@ func (s *state) store(ctx context.Context, n *name, c *ca, cert *tls.Certificate
 	if err != nil {
 		return err
 	}
-	return s.put(context.WithoutCancel(ctx), c.certKey(n), data)
+	return s.access(context.WithoutCancel(ctx), cacheTime(ctx), "writing", c.certKey(n), func(ctx context.Context) error {
+		return s.o.Cache.Put(ctx, c.certKey(n), data)
+	})
 }

@@ -97,18 +97,19 @@ func (s *state) obtain(ctx context.Context, n *name, current *tls.Certificate) e
 	if err != nil {
 		return err
 	}
-	s.issued(n, cert)
+	s.issued(ctx, n, cert)
 	return nil
 }
 
-// issued stores a new certificate and puts it in service.
-func (s *state) issued(n *name, cert *tls.Certificate) {
+// issued stores a new certificate and puts it in service. A cache that hangs takes a part of the
+// time that the attempt has left, so that what is served does not end meanwhile.
+func (s *state) issued(ctx context.Context, n *name, cert *tls.Certificate) {
 	info := certmanager.NewCertificateInfo(cert.Leaf, "ACME "+n.text)
 	s.report(certmanager.Event{Kind: certmanager.Issued, Name: n.text, Certificate: &info})
 	s.mu.Lock()
 	n.unsaved = cert
 	s.mu.Unlock()
-	s.save(s.ctx, n)
+	s.save(ctx, n)
 	s.adopt(n, cert)
 	s.mu.Lock()
 	defer s.mu.Unlock()

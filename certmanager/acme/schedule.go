@@ -102,8 +102,8 @@ func endOfService(leaf *x509.Certificate) time.Time {
 	return leaf.NotAfter.Add(-min(lifetime(leaf)/20, time.Second))
 }
 
-// refreshInterval is how often the cache is looked at for a newer certificate, or tried again for one
-// that could not be stored.
+// refreshInterval is how often the cache is looked at for a newer certificate, or tried again for
+// one that could not be stored.
 func refreshInterval(cert *tls.Certificate) time.Duration {
 	if cert == nil {
 		return time.Second

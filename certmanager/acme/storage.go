@@ -101,8 +101,8 @@ func (s *state) where() string {
 }
 
 // access makes one access to an entry of the cache.
-func (s *state) access(ctx context.Context, doing, key string, do func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, cacheTime(ctx))
+func (s *state) access(ctx context.Context, timeout time.Duration, doing, key string, do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	err := guard("Cache", func() error { return do(ctx) })
 	if err == nil || isMiss(err) {
@@ -112,7 +112,7 @@ func (s *state) access(ctx context.Context, doing, key string, do func(context.C
 }
 
 func (s *state) get(ctx context.Context, key string) (data []byte, err error) {
-	err = s.access(ctx, "reading", key, func(ctx context.Context) error {
+	err = s.access(ctx, cacheTime(ctx), "reading", key, func(ctx context.Context) error {
 		data, err = s.o.Cache.Get(ctx, key)
 		return err
 	})
@@ -120,11 +120,16 @@ func (s *state) get(ctx context.Context, key string) (data []byte, err error) {
 }
 
 func (s *state) put(ctx context.Context, key string, data []byte) error {
-	return s.access(ctx, "writing", key, func(ctx context.Context) error { return s.o.Cache.Put(ctx, key, data) })
+	return s.access(ctx, cacheTime(ctx), "writing", key, func(ctx context.Context) error {
+		return s.o.Cache.Put(ctx, key, data)
+	})
 }
 
+// remove removes an entry, also when ctx has ended.
 func (s *state) remove(ctx context.Context, key string) error {
-	return s.access(context.WithoutCancel(ctx), "removing", key, func(ctx context.Context) error { return s.o.Cache.Delete(ctx, key) })
+	return s.access(context.WithoutCancel(ctx), cacheTime(ctx), "removing", key, func(ctx context.Context) error {
+		return s.o.Cache.Delete(ctx, key)
+	})
 }
 
 // tryStorage writes, reads and removes an entry: what cannot be stored would be ordered again at

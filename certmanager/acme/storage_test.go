@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -93,4 +94,41 @@ func TestOrdersWaitForTheStorage(t *testing.T) {
 	n.unsaved = issue(t, tlstest.NewCA(t), time.Now(), time.Now().Add(time.Hour))
 	s.save(t.Context(), n)
 	require.ErrorContains(t, s.obtain(t.Context(), n, nil), "nothing is ordered", "after what could not be stored")
+}
+
+// hangingCache is a Cache that does not answer.
+type hangingCache struct{ autocert.Cache }
+
+func (hangingCache) Get(ctx context.Context, _ string) ([]byte, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+func (hangingCache) Put(ctx context.Context, _ string, _ []byte) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+func (hangingCache) Delete(ctx context.Context, _ string) error { <-ctx.Done(); return ctx.Err() }
+
+// A cache that hangs takes a part of the time that an attempt has, also when an entry is removed
+// or a certificate is stored, which is done after the end of the attempt too.
+func TestCacheThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, n, _ := idle(t, func(a *Source) { a.Cache = hangingCache{a.Cache} })
+		cert := issue(t, tlstest.NewCA(t), time.Now(), time.Now().Add(time.Hour))
+		for what, access := range map[string]func(context.Context) error{
+			"get":    func(ctx context.Context) error { _, err := s.get(ctx, "key"); return err },
+			"put":    func(ctx context.Context) error { return s.put(ctx, "key", nil) },
+			"remove": func(ctx context.Context) error { return s.remove(ctx, "key") },
+			"store":  func(ctx context.Context) error { return s.store(ctx, n, s.cas[0], cert) },
+		} {
+			ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
+			began := time.Now()
+			require.ErrorIs(t, access(ctx), context.DeadlineExceeded, what)
+			assert.Equal(t, 2*time.Second, time.Since(began), what)
+			cancel()
+			began = time.Now()
+			require.Error(t, access(ctx), what)
+			assert.Equal(t, what == "remove" || what == "store", time.Since(began) > 0, what)
+		}
+	})
 }
