@@ -34,6 +34,22 @@ func TestSpawnReturnsAfterInit(t *testing.T) {
 	assert.Equal(t, gen.ProcessStateSleep, idle.State())
 }
 
+// As Ergo, which refuses them before the process runs.
+func TestNoLinksAndMonitorsInInit(t *testing.T) {
+	node := startNode(t)
+	_, pid := spawn(t, node, newActor())
+	a := newActor()
+	a.init = func() error {
+		alias, err := a.SpawnMeta(newMeta(), gen.MetaOptions{})
+		assert.NoError(t, err)
+		assert.ErrorIs(t, a.MonitorAlias(alias), gen.ErrNotAllowed)
+		assert.ErrorIs(t, a.MonitorPID(pid), gen.ErrNotAllowed)
+		assert.ErrorIs(t, a.LinkPID(pid), gen.ErrNotAllowed)
+		return nil
+	}
+	spawn(t, node, a)
+}
+
 func TestFailedInit(t *testing.T) {
 	for name, c := range map[string]struct {
 		init func() error

@@ -45,20 +45,18 @@ func TestInheritLevel(t *testing.T) {
 	}
 }
 
-// watcher is an actor that links to and monitors a process, and ends at its first message.
+// watcher is an actor that links to and monitors a process, and ends at any message but "watch".
 type watcher struct {
 	act.Actor
 	target gen.PID
 }
 
-func (w *watcher) Init(...any) error {
-	if w.target == (gen.PID{}) {
-		return nil
+func (w *watcher) HandleMessage(_ gen.PID, message any) error {
+	if message == "watch" {
+		return errors.Join(w.LinkPID(w.target), w.MonitorPID(w.target))
 	}
-	return errors.Join(w.LinkPID(w.target), w.MonitorPID(w.target))
+	return gen.TerminateReasonNormal
 }
-
-func (w *watcher) HandleMessage(gen.PID, any) error { return gen.TerminateReasonNormal }
 
 // What a process watched is forgotten with it, while its target lives on.
 func TestEndedWatcherIsForgotten(t *testing.T) {
@@ -74,6 +72,8 @@ func TestEndedWatcherIsForgotten(t *testing.T) {
 		}
 		target := spawn(&watcher{})
 		pid := spawn(&watcher{target: target})
+		require.NoError(t, n.Send(pid, "watch"))
+		synctest.Wait()
 		require.Len(t, n.watchers, 2)
 		require.NoError(t, n.Send(pid, "end"))
 		synctest.Wait()

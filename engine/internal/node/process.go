@@ -64,13 +64,13 @@ func (p *process) spawn(name *gen.Atom, factory gen.ProcessFactory, options gen.
 	}()
 	linked := p != &p.node.process // nothing ends with the node's own process, nor that with anything
 	if options.LinkParent && linked {
-		if err = child.Link(p.pid); err != nil {
+		if err = child.change(p.pid, true, true); err != nil {
 			return pid, err
 		}
 	}
 	err = child.guard(func() error { return child.behavior.ProcessInit(child, args...) })
 	if err == nil && options.LinkChild && linked {
-		err = p.Link(child.pid)
+		err = p.change(child.pid, true, true)
 	}
 	if err != nil {
 		return pid, err

@@ -82,14 +82,22 @@ func (p *process) change(target any, link, add bool) error {
 	return nil
 }
 
-func (p *process) Link(target any) error                { return p.change(target, true, true) }
-func (p *process) Unlink(target any) error              { return p.change(target, true, false) }
+// ask is change for the process itself, which Ergo lets do no such thing in its Init.
+func (p *process) ask(target any, link, add bool) error {
+	if p.State() == gen.ProcessStateInit {
+		return gen.ErrNotAllowed
+	}
+	return p.change(target, link, add)
+}
+
+func (p *process) Link(target any) error                { return p.ask(target, true, true) }
+func (p *process) Unlink(target any) error              { return p.ask(target, true, false) }
 func (p *process) LinkPID(target gen.PID) error         { return p.Link(target) }
 func (p *process) UnlinkPID(target gen.PID) error       { return p.Unlink(target) }
 func (p *process) LinkAlias(target gen.Alias) error     { return p.Link(target) }
 func (p *process) UnlinkAlias(target gen.Alias) error   { return p.Unlink(target) }
-func (p *process) Monitor(target any) error             { return p.change(target, false, true) }
-func (p *process) Demonitor(target any) error           { return p.change(target, false, false) }
+func (p *process) Monitor(target any) error             { return p.ask(target, false, true) }
+func (p *process) Demonitor(target any) error           { return p.ask(target, false, false) }
 func (p *process) MonitorPID(pid gen.PID) error         { return p.Monitor(pid) }
 func (p *process) DemonitorPID(pid gen.PID) error       { return p.Demonitor(pid) }
 func (p *process) MonitorAlias(alias gen.Alias) error   { return p.Monitor(alias) }
