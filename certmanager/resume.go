@@ -2,6 +2,7 @@ package certmanager
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/binary"
@@ -96,14 +97,27 @@ func (t *policy) binding(serverName string) [sha256.Size]byte {
 
 // sessionCache is the client's side. A session that began under another trust is not
 // offered: the server it names may have a new certificate by now, that would hold
-// where the one of the session does not.
+// where the one of the session does not. One that began with other certificates of our own is not
+// either: to the server we would be who we were then.
+//
+// A ticket can come long after its handshake, when other certificates are in service: who calls
+// ForHandshake before each handshake, as package meta does, has it kept for what it was made with.
 type sessionCache struct {
 	m   *Manager
 	lru tls.ClientSessionCache
+	as  string // of ForHandshake; empty: what is in service at the time
 }
 
+// ForHandshake returns the cache for one handshake.
+func (c *sessionCache) ForHandshake() tls.ClientSessionCache {
+	return &sessionCache{m: c.m, lru: c.lru, as: c.m.current.Load().sessions()}
+}
+
+// sessions says which sessions may be offered.
+func (s *snapshot) sessions() string { return string(s.policy.fingerprint[:]) + string(s.identity[:]) }
+
 func (c *sessionCache) key(key string) string {
-	return string(c.m.current.Load().policy.fingerprint[:]) + key
+	return cmp.Or(c.as, c.m.current.Load().sessions()) + key
 }
 
 func (c *sessionCache) Get(key string) (*tls.ClientSessionState, bool) { return c.lru.Get(c.key(key)) }

@@ -234,6 +234,28 @@ func TestClientSessionsFollowTrust(t *testing.T) {
 	assert.True(t, next.Leaf.Equal(c.client.PeerCertificates[0]))
 }
 
+// Nor is one that began with another certificate of the client's own: the server would take it for
+// who it was then.
+func TestClientSessionsFollowTheirCertificate(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	server := newManager(t, certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
+	for _, version := range versions {
+		own := ca.Issue(t, tlstest.Leaf{})
+		m := newManager(t, certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{own.Certificate()}, RootCAs: ca.Pool()}})
+		client := m.ClientTLS("localhost")
+		client.MaxVersion = version
+		for range 2 {
+			for _, resumed := range []bool{false, true} {
+				c := connect(t, server.ServerTLS(), client).ok(t)
+				assert.Equal(t, resumed, c.server.DidResume)
+				assert.True(t, own.Leaf.Equal(c.server.PeerCertificates[0]))
+			}
+			own = ca.Issue(t, tlstest.Leaf{})
+			m.Update(own.Certificate())
+		}
+	}
+}
+
 // A session that crypto/tls offers all the same is verified like any other.
 func TestResumedServerIsVerified(t *testing.T) {
 	ca := tlstest.NewCA(t)

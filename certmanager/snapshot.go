@@ -2,6 +2,7 @@ package certmanager
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -46,6 +47,7 @@ type snapshot struct {
 	in         inputs
 	certs      []*certificate
 	names      *names
+	identity   [sha256.Size]byte // tells the certificates for clients from others
 	policy     *policy
 	ech        []tls.EncryptedClientHelloKey
 	funcs      []Func
@@ -71,9 +73,14 @@ func newSnapshot(in inputs, o *Options, previous *snapshot) (*snapshot, error) {
 		in: in, certs: certs, policy: t,
 		ech: in.material.all.ECHKeys, funcs: in.material.funcs, replaced: make(chan struct{}),
 	}
+	identity := sha256.New()
 	for _, c := range certs {
+		if c.client {
+			identity.Write(c.tls.Leaf.Signature)
+		}
 		s.doubts = append(s.doubts, c.warnings...)
 	}
+	identity.Sum(s.identity[:0])
 	if s.sameCertificates(previous) {
 		s.names = previous.names
 	} else {

@@ -143,6 +143,9 @@ func serverConfig(config *tls.Config) *tls.Config {
 func (s *shaking) config(config *tls.Config) *tls.Config {
 	own := config.Clone()
 	own.Certificates = s.certificates(config.Certificates)
+	if cache, ok := config.ClientSessionCache.(interface{ ForHandshake() tls.ClientSessionCache }); ok {
+		own.ClientSessionCache = cache.ForHandshake()
+	}
 	if f := config.GetCertificate; f != nil {
 		own.GetCertificate = func(hello *tls.ClientHelloInfo) (cert *tls.Certificate, err error) {
 			err = s.call("GetCertificate", func() error { cert, err = f(hello); return err })

@@ -12,7 +12,8 @@
 // does not import, has all of them:
 //
 //   - ServerTLS() *tls.Config and ClientTLS(serverName string) *tls.Config, ready
-//     configurations that the manager keeps up to date;
+//     configurations that the manager keeps up to date. Their ClientSessionCache may have
+//     ForHandshake() tls.ClientSessionCache, called before each handshake of a client;
 //   - Track, with which the manager ends a connection whose peer is no longer trusted, and
 //     Accepting and Dialing, called before a handshake, which return the function to call instead;
 //   - ServerHandshake, which makes the handshakes of servers;

@@ -1,6 +1,7 @@
 package meta_test
 
 import (
+	"bufio"
 	"cmp"
 	"crypto/tls"
 	"fmt"
@@ -16,7 +17,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/meta"
+	"github.com/ergotls/ergotls/tlstest"
 )
 
 // numberSize is how many digits say which message of a ledger it is.
@@ -333,4 +336,41 @@ func TestReconnectWithNames(t *testing.T) {
 		again.check(t, a, sender, id)
 		names.set(name, "") // ends the look-ups
 	})
+}
+
+// A client whose certificate was replaced moves to it when its manager recycles its connections.
+func TestReconnectWithNewCertificate(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	issue := func() tls.Certificate { return ca.Issue(t, tlstest.Leaf{CommonName: "client"}).Certificate() }
+	manager, err := certmanager.New(certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{issue()}, RootCAs: ca.Pool()}})
+	require.NoError(t, err)
+	defer manager.Close()
+	servers, err := certmanager.New(certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{issue(), ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
+	require.NoError(t, err)
+	defer servers.Close()
+	server := newHost(t).spawn(func(o *owner, message any) bool {
+		m, ok := message.(meta.MessageTCP)
+		if ok {
+			o.SendAlias(m.ID, meta.MessageTCP{Data: append(m.Data, '\n')})
+		}
+		return ok
+	})
+	_, addr := server.listen(meta.TCPServerOptions{CertManager: servers, Split: bufio.ScanLines})
+	l := newLedger()
+	a, sender := l.actors(t)
+	id := a.connect(meta.TCPConnectionOptions{Addrs: []string{addr}, CertManager: manager, ServerName: "localhost", Split: bufio.ScanLines,
+		Reconnect: &meta.Reconnect{MinInterval: time.Millisecond, MaxInterval: time.Millisecond, Keep: true}})
+	for range 20 {
+		until(a, always[meta.MessageTCPConnect])
+		serial := manager.GetCertificate().Leaf.SerialNumber.Text(16)
+		assert.Equal(t, serial, until(server, always[meta.MessageTCPConnect]).Peer.Serial)
+		for range 5 {
+			l.say(sender, id)
+		}
+		manager.Update(issue())
+		assert.Equal(t, 1, manager.Recycle(manager.Status().Generation, 0))
+	}
+	until(a, always[meta.MessageTCPConnect])
+	eventually(t, l.settled(l.say(sender, id)), "the last message is answered")
+	l.check(t, a, sender, id)
 }
