@@ -20,7 +20,8 @@ type lineServer struct {
 	t    *testing.T
 	m    mode
 	addr string
-	deaf atomic.Bool // it reads nothing
+	deaf atomic.Bool   // it reads nothing
+	hear chan struct{} // until this is closed, and then it answers nothing; nil: never
 
 	mu       sync.Mutex // guards all below
 	listener net.Listener
@@ -76,7 +77,16 @@ func (s *lineServer) serve(conn, stream net.Conn) {
 		if secure, ok := stream.(*tls.Conn); ok {
 			secure.Handshake()
 		}
-		<-s.t.Context().Done()
+		select {
+		case <-s.t.Context().Done():
+			return
+		case <-s.hear:
+		}
+		for lines := bufio.NewScanner(stream); lines.Scan(); {
+			s.mu.Lock()
+			s.seen[lines.Text()[:min(len(lines.Text()), numberSize)]]++
+			s.mu.Unlock()
+		}
 		return
 	}
 	lines := bufio.NewScanner(stream)

@@ -293,6 +293,40 @@ func TestReconnectToPeerThatDoesNotRead(t *testing.T) {
 	})
 }
 
+// A peer that reads again after WriteTimeout gets what our kernel had taken. Of that nothing has come
+// back to its sender, which may send it to another connection.
+func TestUnsentIsNotDelivered(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		server := newLineServer(t, m)
+		server.stop()
+		server.deaf.Store(true)
+		server.hear = make(chan struct{})
+		server.start()
+		l := newLedger()
+		l.padding = strings.Repeat("x", 1000)
+		a, sender := l.actors(t)
+		options := m.reconnecting(t, server.addr, meta.Reconnect{MinInterval: time.Hour, MaxInterval: time.Hour})
+		options.WriteTimeout = 200 * time.Millisecond
+		id := a.connect(options)
+		until(a, always[meta.MessageTCPConnect])
+		var last string
+		for range 16_000 { // more than the kernel takes
+			last = l.say(sender, id)
+		}
+		eventually(t, l.settled(last), "the last message came back")
+		close(server.hear)
+		server.stopBy(hangs)
+		server.serving.Wait() // until it has read all
+		l.check(t, a, sender, id, server)
+		for _, text := range l.sent {
+			part, back := l.unsent[text]
+			if part == 0 { // else the server may have seen the beginning
+				require.Equal(t, !back, server.seen[text] == 1, "message %s: came back: %t, was read: %d", text, back, server.seen[text])
+			}
+		}
+	})
+}
+
 // A name is looked up at each try. A look-up that hangs ends after DialTimeout, or with the
 // connection.
 func TestReconnectWithNames(t *testing.T) {
