@@ -30,6 +30,7 @@ type tcpConnection struct {
 	given     tlsConn      // what a given listener has accepted, where that is a TLS connection
 	sock      *socket
 	process   gen.MetaProcess // set by Init
+	self      any             // its alias, set by Init; made once, since each conversion allocates
 	opened    time.Time
 	// Of a reconnecting, else nil: called before Connect is sent, and before Disconnect is.
 	onConnect func()
@@ -88,13 +89,13 @@ func newConnection(opt *TCPConnectionOptions, server *tcpServer, sock *socket, t
 	c := &tcpConnection{opt: opt, server: server, sock: sock, to: to, stream: sock, opened: time.Now()}
 	c.credit = opt.Active
 	c.inbox.init(opt)
-	c.writer.init(c, opt.WriteBuffer, sock)
+	c.writer.conn, c.writer.limit = c, uint64(opt.WriteBuffer)
 	return c
 }
 
 // Init implements gen.MetaBehavior. It runs on the goroutine of whoever spawns the connection.
 func (c *tcpConnection) Init(process gen.MetaProcess) error {
-	c.process = process
+	c.process, c.self = process, process.ID()
 	if c.to == nil {
 		c.to = process.Parent()
 	}
@@ -245,7 +246,7 @@ func (c *tcpConnection) take(m MessageTCP, when when) error {
 // sendSelf sends a message to the connection itself, behind those that wait. It fails where the
 // mailbox is full, or the parent has ended.
 func (c *tcpConnection) sendSelf(message any) bool {
-	return c.process.Send(c.process.ID(), message) == nil
+	return c.process.Send(c.self, message) == nil
 }
 
 func (c *tcpConnection) closeWrite() {

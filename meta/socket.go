@@ -66,7 +66,7 @@ func newSocket(conn net.Conn) *socket {
 		raw, err = conn.SyscallConn()
 	}
 	if canPoll && raw != nil && err == nil {
-		s.raw, s.writeRaw = raw, s.writeOnce
+		s.raw, s.attempt.once = raw, s.writeOnce
 	}
 	return s
 }

@@ -42,19 +42,19 @@ func (s *socket) readNow(b []byte) (int, error) {
 	}
 }
 
-// writeOnce is what the runtime calls with the descriptor, again when there is room if it returns
-// false.
+// writeOnce writes until all is written or the kernel takes no more.
 func (s *socket) writeOnce(fd uintptr) (done bool) {
-	for s.wrote < len(s.toWrite) {
-		n, err := syscall.Write(int(fd), s.toWrite[s.wrote:])
+	a := &s.attempt
+	for len(a.rest) > 0 {
+		n, err := syscall.Write(int(fd), a.rest)
 		switch {
 		case err == nil:
-			s.wrote += n
+			a.rest = a.rest[n:]
 		case err == syscall.EINTR:
 		case err == syscall.EAGAIN:
-			return !s.writeWait || s.wrote > 0
+			return true
 		default:
-			s.writeErr = s.opError("write", err)
+			a.err = s.opError("write", err)
 			return true
 		}
 	}

@@ -23,17 +23,17 @@ var errBacklog = errors.New("the peer does not read what is written to it")
 type output struct {
 	blocking bool          // during a handshake Write blocks and keeps no backlog
 	backlog  []byte        // taken by Write but not by the kernel
-	sizes    []int         // of the writes that end in backlog; over TLS they are records
-	writes   int           // taken by Write since the last call of written
-	taken    int           // their bytes
 	timeout  time.Duration // for which the peer may take nothing
 	by       time.Time     // when all writes end; zero: not closing
+	attempt
+}
 
-	writeRaw  func(fd uintptr) bool // writeOnce, made once
-	toWrite   []byte                // of writeRaw, as are the three below; Write uses them only where there is no backlog, drain only where there is
-	writeWait bool
-	wrote     int
-	writeErr  error
+// attempt is a write through the descriptor that does not block. Its fields are kept for the next,
+// so that it allocates nothing.
+type attempt struct {
+	once func(fd uintptr) (done bool) // writeOnce
+	rest []byte
+	err  error
 }
 
 // startOutput ends the blocking mode.
@@ -67,44 +67,31 @@ func (s *socket) Write(b []byte) (n int, err error) {
 	case len(s.backlog) > maxBacklog:
 		return 0, errBacklog
 	case s.raw != nil && len(s.backlog) == 0:
-		if n, err = s.writeKernel(b, false); err != nil {
+		if n, err = s.writeNow(b); err != nil {
 			return n, err
 		}
 	}
-	s.writes++
-	s.taken += len(b)
-	if n < len(b) {
-		s.backlog = append(s.backlog, b[n:]...)
-		s.sizes = append(s.sizes, len(b))
-	}
+	s.backlog = append(s.backlog, b[n:]...)
 	return len(b), nil
 }
 
-// written says whether there is a backlog, and how many writes were taken since the last call, of
-// how many bytes.
-func (s *socket) written() (behind bool, writes, bytes int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	writes, bytes = s.writes, s.taken
-	s.writes, s.taken = 0, 0
-	return len(s.backlog) > 0, writes, bytes
+// writeNow writes as much as the kernel takes at once.
+func (s *socket) writeNow(b []byte) (int, error) {
+	s.attempt.rest, s.attempt.err = b, nil
+	err := s.raw.Write(s.attempt.once)
+	if err == nil {
+		err = s.attempt.err
+	}
+	n := len(b) - len(s.attempt.rest)
+	s.attempt.rest = nil
+	return n, err
 }
 
-// lost gives the payload that the backlog keeps back, where TLS has added so much to each write. A
-// record of which a part is missing is of no use to the peer, so all of it counts.
-func (s *socket) lost(overhead int) (payload uint64) {
+// owed gives the length of the backlog.
+func (s *socket) owed() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	left := len(s.backlog)
-	for i := len(s.sizes) - 1; left > 0; i-- {
-		lost := s.sizes[i] - overhead
-		if overhead == 0 {
-			lost = min(left, lost)
-		}
-		left -= s.sizes[i]
-		payload += uint64(max(0, lost))
-	}
-	return payload
+	return len(s.backlog)
 }
 
 // drain blocks until the backlog is empty. It fails when the peer's kernel has taken nothing for
@@ -120,13 +107,7 @@ func (s *socket) drain(progress func()) error {
 		if len(piece) == 0 {
 			return nil
 		}
-		var n int
-		var err error
-		if s.raw != nil {
-			n, err = s.writeKernel(piece, true)
-		} else {
-			n, err = s.Conn.Write(piece)
-		}
+		n, err := s.Conn.Write(piece)
 		closing := s.drained(n)
 		switch before := unacked; {
 		case err != nil && !timeout(err):
@@ -166,22 +147,10 @@ func (s *socket) drained(n int) (closing bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.backlog = s.backlog[n:]; len(s.backlog) == 0 {
-		s.backlog, s.sizes = nil, nil
+		s.backlog = nil
 		s.Conn.SetWriteDeadline(s.by) // one that has passed would fail the next Write
 	}
 	return !s.by.IsZero() && !time.Now().Before(s.by)
-}
-
-// writeKernel writes through the descriptor: as much as the kernel takes at once or, if wait is
-// set, at least a byte.
-func (s *socket) writeKernel(b []byte, wait bool) (int, error) {
-	s.toWrite, s.writeWait, s.wrote, s.writeErr = b, wait, 0, nil
-	err := s.raw.Write(s.writeRaw)
-	s.toWrite = nil
-	if err == nil {
-		err = s.writeErr
-	}
-	return s.wrote, err
 }
 
 // CloseWrite sends FIN, after which the peer reads EOF.

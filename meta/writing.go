@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// What a writer tells its connection: tcpConnection implements writerOwner.
+// What a writer tells its connection, with the writer's lock held.
 
 // writeFailed is called by the writer with its first error.
 func (c *tcpConnection) writeFailed(err error) {
@@ -20,8 +20,6 @@ func (c *tcpConnection) writeFailed(err error) {
 	c.interruptLocked()
 }
 
-func (c *tcpConnection) recycle(message []byte) { c.inbox.recycle(message) }
-
 // wrote notes that the kernel has taken something.
 func (c *tcpConnection) wrote() {
 	c.touch()
@@ -29,9 +27,6 @@ func (c *tcpConnection) wrote() {
 		c.written.Store(int64(time.Since(c.opened)))
 	}
 }
-
-// flushLater asks for a flush behind the messages that wait.
-func (c *tcpConnection) flushLater() bool { return c.sendSelf(flushRequest{}) }
 
 // congest is called when the message goroutine begins to wait for the peer. Reading goes on, since
 // a peer may well write much before it reads, but only for what readAhead says, since what the
