@@ -142,6 +142,7 @@ func serverConfig(config *tls.Config) *tls.Config {
 // config returns a copy of a configuration whose callbacks are called by s.
 func (s *shaking) config(config *tls.Config) *tls.Config {
 	own := config.Clone()
+	own.DynamicRecordSizingDisabled = true // a write is one record, which the peer gets as a whole or not at all: see writer
 	own.Certificates = s.certificates(config.Certificates)
 	if cache, ok := config.ClientSessionCache.(interface{ ForHandshake() tls.ClientSessionCache }); ok {
 		own.ClientSessionCache = cache.ForHandshake()

@@ -69,8 +69,7 @@ type DisconnectError struct {
 	// Cause is the error underneath, nil if there is none.
 	Cause error
 	// Accepted is the number of bytes taken from MessageTCP for writing; Written is how many of
-	// them were handed to the kernel. Written < Accepted: the difference was not sent. If a write
-	// over TLS was cut off, up to 16 KiB of the difference may have been.
+	// them were handed to the kernel. Written < Accepted: the difference was not sent.
 	Accepted, Written uint64
 }
 

@@ -82,12 +82,15 @@ func (s *lineServer) serve(conn, stream net.Conn) {
 			return
 		case <-s.hear:
 		}
-		for lines := bufio.NewScanner(stream); lines.Scan(); {
+		for lines := bufio.NewReader(stream); ; {
+			line, err := lines.ReadString('\n')
+			if err != nil {
+				return // what is left of a line does not count
+			}
 			s.mu.Lock()
-			s.seen[lines.Text()[:min(len(lines.Text()), numberSize)]]++
+			s.seen[line[:numberSize]]++
 			s.mu.Unlock()
 		}
-		return
 	}
 	lines := bufio.NewScanner(stream)
 	for lines.Scan() {

@@ -2,8 +2,10 @@ package meta_test
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -41,6 +43,51 @@ func (c inverted) Write(b []byte) (int, error) {
 	b = bytes.Clone(b)
 	invert(b)
 	return c.TCPConn.Write(b)
+}
+
+// stalling is a connection that takes left bytes more, and then none.
+type stalling struct {
+	net.Conn
+	left    atomic.Int64
+	stalled net.Conn
+}
+
+func (c *stalling) SetWriteDeadline(t time.Time) error {
+	return errors.Join(c.stalled.SetWriteDeadline(t), c.Conn.SetWriteDeadline(t))
+}
+
+func (c *stalling) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b[:min(c.left.Load(), int64(len(b)))])
+	if c.left.Add(int64(-n)); err == nil && n < len(b) {
+		_, err = c.stalled.Write(b[n:])
+	}
+	return n, err
+}
+
+// A TLS record of which the peer has only a part is not written, however short the connection was
+// open: what is said to be written can be read, and nothing else.
+func TestWrittenIsWhatCanBeRead(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		tcp, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		accepted := make(chan *stalling, 1)
+		a := newHost(t).spawn(nil)
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, WriteTimeout: 100 * time.Millisecond, Listener: connListener{tcp, func(tcp *net.TCPConn) net.Conn {
+			c := &stalling{Conn: tcp}
+			c.left.Store(1 << 20)
+			c.stalled, _ = net.Pipe()
+			accepted <- c
+			return c
+		}}})
+		peer := m.dial(t, addr)
+		id := expect[meta.MessageTCPConnect](a).ID
+		(<-accepted).left.Store(3000)
+		a.send(id, meta.MessageTCP{Data: make([]byte, 10_000)})
+		reason := expect[meta.MessageTCPDisconnect](a).Reason.(*meta.DisconnectError)
+		assert.ErrorIs(t, reason, meta.ErrSlowConsumer)
+		got, _ := io.Copy(io.Discard, peer)
+		assert.EqualValues(t, reason.Written, got)
+	})
 }
 
 func invert(b []byte) {
