@@ -65,6 +65,7 @@ func TestMaxHandshakes(t *testing.T) {
 		before := a.call(server, meta.MessageTCPLimits{MaxHandshakes: limit + 2}).(meta.MessageTCPLimits)
 		assert.Equal(t, limit, before.MaxHandshakes)
 		eventually(t, func() bool { return a.inspect(server)["handshakes"] == strconv.Itoa(limit+2) }, "more places are taken")
+		eventually(t, func() bool { return c.inside.Load() == limit+2 }, "they compute")
 		a.call(server, meta.MessageTCPLimits{MaxHandshakes: 1})
 		assert.Equal(t, strconv.Itoa(limit+2), a.inspect(server)["handshakes"])
 		open()

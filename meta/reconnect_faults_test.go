@@ -105,6 +105,7 @@ func (l *ledger) check(t *testing.T, a, sender *actor, id gen.Alias, servers ...
 	t.Helper()
 	sender.send(id, meta.MessageTCPClose{})
 	until(a, func(m meta.MessageTCPDisconnect) bool { return m.Retry.IsZero() })
+	sender.do(func(*owner) {}) // behind what has come back to it
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var written uint64
