@@ -37,10 +37,12 @@ func newTLSConfig() *tls.Config {
 // NextProtos, MinVersion, MaxVersion, CipherSuites and CurvePreferences may be set before the first
 // handshake, and no other field: with ClientAuth, ClientCAs, VerifyPeerCertificate,
 // VerifyConnection or Certificates set every handshake fails, since who is to be accepted is up to
-// the Manager ([Options], SetClientAuth, SetClientCAs). Set them on this config, and not on a Clone:
-// handshakes do not see the fields of a clone. http.Server sets NextProtos itself. For grpc-go set it
-// to []string{"h2"}, because credentials.NewTLS sets it on a clone. The Manager closes open connections whose client is no longer trusted only if it knows them:
-// see [Manager.ConnState] and [Manager.Accepting].
+// the Manager ([Options], SetClientAuth, SetClientCAs). Set them on this config, and not on a
+// Clone: handshakes do not see the fields of a clone. http.Server sets NextProtos itself. For
+// grpc-go set it to []string{"h2"}, because credentials.NewTLS sets it on a clone.
+//
+// The Manager closes open connections whose client is no longer trusted only if it knows them: see
+// [Manager.ConnState] and [Manager.Accepting].
 func (m *Manager) ServerTLS() *tls.Config {
 	s := &server{m: m, outer: newTLSConfig()}
 	s.outer.GetConfigForClient = s.configForClient

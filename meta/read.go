@@ -91,10 +91,11 @@ func (c *tcpConnection) heldBackLocked() bool {
 // poll reads and delivers until the read loop has something else to do, and then returns true.
 // There are two ways to read:
 //
-//   - Within wait, all that has arrived is read before any of it is delivered, so that many small messages are one for
-//     the owner, and their answers one write. Between two of them no buffer is held. poll returns false to be called again.
-//   - In bulk, once as much as half a buffer has come in one read, reads block, which costs less than to ask
-//     whether there is more. When less comes, or nothing for bulkWait, it is over.
+//   - Within wait, all that has arrived is read before any of it is delivered, so that many small
+//     messages are one for the owner, and their answers one write. Between two of them no buffer is
+//     held. poll returns false to be called again.
+//   - In bulk, once as much as half a buffer has come in one read, reads block, which costs less
+//     than to ask whether there is more. When less comes, or nothing for bulkWait, it is over.
 func (c *tcpConnection) poll() (done bool) {
 	for {
 		if (!c.inbox.empty() || c.inbox.err != nil) && !c.deliver() {

@@ -102,7 +102,8 @@ func TestServe(t *testing.T) {
 		assert.NoError(t, known.Wait())
 	})
 	t.Run("curl", func(t *testing.T) {
-		// The answer of an echo server is the request, which curl takes for HTTP/0.9; it ends when curl has waited long enough.
+		// The answer of an echo server is the request, which curl takes for HTTP/0.9; it ends when
+		// curl has waited long enough.
 		curl := exec.CommandContext(t.Context(), needs.Program(t, "curl"), "-sS", "--http0.9", "--max-time", "2",
 			"--cacert", root, "--cert", clientCert, "--key", clientKey, "https://"+strings.Replace(addr, "127.0.0.1", "localhost", 1)+"/hello")
 		out, _ := curl.Output()
