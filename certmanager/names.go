@@ -1,6 +1,7 @@
 package certmanager
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
 	"net"
@@ -131,16 +132,14 @@ func (n *names) lookup(name string) candidates {
 	}
 	// A map lookup by string(bytes) does not allocate, strings.ToLower does.
 	var buf [253]byte
-	b, dot := buf[:copy(buf[:], name)], 0
+	b := buf[:copy(buf[:], name)]
 	for i, c := range b {
 		if 'A' <= c && c <= 'Z' {
 			b[i] += 'a' - 'A'
-		} else if c == '.' && dot == 0 {
-			dot = i
 		}
 	}
 	cs, ok := n.all[string(b)]
-	if !ok && dot > 0 {
+	if dot := bytes.IndexByte(b, '.'); !ok && dot > 0 {
 		b[dot-1] = '*'
 		cs = n.all[string(b[dot-1:])]
 	}
