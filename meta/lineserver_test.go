@@ -17,11 +17,12 @@ import (
 // lineServer echoes lines on one address, can be stopped and started there again, and notes what it
 // has read.
 type lineServer struct {
-	t    *testing.T
-	m    mode
-	addr string
-	deaf atomic.Bool   // it reads nothing
-	hear chan struct{} // until this is closed, and then it answers nothing; nil: never
+	t     *testing.T
+	m     mode
+	addr  string
+	deaf  atomic.Bool   // it reads nothing
+	brief bool          // it answers with the number of a message alone
+	hear  chan struct{} // until this is closed, and then it answers nothing; nil: never
 
 	mu       sync.Mutex // guards all below
 	listener net.Listener
@@ -104,7 +105,11 @@ func (s *lineServer) serve(conn, stream net.Conn) {
 			<-s.t.Context().Done() // where it was not closed, it does not answer any more
 			return
 		}
-		if _, err := fmt.Fprintln(stream, lines.Text()); err != nil {
+		answer := lines.Text()
+		if s.brief {
+			answer = answer[:min(len(answer), numberSize)]
+		}
+		if _, err := fmt.Fprintln(stream, answer); err != nil {
 			return
 		}
 	}

@@ -229,3 +229,29 @@ func TestEveryByteIsAccountedFor(t *testing.T) {
 		}
 	})
 }
+
+// What a peer sends that takes nothing, before it has sent anything else, is delivered: the bytes
+// that wait for it are not answers.
+func TestDeliveredWhilePeerTakesNothing(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		a := newHost(t).spawn(nil)
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager})
+		peer := m.dial(t, addr)
+		id := expect[meta.MessageTCPConnect](a).ID
+		for range 16 << 10 {
+			a.send(id, meta.MessageTCP{Data: make([]byte, 1<<10)})
+		}
+		seen := 0
+		eventually(t, func() bool {
+			if meta.Connections(a.server)[0].BytesWaiting > 62<<10 {
+				seen++
+			}
+			return seen > 5
+		}, "it waits for its peer")
+		for _, text := range []string{"a", "b", "c"} {
+			_, err := io.WriteString(peer, text)
+			require.NoError(t, err)
+			assert.Equal(t, text, string(expect[meta.MessageTCP](a).Data))
+		}
+	})
+}

@@ -39,7 +39,10 @@ func (c *tcpConnection) congest() {
 		return
 	}
 	in, w := c.stats.messagesIn.Load(), &c.writer.writerStats
-	c.congestion = congestion{congested: true, perReply: int(w.accepted / max(in, 1))}
+	c.congestion = congestion{congested: true}
+	if in > 0 { // else nothing that was written is an answer
+		c.perReply = int(w.accepted / in)
+	}
 	c.congested = c.sendSelf(catchUp{}) // where the mailbox is full it has a bound of its own
 }
 
