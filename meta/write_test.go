@@ -241,12 +241,15 @@ func TestDeliveredWhilePeerTakesNothing(t *testing.T) {
 		for range 16 << 10 {
 			a.send(id, meta.MessageTCP{Data: make([]byte, 1<<10)})
 		}
-		seen := 0
+		waiting, unchanged := uint64(0), 0
 		eventually(t, func() bool {
-			if meta.Connections(a.server)[0].BytesWaiting > 62<<10 {
-				seen++
+			before := waiting
+			if waiting = meta.Connections(a.server)[0].BytesWaiting; waiting > 0 && waiting == before {
+				unchanged++
+			} else {
+				unchanged = 0
 			}
-			return seen > 5
+			return unchanged > 20
 		}, "it waits for its peer")
 		for _, text := range []string{"a", "b", "c"} {
 			_, err := io.WriteString(peer, text)
