@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ergotls/ergotls/certmanager/internal/regular"
 	"github.com/ergotls/ergotls/certmanager/internal/watch"
 )
 
@@ -225,21 +226,18 @@ func readFile(path string, most int64) ([]byte, error) {
 
 // copyFile writes the contents of a file to w.
 func copyFile(w io.Writer, path string, most int64) error {
-	// A pipe would keep Load until someone writes to it.
-	info, err := os.Stat(path)
+	file, err := regular.Open(path, os.O_RDONLY, 0)
 	switch {
+	case errors.Is(err, regular.ErrNot):
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	case err != nil:
-		return err
-	case info.IsDir():
-		return fmt.Errorf("%s: %w: it is a folder, name the file in it", path, ErrInvalid)
-	case !info.Mode().IsRegular():
-		return fmt.Errorf("%s: %w: it is no regular file", path, ErrInvalid)
-	}
-	file, err := os.Open(path)
-	if err != nil {
 		return err
 	}
 	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
 	if b, ok := w.(*bytes.Buffer); ok {
 		b.Grow(int(min(info.Size(), most)) + bytes.MinRead)
 	}

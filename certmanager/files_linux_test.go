@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/tlstest"
 )
 
 // What is no file is refused, and does not keep anyone waiting.
@@ -34,4 +35,17 @@ func TestHugeFile(t *testing.T) {
 	_, err := certmanager.New(certmanager.Options{Source: certmanager.Files{Cert: path}})
 	require.ErrorIs(t, err, certmanager.ErrInvalid)
 	require.ErrorContains(t, err, "larger than")
+}
+
+// Nor does New wait for a reader of a pipe in place of the file of TLS secrets.
+func TestKeyLogSpecialFiles(t *testing.T) {
+	dir := t.TempDir()
+	pipe := filepath.Join(dir, "pipe")
+	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
+	source := leaf(tlstest.NewCA(t).Issue(t, tlstest.Leaf{}))
+	for _, path := range []string{pipe, "/dev/full", dir} {
+		t.Setenv("SSLKEYLOGFILE", path)
+		_, err := tryNew(certmanager.Options{Source: source})
+		require.ErrorContains(t, err, "SSLKEYLOGFILE: "+path+": no regular file")
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ergotls/ergotls/certmanager/internal/regular"
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
@@ -136,7 +137,7 @@ func (m *Manager) openKeyLog() error {
 	if path == "" {
 		return nil
 	}
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	file, err := regular.Open(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("SSLKEYLOGFILE: %w", err)
 	}

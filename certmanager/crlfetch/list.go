@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/certmanager/internal/regular"
 	"github.com/ergotls/ergotls/certmanager/internal/trust"
 	"github.com/ergotls/ergotls/internal/dn"
 )
@@ -47,27 +48,36 @@ func newList(s *Source, url string, issuers []*x509.Certificate) *list {
 	if s.Dir == "" {
 		return l
 	}
-	info, err := os.Stat(l.path())
-	var data []byte
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	data, err := l.read()
+	if errors.Is(err, fs.ErrNotExist) {
 		return l
-	case err != nil:
-	case !info.Mode().IsRegular() || info.Size() > s.MaxSize:
-		err = fmt.Errorf("it is no file of at most %d bytes (MaxSize)", s.MaxSize)
-	default:
-		data, err = os.ReadFile(l.path())
 	}
 	if err == nil {
-		l.crl, err = parse(data, issuers)
+		if l.crl, err = parse(data, issuers); err != nil {
+			err = fmt.Errorf("%s: %w", l.path(), err)
+		}
 	}
 	if err != nil {
-		l.crl, l.err = nil, fmt.Errorf("%s: %w", l.path(), err)
+		l.crl, l.err = nil, err
 		return l
 	}
 	l.err = nil
 	l.once.Do(func() { close(l.fetched) })
 	return l
+}
+
+// read returns the list in Dir.
+func (l *list) read() ([]byte, error) {
+	file, err := regular.Open(l.path(), os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, l.s.MaxSize+1))
+	if err == nil && int64(len(data)) > l.s.MaxSize {
+		err = fmt.Errorf("%s: it has more than %d bytes (MaxSize)", l.path(), l.s.MaxSize)
+	}
+	return data, err
 }
 
 // path is where the list is kept. An address is no file name.
