@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
@@ -62,14 +64,10 @@ type Event struct {
 // MarshalJSON adds the text of Err.
 func (e Event) MarshalJSON() ([]byte, error) {
 	type plain Event
-	text := ""
-	if e.Err != nil {
-		text = e.Err.Error()
-	}
 	return json.Marshal(struct {
 		plain
 		Error string `json:",omitempty"`
-	}{plain(e), text})
+	}{plain(e), e.text()})
 }
 
 func (e Event) level() slog.Level {
@@ -87,12 +85,13 @@ func (e Event) level() slog.Level {
 // attrs are the fields of the event's log line.
 func (e Event) attrs() []slog.Attr {
 	attrs := []slog.Attr{slog.String("event", string(e.Kind)), slog.Uint64("generation", e.Generation)}
-	if e.Reason != "" {
-		attrs = append(attrs, slog.String("reason", e.Reason))
+	add := func(key, value string) {
+		if value != "" {
+			attrs = append(attrs, slog.String(key, value))
+		}
 	}
-	if e.Name != "" {
-		attrs = append(attrs, slog.String("name", e.Name))
-	}
+	add("reason", e.Reason)
+	add("name", e.Name)
 	if c := e.Certificate; c != nil {
 		attrs = append(attrs, slog.String("certificate", cmp.Or(c.Subject, few(c.Names))), slog.String("serial", c.Serial), slog.Time("notAfter", c.NotAfter))
 	}
@@ -101,20 +100,22 @@ func (e Event) attrs() []slog.Attr {
 	}
 	if p := e.Peer; p != nil {
 		attrs = append(attrs, slog.String("peer", p.Subject), slog.String("serial", p.Serial), slog.String("remote", p.Remote))
-		if p.Local != "" {
-			attrs = append(attrs, slog.String("local", p.Local))
-		}
-		if p.Connection != "" {
-			attrs = append(attrs, slog.String("connection", p.Connection))
-		}
+		add("local", p.Local)
+		add("connection", p.Connection)
 	}
 	if e.ReportOnly {
 		attrs = append(attrs, slog.Bool("reportOnly", true))
 	}
-	if e.Err != nil {
-		attrs = append(attrs, slog.String("error", e.Err.Error()))
-	}
+	add("error", e.text())
 	return attrs
+}
+
+// text is that of Err.
+func (e Event) text() string {
+	if e.Err == nil {
+		return ""
+	}
+	return e.Err.Error()
 }
 
 // events logs each event and hands it to the subscribers.
@@ -122,8 +123,8 @@ type events struct {
 	logger  *slog.Logger
 	queue   chan Event
 	dropped atomic.Uint64
-	panics  sync.Map // what safely has reported
-	refusal limiter
+	panics  sync.Map      // what safely has reported
+	refused *rate.Limiter // of log lines: anyone on the network can be refused as often as he likes
 
 	mu          sync.Mutex // guards subscribers
 	subscribers map[*func(Event)]struct{}
@@ -136,6 +137,7 @@ const eventQueue = 1024
 
 func (e *events) init(logger *slog.Logger) {
 	e.logger = logger
+	e.refused = rate.NewLimiter(10, 10)
 	e.queue = make(chan Event, eventQueue)
 	e.subscribers = make(map[*func(Event)]struct{})
 }
@@ -146,7 +148,7 @@ func (e *events) emit(event Event) {
 	if event.Peer != nil {
 		event.Err = boundedError(event.Err)
 	}
-	if event.Kind != PeerRefused && !event.ReportOnly || e.refusal.allow(event.Time) {
+	if event.Kind != PeerRefused && !event.ReportOnly || e.refused.AllowN(event.Time, 1) {
 		e.log(event.level(), string(event.Kind), event.attrs()...)
 	}
 	e.mu.Lock()
@@ -228,22 +230,4 @@ func (m *Manager) Subscribe(receive func(Event)) (cancel func()) {
 		defer e.mu.Unlock()
 		delete(e.subscribers, &receive)
 	}
-}
-
-// limiter lets ten log lines a second pass: anyone on the network can be refused as
-// often as he likes.
-type limiter struct {
-	mu     sync.Mutex
-	second int64
-	lines  int
-}
-
-func (l *limiter) allow(now time.Time) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if s := now.Unix(); s != l.second {
-		l.second, l.lines = s, 0
-	}
-	l.lines++
-	return l.lines <= 10
 }

@@ -122,7 +122,7 @@ func (l *listener) handshake(raw net.Conn) (given bool) {
 		return false
 	}
 	state := conn.ConnectionState()
-	tracked.track(track(&state, conninfo.RemoteAddr(raw), func(error) { raw.Close() }))
+	tracked.release = track(&state, conninfo.RemoteAddr(raw), func(error) { raw.Close() })
 	if given = l.give(accepted{conn: conn}); !given {
 		tracked.Close()
 	}
@@ -150,30 +150,13 @@ func (l *listener) Close() error {
 // trackedConn is a connection below TLS that the Manager knows until it is closed.
 type trackedConn struct {
 	net.Conn
-
-	mu      sync.Mutex // guards the fields below
-	release func()
-	closed  bool
-}
-
-func (c *trackedConn) track(release func()) {
-	c.mu.Lock()
-	closed := c.closed
-	c.release = release
-	c.mu.Unlock()
-	if closed {
-		release()
-	}
+	release func() // nil in the handshake
 }
 
 // Close implements net.Conn.
 func (c *trackedConn) Close() error {
-	c.mu.Lock()
-	release := c.release
-	c.closed = true
-	c.mu.Unlock()
-	if release != nil {
-		release()
+	if c.release != nil {
+		c.release()
 	}
 	return c.Conn.Close()
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync/atomic"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -77,7 +78,7 @@ func (s Set) Run(ctx context.Context, changed func()) error {
 type watcher struct {
 	set    Set
 	system *fsnotify.Watcher
-	names  names
+	names  atomic.Pointer[names]
 
 	events  chan struct{} // a file of the set changed, or may have
 	lost    chan error    // events were
@@ -94,7 +95,7 @@ func (w *watcher) drain() {
 			if !open {
 				return
 			}
-			if w.names.concerns(event.Name) {
+			if w.names.Load().concerns(event.Name) {
 				w.signal()
 			}
 		case err, open := <-w.system.Errors:
@@ -123,15 +124,16 @@ func (w *watcher) signal() {
 // renew watches the folders as they are now: one that was removed and made again is another
 // one, and a symbolic link may lead elsewhere. The error says what cannot be watched.
 func (w *watcher) renew() (added bool, err error) {
-	folders := w.names.find(w.set)
+	names := w.set.find()
+	w.names.Store(names)
 	watched := make(map[string]bool)
 	for _, old := range w.system.WatchList() {
 		watched[old] = true
-		if !folders[old] {
+		if !names.folders[old] {
 			w.system.Remove(old) // gone, or not needed any longer
 		}
 	}
-	for folder := range folders {
+	for folder := range names.folders {
 		// Also where it is watched already: it may be another folder of that name.
 		if e := w.system.Add(folder); e != nil && !errors.Is(e, fs.ErrNotExist) {
 			err = fmt.Errorf("%s: %w", folder, e)
