@@ -12,8 +12,7 @@ type counts struct {
 	refusedBy                                                      [len(refusedSentinels)]atomic.Uint64
 
 	drift      atomic.Bool
-	polling    atomic.Pointer[string]  // why the source does not notice changes, though it should
-	unnoticed  atomic.Bool             // a change came without an event
+	polling    atomic.Pointer[error]   // why the source does not notice changes, though it should
 	polled     atomic.Bool             // a source that does not notice changes is one of those in use
 	warnings   atomic.Pointer[[]error] // of the source
 	clockSteps atomic.Uint64

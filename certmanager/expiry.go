@@ -28,32 +28,29 @@ func warnings(notBefore, notAfter time.Time) []time.Time {
 
 // dated is a certificate or a revocation list whose end is reported.
 type dated struct {
-	raw    []byte
-	cert   *x509.Certificate // or
-	list   *trust.List
-	origin string
-	when   []time.Time // the moments at which something is reported, in order
+	raw   []byte
+	when  []time.Time // the moments at which something is reported, in order
+	event func(when time.Time) Event
 }
 
 func datedCertificate(cert *x509.Certificate, origin string, renewed bool) dated {
-	d := dated{raw: cert.Raw, cert: cert, origin: origin, when: warnings(cert.NotBefore, cert.NotAfter)}
+	when := warnings(cert.NotBefore, cert.NotAfter)
 	if !renewed { // the source of such a one takes it out of service before its end
-		d.when = append(d.when, cert.NotAfter)
+		when = append(when, cert.NotAfter)
 	}
-	return d
+	return dated{cert.Raw, when, func(when time.Time) Event {
+		info := NewCertificateInfo(cert, origin)
+		if when.Before(cert.NotAfter) {
+			return Event{Kind: Expiring, Certificate: &info}
+		}
+		return Event{Kind: Expired, Certificate: &info, Err: trust.CheckDates(cert, cert.NotAfter.Add(time.Second))}
+	}}
 }
 
-// event is what is reported at a moment.
-func (d dated) event(when time.Time) Event {
-	if d.list != nil {
-		return Event{Kind: CRLOutOfDate, Err: fmt.Errorf("%w: that of %s ended %s",
-			ErrCRLOutOfDate, trust.Describe(d.list.Issuer), when.Format(time.RFC3339))}
-	}
-	info := NewCertificateInfo(d.cert, d.origin)
-	if when.Before(d.cert.NotAfter) {
-		return Event{Kind: Expiring, Certificate: &info}
-	}
-	return Event{Kind: Expired, Certificate: &info, Err: trust.CheckDates(d.cert, d.cert.NotAfter.Add(time.Second))}
+func datedList(l *trust.List) dated {
+	return dated{l.CRL.Raw, []time.Time{l.CRL.NextUpdate}, func(when time.Time) Event {
+		return Event{Kind: CRLOutOfDate, Err: fmt.Errorf("%w: that of %s ended %s", ErrCRLOutOfDate, trust.Describe(l.Issuer), when.Format(time.RFC3339))}
+	}}
 }
 
 // dated returns what can end of a snapshot, each once.
@@ -76,7 +73,7 @@ func (s *snapshot) dated() []dated {
 	}
 	for _, l := range s.policy.crls.All() {
 		if !l.CRL.NextUpdate.IsZero() {
-			all = append(all, dated{raw: l.CRL.Raw, list: l, when: []time.Time{l.CRL.NextUpdate}})
+			all = append(all, datedList(l))
 		}
 	}
 	return all
@@ -129,8 +126,9 @@ func (m *Manager) reportDue(before map[string]time.Time) (reported map[string]ti
 		last := before[string(d.raw)]
 		if past.After(last) {
 			last = past
-			m.emit(d.event(past))
-			if d.list != nil && m.options.RequireFreshCRLs {
+			event := d.event(past)
+			m.emit(event)
+			if event.Kind == CRLOutOfDate && m.options.RequireFreshCRLs {
 				m.live.judgeAll()
 			}
 		}

@@ -7,8 +7,7 @@ import (
 )
 
 // lacks says whether something of another material is missing: a CA, a revocation list or its
-// issuer, a name, an intermediate of a chain. What a source renews by itself does not count. Both
-// are joined.
+// issuer, a name, an intermediate of a chain. What a source renews by itself does not count.
 func (m *material) lacks(other *material) bool {
 	has := m.inventory(true)
 	for key := range other.inventory(false) {
@@ -34,7 +33,7 @@ func (m *material) keeping(other *material) *material {
 			add(kept)
 		}
 	}
-	return &material{parts: append(slices.Clone(m.parts), &part{from: kept})}
+	return joined(append(slices.Clone(m.parts), &part{from: kept}))
 }
 
 // inventory has a key for each thing in a material, with a function that adds it to another; nil

@@ -103,22 +103,20 @@ func (m *Manager) changed() {
 
 // report takes an event of a source.
 func (m *Manager) report(e Event) {
-	if e.Kind == Warning && (e.Reason == reasonPolling || e.Reason == reasonPolled) {
-		switch {
-		case e.Reason == reasonPolled:
-			m.counts.polled.Store(true)
-			return
-		case e.Err == nil:
-			m.counts.polling.Store(nil)
-			return
+	switch polling := e.Kind == Warning && e.Reason == reasonPolling; {
+	case e.Kind == Warning && e.Reason == reasonPolled:
+		m.counts.polled.Store(true)
+	case polling && e.Err == nil:
+		m.counts.polling.Store(nil)
+	case polling:
+		why := e.Err
+		if m.counts.polling.Swap(&why) == nil { // else that was reported
+			e.Err = m.pollingError(why)
+			m.emit(e)
 		}
-		e.Err = m.pollingError(e.Err)
-		text := e.Err.Error()
-		if m.counts.polling.Swap(&text) != nil || m.counts.unnoticed.Load() {
-			return // that was reported
-		}
+	default:
+		m.emit(e)
 	}
-	m.emit(e)
 }
 
 func (m *Manager) pollingError(err error) error {

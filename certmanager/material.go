@@ -10,30 +10,26 @@ import (
 // part is one Material without parts, and what is made of it.
 type part struct {
 	from         *Material
-	ready        bool
-	err          error // why nothing can be made of it
 	certificates []*certificate
+	err          error // why it cannot be used
 }
 
-// prepare checks the certificates, which is slow for many. One that is in service is taken over, so
+// newPart checks the certificates, which is slow for many. One that is in service is taken over, so
 // that it is not rehearsed again.
-func (p *part) prepare(known map[string]*certificate) error {
-	if p.ready {
-		return p.err
-	}
-	p.ready = true
-	for _, from := range p.from.Certificates {
-		c := known[from.key()]
-		if c == nil || c.origin != from.Origin || c.owner != from.Renewed || !sameChain(c.tls, from.Certificate) {
-			if c, p.err = newCertificate(from.Certificate, from.Origin); p.err != nil {
-				return p.err
+func newPart(from *Material, served map[string]*certificate) *part {
+	p := &part{from: from}
+	for _, cert := range from.Certificates {
+		c := served[cert.key()]
+		if c == nil || c.origin != cert.Origin || c.owner != cert.Renewed || !sameChain(c.tls, cert.Certificate) {
+			if c, p.err = newCertificate(cert.Certificate, cert.Origin); p.err != nil {
+				return p
 			}
-			c.owner = from.Renewed
+			c.owner = cert.Renewed
 		}
 		p.certificates = append(p.certificates, c)
 	}
-	p.err = checkTicketKeys(p.from.TicketKeys)
-	return p.err
+	p.err = checkTicketKeys(from.TicketKeys)
+	return p
 }
 
 // key finds a certificate among those in service.
@@ -44,10 +40,10 @@ func (c Certificate) key() string {
 	return string(c.Certificate.Certificate[0])
 }
 
-// material is what a source gave, joined. It is immutable once it is in a snapshot.
+// material is what a source gave, its parts joined. It is immutable.
 type material struct {
-	parts  []*part
-	joined bool // what follows is filled in
+	parts []*part
+	err   error // why it cannot be put in service
 
 	all          Material       // the parts in one, but for certificates and functions
 	certificates []*certificate // the first is the default
@@ -60,14 +56,25 @@ type material struct {
 	late         bool // that there is no certificate yet is no mistake
 }
 
-// newMaterial makes one of the parts of what a source returned. Parts whose contents are those of a
-// known material's are taken over from it.
-func newMaterial(from *Material, known ...*material) *material {
-	m := &material{}
-	for i, part := range from.flat() {
-		m.parts = append(m.parts, partOf(part, i, known))
+// newMaterial makes one of what a source returned while s, which may be nil, was in service. Parts
+// whose contents are those of a part in service, or of the last candidate, are taken over.
+func newMaterial(from *Material, s *snapshot, last *material) *material {
+	known, served := []*material{last}, make(map[string]*certificate)
+	if s != nil {
+		known = []*material{s.in.material, last}
+		for _, c := range s.certs {
+			served[string(c.chain[0].Raw)] = c
+		}
 	}
-	return m
+	var parts []*part
+	for i, part := range from.flat() {
+		p := partOf(part, i, known)
+		if p == nil {
+			p = newPart(part, served)
+		}
+		parts = append(parts, p)
+	}
+	return joined(parts)
 }
 
 func partOf(from *Material, i int, known []*material) *part {
@@ -76,7 +83,7 @@ func partOf(from *Material, i int, known []*material) *part {
 			return m.parts[i]
 		}
 	}
-	return &part{from: from}
+	return nil
 }
 
 func (m *material) same(other *material) bool {
@@ -87,31 +94,16 @@ func (m *material) same(other *material) bool {
 func (m *material) with(i int, p *part) *material {
 	parts := slices.Clone(m.parts)
 	parts[i] = p
-	return &material{parts: parts}
+	return joined(parts)
 }
 
-// join prepares the parts and fills in the rest. It is called before the material is in a snapshot.
-func (m *material) join(served []*certificate) error {
-	if m.joined {
-		return nil
+func joined(parts []*part) *material {
+	m := &material{parts: parts, all: Material{TrustDomains: make(map[string][]*x509.Certificate)}}
+	for _, p := range parts {
+		m.err = cmp.Or(m.err, p.err, m.add(p))
 	}
-	known := make(map[string]*certificate, len(served))
-	for _, c := range served {
-		known[string(c.chain[0].Raw)] = c
-	}
-	joined := material{joined: true, parts: m.parts, all: Material{TrustDomains: make(map[string][]*x509.Certificate)}}
-	for _, p := range m.parts {
-		if err := p.prepare(known); err != nil {
-			return err
-		}
-		if err := joined.add(p); err != nil {
-			return err
-		}
-	}
-	all := &joined.all
-	joined.clientPool, joined.rootPool = newPool(all.ClientCAPool, all.ClientCAs), newPool(all.RootCAPool, all.RootCAs)
-	*m = joined
-	return nil
+	m.clientPool, m.rootPool = newPool(m.all.ClientCAPool, m.all.ClientCAs), newPool(m.all.RootCAPool, m.all.RootCAs)
+	return m
 }
 
 func (m *material) add(p *part) error {

@@ -49,8 +49,8 @@ func (m *Manager) DryRun(candidate Source) ([]PeerInfo, error) {
 	current := m.current.Load()
 	in := current.in
 	in.clientCAs, in.rootCAs = nil, nil
-	in.material = newMaterial(got, current.in.material)
-	if err := in.material.join(current.certs); err != nil {
+	in.material = newMaterial(got, current, nil)
+	if err := in.material.err; err != nil {
 		return nil, fmt.Errorf("certmanager: dry run: %w", err)
 	}
 	policy, err := newPolicy(&in, &m.options, nil)

@@ -31,16 +31,13 @@ type reloader struct {
 	previous  *Material // what the source returned last
 	candidate *material // what was made of it
 
-	next   *time.Timer // the next check, but for polls
-	nextAt time.Time   // zero if none is planned
-
+	next      *time.Timer // the next check, but for polls
 	debounce  debounce
 	announced bool      // since the last set in service the source called changed
 	seen      *material // what the last check found
 	seenErr   string
 
 	failing    time.Time // since when candidates have failed; zero if none does
-	attempts   int       // at the last that did
 	reported   bool      // it was
 	reportedAt time.Time
 
@@ -78,8 +75,8 @@ func (r *reloader) run(ctx context.Context) {
 			return
 		case <-r.m.wanted:
 			r.announced = true
-			r.m.counts.unnoticed.Store(false)
-			r.plan(r.debounce.notice(time.Now()))
+			r.m.counts.polling.CompareAndSwap(&errUnnoticed, nil)
+			r.next.Reset(r.debounce.notice(time.Now()))
 		case request := <-r.m.reloads:
 			request <- r.check(ctx, true)
 		case <-poll.C:
@@ -87,7 +84,6 @@ func (r *reloader) run(ctx context.Context) {
 			r.check(ctx, false)
 			poll.Reset(r.interval())
 		case <-r.next.C:
-			r.nextAt = time.Time{}
 			r.check(ctx, false)
 		}
 	}
@@ -98,12 +94,6 @@ func (r *reloader) run(ctx context.Context) {
 func (r *reloader) interval() time.Duration {
 	d := r.m.options.PollInterval
 	return d - d/10 + rand.N(d/5+1)
-}
-
-// plan plans the next check, in place of the one that was planned.
-func (r *reloader) plan(d time.Duration) {
-	r.nextAt = time.Now().Add(d)
-	r.next.Reset(d)
 }
 
 // check loads the source and, when it has come to rest on something that is not in service,
@@ -129,7 +119,7 @@ func (r *reloader) check(ctx context.Context, now bool) error {
 		}
 	}
 	if wait > 0 && !now {
-		r.plan(wait)
+		r.next.Reset(wait)
 		return nil
 	}
 	r.debounce.end()
@@ -155,10 +145,7 @@ func (r *reloader) load(ctx context.Context) (*material, error) {
 	if got == nil {
 		return nil, err
 	}
-	var current *material
-	if s := r.m.current.Load(); s != nil {
-		current = s.in.material
-	}
+	current := r.m.current.Load()
 	if got != r.previous {
 		r.previous = got
 		if next := newMaterial(got, current, r.candidate); !next.same(r.candidate) {
@@ -166,8 +153,8 @@ func (r *reloader) load(ctx context.Context) (*material, error) {
 		}
 		r.warn()
 	}
-	if r.candidate.same(current) {
-		return current, err
+	if current != nil && r.candidate.same(current.in.material) {
+		return current.in.material, err
 	}
 	return r.candidate, err
 }
@@ -181,9 +168,6 @@ func (r *reloader) compare(got *material, err error, began time.Time) {
 	}
 	changed := got != r.seen || (text == "") != (r.seenErr == "")
 	noticed := r.debounce.checked(began, changed)
-	if changed || noticed {
-		r.attempts = 0
-	}
 	if changed || text != r.seenErr && (noticed || began.Sub(r.reportedAt) >= reportAgain) {
 		r.reported = false
 	}
@@ -192,7 +176,7 @@ func (r *reloader) compare(got *material, err error, began time.Time) {
 
 // lacks says whether something of what is in service is missing in a candidate that can be used.
 func (r *reloader) lacks(got, current *material) bool {
-	return got != nil && got.join(r.m.current.Load().certs) == nil && got.lacks(current)
+	return got != nil && got.err == nil && got.lacks(current)
 }
 
 // publish puts a candidate in service or, where it is rejected and has several parts, those parts
@@ -204,8 +188,8 @@ func (r *reloader) publish(ctx context.Context, candidate *material) error {
 		served = current.certs
 	}
 	put := func(candidate *material) error {
-		if err := candidate.join(served); err != nil {
-			return err
+		if candidate.err != nil {
+			return candidate.err
 		}
 		return m.put(ctx, true, func(in *inputs) {
 			if in.update != nil && candidate.replaces(in.update, served) {

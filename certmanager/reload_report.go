@@ -28,7 +28,7 @@ var errUnnoticed = errors.New("a change came without an event, as on network, FU
 // checkNoticed looks, after a load, whether the source had called changed, as it should.
 func (r *reloader) checkNoticed() {
 	c := &r.m.counts
-	if !r.announced && !c.polled.Load() && c.polling.Load() == nil && !c.unnoticed.Swap(true) {
+	if !r.announced && !c.polled.Load() && c.polling.CompareAndSwap(nil, &errUnnoticed) {
 		r.m.emit(Event{Kind: Warning, Reason: reasonPolling, Err: r.m.pollingError(errUnnoticed)})
 	}
 	r.announced = false
@@ -47,8 +47,8 @@ func (r *reloader) succeed(back bool) {
 }
 
 // fail notes a candidate that was not put in service, reports it when candidates have
-// failed for a while, and plans to try again after ever longer times: what is not yet
-// valid will be. How long is counted from the end of the first failed check to the beginning of
+// failed for a while, and plans to try again, after as long as nothing has changed by now: what is
+// not yet valid will be. How long is counted from the end of the first failed check to the beginning of
 // this one, so that two readings of half-written files with a long pause between them are not
 // taken for a state that lasts.
 func (r *reloader) fail(began time.Time, err error, now bool) {
@@ -63,11 +63,7 @@ func (r *reloader) fail(began time.Time, err error, now bool) {
 		r.m.counts.drift.Store(true)
 		r.m.reject(err)
 	}
-	wait := min(settle<<min(r.attempts, 16), r.m.options.PollInterval)
-	if r.nextAt.IsZero() || time.Until(r.nextAt) > wait {
-		r.plan(wait)
-	}
-	r.attempts++
+	r.next.Reset(min(max(settle, time.Since(r.debounce.last)), r.m.options.PollInterval))
 }
 
 // maxStep is how far the clock may be set before that is reported. Time servers correct less by

@@ -176,9 +176,7 @@ func (m *Manager) Status() Status {
 		RefusedBy: c.refusedReasons(), DeclinedTickets: c.declinedTickets.Load(), DroppedEvents: m.events.dropped.Load(),
 	}
 	if why := c.polling.Load(); why != nil {
-		status.Polling = *why
-	} else if c.unnoticed.Load() {
-		status.Polling = m.pollingError(errUnnoticed).Error()
+		status.Polling = m.pollingError(*why).Error()
 	}
 	if all := c.warnings.Load(); all != nil {
 		for _, warning := range *all {
