@@ -16,7 +16,7 @@ func BenchmarkLookup(b *testing.B) {
 
 func benchmarkLookup(b *testing.B, n int, all *names) {
 	m := &Manager{}
-	m.current.Store(&snapshot{names: all})
+	m.current.Store(&snapshot{names: all, in: inputs{material: &material{}}})
 	get := m.GetCertificateFunc()
 	for _, kind := range []string{"exact", "wildcard", "mixed case", "unknown", "none"} {
 		hello := lookups()[kind]

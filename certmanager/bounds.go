@@ -33,24 +33,23 @@ func (c CertificateInfo) bounded() CertificateInfo {
 // peerError is an error about a peer without what the peer has sent: the errors of crypto/tls hold
 // its certificates.
 type peerError struct {
-	text   string
-	reason error // one of this package's
+	text    string
+	reasons []error // this package's
 }
 
 func (e *peerError) Error() string { return e.text }
 
-func (e *peerError) Unwrap() error { return e.reason }
+func (e *peerError) Unwrap() []error { return e.reasons }
 
-// boundedError keeps the text and the reason of an error about a peer.
+// boundedError keeps the text and the reasons of an error about a peer.
 func boundedError(err error) error {
 	if err == nil {
 		return nil
 	}
 	short := &peerError{text: trust.Cut(dn.Printable(err.Error()), maxPeerError)}
-	for _, reason := range []error{ErrRevoked, ErrCRLOutOfDate, ErrNotAuthorized, ErrExpired, ErrNotYetValid, ErrUntrusted, ErrRecycled} {
+	for _, reason := range append(refusedSentinels[:], ErrRecycled) {
 		if errors.Is(err, reason) {
-			short.reason = reason
-			break
+			short.reasons = append(short.reasons, reason)
 		}
 	}
 	return short

@@ -143,10 +143,7 @@ func (k *comparison) checkAlone(c *certificate) {
 // checkConstraints warns of a leaf that its own issuer may not have issued, or that has a critical
 // extension that crypto/x509 does not know: its clients refuse it whatever roots they have.
 func (k *comparison) checkConstraints(c *certificate) {
-	roots := x509.NewCertPool()
-	for _, issuer := range c.chain[min(1, len(c.chain)-1):] {
-		roots.AddCert(issuer)
-	}
+	roots := trust.Pool(nil, c.chain[min(1, len(c.chain)-1):])
 	_, err := c.tls.Leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: k.now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
 	if err != nil && trust.CheckAlgorithm(c.tls.Leaf) == nil { // else that was said
 		k.doubt(c, "clients refuse its chain: "+err.Error())

@@ -67,22 +67,12 @@ func (k *deviceKey) ask(sign func() ([]byte, error)) (signature []byte, err erro
 	if k.overdue.Load() > 0 {
 		return nil, errKeyBusy
 	}
-	type result struct {
-		signature []byte
-		err       error
-	}
-	done := make(chan result, 1)
-	go func() { // ended by the device
-		var r result
-		defer func() { done <- r }()
-		defer func() { r.err = errors.Join(r.err, panicked(recover())) }()
-		r.signature, r.err = sign()
-	}()
+	done := start(sign) // ended by the device
 	timer := time.NewTimer(keyTimeout)
 	defer timer.Stop()
 	select {
 	case r := <-done:
-		signature, err = r.signature, r.err
+		signature, err = r.value, r.err
 	case <-timer.C:
 		k.overdue.Add(1)
 		go func() {

@@ -13,7 +13,7 @@ func XSecrets(m *Manager) (keys []crypto.PrivateKey, secrets [][]byte) {
 	for _, c := range s.certs {
 		keys = append(keys, c.tls.PrivateKey)
 	}
-	for _, key := range s.ech {
+	for _, key := range s.in.material.all.ECHKeys {
 		secrets = append(secrets, key.PrivateKey)
 	}
 	for _, key := range m.options.TicketKeys {

@@ -3,19 +3,22 @@ package certmanager
 import (
 	"crypto/x509"
 	"fmt"
+	"maps"
 	"slices"
 )
 
 // lacks says whether something of another material is missing: a CA, a revocation list or its
 // issuer, a name, an intermediate of a chain. What a source renews by itself does not count.
-func (m *material) lacks(other *material) bool {
-	has := m.inventory(true)
-	for key := range other.inventory(false) {
-		if _, found := has[key]; !found {
-			return true
-		}
-	}
-	return false
+func (m *material) lacks(other *material) bool { return len(m.missing(other)) > 0 }
+
+// missing returns the part of another's inventory that is not in this one's.
+func (m *material) missing(other *material) map[string]func(*Material) {
+	has, missing := m.inventory(true), other.inventory(false)
+	maps.DeleteFunc(missing, func(key string, _ func(*Material)) bool {
+		_, found := has[key]
+		return found
+	})
+	return missing
 }
 
 // keeping returns the material together with the CAs and lists that it lacks of another, or nil
@@ -24,14 +27,12 @@ func (m *material) keeping(other *material) *material {
 	if !other.lacks(m) {
 		return nil
 	}
-	has, kept := m.inventory(true), &Material{TrustDomains: make(map[string][]*x509.Certificate)}
-	for key, add := range other.inventory(false) {
-		if _, found := has[key]; !found {
-			if add == nil {
-				return nil
-			}
-			add(kept)
+	kept := &Material{TrustDomains: make(map[string][]*x509.Certificate)}
+	for _, add := range m.missing(other) {
+		if add == nil {
+			return nil
 		}
+		add(kept)
 	}
 	return joined(append(slices.Clone(m.parts), &part{from: kept}))
 }

@@ -94,9 +94,12 @@ func New(o Options) (*Manager, error) {
 }
 
 // changed makes the reload loop look at the source soon. It never blocks.
-func (m *Manager) changed() {
+func (m *Manager) changed() { signal(m.wanted) }
+
+// signal wakes the goroutine that reads from a channel with room for one.
+func signal(wake chan<- struct{}) {
 	select {
-	case m.wanted <- struct{}{}:
+	case wake <- struct{}{}:
 	default: // it has not looked since the last call
 	}
 }
@@ -194,22 +197,12 @@ func (m *Manager) swap(previous, next *snapshot) (done bool, err error) {
 		m.events.emit(warning)
 	}
 	if !next.sameCertificates(previous) {
-		m.wakeExpire()
+		signal(m.published)
 	}
-	if previous != nil {
-		close(previous.replaced)
-		if next.policy.fingerprint != previous.policy.fingerprint || next.in.ruled != previous.in.ruled {
-			m.live.judgeAll()
-		}
+	if previous != nil && (next.policy.fingerprint != previous.policy.fingerprint || next.in.ruled != previous.in.ruled) {
+		m.live.judgeAll()
 	}
 	return true, nil
-}
-
-func (m *Manager) wakeExpire() {
-	select {
-	case m.published <- struct{}{}:
-	default: // it has not looked since the last call
-	}
 }
 
 // setTicketKeys uses the keys of the source when they change.

@@ -4,7 +4,10 @@ import (
 	"cmp"
 	"crypto/x509"
 	"fmt"
+	"maps"
 	"slices"
+
+	"github.com/ergotls/ergotls/certmanager/internal/trust"
 )
 
 // part is one Material without parts, and what is made of it.
@@ -146,10 +149,7 @@ func (m *material) issuers() []*x509.Certificate {
 	for _, c := range m.certificates {
 		all = append(all, c.chain[1:]...)
 	}
-	for _, cas := range m.all.TrustDomains {
-		all = append(all, cas...)
-	}
-	return all
+	return append(all, slices.Concat(slices.Collect(maps.Values(m.all.TrustDomains))...)...)
 }
 
 // newPool returns a pool of CAs, nil if none was given, which crypto/tls takes for the system's
@@ -158,14 +158,7 @@ func newPool(base *x509.CertPool, certs []*x509.Certificate) *x509.CertPool {
 	if base == nil && len(certs) == 0 {
 		return nil
 	}
-	pool := x509.NewCertPool()
-	if base != nil {
-		pool = base.Clone()
-	}
-	for _, cert := range certs {
-		pool.AddCert(cert)
-	}
-	return pool
+	return trust.Pool(base, certs)
 }
 
 // replaces says whether there is a certificate for a name of another one, besides those that are

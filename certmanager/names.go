@@ -78,9 +78,9 @@ func wildcardOf(name string) string {
 // certificate.
 func (s *snapshot) getCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	var err error
-	if len(s.funcs) > 0 && !isChallenge(hello) && s.names.lookup(hello.ServerName).none() {
+	if len(s.in.material.funcs) > 0 && !isChallenge(hello) && s.names.lookup(hello.ServerName).none() {
 		var cert *tls.Certificate
-		if cert, err = askFuncs(s.funcs, hello); cert != nil {
+		if cert, err = askFuncs(s.in.material.funcs, hello); cert != nil {
 			return cert, nil
 		}
 	}

@@ -145,7 +145,7 @@ func lookups() map[string]*tls.ClientHelloInfo {
 
 func TestLookupDoesNotAllocate(t *testing.T) {
 	for _, n := range []int{1, 100_000} {
-		s := &snapshot{names: manyNames(n)}
+		s := &snapshot{names: manyNames(n), in: inputs{material: &material{}}}
 		for kind, hello := range lookups() {
 			assert.Zero(t, testing.AllocsPerRun(100, func() { s.getCertificate(hello) }), "%d names, %s", n, kind)
 		}

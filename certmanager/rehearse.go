@@ -118,7 +118,7 @@ func (s *snapshot) tryHandshakes(ctx context.Context, previous *snapshot) error 
 			}
 		}
 	}
-	for _, key := range s.ech {
+	for _, key := range s.in.material.all.ECHKeys {
 		list := append(binary.BigEndian.AppendUint16(nil, uint16(len(key.Config))), key.Config...)
 		if err := s.tryHandshake(ctx, &tls.Config{MinVersion: tls.VersionTLS13, ServerName: "rehearsal.invalid", EncryptedClientHelloConfigList: list}); err != nil {
 			return fmt.Errorf("%w: Encrypted Client Hello key: rehearsed handshake: %w", ErrInvalid, err)
@@ -134,7 +134,7 @@ func (s *snapshot) tryHandshake(ctx context.Context, peer *tls.Config) error {
 	if config.ClientAuth != tls.NoClientCert {
 		config.ClientAuth = tls.RequireAnyClientCert // nobody has a client's key here
 	}
-	config.Certificates, config.EncryptedClientHelloKeys = certificates, s.ech
+	config.Certificates, config.EncryptedClientHelloKeys = certificates, s.in.material.all.ECHKeys
 	config.SessionTicketsDisabled = true // nobody reads them from the pipe
 	peer.InsecureSkipVerify = true
 	peer.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certificates[0], nil }

@@ -54,7 +54,7 @@ func newReloader(m *Manager) *reloader {
 // first puts the first set in service. A pair that does not match may be in the middle of its
 // replacement: a program may start at that moment.
 func (r *reloader) first(ctx context.Context) (err error) {
-	for began := time.Now(); ; sleep(ctx, settle) {
+	for began := time.Now(); ; clock.Sleep(ctx, settle) {
 		if r.seen, err = r.load(ctx); err == nil {
 			err = r.publish(ctx, r.seen)
 		}

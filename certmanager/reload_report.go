@@ -82,5 +82,5 @@ func (r *reloader) checkClock() {
 	r.m.counts.clockSteps.Add(1)
 	r.m.emit(Event{Kind: Warning, Reason: "clock", Err: fmt.Errorf("the clock was set by %v, or the machine slept", step.Round(time.Millisecond))})
 	r.m.live.clockStepped()
-	r.m.wakeExpire()
+	signal(r.m.published)
 }

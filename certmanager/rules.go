@@ -126,7 +126,11 @@ func AnyOf(rules ...Rule) Rule {
 
 // combine makes a rule of several. The zero Rule among them would authorize every peer unnoticed.
 func combine(what string, rules []Rule, check func(*Peer) error) Rule {
-	name := list(what, rules)
+	var names []string
+	for _, r := range rules {
+		names = append(names, r.String())
+	}
+	name := fmt.Sprintf("%s (%s)", what, strings.Join(names, ", "))
 	if len(rules) == 0 {
 		return badRule(name, errors.New("it has no rule"))
 	}
@@ -139,12 +143,4 @@ func combine(what string, rules []Rule, check func(*Peer) error) Rule {
 		}
 	}
 	return NewRule(name, check)
-}
-
-func list[T fmt.Stringer](what string, items []T) string {
-	var names []string
-	for _, item := range items {
-		names = append(names, item.String())
-	}
-	return what + " (" + strings.Join(names, ", ") + ")"
 }

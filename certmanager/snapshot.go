@@ -49,10 +49,7 @@ type snapshot struct {
 	names      *names
 	identity   [sha256.Size]byte // tells the certificates for clients from others
 	policy     *policy
-	ech        []tls.EncryptedClientHelloKey
-	funcs      []Func
-	doubts     []error       // about what was taken all the same
-	replaced   chan struct{} // closed when another is in service
+	doubts     []error // about what was taken all the same
 }
 
 // newSnapshot makes a candidate from inputs. It is published only after a rehearsal.
@@ -69,10 +66,7 @@ func newSnapshot(in inputs, o *Options, previous *snapshot) (*snapshot, error) {
 	if len(certs) == 0 && !in.material.late && t.offered == nil && t.servers.cas == nil {
 		return nil, fmt.Errorf("%w: the source gives neither a certificate nor a CA bundle", ErrNoCertificate)
 	}
-	s := &snapshot{
-		in: in, certs: certs, policy: t,
-		ech: in.material.all.ECHKeys, funcs: in.material.funcs, replaced: make(chan struct{}),
-	}
+	s := &snapshot{in: in, certs: certs, policy: t}
 	identity := sha256.New()
 	for _, c := range certs {
 		if c.client {

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/ergotls/ergotls/internal/clock"
 )
 
 // Static is a Source of values that the program has already. They must not be
@@ -104,15 +106,6 @@ func (ss Sources) Watch(ctx context.Context, changed func(), report func(Event))
 	return nil
 }
 
-func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
-}
-
 // watchWorks is how long Watch must have run for what it reported before to be over.
 const watchWorks = time.Second
 
@@ -132,7 +125,7 @@ func keepWatching(ctx context.Context, s Source, again time.Duration, changed fu
 			return
 		}
 		report(Event{Kind: Warning, Reason: reasonPolling, Err: err})
-		sleep(ctx, again)
+		clock.Sleep(ctx, again)
 		if ctx.Err() != nil {
 			return
 		}
@@ -144,12 +137,7 @@ func keepWatching(ctx context.Context, s Source, again time.Duration, changed fu
 // loader calls Load of one source for one Manager, one call at a time. A call that does not end
 // with its context, of a file system that hangs for example, is left behind.
 type loader struct {
-	pending chan loadResult // of a call that was left behind; nil if there is none
-}
-
-type loadResult struct {
-	material *Material
-	err      error
+	pending <-chan result[*Material] // of a call that was left behind; nil if there is none
 }
 
 var errNoMaterial = errors.New("the source returned neither a Material nor an error")
@@ -162,29 +150,19 @@ func (l *loader) load(ctx context.Context, s Source, previous *Material) (*Mater
 			return nil, errors.New("the source has still not answered")
 		}
 	}
-	l.pending = make(chan loadResult, 1)
-	go func(done chan<- loadResult) {
-		m, err := loadSafely(ctx, s, previous)
-		done <- loadResult{m, err}
-	}(l.pending)
+	l.pending = start(func() (*Material, error) { return loadChecked(ctx, s, previous) })
 	select {
 	case r := <-l.pending:
 		l.pending = nil
-		return r.material, r.err
+		return r.value, r.err
 	case <-ctx.Done():
 		return nil, fmt.Errorf("the source has not answered: %w", ctx.Err())
 	}
 }
 
-// loadSafely calls Load. A panic, of a parser that is given a strange file for example, does not
-// end the program.
-func loadSafely(ctx context.Context, s Source, previous *Material) (m *Material, err error) {
-	defer func() {
-		if e := panicked(recover()); e != nil {
-			m, err = nil, e
-		}
-	}()
-	m, err = s.Load(ctx, previous)
+// loadChecked calls Load and refuses what would make the Manager panic.
+func loadChecked(ctx context.Context, s Source, previous *Material) (*Material, error) {
+	m, err := s.Load(ctx, previous)
 	switch {
 	case m == nil && err == nil:
 		err = errNoMaterial
@@ -196,7 +174,7 @@ func loadSafely(ctx context.Context, s Source, previous *Material) (m *Material,
 	return m, err
 }
 
-// watchSafely does the same for Watch.
+// watchSafely calls Watch. A panic is an error.
 func watchSafely(ctx context.Context, s Source, changed func(), report func(Event)) (err error) {
 	defer func() { err = cmp.Or(panicked(recover()), err) }()
 	return s.Watch(ctx, changed, report)
@@ -207,4 +185,23 @@ func panicked(p any) error {
 		return nil
 	}
 	return fmt.Errorf("%w: the source panicked: %v", ErrInvalid, p)
+}
+
+// result is what a call has returned.
+type result[T any] struct {
+	value T
+	err   error
+}
+
+// start calls a function on a goroutine of its own, which it ends. A panic of it, of a parser that
+// is given a strange file for example, is an error.
+func start[T any](call func() (T, error)) <-chan result[T] {
+	done := make(chan result[T], 1)
+	go func() {
+		var r result[T]
+		defer func() { done <- r }()
+		defer func() { r.err = cmp.Or(panicked(recover()), r.err) }()
+		r.value, r.err = call()
+	}()
+	return done
 }

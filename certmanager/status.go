@@ -167,7 +167,7 @@ func (m *Manager) Status() Status {
 	c := &m.counts
 	status := Status{
 		Generation: s.generation, Published: s.published,
-		Names: s.names.count, ECHKeys: len(s.ech),
+		Names: s.names.count, ECHKeys: len(s.in.material.all.ECHKeys),
 		ClientAuth: s.policy.clientAuth.String(), ClientRule: s.policy.clients.rule.String(), ServerRule: s.policy.servers.rule.String(),
 		ReportOnly: s.policy.reportOnly, KeyLog: m.keyLog != nil,
 		Drift: c.drift.Load(), ClockSteps: c.clockSteps.Load(),

@@ -146,10 +146,10 @@ func (m *Manager) serverConfig(s *snapshot, outer *tls.Config) *tls.Config {
 
 // echKeys returns a slice that is never nil, as crypto/tls demands.
 func (s *snapshot) echKeys() []tls.EncryptedClientHelloKey {
-	if s.ech == nil {
+	if s.in.material.all.ECHKeys == nil {
 		return []tls.EncryptedClientHelloKey{}
 	}
-	return s.ech
+	return s.in.material.all.ECHKeys
 }
 
 // verifyClient runs in every handshake, resumed ones too, which skip all other
@@ -180,8 +180,7 @@ func (m *Manager) ReportRefused(err error, remote net.Addr) {
 	peer := &Peer{Certificate: refused.UnverifiedCertificates[0]}
 	current := m.current.Load()
 	err = trust.Explain(fmt.Errorf("%s: %w: %w", peer, ErrUntrusted, refused.Err), refused.UnverifiedCertificates, current.policy.clients.known)
-	m.counts.refuse(err)
-	m.events.emit(Event{Kind: PeerRefused, Generation: current.generation, Peer: newPeerInfo(peer, remote), Err: err})
+	_ = m.verdict(current, peer, remote, err)
 }
 
 // ClientTLS returns a config for clients of one server name, or IP address. Roots, rules

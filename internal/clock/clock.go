@@ -4,6 +4,7 @@
 package clock
 
 import (
+	"context"
 	"sync/atomic"
 	"time"
 )
@@ -25,6 +26,16 @@ const Far = 100 * 365 * 24 * time.Hour
 
 // Until is how long it is until t, Far at most, and -Far at least. Something may be added to it.
 func Until(t time.Time) time.Duration { return max(-Far, min(Far, t.Sub(Now()))) }
+
+// Sleep waits for d, or until ctx ends.
+func Sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
 
 // Step sets the clock of this process forward, or back where d is negative. It is for tests.
 func Step(d time.Duration) { ahead.Add(int64(d)) }

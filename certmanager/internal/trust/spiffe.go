@@ -25,18 +25,11 @@ func NewDomains(cas map[string][]*x509.Certificate, plain *x509.CertPool) (Domai
 	if len(cas) == 0 {
 		return nil, plain
 	}
-	all := x509.NewCertPool()
-	if plain != nil {
-		all = plain.Clone()
-	}
 	domains := make(Domains, len(cas))
 	for name, certs := range cas {
-		domains[name] = domain{pool: pool(certs), sum: Sum(certs)}
-		for _, cert := range certs {
-			all.AddCert(cert)
-		}
+		domains[name] = domain{pool: Pool(nil, certs), sum: Sum(certs)}
 	}
-	return domains, all
+	return domains, Pool(plain, slices.Concat(slices.Collect(maps.Values(cas))...))
 }
 
 // Sum stands for a set of certificates, in whatever order.

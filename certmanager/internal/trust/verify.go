@@ -65,7 +65,7 @@ func (v Verifier) notRevoked(chains [][]*x509.Certificate) (good [][]*x509.Certi
 // build builds the chains of a peer anew.
 func (v Verifier) build(presented []*x509.Certificate) ([][]*x509.Certificate, error) {
 	chains, err := presented[0].Verify(x509.VerifyOptions{
-		Roots: v.Roots, Intermediates: pool(presented[1:]), CurrentTime: v.When, KeyUsages: []x509.ExtKeyUsage{v.Usage},
+		Roots: v.Roots, Intermediates: Pool(nil, presented[1:]), CurrentTime: v.When, KeyUsages: []x509.ExtKeyUsage{v.Usage},
 	})
 	if err != nil {
 		err = fmt.Errorf("%s: %w: %w", Describe(presented[0]), ErrUntrusted, &tls.CertificateVerificationError{UnverifiedCertificates: presented, Err: err})
@@ -74,8 +74,12 @@ func (v Verifier) build(presented []*x509.Certificate) ([][]*x509.Certificate, e
 	return chains, nil
 }
 
-func pool(certs []*x509.Certificate) *x509.CertPool {
+// Pool returns a pool of certificates, added to a copy of base if that is not nil.
+func Pool(base *x509.CertPool, certs []*x509.Certificate) *x509.CertPool {
 	pool := x509.NewCertPool()
+	if base != nil {
+		pool = base.Clone()
+	}
 	for _, cert := range certs {
 		pool.AddCert(cert)
 	}
@@ -103,7 +107,7 @@ func stillHolds(chain []*x509.Certificate, roots *x509.CertPool, now time.Time) 
 // Build returns a chain from a leaf to the roots, for whatever usage; nil if an issuer is unknown.
 func Build(leaf *x509.Certificate, issuers []*x509.Certificate, roots *x509.CertPool, now time.Time) ([]*x509.Certificate, error) {
 	chains, err := leaf.Verify(x509.VerifyOptions{
-		Roots: roots, Intermediates: pool(issuers), CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+		Roots: roots, Intermediates: Pool(nil, issuers), CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	})
 	var unknown x509.UnknownAuthorityError
 	switch {

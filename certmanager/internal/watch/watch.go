@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/ergotls/ergotls/internal/clock"
 )
 
 // Set is what is watched.
@@ -71,7 +73,7 @@ func (s Set) Run(ctx context.Context, changed func()) error {
 		if added {
 			changed() // between its appearance and now nobody watched it
 		}
-		sleep(ctx, pause)
+		clock.Sleep(ctx, pause)
 	}
 }
 
@@ -141,13 +143,4 @@ func (w *watcher) renew() (added bool, err error) {
 		added = added || !watched[folder]
 	}
 	return added, err
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }
