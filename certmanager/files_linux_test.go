@@ -1,8 +1,10 @@
 package certmanager_test
 
 import (
+	"crypto/tls"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -48,4 +50,23 @@ func TestKeyLogSpecialFiles(t *testing.T) {
 		_, err := tryNew(certmanager.Options{Source: source})
 		require.ErrorContains(t, err, "SSLKEYLOGFILE: "+path+": no regular file")
 	}
+}
+
+// Handshakes do not fail where their secrets cannot be written. That is said once.
+func TestKeyLogDiskFull(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=4k"); err != nil {
+		t.Skipf("mounting a file system: %v", err)
+	}
+	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
+	write(t, dir, "padding", make([]byte, 4<<10))
+	t.Setenv("SSLKEYLOGFILE", filepath.Join(dir, "keys"))
+	ca := tlstest.NewCA(t)
+	source := certmanager.Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, RootCAs: ca.Pool()}
+	var log logBuffer
+	m := newManager(t, certmanager.Options{Source: source, Logger: log.logger()})
+	for range 2 {
+		connect(t, m.ServerTLS(), m.ClientTLS("localhost")).ok(t)
+	}
+	require.Equal(t, 1, strings.Count(log.String(), "no space left on device"))
 }

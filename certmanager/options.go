@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/ergotls/ergotls/certmanager/internal/regular"
@@ -141,7 +142,22 @@ func (m *Manager) openKeyLog() error {
 	if err != nil {
 		return fmt.Errorf("SSLKEYLOGFILE: %w", err)
 	}
-	m.keyLog = file
+	m.keyLog = &keyLog{file: file, events: &m.events}
 	m.options.Logger.Warn("SSLKEYLOGFILE is set: TLS secrets are written to a file; every connection can be decrypted with it", "file", path)
 	return nil
+}
+
+// keyLog is a file of TLS secrets. With an error of Write crypto/tls would end the handshake, where
+// the disk is full for example.
+type keyLog struct {
+	file   *os.File
+	events *events
+	failed atomic.Bool
+}
+
+func (k *keyLog) Write(line []byte) (int, error) {
+	if _, err := k.file.Write(line); err != nil && !k.failed.Swap(true) {
+		k.events.log(slog.LevelWarn, "SSLKEYLOGFILE: TLS secrets cannot be written; connections are not affected", slog.Any("error", err))
+	}
+	return len(line), nil
 }
