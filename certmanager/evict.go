@@ -21,25 +21,32 @@ func (l *live) evict(c *conn, reason error) {
 // once, a millisecond for each: their peers will all come back.
 const evictionSpread = time.Second
 
-// evictLater ends connections spread evenly at random over a time, or sooner where they
-// were to end sooner. The caller holds mu.
-func (l *live) evictLater(reasons map[*conn]error, over time.Duration) {
-	now := time.Now()
-	for c, reason := range reasons {
-		if l.closed || c.ended.Load() {
-			continue
-		}
-		when := now.Add(rand.N(over + 1))
-		if c.due != nil {
-			if errors.Is(reason, ErrRecycled) {
-				continue // it ends already, and maybe for a better reason
-			}
-			c.due.Stop()
-			if c.dueAt.Before(when) {
-				when = c.dueAt
-			}
-		}
-		c.dueAt = when
-		c.due = time.AfterFunc(when.Sub(now), func() { l.evict(c, reason) })
+// evictFailed ends the n-th connection, from 0, of those that a change at a time has taken trust
+// from. It does not wait until it is known how many they are.
+func (l *live) evictFailed(c *conn, reason error, changed time.Time, n int) {
+	after := time.Duration(n) * time.Millisecond
+	if after >= evictionSpread {
+		after = rand.N(evictionSpread)
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.evictAt(c, reason, changed.Add(after))
+}
+
+// evictAt ends a connection at a time, or sooner where it was to end sooner. The caller holds mu.
+func (l *live) evictAt(c *conn, reason error, when time.Time) {
+	if l.closed || c.ended.Load() {
+		return
+	}
+	if c.due != nil {
+		if errors.Is(reason, ErrRecycled) {
+			return // it ends already, and maybe for a better reason
+		}
+		c.due.Stop()
+		if c.dueAt.Before(when) {
+			when = c.dueAt
+		}
+	}
+	c.dueAt = when
+	c.due = time.AfterFunc(time.Until(when), func() { l.evict(c, reason) })
 }

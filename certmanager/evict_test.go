@@ -144,3 +144,39 @@ func TestJudgingKeepsNobodyWaiting(t *testing.T) {
 	<-passed
 	require.ErrorIs(t, slow.evicted(t), certmanager.ErrNotAuthorized)
 }
+
+// The first connections that fail are closed before the last ones are judged, which may take long.
+func TestEvictionsDoNotWaitForTheLastVerdict(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	m := newManager(t, certmanager.Options{Source: certmanager.Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool()}})
+	state := connect(t, m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})).ok(t).server
+	const n = 5
+	evicted := make(chan error, n)
+	for range n {
+		m.Track(&state, nil, func(reason error) { evicted <- reason })
+	}
+	var judged atomic.Int32
+	last, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		m.SetClientRule(certmanager.NewRule("slow", func(*certmanager.Peer) error {
+			if judged.Add(1) == n {
+				<-last
+			}
+			return errors.New("no")
+		}))
+	}()
+	for i := range n {
+		if i == n-1 {
+			close(last)
+		}
+		select {
+		case reason := <-evicted:
+			require.ErrorIs(t, reason, certmanager.ErrNotAuthorized)
+		case <-time.After(10 * time.Second):
+			close(last)
+			t.Fatal("it waits for the verdict about others")
+		}
+	}
+	<-done
+}

@@ -124,7 +124,7 @@ func (l *live) list(c *conn, judged *snapshot) bool {
 	l.conns[c] = struct{}{}
 	l.arm(c)
 	if c.generation < l.recycled {
-		l.evictLater(map[*conn]error{c: c.recycled()}, max(0, time.Until(l.recycleUntil)))
+		l.recycle(c)
 	}
 	return true
 }
@@ -223,16 +223,13 @@ func (c *conn) stop() {
 func (l *live) judgeAll() {
 	l.judging.Lock()
 	defer l.judging.Unlock()
-	current := l.m.current.Load()
-	failed := make(map[*conn]error)
+	began, failed := time.Now(), 0
 	for _, c := range l.all() {
-		if err := l.judgeAgain(c, current); err != nil {
-			failed[c] = err
+		if err := l.judgeAgain(c, l.m.current.Load()); err != nil {
+			l.evictFailed(c, err, began, failed)
+			failed++
 		}
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.evictLater(failed, min(evictionSpread, time.Duration(len(failed))*time.Millisecond))
 }
 
 func (l *live) all() []*conn {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/ergotls/ergotls/internal/clock"
@@ -14,9 +15,8 @@ import (
 // returns their number without waiting. A connection began under the generation at the time of
 // [Manager.Accepting], or without that at the end of its handshake. Connections in a handshake are
 // closed too, and not counted.
-func (m *Manager) Recycle(before uint64, over time.Duration) int {
+func (m *Manager) Recycle(before uint64, over time.Duration) (n int) {
 	over = max(0, min(over, clock.Far))
-	old := make(map[*conn]error)
 	l := &m.live
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -25,15 +25,18 @@ func (m *Manager) Recycle(before uint64, over time.Duration) int {
 	l.recycled, l.recycleUntil = max(l.recycled, min(before, m.current.Load().generation)), time.Now().Add(over)
 	for c := range l.conns {
 		if c.generation < before {
-			old[c] = c.recycled()
+			l.recycle(c)
+			n++
 		}
 	}
-	l.evictLater(old, over)
-	return len(old)
+	return n
 }
 
-func (c *conn) recycled() error {
-	return fmt.Errorf("%w: it began under generation %d", ErrRecycled, c.generation)
+// recycle ends a connection within the time that Recycle was given. The caller holds mu.
+func (l *live) recycle(c *conn) {
+	reason := fmt.Errorf("%w: it began under generation %d", ErrRecycled, c.generation)
+	within := max(0, time.Until(l.recycleUntil))
+	l.evictAt(c, reason, time.Now().Add(rand.N(within+1)))
 }
 
 // DryRun returns the peers of the tracked connections that would be closed if the source gave
