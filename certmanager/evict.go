@@ -39,14 +39,14 @@ func (l *live) evictAt(c *conn, reason error, when time.Time) {
 		return
 	}
 	if c.due != nil {
-		if errors.Is(reason, ErrRecycled) {
-			return // it ends already, and maybe for a better reason
-		}
 		c.due.Stop()
 		if c.dueAt.Before(when) {
 			when = c.dueAt
 		}
+		if errors.Is(reason, ErrRecycled) {
+			reason = c.reason // maybe a better one
+		}
 	}
-	c.dueAt = when
+	c.dueAt, c.reason = when, reason
 	c.due = time.AfterFunc(time.Until(when), func() { l.evict(c, reason) })
 }

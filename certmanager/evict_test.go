@@ -32,6 +32,26 @@ func TestRecycledPeerIsRemovedAtOnce(t *testing.T) {
 	})
 }
 
+// Nor does one that is to be recycled sooner than it was first asked for.
+func TestRecycleSooner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		m := newManager(t, certmanager.Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))})
+		state := connectPipe(m.ServerTLS(), ca.ClientConfig(t, "localhost")).ok(t).server
+		const n = 100
+		var ended atomic.Int32
+		for range n {
+			m.Track(&state, nil, func(error) { ended.Add(1) })
+		}
+		for _, over := range []time.Duration{time.Hour, time.Second, time.Hour} {
+			require.Equal(t, n, m.Recycle(m.Status().Generation+1, over))
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		assert.EqualValues(t, n, ended.Load())
+	})
+}
+
 // Many connections that fail at once are not closed at once: their peers all come back.
 func TestEvictionsAreSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -39,6 +39,7 @@ type conn struct {
 	expiry *time.Timer // when the peer's certificate ends
 	due    *time.Timer // an eviction that waits its turn
 	dueAt  time.Time
+	reason error
 }
 
 func (l *live) init(m *Manager) { l.m, l.conns = m, make(map[*conn]struct{}) }
