@@ -86,6 +86,63 @@ func TestHTTPConnectionsAreEvicted(t *testing.T) {
 	}
 }
 
+// A handler can take a connection over, for a WebSocket for example. With NewListener it is still
+// closed when its client is no longer trusted, and released when the handler closes it. With
+// ConnState nobody would learn that it was closed: it is no longer tracked.
+func TestHijackedConnections(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	m := newManager(t, certmanager.Options{Source: certmanager.Static{
+		Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(), RootCAs: ca.Pool(),
+	}})
+	for _, byListener := range []bool{true, false} {
+		hijacked := make(chan net.Conn, 1)
+		server := &http.Server{ConnState: m.ConnState, TLSConfig: m.ServerTLS(), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			conn, _, err := w.(http.Hijacker).Hijack()
+			assert.NoError(t, err)
+			hijacked <- conn
+		})}
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		done := make(chan error, 1)
+		go func() {
+			if byListener {
+				done <- server.Serve(m.NewListener(listener, "http/1.1"))
+			} else {
+				done <- server.ServeTLS(listener, "", "")
+			}
+		}()
+		dial := func() (client *tls.Conn, taken net.Conn) {
+			client, err := tls.Dial("tcp", listener.Addr().String(), m.ClientTLS("localhost"))
+			require.NoError(t, err)
+			_, err = io.WriteString(client, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+			require.NoError(t, err)
+			return client, <-hijacked
+		}
+		client, taken := dial()
+		want := 0
+		if byListener {
+			want = 1
+		}
+		eventually(t, "the connection is tracked, or not", func() bool { return m.Status().Connections == want })
+		require.NoError(t, taken.Close())
+		require.NoError(t, client.Close())
+		assert.Zero(t, m.Status().Connections, "it was closed")
+		if byListener {
+			client, taken = dial()
+			m.SetClientCAs(tlstest.NewCA(t).Pool())
+			_, err = client.Read(make([]byte, 1))
+			require.Error(t, err, "its client is no longer trusted")
+			_, err = taken.Read(make([]byte, 1))
+			require.ErrorIs(t, err, net.ErrClosed)
+			taken.Close()
+			client.Close()
+			m.SetClientCAs(ca.Pool())
+		}
+		require.NoError(t, server.Close())
+		require.ErrorIs(t, <-done, http.ErrServerClosed)
+	}
+}
+
 // incomparable gives connections that are no key of a map.
 type incomparable struct{ net.Listener }
 
