@@ -111,6 +111,11 @@ func (c *certificate) warn(text string) {
 	c.warnings = append(c.warnings, fmt.Errorf("%s: certificate %s %s", c.origin, trust.Describe(c.tls.Leaf), text))
 }
 
+// wrap adds to an error which certificate it is about.
+func (c *certificate) wrap(err error) error {
+	return fmt.Errorf("%s: certificate %s: %w", c.origin, trust.Describe(c.tls.Leaf), err)
+}
+
 // issuersOf yields what stands behind the leaves of certificates, each once.
 func issuersOf(certs []*certificate) iter.Seq2[*x509.Certificate, *certificate] {
 	return func(yield func(*x509.Certificate, *certificate) bool) {

@@ -3,6 +3,7 @@ package certmanager
 import (
 	"cmp"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -107,13 +108,11 @@ func (k *comparison) checkChain(c *certificate) error {
 	old := k.before[c.origin]
 	if whole, err := c.build(roots, k.issuers, k.now); err == nil && whole != nil {
 		missing := slices.IndexFunc(whole, func(cert *x509.Certificate) bool { return !slices.ContainsFunc(c.chain, cert.Equal) })
-		return fmt.Errorf("%s: certificate %s: %w: its chain lacks the intermediate %s; append it, as the CA's \"full chain\" has it",
-			c.origin, trust.Describe(c.tls.Leaf), ErrUntrusted, trust.Describe(whole[missing]))
+		return c.wrap(fmt.Errorf("%w: its chain lacks the intermediate %s; append it, as the CA's \"full chain\" has it", ErrUntrusted, trust.Describe(whole[missing])))
 	}
 	switch {
 	case k.led(old, roots):
-		return fmt.Errorf("%s: certificate %s: %w: its chain builds to none of the CAs in RootCAs, as the one in service does; add the missing intermediate or root",
-			c.origin, trust.Describe(c.tls.Leaf), ErrUntrusted)
+		return c.wrap(fmt.Errorf("%w: its chain builds to none of the CAs in RootCAs, as the one in service does; add the missing intermediate or root", ErrUntrusted))
 	case old == nil && c.server && !k.leadsToClients(c):
 		k.doubt(c, "its chain builds to none of the CAs in RootCAs or ClientCAs; if it is of one of them, an intermediate is missing")
 	}
@@ -121,7 +120,7 @@ func (k *comparison) checkChain(c *certificate) error {
 }
 
 func (k *comparison) doubt(c *certificate, text string) {
-	k.doubts = append(k.doubts, fmt.Errorf("%s: certificate %s: %s", c.origin, trust.Describe(c.tls.Leaf), text))
+	k.doubts = append(k.doubts, c.wrap(errors.New(text)))
 }
 
 // checkAlone warns of a leaf without its issuer where no root is known that it could lead to.
@@ -154,7 +153,7 @@ func (k *comparison) checkConstraints(c *certificate) {
 func (c *certificate) build(roots *x509.CertPool, issuers []*x509.Certificate, now time.Time) ([]*x509.Certificate, error) {
 	chain, err := trust.Build(c.tls.Leaf, issuers, roots, now)
 	if err != nil {
-		return nil, fmt.Errorf("%s: certificate %s: %w", c.origin, trust.Describe(c.tls.Leaf), err)
+		return nil, c.wrap(err)
 	}
 	return chain, nil
 }

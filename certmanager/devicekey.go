@@ -10,8 +10,6 @@ import (
 	"io"
 	"sync/atomic"
 	"time"
-
-	"github.com/ergotls/ergotls/certmanager/internal/trust"
 )
 
 // keyTimeout bounds a signature. A key in memory takes milliseconds, one in a device tenths of
@@ -104,8 +102,8 @@ func (m *Manager) watchKeys(s *snapshot) {
 		}
 		failed := func(err error) {
 			info := NewCertificateInfo(c.tls.Leaf, c.origin)
-			m.emit(Event{Kind: Warning, Reason: "key", Certificate: &info, Err: fmt.Errorf(
-				"%s: certificate %s: handshakes fail because its key does not sign: %w", c.origin, trust.Describe(c.tls.Leaf), err)})
+			err = c.wrap(fmt.Errorf("handshakes fail because its key does not sign: %w", err))
+			m.emit(Event{Kind: Warning, Reason: "key", Certificate: &info, Err: err})
 		}
 		key.failed.Store(&failed)
 	}

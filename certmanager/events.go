@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -127,7 +128,7 @@ type events struct {
 	refused *rate.Limiter // of log lines: anyone on the network can be refused as often as he likes
 
 	mu          sync.Mutex // guards subscribers
-	subscribers map[*func(Event)]struct{}
+	subscribers []*func(Event)
 }
 
 // eventQueue is how many events may wait for slow subscribers. Refused peers can make events faster
@@ -139,7 +140,6 @@ func (e *events) init(logger *slog.Logger) {
 	e.logger = logger
 	e.refused = rate.NewLimiter(10, 10)
 	e.queue = make(chan Event, eventQueue)
-	e.subscribers = make(map[*func(Event)]struct{})
 }
 
 // emit never blocks, so that handshakes may call it.
@@ -151,10 +151,7 @@ func (e *events) emit(event Event) {
 	if event.Kind != PeerRefused && !event.ReportOnly || e.refused.AllowN(event.Time, 1) {
 		e.log(event.level(), string(event.Kind), event.attrs()...)
 	}
-	e.mu.Lock()
-	wanted := len(e.subscribers) > 0
-	e.mu.Unlock()
-	if !wanted {
+	if len(e.list()) == 0 {
 		return
 	}
 	if (event.Kind == PeerRefused || event.Kind == PeerEvicted) && len(e.queue) >= cap(e.queue)/2 {
@@ -176,7 +173,7 @@ func (e *events) deliver(ctx context.Context) {
 			return
 		case event := <-e.queue:
 			for _, s := range e.list() {
-				e.safely("a subscriber", func() { s(event) })
+				e.safely("a subscriber", func() { (*s)(event) })
 			}
 		}
 	}
@@ -207,14 +204,10 @@ func (e *events) safely(what string, f func()) {
 	f()
 }
 
-func (e *events) list() []func(Event) {
+func (e *events) list() []*func(Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	var all []func(Event)
-	for s := range e.subscribers {
-		all = append(all, *s)
-	}
-	return all
+	return slices.Clone(e.subscribers)
 }
 
 // Subscribe calls receive for every event from now on, until cancel is called or the Manager is
@@ -224,10 +217,10 @@ func (m *Manager) Subscribe(receive func(Event)) (cancel func()) {
 	e := &m.events
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.subscribers[&receive] = struct{}{}
+	e.subscribers = append(e.subscribers, &receive)
 	return func() {
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		delete(e.subscribers, &receive)
+		e.subscribers = slices.DeleteFunc(e.subscribers, func(s *func(Event)) bool { return s == &receive })
 	}
 }

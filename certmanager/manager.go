@@ -40,8 +40,7 @@ type Manager struct {
 	current    atomic.Pointer[snapshot]
 	lastServer atomic.Pointer[Peer] // that a handshake of ours verified
 
-	mu     sync.Mutex // guards closed, and is held to replace current: never while something slow runs
-	closed bool
+	mu sync.Mutex // is held to replace current, and to end ctx: never while something slow runs
 
 	live   live
 	http   sync.Map // connections of ConnState, a *httpConn for each
@@ -130,15 +129,12 @@ func (m *Manager) pollingError(err error) error {
 // goroutines. The Manager's configs continue to serve the last set. Close may be called twice, but
 // not by a subscriber.
 func (m *Manager) Close() error {
-	m.mu.Lock()
-	first := !m.closed
-	m.closed = true
-	m.mu.Unlock()
-	if !first || m.stop == nil { // New did not make it
-		m.done.Wait()
+	if m.stop == nil { // New did not make it
 		return nil
 	}
+	m.mu.Lock()
 	m.stop()
+	m.mu.Unlock()
 	m.live.close()
 	m.done.Wait()
 	return nil
@@ -176,7 +172,7 @@ func (m *Manager) put(ctx context.Context, rehearse bool, edit func(*inputs)) er
 func (m *Manager) swap(previous, next *snapshot) (done bool, err error) {
 	m.mu.Lock()
 	switch {
-	case m.closed:
+	case m.ctx.Err() != nil:
 		m.mu.Unlock()
 		return false, ErrClosed
 	case m.current.Load() != previous:

@@ -41,13 +41,11 @@ func newPolicy(in *inputs, o *Options, previous *policy) (*policy, error) {
 	if previous == nil {
 		previous = &policy{}
 	}
-	for _, rule := range []struct {
-		name string
-		Rule
-	}{{"ClientRule", in.clientRule}, {"ServerRule", in.serverRule}} {
-		if rule.err != nil {
-			return nil, fmt.Errorf("%s: %w: %w", rule.name, ErrInvalid, rule.err)
-		}
+	if err := in.clientRule.err; err != nil {
+		return nil, fmt.Errorf("ClientRule: %w: %w", ErrInvalid, err)
+	}
+	if err := in.serverRule.err; err != nil {
+		return nil, fmt.Errorf("ServerRule: %w: %w", ErrInvalid, err)
 	}
 	t := &policy{
 		clientAuth: in.clientAuth, serverName: in.serverName,

@@ -15,8 +15,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/ergotls/ergotls/certmanager/internal/trust"
 )
 
 // rehearsalTimeout bounds a rehearsed signature or handshake. Only a key that is not in memory, in
@@ -59,7 +57,7 @@ func (s *snapshot) tryKeys(ctx context.Context, compared *comparison) (errs []er
 		}
 		began := time.Now()
 		if err := c.tryKey(ctx, max(left, 10*time.Millisecond)); err != nil {
-			errs = append(errs, fmt.Errorf("%s: certificate %s: %w: its key does not sign: %w", c.origin, trust.Describe(c.tls.Leaf), ErrInvalid, err))
+			errs = append(errs, c.wrap(fmt.Errorf("%w: its key does not sign: %w", ErrInvalid, err)))
 		}
 		if _, device := c.tls.PrivateKey.(*deviceKey); device {
 			left -= time.Since(began)

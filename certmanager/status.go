@@ -1,18 +1,9 @@
 package certmanager
 
 import (
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/hex"
-	"fmt"
-	"net"
-	"strings"
+	"errors"
+	"sync/atomic"
 	"time"
-
-	"github.com/ergotls/ergotls/certmanager/internal/trust"
-	"github.com/ergotls/ergotls/internal/clock"
-	"github.com/ergotls/ergotls/internal/conninfo"
-	"github.com/ergotls/ergotls/internal/dn"
 )
 
 // Status is the state of a Manager at one time. It can be marshalled to JSON and has no key
@@ -77,96 +68,13 @@ type OrderStatus struct {
 	RecordUntil time.Time `json:",omitzero"`
 }
 
-// CertificateInfo describes a certificate.
-type CertificateInfo struct {
-	// Subject and Issuer are in the form of RFC 2253.
-	Subject     string
-	Issuer      string
-	Serial      string    // hexadecimal
-	Names       []string  `json:",omitempty"` // DNS names, IP addresses and URIs
-	NotBefore   time.Time // its first second
-	NotAfter    time.Time // its last second
-	Fingerprint string    // SHA-256, hexadecimal
-	Origin      string    `json:",omitempty"` // the file that it came from
-}
-
-// CRLInfo describes a revocation list.
-type CRLInfo struct {
-	// Issuer is in the form of RFC 2253, Number the CRL number (RFC 5280 section 5.2.3). The list
-	// was made at ThisUpdate. Revoked counts the entries. OutOfDate says that NextUpdate has
-	// passed; NextUpdate is zero if the list has none.
-	Issuer     string
-	Number     string `json:",omitempty"`
-	ThisUpdate time.Time
-	NextUpdate time.Time `json:",omitzero"`
-	Revoked    int
-	OutOfDate  bool
-}
-
-// PeerInfo describes a peer.
-type PeerInfo struct {
-	CertificateInfo
-	Server bool `json:",omitempty"` // it is a server that this program called
-
-	// Remote is the peer's address and Local our own; both are empty in the handshake of a client.
-	// Connection is the ID of a connection of package meta, which its log lines have too.
-	Remote     string `json:",omitempty"`
-	Local      string `json:",omitempty"`
-	Connection string `json:",omitempty"`
-}
-
-// NewCertificateInfo describes a certificate, for the events of sources.
-func NewCertificateInfo(cert *x509.Certificate, origin string) CertificateInfo {
-	sum := sha256.Sum256(cert.Raw)
-	info := CertificateInfo{
-		Subject: dn.String(cert.Subject), Issuer: dn.String(cert.Issuer), Serial: fmt.Sprintf("%x", cert.SerialNumber),
-		Names: namesOf(cert), NotBefore: cert.NotBefore, NotAfter: cert.NotAfter,
-		Fingerprint: hex.EncodeToString(sum[:]), Origin: origin,
-	}
-	return info
-}
-
-// namesOf returns the DNS names, IP addresses and URIs of a certificate.
-func namesOf(cert *x509.Certificate) []string {
-	names := append([]string(nil), cert.DNSNames...)
-	for _, ip := range cert.IPAddresses {
-		names = append(names, ip.String())
-	}
-	for _, uri := range cert.URIs {
-		names = append(names, uri.String())
-	}
-	return names
-}
-
-// few lists names, as far as a line of text can.
-func few(names []string) string {
-	const most = 5
-	if more := len(names) - most; more > 0 {
-		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), more)
-	}
-	return strings.Join(names, ", ")
-}
-
-func newPeerInfo(p *Peer, remote net.Addr) *PeerInfo {
-	info := &PeerInfo{Server: p.Server}
-	if p.Certificate != nil {
-		info.CertificateInfo = NewCertificateInfo(p.Certificate, "").bounded()
-	}
-	if remote != nil {
-		info.Remote = remote.String()
-	}
-	if at, ok := remote.(conninfo.Addr); ok {
-		info.Local, info.Connection = at.Local.String(), at.Connection
-	}
-	return info
-}
-
 // Status returns the set in service and the counters.
 func (m *Manager) Status() Status {
 	s := m.current.Load()
 	c := &m.counts
 	status := Status{
 		Generation: s.generation, Published: s.published,
+		ClientCAs: infosOf(s.in.material.all.ClientCAs), RootCAs: infosOf(s.in.material.all.RootCAs),
 		Names: s.names.count, ECHKeys: len(s.in.material.all.ECHKeys),
 		ClientAuth: s.policy.clientAuth.String(), ClientRule: s.policy.clients.rule.String(), ServerRule: s.policy.servers.rule.String(),
 		ReportOnly: s.policy.reportOnly, KeyLog: m.keyLog != nil,
@@ -195,27 +103,10 @@ func (m *Manager) Status() Status {
 	for issuer, cert := range issuersOf(s.certs) {
 		status.Intermediates = append(status.Intermediates, NewCertificateInfo(issuer, cert.origin))
 	}
-	for _, ca := range s.in.material.all.ClientCAs {
-		status.ClientCAs = append(status.ClientCAs, NewCertificateInfo(ca, ""))
-	}
-	for _, ca := range s.in.material.all.RootCAs {
-		status.RootCAs = append(status.RootCAs, NewCertificateInfo(ca, ""))
-	}
 	for _, l := range s.policy.crls.All() {
 		status.CRLs = append(status.CRLs, newCRLInfo(l))
 	}
 	return status
-}
-
-func newCRLInfo(l *trust.List) CRLInfo {
-	info := CRLInfo{
-		Issuer: dn.String(l.Issuer.Subject), ThisUpdate: l.CRL.ThisUpdate, NextUpdate: l.CRL.NextUpdate,
-		Revoked: len(l.Revoked), OutOfDate: l.OutOfDate(clock.Now()),
-	}
-	if l.CRL.Number != nil {
-		info.Number = l.CRL.Number.String()
-	}
-	return info
 }
 
 func (m *Manager) loadedEvent(s *snapshot) Event {
@@ -225,4 +116,51 @@ func (m *Manager) loadedEvent(s *snapshot) Event {
 		e.Certificate = &info
 	}
 	return e
+}
+
+// counts are of the whole life of a Manager.
+type counts struct {
+	loads, rejections, refused, reported, evicted, declinedTickets atomic.Uint64
+	refusedBy                                                      [len(refusedSentinels)]atomic.Uint64
+
+	drift      atomic.Bool
+	polling    atomic.Pointer[error]   // why the source does not notice changes, though it should
+	polled     atomic.Bool             // a source that does not notice changes is one of those in use
+	warnings   atomic.Pointer[[]error] // of the source
+	clockSteps atomic.Uint64
+	lastError  atomic.Pointer[lastError]
+}
+
+// RefusedReasons are the keys of Status.RefusedBy. An error that wraps several of these sentinels
+// counts for the first.
+var RefusedReasons = []string{
+	ErrExpired.Error(), ErrNotYetValid.Error(), ErrRevoked.Error(), ErrCRLOutOfDate.Error(), ErrNotAuthorized.Error(), ErrUntrusted.Error(),
+}
+
+var refusedSentinels = [...]error{ErrExpired, ErrNotYetValid, ErrRevoked, ErrCRLOutOfDate, ErrNotAuthorized, ErrUntrusted}
+
+// refuse counts a peer that is refused.
+func (c *counts) refuse(err error) {
+	c.refused.Add(1)
+	for i, sentinel := range refusedSentinels {
+		if errors.Is(err, sentinel) {
+			c.refusedBy[i].Add(1)
+			return
+		}
+	}
+}
+
+func (c *counts) refusedReasons() map[string]uint64 {
+	by := make(map[string]uint64)
+	for i, reason := range RefusedReasons {
+		if n := c.refusedBy[i].Load(); n > 0 {
+			by[reason] = n
+		}
+	}
+	return by
+}
+
+type lastError struct {
+	when time.Time
+	text string
 }

@@ -2,13 +2,22 @@ package pemfile
 
 import (
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"errors"
 	"fmt"
+
+	"golang.org/x/crypto/cryptobyte"
+	tags "golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/ergotls/ergotls/internal/dn"
 )
 
-// An Aside is a certificate or revocation list of a file that cannot be read.
+// An Aside is a certificate or revocation list of a file that cannot be used.
 type Aside struct {
-	Name []byte // the DER of its subject or issuer, nil if not even that can be read
-	Err  error  // its number in the file, its name and the reason
+	Name       []byte // the DER of its subject or issuer, nil if not even that can be read
+	Distrusted bool   // it can be read, and is a CA that OpenSSL marks as not trusted
+	Err        error  // its number in the file, its name and the reason
 }
 
 // Certificates returns the certificates of a file, in its order, and those that cannot be read. It
@@ -28,7 +37,7 @@ func read[T any](f *File, k kind, what string, parse func(block) (T, error), nam
 		one, err := parse(b)
 		if err != nil {
 			name := nameOf(b.der)
-			aside = append(aside, Aside{name, fmt.Errorf("%s %d of %d%s cannot be read: %w", what, i+1, len(blocks), inWords(name), err)})
+			aside = append(aside, Aside{Name: name, Err: fmt.Errorf("%s %d of %d%s cannot be read: %w", what, i+1, len(blocks), inWords(name), err)})
 			continue
 		}
 		all = append(all, one)
@@ -47,4 +56,87 @@ func parseCertificate(b block) (*x509.Certificate, error) {
 		return x509.ParseCertificate(b.certificate())
 	}
 	return x509.ParseCertificate(b.der)
+}
+
+// parseList parses a revocation list. crypto/x509 refuses version 1, which openssl ca -gencrl
+// writes where its configuration names no extensions (golang/go#77871). What it lacks,
+// extensions and a number, is optional.
+func parseList(b block) (*x509.RevocationList, error) {
+	der := b.der
+	l, err := x509.ParseRevocationList(der)
+	if err == nil {
+		return l, nil
+	}
+	old := new(pkix.CertificateList)
+	if rest, failed := asn1.Unmarshal(der, old); failed != nil || len(rest) > 0 || old.TBSCertList.Version != 0 || len(old.TBSCertList.Extensions) > 0 {
+		return nil, err
+	}
+	algorithm := signatureAlgorithms[old.SignatureAlgorithm.Algorithm.String()]
+	if algorithm == 0 {
+		return nil, errors.New("version 1, signed with the unknown algorithm " + old.SignatureAlgorithm.Algorithm.String())
+	}
+	l = &x509.RevocationList{
+		Raw: der, RawTBSRevocationList: old.TBSCertList.Raw, RawIssuer: issuerOf(der),
+		Signature: old.SignatureValue.RightAlign(), SignatureAlgorithm: algorithm,
+		ThisUpdate: old.TBSCertList.ThisUpdate, NextUpdate: old.TBSCertList.NextUpdate,
+	}
+	l.Issuer.FillFromRDNSequence(&old.TBSCertList.Issuer)
+	for _, revoked := range old.TBSCertList.RevokedCertificates {
+		l.RevokedCertificateEntries = append(l.RevokedCertificateEntries, x509.RevocationListEntry{
+			SerialNumber: revoked.SerialNumber, RevocationTime: revoked.RevocationTime,
+		})
+	}
+	return l, nil
+}
+
+// signatureAlgorithms are those of lists of version 1 by their OID. Those with SHA-1 are
+// found to be insecure when the signature is checked.
+var signatureAlgorithms = map[string]x509.SignatureAlgorithm{
+	"1.2.840.113549.1.1.5":  x509.SHA1WithRSA,
+	"1.2.840.113549.1.1.11": x509.SHA256WithRSA,
+	"1.2.840.113549.1.1.12": x509.SHA384WithRSA,
+	"1.2.840.113549.1.1.13": x509.SHA512WithRSA,
+	"1.2.840.10045.4.1":     x509.ECDSAWithSHA1,
+	"1.2.840.10045.4.3.2":   x509.ECDSAWithSHA256,
+	"1.2.840.10045.4.3.3":   x509.ECDSAWithSHA384,
+	"1.2.840.10045.4.3.4":   x509.ECDSAWithSHA512,
+	"1.3.101.112":           x509.PureEd25519,
+}
+
+// subjectOf returns the subject of a certificate that crypto/x509 cannot parse, nil where it cannot
+// be found.
+func subjectOf(der []byte) []byte {
+	version := tags.Tag(0).ContextSpecific().Constructed()
+	return nameAfter(der, version, tags.INTEGER, tags.SEQUENCE, tags.SEQUENCE, tags.SEQUENCE)
+}
+
+// issuerOf does the same for the issuer of a revocation list.
+func issuerOf(der []byte) []byte { return nameAfter(der, tags.INTEGER, tags.SEQUENCE) }
+
+// nameAfter returns the name that follows other elements in the part that is signed.
+func nameAfter(der []byte, others ...tags.Tag) []byte {
+	var signed, part, name cryptobyte.String
+	input := cryptobyte.String(der)
+	if !input.ReadASN1(&signed, tags.SEQUENCE) || !signed.ReadASN1(&part, tags.SEQUENCE) {
+		return nil
+	}
+	for _, tag := range others {
+		part.SkipOptionalASN1(tag)
+	}
+	if !part.ReadASN1Element(&name, tags.SEQUENCE) || !unmarshals(name, new(pkix.RDNSequence)) {
+		return nil
+	}
+	return name
+}
+
+// inWords quotes a name for an error.
+func inWords(der []byte) string {
+	var rdns pkix.RDNSequence
+	if _, err := asn1.Unmarshal(der, &rdns); err != nil {
+		return ""
+	}
+	var name pkix.Name
+	name.FillFromRDNSequence(&rdns)
+	text := dn.String(name)
+	return fmt.Sprintf(" (%q)", text[:min(len(text), 200)])
 }

@@ -18,21 +18,23 @@ var (
 )
 
 // CAs is Certificates without those that OpenSSL marks as not trusted for a usage of the peers: the
-// extracted bundles of a system hold distrusted CAs so. Each of them is an error of rejected.
-func (f *File) CAs(usage x509.ExtKeyUsage) (certs []*x509.Certificate, aside []Aside, rejected []error, err error) {
+// extracted bundles of a system hold distrusted CAs so.
+func (f *File) CAs(usage x509.ExtKeyUsage) ([]*x509.Certificate, []Aside, error) {
 	var trusted File
+	var distrusted []Aside
 	for _, b := range f.blocks {
 		if b.rejects(usage) {
-			rejected = append(rejected, fmt.Errorf("certificate%s is marked as not trusted for this use (openssl x509 -addreject)", inWords(subjectOf(b.certificate()))))
+			name := subjectOf(b.certificate())
+			distrusted = append(distrusted, Aside{name, true, fmt.Errorf("certificate%s is marked as not trusted for this use (openssl x509 -addreject)", inWords(name))})
 			continue
 		}
 		trusted.blocks = append(trusted.blocks, b)
 	}
-	if len(rejected) > 0 && !trusted.HasCertificate() {
-		return nil, nil, nil, errors.Join(rejected[:1]...)
+	if len(distrusted) > 0 && !trusted.HasCertificate() {
+		return nil, nil, distrusted[0].Err
 	}
-	certs, aside, err = read(&trusted, certificate, "certificate", parseCA, subjectOf)
-	return certs, aside, rejected, err
+	certs, aside, err := read(&trusted, certificate, "certificate", parseCA, subjectOf)
+	return certs, append(distrusted, aside...), err
 }
 
 // parseCA refuses a CA of which no peer could be verified.
