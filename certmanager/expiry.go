@@ -124,6 +124,9 @@ func (m *Manager) reportDue(before map[string]time.Time) (reported map[string]ti
 			past = when
 		}
 		last := before[string(d.raw)]
+		if here, again := reported[string(d.raw)]; again { // it is in service in several places
+			last = here
+		}
 		if past.After(last) {
 			last = past
 			event := d.event(past)

@@ -75,6 +75,26 @@ func TestExpiryIsToldAtOnce(t *testing.T) {
 	})
 }
 
+// Nor is one that is in service in several places told once for each: a CA in both bundles, a
+// certificate in two files.
+func TestExpiryIsToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		until := time.Now().Add(40 * 24 * time.Hour)
+		root := ca.Intermediate(t, func(template *x509.Certificate) { template.NotBefore, template.NotAfter = time.Now(), until }).Certificate()
+		cert := ca.Issue(t, tlstest.Leaf{NotBefore: time.Now(), NotAfter: until}).Certificate()
+		m := newManager(t, certmanager.Options{PollInterval: 24 * time.Hour, Source: &edited{material: certmanager.Material{
+			Certificates: []certmanager.Certificate{{Certificate: cert, Origin: "one"}, {Certificate: cert, Origin: "two"}},
+			ClientCAs:    []*x509.Certificate{root}, RootCAs: []*x509.Certificate{root},
+		}}})
+		events := collect(m)
+		time.Sleep(time.Until(until) + time.Second)
+		synctest.Wait()
+		assert.Len(t, events(certmanager.Expiring), 8, "four for each")
+		assert.Len(t, events(certmanager.Expired), 2)
+	})
+}
+
 // A certificate of an hour is announced in shares of it.
 func TestExpiryOfAShortLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
