@@ -280,7 +280,7 @@ func parse(data []byte, issuers []*x509.Certificate) (*x509.RevocationList, erro
 	}
 	var why error
 	for _, issuer := range issuers {
-		if string(issuer.RawSubject) != string(crl.RawIssuer) {
+		if !trust.SameName(issuer.RawSubject, crl.RawIssuer) {
 			continue
 		}
 		if why = crl.CheckSignatureFrom(issuer); why == nil {

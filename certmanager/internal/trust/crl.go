@@ -22,8 +22,9 @@ type Lists struct {
 
 	Begins time.Time // when a list dated in the future is no longer; zero without one
 
-	lists   map[string][]*List  // by the raw name of the issuer
-	issuers []*x509.Certificate // who may have signed lists
+	lists   map[string][]*List             // by the canonical name of the issuer
+	issuers map[string][]*x509.Certificate // who may have signed lists, by the same
+	names   map[string]string              // canonical names of issuers, by their DER
 
 	// made has each list that was used, by what it was made of: it is made once, also where
 	// something else changes.
@@ -48,13 +49,19 @@ const maxCRLSkew = 5 * time.Minute
 // one issuer and one scope the newest counts. A list of an unknown issuer says nothing about anyone
 // here: it is left out. What previous knows of a list is not found out again.
 func NewLists(lists []*x509.RevocationList, issuers []*x509.Certificate, fresh bool, now time.Time, previous *Lists) (*Lists, error) {
-	r := &Lists{lists: make(map[string][]*List), issuers: issuers, Fresh: fresh, made: make(map[*x509.RevocationList]*List)}
+	r := &Lists{lists: make(map[string][]*List), issuers: make(map[string][]*x509.Certificate), names: make(map[string]string), Fresh: fresh, made: make(map[*x509.RevocationList]*List)}
+	for _, issuer := range issuers {
+		name := canonical(issuer.RawSubject)
+		r.names[string(issuer.RawSubject)] = name
+		r.issuers[name] = append(r.issuers[name], issuer)
+	}
 	for _, list := range lists {
-		if l := previous.find(list, issuers); l != nil {
+		named := r.issuers[r.name(list.RawIssuer)]
+		if l := previous.find(list, named); l != nil {
 			r.use(l, now)
 			continue
 		}
-		issuer, err := issuerOf(list, issuers)
+		issuer, err := issuerOf(list, named)
 		if err != nil && !previous.knew(list) { // else it is of the key that a CA of the same name had before
 			return nil, err
 		}
@@ -112,7 +119,7 @@ func (r *Lists) warn(format string, args ...any) {
 }
 
 func (r *Lists) add(l *List) {
-	name := string(l.Issuer.RawSubject)
+	name := r.name(l.Issuer.RawSubject)
 	for i, other := range r.lists[name] {
 		if sameIssuer(other.Issuer, l.Issuer) && other.scope == l.scope {
 			if newer(l.CRL, other.CRL) {
@@ -122,6 +129,14 @@ func (r *Lists) add(l *List) {
 		}
 	}
 	r.lists[name] = append(r.lists[name], l)
+}
+
+// name returns the canonical form of a name, which takes longest where it is none of an issuer.
+func (r *Lists) name(der []byte) string {
+	if name, known := r.names[string(der)]; known {
+		return name
+	}
+	return canonical(der)
 }
 
 // newer says whether a list replaces another of the same issuer and scope.
@@ -134,12 +149,12 @@ func newer(list, other *x509.RevocationList) bool {
 
 // sameIssuer: an issuer is a name and a key, whatever its certificate.
 func sameIssuer(a, b *x509.Certificate) bool {
-	return bytes.Equal(a.RawSubject, b.RawSubject) && bytes.Equal(a.RawSubjectPublicKeyInfo, b.RawSubjectPublicKeyInfo)
+	return bytes.Equal(a.RawSubjectPublicKeyInfo, b.RawSubjectPublicKeyInfo) && SameName(a.RawSubject, b.RawSubject)
 }
 
 // of returns the lists of an issuer.
 func (r *Lists) of(issuer *x509.Certificate) (all []*List) {
-	for _, l := range r.lists[string(issuer.RawSubject)] {
+	for _, l := range r.lists[r.name(issuer.RawSubject)] {
 		if sameIssuer(l.Issuer, issuer) {
 			all = append(all, l)
 		}
@@ -147,14 +162,12 @@ func (r *Lists) of(issuer *x509.Certificate) (all []*List) {
 	return all
 }
 
-// issuerOf returns who has signed a list, nil if that is nobody known. A list that claims to be of
-// a known key and is not is an error: it may be the list of a CA in service, damaged.
-func issuerOf(list *x509.RevocationList, issuers []*x509.Certificate) (*x509.Certificate, error) {
+// issuerOf returns which of the issuers of its name has signed a list, nil if that is none. A list
+// that claims to be of a known key and is not is an error: it may be the list of a CA in service,
+// damaged.
+func issuerOf(list *x509.RevocationList, named []*x509.Certificate) (*x509.Certificate, error) {
 	var why error
-	for _, issuer := range issuers {
-		if !bytes.Equal(issuer.RawSubject, list.RawIssuer) {
-			continue
-		}
+	for _, issuer := range named {
 		err := list.CheckSignatureFrom(issuer)
 		if err == nil {
 			return issuer, nil

@@ -22,7 +22,7 @@ func (r *Lists) check(chain []*x509.Certificate, now time.Time) error {
 }
 
 func (r *Lists) checkOne(cert, issuer *x509.Certificate, now time.Time) error {
-	for _, l := range r.lists[string(issuer.RawSubject)] {
+	for _, l := range r.lists[r.name(issuer.RawSubject)] {
 		if !sameIssuer(l.Issuer, issuer) {
 			continue
 		}
@@ -59,14 +59,15 @@ func (r *Lists) revokedAnchor(ca *x509.Certificate, depth int) error {
 	if bytes.Equal(ca.RawIssuer, ca.RawSubject) || depth > maxPathLength {
 		return nil
 	}
-	for _, l := range r.lists[string(ca.RawIssuer)] {
+	name := r.name(ca.RawIssuer)
+	for _, l := range r.lists[name] {
 		if when, ok := l.Revoked[string(ca.SerialNumber.Bytes())]; ok && ca.CheckSignatureFrom(l.Issuer) == nil {
 			return fmt.Errorf("%w: %s was revoked by %s on %s", ErrRevoked, Describe(ca), Describe(l.Issuer), when.Format(time.RFC3339))
 		}
 	}
 	var revoked error
-	for _, issuer := range r.issuers {
-		if bytes.Equal(issuer.RawSubject, ca.RawIssuer) && ca.CheckSignatureFrom(issuer) == nil {
+	for _, issuer := range r.issuers[name] {
+		if ca.CheckSignatureFrom(issuer) == nil {
 			if revoked = r.revokedAnchor(issuer, depth+1); revoked == nil {
 				return nil // where an issuer has several certificates, one that holds is enough
 			}
