@@ -68,8 +68,7 @@ func TestWritePathAllocations(t *testing.T) {
 				require.NoError(t, <-shaken)
 				out, peer = server, far // nobody decrypts: that would allocate too
 			}
-			sock.startOutput(time.Minute)
-			c := newConnection(&TCPConnectionOptions{WriteBuffer: 64 << 10}, nil, sock, nil)
+			c := newConnection(&TCPConnectionOptions{WriteBuffer: 64 << 10, WriteTimeout: time.Minute}, nil, sock, nil)
 			require.NoError(t, c.Init(&deaf{}))
 			w := &c.writer
 			w.setOut(out)

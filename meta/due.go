@@ -8,58 +8,42 @@ import (
 // brokenGrace is how long the read loop looks for the peer's last words after a write has failed.
 const brokenGrace = time.Second
 
-// dueLocked gives the time at which the read loop has something to do even if nothing comes; zero:
-// none.
-func (c *tcpConnection) dueLocked() (due time.Time) {
+// nextLocked gives the first thing that the read loop has to do even if nothing comes, and when; a
+// zero time: there is none.
+func (c *tcpConnection) nextLocked() (at time.Time, do func(now time.Time)) {
+	first := func(when time.Time, what func(now time.Time)) {
+		if !when.IsZero() && (at.IsZero() || when.Before(at)) {
+			at, do = when, what
+		}
+	}
 	if c.broken != nil {
 		if c.brokenUntil.IsZero() {
 			c.brokenUntil = time.Now().Add(brokenGrace)
 		}
-		return c.brokenUntil
-	}
-	if c.opt.IdleTimeout > 0 {
-		due = c.idleAt()
+		broken := c.broken
+		return c.brokenUntil, func(time.Time) { c.end(ErrReset, broken) }
 	}
 	if !c.inputEnded.IsZero() {
-		due = earlier(due, c.inputEnded.Add(c.opt.HalfClose))
+		first(c.inputEnded.Add(c.opt.HalfClose), func(time.Time) { c.end(ErrClosedByPeer, nil) })
 	}
+	if c.opt.IdleTimeout > 0 {
+		first(c.idleAt(), c.checkIdle)
+	}
+	first(c.ownerAt, c.checkOwner)
+	first(c.expires, c.expire)
 	if len(c.opt.KeepAliveMessage) > 0 {
-		due = earlier(due, c.keepAliveAt())
+		first(c.keepAliveAt(), c.keepAlive)
 	}
-	return earlier(earlier(due, c.ownerAt), c.expires)
+	return at, do
 }
 
-// earlier gives the earlier of two times, of which zero is none.
-func earlier(a, b time.Time) time.Time {
-	if a.IsZero() || !b.IsZero() && b.Before(a) {
-		return b
-	}
-	return a
-}
-
-// doDue does what is due.
+// doDue does the first thing that is due.
 func (c *tcpConnection) doDue() {
 	c.mu.Lock()
-	broken := c.broken
+	at, do := c.nextLocked()
 	c.mu.Unlock()
-	now := time.Now()
-	passed := func(t time.Time) bool { return !t.IsZero() && !now.Before(t) }
-	switch {
-	case broken != nil:
-		if passed(c.brokenUntil) {
-			c.end(ErrReset, broken)
-		}
-	case !c.inputEnded.IsZero() && passed(c.inputEnded.Add(c.opt.HalfClose)):
-		c.end(ErrClosedByPeer, nil)
-	case c.opt.IdleTimeout > 0 && passed(c.idleAt()):
-		c.checkIdle()
-	case passed(c.ownerAt):
-		c.checkOwner(now)
-	case passed(c.expires):
-		c.expire(now)
-	case len(c.opt.KeepAliveMessage) > 0 && passed(c.keepAliveAt()):
-		c.written.Store(int64(time.Since(c.opened)))
-		c.writer.keepAlive(c.opt.KeepAliveMessage)
+	if now := time.Now(); !at.IsZero() && !now.Before(at) {
+		do(now)
 	}
 }
 
@@ -75,7 +59,7 @@ func (c *tcpConnection) idleAt() time.Time {
 }
 
 // checkIdle ends the connection if it is idle. A peer whose kernel takes what ours has left is not.
-func (c *tcpConnection) checkIdle() {
+func (c *tcpConnection) checkIdle(time.Time) {
 	before := c.unacked
 	c.unacked = c.sock.unacked()
 	if c.unacked > 0 && before <= 0 || c.unacked < before {
@@ -87,6 +71,11 @@ func (c *tcpConnection) checkIdle() {
 
 func (c *tcpConnection) keepAliveAt() time.Time {
 	return c.opened.Add(time.Duration(c.written.Load())).Add(c.opt.KeepAliveMessagePeriod)
+}
+
+func (c *tcpConnection) keepAlive(time.Time) {
+	c.written.Store(int64(time.Since(c.opened)))
+	c.writer.keepAlive(c.opt.KeepAliveMessage)
 }
 
 // startLifetime says when the connection ends for its age.

@@ -50,7 +50,6 @@ func (c *tcpConnection) establish() bool {
 			return false
 		}
 	}
-	c.sock.startOutput(c.opt.WriteTimeout)
 	c.touch()
 	c.startLifetime()
 

@@ -42,9 +42,9 @@ func (c *tcpConnection) read() {
 			c.pauseLocked()
 			c.mu.Unlock()
 		default:
-			due := c.dueLocked()
-			if c.bulk {
-				due = earlier(due, time.Now().Add(bulkWait))
+			due, _ := c.nextLocked()
+			if until := time.Now().Add(bulkWait); c.bulk && (due.IsZero() || until.Before(due)) {
+				due = until
 			}
 			c.sock.SetReadDeadline(due) // with the lock held, so that an interrupt comes after it
 			c.mu.Unlock()
@@ -226,7 +226,8 @@ func (c *tcpConnection) pauseLocked() {
 		return
 	}
 	c.inbox.park()
-	changed, due := c.changed.wait(), c.dueLocked()
+	changed := c.changed.wait()
+	due, _ := c.nextLocked()
 	c.mu.Unlock()
 	defer c.mu.Lock()
 	var timer <-chan time.Time

@@ -44,7 +44,7 @@ type socket struct {
 	eof     bool    // the peer's FIN was read
 	pending []byte  // bytes read ahead of the TLS layer, served first
 	guard   *proxyGuard
-	shaking *shaking // not nil during a handshake
+	shaking *shaking // not nil during a handshake, which alone writes then
 
 	remote atomic.Pointer[net.Addr] // in place of the connection's own; nil: its own
 
@@ -56,7 +56,6 @@ type socket struct {
 // their descriptors: a type that embeds one of them may transform the bytes.
 func newSocket(conn net.Conn) *socket {
 	s := &socket{Conn: conn}
-	s.blocking = true // until the handshake is over
 	var raw syscall.RawConn
 	var err error
 	switch conn := conn.(type) {

@@ -21,10 +21,9 @@ var errBacklog = errors.New("the peer does not read what is written to it")
 // output is the writing side of a socket. Write hands to the kernel what it takes at once and keeps
 // the rest in the backlog, so that it never blocks. Somebody then has to call drain, which does.
 type output struct {
-	blocking bool          // during a handshake Write blocks and keeps no backlog
-	backlog  []byte        // taken by Write but not by the kernel
-	timeout  time.Duration // for which the peer may take nothing
-	by       time.Time     // when all writes end; zero: not closing
+	backlog []byte        // taken by Write but not by the kernel
+	timeout time.Duration // for which the peer may take nothing; set before the first write
+	by      time.Time     // when all writes end; zero: not closing
 	attempt
 }
 
@@ -36,29 +35,13 @@ type attempt struct {
 	err  error
 }
 
-// startOutput ends the blocking mode.
-func (s *socket) startOutput(timeout time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.blocking, s.timeout = false, timeout
-}
-
-// blockOutput begins it again, for another handshake. There must be no backlog.
-func (s *socket) blockOutput() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.blocking = true
-}
-
-// Write implements net.Conn. It may be called from several goroutines.
+// Write implements net.Conn. It may be called from several goroutines. During a handshake it blocks
+// and keeps no backlog.
 func (s *socket) Write(b []byte) (n int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.blocking:
-		if s.shaking == nil {
-			return s.Conn.Write(b)
-		}
+	case s.shaking != nil:
 		s.shaking.leave() // the peer may take nothing
 		if n, err = s.Conn.Write(b); err == nil {
 			err = s.shaking.enter()
@@ -97,6 +80,9 @@ func (s *socket) owed() int {
 // drain blocks until the backlog is empty. It fails when the peer's kernel has taken nothing for
 // the timeout, or when closeBy's time has come. One goroutine at a time calls it.
 func (s *socket) drain(progress func()) error {
+	if s.owed() == 0 {
+		return nil
+	}
 	tick := s.timeout
 	if s.raw != nil {
 		tick /= 4 // to see in time what the peer's kernel takes; a wrapper may not survive a deadline

@@ -51,13 +51,11 @@ func (c *tcpConnection) runUpgrade() {
 	} else if err != nil || c.writer.sync() != nil {
 		return // the failed write ends the connection
 	}
-	c.sock.blockOutput()
 	state, err := c.handshake(time.Now().Add(c.opt.HandshakeTimeout))
 	if err != nil {
 		c.refused("StartTLS handshake", err)
 		return
 	}
-	c.sock.startOutput(c.opt.WriteTimeout)
 	c.writer.setOut(c.stream)
 	c.send(MessageTCPSecured{ID: c.process.ID(), TLS: state, Peer: c.peer(state)})
 }
