@@ -139,8 +139,10 @@ type TCPServerOptions struct {
 	// WriteBuffer is the number of bytes that may wait to be written before the connection stops
 	// taking messages from its mailbox. 0 means 64 KiB. Meanwhile, if Active is 0, it reads another
 	// 16 times as many bytes from the peer, and then stops reading until the peer has taken the
-	// waiting data. So a peer that sends and does not read cannot fill the memory with answers. For
-	// a peer that sends more than that before it reads, set a larger value.
+	// waiting data. Each message counts 192 bytes and its size, or the mean size of the answers
+	// before if that is larger. This limits the answers to a peer that sends and does not read; if
+	// they can be much larger than the ones before, use Active or MailboxSize too. For a peer that
+	// sends more than that before it reads, set a larger value.
 	WriteBuffer int
 	// WriteTimeout is how long the peer may take no data while data waits to be written. 0 means 30
 	// s.
