@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -177,6 +178,13 @@ func TestMaxFrameIsOfFrames(t *testing.T) {
 		assert.Equal(t, io.EOF, reason, way)
 		assert.Equal(t, []string{"one", "two", "three"}, texts(got), way)
 	}
+}
+
+// The largest number is no limit.
+func TestLargestMaxFrame(t *testing.T) {
+	got, reason := frames(bufio.ScanLines, math.MaxInt, strings.NewReader("one\ntwo\n"))
+	assert.Equal(t, io.EOF, reason)
+	assert.Equal(t, []string{"one", "two"}, texts(got))
 }
 
 // A cut stream's last piece is not taken for a frame: someone may have cut it.

@@ -91,7 +91,8 @@ func (b *inbox) nextFrame() (data []byte, reason, cause error) {
 		if b.empty() {
 			b.atEOF = true // without that, Split may not be called with nothing
 		}
-		rest := b.buf[b.start:min(b.end, b.start+b.opt.MaxFrame)] // never more, so that it does not matter how much has arrived
+		rest := b.buf[b.start:b.end]
+		rest = rest[:min(len(rest), b.opt.MaxFrame)] // never more, so that it does not matter how much has arrived
 		atEOF := b.atEOF && b.start+len(rest) == b.end
 		advance, token, err := b.opt.Split(rest, atEOF)
 		switch {
