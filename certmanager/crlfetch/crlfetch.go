@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net/http"
 	"net/url"
 	"slices"
@@ -30,6 +31,7 @@ import (
 	"time"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/internal/clock"
 	"github.com/ergotls/ergotls/internal/dn"
 )
 
@@ -101,6 +103,8 @@ func (s *Source) ready() error {
 		s.MaxInterval = orDefault(s.MaxInterval, 24*time.Hour)
 		s.Timeout = orDefault(s.Timeout, time.Minute)
 		s.MaxSize = orDefault(s.MaxSize, 128<<20)
+		s.MaxSize = min(s.MaxSize, math.MaxInt64-1)                                                 // one byte more is asked for
+		s.MinInterval, s.MaxInterval = min(s.MinInterval, clock.Far), min(s.MaxInterval, clock.Far) // something is added
 		if s.Client == nil {
 			s.Client = http.DefaultClient
 		}

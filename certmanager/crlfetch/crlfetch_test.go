@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -344,4 +345,17 @@ func TestMistakes(t *testing.T) {
 			require.ErrorContains(t, err, test.says)
 		})
 	}
+}
+
+// The longest duration and the largest number mean no limit.
+func TestLargestOptions(t *testing.T) {
+	w := newWorld(t)
+	list, err := w.ca.GenerateCRL(tlstest.CRL{Revoked: []*x509.Certificate{w.alice.Leaf}, NextUpdate: time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)})
+	require.NoError(t, err)
+	w.web.put(list)
+	source := w.source()
+	source.Timeout, source.MaxSize = math.MaxInt64, math.MaxInt64
+	require.NoError(t, w.start(source))
+	assert.False(t, w.in(w.alice))
+	assert.True(t, w.in(w.bob))
 }
