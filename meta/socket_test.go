@@ -116,7 +116,9 @@ func TestTLSWritesNothingAfterCloseNotify(t *testing.T) {
 			near, far := net.Pipe()
 			config := ca.ServerConfig(t)
 			config.MaxVersion = version
-			conn := tls.Server(newSocket(near), config)
+			sock := newSocket(near)
+			sock.shaking = &shaking{ctx: t.Context()} // it blocks
+			conn := tls.Server(sock, config)
 			read := make(chan []byte, 1)
 			go func() {
 				got, _ := io.ReadAll(tls.Client(far, &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"}))
