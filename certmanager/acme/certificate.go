@@ -7,61 +7,23 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/crypto/acme/autocert"
 
 	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
-// issued says whether a chain is of this CA, as far as it tells: by the Roots of a private CA, by
-// the names of Let's Encrypt, or by the host names that the certificate gives for its issuer.
+// issued says whether a chain is of this CA, as far as it tells: its roots, or the system's, verify
+// it.
 func (c *ca) issued(chain []*x509.Certificate) bool {
-	switch c.Directory {
-	case autocert.DefaultACMEDirectory:
-		return issuedBy(chain, "Let's Encrypt") && !issuedBy(chain, "(STAGING)")
-	case directoryStaging:
-		return issuedBy(chain, "(STAGING)")
-	}
-	return c.Roots != nil && verifies(chain, c.Roots) || sameDomain(c.Directory, chain[0])
-}
-
-// issuedBy says whether an issuer in the chain has a text in its name.
-func issuedBy(chain []*x509.Certificate, text string) bool {
-	return slices.ContainsFunc(chain, func(c *x509.Certificate) bool { return strings.Contains(c.Issuer.String(), text) })
-}
-
-func verifies(chain []*x509.Certificate, roots *x509.CertPool) bool {
-	o := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool(), CurrentTime: chain[0].NotBefore, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
+	o := x509.VerifyOptions{Roots: c.Roots, Intermediates: x509.NewCertPool(), CurrentTime: chain[0].NotBefore, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
 	for _, cert := range chain[1:] {
 		o.Intermediates.AddCert(cert)
 	}
 	_, err := chain[0].Verify(o)
 	return err == nil
-}
-
-// sameDomain says whether the issuer's URLs in a certificate and the directory have the same last
-// two labels.
-func sameDomain(directory string, leaf *x509.Certificate) bool {
-	domain := lastLabels(directory)
-	same := func(u string) bool { return domain != "" && lastLabels(u) == domain }
-	return slices.ContainsFunc(leaf.IssuingCertificateURL, same) || slices.ContainsFunc(leaf.OCSPServer, same) || slices.ContainsFunc(leaf.CRLDistributionPoints, same)
-}
-
-func lastLabels(address string) string {
-	u, err := url.Parse(address)
-	if err != nil || isAddress(u.Hostname()) {
-		return ""
-	}
-	labels := strings.Split(u.Hostname(), ".")
-	if len(labels) < 2 {
-		return ""
-	}
-	return strings.Join(labels[len(labels)-2:], ".")
 }
 
 // check says whether a certificate can be served for a name, now or when it is valid.
@@ -107,7 +69,7 @@ func (s *state) load(ctx context.Context, n *name) *tls.Certificate {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if best != nil && (n.cert == nil || best.Leaf.NotAfter.After(n.cert.Leaf.NotAfter)) {
-		n.ca = of
+		n.ca.Store(of)
 	}
 	return best
 }
@@ -163,10 +125,11 @@ func (s *state) issuer(cert *tls.Certificate) (*ca, error) {
 
 // save stores what is not in the cache yet, and says so once if it cannot.
 func (s *state) save(ctx context.Context, n *name) {
-	if n.unsaved == nil {
+	cert := n.unsaved.Load()
+	if cert == nil {
 		return
 	}
-	err := s.store(ctx, n, n.ca, n.unsaved)
+	err := s.store(ctx, n, n.ca.Load(), cert)
 	if n.firstReport("storage", err != nil) {
 		s.emit(certmanager.CacheFailed, n.text, err)
 	}
@@ -174,9 +137,7 @@ func (s *state) save(ctx context.Context, n *name) {
 		s.storageOK.Store(false)
 		return
 	}
-	s.mu.Lock()
-	n.unsaved = nil
-	s.mu.Unlock()
+	n.unsaved.Store(nil)
 }
 
 // store writes a certificate to the cache, also when ctx has ended: orders are limited.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/mholt/acmez/v3"
@@ -34,8 +32,8 @@ func (s *state) challenges(n *name) []string {
 			kinds = append(kinds, acme.ChallengeTypeHTTP01)
 		}
 	}
-	if slices.Contains(kinds, n.last) {
-		kinds = slices.Concat([]string{n.last}, slices.DeleteFunc(kinds, func(k string) bool { return k == n.last }))
+	if last := n.kind.Load(); last != nil {
+		kinds = putFirst(kinds, *last)
 	}
 	if validation := (*validationError)(nil); errors.As(n.err, &validation) && kinds[0] != acme.ChallengeTypeDNSPersist01 {
 		// One at a time from now on: each costs one of the few failures that CAs allow in an hour.
@@ -139,57 +137,4 @@ func contextOf(hello *tls.ClientHelloInfo) context.Context {
 		return ctx
 	}
 	return context.Background()
-}
-
-// prove answers a challenge and waits for the CA's judgement.
-func (s *state) prove(ctx context.Context, c *client, authorization acme.Authorization, n *name, kind string) error {
-	i := slices.IndexFunc(authorization.Challenges, func(c acme.Challenge) bool { return c.Type == kind })
-	if i < 0 {
-		return &validationError{challenge: kind, err: errors.New("the CA does not offer it")}
-	}
-	challenge := authorization.Challenges[i]
-	remove, err := s.present(ctx, challenge, n)
-	if err != nil {
-		return &validationError{challenge: kind, err: err}
-	}
-	defer remove()
-	err = poll(ctx, func(ctx context.Context) (bool, error) {
-		if challenge.Status == acme.StatusProcessing { // an earlier attempt has asked for it
-			return true, nil
-		}
-		_, err := call(ctx, "challenge", func(ctx context.Context) (acme.Challenge, error) {
-			return c.InitiateChallenge(ctx, c.account, challenge)
-		})
-		return err == nil, err
-	})
-	if err != nil {
-		return err
-	}
-	return poll(ctx, func(ctx context.Context) (bool, error) {
-		now, err := c.authorization(ctx, authorization.Location)
-		if err != nil {
-			return false, err
-		}
-		return verdict(now, n, kind)
-	})
-}
-
-// verdict says whether a CA has decided about an authorization, with the reason if it refused.
-func verdict(authorization acme.Authorization, n *name, kind string) (decided bool, err error) {
-	switch authorization.Status {
-	case acme.StatusValid:
-		return true, nil
-	case acme.StatusPending, acme.StatusProcessing:
-		return false, nil
-	}
-	var errs []error
-	for _, c := range authorization.Challenges {
-		if c.Error != nil {
-			errs = append(errs, reachable(*c.Error, kind, n))
-		}
-	}
-	if len(errs) == 0 {
-		errs = []error{fmt.Errorf("the CA calls the authorization %q, and says no reason", authorization.Status)}
-	}
-	return false, &validationError{challenge: kind, err: errors.Join(errs...)}
 }

@@ -32,37 +32,42 @@ const (
 // txtRecord is a record that was written, or is about to be.
 type txtRecord struct{ Zone, Name, Value string }
 
-// journalKey is where the records of a name are noted, so that they are removed after a crash too.
-func (s *state) journalKey(n *name) string { return n.file() + "+dns-01" }
+// recordsKey is where the records of a name are noted, so that they are removed after a crash too.
+func recordsKey(n *name) string { return n.file() + "+dns-01" }
 
 // presentDNS writes the record of a DNS-01 challenge and waits until it is served, RFC 8555 section
 // 8.4.
 func (s *state) presentDNS(ctx context.Context, challenge acme.Challenge, n *name) (remove func(), err error) {
-	name, err := s.challengeName(ctx, n.base())
+	at, err := s.challengeName(ctx, n.base())
 	if err != nil {
 		return nil, err
 	}
-	z, err := s.findZone(ctx, name)
+	z, err := s.findZone(ctx, at)
 	if err != nil {
 		return nil, err
 	}
-	record := txtRecord{z.name, name, challenge.DNS01KeyAuthorization()}
-	if err := s.note(ctx, n, func(all []txtRecord) []txtRecord { return append(all, record) }); err != nil {
+	noted, err := s.noted(ctx, n)
+	if err != nil {
 		return nil, err
 	}
-	remove = func() {
-		if err := s.removeRecord(ctx, n, record); err != nil {
-			s.warn(n.text, err)
-		}
+	record := txtRecord{z.name, at, challenge.DNS01KeyAuthorization()}
+	if err := s.note(ctx, n, append(noted, record)); err != nil {
+		return nil, err
 	}
 	limited, cancel := context.WithTimeout(ctx, s.o.DNSTimeout)
 	defer cancel()
-	if err := record.give(limited, s.o.DNS.AppendRecords); err != nil {
-		remove() // it may be there all the same
-		return nil, fmt.Errorf("the DNS provider did not write %s in the zone %s: %w", record.Name, record.Zone, err)
+	if err = record.give(limited, s.o.DNS.AppendRecords); err != nil {
+		err = fmt.Errorf("the DNS provider did not write %s in the zone %s: %w", record.Name, record.Zone, err)
+	} else {
+		err = s.awaitTXT(ctx, z, record.Name, record.Value)
 	}
-	if err := s.awaitTXT(ctx, z, record.Name, record.Value); err != nil {
-		remove()
+	remove = func() {
+		if err := s.removeRecords(ctx, n); err != nil {
+			s.warn(n.text, err)
+		}
+	}
+	if err != nil {
+		remove() // it may be there all the same
 		return nil, err
 	}
 	return remove, nil
@@ -91,31 +96,26 @@ func (r txtRecord) give(ctx context.Context, method func(context.Context, string
 	})
 }
 
-// removeRecord removes a record, also when ctx has ended.
-func (s *state) removeRecord(ctx context.Context, n *name, record txtRecord) error {
+// removeRecords removes the records that are noted for a name, also when ctx has ended: the one of
+// its order, and those that a crash, or a provider that failed, has left.
+func (s *state) removeRecords(ctx context.Context, n *name) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 	defer cancel()
-	if err := record.give(ctx, s.o.DNS.DeleteRecords); err != nil {
-		return fmt.Errorf("the TXT record %s could not be removed, and is tried again before the next order: %w", record.Name, err)
-	}
-	return s.note(ctx, n, func(all []txtRecord) []txtRecord {
-		return slices.DeleteFunc(all, func(r txtRecord) bool { return r == record })
-	})
-}
-
-// removeLeftOver removes the records that a crash, or a provider that failed, has left.
-func (s *state) removeLeftOver(ctx context.Context, n *name) error {
-	if s.o.DNS == nil {
-		return nil
-	}
 	all, err := s.noted(ctx, n)
-	for _, record := range all {
-		err = errors.Join(err, s.removeRecord(ctx, n, record))
+	if err != nil || len(all) == 0 {
+		return err
 	}
-	return err
+	left := slices.DeleteFunc(all, func(record txtRecord) bool {
+		failed := record.give(ctx, s.o.DNS.DeleteRecords)
+		if failed != nil {
+			err = errors.Join(err, fmt.Errorf("the TXT record %s could not be removed, and is tried again before the next order: %w", record.Name, failed))
+		}
+		return failed == nil
+	})
+	return errors.Join(err, s.note(ctx, n, left))
 }
 
-// removeAtStart is removeLeftOver for what an earlier run has left, and no other machine is using.
+// removeAtStart removes the records that an earlier run has left, and no other machine is using.
 func (s *state) removeAtStart(ctx context.Context, n *name) {
 	if s.o.DNS == nil {
 		return
@@ -127,7 +127,7 @@ func (s *state) removeAtStart(ctx context.Context, n *name) {
 	defer cancel()
 	unlock, err := s.lock(limited, s.cas[0].certKey(n))
 	if err == nil {
-		err = s.removeLeftOver(ctx, n)
+		err = s.removeRecords(ctx, n)
 		unlock()
 	}
 	if err != nil && ctx.Err() == nil {
@@ -136,31 +136,20 @@ func (s *state) removeAtStart(ctx context.Context, n *name) {
 }
 
 func (s *state) noted(ctx context.Context, n *name) (all []txtRecord, err error) {
-	data, err := s.get(ctx, s.journalKey(n))
-	switch {
-	case isMiss(err):
-		return nil, nil
-	case err != nil:
-		return nil, err
+	data, err := s.get(ctx, recordsKey(n))
+	if isMiss(err) || err == nil && json.Unmarshal(data, &all) != nil {
+		return nil, nil // nothing can be done about what cannot be read
 	}
-	if json.Unmarshal(data, &all) != nil {
-		return nil, nil // nothing can be done about it
-	}
-	return all, nil
+	return all, err
 }
 
-// note changes the journal of a name.
-func (s *state) note(ctx context.Context, n *name, edit func([]txtRecord) []txtRecord) error {
-	all, err := s.noted(ctx, n)
-	if err != nil {
-		return err
-	}
-	if all = edit(all); len(all) == 0 {
-		return s.remove(ctx, s.journalKey(n))
+func (s *state) note(ctx context.Context, n *name, all []txtRecord) error {
+	if len(all) == 0 {
+		return s.remove(ctx, recordsKey(n))
 	}
 	data, err := json.Marshal(all)
 	if err != nil {
 		return err
 	}
-	return s.put(ctx, s.journalKey(n), data)
+	return s.put(ctx, recordsKey(n), data)
 }

@@ -11,9 +11,9 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"strings"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/certmanager/internal/pemfile"
 )
 
 // The formats of a cache's entries, which are autocert's.
@@ -46,22 +46,15 @@ func encodeKey(key crypto.PrivateKey) ([]byte, error) {
 
 // decodeKey reads the first private key of a cache entry.
 func decodeKey(data []byte) (crypto.Signer, error) {
-	block, _ := pem.Decode(data)
-	if block == nil || !strings.Contains(block.Type, "PRIVATE") {
-		return nil, fmt.Errorf("%w: it does not begin with a private key", errUnreadable)
+	file, err := pemfile.Parse(data)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errUnreadable, err)
 	}
-	var key any
-	var err error
-	if key, err = x509.ParseECPrivateKey(block.Bytes); err != nil {
-		if key, err = x509.ParsePKCS1PrivateKey(block.Bytes); err != nil {
-			key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
-		}
+	keys, err := file.Keys()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errUnreadable, err) // without its bytes
 	}
-	signer, ok := key.(crypto.Signer)
-	if err != nil || !ok {
-		return nil, fmt.Errorf("%w: its private key cannot be parsed", errUnreadable) // without its bytes
-	}
-	return signer, nil
+	return keys[0], nil
 }
 
 // decodeCached reads a private key and a chain, which has to be whole.
@@ -73,9 +66,6 @@ func decodeCached(data []byte) (*tls.Certificate, error) {
 		}
 	}
 	cert, err := tls.X509KeyPair(data, data)
-	if err == nil {
-		cert.Leaf, err = x509.ParseCertificate(cert.Certificate[0])
-	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errUnreadable, err)
 	}

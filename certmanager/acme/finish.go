@@ -2,18 +2,15 @@ package acme
 
 import (
 	"context"
-	"crypto"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"slices"
 	"time"
 
+	"github.com/mholt/acmez/v3"
 	"github.com/mholt/acmez/v3/acme"
 
 	"github.com/ergotls/ergotls/certmanager"
@@ -99,7 +96,7 @@ func (s *state) finish(ctx context.Context, c *client, n *name, u *unfinished) (
 	if err != nil {
 		return nil, err
 	}
-	csr, err := n.request(key)
+	csr, err := acmez.NewCSR(key, []string{n.text}) // without a common name, which has only 64 bytes
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +106,7 @@ func (s *state) finish(ctx context.Context, c *client, n *name, u *unfinished) (
 			return false, err
 		}
 		if u.order.Status == acme.StatusReady {
-			if err := u.finalize(ctx, c, csr); err != nil {
+			if err := u.finalize(ctx, c, csr.Raw); err != nil {
 				return false, err
 			}
 		}
@@ -150,18 +147,6 @@ func (u *unfinished) finalize(ctx context.Context, c *client, csr []byte) error 
 		return nil
 	}
 	return err // whatever the state: it is looked at again
-}
-
-// request is the certificate request for a name.
-func (n *name) request(key crypto.Signer) ([]byte, error) {
-	// Without a common name, which is no place for names any more and has only 64 bytes.
-	var template x509.CertificateRequest
-	if addr, ok := n.addr(); ok {
-		template.IPAddresses = []net.IP{addr.AsSlice()}
-	} else {
-		template.DNSNames = []string{n.text}
-	}
-	return x509.CreateCertificateRequest(rand.Reader, &template, key)
 }
 
 // download gets a chain. A CA may not find it at once.

@@ -183,10 +183,12 @@ func (s *state) status() []certmanager.OrderStatus {
 	var all []certmanager.OrderStatus
 	for _, name := range slices.Sorted(maps.Keys(s.names)) {
 		n := s.names[name]
-		status := certmanager.OrderStatus{Name: name, Serving: n.cert != nil, Next: n.due, Failures: n.failures, Unsaved: n.unsaved != nil}
-		status.CA, status.Challenge = n.ca.Directory, n.last
-		if n.record != nil {
-			status.Record, status.RecordUntil = n.record.String(), n.record.Until
+		status := certmanager.OrderStatus{Name: name, Serving: n.cert != nil, Next: n.due, Failures: n.failures, Unsaved: n.unsaved.Load() != nil, CA: n.ca.Load().Directory}
+		if kind := n.kind.Load(); kind != nil {
+			status.Challenge = *kind
+		}
+		if record := n.record.Load(); record != nil {
+			status.Record, status.RecordUntil = record.String(), record.Until
 		}
 		if n.cert != nil {
 			status.NotAfter = n.cert.Leaf.NotAfter

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
@@ -34,7 +35,6 @@ type name struct {
 
 	// Guarded by state.mu.
 	cert     *tls.Certificate // what is served; nil if there is none
-	unsaved  *tls.Certificate // issued, and not in the cache yet; set by maintain
 	asked    bool             // a handshake wants it, since the last attempt began
 	busy     bool             // an attempt is under way or about to be
 	changed  chan struct{}    // closed and replaced when an attempt ends, or is wanted
@@ -42,10 +42,13 @@ type name struct {
 	step     int              // of the back-off: failures, since the end of a certificate if that came between
 	err      error            // of the last
 	due      time.Time        // of the next attempt or renewal
-	record   *Record          // of DNS-PERSIST-01, as it was seen last
-	ca       *ca              // that issued last, or is asked first
-	last     string           // the kind of challenge that worked last
 	wanted   time.Time        // when a handshake asked for it last
+
+	// Set by maintain, and start before it. Others read them for Status.
+	unsaved atomic.Pointer[tls.Certificate] // issued, and not in the cache yet
+	record  atomic.Pointer[Record]          // of DNS-PERSIST-01, as it was seen last
+	ca      atomic.Pointer[ca]              // that issued last, or is asked first
+	kind    atomic.Pointer[string]          // of the challenge that worked last
 
 	// Only maintain's, and start's before it.
 	next     time.Time        // when it looks at the cache and the renewal information again
@@ -103,7 +106,9 @@ func (n *name) sni() string {
 }
 
 func (s *state) newName(text string, fixed bool) *name {
-	return &name{text: text, ca: s.cas[0], fixed: fixed, busy: true, changed: make(chan struct{}), reported: make(map[string]bool)}
+	n := &name{text: text, fixed: fixed, busy: true, changed: make(chan struct{}), reported: make(map[string]bool)}
+	n.ca.Store(s.cas[0])
+	return n
 }
 
 // notify wakes who waits for the name. The caller holds mu.
@@ -153,7 +158,7 @@ func (s *state) maintain(ctx context.Context, n *name) {
 // when it wants the certificate to be renewed.
 func (s *state) refresh(ctx context.Context, n *name, cert *tls.Certificate) {
 	n.next = clock.Now().Add(refreshInterval(cert))
-	if n.unsaved != nil {
+	if n.unsaved.Load() != nil {
 		s.save(ctx, n)
 	} else if s.shared() && n.early == nil && s.loadNewer(ctx, n, cert) {
 		return
@@ -174,9 +179,7 @@ func (s *state) loadNewer(ctx context.Context, n *name, current *tls.Certificate
 	if cert == nil || current != nil && !cert.Leaf.NotAfter.After(current.Leaf.NotAfter) {
 		return false
 	}
-	s.mu.Lock()
-	n.unsaved = nil
-	s.mu.Unlock()
+	n.unsaved.Store(nil)
 	s.adopt(n, cert)
 	return true
 }
@@ -186,7 +189,7 @@ func (s *state) askRenewalInfo(ctx context.Context, n *name, leaf *x509.Certific
 	ctx, cancel := context.WithTimeout(ctx, max(min(lifetime(leaf)/30, 30*time.Second), time.Second))
 	defer cancel()
 	var info acme.RenewalInfo
-	c, err := n.ca.connect(ctx, false)
+	c, err := n.ca.Load().connect(ctx, false)
 	if err == nil {
 		info, err = call(ctx, "renewal information", func(ctx context.Context) (acme.RenewalInfo, error) { return c.renewal.GetRenewalInfo(ctx, leaf) })
 	}

@@ -1,6 +1,7 @@
 package acme
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -46,12 +47,12 @@ func (a *Source) ready() (Source, error) {
 		}
 		o.Cache = autocert.DirCache(filepath.Join(folder, "golang-autocert"))
 	}
-	o.HandshakeTimeout = orDefault(o.HandshakeTimeout, defaultHandshakeTimeout)
-	o.StartTimeout = orDefault(o.StartTimeout, defaultStartTimeout)
-	o.DNSTimeout = orDefault(o.DNSTimeout, defaultDNSTimeout)
-	o.Listen = orDefault(o.Listen, defaultListen)
-	o.MaxNames = orDefault(o.MaxNames, defaultMaxNames)
-	o.OrdersPerHour = orDefault(o.OrdersPerHour, defaultOrdersPerHour)
+	o.HandshakeTimeout = cmp.Or(o.HandshakeTimeout, defaultHandshakeTimeout)
+	o.StartTimeout = cmp.Or(o.StartTimeout, defaultStartTimeout)
+	o.DNSTimeout = cmp.Or(o.DNSTimeout, defaultDNSTimeout)
+	o.Listen = cmp.Or(o.Listen, defaultListen)
+	o.MaxNames = cmp.Or(o.MaxNames, defaultMaxNames)
+	o.OrdersPerHour = cmp.Or(o.OrdersPerHour, defaultOrdersPerHour)
 	return o, nil
 }
 
@@ -101,14 +102,6 @@ func (a *Source) allCAs() ([]CA, error) {
 		all[i].Directory = url
 	}
 	return all, nil
-}
-
-func orDefault[T comparable](value, fallback T) T {
-	var zero T
-	if value == zero {
-		return fallback
-	}
-	return value
 }
 
 func invalid(format string, args ...any) error {

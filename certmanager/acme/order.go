@@ -18,16 +18,14 @@ import (
 // order gets a new certificate with a new key: of the CA that issued the last, or of the first of
 // the others that issues one. One that hangs leaves time for those after it.
 func (s *state) order(ctx context.Context, n *name) (*tls.Certificate, error) {
-	all := append([]*ca{n.ca}, slices.DeleteFunc(slices.Clone(s.cas), func(c *ca) bool { return c == n.ca })...)
+	all := putFirst(s.cas, n.ca.Load())
 	var errs []error
 	for i, ca := range all {
 		limited, cancel := part(ctx, len(all)-i)
 		cert, err := s.orderFrom(limited, ca, n)
 		cancel()
 		if err == nil {
-			s.mu.Lock()
-			n.ca = ca
-			s.mu.Unlock()
+			n.ca.Store(ca)
 			return cert, nil
 		}
 		if len(all) > 1 {
@@ -40,22 +38,29 @@ func (s *state) order(ctx context.Context, n *name) (*tls.Certificate, error) {
 	return nil, errors.Join(errs...)
 }
 
+// putFirst returns a list with one of its elements moved to the front.
+func putFirst[T comparable](all []T, one T) []T {
+	i := slices.Index(all, one)
+	if i < 0 {
+		return all
+	}
+	return slices.Concat(all[i:i+1], all[:i], all[i+1:])
+}
+
 // orderFrom orders from one CA, registering again if it does not know the account any more.
 func (s *state) orderFrom(ctx context.Context, ca *ca, n *name) (*tls.Certificate, error) {
-	c, err := ca.connect(ctx, true)
-	if err != nil {
-		return nil, err
+	for again := false; ; again = true {
+		c, err := ca.connect(ctx, true)
+		if err != nil {
+			return nil, err
+		}
+		cert, err := s.orderAt(ctx, c, n)
+		if again || !isProblem(err, acme.ProblemTypeAccountDoesNotExist) {
+			return cert, err
+		}
+		s.warn(n.text, fmt.Errorf("the CA does not know the account any more; registering again: %w", err))
+		ca.forget(c.account)
 	}
-	cert, err := s.orderAt(ctx, c, n)
-	if !isProblem(err, acme.ProblemTypeAccountDoesNotExist) {
-		return cert, err
-	}
-	s.warn(n.text, fmt.Errorf("the CA does not know the account any more; registering again: %w", err))
-	ca.forget(c.account)
-	if c, err = ca.connect(ctx, true); err != nil {
-		return nil, err
-	}
-	return s.orderAt(ctx, c, n)
 }
 
 // orderAt goes on with an order that an earlier attempt has left. Else it tries one kind of
@@ -101,12 +106,12 @@ func (s *state) complete(ctx context.Context, c *client, n *name, u *unfinished)
 			_ = s.remove(ctx, c.ca.orderKey(n)) // if it stays it ends soon
 		}
 	}()
-	if err := s.authorize(ctx, c, n, u); err != nil {
-		return nil, err
+	for _, url := range u.order.Authorizations {
+		if err := s.authorize(ctx, c, n, url, u.Kind); err != nil {
+			return nil, err
+		}
 	}
-	s.mu.Lock()
-	n.last = u.Kind
-	s.mu.Unlock()
+	n.kind.Store(&u.Kind)
 	return s.finish(ctx, c, n, u)
 }
 
@@ -116,7 +121,7 @@ func (s *state) prepare(ctx context.Context, c *client, n *name, kind string) er
 	case acme.ChallengeTypeDNSPersist01:
 		return s.preparePersist(ctx, c, n)
 	case acme.ChallengeTypeDNS01:
-		return s.removeLeftOver(ctx, n)
+		return s.removeRecords(ctx, n)
 	}
 	return nil
 }
@@ -125,7 +130,7 @@ func (s *state) prepare(ctx context.Context, c *client, n *name, kind string) er
 // have that, for example since another machine has replaced it, one that replaces none.
 func (s *state) newOrder(ctx context.Context, c *client, n *name, kind string) (*unfinished, error) {
 	wanted := acme.Order{Identifiers: []acme.Identifier{n.identifier()}, Profile: c.ca.Profile}
-	if n.ca == c.ca { // which issued what is replaced
+	if n.ca.Load() == c.ca { // which issued what is replaced
 		wanted.Replaces = n.info.UniqueIdentifier
 	}
 	do := func(ctx context.Context) (acme.Order, error) { return c.NewOrder(ctx, c.account, wanted) }
@@ -147,26 +152,44 @@ func (s *state) newOrder(ctx context.Context, c *client, n *name, kind string) (
 	return s.begin(ctx, c, n, order, kind)
 }
 
-// authorize proves control of what an order is for.
-func (s *state) authorize(ctx context.Context, c *client, n *name, u *unfinished) error {
-	for _, url := range u.order.Authorizations {
-		var authorization acme.Authorization
-		err := poll(ctx, func(ctx context.Context) (_ bool, err error) {
-			authorization, err = c.authorization(ctx, url)
-			return err == nil, err
+// authorize proves control of what an authorization is for: it answers the challenge, asks the CA to
+// look, and waits for its decision.
+func (s *state) authorize(ctx context.Context, c *client, n *name, url, kind string) error {
+	var remove func() // set when the challenge can be answered
+	defer func() {
+		if remove != nil {
+			remove()
+		}
+	}()
+	asked := false
+	return poll(ctx, func(ctx context.Context) (decided bool, err error) {
+		authorization, err := call(ctx, "authorization", func(ctx context.Context) (acme.Authorization, error) {
+			return c.GetAuthorization(ctx, c.account, url)
 		})
-		decided := false
-		if err == nil {
-			decided, err = verdict(authorization, n, u.Kind)
-		}
-		if err == nil && !decided {
-			err = s.prove(ctx, c, authorization, n, u.Kind)
-		}
 		if err != nil {
-			return err
+			return false, err
 		}
-	}
-	return nil
+		if decided, err = verdict(authorization, n, kind); decided || err != nil || asked {
+			return decided, err
+		}
+		i := slices.IndexFunc(authorization.Challenges, func(c acme.Challenge) bool { return c.Type == kind })
+		if i < 0 {
+			return false, &validationError{kind, errors.New("the CA does not offer it")}
+		}
+		challenge := authorization.Challenges[i]
+		if remove == nil {
+			if remove, err = s.present(ctx, challenge, n); err != nil {
+				return false, &validationError{kind, err}
+			}
+		}
+		if challenge.Status != acme.StatusProcessing { // an earlier attempt has asked for it
+			_, err = call(ctx, "challenge", func(ctx context.Context) (acme.Challenge, error) {
+				return c.InitiateChallenge(ctx, c.account, challenge)
+			})
+		}
+		asked = err == nil
+		return false, err
+	})
 }
 
 func failedOrder(order acme.Order) error {
@@ -174,15 +197,29 @@ func failedOrder(order acme.Order) error {
 		return nil
 	}
 	if order.Error != nil {
-		return &validationError{challenge: "order", err: errors.New(describe(*order.Error))}
+		return &validationError{"order", errors.New(describe(*order.Error))}
 	}
-	return &validationError{challenge: "order", err: errors.New("the CA calls it invalid, and says no reason")}
+	return &validationError{"order", errors.New("the CA calls it invalid, and says no reason")}
 }
 
-func (c *client) authorization(ctx context.Context, url string) (acme.Authorization, error) {
-	return call(ctx, "authorization", func(ctx context.Context) (acme.Authorization, error) {
-		return c.GetAuthorization(ctx, c.account, url)
-	})
+// verdict says whether a CA has decided about an authorization, with the reason if it refused.
+func verdict(authorization acme.Authorization, n *name, kind string) (decided bool, err error) {
+	switch authorization.Status {
+	case acme.StatusValid:
+		return true, nil
+	case acme.StatusPending, acme.StatusProcessing:
+		return false, nil
+	}
+	var errs []error
+	for _, c := range authorization.Challenges {
+		if c.Error != nil {
+			errs = append(errs, reachable(*c.Error, kind, n))
+		}
+	}
+	if len(errs) == 0 {
+		errs = []error{fmt.Errorf("the CA calls the authorization %q, and says no reason", authorization.Status)}
+	}
+	return false, &validationError{kind, errors.Join(errs...)}
 }
 
 // poll asks until done says so, soon at first: validation takes a second or an hour. What is

@@ -120,13 +120,11 @@ func (s *state) preparePersist(ctx context.Context, c *client, n *name) error {
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	first := n.record == nil || n.record.Err == nil && r.Err != nil || !n.record.Until.Equal(r.Until)
-	n.record = &r
-	s.mu.Unlock()
+	before := n.record.Swap(&r)
 	if r.Err != nil {
 		return fmt.Errorf("dns-persist-01: %w; %w:\n\t%s", r.Err, errRecord, r)
 	}
+	first := before == nil || !before.Until.Equal(r.Until)
 	if left := r.Until.Sub(clock.Now()); first && !r.Until.IsZero() && left < persistSoon {
 		s.warn(n.text, fmt.Errorf("dns-persist-01: the record %s ends on %s; after that nothing can be renewed: write it anew with a later persistUntil",
 			r.Name, r.Until.UTC().Format(time.RFC3339)))

@@ -106,9 +106,7 @@ func (s *state) obtain(ctx context.Context, n *name, current *tls.Certificate) e
 func (s *state) issued(ctx context.Context, n *name, cert *tls.Certificate) {
 	info := certmanager.NewCertificateInfo(cert.Leaf, "ACME "+n.text)
 	s.report(certmanager.Event{Kind: certmanager.Issued, Name: n.text, Certificate: &info})
-	s.mu.Lock()
-	n.unsaved = cert
-	s.mu.Unlock()
+	n.unsaved.Store(cert)
 	s.save(ctx, n)
 	s.adopt(n, cert)
 	s.mu.Lock()

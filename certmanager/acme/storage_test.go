@@ -91,7 +91,7 @@ func TestOrdersWaitForTheStorage(t *testing.T) {
 		assert.Equal(t, ordered, !strings.Contains(err.Error(), "nothing is ordered"), "%v: %v", left, err)
 	}
 	s.storageOK.Store(true)
-	n.unsaved = issue(t, tlstest.NewCA(t), time.Now(), time.Now().Add(time.Hour))
+	n.unsaved.Store(issue(t, tlstest.NewCA(t), time.Now(), time.Now().Add(time.Hour)))
 	s.save(t.Context(), n)
 	require.ErrorContains(t, s.obtain(t.Context(), n, nil), "nothing is ordered", "after what could not be stored")
 }
