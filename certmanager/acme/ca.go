@@ -128,7 +128,7 @@ func (c *ca) newClient(directory acme.Directory) *acme.Client {
 }
 
 func (c *ca) httpClient(directory []byte) *http.Client {
-	return &http.Client{Transport: &transport{c.network, c.Directory, directory}, Timeout: requestTimeout}
+	return &http.Client{Transport: &transport{c.network, directory}, Timeout: requestTimeout}
 }
 
 func (c *ca) readDirectory(ctx context.Context) (directory acme.Directory, err error) {

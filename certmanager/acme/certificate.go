@@ -79,9 +79,12 @@ func (s *state) load(ctx context.Context, n *name) *tls.Certificate {
 // reported once, until it can: where it is shared it is read every minute.
 func (s *state) loadEntry(ctx context.Context, n *name, key string, c *ca) (*tls.Certificate, *ca) {
 	data, err := s.get(ctx, key)
-	away := err != nil && !isMiss(err)
-	if s.ctx.Err() == nil && n.firstReport("reading", away) {
-		s.emit(certmanager.CacheFailed, n.text, err)
+	if isMiss(err) {
+		s.emitOnce(certmanager.CacheFailed, n, "reading", nil)
+		return nil, nil
+	}
+	if s.ctx.Err() == nil {
+		s.emitOnce(certmanager.CacheFailed, n, "reading", err)
 	}
 	if err != nil {
 		return nil, nil
@@ -97,9 +100,10 @@ func (s *state) loadEntry(ctx context.Context, n *name, key string, c *ca) (*tls
 		if err == nil {
 			c, err = s.issuer(cert)
 		}
-		if n.firstReport("autocert", err != nil) {
-			s.warn(n.text, fmt.Errorf("%s: %s is not used: %w", s.where(), key, err))
+		if err != nil {
+			err = fmt.Errorf("%s: %s is not used: %w", s.where(), key, err)
 		}
+		s.emitOnce(certmanager.Warning, n, "autocert", err)
 	case err != nil:
 		s.setAside(ctx, n.text, key, data, err)
 	}
@@ -130,9 +134,7 @@ func (s *state) save(ctx context.Context, n *name) {
 		return
 	}
 	err := s.store(ctx, n, n.ca.Load(), cert)
-	if n.firstReport("storage", err != nil) {
-		s.emit(certmanager.CacheFailed, n.text, err)
-	}
+	s.emitOnce(certmanager.CacheFailed, n, "storage", err)
 	if err != nil {
 		s.storageOK.Store(false)
 		return

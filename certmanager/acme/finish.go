@@ -126,7 +126,7 @@ func (s *state) finish(ctx context.Context, c *client, n *name, u *unfinished) (
 	}
 	err = s.check(cert, n.text)
 	if errors.Is(err, certmanager.ErrExpired) {
-		if !s.serves(n) { // it is found in the cache when the clock has been set
+		if s.serving(n) == nil { // it is found in the cache when the clock has been set
 			err = errors.Join(err, s.store(ctx, n, c.ca, cert))
 		}
 		err = fmt.Errorf("%w; by the clock of this machine it is %s: if that is ahead, set it", err, clock.Now().Format(time.RFC3339))

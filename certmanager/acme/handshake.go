@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
@@ -27,25 +28,12 @@ func (s *state) getCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, er
 	if _, parent, ok := strings.Cut(name, "."); n == nil && ok && (s.o.DNSPersist || s.o.DNS != nil) {
 		n = s.want(ctx, "*."+parent)
 	}
-	for n != nil {
-		s.mu.Lock()
-		cert, waits, changed := n.cert, n.busy && s.o.HandshakeTimeout > 0, n.changed
-		s.mu.Unlock()
-		switch {
-		case cert != nil && clock.Now().Before(endOfService(cert.Leaf)):
-			return cert, nil
-		case !waits: // the last attempt failed; the next is some time away
-			return nil, nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil, nil
-		case <-s.ctx.Done():
-			return nil, nil
-		case <-changed:
-		}
+	if n == nil {
+		return nil, nil
 	}
-	return nil, nil
+	return s.await(ctx, n, func() bool { // after an attempt that failed the next is some time away
+		return !n.busy || s.closing || s.o.HandshakeTimeout < 0
+	}), nil
 }
 
 // want tells the name's goroutine that a handshake asks for it, and starts it for a name that
@@ -147,17 +135,13 @@ func (s *state) stillWanted(ctx context.Context, n *name, serving bool) bool {
 	if ctx.Err() != nil {
 		return false
 	}
-	first := n.firstReport("policy", err != nil)
-	switch {
-	case err == nil:
-		return true
-	case serving:
+	if err != nil && serving {
 		err = fmt.Errorf("acme.Source.HostPolicy refuses a name that is served; it is not renewed: %w", err)
 		s.postpone(n, err)
-		if first {
-			s.warn(n.text, err)
-		}
-		return false
+	}
+	if err == nil || serving {
+		s.emitOnce(certmanager.Warning, n, "policy", err)
+		return err == nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

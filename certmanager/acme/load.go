@@ -57,7 +57,7 @@ type state struct {
 	panicked    sync.Once              // reports the first panic of HostPolicy
 
 	mu       sync.Mutex // guards the fields below, and those of each name that say so
-	closing  bool       // no further name is added
+	closing  bool       // no further name is added, and nobody waits for one
 	names    map[string]*name
 	material *certmanager.Material // nil when it is to be made anew
 }
@@ -152,6 +152,9 @@ func (s *state) run(ctx context.Context) {
 	<-ctx.Done()
 	s.mu.Lock()
 	s.closing = true
+	for _, n := range s.names {
+		n.notify()
+	}
 	s.mu.Unlock()
 	s.maintaining.Wait()
 	for _, c := range s.cas {
@@ -203,11 +206,21 @@ func (s *state) status() []certmanager.OrderStatus {
 
 // emit reports what happened to a name.
 func (s *state) emit(kind certmanager.Kind, name string, err error) {
-	s.report(certmanager.Event{Kind: kind, Name: name, Err: fmt.Errorf("ACME: %s: %w", name, err)})
+	event := certmanager.Event{Kind: kind, Name: name, Err: fmt.Errorf("ACME: %s: %w", name, err)}
+	if kind == certmanager.Warning {
+		event.Reason = "source"
+	}
+	s.report(event)
 }
 
-func (s *state) warn(name string, err error) {
-	s.report(certmanager.Event{Kind: certmanager.Warning, Reason: "source", Name: name, Err: fmt.Errorf("ACME: %s: %w", name, err)})
+func (s *state) warn(name string, err error) { s.emit(certmanager.Warning, name, err) }
+
+// emitOnce reports a fault of a name once while it lasts. A nil err says that it has ended.
+func (s *state) emitOnce(kind certmanager.Kind, n *name, fault string, err error) {
+	if err != nil && !n.reported[fault] {
+		s.emit(kind, n.text, err)
+	}
+	n.reported[fault] = err != nil
 }
 
 func sleep(ctx context.Context, d time.Duration) { sleepUnless(ctx, d, nil) }

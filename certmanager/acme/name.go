@@ -51,19 +51,12 @@ type name struct {
 	kind    atomic.Pointer[string]          // of the challenge that worked last
 
 	// Only maintain's, and start's before it.
-	next     time.Time        // when it looks at the cache and the renewal information again
+	looks    time.Time        // when it looks at the cache and the renewal information again
 	early    *tls.Certificate // issued, and not valid yet
 	unlocked bool             // without the lock an order waits for the cache no more than it must
 	info     acme.RenewalInfo // of cert
 	asks     time.Time        // when the CA is asked for it again
 	reported map[string]bool  // the faults that last and were reported
-}
-
-// firstReport says whether a fault is to be reported: once while it lasts.
-func (n *name) firstReport(fault string, lasts bool) bool {
-	was := n.reported[fault]
-	n.reported[fault] = lasts
-	return lasts && !was
 }
 
 // wildcard says whether the name is one.
@@ -134,30 +127,64 @@ func (s *state) maintain(ctx context.Context, n *name) {
 	}
 	s.removeAtStart(ctx, n)
 	for ctx.Err() == nil {
-		s.mu.Lock()
-		cert, due, changed := n.cert, n.due, n.changed
-		// One that failed is ordered again when a handshake asks again.
-		idle := cert == nil && !n.fixed && n.failures > 0 && !n.asked
-		s.mu.Unlock()
-		now := clock.Now()
-		switch {
-		case !now.Before(due) && idle:
-			sleepUnless(ctx, maxRetryAfter, changed)
-		case !now.Before(due):
-			s.renew(ctx, n, cert)
-		case !now.Before(n.next):
-			s.refresh(ctx, n, cert)
-		default:
-			sleepUnless(ctx, min(due.Sub(now), n.next.Sub(now)), changed)
+		do, wait, changed := s.next(n)
+		if do != nil {
+			do(ctx, n)
+		} else {
+			sleepUnless(ctx, wait, changed)
 		}
 	}
 	s.save(ctx, n)
 }
 
+// next is what is to be done for a name now, or how long nothing is to be done unless it changes.
+func (s *state) next(n *name) (do func(context.Context, *name), wait time.Duration, changed <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := clock.Now()
+	switch {
+	case now.Before(n.due) && now.Before(n.looks):
+		return nil, min(n.due.Sub(now), n.looks.Sub(now)), n.changed
+	case now.Before(n.due):
+		return s.refresh, 0, nil
+	case n.cert == nil && !n.fixed && n.failures > 0 && !n.asked: // it is ordered again when a handshake asks again
+		return nil, maxRetryAfter, n.changed
+	}
+	return s.renew, 0, nil
+}
+
+// serving is the certificate of a name that is in service, nil if there is none.
+func (s *state) serving(n *name) *tls.Certificate {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return n.cert
+}
+
+// await waits for the certificate of a name until stop, which is called with mu held, or until ctx
+// ends. It returns nil if there is none.
+func (s *state) await(ctx context.Context, n *name, stop func() bool) *tls.Certificate {
+	for {
+		s.mu.Lock()
+		cert, stopped, changed := n.cert, stop(), n.changed
+		s.mu.Unlock()
+		switch {
+		case cert != nil && clock.Now().Before(endOfService(cert.Leaf)):
+			return cert
+		case stopped || ctx.Err() != nil:
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+}
+
 // refresh stores what could not be stored, looks for what another machine got, and asks the CA
 // when it wants the certificate to be renewed.
-func (s *state) refresh(ctx context.Context, n *name, cert *tls.Certificate) {
-	n.next = clock.Now().Add(refreshInterval(cert))
+func (s *state) refresh(ctx context.Context, n *name) {
+	cert := s.serving(n)
+	n.looks = clock.Now().Add(refreshInterval(cert))
 	if n.unsaved.Load() != nil {
 		s.save(ctx, n)
 	} else if s.shared() && n.early == nil && s.loadNewer(ctx, n, cert) {

@@ -15,7 +15,8 @@ import (
 )
 
 // renew gets a certificate, or plans the next attempt.
-func (s *state) renew(ctx context.Context, n *name, cert *tls.Certificate) {
+func (s *state) renew(ctx context.Context, n *name) {
+	cert := s.serving(n)
 	if early := n.early; early != nil && !clock.Now().Before(early.Leaf.NotBefore) {
 		n.early = nil
 		if s.check(early, n.text) == nil { // it has not ended while the machine slept
@@ -124,12 +125,14 @@ func (s *state) adopt(n *name, cert *tls.Certificate) {
 	}
 	s.mu.Lock()
 	window, clamped := renewalWindow(lifetime(cert.Leaf), s.o.RenewBefore)
-	if n.firstReport("RenewBefore", clamped) {
-		s.warn(n.text, fmt.Errorf("RenewBefore %v is more than half of the certificate's lifetime; it is renewed %v before its end", s.o.RenewBefore, window))
+	var tooEarly error
+	if clamped {
+		tooEarly = fmt.Errorf("RenewBefore %v is more than half of the certificate's lifetime; it is renewed %v before its end", s.o.RenewBefore, window)
 	}
+	s.emitOnce(certmanager.Warning, n, "RenewBefore", tooEarly)
 	// Of many names at a start ten a second ask for renewal information.
 	n.asks = clock.Now().Add(time.Duration(chance() * float64(len(s.names)) * float64(100*time.Millisecond)))
-	n.early, n.info, n.next = nil, acme.RenewalInfo{}, n.asks
+	n.early, n.info, n.looks = nil, acme.RenewalInfo{}, n.asks
 	n.cert, n.busy, n.failures, n.step, n.err = cert, false, 0, 0, nil
 	n.due = renewalTime(cert.Leaf.NotAfter, window, chance())
 	s.material = nil

@@ -31,7 +31,7 @@ func (s *state) start(ctx context.Context) error {
 		if cert := s.load(limited, n); cert != nil {
 			s.adopt(n, cert)
 		}
-		if !s.serves(n) {
+		if s.serving(n) == nil {
 			missing = append(missing, n)
 		}
 	}
@@ -64,13 +64,6 @@ func (s *state) start(ctx context.Context) error {
 	return s.waitFor(limited, missing)
 }
 
-// serves says whether a certificate of a name is in service.
-func (s *state) serves(n *name) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return n.cert != nil
-}
-
 // needsPort says whether the CA connects to a name's address to validate it.
 func (s *state) needsPort(n *name) bool {
 	return slices.ContainsFunc(s.challenges(n), func(kind string) bool {
@@ -84,11 +77,16 @@ func (s *state) waitFor(ctx context.Context, names []*name) error {
 	var errs []error
 	var issued []string
 	for _, n := range names {
-		if err := s.waitForOne(ctx, n); err != nil {
-			errs = append(errs, fmt.Errorf("ACME: %s: %w", n.text, err))
-		} else {
+		var err error // of the last attempt
+		cert := s.await(ctx, n, func() bool { err = n.err; return isInvalid(err) })
+		if cert != nil {
 			issued = append(issued, n.text)
+			continue
 		}
+		if !isInvalid(err) {
+			err = errors.Join(err, fmt.Errorf("no certificate within StartTimeout, %v", s.o.StartTimeout))
+		}
+		errs = append(errs, fmt.Errorf("ACME: %s: %w", n.text, err))
 	}
 	if len(errs) == 0 {
 		return nil
@@ -98,24 +96,4 @@ func (s *state) waitFor(ctx context.Context, names []*name) error {
 		hint = fmt.Sprintf("%s: issued and stored; %s", strings.Join(issued, ", "), hint)
 	}
 	return errors.Join(append(errs, errors.New(hint))...)
-}
-
-func (s *state) waitForOne(ctx context.Context, n *name) error {
-	for {
-		s.mu.Lock()
-		cert, err, changed := n.cert, n.err, n.changed
-		s.mu.Unlock()
-		switch {
-		case cert != nil:
-			return nil
-		case isInvalid(err):
-			return err
-		case ctx.Err() != nil:
-			return errors.Join(err, fmt.Errorf("no certificate within StartTimeout, %v", s.o.StartTimeout))
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-		}
-	}
 }
