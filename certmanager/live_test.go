@@ -288,3 +288,21 @@ func TestFreshCRLsAndOpenConnections(t *testing.T) {
 		})
 	}
 }
+
+// Where clients are no longer asked for a certificate, the end of one ends no connection, and
+// is not looked at again and again.
+func TestExpiryWhereClientsAreNoLongerVerified(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		m := newManager(t, certmanager.Options{PollInterval: 24 * time.Hour, Source: certmanager.Static{
+			Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, ClientCAs: ca.Pool(),
+		}})
+		client := ca.MutualClientConfig(t, "localhost", tlstest.Leaf{NotAfter: time.Now().Add(time.Hour)})
+		c := track(m, connectPipe(m.ServerTLS(), client).ok(t).server)
+		m.SetClientAuth(tls.NoClientCert)
+		time.Sleep(time.Hour + time.Minute) // does not pass while a timer fires without end
+		c.open(t, "its certificate does not count")
+		m.SetClientAuth(tls.RequireAndVerifyClientCert)
+		require.ErrorIs(t, c.evicted(t), certmanager.ErrExpired)
+	})
+}

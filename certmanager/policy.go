@@ -173,7 +173,9 @@ func (t *policy) judge(p *Peer, when, now time.Time) (*Peer, error) {
 	if p.Server {
 		by, usage = &t.servers, x509.ExtKeyUsageServerAuth
 	} else if t.clientAuth == tls.NoClientCert {
-		return p, nil
+		unverified := *p
+		unverified.Chains = nil // none has to hold, nor ends the connection
+		return &unverified, nil
 	}
 	if p.Certificate == nil {
 		if t.clientAuth == tls.VerifyClientCertIfGiven {
