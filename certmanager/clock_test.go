@@ -2,11 +2,13 @@ package certmanager_test
 
 import (
 	"crypto/tls"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/internal/clock"
@@ -27,6 +29,7 @@ func TestClockIsSet(t *testing.T) {
 			return track(m, connectPipe(m.ServerTLS(), client).server)
 		}
 		short, long := open(3), open(100)
+		young := track(m, connectPipe(m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{})).server)
 		set := func(d time.Duration) {
 			clock.Step(d)
 			t.Cleanup(func() { clock.Step(-d) })
@@ -37,6 +40,16 @@ func TestClockIsSet(t *testing.T) {
 		set(-10 * time.Hour)
 		short.open(t, "it holds for longer now")
 		long.open(t, "it has begun long ago")
+		refused := errors.New("refused")
+		require.NoError(t, m.SetClientRule(certmanager.NewRule("not young", func(*certmanager.Peer) error { return nil })))
+		young.open(t, "it had begun in its handshake")
+		require.NoError(t, m.SetClientRule(certmanager.NewRule("nobody young", func(p *certmanager.Peer) error {
+			if p.Certificate.NotBefore.Before(time.Now().Add(-24 * time.Hour)) {
+				return nil
+			}
+			return refused
+		})))
+		require.ErrorIs(t, young.evicted(t), refused)
 		set(14 * time.Hour)
 		assert.ErrorIs(t, short.evicted(t), certmanager.ErrExpired)
 		long.open(t, "it holds")

@@ -134,7 +134,11 @@ func (l *live) list(c *conn, judged *snapshot) bool {
 // that hold, so that the next judgement of it is a lookup.
 func (l *live) judge(p *Peer, s *snapshot) (*Peer, error) {
 	now := clock.Now()
-	judged, err := s.policy.judge(p, now, now)
+	when := now
+	if begin := p.begins(); when.Before(begin) {
+		when = begin // it had begun in its handshake: since then the clock was set back
+	}
+	judged, err := s.policy.judge(p, when, now)
 	if end := p.expires(); err != nil && l.m.options.KeepExpiredConnections && !end.IsZero() && now.After(end) {
 		return s.policy.judge(p, end, now) // as in their last moment
 	}

@@ -45,5 +45,8 @@ func (p *Peer) String() string {
 	return trust.Describe(p.Certificate)
 }
 
+// begins returns when the first of the chains begins; zero without chains.
+func (p *Peer) begins() time.Time { return trust.Begin(p.Chains) }
+
 // expires returns when the last of the chains ends; zero without chains.
 func (p *Peer) expires() time.Time { return trust.End(p.Chains) }

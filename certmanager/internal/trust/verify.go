@@ -119,6 +119,24 @@ func Build(leaf *x509.Certificate, issuers []*x509.Certificate, roots *x509.Cert
 	return nil, fmt.Errorf("%w: %w", ErrUntrusted, err)
 }
 
+// Begin returns when the first of some chains begins, which is when its last certificate does; zero
+// without chains.
+func Begin(chains [][]*x509.Certificate) time.Time {
+	var first time.Time
+	for i, chain := range chains {
+		begin := chain[0].NotBefore
+		for _, cert := range chain[1:] {
+			if cert.NotBefore.After(begin) {
+				begin = cert.NotBefore
+			}
+		}
+		if i == 0 || begin.Before(first) {
+			first = begin
+		}
+	}
+	return first
+}
+
 // End returns when the last of some chains ends, which is when its first certificate does; zero
 // without chains.
 func End(chains [][]*x509.Certificate) time.Time {
