@@ -29,7 +29,7 @@ type deviceKey struct {
 	crypto.Signer
 	overdue atomic.Int32                // calls that have not ended in time
 	failed  atomic.Pointer[func(error)] // nil while the certificate is not in service
-	told    atomic.Int64                // when failed was called last, in Unix seconds
+	told    atomic.Pointer[time.Time]   // when failed was called last; nil: never
 }
 
 // watchKey returns what handshakes use of a key.
@@ -86,8 +86,8 @@ func (k *deviceKey) ask(sign func() ([]byte, error)) (signature []byte, err erro
 }
 
 func (k *deviceKey) report(err error) {
-	failed, now := k.failed.Load(), time.Now().Unix()
-	if told := k.told.Load(); failed != nil && now-told >= int64(reportKeyAgain/time.Second) && k.told.CompareAndSwap(told, now) {
+	failed, told, now := k.failed.Load(), k.told.Load(), time.Now()
+	if failed != nil && (told == nil || now.Sub(*told) >= reportKeyAgain) && k.told.CompareAndSwap(told, &now) {
 		(*failed)(err)
 	}
 }
