@@ -51,9 +51,12 @@ const maxLinks = 40
 // not exist: what was removed comes back there. It returns the path without links, empty
 // if there is none.
 func (n *names) follow(path string) string {
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return ""
+	if !filepath.IsAbs(path) {
+		abs, err := filepath.Abs(path)
+		if err != nil {
+			return ""
+		}
+		path = abs
 	}
 	at := filepath.VolumeName(path) + string(filepath.Separator)
 	rest := split(path[len(at):])

@@ -43,13 +43,16 @@ func (c changes) wait(t *testing.T) {
 // What is watched is what a change of the path shows in, wherever that is.
 func TestChangesOfThePath(t *testing.T) {
 	for name, c := range map[string]struct {
-		before, change func(t *testing.T, top string) // top/a/tls/tls.crt is watched
+		file           string // in top; it is watched
+		before, change func(t *testing.T, top string)
 	}{
 		"the folder returns": {
+			"a/tls/tls.crt",
 			func(t *testing.T, top string) {},
 			func(t *testing.T, top string) { require.NoError(t, os.Mkdir(top+"/a", 0o700)) },
 		},
 		"a folder above leads elsewhere": {
+			"a/tls/tls.crt",
 			func(t *testing.T, top string) {
 				require.NoError(t, os.MkdirAll(top+"/1/tls", 0o700))
 				require.NoError(t, os.MkdirAll(top+"/2/tls", 0o700))
@@ -58,7 +61,19 @@ func TestChangesOfThePath(t *testing.T) {
 			},
 			func(t *testing.T, top string) { require.NoError(t, os.Rename(top+"/next", top+"/a")) },
 		},
+		"the folder above the target of a link": { // as the system follows it, not as filepath.Clean does
+			"link/../a/tls/tls.crt",
+			func(t *testing.T, top string) {
+				require.NoError(t, os.MkdirAll(top+"/b/c", 0o700))
+				require.NoError(t, os.MkdirAll(top+"/b/a/tls", 0o700))
+				require.NoError(t, os.Symlink("b/c", top+"/link"))
+			},
+			func(t *testing.T, top string) {
+				require.NoError(t, os.WriteFile(top+"/link/../a/tls/tls.crt", nil, 0o600))
+			},
+		},
 		"the target of a link changes": {
+			"a/tls/tls.crt",
 			func(t *testing.T, top string) {
 				require.NoError(t, os.MkdirAll(top+"/a/tls", 0o700))
 				require.NoError(t, os.MkdirAll(top+"/b", 0o700))
@@ -71,7 +86,7 @@ func TestChangesOfThePath(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			top := t.TempDir()
 			c.before(t, top)
-			changed := run(t, watch.Set{Files: []string{top + "/a/tls/tls.crt"}})
+			changed := run(t, watch.Set{Files: []string{top + "/" + c.file}})
 			c.change(t, top)
 			changed.wait(t)
 		})
