@@ -77,6 +77,11 @@ func (c *check) host(option, host string) {
 		"Host: %q is a link-local address, which needs the interface; use Host: %q, with its name", host, host+"%eth0")
 }
 
+// unixPath refuses a path whose end the system would not see.
+func (c *check) unixPath(path string) {
+	c.refuse(strings.Contains(path, "\x00"), "UnixPath: %q has a zero byte; an abstract socket (Linux) begins with @", path)
+}
+
 // What a manager may offer beside gen.CertManager, as *certmanager.Manager does.
 type (
 	// doner says when it was closed.

@@ -76,7 +76,7 @@ func dial(ctx context.Context, t target, o *TCPConnectionOptions) (*socket, erro
 	dialer := net.Dialer{Timeout: o.DialTimeout, KeepAlive: -1}
 	conn, err := dialer.DialContext(ctx, t.network, t.address)
 	if err != nil {
-		return nil, fmt.Errorf("to %s %s: %w%s", t.network, t.address, err, dialAdvice(err))
+		return nil, fmt.Errorf("to %s %s: %w%s", t.network, t.address, err, dialAdvice(err, o.UnixPath))
 	}
 	if o.Proxy != nil {
 		header, err := o.Proxy.format() // parse has checked it
@@ -92,10 +92,12 @@ func dial(ctx context.Context, t target, o *TCPConnectionOptions) (*socket, erro
 	return newSocket(conn), nil
 }
 
-func dialAdvice(err error) string {
+func dialAdvice(err error, path string) string {
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "; nobody listens there"
+	case tooLong(path, err):
+		return unixPathAdvice
 	case timeout(err):
 		return "; raise DialTimeout if it is only slow"
 	}

@@ -70,7 +70,7 @@ func listenUnix(ctx context.Context, config *net.ListenConfig, o *TCPServerOptio
 		listener, err = config.Listen(ctx, "unix", path)
 	}
 	if err != nil {
-		return nil, listenError("unix "+path, err)
+		return nil, unixError(path, err)
 	}
 	if o.UnixOwner != "" {
 		uid, gid, _ := unixOwner(o.UnixOwner) // parse has checked it
@@ -83,7 +83,7 @@ func listenUnix(ctx context.Context, config *net.ListenConfig, o *TCPServerOptio
 	}
 	if err != nil {
 		listener.Close()
-		return nil, listenError("unix "+path, err)
+		return nil, unixError(path, err)
 	}
 	return listener, nil
 }
@@ -123,6 +123,30 @@ func socketMode(mode os.FileMode) func(_, _ string, raw syscall.RawConn) error {
 
 func listenError(where string, err error) error {
 	return fmt.Errorf("%w on %s: %w%s", ErrListen, where, err, listenAdvice(err))
+}
+
+func unixError(path string, err error) error {
+	advice := listenAdvice(err)
+	info, _ := os.Lstat(path)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE) && info != nil && info.Mode().Type() != os.ModeSocket:
+		advice = "; what is there is no socket: remove it, or choose another UnixPath"
+	case errors.Is(err, syscall.EADDRINUSE):
+		advice = "; another program or server has it, choose another UnixPath or end that one"
+	case tooLong(path, err):
+		advice = unixPathAdvice
+	}
+	return fmt.Errorf("%w on unix %s: %w%s", ErrListen, path, err, advice)
+}
+
+// maxUnixPath is how many bytes the path of a unix socket may have on every system.
+const maxUnixPath = 103
+
+var unixPathAdvice = fmt.Sprintf("; the path is too long for a socket: use at most %d bytes", maxUnixPath)
+
+// tooLong says whether an error is because of the length of a unix socket's path.
+func tooLong(path string, err error) bool {
+	return errors.Is(err, syscall.EINVAL) && len(path) > maxUnixPath
 }
 
 // isUnix says that a given listener is a unix socket.

@@ -44,6 +44,7 @@ func (o *TCPServerOptions) parse() (*TCPConnectionOptions, error) {
 		"Listener: it is open already; leave Host, Port, UnixPath and ReusePort unset")
 	c.refuse(o.UnixPath != "" && (hostPort || o.ReusePort),
 		"UnixPath: a unix socket has no Host, Port or ReusePort; leave them unset")
+	c.unixPath(o.UnixPath)
 	c.refuse(o.UnixMode != 0 && o.UnixPath == "", "UnixMode: has no effect without UnixPath")
 	c.refuse(o.UnixOwner != "" && o.UnixPath == "", "UnixOwner: has no effect without UnixPath")
 	_, _, err := unixOwner(o.UnixOwner)
@@ -89,6 +90,7 @@ func (o *TCPConnectionOptions) parse() error {
 	c.host("Host", o.Host)
 	o.parseShared(&c, false)
 	c.notNegative("DialTimeout", o.DialTimeout)
+	c.unixPath(o.UnixPath)
 	c.refuse(o.UnixPath != "" && (o.Host != "" || o.Port != 0), "UnixPath: a unix socket has no Host or Port; leave them unset")
 	c.refuse(len(o.Addrs) > 0 && (o.Host != "" || o.Port != 0 || o.UnixPath != ""), "Addrs: has hosts and ports; leave Host, Port and UnixPath unset")
 	for i, addr := range o.Addrs {
