@@ -23,6 +23,9 @@ func unreadable(t *testing.T, data []byte, how string) []byte {
 	case "number": // a negative serial number, which follows the version
 		version := []byte{0x02, 0x01, 0x02}
 		block.Bytes[bytes.Index(block.Bytes, version)+len(version)+2] = 0x80
+	case "list": // its date, and its issuer in another kind of string
+		block.Bytes[bytes.Index(block.Bytes, []byte("tlstest"))-2] = 0x0c
+		block.Bytes[bytes.Index(block.Bytes, []byte("Z\x17"))] = 'X'
 	case "all":
 		block.Bytes = []byte("nonsense")
 	}
@@ -56,8 +59,10 @@ func TestUnreadableInService(t *testing.T) {
 		refused(cas, "one of the CAs that are in service would be lost: certificate 2 of 2")
 		write(cas, one.PEM(), two.PEM())
 	}
-	write(crls, one.CRL(t), unreadable(t, two.CRL(t), "all"))
-	refused(crls, "one of the revocation lists that are in service would be lost: revocation list 2 of 2")
+	for _, how := range []string{"list", "all"} {
+		write(crls, one.CRL(t), unreadable(t, two.CRL(t), how))
+		refused(crls, "one of the revocation lists that are in service would be lost: revocation list 2 of 2")
+	}
 	write(crls, one.CRL(t), two.CRL(t))
 
 	// A new one that cannot be read takes nothing away, nor does one that is taken out.

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/ergotls/ergotls/certmanager/internal/pemfile"
+	"github.com/ergotls/ergotls/certmanager/internal/trust"
 )
 
 // parser makes material of the bytes of Files.
@@ -181,20 +182,20 @@ func (p *parser) inService(path string) bool {
 }
 
 // keep warns of what cannot be used in a file. It is an error if what cannot be read takes the
-// place of what was in service: then fewer of its name are left. What has no name may have been any. before and now
-// are what the file had, and has.
+// place of what was in service: then fewer of its name are left. What has no name may have been
+// any. before and now are what the file had, and has.
 func keep[T any](p *parser, path, what string, before, now []T, name func(T) []byte, aside []pemfile.Aside) error {
 	p.m.Warnings = append(p.m.Warnings, asideErrors(path, aside)...)
 	lost := make(map[string]int)
 	for _, v := range before {
-		lost[string(name(v))]++
+		lost[trust.CanonicalName(name(v))]++
 	}
 	for _, v := range now {
-		lost[string(name(v))]--
+		lost[trust.CanonicalName(name(v))]--
 	}
 	for name, n := range lost {
 		i := slices.IndexFunc(aside, func(a pemfile.Aside) bool {
-			return !a.Distrusted && (a.Name == nil || string(a.Name) == name)
+			return !a.Distrusted && (a.Name == nil || trust.CanonicalName(a.Name) == name)
 		})
 		if n > 0 && i >= 0 {
 			return fmt.Errorf("%s: %w: one of the %s that are in service would be lost: %w", path, ErrInvalid, what, aside[i].Err)

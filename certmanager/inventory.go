@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/ergotls/ergotls/certmanager/internal/trust"
 )
 
 // lacks says whether something of another material is missing: a CA, a revocation list or its
@@ -58,7 +60,7 @@ func (m *material) inventory(renewed bool) map[string]func(*Material) {
 			has["list issuer "+string(c.Raw)] = func(m *Material) { m.CRLIssuers = append(m.CRLIssuers, c) }
 		}
 		for _, list := range from.CRLs {
-			has["list of "+string(list.RawIssuer)] = func(m *Material) { m.CRLs = append(m.CRLs, list) }
+			has["list of "+trust.CanonicalName(list.RawIssuer)] = func(m *Material) { m.CRLs = append(m.CRLs, list) }
 		}
 		// A pool cannot be taken apart: another one counts as a loss.
 		has[fmt.Sprintf("client CAs %p", from.ClientCAPool)] = nil

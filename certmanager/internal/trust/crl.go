@@ -51,7 +51,7 @@ const maxCRLSkew = 5 * time.Minute
 func NewLists(lists []*x509.RevocationList, issuers []*x509.Certificate, fresh bool, now time.Time, previous *Lists) (*Lists, error) {
 	r := &Lists{lists: make(map[string][]*List), issuers: make(map[string][]*x509.Certificate), names: make(map[string]string), Fresh: fresh, made: make(map[*x509.RevocationList]*List)}
 	for _, issuer := range issuers {
-		name := canonical(issuer.RawSubject)
+		name := CanonicalName(issuer.RawSubject)
 		r.names[string(issuer.RawSubject)] = name
 		r.issuers[name] = append(r.issuers[name], issuer)
 	}
@@ -136,7 +136,7 @@ func (r *Lists) name(der []byte) string {
 	if name, known := r.names[string(der)]; known {
 		return name
 	}
-	return canonical(der)
+	return CanonicalName(der)
 }
 
 // newer says whether a list replaces another of the same issuer and scope.

@@ -14,11 +14,11 @@ import (
 // SameName says whether two distinguished names, in DER, are the same one (RFC 5280 section 7.1):
 // the kind of string, letter case and spaces do not matter. CAs change the kind when their software
 // changes, and sign revocation lists with the new one.
-func SameName(a, b []byte) bool { return bytes.Equal(a, b) || canonical(a) == canonical(b) }
+func SameName(a, b []byte) bool { return bytes.Equal(a, b) || CanonicalName(a) == CanonicalName(b) }
 
-// canonical returns what a distinguished name has in common with all that are the same one. What is
-// no such name has nothing in common with others.
-func canonical(der []byte) string {
+// CanonicalName returns what a distinguished name has in common with all that are the same one.
+// What is no such name has nothing in common with others.
+func CanonicalName(der []byte) string {
 	var name []byte
 	var rdns cryptobyte.String
 	if input := cryptobyte.String(der); !input.ReadASN1(&rdns, asn1.SEQUENCE) || !input.Empty() {
