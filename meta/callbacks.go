@@ -114,8 +114,9 @@ func (s *shaking) call(name string, f func() error) error {
 }
 
 // serverConfig returns config for the handshakes of one server. Each of them has a copy of what the
-// manager gives for it, whose callbacks are called by the shaking in its context.
-func serverConfig(config *tls.Config) *tls.Config {
+// manager gives for it, whose callbacks are called by the shaking in its context. If insecure is
+// set, any client certificate is accepted.
+func serverConfig(config *tls.Config, insecure bool) *tls.Config {
 	outer := config.Clone()
 	outer.GetConfigForClient = func(hello *tls.ClientHelloInfo) (own *tls.Config, err error) {
 		s := hello.Context().Value(shakingKey{}).(*shaking)
@@ -134,7 +135,11 @@ func serverConfig(config *tls.Config) *tls.Config {
 		if err != nil {
 			return nil, err
 		}
-		return s.config(own), nil
+		own = s.config(own)
+		if insecure {
+			acceptAnyClient(own)
+		}
+		return own, nil
 	}
 	return outer
 }
@@ -143,7 +148,10 @@ func serverConfig(config *tls.Config) *tls.Config {
 func (s *shaking) config(config *tls.Config) *tls.Config {
 	own := config.Clone()
 	own.DynamicRecordSizingDisabled = true // a write is one record, which the peer gets as a whole or not at all: see writer
-	own.Certificates = s.certificates(config.Certificates)
+	own.Certificates = slices.Clone(config.Certificates)
+	for i := range own.Certificates {
+		own.Certificates[i] = *s.certificate(&own.Certificates[i])
+	}
 	if cache, ok := config.ClientSessionCache.(interface{ ForHandshake() tls.ClientSessionCache }); ok {
 		own.ClientSessionCache = cache.ForHandshake()
 	}
@@ -168,18 +176,6 @@ func (s *shaking) config(config *tls.Config) *tls.Config {
 		own.VerifyConnection = func(state tls.ConnectionState) error {
 			return s.call("VerifyConnection", func() error { return f(state) })
 		}
-	}
-	return own
-}
-
-// certificates returns certs for the handshake.
-func (s *shaking) certificates(certs []tls.Certificate) []tls.Certificate {
-	if !slices.ContainsFunc(certs, func(cert tls.Certificate) bool { return !computes(cert.PrivateKey) }) {
-		return certs
-	}
-	own := slices.Clone(certs)
-	for i := range own {
-		own[i] = *s.certificate(&own[i])
 	}
 	return own
 }

@@ -24,10 +24,7 @@ func CreateTCPConnection(options TCPConnectionOptions) (gen.MetaBehavior, error)
 	if err := options.parse(); err != nil {
 		return nil, err
 	}
-	targets, err := options.targets()
-	if err != nil {
-		return nil, err
-	}
+	targets := options.targets()
 	if options.Reconnect != nil {
 		return newReconnecting(&options, targets), nil
 	}
@@ -50,24 +47,20 @@ func CreateTCPConnection(options TCPConnectionOptions) (gen.MetaBehavior, error)
 }
 
 // targets gives the addresses to connect to, in order, with the TLS configuration for each.
-func (o *TCPConnectionOptions) targets() (all []target, err error) {
+func (o *TCPConnectionOptions) targets() (all []target) {
+	if o.UnixPath != "" {
+		return []target{{"unix", o.UnixPath, clientTLS(o)}}
+	}
 	addrs := o.Addrs
 	if len(addrs) == 0 {
 		addrs = []string{net.JoinHostPort(o.Host, strconv.Itoa(int(o.Port)))}
 	}
 	for _, addr := range addrs {
-		t, named := target{network: "tcp", address: addr}, *o
-		if o.UnixPath != "" {
-			t.network, t.address = "unix", o.UnixPath
-		} else if named.Host, _, err = net.SplitHostPort(addr); err != nil {
-			return nil, err // parse has checked it
-		}
-		if t.tls, err = clientTLS(&named); err != nil {
-			return nil, err
-		}
-		all = append(all, t)
+		named := *o
+		named.Host, _, _ = net.SplitHostPort(addr) // parse has checked it
+		all = append(all, target{"tcp", addr, clientTLS(&named)})
 	}
-	return all, nil
+	return all
 }
 
 // dial connects to one of them, at most for DialTimeout. The addresses of a name are tried as RFC

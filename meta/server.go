@@ -73,10 +73,10 @@ func CreateTCPServer(options TCPServerOptions) (gen.MetaBehavior, error) {
 		logLimit: rate.Sometimes{First: 5, Interval: time.Second},
 	}
 	if options.CertManager != nil {
-		if s.tls, err = serverTLS(options.CertManager, slices.Clone(options.NextProtos), options.InsecureSkipVerify); err != nil {
+		if s.tls, err = serverTLS(options.CertManager, slices.Clone(options.NextProtos)); err != nil {
 			return nil, err
 		}
-		s.tls = serverConfig(s.tls)
+		s.tls = serverConfig(s.tls, options.InsecureSkipVerify)
 		s.handshakes = newHandshakeLimiter(options.handshakes())
 	}
 	s.maxConnections = options.MaxConnections

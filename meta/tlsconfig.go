@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net"
-	"sync/atomic"
 
 	"ergo.services/ergo/gen"
 
@@ -61,76 +60,49 @@ var suitesTLS12 = []uint16{
 }
 
 // serverTLS gives the configuration of a server whose certificates and trust are the manager's.
-func serverTLS(manager gen.CertManager, nextProtos []string, insecure bool) (*tls.Config, error) {
-	var config *tls.Config
-	switch m := manager.(type) {
-	case serverConfigurer:
-		config = m.ServerTLS()
+func serverTLS(manager gen.CertManager, nextProtos []string) (*tls.Config, error) {
+	if m, ok := manager.(serverConfigurer); ok {
+		config := m.ServerTLS()
 		if len(nextProtos) > 0 {
 			config.NextProtos = nextProtos
 		}
-	case clientAuthorizer:
-		if err := checkClientAuth(m); err != nil {
-			return nil, err
-		}
-		config = baseServerTLS(manager, nextProtos)
-		config.GetConfigForClient = checkName(withClientAuth(config.Clone(), m))
-	default:
-		config = baseServerTLS(manager, nextProtos)
-		config.GetConfigForClient = checkName(func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, nil })
+		return config, nil
 	}
-	if insecure {
-		config = withoutVerification(config)
-	}
-	return config, nil
-}
-
-func baseServerTLS(manager gen.CertManager, nextProtos []string) *tls.Config {
-	return &tls.Config{
+	config := &tls.Config{
 		GetCertificate: manager.GetCertificateFunc(),
 		NextProtos:     nextProtos,
 		MinVersion:     tls.VersionTLS12,
 		CipherSuites:   suitesTLS12,
 	}
-}
-
-// checkName refuses impossible server names; a *certmanager.Manager does so itself.
-func checkName(next func(*tls.ClientHelloInfo) (*tls.Config, error)) func(*tls.ClientHelloInfo) (*tls.Config, error) {
-	return func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	base := config.Clone()
+	authorizer, authorizes := manager.(clientAuthorizer)
+	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		if err := sni.Check(hello.ServerName); err != nil {
 			return nil, err
 		}
-		return next(hello)
-	}
-}
-
-// checkClientAuth refuses what crypto/tls would take to mean the system's roots, at which anyone
-// could get a certificate.
-func checkClientAuth(m clientAuthorizer) error {
-	if m.ClientAuth() >= tls.VerifyClientCertIfGiven && m.ClientCAs() == nil {
-		return fmt.Errorf("%w: CertManager: its ClientAuth verifies client certificates, but it has no ClientCAs; set them", ErrOption)
-	}
-	return nil
-}
-
-// withClientAuth follows what the manager says about clients: at each handshake, with one
-// configuration as long as it says the same.
-func withClientAuth(base *tls.Config, m clientAuthorizer) func(*tls.ClientHelloInfo) (*tls.Config, error) {
-	var current atomic.Pointer[tls.Config]
-	return func(*tls.ClientHelloInfo) (*tls.Config, error) {
-		auth, pool := m.ClientAuth(), m.ClientCAs()
-		config := current.Load()
-		if config == nil || config.ClientAuth != auth || config.ClientCAs != pool {
-			if err := checkClientAuth(m); err != nil {
-				return nil, err
-			}
-			config = base.Clone()
-			config.ClientAuth, config.ClientCAs = auth, pool
-			config.VerifyConnection = verifyResumed(pool)
-			current.Store(config)
+		if !authorizes {
+			return base, nil
 		}
-		return config, nil
+		return withClientAuth(base, authorizer)
 	}
+	if authorizes {
+		_, err := withClientAuth(base, authorizer)
+		return config, err
+	}
+	return config, nil
+}
+
+// withClientAuth returns a copy of config that asks for client certificates as the manager says at
+// the moment. It refuses what crypto/tls would take to mean the system's roots, at which anyone
+// could get a certificate.
+func withClientAuth(config *tls.Config, m clientAuthorizer) (*tls.Config, error) {
+	own := config.Clone()
+	own.ClientAuth, own.ClientCAs = m.ClientAuth(), m.ClientCAs()
+	if own.ClientAuth >= tls.VerifyClientCertIfGiven && own.ClientCAs == nil {
+		return nil, fmt.Errorf("%w: CertManager: its ClientAuth verifies client certificates, but it has no ClientCAs; set them", ErrOption)
+	}
+	own.VerifyConnection = verifyResumed(own.ClientCAs)
+	return own, nil
 }
 
 // verifyResumed verifies the peer of a resumed session against the roots of now: crypto/tls does so
@@ -140,59 +112,32 @@ func verifyResumed(pool *x509.CertPool) func(tls.ConnectionState) error {
 		if !state.DidResume || pool == nil || len(state.PeerCertificates) == 0 {
 			return nil
 		}
+		intermediates := x509.NewCertPool()
+		for _, cert := range state.PeerCertificates[1:] {
+			intermediates.AddCert(cert)
+		}
 		_, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{
-			Roots: pool, Intermediates: intermediates(state.PeerCertificates), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+			Roots: pool, Intermediates: intermediates, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 		})
 		return err
 	}
 }
 
-func intermediates(chain []*x509.Certificate) *x509.CertPool {
-	pool := x509.NewCertPool()
-	for _, cert := range chain[1:] {
-		pool.AddCert(cert)
+// acceptAnyClient makes config ask for client certificates as before, but take any.
+func acceptAnyClient(config *tls.Config) {
+	config.VerifyConnection, config.VerifyPeerCertificate, config.ClientCAs = nil, nil, nil
+	switch config.ClientAuth {
+	case tls.VerifyClientCertIfGiven:
+		config.ClientAuth = tls.RequestClientCert
+	case tls.RequireAndVerifyClientCert:
+		config.ClientAuth = tls.RequireAnyClientCert
 	}
-	return pool
-}
-
-// withoutVerification asks for client certificates as config does, but takes any.
-func withoutVerification(config *tls.Config) *tls.Config {
-	loosen := func(strict *tls.Config) *tls.Config {
-		loose := strict.Clone()
-		loose.VerifyConnection, loose.VerifyPeerCertificate, loose.ClientCAs = nil, nil, nil
-		switch strict.ClientAuth {
-		case tls.VerifyClientCertIfGiven:
-			loose.ClientAuth = tls.RequestClientCert
-		case tls.RequireAndVerifyClientCert:
-			loose.ClientAuth = tls.RequireAnyClientCert
-		}
-		return loose
-	}
-	outer := loosen(config)
-	if config.GetConfigForClient == nil {
-		return outer
-	}
-	type pair struct{ strict, loose *tls.Config }
-	var last atomic.Pointer[pair] // one clone for each configuration of the manager, not for each connection
-	outer.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		strict, err := config.GetConfigForClient(hello)
-		if strict == nil || err != nil {
-			return strict, err
-		}
-		if p := last.Load(); p != nil && p.strict == strict {
-			return p.loose, nil
-		}
-		p := &pair{strict, loosen(strict)}
-		last.Store(p)
-		return p.loose, nil
-	}
-	return outer
 }
 
 // clientTLS gives the configuration of an outgoing connection, nil without TLS.
-func clientTLS(o *TCPConnectionOptions) (*tls.Config, error) {
+func clientTLS(o *TCPConnectionOptions) *tls.Config {
 	if o.CertManager == nil {
-		return nil, nil
+		return nil
 	}
 	var config *tls.Config
 	if m, ok := o.CertManager.(clientConfigurer); ok {
@@ -216,7 +161,7 @@ func clientTLS(o *TCPConnectionOptions) (*tls.Config, error) {
 		config.InsecureSkipVerify = true
 		config.VerifyConnection, config.VerifyPeerCertificate = nil, nil
 	}
-	return config, nil
+	return config
 }
 
 // clientCertificate presents the manager's certificate of the moment, also to a server that asks
