@@ -2,7 +2,6 @@ package meta
 
 import (
 	"bufio"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"math"
@@ -14,15 +13,8 @@ func FixedLength(n int) (bufio.SplitFunc, error) {
 	if n < 1 {
 		return nil, fmt.Errorf("%w: FixedLength: is %d; use a length above 0", ErrOption, n)
 	}
-	return sized(n, func(data []byte, atEOF bool) (int, []byte, error) {
-		switch {
-		case len(data) >= n:
-			return n, data[:n], nil
-		case atEOF && len(data) > 0:
-			return 0, nil, io.ErrUnexpectedEOF
-		}
-		return 0, nil, nil
-	}), nil
+	frame := LengthPrefixed{HeaderSize: n, KeepHeader: true} // all of it is header
+	return sized(n, frame.split), nil
 }
 
 // sizeProbe is shown to Split at Create: the functions of this file know it by its address and
@@ -123,19 +115,13 @@ func (l LengthPrefixed) split(data []byte, atEOF bool) (int, []byte, error) {
 	return size, data[l.HeaderSize:size], nil
 }
 
-func (l LengthPrefixed) length(field []byte) uint64 {
-	order := binary.ByteOrder(binary.BigEndian)
-	if l.LittleEndian {
-		order = binary.LittleEndian
+// length reads the length field, 0 if there is none.
+func (l LengthPrefixed) length(field []byte) (length uint64) {
+	for i := range l.Width {
+		if l.LittleEndian {
+			i = l.Width - 1 - i
+		}
+		length = length<<8 | uint64(field[i])
 	}
-	switch l.Width {
-	case 1:
-		return uint64(field[0])
-	case 2:
-		return uint64(order.Uint16(field))
-	case 4:
-		return uint64(order.Uint32(field))
-	default:
-		return order.Uint64(field)
-	}
+	return length
 }
