@@ -111,6 +111,7 @@ func (s *tcpServer) changeLimits(m MessageTCPLimits) (before MessageTCPLimits, e
 	before.MaxHandshakes, options.MaxHandshakes = changeLimit(current.MaxHandshakes, m.MaxHandshakes)
 	before.MaxHandshakeFailures, options.MaxHandshakeFailures = changeLimit(current.MaxHandshakeFailures, m.MaxHandshakeFailures)
 	var c check
+	c.numbers("", options)
 	options.checkLimits(&c)
 	if err := c.err(); err != nil {
 		return before, err

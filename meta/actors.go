@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -212,8 +213,7 @@ func (s *actorServer) release(connection gen.Alias) {
 		return
 	}
 	s.connections[actor] = gen.Alias{}
-	wait := s.options.Server.CloseTimeout
-	setDefault(&wait, DefaultCloseTimeout)
+	wait := cmp.Or(s.options.Server.CloseTimeout, DefaultCloseTimeout)
 	if _, err := s.SendAfter(s.PID(), actorExpired{actor}, wait); err != nil {
 		_ = s.SendExit(actor, gen.TerminateReasonShutdown)
 	}

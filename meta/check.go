@@ -20,21 +20,20 @@ func (c *check) refuse(wrong bool, format string, args ...any) {
 	}
 }
 
-// notNegative takes an int or a time.Duration.
-func (c *check) notNegative(option string, value any) {
-	switch v := value.(type) {
-	case int:
-		c.refuse(v < 0, "%s: is %d; use 0 for the default, or a positive number", option, v)
-	case time.Duration:
-		c.refuse(v < 0, "%s: is %s; use 0 for the default, or a positive duration", option, v)
-		c.unit(option, v)
+// numbers refuses negative numbers and durations in the fields of a struct of options. Only
+// KeepAlivePeriod may be negative. A duration that was given as a number alone is refused too:
+// nothing here is of use below a millisecond.
+func (c *check) numbers(prefix string, options any) {
+	for field, value := range reflect.ValueOf(options).Fields() {
+		name := prefix + field.Name
+		switch v := value.Interface().(type) {
+		case int:
+			c.refuse(v < 0, "%s: is %d; use 0 for the default, or a positive number", name, v)
+		case time.Duration:
+			c.refuse(v < 0 && name != "KeepAlivePeriod", "%s: is %s; use 0 for the default, or a positive duration", name, v)
+			c.refuse(0 < v && v < time.Millisecond, "%s: is %s; use at least 1ms. A number alone is nanoseconds: multiply it by time.Second", name, v)
+		}
 	}
-}
-
-// unit refuses a duration that was given as a number alone: nothing here is of use below a
-// millisecond.
-func (c *check) unit(option string, d time.Duration) {
-	c.refuse(0 < d && d < time.Millisecond, "%s: is %s; use at least 1ms. A number alone is nanoseconds: multiply it by time.Second", option, d)
 }
 
 // notNil refuses an interface with a nil pointer in it, which does not equal nil and panics when

@@ -2,6 +2,7 @@ package meta
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"io"
 	"math"
@@ -71,9 +72,8 @@ type LengthPrefixed struct {
 func (l LengthPrefixed) Split() (bufio.SplitFunc, error) {
 	var c check
 	c.refuse(l.Width != 1 && l.Width != 2 && l.Width != 4 && l.Width != 8, "LengthPrefixed.Width: is %d; use 1, 2, 4 or 8", l.Width)
-	c.notNegative("LengthPrefixed.Offset", l.Offset)
-	c.notNegative("LengthPrefixed.MaxPayload", l.MaxPayload)
-	setDefault(&l.HeaderSize, l.Offset+l.Width)
+	c.numbers("LengthPrefixed.", l)
+	l.HeaderSize = cmp.Or(l.HeaderSize, l.Offset+l.Width)
 	c.refuse(l.HeaderSize < l.Offset+l.Width, "LengthPrefixed.HeaderSize: is %d, but the length field ends at %d", l.HeaderSize, l.Offset+l.Width)
 	if err := c.err(); err != nil {
 		return nil, err
@@ -81,7 +81,7 @@ func (l LengthPrefixed) Split() (bufio.SplitFunc, error) {
 	most := math.MaxInt - l.HeaderSize // the sum with the header is an int
 	l.MaxPayload = min(l.MaxPayload, most)
 	largest := l.HeaderSize + l.MaxPayload
-	setDefault(&l.MaxPayload, most)
+	l.MaxPayload = cmp.Or(l.MaxPayload, most)
 	return sized(largest, l.split), nil
 }
 

@@ -31,14 +31,13 @@ func (o *TCPServerOptions) parse() (*TCPConnectionOptions, error) {
 	if !c.notNil("Listener", o.Listener) {
 		return nil, c.err()
 	}
+	c.numbers("", *o)
 	c.host("Host", o.Host)
 	connection.parseShared(&c, true)
 	o.checkLimits(&c)
-	c.notNegative("AlarmHigh", o.AlarmHigh)
-	c.notNegative("AlarmLow", o.AlarmLow)
 	c.refuse(o.AlarmLow > 0 && o.AlarmLow >= o.AlarmHigh, "AlarmLow: is %d; it must be less than AlarmHigh, which is %d", o.AlarmLow, o.AlarmHigh)
 	c.refuse(o.MaxConnections > 0 && o.AlarmHigh > o.MaxConnections, "AlarmHigh: is %d, more than MaxConnections, %d, so it can't be reached", o.AlarmHigh, o.MaxConnections)
-	setDefault(&o.AlarmLow, o.AlarmHigh*9/10)
+	o.AlarmLow = cmp.Or(o.AlarmLow, o.AlarmHigh*9/10)
 	hostPort := o.Host != "" || o.Port != 0
 	c.refuse(o.Listener != nil && (hostPort || o.UnixPath != "" || o.ReusePort),
 		"Listener: it is open already; leave Host, Port, UnixPath and ReusePort unset")
@@ -71,12 +70,8 @@ func (o *TCPServerOptions) handshakes() int {
 	return cmp.Or(o.MaxHandshakes, 2*runtime.GOMAXPROCS(0))
 }
 
-// checkLimits checks those that MessageTCPLimits can change.
+// checkLimits checks those that MessageTCPLimits can change, except for negative numbers.
 func (o *TCPServerOptions) checkLimits(c *check) {
-	c.notNegative("MaxConnections", o.MaxConnections)
-	c.notNegative("MaxConnectionsPerAddress", o.MaxConnectionsPerAddress)
-	c.notNegative("MaxHandshakes", o.MaxHandshakes)
-	c.notNegative("MaxHandshakeFailures", o.MaxHandshakeFailures)
 	c.refuse(o.unix() && (o.MaxConnectionsPerAddress > 0 || o.MaxHandshakeFailures > 0),
 		"MaxConnectionsPerAddress, MaxHandshakeFailures: peers of a unix socket have no address; use MaxConnections")
 	c.refuse(o.CertManager == nil && o.MaxHandshakes > 0, "MaxHandshakes: there are no handshakes without TLS; set CertManager")
@@ -87,9 +82,9 @@ func (o *TCPServerOptions) checkLimits(c *check) {
 func (o *TCPConnectionOptions) parse() error {
 	var c check
 	c.refuse(o.HandshakeTimeout > 0 && o.CertManager == nil, "HandshakeTimeout: there is no handshake without TLS; set CertManager")
+	c.numbers("", *o)
 	c.host("Host", o.Host)
 	o.parseShared(&c, false)
-	c.notNegative("DialTimeout", o.DialTimeout)
 	c.unixPath(o.UnixPath)
 	c.refuse(o.UnixPath != "" && (o.Host != "" || o.Port != 0), "UnixPath: a unix socket has no Host or Port; leave them unset")
 	c.refuse(len(o.Addrs) > 0 && (o.Host != "" || o.Port != 0 || o.UnixPath != ""), "Addrs: has hosts and ports; leave Host, Port and UnixPath unset")
@@ -113,8 +108,8 @@ func (o *TCPConnectionOptions) parse() error {
 	}
 	c.host("ServerName", o.ServerName)
 	c.refuse(o.ServerName != "" && o.CertManager == nil, "ServerName: has no effect without TLS; set CertManager")
-	setDefault(&o.DialTimeout, DefaultDialTimeout)
-	setDefault(&o.Host, "localhost")
+	o.DialTimeout = cmp.Or(o.DialTimeout, DefaultDialTimeout)
+	o.Host = cmp.Or(o.Host, "localhost")
 	return c.err()
 }
 
@@ -122,24 +117,11 @@ func (o *TCPConnectionOptions) parse() error {
 func (o *TCPConnectionOptions) parseShared(c *check, server bool) {
 	c.manager(o.CertManager, server)
 	c.notNil("Node", o.Node)
-	c.notNegative("BufferSize", o.BufferSize)
-	c.notNegative("MaxFrame", o.MaxFrame)
-	c.notNegative("Active", o.Active)
-	c.notNegative("WriteBuffer", o.WriteBuffer)
 	c.refuse(o.WriteBuffer > math.MaxInt/readAhead, "WriteBuffer: is %d; use at most %d", o.WriteBuffer, math.MaxInt/readAhead)
-	c.notNegative("HandshakeTimeout", o.HandshakeTimeout)
-	c.notNegative("WriteTimeout", o.WriteTimeout)
-	c.notNegative("IdleTimeout", o.IdleTimeout)
-	c.notNegative("CloseTimeout", o.CloseTimeout)
-	c.notNegative("HalfClose", o.HalfClose)
-	c.notNegative("KeepAliveMessagePeriod", o.KeepAliveMessagePeriod)
-	c.notNegative("MaxLifetime", o.MaxLifetime)
 	c.refuse(o.KeepAliveMessagePeriod > 0 && len(o.KeepAliveMessage) == 0, "KeepAliveMessagePeriod: has no effect without KeepAliveMessage")
-	setDefault(&o.KeepAliveMessagePeriod, gen.DefaultKeepAlivePeriod)
-	c.unit("KeepAlivePeriod", o.KeepAlivePeriod)
+	o.KeepAliveMessagePeriod = cmp.Or(o.KeepAliveMessagePeriod, gen.DefaultKeepAlivePeriod)
 	c.refuse(o.KeepAlivePeriod > maxKeepAlive, "KeepAlivePeriod: is %s; use at most %s, or a negative duration for no probes", o.KeepAlivePeriod, maxKeepAlive)
-	c.refuse(o.KeepAliveCount < 0 || o.KeepAliveCount > maxKeepAliveCount, "KeepAliveCount: is %d; use 0 for the default, or at most %d", o.KeepAliveCount, maxKeepAliveCount)
-	c.notNegative("UserTimeout", o.UserTimeout)
+	c.refuse(o.KeepAliveCount > maxKeepAliveCount, "KeepAliveCount: is %d; use 0 for the default, or at most %d", o.KeepAliveCount, maxKeepAliveCount)
 	c.refuse(o.UserTimeout > maxUserTimeout, "UserTimeout: is %s; use at most %s", o.UserTimeout, maxUserTimeout)
 	c.refuse(o.UserTimeout > 0 && setUserTimeout == nil, "UserTimeout: this system has no TCP_USER_TIMEOUT; use IdleTimeout")
 	c.refuse(o.CertManager == nil && o.InsecureSkipVerify,
@@ -155,7 +137,7 @@ func (o *TCPConnectionOptions) parseShared(c *check, server bool) {
 	c.refuse(o.Split != nil && o.BufferSize != 0, "BufferSize: has no effect with Split; set MaxFrame")
 	c.refuse(o.Split != nil && o.BufferPool != nil, "BufferPool: can't be combined with Split, whose messages have the frames' sizes")
 
-	setDefault(&o.BufferSize, gen.DefaultTCPBufferSize)
+	o.BufferSize = cmp.Or(o.BufferSize, gen.DefaultTCPBufferSize)
 	if o.BufferPool != nil {
 		value := o.BufferPool.Get()
 		_, ok := value.([]byte)
@@ -164,22 +146,15 @@ func (o *TCPConnectionOptions) parseShared(c *check, server bool) {
 			o.BufferPool.Put(value)
 		}
 	}
-	setDefault(&o.MaxFrame, DefaultMaxFrame)
+	o.MaxFrame = cmp.Or(o.MaxFrame, DefaultMaxFrame)
 	if o.Split != nil && o.MaxFrame > 0 {
 		largest := largestFrame(o.Split)
 		c.refuse(largest > o.MaxFrame, "MaxFrame: is %d, but FixedLength or LengthPrefixed makes frames of %d bytes with their header; set it to that", o.MaxFrame, largest)
 	}
 	o.Split = protectSplit(o.Split)
-	setDefault(&o.WriteBuffer, DefaultWriteBuffer)
-	setDefault(&o.HandshakeTimeout, DefaultHandshakeTimeout)
-	setDefault(&o.WriteTimeout, DefaultWriteTimeout)
-	setDefault(&o.CloseTimeout, DefaultCloseTimeout)
-	setDefault(&o.KeepAlivePeriod, gen.DefaultKeepAlivePeriod)
-}
-
-func setDefault[T comparable](value *T, standard T) {
-	var zero T
-	if *value == zero {
-		*value = standard
-	}
+	o.WriteBuffer = cmp.Or(o.WriteBuffer, DefaultWriteBuffer)
+	o.HandshakeTimeout = cmp.Or(o.HandshakeTimeout, DefaultHandshakeTimeout)
+	o.WriteTimeout = cmp.Or(o.WriteTimeout, DefaultWriteTimeout)
+	o.CloseTimeout = cmp.Or(o.CloseTimeout, DefaultCloseTimeout)
+	o.KeepAlivePeriod = cmp.Or(o.KeepAlivePeriod, gen.DefaultKeepAlivePeriod)
 }

@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -80,11 +81,9 @@ func permanent(reason *DisconnectError) bool {
 // parse checks the values and returns a copy with the defaults filled in.
 func (o *Reconnect) parse(c *check) *Reconnect {
 	ready := *o
-	c.notNegative("Reconnect.MinInterval", ready.MinInterval)
-	c.notNegative("Reconnect.MaxInterval", ready.MaxInterval)
-	c.notNegative("Reconnect.MaxFailures", ready.MaxFailures)
-	setDefault(&ready.MinInterval, DefaultMinInterval)
-	setDefault(&ready.MaxInterval, max(DefaultMaxInterval, ready.MinInterval))
+	c.numbers("Reconnect.", ready)
+	ready.MinInterval = cmp.Or(ready.MinInterval, DefaultMinInterval)
+	ready.MaxInterval = cmp.Or(ready.MaxInterval, max(DefaultMaxInterval, ready.MinInterval))
 	c.refuse(ready.MinInterval > ready.MaxInterval, "Reconnect.MinInterval: is %s, more than MaxInterval, %s", ready.MinInterval, ready.MaxInterval)
 	return &ready
 }
