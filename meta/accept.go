@@ -133,7 +133,11 @@ func (s *tcpServer) behindProxy(conn net.Conn) bool {
 
 // admit counts a connection of its address. The error names the option whose limit is reached.
 func (s *tcpServer) admit(c *tcpConnection) error {
-	if option := s.addresses.admit(limitAddr(c.sock.RemoteAddr())); option != "" {
+	addr := limitAddr(c.sock.RemoteAddr())
+	s.mu.Lock()
+	option := s.addresses.admit(addr, s.max)
+	s.mu.Unlock()
+	if option != "" {
 		return fmt.Errorf("%w %s", errOverLimit, option)
 	}
 	c.counted = true
@@ -154,20 +158,12 @@ const (
 // accept loop; all others are waited out, unknown ones too: a server that a passing error stopped
 // for good would be down without a sign of it.
 func classifyAccept(err error) acceptClass {
-	is := func(targets ...error) bool {
-		for _, target := range targets {
-			if errors.Is(err, target) {
-				return true
-			}
-		}
-		return false
-	}
 	switch {
-	case is(net.ErrClosed):
+	case is(net.ErrClosed)(err):
 		return acceptClosed
-	case is(syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM):
+	case is(syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM)(err):
 		return acceptExhausted
-	case is(syscall.ECONNABORTED, syscall.ECONNRESET):
+	case is(syscall.ECONNABORTED, syscall.ECONNRESET)(err):
 		return acceptPeer
 	default:
 		return acceptUnknown

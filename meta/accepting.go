@@ -2,15 +2,15 @@ package meta
 
 // accepting is when a server takes a further connection. The server's mu guards it.
 type accepting struct {
-	maxConnections int    // 0: no limit
-	slots          int    // of the open connections, and one of the accept loop
-	suspended      bool   // by MessageTCPSuspend
-	room           signal // anything above
-	alarmed        bool   // the last MessageTCPAlarm had High
+	max       MessageTCPLimits // those in force; 0: no limit
+	slots     int              // of the open connections, and one of the accept loop
+	suspended bool             // by MessageTCPSuspend
+	room      signal           // anything above
+	alarmed   bool             // the last MessageTCPAlarm had High
 }
 
 func (a *accepting) hasRoom() bool {
-	return !a.suspended && (a.maxConnections == 0 || a.slots <= a.maxConnections)
+	return !a.suspended && (a.max.MaxConnections == 0 || a.slots <= a.max.MaxConnections)
 }
 
 func (s *tcpServer) takeSlot() {
@@ -94,12 +94,7 @@ func (s *tcpServer) suspend(suspended bool) (changed bool) {
 func (s *tcpServer) limits() MessageTCPLimits {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	of := s.addresses.limits()
-	m := MessageTCPLimits{MaxConnections: s.maxConnections, MaxConnectionsPerAddress: of.connections, MaxHandshakeFailures: of.failures}
-	if s.handshakes != nil {
-		_, m.MaxHandshakes = s.handshakes.places()
-	}
-	return m
+	return s.max
 }
 
 // changeLimits returns those that were in force, in the form of the message. The message goroutine
@@ -116,13 +111,12 @@ func (s *tcpServer) changeLimits(m MessageTCPLimits) (before MessageTCPLimits, e
 	if err := c.err(); err != nil {
 		return before, err
 	}
-	if s.handshakes != nil {
-		s.handshakes.setMax(options.handshakes())
-	}
-	s.addresses.setLimits(addressLimits{options.MaxConnectionsPerAddress, options.MaxHandshakeFailures})
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.maxConnections = options.MaxConnections
+	s.max = options.limits()
+	if s.handshakes != nil {
+		s.handshakes.setMax(s.max.MaxHandshakes)
+	}
 	s.room.broadcast()
 	return before, nil
 }

@@ -215,11 +215,4 @@ func (c *tcpConnection) leave() {
 
 // unreachable says that the error of Send means that there is nobody any more. ErrNotAllowed is that
 // of a meta process whose own parent has ended.
-func unreachable(err error) bool {
-	for _, gone := range []error{gen.ErrNotAllowed, gen.ErrProcessTerminated, gen.ErrProcessUnknown, gen.ErrMetaUnknown, gen.ErrAliasUnknown, gen.ErrNodeTerminated} {
-		if errors.Is(err, gone) {
-			return true
-		}
-	}
-	return false
-}
+var unreachable = is(gen.ErrNotAllowed, gen.ErrProcessTerminated, gen.ErrProcessUnknown, gen.ErrMetaUnknown, gen.ErrAliasUnknown, gen.ErrNodeTerminated)

@@ -77,9 +77,12 @@ func (s *tcpServer) HandleInspect(from gen.PID, item ...string) map[string]strin
 		return s.inspectConnection(from, item[0])
 	}
 	stats := s.snapshot()
-	refused := uint64(0)
-	for _, n := range stats.Refused {
-		refused += n
+	var refused, failures uint64
+	for _, refusal := range refusals {
+		refused += stats.Refused[refusal.why]
+		if refusal.handshake {
+			failures += stats.Refused[refusal.why]
+		}
 	}
 	limits := s.limits()
 	m := map[string]string{
@@ -94,7 +97,7 @@ func (s *tcpServer) HandleInspect(from gen.PID, item ...string) map[string]strin
 		"max connections per address": limit(limits.MaxConnectionsPerAddress),
 		"max handshake failures":      limit(limits.MaxHandshakeFailures),
 		"refused":                     decimal(refused),
-		"handshake failures":          decimal(stats.failures()),
+		"handshake failures":          decimal(failures),
 		"over limit":                  decimal(stats.Refused[refusedLimit]),
 		"accept errors":               decimal(stats.AcceptErrors),
 		"acme challenges":             decimal(stats.Challenges),

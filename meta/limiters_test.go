@@ -57,30 +57,30 @@ func TestLimitAddr(t *testing.T) {
 func TestAddressTable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one, two := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
-		b := newAddressTable(2, 3)
+		b, max := addressTable{used: map[netip.Addr]addressUse{}}, MessageTCPLimits{MaxConnectionsPerAddress: 2, MaxHandshakeFailures: 3}
 		for range 2 {
-			assert.Empty(t, b.admit(one))
+			assert.Empty(t, b.admit(one, max))
 		}
-		assert.Equal(t, "MaxConnectionsPerAddress", b.admit(one))
-		assert.Empty(t, b.admit(two), "the limit is for each address")
+		assert.Equal(t, "MaxConnectionsPerAddress", b.admit(one, max))
+		assert.Empty(t, b.admit(two, max), "the limit is for each address")
 		b.release(one)
-		assert.Empty(t, b.admit(one))
+		assert.Empty(t, b.admit(one, max))
 		b.release(one)
 		b.release(one)
 		b.release(two)
 		assert.Empty(t, b.used, "who has left takes no memory")
 
 		for range 3 {
-			assert.Empty(t, b.admit(one))
+			assert.Empty(t, b.admit(one, max))
 			b.failed(one)
 			b.release(one)
 		}
-		assert.Equal(t, "MaxHandshakeFailures", b.admit(one))
-		assert.Empty(t, b.admit(two))
+		assert.Equal(t, "MaxHandshakeFailures", b.admit(one, max))
+		assert.Empty(t, b.admit(two, max))
 		time.Sleep(time.Minute)
-		assert.Empty(t, b.admit(one))
+		assert.Empty(t, b.admit(one, max))
 		for range 10 {
-			assert.Empty(t, b.admit(netip.Addr{}), "what has no IP address has no limit")
+			assert.Empty(t, b.admit(netip.Addr{}, max), "what has no IP address has no limit")
 		}
 	})
 }
@@ -89,7 +89,7 @@ func TestAddressTable(t *testing.T) {
 // ClientHello, and who answers a challenge, needs none.
 func TestHandshakeLimiter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newHandshakeLimiter(1)
+		l := &handshakeLimiter{max: 1}
 		hurry, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		first, second, third := &shaking{limiter: l, ctx: t.Context()}, &shaking{limiter: l, ctx: hurry}, &shaking{limiter: l, ctx: t.Context()}
@@ -120,17 +120,17 @@ func TestHandshakeLimiter(t *testing.T) {
 // One line for each source, reason and minute, and not many in all.
 func TestLogLines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newAddressTable(0, 0)
+		c := addressTable{used: map[netip.Addr]addressUse{}}
 		source := netip.MustParseAddr("192.0.2.1")
 		for range 2 {
-			for _, why := range []string{refusedRule, refusedTimeout} {
+			for _, why := range []int{0, 1} {
 				assert.True(t, c.mayLog(source, why))
 				assert.False(t, c.mayLog(source, why))
 			}
 			lines := 2
 			for range 1000 {
 				source = source.Next()
-				if c.mayLog(source, refusedRule) {
+				if c.mayLog(source, 0) {
 					lines++
 				}
 			}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 )
@@ -16,8 +15,6 @@ type handshakeLimiter struct {
 	max, used int
 	waiting   list.List // of chan struct{}, closed when its handshake has a place
 }
-
-func newHandshakeLimiter(places int) *handshakeLimiter { return &handshakeLimiter{max: places} }
 
 // enter takes a place, or returns the error of the context.
 func (l *handshakeLimiter) enter(ctx context.Context) error {
@@ -59,56 +56,33 @@ func (l *handshakeLimiter) change(f func()) {
 	}
 }
 
-// places gives how many there are, and how many are in use.
-func (l *handshakeLimiter) places() (used, places int) {
+// inUse gives the number of places that are in use.
+func (l *handshakeLimiter) inUse() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.used, l.max
+	return l.used
 }
 
-// addressTable counts what each address has, and within a minute what it has caused. A limit of 0
-// is none.
+// addressTable counts what each address has, and within a minute what it has caused. The server's mu
+// guards it.
 type addressTable struct {
-	mu     sync.Mutex // guards all
-	max    addressLimits
 	used   map[netip.Addr]addressUse
 	minute time.Time // when the counts of a minute began
 	lines  int       // of the log, within the minute
 }
 
-// addressLimits are MaxConnectionsPerAddress and MaxHandshakeFailures.
-type addressLimits struct{ connections, failures int }
-
 type addressUse struct {
 	connections int
 	failures    int  // handshakes that failed within the minute
-	logged      uint // a bit for each of RefusedReasons: a line within the minute
+	logged      uint // a bit for each of refusals: a line within the minute
 }
 
 // maxLines is how many lines about refused peers are logged in a minute, one for each address and
 // reason.
 const maxLines = 100
 
-func newAddressTable(maxConnections, maxFailures int) *addressTable {
-	return &addressTable{max: addressLimits{maxConnections, maxFailures}, used: map[netip.Addr]addressUse{}}
-}
-
-func (t *addressTable) limits() addressLimits {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.max
-}
-
-func (t *addressTable) setLimits(max addressLimits) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.max = max
-}
-
 // change lets f look at what addr has used, and change it.
 func (t *addressTable) change(addr netip.Addr, f func(*addressUse)) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	if now := time.Now(); now.Sub(t.minute) >= time.Minute {
 		t.minute, t.lines = now, 0
 		for addr, use := range t.used {
@@ -120,7 +94,7 @@ func (t *addressTable) change(addr netip.Addr, f func(*addressUse)) {
 	t.put(addr, use)
 }
 
-// put keeps what is in use. The caller holds mu.
+// put keeps what is in use.
 func (t *addressTable) put(addr netip.Addr, use addressUse) {
 	if use == (addressUse{}) {
 		delete(t.used, addr)
@@ -130,13 +104,13 @@ func (t *addressTable) put(addr netip.Addr, use addressUse) {
 }
 
 // admit counts a connection from addr, or refuses it with the name of the option whose limit is
-// reached. An address that is not IP has no limit.
-func (t *addressTable) admit(addr netip.Addr) (refusedBy string) {
+// reached. An address that is not IP has no limit, nor has a limit of 0.
+func (t *addressTable) admit(addr netip.Addr, max MessageTCPLimits) (refusedBy string) {
 	t.change(addr, func(use *addressUse) {
 		switch {
-		case addr.IsValid() && t.max.failures > 0 && use.failures >= t.max.failures:
+		case addr.IsValid() && max.MaxHandshakeFailures > 0 && use.failures >= max.MaxHandshakeFailures:
 			refusedBy = "MaxHandshakeFailures"
-		case addr.IsValid() && t.max.connections > 0 && use.connections >= t.max.connections:
+		case addr.IsValid() && max.MaxConnectionsPerAddress > 0 && use.connections >= max.MaxConnectionsPerAddress:
 			refusedBy = "MaxConnectionsPerAddress"
 		default:
 			use.connections++
@@ -157,8 +131,8 @@ func (t *addressTable) failed(addr netip.Addr) {
 
 // mayLog lets one line in a minute pass for each address and reason, and no more than maxLines in
 // all: peers can cause as many as they like.
-func (t *addressTable) mayLog(addr netip.Addr, why string) (may bool) {
-	bit := uint(1) << slices.Index(RefusedReasons[:], why)
+func (t *addressTable) mayLog(addr netip.Addr, why int) (may bool) {
+	bit := uint(1) << why
 	t.change(addr, func(use *addressUse) {
 		if may = use.logged&bit == 0 && t.lines < maxLines; may {
 			use.logged |= bit

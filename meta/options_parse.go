@@ -65,9 +65,13 @@ func (o *TCPServerOptions) parse() (*TCPConnectionOptions, error) {
 
 func (o *TCPServerOptions) unix() bool { return o.UnixPath != "" || isUnix(o.Listener) }
 
-// handshakes gives MaxHandshakes or its default.
-func (o *TCPServerOptions) handshakes() int {
-	return cmp.Or(o.MaxHandshakes, 2*runtime.GOMAXPROCS(0))
+// limits gives those that MessageTCPLimits can change, 0 for none.
+func (o *TCPServerOptions) limits() MessageTCPLimits {
+	m := MessageTCPLimits{MaxConnections: o.MaxConnections, MaxConnectionsPerAddress: o.MaxConnectionsPerAddress, MaxHandshakeFailures: o.MaxHandshakeFailures}
+	if o.CertManager != nil {
+		m.MaxHandshakes = cmp.Or(o.MaxHandshakes, 2*runtime.GOMAXPROCS(0))
+	}
+	return m
 }
 
 // checkLimits checks those that MessageTCPLimits can change, except for negative numbers.

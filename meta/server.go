@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -36,9 +37,8 @@ type tcpServer struct {
 	listener   net.Listener
 	tls        *tls.Config       // nil: no TLS
 	handshakes *handshakeLimiter // nil: no TLS
-	addresses  *addressTable
-	next       int  // Start's: index in ProcessPool
-	actors     bool // the parent is an ActorServer's; set before Start
+	next       int               // Start's: index in ProcessPool
+	actors     bool              // the parent is an ActorServer's; set before Start
 
 	process   gen.MetaProcess // set by Init
 	parent    any             // its PID; boxed once for all connections
@@ -47,11 +47,12 @@ type tcpServer struct {
 	closeOnce sync.Once
 	logLimit  rate.Sometimes // of error lines
 
-	mu     sync.Mutex // guards all below
-	open   map[*tcpConnection]struct{}
-	owners map[gen.Atom]gen.PID // by name, where the option Node is set
-	empty  chan struct{}        // closed by the last connection that leaves; nil: nobody waits
-	stats  serverStats
+	mu        sync.Mutex // guards all below
+	open      map[*tcpConnection]struct{}
+	owners    map[gen.Atom]gen.PID // by name, where the option Node is set
+	empty     chan struct{}        // closed by the last connection that leaves; nil: nobody waits
+	stats     serverStats
+	addresses addressTable
 	accepting
 }
 
@@ -70,17 +71,17 @@ func CreateTCPServer(options TCPServerOptions) (gen.MetaBehavior, error) {
 	s := &tcpServer{
 		opt: options, connection: connection,
 		closing: make(chan struct{}), stopped: make(chan struct{}), open: map[*tcpConnection]struct{}{}, stats: newServerStats(),
-		logLimit: rate.Sometimes{First: 5, Interval: time.Second},
+		addresses: addressTable{used: map[netip.Addr]addressUse{}},
+		logLimit:  rate.Sometimes{First: 5, Interval: time.Second},
 	}
 	if options.CertManager != nil {
 		if s.tls, err = serverTLS(options.CertManager, slices.Clone(options.NextProtos)); err != nil {
 			return nil, err
 		}
 		s.tls = serverConfig(s.tls, options.InsecureSkipVerify)
-		s.handshakes = newHandshakeLimiter(options.handshakes())
+		s.handshakes = &handshakeLimiter{max: options.limits().MaxHandshakes}
 	}
-	s.maxConnections = options.MaxConnections
-	s.addresses = newAddressTable(options.MaxConnectionsPerAddress, options.MaxHandshakeFailures)
+	s.max = options.limits()
 	if s.listener, err = listen(context.Background(), &options); err != nil {
 		return nil, err
 	}
@@ -106,10 +107,11 @@ func (s *tcpServer) watchManager(manager doner) {
 
 // left takes back what a connection has held. It is called once for each connection of serve.
 func (s *tcpServer) left(c *tcpConnection) {
-	if c.counted {
-		s.addresses.release(limitAddr(c.sock.RemoteAddr()))
-	}
+	addr := limitAddr(c.sock.RemoteAddr())
 	s.mu.Lock()
+	if c.counted {
+		s.addresses.release(addr)
+	}
 	delete(s.open, c)
 	s.stats.carried.add(c.traffic())
 	s.slots--

@@ -173,22 +173,13 @@ func (s *serverStats) handshake(version uint16, resumed bool, took time.Duration
 	}
 }
 
-// failures gives the number of failed handshakes.
-func (s *ServerStats) failures() (n uint64) {
-	for why, count := range s.Refused {
-		if isFailure(why) {
-			n += count
-		}
-	}
-	return n
-}
-
 func (s *tcpServer) snapshot() ServerStats {
-	out := ServerStats{Listen: s.listener.Addr().String(), TLS: s.describeTLS(), MaxConnections: s.limits().MaxConnections}
+	out := ServerStats{Listen: s.listener.Addr().String(), TLS: s.describeTLS()}
 	if s.handshakes != nil {
-		out.Handshaking, out.MaxHandshakes = s.handshakes.places()
+		out.Handshaking = s.handshakes.inUse()
 	}
 	s.mu.Lock()
+	out.MaxConnections, out.MaxHandshakes = s.max.MaxConnections, s.max.MaxHandshakes
 	sum, open := s.stats.carried, s.openLocked()
 	out.Suspended = s.suspended
 	out.Accepted, out.AcceptErrors, out.Challenges = s.stats.accepted, s.stats.acceptErrors, s.stats.challenges

@@ -103,11 +103,11 @@ func TestRefusedWithinHandshakeTimeout(t *testing.T) {
 		near, far := net.Pipe()
 		defer far.Close()
 		server := &tcpServer{
-			addresses: newAddressTable(0, 0),
+			addresses: addressTable{used: map[netip.Addr]addressUse{}},
 			opt:       TCPServerOptions{ProxyFrom: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
 			stats:     newServerStats(),
 		}
-		server.addresses.mayLog(netip.MustParseAddr("127.0.0.1"), refusedProxy) // so that it is not logged again
+		server.addresses.mayLog(netip.MustParseAddr("127.0.0.1"), whyRefused(errNoProxy)) // so that it is not logged again
 		c := newConnection(&TCPConnectionOptions{HandshakeTimeout: time.Second, CloseTimeout: time.Second}, server, newSocket(stubborn{near}), "")
 		require.NoError(t, c.Init(&teller{}))
 		since := time.Now()
@@ -117,7 +117,7 @@ func TestRefusedWithinHandshakeTimeout(t *testing.T) {
 		require.NoError(t, err)
 		awaitOver(c)
 		assert.Equal(t, time.Second, time.Since(since))
-		assert.Equal(t, map[string]uint64{refusedProxy: 1}, server.stats.refused)
+		assert.Equal(t, map[string]uint64{"PROXY header": 1}, server.stats.refused)
 	})
 }
 
