@@ -12,14 +12,14 @@ import (
 // HandleInspect implements gen.MetaBehavior. It does not wait for the peer; where a message before
 // it does, the server's does not, nor does Connections.
 func (c *tcpConnection) HandleInspect(gen.PID, ...string) map[string]string {
-	w := c.writer.stats()
+	stats := c.snapshot()
 	m := map[string]string{
 		"local":            c.sock.LocalAddr().String(),
 		"remote":           c.sock.RemoteAddr().String(),
 		"process":          "not chosen yet",
 		"age":              time.Since(c.opened).Round(time.Millisecond).String(),
-		"state":            c.state(),
-		"bytes waiting":    decimal(w.accepted - w.sent),
+		"state":            stats.State,
+		"bytes waiting":    decimal(stats.BytesWaiting),
 		"tls":              "off",
 		"messages allowed": "unlimited",
 	}
@@ -33,7 +33,7 @@ func (c *tcpConnection) HandleInspect(gen.PID, ...string) map[string]string {
 		m["tls"] = "not established"
 	}
 	if state := c.tlsState(); state != nil {
-		peer := c.peer(state)
+		peer := stats.Peer
 		m["tls"] = peer.Version
 		m["cipher suite"] = tls.CipherSuiteName(state.CipherSuite)
 		m["resumed"] = strconv.FormatBool(peer.Resumed)
@@ -44,15 +44,14 @@ func (c *tcpConnection) HandleInspect(gen.PID, ...string) map[string]string {
 		m["peer serial"] = peer.Serial
 	}
 	c.opt.showLimits(m)
-	t := c.traffic()
-	showTraffic(m, t)
+	stats.show(m)
 	return m
 }
 
-func showTraffic(m map[string]string, t traffic) {
-	m["bytes in"], m["bytes out"] = decimal(t.bytesIn), decimal(t.bytesOut)
-	m["messages in"], m["messages out"] = decimal(t.messagesIn), decimal(t.messagesOut)
-	m["back-pressure"] = t.waited.Round(time.Millisecond).String()
+func (t Traffic) show(m map[string]string) {
+	m["bytes in"], m["bytes out"] = decimal(t.BytesIn), decimal(t.BytesOut)
+	m["messages in"], m["messages out"] = decimal(t.MessagesIn), decimal(t.MessagesOut)
+	m["back-pressure"] = t.BackPressure.Round(time.Millisecond).String()
 }
 
 func (o *TCPConnectionOptions) showLimits(m map[string]string) {
@@ -110,7 +109,7 @@ func (s *tcpServer) HandleInspect(from gen.PID, item ...string) map[string]strin
 		m["pool"] = fmt.Sprint(s.opt.ProcessPool)
 	}
 	s.connection.showLimits(m)
-	showTraffic(m, traffic{stats.BytesIn, stats.BytesOut, stats.MessagesIn, stats.MessagesOut, stats.BackPressure})
+	stats.show(m)
 	return m
 }
 

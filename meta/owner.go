@@ -31,17 +31,19 @@ func (c *tcpConnection) findOwner() error {
 		}
 		return nil
 	}
-	known, err := gen.PID{}, error(nil)
+	var known gen.PID
 	if c.server != nil {
-		known = c.server.owner(name)
+		last, _ := c.server.owners.Load(name)
+		known, _ = last.(gen.PID)
 	}
 	if info, gone := c.opt.Node.ProcessInfo(known); gone != nil || info.Name != name {
+		var err error
 		if known, err = lookUp(c.opt.Node, name); err != nil {
 			return fmt.Errorf("%w: no process has the name %s: %w", ErrOwnerGone, name, err)
 		}
 	}
 	if c.server != nil {
-		c.server.setOwner(name, known)
+		c.server.owners.Store(name, known)
 	}
 	c.to, c.ownerAt = known, time.Now().Add(ownerCheck)
 	return nil
@@ -139,20 +141,4 @@ func (c *tcpConnection) changeOwner() error {
 		return nil
 	}
 	return c.process.Send(c.to, c.connect(c.tlsState()))
-}
-
-// owner gives the process that had the name last, and setOwner notes it.
-func (s *tcpServer) owner(name gen.Atom) gen.PID {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.owners[name]
-}
-
-func (s *tcpServer) setOwner(name gen.Atom, pid gen.PID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.owners == nil {
-		s.owners = map[gen.Atom]gen.PID{}
-	}
-	s.owners[name] = pid
 }

@@ -44,13 +44,13 @@ type tcpServer struct {
 	parent    any             // its PID; boxed once for all connections
 	closing   chan struct{}   // closed: no further connection is accepted
 	stopped   chan struct{}   // closed: Start has returned
+	owners    sync.Map        // gen.Atom to the gen.PID that had the name last, where the option Node is set
 	closeOnce sync.Once
 	logLimit  rate.Sometimes // of error lines
 
 	mu        sync.Mutex // guards all below
 	open      map[*tcpConnection]struct{}
-	owners    map[gen.Atom]gen.PID // by name, where the option Node is set
-	empty     chan struct{}        // closed by the last connection that leaves; nil: nobody waits
+	empty     chan struct{} // closed by the last connection that leaves; nil: nobody waits
 	stats     serverStats
 	addresses addressTable
 	accepting

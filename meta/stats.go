@@ -32,9 +32,14 @@ type ServerStats struct {
 	Ended        map[string]uint64 // connections that actors knew of, by reason: the text of its sentinel
 	Handshakes   []HandshakeStats  // complete ones
 
+	Traffic // of all connections, also of those that have ended
+}
+
+// Traffic is what one connection or several have carried.
+type Traffic struct {
 	// Bytes read and written, without the overhead of TLS, and messages to and from actors.
 	BytesIn, BytesOut, MessagesIn, MessagesOut uint64
-	// BackPressure is the total time that connections have waited for peers to take data.
+	// BackPressure is the total time of waiting for peers to take data.
 	BackPressure time.Duration
 }
 
@@ -61,10 +66,8 @@ type ConnectionStats struct {
 	Opened time.Time // when it was accepted
 	State  string    // "active", "passive", "held back: " or "ending: " and why
 
-	// As in ServerStats, of this connection.
-	BytesIn, BytesOut, MessagesIn, MessagesOut uint64
-	BytesWaiting                               uint64 // to be written
-	BackPressure                               time.Duration
+	Traffic
+	BytesWaiting uint64 // to be written
 }
 
 // Stats returns the counters of a server, the result of [CreateTCPServer]. Any goroutine may call
@@ -100,18 +103,12 @@ func mustServer(server gen.MetaBehavior) *tcpServer {
 	return s
 }
 
-// traffic is what one connection or several have carried.
-type traffic struct {
-	bytesIn, bytesOut, messagesIn, messagesOut uint64
-	waited                                     time.Duration
-}
-
-func (t *traffic) add(other traffic) {
-	t.bytesIn += other.bytesIn
-	t.bytesOut += other.bytesOut
-	t.messagesIn += other.messagesIn
-	t.messagesOut += other.messagesOut
-	t.waited += other.waited
+func (t *Traffic) add(other Traffic) {
+	t.BytesIn += other.BytesIn
+	t.BytesOut += other.BytesOut
+	t.MessagesIn += other.MessagesIn
+	t.MessagesOut += other.MessagesOut
+	t.BackPressure += other.BackPressure
 }
 
 // connectionStats are what a connection counts. They are read at any time.
@@ -134,9 +131,9 @@ func (s *connectionStats) tlsState() *tls.ConnectionState {
 	return &state
 }
 
-func (c *tcpConnection) traffic() traffic {
+func (c *tcpConnection) traffic() Traffic {
 	w := c.writer.stats()
-	return traffic{c.stats.bytesIn.Load(), w.sent, c.stats.messagesIn.Load(), c.stats.messagesOut.Load(), w.waited}
+	return Traffic{c.stats.bytesIn.Load(), w.sent, c.stats.messagesIn.Load(), c.stats.messagesOut.Load(), w.waited}
 }
 
 // serverStats are what a server counts beside its connections. The server's mu guards them.
@@ -147,7 +144,7 @@ type serverStats struct {
 	refused      map[string]uint64
 	ended        map[string]uint64
 	handshakes   map[handshakeKind]*HandshakeStats
-	carried      traffic // by the connections that have left
+	carried      Traffic // by the connections that have left
 }
 
 type handshakeKind struct {
@@ -180,7 +177,8 @@ func (s *tcpServer) snapshot() ServerStats {
 	}
 	s.mu.Lock()
 	out.MaxConnections, out.MaxHandshakes = s.max.MaxConnections, s.max.MaxHandshakes
-	sum, open := s.stats.carried, s.openLocked()
+	open := s.openLocked()
+	out.Traffic = s.stats.carried
 	out.Suspended = s.suspended
 	out.Accepted, out.AcceptErrors, out.Challenges = s.stats.accepted, s.stats.acceptErrors, s.stats.challenges
 	out.Refused, out.Ended = maps.Clone(s.stats.refused), maps.Clone(s.stats.ended)
@@ -189,7 +187,7 @@ func (s *tcpServer) snapshot() ServerStats {
 	}
 	s.mu.Unlock()
 	for _, c := range open { // what they count does not get less when they leave meanwhile
-		sum.add(c.traffic())
+		out.add(c.traffic())
 		if c.known() {
 			out.Connections++
 		}
@@ -198,8 +196,6 @@ func (s *tcpServer) snapshot() ServerStats {
 	slices.SortFunc(out.Handshakes, func(a, b HandshakeStats) int {
 		return cmp.Or(cmp.Compare(a.Version, b.Version), -cmp.Compare(b.Count, a.Count))
 	})
-	out.BytesIn, out.BytesOut, out.MessagesIn, out.MessagesOut = sum.bytesIn, sum.bytesOut, sum.messagesIn, sum.messagesOut
-	out.BackPressure = sum.waited
 	return out
 }
 
@@ -239,10 +235,8 @@ func (c *tcpConnection) tlsState() *tls.ConnectionState {
 }
 
 func (c *tcpConnection) snapshot() ConnectionStats {
-	w, t := c.writer.stats(), c.traffic()
+	w := c.writer.stats()
 	return ConnectionStats{
-		ID: c.process.ID(), Peer: c.peer(c.tlsState()), Opened: c.opened, State: c.state(),
-		BytesIn: t.bytesIn, BytesOut: t.bytesOut, MessagesIn: t.messagesIn, MessagesOut: t.messagesOut,
-		BytesWaiting: w.accepted - w.sent, BackPressure: w.waited,
+		ID: c.process.ID(), Peer: c.peer(c.tlsState()), Opened: c.opened, State: c.state(), Traffic: c.traffic(), BytesWaiting: w.accepted - w.sent,
 	}
 }
