@@ -29,7 +29,7 @@ func (s *tcpServer) Start() error {
 	}
 	var backoff time.Duration
 	s.takeSlot()
-	for s.awaitRoom() && !s.isClosing() {
+	for s.awaitRoom() && !isClosed(s.closing) {
 		c, err := s.accept()
 		if err == nil {
 			backoff = 0

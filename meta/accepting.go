@@ -38,21 +38,12 @@ func (s *tcpServer) awaitRoom() bool {
 	return true
 }
 
-func (s *tcpServer) isClosing() bool {
-	select {
-	case <-s.closing:
-		return true
-	default:
-		return false
-	}
-}
-
 // acceptState says for people whether the server takes a further connection.
 func (s *tcpServer) acceptState() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.isClosing():
+	case isClosed(s.closing):
 		return "no: closed"
 	case s.suspended:
 		return "no: suspended"

@@ -38,7 +38,6 @@ type acmeResponder struct {
 
 	listener net.Listener
 	server   http.Server
-	process  gen.MetaProcess
 	requests atomic.Uint64
 }
 
@@ -100,17 +99,6 @@ func (r *acmeResponder) Start() error {
 		return err
 	}
 	return nil
-}
-
-// HandleMessage implements gen.MetaBehavior.
-func (r *acmeResponder) HandleMessage(from gen.PID, message any) error {
-	r.process.Log().Warning("unknown message from %s ignored: %T", from, message)
-	return nil
-}
-
-// HandleCall implements gen.MetaBehavior.
-func (r *acmeResponder) HandleCall(gen.PID, gen.Ref, any) (any, error) {
-	return gen.ErrUnsupported, nil
 }
 
 // HandleInspect implements gen.MetaBehavior.

@@ -3,6 +3,7 @@ package meta
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -123,7 +124,8 @@ func (s *actorServer) HandleMessage(from gen.PID, message any) error {
 	case actorWatch:
 		return s.MonitorAlias(s.server) // an error says that it has just ended, and why it has is in the log
 	case actorRequest:
-		m.answer <- s.start(m.connection)
+		actor, err := s.start(m.connection)
+		m.answer <- actorAnswer{actor, err}
 	case actorRelease:
 		s.release(m.connection)
 	case actorExpired:
@@ -189,20 +191,19 @@ func (s *actorServer) HandleInspect(from gen.PID, item ...string) map[string]str
 }
 
 // start starts the actor of a connection.
-func (s *actorServer) start(connection gen.Alias) actorAnswer {
+func (s *actorServer) start(connection gen.Alias) (actor gen.PID, err error) {
 	var behavior gen.ProcessBehavior
 	if err := protect("ActorServer.Actor", func() error { behavior = s.options.Actor(); return nil }); err != nil {
-		return actorAnswer{err: fmt.Errorf("no actor for the connection: %w", err)}
+		return actor, err
 	}
-	actor, err := s.Spawn(func() gen.ProcessBehavior { return behavior }, s.options.ActorOptions)
-	if err != nil {
-		return actorAnswer{err: fmt.Errorf("%w: no actor for the connection: %w", ErrOwnerGone, err)}
+	if actor, err = s.Spawn(func() gen.ProcessBehavior { return behavior }, s.options.ActorOptions); err != nil {
+		return actor, err
 	}
 	if err := s.MonitorPID(actor); err != nil { // it has ended already
-		return actorAnswer{err: fmt.Errorf("%w: no actor for the connection: %w", ErrOwnerGone, err)}
+		return actor, err
 	}
 	s.actors[connection], s.connections[actor] = actor, connection
-	return actorAnswer{actor: actor}
+	return actor, nil
 }
 
 // release gives the actor of a connection that has ended time to end too.
@@ -238,17 +239,20 @@ func (c *tcpConnection) startActor(deadline time.Time) error {
 	}
 	defer c.cancelBy(nil)
 	answer := make(chan actorAnswer, 1)
-	if err := c.process.Send(c.process.Parent(), actorRequest{c.process.ID(), answer}); err != nil {
+	err := c.process.Send(c.process.Parent(), actorRequest{c.process.ID(), answer})
+	if err == nil {
+		c.actor = true
+		select {
+		case a := <-answer:
+			c.to, err = a.actor, a.err
+		case <-ctx.Done():
+			err = errors.New("none within HandshakeTimeout")
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("%w: no actor for the connection: %w", ErrOwnerGone, err)
 	}
-	c.actor = true
-	select {
-	case a := <-answer:
-		c.to = a.actor
-		return a.err
-	case <-ctx.Done():
-		return fmt.Errorf("%w: no actor for the connection within HandshakeTimeout", ErrOwnerGone)
-	}
+	return nil
 }
 
 // releaseActor says that the connection needs its actor no longer.

@@ -8,6 +8,26 @@ import "ergo.services/ergo/gen"
 // has. It is nil: the engine calls such a method only on a meta process that has sent a request,
 // and those of this package send none.
 //
-// A callback that one forgets to write also compiles: all of Init, Start, HandleMessage,
-// HandleCall, HandleInspect and Terminate are needed.
-type behavior struct{ gen.MetaBehavior }
+// A callback that one forgets to write also compiles: all of Init, Start, HandleInspect and
+// Terminate are needed.
+type behavior struct {
+	gen.MetaBehavior
+	process gen.MetaProcess // set by Init
+}
+
+// HandleMessage implements gen.MetaBehavior for those that take no messages.
+func (b *behavior) HandleMessage(from gen.PID, message any) error {
+	b.process.Log().Warning("unknown message from %s ignored: %T", from, message)
+	return nil
+}
+
+// HandleCall implements gen.MetaBehavior for those that answer no calls.
+func (b *behavior) HandleCall(gen.PID, gen.Ref, any) (any, error) { return gen.ErrUnsupported, nil }
+
+// ownerOf is the process with a name, or the parent of a meta process where there is no name.
+func ownerOf(process gen.MetaProcess, name gen.Atom) any {
+	if name == "" {
+		return process.Parent()
+	}
+	return name
+}

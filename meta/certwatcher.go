@@ -46,9 +46,8 @@ type certWatcher struct {
 	subscribe func(receive func(event any)) (cancel func())
 	status    func() any
 	reload    func(context.Context) error
-	to        any // who gets the events
-	toOption  gen.Atom
-	process   gen.MetaProcess
+	option    gen.Atom      // Process
+	to        any           // who gets the events; set by Init
 	watching  chan struct{} // closed when events are received
 	stop      chan struct{}
 	stopOnce  sync.Once
@@ -77,17 +76,14 @@ func CreateCertWatcher[Event, Status any](manager interface {
 		subscribe: func(receive func(any)) func() { return manager.Subscribe(func(e Event) { receive(e) }) },
 		status:    func() any { return manager.Status() },
 		reload:    manager.Reload,
-		toOption:  options.Process, watching: make(chan struct{}), stop: make(chan struct{}),
+		option:    options.Process, watching: make(chan struct{}), stop: make(chan struct{}),
 	}, nil
 }
 
 // Init implements gen.MetaBehavior.
 func (w *certWatcher) Init(process gen.MetaProcess) error {
 	w.process = process
-	w.to = process.Parent()
-	if w.toOption != "" {
-		w.to = w.toOption
-	}
+	w.to = ownerOf(process, w.option)
 	process.Log().AddFields(gen.LogField{Name: "owner", Value: fmt.Sprint(w.to)})
 	return nil
 }
@@ -113,12 +109,6 @@ func (w *certWatcher) Start() error {
 	defer w.subscribe(w.receive)()
 	close(w.watching)
 	<-w.stop
-	return nil
-}
-
-// HandleMessage implements gen.MetaBehavior.
-func (w *certWatcher) HandleMessage(from gen.PID, message any) error {
-	w.process.Log().Warning("unknown message from %s ignored: %T", from, message)
 	return nil
 }
 

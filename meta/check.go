@@ -99,7 +99,7 @@ func (c *check) manager(manager any, server bool) {
 		c.refuse(true, "CertManager: is a nil %T; make one (certmanager.New) before this, or leave the option unset for no TLS", manager)
 		return
 	}
-	if closed(manager) {
+	if m, ok := manager.(doner); ok && isClosed(m.Done()) {
 		c.refuse(true, "CertManager: it was closed, or certmanager.New did not make it; close it after what uses it")
 		return
 	}
@@ -109,13 +109,9 @@ func (c *check) manager(manager any, server bool) {
 	}
 }
 
-func closed(manager any) bool {
-	m, ok := manager.(doner)
-	if !ok {
-		return false
-	}
+func isClosed(c <-chan struct{}) bool {
 	select {
-	case <-m.Done():
+	case <-c:
 		return true
 	default:
 		return false

@@ -29,8 +29,7 @@ type tcpConnection struct {
 	proxy     *ProxyHeader // Start's, until Connect
 	given     tlsConn      // what a given listener has accepted, where that is a TLS connection
 	sock      *socket
-	process   gen.MetaProcess // set by Init
-	self      any             // its alias, set by Init; made once, since each conversion allocates
+	self      any // its alias, set by Init; made once, since each conversion allocates
 	opened    time.Time
 	// Of a reconnecting, else nil: called before Connect is sent, and before Disconnect is.
 	onConnect func()
@@ -84,7 +83,7 @@ type stream interface {
 }
 
 // newConnection makes a connection whose messages go to a gen.Atom, to a gen.PID or, where to is
-// nil, to the parent.
+// nil, to the process of the options.
 func newConnection(opt *TCPConnectionOptions, server *tcpServer, sock *socket, to any) *tcpConnection {
 	c := &tcpConnection{opt: opt, server: server, sock: sock, to: to, stream: sock, opened: time.Now()}
 	c.credit = opt.Active
@@ -98,7 +97,7 @@ func newConnection(opt *TCPConnectionOptions, server *tcpServer, sock *socket, t
 func (c *tcpConnection) Init(process gen.MetaProcess) error {
 	c.process, c.self = process, process.ID()
 	if c.to == nil {
-		c.to = process.Parent()
+		c.to = ownerOf(process, c.opt.Process)
 	}
 	return nil
 }
@@ -150,7 +149,7 @@ func (c *tcpConnection) HandleMessage(from gen.PID, message any) error {
 	case MessageTCPOwner:
 		c.setOwner(from, m.PID)
 	case MessageTCPStartTLS:
-		c.startTLS(from, m.Reply)
+		c.startTLS(from, m)
 	default:
 		c.log().Warning("unknown message from %s ignored: %T; %s", from, message, meant(message, connectionMessages))
 	}

@@ -35,11 +35,7 @@ func CreateTCPConnection(options TCPConnectionOptions) (gen.MetaBehavior, error)
 			errs = append(errs, fmt.Errorf("%w %w", ErrDial, err))
 			continue
 		}
-		var to any
-		if options.Process != "" {
-			to = options.Process
-		}
-		c := newConnection(&options, nil, sock, to)
+		c := newConnection(&options, nil, sock, nil)
 		c.clientTLS = t.tls
 		return c, nil
 	}

@@ -27,7 +27,9 @@ func (c *tcpConnection) HandleInspect(gen.PID, ...string) map[string]string {
 		m["process"] = fmt.Sprint(c.owner())
 	}
 	if c.opt.Active > 0 {
-		m["messages allowed"] = strconv.Itoa(c.allowed())
+		c.mu.Lock()
+		m["messages allowed"] = strconv.Itoa(max(0, c.credit))
+		c.mu.Unlock()
 	}
 	if c.opt.CertManager != nil {
 		m["tls"] = "not established"

@@ -26,16 +26,16 @@ type life struct {
 	mu        sync.Mutex // guards all
 	changed   signal     // anything below
 	phase     phase
-	connected bool               // Connect was sent; set by Start's goroutine
-	parted    bool               // Disconnect was sent; likewise
-	reason    *DisconnectError   // why it is to end; set by end, and by finish where a write knows better
-	cut       bool               // it was ended again: nothing is waited for any more
-	cancel    context.CancelFunc // of what establish waits for; nil: it does not wait
-	upgrade   *upgrade           // to TLS, asked for by the message goroutine and taken back when it is made
-	broken    error              // the first failed write: the read loop may find out why. Set by the writer
-	heir      gen.PID            // the owner from now on; zero: no change. Set by MessageTCPOwner, taken by Start's goroutine
-	drainBy   time.Time          // a Draining is to be sent; set by the server's drain
-	credit    int                // messages that may be delivered, where opt.Active is set
+	connected bool                // Connect was sent; set by Start's goroutine
+	parted    bool                // Disconnect was sent; likewise
+	reason    *DisconnectError    // why it is to end; set by end, and by finish where a write knows better
+	cut       bool                // it was ended again: nothing is waited for any more
+	cancel    context.CancelFunc  // of what establish waits for; nil: it does not wait
+	upgrade   *MessageTCPStartTLS // to TLS, asked for by the message goroutine and taken back when it is made
+	broken    error               // the first failed write: the read loop may find out why. Set by the writer
+	heir      gen.PID             // the owner from now on; zero: no change. Set by MessageTCPOwner, taken by Start's goroutine
+	drainBy   time.Time           // a Draining is to be sent; set by the server's drain
+	credit    int                 // messages that may be delivered, where opt.Active is set
 	congestion
 }
 
@@ -95,13 +95,6 @@ func (l *life) advance(p phase) {
 	defer l.mu.Unlock()
 	l.phase = p
 	l.changed.broadcast()
-}
-
-// allowed gives the number of messages that may be delivered.
-func (l *life) allowed() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return max(0, l.credit)
 }
 
 // state says in words how far the connection is.

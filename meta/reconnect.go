@@ -24,7 +24,6 @@ type reconnecting struct {
 
 	opt     *TCPConnectionOptions
 	targets []target
-	process gen.MetaProcess
 	to      any
 	ctx     context.Context // ends when no further connection is to be made
 	cancel  context.CancelFunc
@@ -51,18 +50,12 @@ type target struct {
 func newReconnecting(opt *TCPConnectionOptions, targets []target) *reconnecting {
 	r := &reconnecting{opt: opt, targets: targets, done: make(chan struct{})}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
-	if opt.Process != "" {
-		r.to = opt.Process
-	}
 	return r
 }
 
 // Init implements gen.MetaBehavior.
 func (r *reconnecting) Init(process gen.MetaProcess) error {
-	r.process = process
-	if r.to == nil {
-		r.to = process.Parent()
-	}
+	r.process, r.to = process, ownerOf(process, r.opt.Process)
 	return nil
 }
 

@@ -40,11 +40,10 @@ type tcpServer struct {
 	next       int               // Start's: index in ProcessPool
 	actors     bool              // the parent is an ActorServer's; set before Start
 
-	process   gen.MetaProcess // set by Init
-	parent    any             // its PID; boxed once for all connections
-	closing   chan struct{}   // closed: no further connection is accepted
-	stopped   chan struct{}   // closed: Start has returned
-	owners    sync.Map        // gen.Atom to the gen.PID that had the name last, where the option Node is set
+	parent    any           // its PID, set by Init; boxed once for all connections
+	closing   chan struct{} // closed: no further connection is accepted
+	stopped   chan struct{} // closed: Start has returned
+	owners    sync.Map      // gen.Atom to the gen.PID that had the name last, where the option Node is set
 	closeOnce sync.Once
 	logLimit  rate.Sometimes // of error lines
 

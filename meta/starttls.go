@@ -9,28 +9,23 @@ import (
 	"ergo.services/ergo/gen"
 )
 
-// upgrade is a request to go over to TLS.
-type upgrade struct {
-	reply []byte
-}
-
 // startTLS hands the upgrade to the read loop. The message after this one waits for it, so that
 // nothing is written meanwhile.
-func (c *tcpConnection) startTLS(from gen.PID, reply []byte) {
+func (c *tcpConnection) startTLS(from gen.PID, m MessageTCPStartTLS) {
 	if !c.opt.StartTLS || c.stats.tls.Load() != nil {
 		c.log().Warning("MessageTCPStartTLS from %s ignored: the option StartTLS is not set, or the connection is over TLS already", from)
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.upgrade = &upgrade{reply}
+	c.upgrade = &m
 	c.interruptLocked()
 }
 
 // runUpgrade makes the upgrade on the read loop's goroutine.
 func (c *tcpConnection) runUpgrade() {
 	c.mu.Lock()
-	reply := c.upgrade.reply
+	reply := c.upgrade.Reply
 	c.mu.Unlock()
 	defer func() {
 		if c.ended() != nil {

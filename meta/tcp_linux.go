@@ -15,3 +15,17 @@ var fchmod = syscall.Fchmod
 var setUserTimeout = func(fd int, timeout time.Duration) {
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(max(1, timeout.Milliseconds())))
 }
+
+// unacked gives the number of bytes that our kernel has and the peer's has not acknowledged, -1 if
+// it can't be told.
+func (s *socket) unacked() int {
+	n := -1
+	if s.raw != nil {
+		s.raw.Control(func(fd uintptr) {
+			if queued, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ); err == nil {
+				n = queued
+			}
+		})
+	}
+	return n
+}
