@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log"
 	"net"
@@ -50,17 +49,14 @@ func CreateACMEResponder(options ACMEResponderOptions) (gen.MetaBehavior, error)
 	var c check
 	c.host("Host", options.Host)
 	c.notNil("Listener", options.Listener)
-	if c.manager(options.CertManager, false); c.err() != nil {
-		return nil, c.err()
-	}
+	c.manager(options.CertManager, false)
 	manager, ok := options.CertManager.(interface {
 		HTTPHandler(http.Handler) http.Handler
 	})
-	if !ok {
-		return nil, fmt.Errorf("%w: CertManager: %T answers no challenges; use a *certmanager.Manager", ErrOption, options.CertManager)
-	}
-	if options.Listener != nil && (options.Host != "" || options.Port != 0) {
-		return nil, fmt.Errorf("%w: Listener: it is open already; leave Host and Port unset", ErrOption)
+	c.refuse(!ok, "CertManager: %T answers no challenges; use a *certmanager.Manager", options.CertManager)
+	c.refuse(options.Listener != nil && (options.Host != "" || options.Port != 0), "Listener: it is open already; leave Host and Port unset")
+	if err := c.err(); err != nil {
+		return nil, err
 	}
 	listener, err := listen(context.Background(), &TCPServerOptions{
 		Host: options.Host, Port: cmp.Or(options.Port, 80), Listener: options.Listener,

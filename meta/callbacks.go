@@ -77,9 +77,6 @@ type shaking struct {
 	panicked *panicError // of a callback; crypto/tls does not wrap every error
 }
 
-// shakingKey leads from the context of a ClientHello to its shaking.
-type shakingKey struct{}
-
 // enter takes a place, or returns the error of the context. Before the ClientHello is read
 // there is nothing to compute.
 func (s *shaking) enter() error {
@@ -114,12 +111,11 @@ func (s *shaking) call(name string, f func() error) error {
 }
 
 // serverConfig returns config for the handshakes of one server. Each of them has a copy of what the
-// manager gives for it, whose callbacks are called by the shaking in its context. If insecure is
-// set, any client certificate is accepted.
+// manager gives for it, whose callbacks are called by its shaking. If insecure is set, any client certificate is accepted.
 func serverConfig(config *tls.Config, insecure bool) *tls.Config {
 	outer := config.Clone()
 	outer.GetConfigForClient = func(hello *tls.ClientHelloInfo) (own *tls.Config, err error) {
-		s := hello.Context().Value(shakingKey{}).(*shaking)
+		s := hello.Conn.(*socket).shaking
 		s.hello = true
 		err = s.call("GetConfigForClient", func() (err error) {
 			own = config

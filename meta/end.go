@@ -94,7 +94,7 @@ func (c *tcpConnection) finish() {
 		c.writer.close()
 		flushed = c.writer.sync()
 	}
-	if flushed == nil && orderly(reason.Reason) && c.stream != stream(c.sock) {
+	if flushed == nil && !disorderly(reason.Reason) && c.stream != stream(c.sock) {
 		c.stream.CloseWrite() // close_notify; none after an alert
 	}
 	if flushed == nil {
@@ -136,7 +136,8 @@ const (
 // before it.
 func (c *tcpConnection) awaitAnswers(until time.Time) {
 	in, out, quiet := c.stats.messagesIn.Load(), c.stats.messagesOut.Load(), time.Duration(0)
-	for in > 0 && quiet < answerTime && time.Now().Before(until) && c.sleepUncut(furtherTime) {
+	for in > 0 && quiet < answerTime && time.Now().Before(until) && !c.isCut() {
+		time.Sleep(furtherTime)
 		quiet += furtherTime
 		last := out
 		if out = c.stats.messagesOut.Load(); out > last {
@@ -147,24 +148,11 @@ func (c *tcpConnection) awaitAnswers(until time.Time) {
 	}
 }
 
-// sleepUncut sleeps, unless the connection is to end at once or can't be written to: then it
-// returns false.
-func (c *tcpConnection) sleepUncut(d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	for {
-		c.mu.Lock()
-		cut, changed := c.cut || c.broken != nil, c.changed.wait()
-		c.mu.Unlock()
-		if cut {
-			return false
-		}
-		select {
-		case <-changed:
-		case <-timer.C:
-			return true
-		}
-	}
+// isCut says that nothing is waited for any more, or nothing can be written.
+func (l *life) isCut() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cut || l.broken != nil
 }
 
 // resetHidden says that the peer's reset was told to a write, after which the kernel lets reads see
@@ -175,15 +163,9 @@ func (c *tcpConnection) resetHidden(reason, flushed error) bool {
 	return ended && (errors.Is(flushed, syscall.ECONNRESET) || errors.Is(flushed, syscall.ETIMEDOUT))
 }
 
-// orderly says whether the TLS stream can be closed with close_notify: not where it has failed,
-// after which crypto/tls has sent an alert of its own or the peer does not listen.
-func orderly(reason error) bool {
-	switch reason {
-	case ErrProtocol, ErrRefused, ErrHandshake, ErrReset, ErrTruncated, ErrStartTLS:
-		return false
-	}
-	return true
-}
+// disorderly says that the TLS stream can't be closed with close_notify: it has failed, after which
+// crypto/tls has sent an alert of its own or the peer does not listen.
+var disorderly = is(ErrProtocol, ErrRefused, ErrHandshake, ErrReset, ErrTruncated, ErrStartTLS)
 
 // disconnected tells the owner. It returns false where the owner's mailbox is full, and is then
 // called again: an owner that cannot keep up must not be left with a connection that it thinks is

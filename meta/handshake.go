@@ -152,7 +152,7 @@ func (c *tcpConnection) handshake(deadline time.Time) (*tls.ConnectionState, err
 	var track tracking
 	err := protect("handshake", func() error {
 		track = c.tracking()
-		return c.shakeHands(context.WithValue(ctx, shakingKey{}, h), conn)
+		return c.shakeHands(ctx, conn)
 	})
 	h.leave()
 	if h.panicked != nil {

@@ -12,14 +12,14 @@ import (
 // HandleInspect implements gen.MetaBehavior. It does not wait for the peer; where a message before
 // it does, the server's does not, nor does Connections.
 func (c *tcpConnection) HandleInspect(gen.PID, ...string) map[string]string {
-	stats := c.snapshot()
+	w := c.writer.stats()
 	m := map[string]string{
 		"local":            c.sock.LocalAddr().String(),
 		"remote":           c.sock.RemoteAddr().String(),
 		"process":          "not chosen yet",
 		"age":              time.Since(c.opened).Round(time.Millisecond).String(),
-		"state":            stats.State,
-		"bytes waiting":    decimal(stats.BytesWaiting),
+		"state":            c.state(),
+		"bytes waiting":    decimal(w.accepted - w.sent),
 		"tls":              "off",
 		"messages allowed": "unlimited",
 	}
@@ -35,7 +35,7 @@ func (c *tcpConnection) HandleInspect(gen.PID, ...string) map[string]string {
 		m["tls"] = "not established"
 	}
 	if state := c.tlsState(); state != nil {
-		peer := stats.Peer
+		peer := c.peer(state)
 		m["tls"] = peer.Version
 		m["cipher suite"] = tls.CipherSuiteName(state.CipherSuite)
 		m["resumed"] = strconv.FormatBool(peer.Resumed)
@@ -46,7 +46,7 @@ func (c *tcpConnection) HandleInspect(gen.PID, ...string) map[string]string {
 		m["peer serial"] = peer.Serial
 	}
 	c.opt.showLimits(m)
-	stats.show(m)
+	c.traffic().show(m)
 	return m
 }
 

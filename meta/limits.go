@@ -145,14 +145,19 @@ func (t *addressTable) mayLog(addr netip.Addr, why int) (may bool) {
 // limitAddr gives what an address counts as: IPv4 itself, IPv6 its /64 network, because one
 // subscriber has all of that. It is invalid for what is not IP.
 func limitAddr(addr net.Addr) netip.Addr {
-	tcp, ok := addr.(*net.TCPAddr)
-	if !ok {
-		return netip.Addr{}
-	}
-	ip := tcp.AddrPort().Addr().Unmap().WithZone("")
+	ip := ipOf(addr)
 	if ip.Is6() {
 		prefix, _ := ip.Prefix(64) // can't fail: 64 is in range
 		return prefix.Addr()
 	}
 	return ip
+}
+
+// ipOf gives the IP address without its zone, IPv4 as such. It is invalid for what is not IP.
+func ipOf(addr net.Addr) netip.Addr {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	return tcp.AddrPort().Addr().Unmap().WithZone("")
 }

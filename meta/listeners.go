@@ -22,7 +22,11 @@ func listenHost(ctx context.Context, config *net.ListenConfig, host string, port
 		case err == nil && len(all) == 1:
 			return all[0], nil
 		case err == nil:
-			return &listeners{all: all, accepted: make(chan accepted), closed: make(chan struct{})}, nil
+			l := &listeners{all: all, accepted: make(chan accepted), closed: make(chan struct{})}
+			for _, listener := range all {
+				go l.accept(listener)
+			}
+			return l, nil
 		case port != 0 || len(addrs) == 1 || !errors.Is(err, syscall.EADDRINUSE) || try == 10:
 			return nil, err
 		} // else the port that was free on one address was taken on another
@@ -75,13 +79,12 @@ func listenOn(ctx context.Context, config *net.ListenConfig, addrs []string, por
 	return nil, err
 }
 
-// listeners are several listeners as one. Its goroutines, one for each, are started by the first
-// Accept and ended by Close. Each holds at most one connection that was not asked for yet.
+// listeners are several listeners as one. Its goroutines, one for each, end with Close. Each holds at
+// most one connection that was not asked for yet.
 type listeners struct {
 	all       []net.Listener
 	accepted  chan accepted
 	closed    chan struct{}
-	startOnce sync.Once
 	closeOnce sync.Once
 }
 
@@ -92,11 +95,6 @@ type accepted struct {
 
 // Accept implements net.Listener.
 func (l *listeners) Accept() (net.Conn, error) {
-	l.startOnce.Do(func() {
-		for _, listener := range l.all {
-			go l.accept(listener)
-		}
-	})
 	select {
 	case a := <-l.accepted:
 		return a.conn, a.err

@@ -44,8 +44,24 @@ type Peer struct {
 	Resumed bool
 }
 
-func newPeer(addr net.Addr, state *tls.ConnectionState, verified bool) Peer {
-	p := Peer{Addr: addr}
+// String returns the peer's address and, if it has a certificate, its name.
+func (p Peer) String() string {
+	text := "unknown address"
+	if p.Addr != nil {
+		text = p.Addr.String()
+	}
+	switch {
+	case p.SPIFFE != "":
+		text += " (" + p.SPIFFE + ")"
+	case p.Subject != "":
+		text += " (" + p.Subject + ")"
+	}
+	return text
+}
+
+// peer says who the peer is, from its TLS state; nil without TLS.
+func (c *tcpConnection) peer(state *tls.ConnectionState) Peer {
+	p := Peer{Addr: c.sock.RemoteAddr(), Proxy: c.proxy}
 	if state == nil {
 		return p
 	}
@@ -55,7 +71,9 @@ func newPeer(addr net.Addr, state *tls.ConnectionState, verified bool) Peer {
 		return p
 	}
 	leaf := state.PeerCertificates[0]
-	p.Verified = verified
+	// A client has verified its server. What a server did shows in the chains, unless the manager has
+	// verified the client by itself.
+	p.Verified = !c.opt.InsecureSkipVerify && (c.server == nil || len(state.VerifiedChains) > 0 || c.managerVerifies())
 	p.Subject, p.Serial, p.NotAfter = dn.String(leaf.Subject), leaf.SerialNumber.Text(16), leaf.NotAfter
 	p.DNSNames, p.IPs = leaf.DNSNames, leaf.IPAddresses
 	spiffe := 0
@@ -74,40 +92,12 @@ func newPeer(addr net.Addr, state *tls.ConnectionState, verified bool) Peer {
 	return p
 }
 
-// String returns the peer's address and, if it has a certificate, its name.
-func (p Peer) String() string {
-	text := "unknown address"
-	if p.Addr != nil {
-		text = p.Addr.String()
-	}
-	switch {
-	case p.SPIFFE != "":
-		text += " (" + p.SPIFFE + ")"
-	case p.Subject != "":
-		text += " (" + p.Subject + ")"
-	}
-	return text
-}
-
 // managerVerifies says that the manager makes the handshakes of servers, and verifies every
 // certificate that a client shows.
 func (c *tcpConnection) managerVerifies() bool {
 	_, makes := c.opt.CertManager.(serverHandshaker)
 	manager, asks := c.opt.CertManager.(clientAuthorizer)
 	return makes && asks && manager.ClientAuth() >= tls.VerifyClientCertIfGiven
-}
-
-// peer says who the peer is, from its TLS state; nil without TLS.
-func (c *tcpConnection) peer(state *tls.ConnectionState) Peer {
-	verified := false
-	if state != nil && !c.opt.InsecureSkipVerify {
-		// A client has verified its server. What a server did shows in the chains, unless the
-		// manager has verified the client by itself.
-		verified = c.server == nil || len(state.VerifiedChains) > 0 || len(state.PeerCertificates) > 0 && c.managerVerifies()
-	}
-	p := newPeer(c.sock.RemoteAddr(), state, verified)
-	p.Proxy = c.proxy
-	return p
 }
 
 // connect is what an owner hears first.

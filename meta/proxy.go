@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/pires/go-proxyproto"
@@ -191,17 +192,10 @@ func awaitV1(reader *bufio.Reader) {
 }
 
 func contains(prefixes []netip.Prefix, addr net.Addr) bool {
-	tcp, ok := addr.(*net.TCPAddr)
-	if !ok {
-		return false
-	}
-	ip := tcp.AddrPort().Addr().Unmap().WithZone("")
-	for _, prefix := range prefixes {
-		if prefix.Contains(ip) || prefix.Addr().Is4In6() && prefix.Contains(netip.AddrFrom16(ip.As16())) {
-			return true
-		}
-	}
-	return false
+	ip := ipOf(addr)
+	return ip.IsValid() && slices.ContainsFunc(prefixes, func(prefix netip.Prefix) bool {
+		return prefix.Contains(ip) || prefix.Addr().Is4In6() && prefix.Contains(netip.AddrFrom16(ip.As16()))
+	})
 }
 
 // proxyGuard finds a PROXY header at the very start of what a source sends that must not send one.
@@ -211,12 +205,9 @@ var proxySignatures = [][]byte{proxyproto.SIGV1, proxyproto.SIGV2}
 
 // mayFollow says whether what was seen so far can become a header.
 func (g *proxyGuard) mayFollow() bool {
-	for _, signature := range proxySignatures {
-		if len(g.seen) < len(signature) && bytes.HasPrefix(signature, g.seen) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(proxySignatures, func(signature []byte) bool {
+		return len(g.seen) < len(signature) && bytes.HasPrefix(signature, g.seen)
+	})
 }
 
 // spoofWait is how long a peer in the clear that must not send a PROXY header may keep silent
@@ -252,10 +243,5 @@ func (g *proxyGuard) spoofed(b []byte) bool {
 		return false
 	}
 	g.seen = append(g.seen, b[:min(len(b), len(proxyproto.SIGV2)-len(g.seen))]...)
-	for _, signature := range proxySignatures {
-		if bytes.HasPrefix(g.seen, signature) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(proxySignatures, func(signature []byte) bool { return bytes.HasPrefix(g.seen, signature) })
 }

@@ -120,17 +120,6 @@ type connectionStats struct {
 	handshake   time.Duration            // valid where tls is set
 }
 
-// tlsState gives the TLS state, nil as long as there is none. It does not wait: ConnectionState
-// does only during a handshake.
-func (s *connectionStats) tlsState() *tls.ConnectionState {
-	conn := s.tls.Load()
-	if conn == nil {
-		return nil
-	}
-	state := conn.ConnectionState()
-	return &state
-}
-
 func (c *tcpConnection) traffic() Traffic {
 	w := c.writer.stats()
 	return Traffic{c.stats.bytesIn.Load(), w.sent, c.stats.messagesIn.Load(), c.stats.messagesOut.Load(), w.waited}
@@ -143,26 +132,22 @@ type serverStats struct {
 	challenges   uint64
 	refused      map[string]uint64
 	ended        map[string]uint64
-	handshakes   map[handshakeKind]*HandshakeStats
-	carried      Traffic // by the connections that have left
-}
-
-type handshakeKind struct {
-	version uint16
-	resumed bool
+	handshakes   []HandshakeStats // one for each version, resumed or not
+	carried      Traffic          // by the connections that have left
 }
 
 func newServerStats() serverStats {
-	return serverStats{refused: map[string]uint64{}, ended: map[string]uint64{}, handshakes: map[handshakeKind]*HandshakeStats{}}
+	return serverStats{refused: map[string]uint64{}, ended: map[string]uint64{}}
 }
 
 func (s *serverStats) handshake(version uint16, resumed bool, took time.Duration) {
-	kind := handshakeKind{version, resumed}
-	h := s.handshakes[kind]
-	if h == nil {
-		h = &HandshakeStats{Version: tls.VersionName(version), Resumed: resumed}
-		s.handshakes[kind] = h
+	name := tls.VersionName(version)
+	i := slices.IndexFunc(s.handshakes, func(h HandshakeStats) bool { return h.Version == name && h.Resumed == resumed })
+	if i < 0 {
+		i = len(s.handshakes)
+		s.handshakes = append(s.handshakes, HandshakeStats{Version: name, Resumed: resumed})
 	}
+	h := &s.handshakes[i]
 	h.Count++
 	h.Total += took
 	for i := len(HandshakeBuckets) - 1; i >= 0 && took <= HandshakeBuckets[i]; i-- {
@@ -182,9 +167,7 @@ func (s *tcpServer) snapshot() ServerStats {
 	out.Suspended = s.suspended
 	out.Accepted, out.AcceptErrors, out.Challenges = s.stats.accepted, s.stats.acceptErrors, s.stats.challenges
 	out.Refused, out.Ended = maps.Clone(s.stats.refused), maps.Clone(s.stats.ended)
-	for _, h := range s.stats.handshakes {
-		out.Handshakes = append(out.Handshakes, *h)
-	}
+	out.Handshakes = slices.Clone(s.stats.handshakes)
 	s.mu.Unlock()
 	for _, c := range open { // what they count does not get less when they leave meanwhile
 		out.add(c.traffic())
@@ -225,13 +208,19 @@ func (s *tcpServer) connections() (all []ConnectionStats) {
 	return all
 }
 
-// tlsState gives the TLS state, nil as long as there is none.
+// tlsState gives the TLS state, nil as long as there is none. It does not wait: ConnectionState
+// does only during a handshake.
 func (c *tcpConnection) tlsState() *tls.ConnectionState {
-	if c.given != nil && c.known() {
-		state := c.given.ConnectionState()
-		return &state
+	var conn tlsConn
+	if made := c.stats.tls.Load(); made != nil {
+		conn = made
+	} else if c.given != nil && c.known() {
+		conn = c.given
+	} else {
+		return nil
 	}
-	return c.stats.tlsState()
+	state := conn.ConnectionState()
+	return &state
 }
 
 func (c *tcpConnection) snapshot() ConnectionStats {
