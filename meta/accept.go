@@ -46,7 +46,7 @@ func (s *tcpServer) Start() error {
 			s.close()
 			return nil
 		}
-		s.count(func(stats *serverStats) { stats.acceptErrors++ })
+		s.count(func(stats *ServerStats) { stats.AcceptErrors++ })
 		backoff = nextBackoff(backoff)
 		s.logLimit.Do(func() {
 			log.Error("accept on %s failed: %s (%s); next try in %s", s.listener.Addr(), err, class, backoff)
@@ -102,7 +102,7 @@ func (s *tcpServer) serve(c *tcpConnection) {
 	conn := c.sock.Conn
 	s.mu.Lock()
 	s.open[c] = struct{}{}
-	s.stats.accepted++
+	s.stats.Accepted++
 	s.alarmLocked()
 	s.mu.Unlock()
 	if c.given != nil && s.tls != nil {

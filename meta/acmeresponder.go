@@ -2,7 +2,6 @@ package meta
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"io"
 	"log"
@@ -58,7 +57,7 @@ func CreateACMEResponder(options ACMEResponderOptions) (gen.MetaBehavior, error)
 	if err := c.err(); err != nil {
 		return nil, err
 	}
-	listener, err := listen(context.Background(), &TCPServerOptions{
+	listener, err := listen(&TCPServerOptions{
 		Host: options.Host, Port: cmp.Or(options.Port, 80), Listener: options.Listener,
 	})
 	if err != nil {

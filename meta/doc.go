@@ -25,18 +25,18 @@ package meta
 
 // The files, in the order of a socket's life:
 //
-//	options, check            what a program sets, and what is wrong with it
-//	listen, listeners, given  the listening socket
-//	server, accept            accepting, and who gets a connection
-//	limits, proxy, refused    who is let in, and how the others are counted
-//	dial, reconnect           outgoing connections
-//	tlsconfig, callbacks,     the handshake, with the functions that the program or its manager gives
-//	handshake, starttls
-//	connection, life          a connection and its state
-//	inbox, frame, read        bytes to messages
-//	write, socket_write       messages to bytes
-//	end, drain                the end
-//	actors, requests          an actor for each connection, answers of a peer
-//	stats, inspect            what is going on
-//	certwatcher,              meta processes that are no sockets of their own
-//	acmeresponder
+//	options, options_parse, check   what a program sets, and what is wrong with it
+//	listen, listeners, given        the listening socket
+//	server, accept, accepting       accepting, and who gets a connection
+//	limits, proxy, refused          who is let in, and how the others are counted
+//	dial, reconnect, ..._plan,      outgoing connections
+//	..._queue
+//	tlsconfig, callbacks,           the handshake, with the functions that the program or its
+//	handshake, starttls             manager gives
+//	connection, life, owner, due    a connection, its state, its owner, and what it does at a time
+//	socket, inbox, frame, read      bytes to messages
+//	write, writing, socket_write    messages to bytes
+//	end, errors                     the end
+//	messages, actors, requests      what the actors get, an actor for each connection, answers
+//	peer, stats, inspect, logging   what is going on
+//	certwatcher, acmeresponder      meta processes that are no sockets of their own

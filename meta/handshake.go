@@ -35,7 +35,7 @@ func (c *tcpConnection) establish() bool {
 	if c.opt.CertManager != nil && !c.opt.StartTLS {
 		var err error
 		if state, err = c.handshake(deadline); err == errChallenge {
-			c.server.count(func(stats *serverStats) { stats.challenges++ })
+			c.server.count(func(stats *ServerStats) { stats.Challenges++ })
 			c.end(ErrTerminated, nil)
 			return false
 		} else if err != nil {
@@ -172,7 +172,7 @@ func (c *tcpConnection) handshake(deadline time.Time) (*tls.ConnectionState, err
 	c.stats.handshake = time.Since(started)
 	c.stats.tls.Store(conn)
 	if c.server != nil {
-		c.server.count(func(stats *serverStats) { stats.handshake(state.Version, state.DidResume, c.stats.handshake) })
+		c.server.count(func(stats *ServerStats) { stats.handshake(state.Version, state.DidResume, c.stats.handshake) })
 	}
 	c.stream = conn
 	if track != nil {

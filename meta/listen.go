@@ -24,16 +24,16 @@ var unixFiles sync.Mutex
 const inUseWait = time.Second
 
 // listen opens the listening socket that the options describe.
-func listen(ctx context.Context, o *TCPServerOptions) (net.Listener, error) {
+func listen(o *TCPServerOptions) (net.Listener, error) {
 	for deadline := time.Now().Add(inUseWait); ; time.Sleep(5 * time.Millisecond) {
-		listener, err := listenOnce(ctx, o)
+		listener, err := listenOnce(o)
 		if !errors.Is(err, syscall.EADDRINUSE) || time.Now().After(deadline) {
 			return listener, err
 		}
 	}
 }
 
-func listenOnce(ctx context.Context, o *TCPServerOptions) (net.Listener, error) {
+func listenOnce(o *TCPServerOptions) (net.Listener, error) {
 	if o.Listener != nil {
 		return o.Listener, nil
 	}
@@ -45,16 +45,16 @@ func listenOnce(ctx context.Context, o *TCPServerOptions) (net.Listener, error) 
 		config.Control = reusePort
 	}
 	if o.UnixPath != "" {
-		return listenUnix(ctx, &config, o)
+		return listenUnix(&config, o)
 	}
-	listener, err := listenHost(ctx, &config, o.Host, o.Port)
+	listener, err := listenHost(&config, o.Host, o.Port)
 	if err != nil {
 		return nil, listenError("tcp "+net.JoinHostPort(o.Host, strconv.Itoa(int(o.Port))), err)
 	}
 	return listener, nil
 }
 
-func listenUnix(ctx context.Context, config *net.ListenConfig, o *TCPServerOptions) (net.Listener, error) {
+func listenUnix(config *net.ListenConfig, o *TCPServerOptions) (net.Listener, error) {
 	unixFiles.Lock()
 	defer unixFiles.Unlock()
 	path, mode := o.UnixPath, o.UnixMode
@@ -65,9 +65,9 @@ func listenUnix(ctx context.Context, config *net.ListenConfig, o *TCPServerOptio
 		}
 		config.Control = socketMode(first)
 	}
-	listener, err := config.Listen(ctx, "unix", path)
+	listener, err := config.Listen(context.Background(), "unix", path)
 	if errors.Is(err, syscall.EADDRINUSE) && removeStale(path) {
-		listener, err = config.Listen(ctx, "unix", path)
+		listener, err = config.Listen(context.Background(), "unix", path)
 	}
 	if err != nil {
 		return nil, unixError(path, err)
@@ -147,11 +147,6 @@ var unixPathAdvice = fmt.Sprintf("; the path is too long for a socket: use at mo
 // tooLong says whether an error is because of the length of a unix socket's path.
 func tooLong(path string, err error) bool {
 	return errors.Is(err, syscall.EINVAL) && len(path) > maxUnixPath
-}
-
-// isUnix says that a given listener is a unix socket.
-func isUnix(listener net.Listener) bool {
-	return listener != nil && listener.Addr().Network() == "unix"
 }
 
 func listenAdvice(err error) string {

@@ -14,10 +14,10 @@ import (
 
 // listenHost listens on all addresses of host, on one port. Package net would listen on one of them
 // (golang/go#9334), and clients that try another first would find nobody.
-func listenHost(ctx context.Context, config *net.ListenConfig, host string, port uint16) (net.Listener, error) {
-	addrs := addresses(ctx, host)
+func listenHost(config *net.ListenConfig, host string, port uint16) (net.Listener, error) {
+	addrs := addresses(host)
 	for try := 1; ; try++ {
-		all, err := listenOn(ctx, config, addrs, port)
+		all, err := listenOn(config, addrs, port)
 		switch {
 		case err == nil && len(all) == 1:
 			return all[0], nil
@@ -35,14 +35,14 @@ func listenHost(ctx context.Context, config *net.ListenConfig, host string, port
 
 // addresses returns those of a host to listen on. localhost has both loopback addresses, whatever a
 // resolver says (RFC 6761 section 6.3).
-func addresses(ctx context.Context, host string) []string {
+func addresses(host string) []string {
 	if _, err := netip.ParseAddr(host); err == nil || host == "" {
 		return []string{host}
 	}
 	if strings.EqualFold(strings.TrimSuffix(host, "."), "localhost") {
 		return []string{"127.0.0.1", "::1"}
 	}
-	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	ips, err := net.DefaultResolver.LookupNetIP(context.Background(), "ip", host)
 	if err != nil || len(ips) == 0 {
 		return []string{host} // to listen there gives the error
 	}
@@ -57,9 +57,9 @@ func addresses(ctx context.Context, host string) []string {
 
 // listenOn listens on each address with one port, 0 for any. Those that this machine does not have
 // are left out where it has others.
-func listenOn(ctx context.Context, config *net.ListenConfig, addrs []string, port uint16) (all []net.Listener, err error) {
+func listenOn(config *net.ListenConfig, addrs []string, port uint16) (all []net.Listener, err error) {
 	for _, addr := range addrs {
-		listener, failed := config.Listen(ctx, "tcp", net.JoinHostPort(addr, strconv.Itoa(int(port))))
+		listener, failed := config.Listen(context.Background(), "tcp", net.JoinHostPort(addr, strconv.Itoa(int(port))))
 		if failed == nil {
 			all = append(all, listener)
 			port = uint16(listener.Addr().(*net.TCPAddr).Port)

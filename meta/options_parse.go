@@ -63,7 +63,10 @@ func (o *TCPServerOptions) parse() (*TCPConnectionOptions, error) {
 	return &connection, c.err()
 }
 
-func (o *TCPServerOptions) unix() bool { return o.UnixPath != "" || isUnix(o.Listener) }
+// unix says that the listener is a unix socket.
+func (o *TCPServerOptions) unix() bool {
+	return o.UnixPath != "" || o.Listener != nil && o.Listener.Addr().Network() == "unix"
+}
 
 // limits gives those that MessageTCPLimits can change, 0 for none.
 func (o *TCPServerOptions) limits() MessageTCPLimits {

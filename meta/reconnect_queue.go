@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"slices"
 	"sync"
 
 	"ergo.services/ergo/gen"
@@ -33,8 +34,7 @@ func (r *reconnecting) write(m keptMessage) {
 	q.queue = append(q.queue, m)
 	q.size += len(m.data)
 	if !r.pumpLocked() && !r.keeps(q.size) {
-		q.queue[len(q.queue)-1] = keptMessage{}
-		q.queue = q.queue[:len(q.queue)-1]
+		q.queue = slices.Delete(q.queue, len(q.queue)-1, len(q.queue))
 		q.size -= len(m.data)
 		r.sendBack(m, 0)
 	}

@@ -71,8 +71,8 @@ func (s *tcpServer) refused(c *tcpConnection, stage string, err error) {
 	nothing := refusals[why].why == refusedNothing
 	source := limitAddr(c.sock.RemoteAddr())
 	s.mu.Lock()
-	s.stats.refused[refusals[why].why]++
-	for _, n := range s.stats.refused {
+	s.stats.Refused[refusals[why].why]++
+	for _, n := range s.stats.Refused {
 		total += n
 	}
 	if refusals[why].handshake {

@@ -1,7 +1,6 @@
 package meta
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"net"
@@ -50,7 +49,7 @@ type tcpServer struct {
 	mu        sync.Mutex // guards all below
 	open      map[*tcpConnection]struct{}
 	empty     chan struct{} // closed by the last connection that leaves; nil: nobody waits
-	stats     serverStats
+	stats     ServerStats   // the counters; its traffic is that of the connections that have left
 	addresses addressTable
 	accepting
 }
@@ -69,7 +68,7 @@ func CreateTCPServer(options TCPServerOptions) (gen.MetaBehavior, error) {
 	}
 	s := &tcpServer{
 		opt: options, connection: connection,
-		closing: make(chan struct{}), stopped: make(chan struct{}), open: map[*tcpConnection]struct{}{}, stats: newServerStats(),
+		closing: make(chan struct{}), stopped: make(chan struct{}), open: map[*tcpConnection]struct{}{}, stats: ServerStats{Refused: map[string]uint64{}, Ended: map[string]uint64{}},
 		addresses: addressTable{used: map[netip.Addr]addressUse{}},
 		logLimit:  rate.Sometimes{First: 5, Interval: time.Second},
 	}
@@ -81,7 +80,7 @@ func CreateTCPServer(options TCPServerOptions) (gen.MetaBehavior, error) {
 		s.handshakes = &handshakeLimiter{max: options.limits().MaxHandshakes}
 	}
 	s.max = options.limits()
-	if s.listener, err = listen(context.Background(), &options); err != nil {
+	if s.listener, err = listen(&options); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -112,7 +111,7 @@ func (s *tcpServer) left(c *tcpConnection) {
 		s.addresses.release(addr)
 	}
 	delete(s.open, c)
-	s.stats.carried.add(c.traffic())
+	s.stats.add(c.traffic())
 	s.slots--
 	s.room.broadcast()
 	s.alarmLocked()
@@ -123,7 +122,7 @@ func (s *tcpServer) left(c *tcpConnection) {
 	s.mu.Unlock()
 }
 
-func (s *tcpServer) count(change func(*serverStats)) {
+func (s *tcpServer) count(change func(*ServerStats)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change(&s.stats)

@@ -24,9 +24,7 @@ func (c *tcpConnection) startTLS(from gen.PID, m MessageTCPStartTLS) {
 
 // runUpgrade makes the upgrade on the read loop's goroutine.
 func (c *tcpConnection) runUpgrade() {
-	c.mu.Lock()
-	reply := c.upgrade.Reply
-	c.mu.Unlock()
+	reply := c.upgrade.Reply // until it is taken back, nobody sets another
 	defer func() {
 		if c.ended() != nil {
 			c.writer.close() // what waits for the upgrade must not go out in the clear

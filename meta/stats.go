@@ -125,29 +125,15 @@ func (c *tcpConnection) traffic() Traffic {
 	return Traffic{c.stats.bytesIn.Load(), w.sent, c.stats.messagesIn.Load(), c.stats.messagesOut.Load(), w.waited}
 }
 
-// serverStats are what a server counts beside its connections. The server's mu guards them.
-type serverStats struct {
-	accepted     uint64
-	acceptErrors uint64
-	challenges   uint64
-	refused      map[string]uint64
-	ended        map[string]uint64
-	handshakes   []HandshakeStats // one for each version, resumed or not
-	carried      Traffic          // by the connections that have left
-}
-
-func newServerStats() serverStats {
-	return serverStats{refused: map[string]uint64{}, ended: map[string]uint64{}}
-}
-
-func (s *serverStats) handshake(version uint16, resumed bool, took time.Duration) {
+// handshake counts a complete handshake.
+func (s *ServerStats) handshake(version uint16, resumed bool, took time.Duration) {
 	name := tls.VersionName(version)
-	i := slices.IndexFunc(s.handshakes, func(h HandshakeStats) bool { return h.Version == name && h.Resumed == resumed })
+	i := slices.IndexFunc(s.Handshakes, func(h HandshakeStats) bool { return h.Version == name && h.Resumed == resumed })
 	if i < 0 {
-		i = len(s.handshakes)
-		s.handshakes = append(s.handshakes, HandshakeStats{Version: name, Resumed: resumed})
+		i = len(s.Handshakes)
+		s.Handshakes = append(s.Handshakes, HandshakeStats{Version: name, Resumed: resumed})
 	}
-	h := &s.handshakes[i]
+	h := &s.Handshakes[i]
 	h.Count++
 	h.Total += took
 	for i := len(HandshakeBuckets) - 1; i >= 0 && took <= HandshakeBuckets[i]; i-- {
@@ -156,19 +142,15 @@ func (s *serverStats) handshake(version uint16, resumed bool, took time.Duration
 }
 
 func (s *tcpServer) snapshot() ServerStats {
-	out := ServerStats{Listen: s.listener.Addr().String(), TLS: s.describeTLS()}
+	s.mu.Lock()
+	out, open := s.stats, s.openLocked()
+	out.Refused, out.Ended, out.Handshakes = maps.Clone(out.Refused), maps.Clone(out.Ended), slices.Clone(out.Handshakes)
+	out.MaxConnections, out.MaxHandshakes, out.Suspended = s.max.MaxConnections, s.max.MaxHandshakes, s.suspended
+	s.mu.Unlock()
+	out.Listen, out.TLS = s.listener.Addr().String(), s.describeTLS()
 	if s.handshakes != nil {
 		out.Handshaking = s.handshakes.inUse()
 	}
-	s.mu.Lock()
-	out.MaxConnections, out.MaxHandshakes = s.max.MaxConnections, s.max.MaxHandshakes
-	open := s.openLocked()
-	out.Traffic = s.stats.carried
-	out.Suspended = s.suspended
-	out.Accepted, out.AcceptErrors, out.Challenges = s.stats.accepted, s.stats.acceptErrors, s.stats.challenges
-	out.Refused, out.Ended = maps.Clone(s.stats.refused), maps.Clone(s.stats.ended)
-	out.Handshakes = slices.Clone(s.stats.handshakes)
-	s.mu.Unlock()
 	for _, c := range open { // what they count does not get less when they leave meanwhile
 		out.add(c.traffic())
 		if c.known() {

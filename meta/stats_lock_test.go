@@ -15,7 +15,7 @@ type asking struct {
 }
 
 func (p *asking) ID() gen.Alias {
-	p.server.count(func(*serverStats) {})
+	p.server.count(func(*ServerStats) {})
 	return p.teller.ID()
 }
 
@@ -23,7 +23,7 @@ func (p *asking) ID() gen.Alias {
 // accept loop.
 func TestConnectionsHoldNoLock(t *testing.T) {
 	near, _ := tcpPair(t)
-	s := &tcpServer{open: map[*tcpConnection]struct{}{}, stats: newServerStats()}
+	s := &tcpServer{open: map[*tcpConnection]struct{}{}}
 	c := newConnection(&TCPConnectionOptions{}, s, newSocket(near), "")
 	process := &asking{server: s}
 	require.NoError(t, c.Init(process))

@@ -105,7 +105,7 @@ func TestRefusedWithinHandshakeTimeout(t *testing.T) {
 		server := &tcpServer{
 			addresses: addressTable{used: map[netip.Addr]addressUse{}},
 			opt:       TCPServerOptions{ProxyFrom: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
-			stats:     newServerStats(),
+			stats:     ServerStats{Refused: map[string]uint64{}, Ended: map[string]uint64{}},
 		}
 		server.addresses.mayLog(netip.MustParseAddr("127.0.0.1"), whyRefused(errNoProxy)) // so that it is not logged again
 		c := newConnection(&TCPConnectionOptions{HandshakeTimeout: time.Second, CloseTimeout: time.Second}, server, newSocket(stubborn{near}), "")
@@ -117,7 +117,7 @@ func TestRefusedWithinHandshakeTimeout(t *testing.T) {
 		require.NoError(t, err)
 		awaitOver(c)
 		assert.Equal(t, time.Second, time.Since(since))
-		assert.Equal(t, map[string]uint64{"PROXY header": 1}, server.stats.refused)
+		assert.Equal(t, map[string]uint64{"PROXY header": 1}, server.stats.Refused)
 	})
 }
 
