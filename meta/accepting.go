@@ -1,16 +1,17 @@
 package meta
 
+import "cmp"
+
 // accepting is when a server takes a further connection. The server's mu guards it.
 type accepting struct {
-	max       MessageTCPLimits // those in force; 0: no limit
+	max       MessageTCPLimits // those in force; -1: no limit
 	slots     int              // of the open connections, and one of the accept loop
 	suspended bool             // by MessageTCPSuspend
-	room      signal           // anything above
 	alarmed   bool             // the last MessageTCPAlarm had High
 }
 
 func (a *accepting) hasRoom() bool {
-	return !a.suspended && (a.max.MaxConnections == 0 || a.slots <= a.max.MaxConnections)
+	return !a.suspended && (a.max.MaxConnections < 0 || a.slots <= a.max.MaxConnections)
 }
 
 func (s *tcpServer) takeSlot() {
@@ -21,22 +22,7 @@ func (s *tcpServer) takeSlot() {
 
 // awaitRoom waits until the connection that the accept loop has, or waits for, may be served. It
 // returns false if the server closes before.
-func (s *tcpServer) awaitRoom() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for !s.hasRoom() {
-		changed := s.room.wait()
-		s.mu.Unlock()
-		select {
-		case <-changed:
-			s.mu.Lock()
-		case <-s.closing:
-			s.mu.Lock()
-			return false
-		}
-	}
-	return true
-}
+func (s *tcpServer) awaitRoom() bool { return s.await(s.hasRoom, s.closing) }
 
 // acceptState says for people whether the server takes a further connection.
 func (s *tcpServer) acceptState() string {
@@ -77,25 +63,25 @@ func (s *tcpServer) suspend(suspended bool) (changed bool) {
 	defer s.mu.Unlock()
 	changed = s.suspended != suspended
 	s.suspended = suspended
-	s.room.broadcast()
+	s.changed.broadcast()
 	return changed
 }
 
-// limits gives those in force, 0 for none.
+// limits gives those in force, -1 for none.
 func (s *tcpServer) limits() MessageTCPLimits {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.max
 }
 
-// changeLimits returns those that were in force, in the form of the message. The message goroutine
-// alone calls it.
+// changeLimits returns those that were in force. The message goroutine alone calls it.
 func (s *tcpServer) changeLimits(m MessageTCPLimits) (before MessageTCPLimits, err error) {
-	options, current := s.opt, s.limits()
-	before.MaxConnections, options.MaxConnections = changeLimit(current.MaxConnections, m.MaxConnections)
-	before.MaxConnectionsPerAddress, options.MaxConnectionsPerAddress = changeLimit(current.MaxConnectionsPerAddress, m.MaxConnectionsPerAddress)
-	before.MaxHandshakes, options.MaxHandshakes = changeLimit(current.MaxHandshakes, m.MaxHandshakes)
-	before.MaxHandshakeFailures, options.MaxHandshakeFailures = changeLimit(current.MaxHandshakeFailures, m.MaxHandshakeFailures)
+	before = s.limits()
+	options := s.opt
+	options.MaxConnections = changeLimit(before.MaxConnections, m.MaxConnections)
+	options.MaxConnectionsPerAddress = changeLimit(before.MaxConnectionsPerAddress, m.MaxConnectionsPerAddress)
+	options.MaxHandshakes = changeLimit(before.MaxHandshakes, m.MaxHandshakes)
+	options.MaxHandshakeFailures = changeLimit(before.MaxHandshakeFailures, m.MaxHandshakeFailures)
 	var c check
 	c.numbers("", options)
 	options.checkLimits(&c)
@@ -108,23 +94,16 @@ func (s *tcpServer) changeLimits(m MessageTCPLimits) (before MessageTCPLimits, e
 	if s.handshakes != nil {
 		s.handshakes.setMax(s.max.MaxHandshakes)
 	}
-	s.room.broadcast()
+	s.changed.broadcast()
 	return before, nil
 }
 
-// changeLimit gives a limit in the form of the message, and what the message makes of it.
-func changeLimit(current, change int) (before, after int) {
-	before, after = current, change
-	if current == 0 {
-		before = -1
+// changeLimit returns the option that a limit becomes by a message.
+func changeLimit(before, change int) (option int) {
+	if option = cmp.Or(change, before); option == -1 {
+		return 0
 	}
-	switch change {
-	case 0:
-		after = current
-	case -1:
-		after = 0
-	}
-	return before, after
+	return option
 }
 
 // alarmLocked tells the parent where the number of connections has reached a mark. It is called

@@ -3,7 +3,6 @@ package meta
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -246,7 +245,7 @@ func (c *tcpConnection) startActor(deadline time.Time) error {
 		case a := <-answer:
 			c.to, err = a.actor, a.err
 		case <-ctx.Done():
-			err = errors.New("none within HandshakeTimeout")
+			return fmt.Errorf("%w: no actor for the connection within HandshakeTimeout", ErrOwnerGone)
 		}
 	}
 	if err != nil {

@@ -2,6 +2,7 @@ package meta
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -39,9 +40,6 @@ func protect(name string, f func() error) (err error) {
 
 // protectSplit returns split whose panics are errors.
 func protectSplit(split bufio.SplitFunc) bufio.SplitFunc {
-	if split == nil {
-		return nil
-	}
 	return func(data []byte, atEOF bool) (advance int, token []byte, err error) {
 		err = protect("Split", func() error { advance, token, err = split(data, atEOF); return err })
 		return advance, token, err
@@ -51,15 +49,12 @@ func protectSplit(split bufio.SplitFunc) bufio.SplitFunc {
 // logPanic logs where a panic came from that has ended the connection, if that was why.
 func (c *tcpConnection) logPanic(cause error) {
 	panicked, ok := errors.AsType[*panicError](cause)
-	if !ok {
-		return
-	}
 	write := func() {
 		c.log().Error("connection with %s ended: %s\n%s", c.sock.RemoteAddr(), panicked, panicked.stack)
 	}
-	if c.server != nil {
+	if ok && c.server != nil {
 		c.server.logLimit.Do(write) // peers may cause many
-	} else {
+	} else if ok {
 		write()
 	}
 }
@@ -118,13 +113,10 @@ func serverConfig(config *tls.Config, insecure bool) *tls.Config {
 		s := hello.Conn.(*socket).shaking
 		s.hello = true
 		err = s.call("GetConfigForClient", func() (err error) {
-			own = config
 			if config.GetConfigForClient != nil {
 				own, err = config.GetConfigForClient(hello)
 			}
-			if own == nil {
-				own = config
-			}
+			own = cmp.Or(own, config)
 			s.exempt = slices.Equal(hello.SupportedProtos, []string{challengeProtocol}) && slices.Contains(own.NextProtos, challengeProtocol)
 			return err
 		})

@@ -29,8 +29,7 @@ package meta
 //	listen, listeners, given        the listening socket
 //	server, accept, accepting       accepting, and who gets a connection
 //	limits, proxy, refused          who is let in, and how the others are counted
-//	dial, reconnect, ..._plan,      outgoing connections
-//	..._queue
+//	dial, reconnect, ..._queue      outgoing connections
 //	tlsconfig, callbacks,           the handshake, with the functions that the program or its
 //	handshake, starttls             manager gives
 //	connection, life, owner, due    a connection, its state, its owner, and what it does at a time

@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"context"
 	"errors"
 	"syscall"
 	"time"
@@ -61,10 +62,10 @@ func (c *tcpConnection) endLocked(reason, cause error) (first bool) {
 // panics.
 func (c *tcpConnection) finish() {
 	c.end(ErrTerminated, gen.TerminateReasonPanic) // where nothing else ended it
-	established := c.is(open)
+	established := c.view().phase >= open
 	reason := c.ended()
 	c.logPanic(reason.Cause)
-	late := reason.Reason == ErrClosedByPeer && c.opt.HalfClose == 0 && c.known() && c.onEnd == nil // else the next connection has the answers
+	late := reason.Reason == ErrClosedByPeer && c.opt.HalfClose == 0 && c.view().connected && c.onEnd == nil // else the next connection has the answers
 	if !late {
 		c.writer.close()
 	}
@@ -79,13 +80,13 @@ func (c *tcpConnection) finish() {
 		c.mu.Unlock()
 	}
 	told := true
-	if c.known() || c.server == nil {
+	if c.view().connected || c.server == nil {
 		c.logLife("connection with %s ended: %s", c.sock.RemoteAddr(), reason)
 	}
 	if c.onEnd != nil {
 		c.retry = c.onEnd(reason)
 	}
-	if c.server != nil && c.known() {
+	if c.server != nil && c.view().connected {
 		c.server.count(func(stats *ServerStats) { stats.Ended[reason.Reason.Error()]++ })
 	}
 	if late {
@@ -103,7 +104,7 @@ func (c *tcpConnection) finish() {
 	if c.release != nil {
 		c.logPanic(protect("release of CertManager.Track", func() error { c.release(); return nil }))
 	}
-	if !late && (c.known() || c.server == nil) {
+	if !late && (c.view().connected || c.server == nil) {
 		told = c.disconnected(reason)
 	}
 	if reason.Reason == ErrReset || reason.Reason == ErrClosedByPeer || flushed != nil || timeout(reason.Cause) {
@@ -136,7 +137,10 @@ const (
 // before it.
 func (c *tcpConnection) awaitAnswers(until time.Time) {
 	in, out, quiet := c.stats.messagesIn.Load(), c.stats.messagesOut.Load(), time.Duration(0)
-	for in > 0 && quiet < answerTime && time.Now().Before(until) && !c.isCut() {
+	for in > 0 && quiet < answerTime && time.Now().Before(until) {
+		if p := c.view(); p.cut || p.broken != nil {
+			return
+		}
 		time.Sleep(furtherTime)
 		quiet += furtherTime
 		last := out
@@ -146,13 +150,6 @@ func (c *tcpConnection) awaitAnswers(until time.Time) {
 			return
 		}
 	}
-}
-
-// isCut says that nothing is waited for any more, or nothing can be written.
-func (l *life) isCut() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.cut || l.broken != nil
 }
 
 // resetHidden says that the peer's reset was told to a write, after which the kernel lets reads see
@@ -206,29 +203,23 @@ func (s *tcpServer) drain(timeout time.Duration) (evicted int) {
 	<-s.stopped // what was accepted before is served
 	s.mu.Lock()
 	open := s.openLocked()
-	if s.empty == nil && len(open) > 0 {
-		s.empty = make(chan struct{})
-	}
-	empty := s.empty
 	s.mu.Unlock()
-	if len(open) == 0 {
-		return 0
-	}
-	deadline := time.Now().Add(timeout)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	deadline, _ := ctx.Deadline()
 	for _, c := range open {
 		c.draining(deadline)
 	}
-	select {
-	case <-empty:
+	empty := func() bool { return len(s.open) == 0 }
+	if s.await(empty, ctx.Done()) {
 		return 0
-	case <-time.After(timeout):
 	}
 	for _, c := range open {
 		if c.end(ErrDrained, nil) {
 			evicted++
 		}
 	}
-	<-empty // each ends within its CloseTimeout
+	s.await(empty, nil) // each ends within its CloseTimeout
 	return evicted
 }
 

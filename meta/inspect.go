@@ -23,7 +23,7 @@ func (c *tcpConnection) HandleInspect(gen.PID, ...string) map[string]string {
 		"tls":              "off",
 		"messages allowed": "unlimited",
 	}
-	if c.known() {
+	if c.view().connected {
 		m["process"] = fmt.Sprint(c.owner())
 	}
 	if c.opt.Active > 0 {
@@ -138,7 +138,7 @@ func (s *tcpServer) describeTLS() string {
 func decimal(n uint64) string { return strconv.FormatUint(n, 10) }
 
 func limit(n int) string {
-	if n == 0 {
+	if n < 1 {
 		return "unlimited"
 	}
 	return strconv.Itoa(n)

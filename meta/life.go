@@ -23,20 +23,25 @@ const (
 // life is what the goroutines of a connection share: how far it is, and what its read loop has to
 // look at.
 type life struct {
-	mu        sync.Mutex // guards all
-	changed   signal     // anything below
-	phase     phase
-	connected bool                // Connect was sent; set by Start's goroutine
-	parted    bool                // Disconnect was sent; likewise
-	reason    *DisconnectError    // why it is to end; set by end, and by finish where a write knows better
-	cut       bool                // it was ended again: nothing is waited for any more
-	cancel    context.CancelFunc  // of what establish waits for; nil: it does not wait
-	upgrade   *MessageTCPStartTLS // to TLS, asked for by the message goroutine and taken back when it is made
-	broken    error               // the first failed write: the read loop may find out why. Set by the writer
-	heir      gen.PID             // the owner from now on; zero: no change. Set by MessageTCPOwner, taken by Start's goroutine
-	drainBy   time.Time           // a Draining is to be sent; set by the server's drain
-	credit    int                 // messages that may be delivered, where opt.Active is set
+	mu      sync.Mutex // guards all
+	changed signal     // anything below
+	progress
+	cancel  context.CancelFunc  // of what establish waits for; nil: it does not wait
+	upgrade *MessageTCPStartTLS // to TLS, asked for by the message goroutine and taken back when it is made
+	heir    gen.PID             // the owner from now on; zero: no change. Set by MessageTCPOwner, taken by Start's goroutine
+	drainBy time.Time           // a Draining is to be sent; set by the server's drain
+	credit  int                 // messages that may be delivered, where opt.Active is set
 	congestion
+}
+
+// progress is how far a connection is, and why it is to end.
+type progress struct {
+	phase     phase
+	connected bool             // Connect was sent; set by Start's goroutine
+	parted    bool             // Disconnect was sent; likewise. What the owner sent before it had that may still be written
+	reason    *DisconnectError // why it is to end; set by end, and by finish where a write knows better
+	cut       bool             // it was ended again: nothing is waited for any more
+	broken    error            // the first failed write: the read loop may find out why. Set by the writer
 }
 
 // congestion bounds what is read from a peer that does not read.
@@ -60,11 +65,11 @@ const messageCost = 192
 // readAhead is how many times WriteBuffer is read while what was written before waits for the peer.
 const readAhead = 16
 
-// is says whether the connection is that far.
-func (l *life) is(p phase) bool {
+// view gives how far the connection is at the moment.
+func (l *life) view() progress {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.phase >= p
+	return l.progress
 }
 
 // ended gives the reason for which the connection is to end, nil if it is not.
@@ -72,21 +77,6 @@ func (l *life) ended() *DisconnectError {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.reason
-}
-
-// known says whether the owner was sent a Connect.
-func (l *life) known() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.connected
-}
-
-// left says whether the owner was sent a Disconnect. What it has sent before it had that may still
-// be written.
-func (l *life) left() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.parted
 }
 
 // advance brings the connection on to a phase.

@@ -104,7 +104,7 @@ func (t *addressTable) put(addr netip.Addr, use addressUse) {
 }
 
 // admit counts a connection from addr, or refuses it with the name of the option whose limit is
-// reached. An address that is not IP has no limit, nor has a limit of 0.
+// reached. An address that is not IP has no limit, and a limit of -1 is none.
 func (t *addressTable) admit(addr netip.Addr, max MessageTCPLimits) (refusedBy string) {
 	t.change(addr, func(use *addressUse) {
 		switch {

@@ -259,3 +259,24 @@ type TCPConnectionOptions struct {
 	KeepAliveCount         int
 	UserTimeout            time.Duration
 }
+
+// Reconnect makes an outgoing connection connect again after it has ended or failed. The zero value
+// is ready for use.
+type Reconnect struct {
+	// MinInterval is the interval before the first retry, MaxInterval the largest interval. The
+	// interval doubles with each consecutive failure, and is shortened at random by up to a half. 0
+	// means 100 ms and 30 s.
+	MinInterval, MaxInterval time.Duration
+	// MaxFailures is the number of consecutive failures after which it gives up. 0 means no limit.
+	MaxFailures int
+	// Keep keeps messages that are sent while there is no connection, or that a connection has not
+	// begun to write when it ends, up to WriteBuffer bytes, and writes them in order to the next
+	// connection. Unset, each is returned at once as a MessageTCPUnsent.
+	Keep bool
+}
+
+// Defaults of Reconnect.
+const (
+	DefaultMinInterval = 100 * time.Millisecond
+	DefaultMaxInterval = 30 * time.Second
+)

@@ -68,9 +68,12 @@ func (o *TCPServerOptions) unix() bool {
 	return o.UnixPath != "" || o.Listener != nil && o.Listener.Addr().Network() == "unix"
 }
 
-// limits gives those that MessageTCPLimits can change, 0 for none.
+// limits gives those that MessageTCPLimits can change, -1 for none.
 func (o *TCPServerOptions) limits() MessageTCPLimits {
-	m := MessageTCPLimits{MaxConnections: o.MaxConnections, MaxConnectionsPerAddress: o.MaxConnectionsPerAddress, MaxHandshakeFailures: o.MaxHandshakeFailures}
+	m := MessageTCPLimits{
+		MaxConnections: cmp.Or(o.MaxConnections, -1), MaxConnectionsPerAddress: cmp.Or(o.MaxConnectionsPerAddress, -1),
+		MaxHandshakes: -1, MaxHandshakeFailures: cmp.Or(o.MaxHandshakeFailures, -1),
+	}
 	if o.CertManager != nil {
 		m.MaxHandshakes = cmp.Or(o.MaxHandshakes, 2*runtime.GOMAXPROCS(0))
 	}
@@ -120,6 +123,16 @@ func (o *TCPConnectionOptions) parse() error {
 	return c.err()
 }
 
+// parse checks the values and returns a copy with the defaults filled in.
+func (o *Reconnect) parse(c *check) *Reconnect {
+	ready := *o
+	c.numbers("Reconnect.", ready)
+	ready.MinInterval = cmp.Or(ready.MinInterval, DefaultMinInterval)
+	ready.MaxInterval = cmp.Or(ready.MaxInterval, max(DefaultMaxInterval, ready.MinInterval))
+	c.refuse(ready.MinInterval > ready.MaxInterval, "Reconnect.MinInterval: is %s, more than MaxInterval, %s", ready.MinInterval, ready.MaxInterval)
+	return &ready
+}
+
 // parseShared is parse for the fields that servers and outgoing connections have in common.
 func (o *TCPConnectionOptions) parseShared(c *check, server bool) {
 	c.manager(o.CertManager, server)
@@ -154,11 +167,11 @@ func (o *TCPConnectionOptions) parseShared(c *check, server bool) {
 		}
 	}
 	o.MaxFrame = cmp.Or(o.MaxFrame, DefaultMaxFrame)
-	if o.Split != nil && o.MaxFrame > 0 {
+	if o.Split != nil {
 		largest := largestFrame(o.Split)
-		c.refuse(largest > o.MaxFrame, "MaxFrame: is %d, but FixedLength or LengthPrefixed makes frames of %d bytes with their header; set it to that", o.MaxFrame, largest)
+		c.refuse(largest > max(0, o.MaxFrame), "MaxFrame: is %d, but FixedLength or LengthPrefixed makes frames of %d bytes with their header; set it to that", o.MaxFrame, largest)
+		o.Split = protectSplit(o.Split)
 	}
-	o.Split = protectSplit(o.Split)
 	o.WriteBuffer = cmp.Or(o.WriteBuffer, DefaultWriteBuffer)
 	o.HandshakeTimeout = cmp.Or(o.HandshakeTimeout, DefaultHandshakeTimeout)
 	o.WriteTimeout = cmp.Or(o.WriteTimeout, DefaultWriteTimeout)

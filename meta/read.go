@@ -246,9 +246,7 @@ func (c *tcpConnection) pauseLocked() {
 // readFailed ends the connection for an error of a read, unless that was only an interrupt or one
 // side may still write.
 func (c *tcpConnection) readFailed(err error) {
-	c.mu.Lock()
-	broken := c.broken
-	c.mu.Unlock()
+	broken := c.view().broken
 	switch {
 	case timeout(err):
 		c.doDue()

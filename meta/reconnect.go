@@ -3,8 +3,11 @@ package meta
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"math/rand/v2"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -168,6 +171,53 @@ func (r *reconnecting) current() (c *tcpConnection, up bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.conn, r.up
+}
+
+// plan notes why a connection ended, or was not made, and returns when the next is due: zero if
+// there will be none, after which no message is kept. A connection that was of use begins the count
+// of failures anew.
+func (r *reconnecting) plan(reason *DisconnectError, useful bool) time.Time {
+	retry := r.nextTry(reason, useful)
+	if retry.IsZero() {
+		r.giveBack()
+	} else {
+		r.sendSelf()
+	}
+	return retry
+}
+
+func (r *reconnecting) nextTry(reason *DisconnectError, useful bool) time.Time {
+	o := r.opt.Reconnect
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.up, r.last, r.retryAt = false, reason, time.Time{}
+	if useful && !permanent(reason) {
+		r.failures = 0
+	}
+	r.failures++
+	switch {
+	case r.ctx.Err() != nil, reason.Reason == ErrTerminated, reason.Reason == ErrOwnerGone && unreachable(reason.Cause), o.MaxFailures > 0 && r.failures > o.MaxFailures:
+		r.cancel()
+		return r.retryAt
+	}
+	wait := o.MaxInterval
+	if !permanent(reason) {
+		wait = min(o.MaxInterval, o.MinInterval<<min(r.failures-1, 30))
+		if wait <= 0 { // shifted out
+			wait = o.MaxInterval
+		}
+	}
+	r.retryAt = time.Now().Add(wait - rand.N(wait/2+1))
+	return r.retryAt
+}
+
+// permanent says that a failure does not pass by waiting: one side does not accept the other's
+// certificate. A server that has none at the moment says internal_error, which does pass.
+func permanent(reason *DisconnectError) bool {
+	_, untrusted := errors.AsType[*tls.CertificateVerificationError](reason.Cause)
+	_, wrongName := errors.AsType[x509.HostnameError](reason.Cause)
+	refused := reason.Reason == ErrRefused && !strings.HasSuffix(reason.Cause.Error(), "internal error")
+	return untrusted || wrongName || refused
 }
 
 // HandleMessage implements gen.MetaBehavior.

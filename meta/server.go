@@ -48,10 +48,10 @@ type tcpServer struct {
 
 	mu        sync.Mutex // guards all below
 	open      map[*tcpConnection]struct{}
-	empty     chan struct{} // closed by the last connection that leaves; nil: nobody waits
-	stats     ServerStats   // the counters; its traffic is that of the connections that have left
+	stats     ServerStats // the counters; its traffic is that of the connections that have left
 	addresses addressTable
 	accepting
+	changed signal // open, or anything of accepting
 }
 
 // CreateTCPServer opens a listening socket and returns the meta process that serves it: pass it to
@@ -113,12 +113,8 @@ func (s *tcpServer) left(c *tcpConnection) {
 	delete(s.open, c)
 	s.stats.add(c.traffic())
 	s.slots--
-	s.room.broadcast()
+	s.changed.broadcast()
 	s.alarmLocked()
-	if len(s.open) == 0 && s.empty != nil {
-		close(s.empty)
-		s.empty = nil
-	}
 	s.mu.Unlock()
 }
 
@@ -126,6 +122,24 @@ func (s *tcpServer) count(change func(*ServerStats)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change(&s.stats)
+}
+
+// await waits until a condition of what mu guards holds. It returns false if stop is closed before.
+func (s *tcpServer) await(holds func() bool, stop <-chan struct{}) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for !holds() {
+		changed := s.changed.wait()
+		s.mu.Unlock()
+		select {
+		case <-changed:
+			s.mu.Lock()
+		case <-stop:
+			s.mu.Lock()
+			return false
+		}
+	}
+	return true
 }
 
 // HandleMessage implements gen.MetaBehavior.

@@ -87,7 +87,7 @@ func Connections(behavior gen.MetaBehavior) []ConnectionStats {
 		}
 	}
 	if ok {
-		if !c.known() {
+		if !c.view().connected {
 			return nil
 		}
 		return []ConnectionStats{c.snapshot()}
@@ -145,7 +145,7 @@ func (s *tcpServer) snapshot() ServerStats {
 	s.mu.Lock()
 	out, open := s.stats, s.openLocked()
 	out.Refused, out.Ended, out.Handshakes = maps.Clone(out.Refused), maps.Clone(out.Ended), slices.Clone(out.Handshakes)
-	out.MaxConnections, out.MaxHandshakes, out.Suspended = s.max.MaxConnections, s.max.MaxHandshakes, s.suspended
+	out.MaxConnections, out.MaxHandshakes, out.Suspended = max(0, s.max.MaxConnections), max(0, s.max.MaxHandshakes), s.suspended
 	s.mu.Unlock()
 	out.Listen, out.TLS = s.listener.Addr().String(), s.describeTLS()
 	if s.handshakes != nil {
@@ -153,7 +153,7 @@ func (s *tcpServer) snapshot() ServerStats {
 	}
 	for _, c := range open { // what they count does not get less when they leave meanwhile
 		out.add(c.traffic())
-		if c.known() {
+		if c.view().connected {
 			out.Connections++
 		}
 	}
@@ -179,7 +179,10 @@ func (s *tcpServer) announced() []*tcpConnection {
 	s.mu.Lock()
 	open := s.openLocked()
 	s.mu.Unlock()
-	return slices.DeleteFunc(open, func(c *tcpConnection) bool { return !c.known() || c.left() })
+	return slices.DeleteFunc(open, func(c *tcpConnection) bool {
+		p := c.view()
+		return !p.connected || p.parted
+	})
 }
 
 func (s *tcpServer) connections() (all []ConnectionStats) {
@@ -196,7 +199,7 @@ func (c *tcpConnection) tlsState() *tls.ConnectionState {
 	var conn tlsConn
 	if made := c.stats.tls.Load(); made != nil {
 		conn = made
-	} else if c.given != nil && c.known() {
+	} else if c.given != nil && c.view().connected {
 		conn = c.given
 	} else {
 		return nil

@@ -123,11 +123,11 @@ func TestRefusedWithinHandshakeTimeout(t *testing.T) {
 
 // awaitOver waits until nothing of the connection is left.
 func awaitOver(c *tcpConnection) {
-	for !c.is(over) {
+	for c.view().phase < over {
 		c.mu.Lock()
 		changed := c.changed.wait()
 		c.mu.Unlock()
-		if !c.is(over) {
+		if c.view().phase < over {
 			<-changed
 		}
 	}
