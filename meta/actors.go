@@ -138,10 +138,6 @@ func (s *actorServer) HandleMessage(from gen.PID, message any) error {
 		if !s.draining {
 			return m.Reason
 		}
-	case MessageTCPSuspend, MessageTCPResume, MessageTCPLimits:
-		if s.server != (gen.Alias{}) {
-			_ = s.SendAlias(s.server, m)
-		}
 	case MessageTCPAlarm:
 		if m.High {
 			s.Log().Warning("%d connections: AlarmHigh is reached", m.Connections)
@@ -153,8 +149,11 @@ func (s *actorServer) HandleMessage(from gen.PID, message any) error {
 				s.Log().Error("%s", err)
 			}
 		}
-	case MessageTCPDrain:
-		if s.draining = true; s.server != (gen.Alias{}) {
+	case MessageTCPSuspend, MessageTCPResume, MessageTCPLimits, MessageTCPDrain:
+		if _, drains := m.(MessageTCPDrain); drains {
+			s.draining = true
+		}
+		if s.server != (gen.Alias{}) {
 			_ = s.SendAlias(s.server, m) // an error says that it has just ended
 		}
 	default:

@@ -47,33 +47,26 @@ func (c *check) notNil(option string, value any) (ok bool) {
 
 // host refuses what is no name and no address, and says where the rest of it goes.
 func (c *check) host(option, host string) {
-	if host == "" {
-		return
-	}
-	if host == "*" && option == "Host" {
+	addr, noAddr := netip.ParseAddr(host)
+	name, port, noPort := net.SplitHostPort(host)
+	foreign := strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r == 0x7f || strings.ContainsRune("/*,@", r) })
+	switch {
+	case host == "":
+	case host == "*" && option == "Host":
 		c.refuse(true, "Host: %q is not a host name or an IP address; a server whose Host is empty listens on all interfaces", host)
-		return
-	}
-	if strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r == 0x7f || strings.ContainsRune("/*,@", r) }) {
+	case foreign:
 		c.refuse(true, "%s: %q is not a host name or an IP address", option, host)
-		return
+	case noPort == nil && option == "Host":
+		c.refuse(true, "Host: %q has a port; use Host: %q and Port: %s", host, name, cmp.Or(port, "0"))
+	case noPort == nil:
+		c.refuse(true, "%s: %q has a port; use %s: %q", option, host, option, name)
+	case strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]"):
+		c.refuse(true, "%s: %q has brackets; use %s: %q", option, host, option, host[1:len(host)-1])
+	case noAddr != nil && strings.Contains(host, ":"):
+		c.refuse(true, "%s: %q is not a host name or an IP address", option, host)
+	case option == "Host" && addr.Is6() && addr.IsLinkLocalUnicast() && addr.Zone() == "":
+		c.refuse(true, "Host: %q is a link-local address, which needs the interface; use Host: %q, with its name", host, host+"%eth0")
 	}
-	if name, port, err := net.SplitHostPort(host); err == nil {
-		use := fmt.Sprintf("%s: %q", option, name)
-		if option == "Host" {
-			use += " and Port: " + cmp.Or(port, "0")
-		}
-		c.refuse(true, "%s: %q has a port; use %s", option, host, use)
-		return
-	}
-	if inner, ok := strings.CutPrefix(host, "["); ok && strings.HasSuffix(inner, "]") {
-		c.refuse(true, "%s: %q has brackets; use %s: %q", option, host, option, strings.TrimSuffix(inner, "]"))
-		return
-	}
-	addr, err := netip.ParseAddr(host)
-	c.refuse(err != nil && strings.Contains(host, ":"), "%s: %q is not a host name or an IP address", option, host)
-	c.refuse(option == "Host" && addr.Is6() && addr.IsLinkLocalUnicast() && addr.Zone() == "",
-		"Host: %q is a link-local address, which needs the interface; use Host: %q, with its name", host, host+"%eth0")
 }
 
 // unixPath refuses a path whose end the system would not see.

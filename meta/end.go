@@ -3,6 +3,8 @@ package meta
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"syscall"
 	"time"
 
@@ -202,7 +204,7 @@ func (s *tcpServer) drain(timeout time.Duration) (evicted int) {
 	s.close()
 	<-s.stopped // what was accepted before is served
 	s.mu.Lock()
-	open := s.openLocked()
+	open := slices.Collect(maps.Keys(s.open))
 	s.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()

@@ -86,33 +86,29 @@ func (l LengthPrefixed) Split() (bufio.SplitFunc, error) {
 }
 
 func (l LengthPrefixed) split(data []byte, atEOF bool) (int, []byte, error) {
-	if len(data) < l.HeaderSize {
-		if atEOF && len(data) > 0 {
-			return 0, nil, io.ErrUnexpectedEOF
+	size := l.HeaderSize
+	if len(data) >= size {
+		length := l.length(data[l.Offset:])
+		if l.IncludesHeader {
+			if length < uint64(l.HeaderSize) {
+				return 0, nil, fmt.Errorf("length %d is smaller than the header that it includes (%d bytes)", length, l.HeaderSize)
+			}
+			length -= uint64(l.HeaderSize)
 		}
-		return 0, nil, nil
-	}
-	length := l.length(data[l.Offset:])
-	if l.IncludesHeader {
-		if length < uint64(l.HeaderSize) {
-			return 0, nil, fmt.Errorf("length %d is smaller than the header that it includes (%d bytes)", length, l.HeaderSize)
+		if length > uint64(l.MaxPayload) {
+			return 0, nil, fmt.Errorf("%w: %d bytes of payload are announced, %d allowed", ErrFrameTooLarge, length, l.MaxPayload)
 		}
-		length -= uint64(l.HeaderSize)
+		size += int(length)
 	}
-	if length > uint64(l.MaxPayload) {
-		return 0, nil, fmt.Errorf("%w: %d bytes of payload are announced, %d allowed", ErrFrameTooLarge, length, l.MaxPayload)
-	}
-	size := l.HeaderSize + int(length)
-	if len(data) < size {
-		if atEOF {
-			return 0, nil, io.ErrUnexpectedEOF
-		}
-		return 0, nil, nil
-	}
-	if l.KeepHeader {
+	switch {
+	case len(data) >= size && l.KeepHeader:
 		return size, data[:size], nil
+	case len(data) >= size:
+		return size, data[l.HeaderSize:size], nil
+	case atEOF && len(data) > 0:
+		return 0, nil, io.ErrUnexpectedEOF
 	}
-	return size, data[l.HeaderSize:size], nil
+	return 0, nil, nil
 }
 
 // length reads the length field, 0 if there is none.

@@ -63,7 +63,11 @@ func listenUnix(config *net.ListenConfig, o *TCPServerOptions) (net.Listener, er
 		if o.UnixOwner != "" {
 			first &= 0o700 // until the group is the one that it is for
 		}
-		config.Control = socketMode(first)
+		// Before the socket is bound: on Linux its file then has no more permissions (unix(7)). Other
+		// systems may know no such thing.
+		config.Control = func(_, _ string, raw syscall.RawConn) error {
+			return raw.Control(func(fd uintptr) { _ = fchmod(int(fd), uint32(first)) })
+		}
 	}
 	listener, err := config.Listen(context.Background(), "unix", path)
 	if errors.Is(err, syscall.EADDRINUSE) && removeStale(path) {
@@ -111,14 +115,6 @@ func unixOwner(owner string) (uid, gid int, err error) {
 		}
 	}
 	return uid, gid, nil
-}
-
-// socketMode sets the permissions of a socket before it is bound: on Linux its file then has no
-// more than these (unix(7)). Other systems may know no such thing.
-func socketMode(mode os.FileMode) func(_, _ string, raw syscall.RawConn) error {
-	return func(_, _ string, raw syscall.RawConn) error {
-		return raw.Control(func(fd uintptr) { _ = fchmod(int(fd), uint32(mode)) })
-	}
 }
 
 func listenError(where string, err error) error {
@@ -178,17 +174,15 @@ func removeStale(path string) (removed bool) {
 	conn, err := net.DialTimeout("unix", path, time.Second)
 	if err == nil {
 		conn.Close()
-		return false
 	}
 	if !errors.Is(err, syscall.ECONNREFUSED) {
 		return false
 	}
 	after, err := os.Lstat(path)
-	return err == nil && sameFile(before, after) && os.Remove(path) == nil
+	// The time too: a file system gives the number of a removed file to the next one.
+	same := err == nil && os.SameFile(before, after) && before.ModTime().Equal(after.ModTime())
+	return same && os.Remove(path) == nil
 }
-
-// sameFile compares the time too: a file system gives the number of a removed file to the next one.
-func sameFile(a, b os.FileInfo) bool { return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) }
 
 const (
 	// maxKeepAlive is Linux's limit of TCP_KEEPIDLE and TCP_KEEPINTVL (net/tcp.h,

@@ -79,20 +79,25 @@ func Stats(server gen.MetaBehavior) ServerStats { return mustServer(server).snap
 // first. For the result of [CreateTCPConnection] it returns that connection once it was
 // established, also when it has ended. Any goroutine may call it. Unlike Ergo's Inspect, it does
 // not wait for a connection that is writing to its peer.
-func Connections(behavior gen.MetaBehavior) []ConnectionStats {
-	c, ok := behavior.(*tcpConnection)
-	if r, is := behavior.(*reconnecting); is {
-		if c, ok = r.current(); !ok {
-			return nil
+func Connections(behavior gen.MetaBehavior) (all []ConnectionStats) {
+	var open []*tcpConnection
+	switch b := behavior.(type) {
+	case *tcpConnection:
+		open = append(open, b)
+	case *reconnecting:
+		if c, up := b.current(); up {
+			open = append(open, c)
+		}
+	default:
+		open = mustServer(b).announced()
+	}
+	for _, c := range open {
+		if c.view().connected {
+			all = append(all, c.snapshot())
 		}
 	}
-	if ok {
-		if !c.view().connected {
-			return nil
-		}
-		return []ConnectionStats{c.snapshot()}
-	}
-	return mustServer(behavior).connections()
+	slices.SortFunc(all, func(a, b ConnectionStats) int { return a.Opened.Compare(b.Opened) })
+	return all
 }
 
 func mustServer(server gen.MetaBehavior) *tcpServer {
@@ -143,7 +148,7 @@ func (s *ServerStats) handshake(version uint16, resumed bool, took time.Duration
 
 func (s *tcpServer) snapshot() ServerStats {
 	s.mu.Lock()
-	out, open := s.stats, s.openLocked()
+	out, open := s.stats, slices.Collect(maps.Keys(s.open))
 	out.Refused, out.Ended, out.Handshakes = maps.Clone(out.Refused), maps.Clone(out.Ended), slices.Clone(out.Handshakes)
 	out.MaxConnections, out.MaxHandshakes, out.Suspended = max(0, s.max.MaxConnections), max(0, s.max.MaxHandshakes), s.suspended
 	s.mu.Unlock()
@@ -164,33 +169,16 @@ func (s *tcpServer) snapshot() ServerStats {
 	return out
 }
 
-// openLocked returns the open connections. What is to be known of each is asked without mu, which
-// the accept loop needs.
-func (s *tcpServer) openLocked() []*tcpConnection {
-	open := make([]*tcpConnection, 0, len(s.open))
-	for c := range s.open {
-		open = append(open, c)
-	}
-	return open
-}
-
-// announced returns those that an actor knows of.
+// announced returns the connections that an actor knows of. It asks each without mu, which the
+// accept loop needs.
 func (s *tcpServer) announced() []*tcpConnection {
 	s.mu.Lock()
-	open := s.openLocked()
+	open := slices.Collect(maps.Keys(s.open))
 	s.mu.Unlock()
 	return slices.DeleteFunc(open, func(c *tcpConnection) bool {
 		p := c.view()
 		return !p.connected || p.parted
 	})
-}
-
-func (s *tcpServer) connections() (all []ConnectionStats) {
-	for _, c := range s.announced() {
-		all = append(all, c.snapshot())
-	}
-	slices.SortFunc(all, func(a, b ConnectionStats) int { return a.Opened.Compare(b.Opened) })
-	return all
 }
 
 // tlsState gives the TLS state, nil as long as there is none. It does not wait: ConnectionState
