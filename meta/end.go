@@ -64,10 +64,11 @@ func (c *tcpConnection) endLocked(reason, cause error) (first bool) {
 // panics.
 func (c *tcpConnection) finish() {
 	c.end(ErrTerminated, gen.TerminateReasonPanic) // where nothing else ended it
-	established := c.view().phase >= open
-	reason := c.ended()
+	before := c.view()
+	reason := before.reason
 	c.logPanic(reason.Cause)
-	late := reason.Reason == ErrClosedByPeer && c.opt.HalfClose == 0 && c.view().connected && c.onEnd == nil // else the next connection has the answers
+	late := reason.Reason == ErrClosedByPeer && c.opt.HalfClose == 0 && before.connected && c.onEnd == nil // else the next connection has the answers
+	tells, told := before.connected || c.server == nil, true
 	if !late {
 		c.writer.close()
 	}
@@ -81,14 +82,13 @@ func (c *tcpConnection) finish() {
 		c.reason = reason
 		c.mu.Unlock()
 	}
-	told := true
-	if c.view().connected || c.server == nil {
+	if tells {
 		c.logLife("connection with %s ended: %s", c.sock.RemoteAddr(), reason)
 	}
 	if c.onEnd != nil {
 		c.retry = c.onEnd(reason)
 	}
-	if c.server != nil && c.view().connected {
+	if c.server != nil && before.connected {
 		c.server.count(func(stats *ServerStats) { stats.Ended[reason.Reason.Error()]++ })
 	}
 	if late {
@@ -106,12 +106,12 @@ func (c *tcpConnection) finish() {
 	if c.release != nil {
 		c.logPanic(protect("release of CertManager.Track", func() error { c.release(); return nil }))
 	}
-	if !late && (c.view().connected || c.server == nil) {
+	if tells && !late {
 		told = c.disconnected(reason)
 	}
 	if reason.Reason == ErrReset || reason.Reason == ErrClosedByPeer || flushed != nil || timeout(reason.Cause) {
 		c.sock.Close() // nothing comes any more that could turn it into a reset
-	} else if established {
+	} else if before.phase >= open {
 		c.sock.linger(lingerTimeout)
 	} else { // a peer that failed holds its slot no longer than one that is still trying
 		c.sock.linger(min(lingerTimeout, time.Until(c.opened.Add(c.opt.HandshakeTimeout))))

@@ -31,24 +31,25 @@ var (
 type tcpServer struct {
 	behavior
 
-	opt        TCPServerOptions
+	// Set by CreateTCPServer, and not changed after it.
+	opt        TCPServerOptions      // but the limits in force are in accepting
 	connection *TCPConnectionOptions // of each accepted connection
 	listener   net.Listener
 	tls        *tls.Config       // nil: no TLS
 	handshakes *handshakeLimiter // nil: no TLS
-	next       int               // Start's: index in ProcessPool
-	actors     bool              // the parent is an ActorServer's; set before Start
+	actors     bool              // the parent is an ActorServer's; set by it before Start
+	parent     any               // its PID, set by Init; boxed once for all connections
 
-	parent    any           // its PID, set by Init; boxed once for all connections
-	closing   chan struct{} // closed: no further connection is accepted
-	stopped   chan struct{} // closed: Start has returned
-	owners    sync.Map      // gen.Atom to the gen.PID that had the name last, where the option Node is set
-	closeOnce sync.Once
+	next      int            // index in ProcessPool; Start's goroutine
+	owners    sync.Map       // gen.Atom to the gen.PID that had the name last, where the option Node is set; connections
 	logLimit  rate.Sometimes // of error lines
+	closing   chan struct{}  // closed by close: no further connection is accepted
+	closeOnce sync.Once
+	stopped   chan struct{} // closed: Start has returned
 
-	mu        sync.Mutex // guards all below
-	open      map[*tcpConnection]struct{}
-	stats     ServerStats // the counters; its traffic is that of the connections that have left
+	mu        sync.Mutex                  // guards all below
+	open      map[*tcpConnection]struct{} // Start's goroutine adds, each takes itself out
+	stats     ServerStats                 // the counters; its traffic is that of the connections that have left
 	addresses addressTable
 	accepting
 	changed signal // open, or anything of accepting
@@ -68,7 +69,8 @@ func CreateTCPServer(options TCPServerOptions) (gen.MetaBehavior, error) {
 	}
 	s := &tcpServer{
 		opt: options, connection: connection,
-		closing: make(chan struct{}), stopped: make(chan struct{}), open: map[*tcpConnection]struct{}{}, stats: ServerStats{Refused: map[string]uint64{}, Ended: map[string]uint64{}},
+		closing: make(chan struct{}), stopped: make(chan struct{}), open: map[*tcpConnection]struct{}{},
+		stats:     ServerStats{Refused: map[string]uint64{}, Ended: map[string]uint64{}},
 		addresses: addressTable{used: map[netip.Addr]addressUse{}},
 		logLimit:  rate.Sometimes{First: 5, Interval: time.Second},
 	}

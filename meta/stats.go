@@ -116,7 +116,8 @@ func (t *Traffic) add(other Traffic) {
 	t.BackPressure += other.BackPressure
 }
 
-// connectionStats are what a connection counts. They are read at any time.
+// connectionStats are what a connection counts. They are read at any time. Start's goroutine writes
+// them, but for messagesOut, which is the message goroutine's.
 type connectionStats struct {
 	bytesIn     atomic.Uint64
 	messagesIn  atomic.Uint64
