@@ -16,7 +16,7 @@ import (
 type comparison struct {
 	*snapshot
 	now      time.Time
-	previous *snapshot               // in service, nil for the first
+	previous *snapshot               // in service
 	served   map[*certificate]bool   // by previous
 	before   map[string]*certificate // the same by their origin
 	issuers  []*x509.Certificate     // intermediates of all chains, served now or before
@@ -25,17 +25,13 @@ type comparison struct {
 
 func newComparison(s, previous *snapshot, now time.Time) *comparison {
 	k := &comparison{snapshot: s, now: now, previous: previous, served: make(map[*certificate]bool), before: make(map[string]*certificate), alone: make(map[string]bool)}
-	certs := s.certs
-	if previous != nil {
-		certs = slices.Concat(certs, previous.certs)
-		for _, c := range previous.certs {
-			k.served[c], k.before[c.origin] = true, c
-			if len(c.chain) == 1 {
-				k.alone[string(c.tls.Leaf.RawIssuer)] = true
-			}
+	for _, c := range previous.certs {
+		k.served[c], k.before[c.origin] = true, c
+		if len(c.chain) == 1 {
+			k.alone[string(c.tls.Leaf.RawIssuer)] = true
 		}
 	}
-	for issuer := range issuersOf(certs) {
+	for issuer := range issuersOf(slices.Concat(s.certs, previous.certs)) {
 		if !trust.IsRoot(issuer) {
 			k.issuers = append(k.issuers, issuer)
 		}
@@ -75,7 +71,7 @@ func (k *comparison) check() []error {
 
 // replaces says whether a certificate takes the place of one in service, for a name of it.
 func (k *comparison) replaces(c *certificate) bool {
-	return k.previous != nil && slices.ContainsFunc(k.previous.certs, func(old *certificate) bool {
+	return slices.ContainsFunc(k.previous.certs, func(old *certificate) bool {
 		return !slices.Contains(k.certs, old) && c.covers(old)
 	})
 }
@@ -161,7 +157,7 @@ func (c *certificate) build(roots *x509.CertPool, issuers []*x509.Certificate, n
 // led says whether a certificate in service leads to roots that are still the same, or all do where
 // it is nil.
 func (k *comparison) led(c *certificate, roots *x509.CertPool) bool {
-	if k.previous == nil || !roots.Equal(k.previous.policy.servers.cas) {
+	if !roots.Equal(k.previous.policy.servers.cas) {
 		return false
 	}
 	leads := func(c *certificate) bool {
@@ -189,7 +185,6 @@ func (k *comparison) leadsToClients(c *certificate) bool {
 // may take them away when they end.
 func (s *snapshot) lost(previous *snapshot) []error {
 	switch {
-	case previous == nil:
 	case !slices.ContainsFunc(previous.certs, func(c *certificate) bool { return !c.owner }): // their source takes them away when they end
 	case !previous.names.fallback.none() && s.names.fallback.none():
 		return []error{fmt.Errorf("%w: none for servers is left of those in service; a server that is to end ends its listener", ErrNoCertificate)}

@@ -18,9 +18,8 @@ type live struct {
 
 	judging sync.Mutex // one judgeAll at a time
 
-	mu     sync.Mutex // guards the fields below and the timers of conns
-	closed bool
-	conns  map[*conn]struct{}
+	mu    sync.Mutex // guards the fields below and the timers of conns
+	conns map[*conn]struct{}
 
 	// What Recycle was asked for last, for those whose handshake was on its way then.
 	recycled     uint64
@@ -32,10 +31,10 @@ type conn struct {
 	remote     net.Addr
 	generation uint64
 	evict      func(error)
-	ended      atomic.Bool // evicted or released
+	peer       atomic.Pointer[Peer] // as it was judged last
+	ended      atomic.Bool          // evicted or released
 
-	// Guarded by live.mu once it is listed.
-	peer   *Peer
+	// Guarded by live.mu.
 	expiry *time.Timer // when the peer's certificate ends
 	due    *time.Timer // an eviction that waits its turn
 	dueAt  time.Time
@@ -60,7 +59,12 @@ func (m *Manager) Dialing() (track func(state *tls.ConnectionState, remote net.A
 func (m *Manager) tracking(servers bool) func(*tls.ConnectionState, net.Addr, func(error)) (release func()) {
 	generation := m.current.Load().generation
 	return func(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func()) {
-		return m.track(generation, servers, state, remote, evict)
+		c, peer := &conn{remote: remote, generation: generation, evict: evict}, m.newPeer(state, servers)
+		if current := m.current.Load(); !servers && generation == current.generation { // else it is not known with what it was verified
+			peer.pool = current.policy.clients.id
+		}
+		m.live.add(c, peer)
+		return func() { m.live.remove(c) }
 	}
 }
 
@@ -81,23 +85,13 @@ func (m *Manager) Track(state *tls.ConnectionState, remote net.Addr, evict func(
 	return m.tracking(len(state.PeerCertificates) > 0 && len(state.VerifiedChains) == 0)(state, remote, evict)
 }
 
-func (m *Manager) track(generation uint64, server bool, state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func()) {
-	current := m.current.Load()
-	c := &conn{peer: m.newPeer(state, server), remote: remote, generation: generation, evict: evict}
-	if !server && generation == current.generation { // else it is not known with what it was verified
-		c.peer.pool = current.policy.clients.id
-	}
-	m.live.add(c)
-	return func() { m.live.remove(c) }
-}
-
 // add lists a connection that holds by what is in service, and arms the timer for the end of its
 // peer's certificate. One that does not is evicted.
-func (l *live) add(c *conn) {
+func (l *live) add(c *conn, peer *Peer) {
 	for {
 		current := l.m.current.Load()
-		peer, err := l.judge(c.peer, current) // outside the lock: rules and signatures may be slow
-		c.peer = peer
+		judged, err := l.judge(peer, current) // outside the lock: rules and signatures may be slow
+		c.peer.Store(judged)
 		if err != nil && !current.policy.tolerates(err) {
 			if l.m.ctx.Err() == nil { // else nothing is evicted any more
 				l.evict(c, err)
@@ -117,7 +111,7 @@ func (l *live) list(c *conn, judged *snapshot) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
-	case l.closed:
+	case l.m.ctx.Err() != nil:
 		return true
 	case l.m.current.Load() != judged:
 		return false
@@ -150,7 +144,7 @@ func (l *live) arm(c *conn) {
 	if c.expiry != nil {
 		c.expiry.Stop()
 	}
-	if end := c.peer.expires(); !end.IsZero() && !l.m.options.KeepExpiredConnections {
+	if end := c.peer.Load().expires(); !end.IsZero() && !l.m.options.KeepExpiredConnections {
 		// Certificates are valid up to and with the last second that they name.
 		c.expiry = time.AfterFunc(clock.Until(end)+time.Nanosecond, func() { l.review(c) })
 	}
@@ -175,14 +169,14 @@ func (l *live) review(c *conn) {
 
 // judgeAgain judges a listed connection, and returns why it is to be evicted.
 func (l *live) judgeAgain(c *conn, current *snapshot) error {
-	peer, err := l.judge(l.peerOf(c), current) // outside the lock, as in add
+	peer, err := l.judge(c.peer.Load(), current) // outside the lock, as in add
 	tolerated := err != nil && current.policy.tolerates(err)
 	if !l.update(c, peer, err == nil || tolerated) {
 		return nil
 	}
 	if tolerated {
 		l.m.counts.reported.Add(1)
-		l.m.events.emit(Event{Kind: PeerEvicted, Generation: current.generation, Peer: newPeerInfo(peer, c.remote), ReportOnly: true, Err: err})
+		l.m.emit(Event{Kind: PeerEvicted, Peer: newPeerInfo(peer, c.remote), ReportOnly: true, Err: err})
 		return nil
 	}
 	return err
@@ -195,17 +189,11 @@ func (l *live) update(c *conn, peer *Peer, holds bool) bool {
 	if _, listed := l.conns[c]; !listed {
 		return false
 	}
-	c.peer = peer
+	c.peer.Store(peer)
 	if holds {
 		l.arm(c)
 	}
 	return true
-}
-
-func (l *live) peerOf(c *conn) *Peer {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return c.peer
 }
 
 func (l *live) remove(c *conn) {
@@ -243,11 +231,10 @@ func (l *live) all() []*conn {
 	return slices.Collect(maps.Keys(l.conns))
 }
 
-// close forgets all connections. They stay open.
+// close forgets all connections, when ctx has ended. They stay open.
 func (l *live) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.closed = true
 	for c := range l.conns {
 		c.stop()
 	}

@@ -37,8 +37,8 @@ type Manager struct {
 	sessions tls.ClientSessionCache // of all its clients
 	keyLog   io.Writer              // nil unless asked for; open as long as a config may use it
 
-	current    atomic.Pointer[snapshot]
-	lastServer atomic.Pointer[Peer] // that a handshake of ours verified
+	current    atomic.Pointer[snapshot] // with generation 0 it is empty, before the first set
+	lastServer atomic.Pointer[Peer]     // that a handshake of ours verified
 
 	mu sync.Mutex // is held to replace current, and to end ctx: never while something slow runs
 
@@ -75,6 +75,7 @@ func New(o Options) (*Manager, error) {
 	}
 	m.events.init(o.Logger)
 	m.live.init(m)
+	m.current.Store(emptySnapshot(inputs{clientAuth: o.ClientAuth, clientRule: o.ClientRule, serverRule: o.ServerRule}))
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	m.done.Go(func() { keepWatching(m.ctx, o.Source, o.PollInterval, m.changed, m.report) })
 	r := newReloader(m)
@@ -140,16 +141,13 @@ func (m *Manager) Close() error {
 	return nil
 }
 
-// put edits what is in service, or what is to become the first set, and puts the result in service.
+// put edits what is in service, and puts the result in service.
 // What is slow happens before the lock is taken; if another change came first meanwhile, the edit
 // is made again.
 func (m *Manager) put(ctx context.Context, rehearse bool, edit func(*inputs)) error {
 	for {
 		previous := m.current.Load()
-		in := inputs{clientAuth: m.options.ClientAuth, clientRule: m.options.ClientRule, serverRule: m.options.ServerRule}
-		if previous != nil {
-			in = previous.in
-		}
+		in := previous.in
 		edit(&in)
 		next, err := newSnapshot(in, &m.options, previous)
 		if err != nil {
@@ -159,7 +157,7 @@ func (m *Manager) put(ctx context.Context, rehearse bool, edit func(*inputs)) er
 			if err := next.rehearse(ctx, &m.options, previous, clock.Now()); err != nil {
 				return err
 			}
-		} else if previous != nil {
+		} else {
 			next.doubts = previous.doubts
 		}
 		if done, err := m.swap(previous, next); done || err != nil {
@@ -179,23 +177,20 @@ func (m *Manager) swap(previous, next *snapshot) (done bool, err error) {
 		m.mu.Unlock()
 		return false, nil
 	}
-	next.generation, next.published = 1, clock.Now()
-	if previous != nil {
-		next.generation = previous.generation + 1
-	}
+	next.generation, next.published = previous.generation+1, clock.Now()
 	m.watchKeys(next)
 	m.current.Store(next)
 	m.setTicketKeys(previous, next)
 	m.mu.Unlock()
 	m.counts.loads.Add(1)
-	m.events.emit(m.loadedEvent(next)) // a logger may be slow
+	m.emit(next.loaded()) // a logger may be slow
 	for _, warning := range next.warnings(previous) {
-		m.events.emit(warning)
+		m.emit(warning)
 	}
 	if !next.sameCertificates(previous) {
 		signal(m.published)
 	}
-	if previous != nil && (next.policy.fingerprint != previous.policy.fingerprint || next.in.ruled != previous.in.ruled) {
+	if next.policy.fingerprint != previous.policy.fingerprint || next.in.ruled != previous.in.ruled {
 		m.live.judgeAll()
 	}
 	return true, nil
@@ -204,7 +199,7 @@ func (m *Manager) swap(previous, next *snapshot) (done bool, err error) {
 // setTicketKeys uses the keys of the source when they change.
 func (m *Manager) setTicketKeys(previous, next *snapshot) {
 	keys := next.in.material.all.TicketKeys
-	if len(keys) > 0 && (previous == nil || !slices.Equal(keys, previous.in.material.all.TicketKeys)) {
+	if len(keys) > 0 && !slices.Equal(keys, previous.in.material.all.TicketKeys) {
 		m.tickets.SetSessionTicketKeys(keys)
 	}
 }
@@ -216,10 +211,11 @@ func (m *Manager) change(rehearse bool, edit func(*inputs)) {
 	}
 }
 
-// emit reports something about the set in service, or what is to become the first.
+// emit reports something about the set in service, if e says of no other, or about what is to become
+// the first.
 func (m *Manager) emit(e Event) {
-	if current := m.current.Load(); current != nil {
-		e.Generation = current.generation
+	if e.Generation == 0 {
+		e.Generation = m.current.Load().generation
 	}
 	m.events.emit(e)
 }
@@ -228,5 +224,5 @@ func (m *Manager) emit(e Event) {
 func (m *Manager) reject(err error) {
 	m.counts.rejections.Add(1)
 	m.counts.lastError.Store(&lastError{when: clock.Now(), text: err.Error()})
-	m.events.emit(Event{Kind: Rejected, Generation: m.current.Load().generation, Err: err})
+	m.emit(Event{Kind: Rejected, Err: err})
 }

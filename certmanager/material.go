@@ -59,15 +59,12 @@ type material struct {
 	late         bool // that there is no certificate yet is no mistake
 }
 
-// newMaterial makes one of what a source returned while s, which may be nil, was in service. Parts
-// whose contents are those of a part in service, or of the last candidate, are taken over.
+// newMaterial makes one of what a source returned while s was in service. Parts whose contents are
+// those of a part in service, or of the last candidate, are taken over.
 func newMaterial(from *Material, s *snapshot, last *material) *material {
-	known, served := []*material{last}, make(map[string]*certificate)
-	if s != nil {
-		known = []*material{s.in.material, last}
-		for _, c := range s.certs {
-			served[string(c.chain[0].Raw)] = c
-		}
+	known, served := []*material{s.in.material, last}, make(map[string]*certificate)
+	for _, c := range s.certs {
+		served[string(c.chain[0].Raw)] = c
 	}
 	var parts []*part
 	for i, part := range from.flat() {

@@ -35,12 +35,9 @@ type policy struct {
 	from *material // crls are of
 }
 
-// newPolicy makes the policy of a candidate that follows previous, nil for the first.
+// newPolicy makes the policy of a candidate that follows previous.
 func newPolicy(in *inputs, o *Options, previous *policy) (*policy, error) {
 	m := in.material
-	if previous == nil {
-		previous = &policy{}
-	}
 	if err := in.clientRule.err; err != nil {
 		return nil, fmt.Errorf("ClientRule: %w: %w", ErrInvalid, err)
 	}

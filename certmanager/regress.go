@@ -9,14 +9,10 @@ import (
 
 // warnings returns what is to be said of the snapshot when it takes the place of another one.
 func (s *snapshot) warnings(previous *snapshot) (all []Event) {
-	var lists, doubts []error
-	if previous != nil {
-		lists, doubts = previous.policy.crls.Warnings, previous.doubts
-	}
-	for _, warning := range unreported(s.policy.crls.Warnings, lists) {
+	for _, warning := range unreported(s.policy.crls.Warnings, previous.policy.crls.Warnings) {
 		all = append(all, Event{Kind: Warning, Reason: "source", Generation: s.generation, Err: warning})
 	}
-	for _, doubt := range append(unreported(s.doubts, doubts), s.regressions(previous)...) {
+	for _, doubt := range append(unreported(s.doubts, previous.doubts), s.regressions(previous)...) {
 		all = append(all, Event{Kind: Warning, Reason: "regressed", Generation: s.generation, Err: doubt})
 	}
 	return all
@@ -41,7 +37,7 @@ func unreported(warnings, before []error) []error {
 // regressions says in what the candidate is less than the snapshot before it. It is taken all the
 // same, with a warning: whoever put the files there may know why.
 func (s *snapshot) regressions(previous *snapshot) []error {
-	if previous == nil || s.sameCertificates(previous) {
+	if s.sameCertificates(previous) {
 		return nil
 	}
 	found := append(s.lesserNames(previous), s.olderNameless(previous)...)

@@ -38,7 +38,7 @@ func (s *snapshot) rehearse(ctx context.Context, o *Options, previous *snapshot,
 	for _, name := range o.RequireNames {
 		// What is in service may miss it too, where an ACME certificate ended: that must not
 		// keep the next from taking its place.
-		if !s.covers(name, false) && (previous == nil || previous.covers(name, true)) {
+		if !s.covers(name, false) && (previous.generation == 0 || previous.covers(name, true)) {
 			errs = append(errs, fmt.Errorf("%w: %s; the certificates for servers have %s", ErrNotCovered, name, s.served()))
 		}
 	}
@@ -48,7 +48,7 @@ func (s *snapshot) rehearse(ctx context.Context, o *Options, previous *snapshot,
 // tryKeys proves that the keys sign which are not in service already.
 func (s *snapshot) tryKeys(ctx context.Context, compared *comparison) (errs []error) {
 	left := rehearsalTimeout // for all keys
-	if compared.previous != nil {
+	if compared.previous.generation > 0 {
 		left = keyWait
 	}
 	for _, c := range s.certs {
@@ -109,7 +109,7 @@ func (s *snapshot) tryHandshakes(ctx context.Context, previous *snapshot) error 
 	if s.names.fallback.none() {
 		return nil // no server
 	}
-	if asks := s.policy.clientAuth != tls.NoClientCert; asks && (previous == nil || previous.policy.clients.id != s.policy.clients.id) {
+	if asks := s.policy.clientAuth != tls.NoClientCert; asks && previous.policy.clients.id != s.policy.clients.id {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 			if err := s.tryHandshake(ctx, &tls.Config{MaxVersion: version}); err != nil {
 				return fmt.Errorf("client CAs: %w: rehearsed handshake over %s: %w", ErrInvalid, tls.VersionName(version), err)

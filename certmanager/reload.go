@@ -153,7 +153,7 @@ func (r *reloader) load(ctx context.Context) (*material, error) {
 		}
 		r.warn()
 	}
-	if current != nil && r.candidate.same(current.in.material) {
+	if r.candidate.same(current.in.material) {
 		return current.in.material, err
 	}
 	return r.candidate, err
@@ -183,23 +183,19 @@ func (r *reloader) lacks(got, current *material) bool {
 // which can be without the others.
 func (r *reloader) publish(ctx context.Context, candidate *material) error {
 	m, current := r.m, r.m.current.Load()
-	var served []*certificate
-	if current != nil {
-		served = current.certs
-	}
 	put := func(candidate *material) error {
 		if candidate.err != nil {
 			return candidate.err
 		}
 		return m.put(ctx, true, func(in *inputs) {
-			if in.update != nil && candidate.replaces(in.update, served) {
+			if in.update != nil && candidate.replaces(in.update, current.certs) {
 				in.update = nil
 			}
 			in.material = candidate
 		})
 	}
 	err := put(candidate)
-	if err == nil || current == nil || ctx.Err() != nil || len(candidate.parts) == 1 || len(candidate.parts) != len(current.in.material.parts) {
+	if err == nil || ctx.Err() != nil || len(candidate.parts) < 2 || len(candidate.parts) != len(current.in.material.parts) {
 		return err
 	}
 	var errs []error // none where each part is good after those before it

@@ -42,7 +42,7 @@ func (r *reloader) succeed(back bool) {
 		r.announced = false
 	}
 	if r.m.counts.drift.Swap(false) && back {
-		r.m.events.emit(r.m.loadedEvent(r.m.current.Load()))
+		r.m.emit(r.m.current.Load().loaded())
 	}
 }
 

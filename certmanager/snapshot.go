@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ergotls/ergotls/certmanager/internal/trust"
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
@@ -52,13 +53,15 @@ type snapshot struct {
 	doubts     []error // about what was taken all the same
 }
 
+// emptySnapshot is what the first set takes the place of.
+func emptySnapshot(in inputs) *snapshot {
+	in.material = &material{}
+	return &snapshot{in: in, names: &names{}, policy: &policy{crls: &trust.Lists{}}}
+}
+
 // newSnapshot makes a candidate from inputs. It is published only after a rehearsal.
 func newSnapshot(in inputs, o *Options, previous *snapshot) (*snapshot, error) {
-	var before *policy
-	if previous != nil {
-		before = previous.policy
-	}
-	t, err := newPolicy(&in, o, before)
+	t, err := newPolicy(&in, o, previous.policy)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +89,7 @@ func newSnapshot(in inputs, o *Options, previous *snapshot) (*snapshot, error) {
 // sameCertificates says whether the snapshot differs from another in what the program has set
 // alone.
 func (s *snapshot) sameCertificates(other *snapshot) bool {
-	return other != nil && s.in.material == other.in.material && s.in.update == other.in.update
+	return s.in.material == other.in.material && s.in.update == other.in.update
 }
 
 // getClientCertificate is what the snapshot shows a server that asks: the first

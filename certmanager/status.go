@@ -109,7 +109,7 @@ func (m *Manager) Status() Status {
 	return status
 }
 
-func (m *Manager) loadedEvent(s *snapshot) Event {
+func (s *snapshot) loaded() Event {
 	e := Event{Kind: Loaded, Generation: s.generation, Names: s.names.count}
 	if len(s.certs) > 0 {
 		info := NewCertificateInfo(s.certs[0].tls.Leaf, s.certs[0].origin)

@@ -264,7 +264,7 @@ func (m *Manager) verdict(current *snapshot, peer *Peer, remote net.Addr, err er
 	} else {
 		m.counts.refuse(err)
 	}
-	m.events.emit(Event{Kind: PeerRefused, Generation: current.generation, Peer: newPeerInfo(peer, remote), ReportOnly: tolerated, Err: err})
+	m.emit(Event{Kind: PeerRefused, Peer: newPeerInfo(peer, remote), ReportOnly: tolerated, Err: err})
 	if tolerated {
 		return nil
 	}
