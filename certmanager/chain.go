@@ -183,12 +183,12 @@ func (k *comparison) leadsToClients(c *certificate) bool {
 
 // lost says that no certificate is left of those in service, for servers or at all. Their source
 // may take them away when they end.
-func (s *snapshot) lost(previous *snapshot) []error {
+func (k *comparison) lost() []error {
 	switch {
-	case !slices.ContainsFunc(previous.certs, func(c *certificate) bool { return !c.owner }): // their source takes them away when they end
-	case !previous.names.fallback.none() && s.names.fallback.none():
+	case !slices.ContainsFunc(k.previous.certs, func(c *certificate) bool { return !c.owner }): // their source takes them away when they end
+	case !k.previous.names.fallback.none() && k.names.fallback.none():
 		return []error{fmt.Errorf("%w: none for servers is left of those in service; a server that is to end ends its listener", ErrNoCertificate)}
-	case len(previous.certs) > 0 && len(s.certs) == 0:
+	case len(k.previous.certs) > 0 && len(k.certs) == 0:
 		return []error{fmt.Errorf("%w: none is left of those in service", ErrNoCertificate)}
 	}
 	return nil

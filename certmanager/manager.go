@@ -184,9 +184,8 @@ func (m *Manager) swap(previous, next *snapshot) (done bool, err error) {
 	m.mu.Unlock()
 	m.counts.loads.Add(1)
 	m.emit(next.loaded()) // a logger may be slow
-	for _, warning := range next.warnings(previous) {
-		m.emit(warning)
-	}
+	m.warn("source", unreported(next.policy.crls.Warnings, previous.policy.crls.Warnings)...)
+	m.warn("regressed", append(unreported(next.doubts, previous.doubts), next.regressions...)...)
 	if !next.sameCertificates(previous) {
 		signal(m.published)
 	}

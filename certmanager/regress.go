@@ -7,15 +7,11 @@ import (
 	"github.com/ergotls/ergotls/certmanager/internal/trust"
 )
 
-// warnings returns what is to be said of the snapshot when it takes the place of another one.
-func (s *snapshot) warnings(previous *snapshot) (all []Event) {
-	for _, warning := range unreported(s.policy.crls.Warnings, previous.policy.crls.Warnings) {
-		all = append(all, Event{Kind: Warning, Reason: "source", Generation: s.generation, Err: warning})
+// warn reports warnings of a kind.
+func (m *Manager) warn(reason string, warnings ...error) {
+	for _, warning := range warnings {
+		m.emit(Event{Kind: Warning, Reason: reason, Err: warning})
 	}
-	for _, doubt := range append(unreported(s.doubts, previous.doubts), s.regressions(previous)...) {
-		all = append(all, Event{Kind: Warning, Reason: "regressed", Generation: s.generation, Err: doubt})
-	}
-	return all
 }
 
 // unreported returns the warnings that were not given before, each once.
@@ -36,26 +32,23 @@ func unreported(warnings, before []error) []error {
 
 // regressions says in what the candidate is less than the snapshot before it. It is taken all the
 // same, with a warning: whoever put the files there may know why.
-func (s *snapshot) regressions(previous *snapshot) []error {
-	if s.sameCertificates(previous) {
-		return nil
-	}
-	found := append(s.lesserNames(previous), s.olderNameless(previous)...)
+func (k *comparison) regressions() []error {
+	found := append(k.lesserNames(), k.olderNameless()...)
 	plays := func(c *certificate) bool { return c.client }
-	if slices.ContainsFunc(previous.certs, plays) && !slices.ContainsFunc(s.certs, plays) {
+	if slices.ContainsFunc(k.previous.certs, plays) && !slices.ContainsFunc(k.certs, plays) {
 		found = append(found, fmt.Errorf("no certificate is left to show to servers that ask for one: the extended key usage of the new ones lacks TLS clients"))
 	}
-	m := s.in.material.all
-	return append(found, s.policy.crls.Regressions(previous.policy.crls, slices.Concat(m.ClientCAs, m.RootCAs, m.CRLIssuers))...)
+	m := k.in.material.all
+	return append(found, k.policy.crls.Regressions(k.previous.policy.crls, slices.Concat(m.ClientCAs, m.RootCAs, m.CRLIssuers))...)
 }
 
 // lesserNames looks for names that are no longer served, or by a certificate that was issued before
 // the one whose place it takes. The first of either is enough to look at.
-func (s *snapshot) lesserNames(previous *snapshot) []error {
+func (k *comparison) lesserNames() []error {
 	var found []error
 	missing, older := 0, false
-	for name, old := range previous.names.all {
-		old, now := old.first, s.names.lookup(name).first
+	for name, old := range k.previous.names.all {
+		old, now := old.first, k.names.lookup(name).first
 		switch {
 		case now == nil:
 			missing++
@@ -63,7 +56,7 @@ func (s *snapshot) lesserNames(previous *snapshot) []error {
 				found = append(found, fmt.Errorf("the name %s is no longer served", name))
 			}
 		case older || now.owner && !old.owner: // what stood in for it may be younger
-		case now.tls.Leaf.NotBefore.Before(old.tls.Leaf.NotBefore):
+		case now.issuedBefore(old):
 			older = true
 			found = append(found, fmt.Errorf("for %s the certificate %s was issued before the one that was in service, %s",
 				name, trust.Describe(now.tls.Leaf), trust.Describe(old.tls.Leaf)))
@@ -77,20 +70,18 @@ func (s *snapshot) lesserNames(previous *snapshot) []error {
 
 // olderNameless does the same for certificates that no client asks for by a name, such as one with
 // a SPIFFE ID: by where they come from.
-func (s *snapshot) olderNameless(previous *snapshot) []error {
-	before := make(map[string]*certificate)
-	for _, c := range previous.certs {
-		if c.nameless() {
-			before[c.origin] = c
-		}
-	}
-	for _, c := range s.certs {
-		if old := before[c.origin]; old != nil && c.tls.Leaf.NotBefore.Before(old.tls.Leaf.NotBefore) {
+func (k *comparison) olderNameless() []error {
+	for _, c := range k.certs {
+		if old := k.before[c.origin]; old != nil && old.nameless() && c.issuedBefore(old) {
 			return []error{fmt.Errorf("%s: the certificate %s was issued before the one that was in service, %s",
 				c.origin, trust.Describe(c.tls.Leaf), trust.Describe(old.tls.Leaf))}
 		}
 	}
 	return nil
+}
+
+func (c *certificate) issuedBefore(other *certificate) bool {
+	return c.tls.Leaf.NotBefore.Before(other.tls.Leaf.NotBefore)
 }
 
 func (c *certificate) nameless() bool {

@@ -30,8 +30,9 @@ const (
 // previous served already is not tried again.
 func (s *snapshot) rehearse(ctx context.Context, o *Options, previous *snapshot, now time.Time) error {
 	compared := newComparison(s, previous, now)
-	errs := append(s.lost(previous), compared.check()...)
-	errs = append(errs, s.tryKeys(ctx, compared)...)
+	errs := append(compared.lost(), compared.check()...)
+	s.regressions = compared.regressions()
+	errs = append(errs, compared.tryKeys(ctx)...)
 	if err := s.tryHandshakes(ctx, previous); err != nil {
 		errs = append(errs, err)
 	}
@@ -46,13 +47,13 @@ func (s *snapshot) rehearse(ctx context.Context, o *Options, previous *snapshot,
 }
 
 // tryKeys proves that the keys sign which are not in service already.
-func (s *snapshot) tryKeys(ctx context.Context, compared *comparison) (errs []error) {
+func (k *comparison) tryKeys(ctx context.Context) (errs []error) {
 	left := rehearsalTimeout // for all keys
-	if compared.previous.generation > 0 {
+	if k.previous.generation > 0 {
 		left = keyWait
 	}
-	for _, c := range s.certs {
-		if compared.served[c] || c.proven.Load() {
+	for _, c := range k.certs {
+		if k.served[c] || c.proven.Load() {
 			continue
 		}
 		began := time.Now()

@@ -18,9 +18,7 @@ func (r *reloader) warn() {
 		all = append(all, part.Warnings...)
 	}
 	r.m.counts.warnings.Store(&all)
-	for _, warning := range unreported(all, before) {
-		r.m.emit(Event{Kind: Warning, Reason: "source", Err: warning})
-	}
+	r.m.warn("source", unreported(all, before)...)
 }
 
 var errUnnoticed = errors.New("a change came without an event, as on network, FUSE and overlay file systems and in files that are mounted one by one")
@@ -29,7 +27,7 @@ var errUnnoticed = errors.New("a change came without an event, as on network, FU
 func (r *reloader) checkNoticed() {
 	c := &r.m.counts
 	if !r.announced && !c.polled.Load() && c.polling.CompareAndSwap(nil, &errUnnoticed) {
-		r.m.emit(Event{Kind: Warning, Reason: reasonPolling, Err: r.m.pollingError(errUnnoticed)})
+		r.m.warn(reasonPolling, r.m.pollingError(errUnnoticed))
 	}
 	r.announced = false
 }
@@ -80,7 +78,7 @@ func (r *reloader) checkClock() {
 		return
 	}
 	r.m.counts.clockSteps.Add(1)
-	r.m.emit(Event{Kind: Warning, Reason: "clock", Err: fmt.Errorf("the clock was set by %v, or the machine slept", step.Round(time.Millisecond))})
+	r.m.warn("clock", fmt.Errorf("the clock was set by %v, or the machine slept", step.Round(time.Millisecond)))
 	r.m.live.clockStepped()
 	signal(r.m.published)
 }

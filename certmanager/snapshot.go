@@ -51,6 +51,8 @@ type snapshot struct {
 	identity   [sha256.Size]byte // tells the certificates for clients from others
 	policy     *policy
 	doubts     []error // about what was taken all the same
+
+	regressions []error // in what it is less than the snapshot before it
 }
 
 // emptySnapshot is what the first set takes the place of.

@@ -2,13 +2,11 @@ package certmanager
 
 import (
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"slices"
 	"sync/atomic"
 
-	"github.com/ergotls/ergotls/certmanager/internal/trust"
 	"github.com/ergotls/ergotls/internal/clock"
 	"github.com/ergotls/ergotls/internal/conninfo"
 	"github.com/ergotls/ergotls/internal/sni"
@@ -164,25 +162,6 @@ func (m *Manager) verifyClient(began *snapshot, state tls.ConnectionState, remot
 	return m.verdict(current, peer, remote, err)
 }
 
-// ReportRefused is for servers that make the handshakes of ServerTLS themselves. It reports the
-// error of a handshake and the client's address. A client that crypto/tls itself refused, because
-// its CA is unknown or it showed no certificate, is then counted and reported as a refused peer;
-// the Manager knows of all other refused peers already. It ignores nil and other errors.
-func (m *Manager) ReportRefused(err error, remote net.Addr) {
-	if conninfo.NoCertificate(err) {
-		_ = m.verdict(m.current.Load(), &Peer{}, remote, fmt.Errorf("%w: the client showed no certificate", ErrUntrusted))
-		return
-	}
-	var refused *tls.CertificateVerificationError
-	if !errors.As(err, &refused) || len(refused.UnverifiedCertificates) == 0 || errors.Is(err, ErrUntrusted) {
-		return
-	}
-	peer := &Peer{Certificate: refused.UnverifiedCertificates[0]}
-	current := m.current.Load()
-	err = trust.Explain(fmt.Errorf("%s: %w: %w", peer, ErrUntrusted, refused.Err), refused.UnverifiedCertificates, current.policy.clients.known)
-	_ = m.verdict(current, peer, remote, err)
-}
-
 // ClientTLS returns a config for clients of one server name, or IP address. Roots, rules
 // and the client's own certificate are those in service at each handshake.
 //
@@ -251,24 +230,6 @@ func (m *Manager) verifyServer(state tls.ConnectionState, name string) error {
 		m.lastServer.Store(peer)
 	}
 	return m.verdict(current, peer, nil, err)
-}
-
-// verdict reports a refusal and returns it, unless it is only to be reported.
-func (m *Manager) verdict(current *snapshot, peer *Peer, remote net.Addr, err error) error {
-	if err == nil {
-		return nil
-	}
-	tolerated := current.policy.tolerates(err)
-	if tolerated {
-		m.counts.reported.Add(1)
-	} else {
-		m.counts.refuse(err)
-	}
-	m.emit(Event{Kind: PeerRefused, Peer: newPeerInfo(peer, remote), ReportOnly: tolerated, Err: err})
-	if tolerated {
-		return nil
-	}
-	return fmt.Errorf("certmanager: %w", err)
 }
 
 // offersTicket says whether the client may be about to resume a session.
