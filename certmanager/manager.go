@@ -73,6 +73,8 @@ func New(o Options) (*Manager, error) {
 	if len(o.TicketKeys) > 0 {
 		m.tickets.SetSessionTicketKeys(o.TicketKeys)
 	}
+	m.counts.warnings.Store(new([]error))
+	m.counts.lastError.Store(&lastError{})
 	m.events.init(o.Logger)
 	m.live.init(m)
 	m.current.Store(emptySnapshot(inputs{clientAuth: o.ClientAuth, clientRule: o.ClientRule, serverRule: o.ServerRule}))

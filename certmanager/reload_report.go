@@ -10,15 +10,12 @@ import (
 
 // warn reports what is new among the warnings of the source.
 func (r *reloader) warn() {
-	var before, all []error
-	if known := r.m.counts.warnings.Load(); known != nil {
-		before = *known
-	}
+	var all []error
 	for _, part := range r.previous.flat() {
 		all = append(all, part.Warnings...)
 	}
-	r.m.counts.warnings.Store(&all)
-	r.m.warn("source", unreported(all, before)...)
+	before := r.m.counts.warnings.Swap(&all)
+	r.m.warn("source", unreported(all, *before)...)
 }
 
 var errUnnoticed = errors.New("a change came without an event, as on network, FUSE and overlay file systems and in files that are mounted one by one")

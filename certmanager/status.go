@@ -72,13 +72,14 @@ type OrderStatus struct {
 func (m *Manager) Status() Status {
 	s := m.current.Load()
 	c := &m.counts
+	last := c.lastError.Load()
 	status := Status{
 		Generation: s.generation, Published: s.published,
 		ClientCAs: infosOf(s.in.material.all.ClientCAs), RootCAs: infosOf(s.in.material.all.RootCAs),
 		Names: s.names.count, ECHKeys: len(s.in.material.all.ECHKeys),
 		ClientAuth: s.policy.clientAuth.String(), ClientRule: s.policy.clients.rule.String(), ServerRule: s.policy.servers.rule.String(),
 		ReportOnly: s.policy.reportOnly, KeyLog: m.keyLog != nil,
-		Drift: c.drift.Load(), ClockSteps: c.clockSteps.Load(),
+		Drift: c.drift.Load(), LastError: last.text, LastErrorTime: last.when, ClockSteps: c.clockSteps.Load(),
 		Loads: c.loads.Load(), Rejections: c.rejections.Load(),
 		Connections: m.live.count(), Refused: c.refused.Load(), Evicted: c.evicted.Load(), Reported: c.reported.Load(),
 		RefusedBy: c.refusedReasons(), DeclinedTickets: c.declinedTickets.Load(), DroppedEvents: m.events.dropped.Load(),
@@ -86,16 +87,11 @@ func (m *Manager) Status() Status {
 	if why := c.polling.Load(); why != nil {
 		status.Polling = m.pollingError(*why).Error()
 	}
-	if all := c.warnings.Load(); all != nil {
-		for _, warning := range *all {
-			status.Warnings = append(status.Warnings, warning.Error())
-		}
+	for _, warning := range *c.warnings.Load() {
+		status.Warnings = append(status.Warnings, warning.Error())
 	}
 	for _, orders := range s.in.material.orders {
 		status.ACME = append(status.ACME, orders()...)
-	}
-	if last := c.lastError.Load(); last != nil {
-		status.LastError, status.LastErrorTime = last.text, last.when
 	}
 	for _, cert := range s.certs {
 		status.Certificates = append(status.Certificates, NewCertificateInfo(cert.tls.Leaf, cert.origin))
