@@ -19,12 +19,9 @@ import (
 )
 
 // certificate is a chain with its key and what a lookup needs to know of it. It is
-// immutable but for ended, proven and trying.
+// immutable but for proven and trying.
 type certificate struct {
-	// What a lookup reads, in one line of the processor's cache.
-	key   keyKind
-	ended atomic.Bool // the chain is outside its time. The expiry schedule sets it, so that no lookup has to read the clock.
-
+	key      keyKind
 	tls      tls.Certificate     // Leaf is set
 	chain    []*x509.Certificate // leaf first, then what is of use of the others
 	origin   string              // the file it came from, or the option
@@ -73,7 +70,6 @@ func newCertificate(cert tls.Certificate, origin string) (c *certificate, err er
 		return nil, fmt.Errorf("%s: certificate %s: %w", origin, trust.Describe(cmp.Or(leaf, certs[0])), err)
 	}
 	c.checkLeaf()
-	c.note(now)
 	return c, nil
 }
 
@@ -169,22 +165,6 @@ func (c *certificate) takeKey() error {
 		return fmt.Errorf("%w: key type %T; use ECDSA, Ed25519 or RSA", ErrInvalid, public)
 	}
 	return nil
-}
-
-// note sets ended by the clock, and returns the time until it has to be set again.
-func (c *certificate) note(now time.Time) (next time.Duration) {
-	ended, next := c.checkDates(now) != nil, clock.Far
-	for _, cert := range c.chain {
-		for _, when := range []time.Time{cert.NotBefore, cert.NotAfter} {
-			if !now.After(when) {
-				next = min(next, clock.Until(when)+time.Nanosecond)
-			}
-		}
-	}
-	if ended != c.ended.Load() { // what every handshake reads is written rarely
-		c.ended.Store(ended)
-	}
-	return next
 }
 
 func (c *certificate) checkDates(now time.Time) error {

@@ -53,16 +53,14 @@ func datedList(l *trust.List) dated {
 	}}
 }
 
-// dated returns what can end of a snapshot, each once.
+// dated returns what can end of a snapshot.
 func (s *snapshot) dated() []dated {
 	var all []dated
-	shared := make(map[string]bool) // issuers that were added
 	for _, c := range s.certs {
 		all = append(all, datedCertificate(c.tls.Leaf, c.origin, c.owner))
 		for _, issuer := range c.chain[1:] {
 			// Peers refuse the whole chain when the first of it ends.
-			if issuer.NotAfter.Before(c.tls.Leaf.NotAfter) && !shared[string(issuer.Raw)] {
-				shared[string(issuer.Raw)] = true
+			if issuer.NotAfter.Before(c.tls.Leaf.NotAfter) {
 				all = append(all, datedCertificate(issuer, c.origin, false))
 			}
 		}
@@ -99,8 +97,7 @@ func (m *Manager) expire(ctx context.Context) {
 
 // reportDue emits what is due, each moment once, also over snapshots that share certificates, and
 // returns how long until something is again, a day at most. Where several moments of one
-// certificate are past, only the last is reported. The end of a certificate is due then, so that
-// lookups know of it at once.
+// certificate are past, only the last is reported.
 func (m *Manager) reportDue(before map[string]time.Time) (reported map[string]time.Time, next time.Duration) {
 	now := clock.Now()
 	if m.current.Load().policy.crls.Begun(now) {
@@ -110,9 +107,6 @@ func (m *Manager) reportDue(before map[string]time.Time) (reported map[string]ti
 	reported, next = make(map[string]time.Time), 24*time.Hour
 	if begins := current.policy.crls.Begins; !begins.IsZero() {
 		next = min(next, max(clock.Until(begins), time.Second))
-	}
-	for _, cert := range current.certs {
-		next = min(next, cert.note(now))
 	}
 	for _, d := range current.dated() {
 		var past time.Time

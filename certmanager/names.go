@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/ergotls/ergotls/certmanager/internal/trust"
+	"github.com/ergotls/ergotls/internal/clock"
 )
 
 // names finds the certificate for a handshake. It is built once per snapshot and
@@ -201,14 +202,15 @@ func (cs candidates) best(hello *tls.ClientHelloInfo) *certificate {
 	if cs.more == nil {
 		return cs.first
 	}
+	now := clock.Now()
 	best, supported := cs.first, cs.first.supportedBy(hello)
-	if supported && !best.ended.Load() {
+	if supported && cs.first.checkDates(now) == nil {
 		return best
 	}
 	for _, c := range *cs.more {
 		switch {
 		case !c.supportedBy(hello):
-		case !c.ended.Load():
+		case c.checkDates(now) == nil:
 			return c
 		case !supported:
 			best, supported = c, true

@@ -30,7 +30,7 @@ func named(key keyKind, names ...string) *certificate {
 			leaf.DNSNames = append(leaf.DNSNames, name)
 		}
 	}
-	return &certificate{tls: tls.Certificate{Leaf: leaf}, key: key, server: true, origin: strings.Join(names, " ")}
+	return &certificate{tls: tls.Certificate{Leaf: leaf}, chain: []*x509.Certificate{leaf}, key: key, server: true, origin: strings.Join(names, " ")}
 }
 
 // addressed is a connection that has come to a local address.
