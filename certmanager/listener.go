@@ -29,16 +29,11 @@ type listener struct {
 	net.Listener
 	m       *Manager
 	config  *tls.Config
-	results chan accepted
+	results chan result[net.Conn]
 	pending chan struct{}   // an entry for each connection that Accept has not returned
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
 	done    sync.WaitGroup
-}
-
-type accepted struct {
-	conn net.Conn
-	err  error
 }
 
 // NewListener returns a listener of TLS connections for any server. Its Accept returns a *tls.Conn
@@ -53,7 +48,7 @@ type accepted struct {
 // for more until there are fewer. To limit the number of connections wrap inner. Close closes
 // inner, and the connections that Accept has not returned.
 func (m *Manager) NewListener(inner net.Listener, nextProtos ...string) net.Listener {
-	l := &listener{Listener: inner, m: m, config: m.ServerTLS(), results: make(chan accepted), pending: make(chan struct{}, maxPending)}
+	l := &listener{Listener: inner, m: m, config: m.ServerTLS(), results: make(chan result[net.Conn]), pending: make(chan struct{}, maxPending)}
 	l.config.NextProtos = nextProtos
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.done.Go(l.accept)
@@ -73,7 +68,7 @@ func (l *listener) accept() {
 			continue
 		}
 		<-l.pending
-		if !l.give(accepted{err: err}) || errors.Is(err, net.ErrClosed) {
+		if !l.give(result[net.Conn]{err: err}) || errors.Is(err, net.ErrClosed) {
 			return
 		}
 	}
@@ -93,9 +88,9 @@ func (l *listener) acceptOne() (conn net.Conn, err error) {
 }
 
 // give hands a result to Accept. It returns false if the listener was closed before.
-func (l *listener) give(a accepted) bool {
+func (l *listener) give(r result[net.Conn]) bool {
 	select {
-	case l.results <- a:
+	case l.results <- r:
 		return true
 	case <-l.ctx.Done():
 		return false
@@ -123,7 +118,7 @@ func (l *listener) handshake(raw net.Conn) (given bool) {
 	}
 	state := conn.ConnectionState()
 	tracked.release = track(&state, conninfo.RemoteAddr(raw), func(error) { raw.Close() })
-	if given = l.give(accepted{conn: conn}); !given {
+	if given = l.give(result[net.Conn]{value: conn}); !given {
 		tracked.Close()
 	}
 	return given
@@ -132,8 +127,8 @@ func (l *listener) handshake(raw net.Conn) (given bool) {
 // Accept implements net.Listener. An error is that of the listener below.
 func (l *listener) Accept() (net.Conn, error) {
 	select {
-	case a := <-l.results:
-		return a.conn, a.err
+	case r := <-l.results:
+		return r.value, r.err
 	case <-l.ctx.Done():
 		return nil, net.ErrClosed
 	}

@@ -33,9 +33,7 @@ func (s *snapshot) rehearse(ctx context.Context, o *Options, previous *snapshot,
 	errs := append(compared.lost(), compared.check()...)
 	s.regressions = compared.regressions()
 	errs = append(errs, compared.tryKeys(ctx)...)
-	if err := s.tryHandshakes(ctx, previous); err != nil {
-		errs = append(errs, err)
-	}
+	errs = append(errs, s.tryECH(ctx))
 	for _, name := range o.RequireNames {
 		// What is in service may miss it too, where an ACME certificate ended: that must not
 		// keep the next from taking its place.
@@ -103,23 +101,14 @@ func (c *certificate) sign() (err error) {
 	return err
 }
 
-// tryHandshakes proves that servers can use the Encrypted Client Hello keys, and ask clients for
-// certificates: the names of the CAs are part of that message. A key that crypto/tls cannot use
+// tryECH proves that servers can use the Encrypted Client Hello keys. One that crypto/tls cannot use
 // would fail all clients that send the extension, also those that send it without having a key.
-func (s *snapshot) tryHandshakes(ctx context.Context, previous *snapshot) error {
+func (s *snapshot) tryECH(ctx context.Context) error {
 	if s.names.fallback.none() {
 		return nil // no server
 	}
-	if asks := s.policy.clientAuth != tls.NoClientCert; asks && previous.policy.clients.id != s.policy.clients.id {
-		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-			if err := s.tryHandshake(ctx, &tls.Config{MaxVersion: version}); err != nil {
-				return fmt.Errorf("client CAs: %w: rehearsed handshake over %s: %w", ErrInvalid, tls.VersionName(version), err)
-			}
-		}
-	}
 	for _, key := range s.in.material.all.ECHKeys {
-		list := append(binary.BigEndian.AppendUint16(nil, uint16(len(key.Config))), key.Config...)
-		if err := s.tryHandshake(ctx, &tls.Config{MinVersion: tls.VersionTLS13, ServerName: "rehearsal.invalid", EncryptedClientHelloConfigList: list}); err != nil {
+		if err := s.tryHandshake(ctx, key.Config); err != nil {
 			return fmt.Errorf("%w: Encrypted Client Hello key: rehearsed handshake: %w", ErrInvalid, err)
 		}
 	}
@@ -127,16 +116,12 @@ func (s *snapshot) tryHandshakes(ctx context.Context, previous *snapshot) error 
 }
 
 // tryHandshake makes a handshake over net.Pipe, in which nobody is verified.
-func (s *snapshot) tryHandshake(ctx context.Context, peer *tls.Config) error {
-	config, certificates := newTLSConfig(), []tls.Certificate{rehearsalCertificate()}
-	s.policy.askClients(config)
-	if config.ClientAuth != tls.NoClientCert {
-		config.ClientAuth = tls.RequireAnyClientCert // nobody has a client's key here
-	}
-	config.Certificates, config.EncryptedClientHelloKeys = certificates, s.in.material.all.ECHKeys
+func (s *snapshot) tryHandshake(ctx context.Context, echConfig []byte) error {
+	config, peer := newTLSConfig(), newTLSConfig()
+	config.Certificates, config.EncryptedClientHelloKeys = []tls.Certificate{rehearsalCertificate()}, s.in.material.all.ECHKeys
 	config.SessionTicketsDisabled = true // nobody reads them from the pipe
-	peer.InsecureSkipVerify = true
-	peer.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certificates[0], nil }
+	peer.MinVersion, peer.ServerName, peer.InsecureSkipVerify = tls.VersionTLS13, "rehearsal.invalid", true
+	peer.EncryptedClientHelloConfigList = append(binary.BigEndian.AppendUint16(nil, uint16(len(echConfig))), echConfig...)
 
 	done := make(chan error, 2)
 	end := func(conn *tls.Conn) {
@@ -151,7 +136,7 @@ func (s *snapshot) tryHandshake(ctx context.Context, peer *tls.Config) error {
 	return cmp.Or(<-done, <-done)
 }
 
-// rehearsalCertificate is one for both ends of a handshake in which nobody has to be verified.
+// rehearsalCertificate is one for a handshake in which nobody has to be verified.
 var rehearsalCertificate = sync.OnceValue(func() tls.Certificate {
 	_, key, err := ed25519.GenerateKey(nil)
 	if err != nil {

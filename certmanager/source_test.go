@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/ergotls/ergotls/certmanager"
 )
@@ -51,6 +52,11 @@ func (e *edited) count() int {
 func (e *edited) set(edit func(*certmanager.Material)) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	for e.notices && e.changed == nil { // Watch is on its way
+		e.mu.Unlock()
+		time.Sleep(time.Millisecond)
+		e.mu.Lock()
+	}
 	edit(&e.material)
 	if e.changed != nil {
 		e.changed()

@@ -1,11 +1,18 @@
 package pemfile
 
 import (
+	"bytes"
 	"crypto"
+	"crypto/ecdh"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/asn1"
+	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
+
+	"golang.org/x/crypto/cryptobyte"
 )
 
 // Keys returns the private keys of a file, of which there is at least one: PKCS #8, PKCS #1 or SEC
@@ -73,4 +80,82 @@ func isEncryptedKey(der []byte) bool {
 		}
 		Data []byte
 	}))
+}
+
+// ECH returns Encrypted Client Hello keys as openssl ech and nginx write them: private keys, each
+// followed by the ECHConfigList that belongs to it.
+func (f *File) ECH() ([]tls.EncryptedClientHelloKey, error) {
+	var keys []tls.EncryptedClientHelloKey
+	var private []byte
+	for _, b := range f.blocks {
+		switch b.kind {
+		case encryptedKey:
+			return nil, fmt.Errorf("%w; Encrypted Client Hello needs its key as it is", ErrEncrypted)
+		case key:
+			parsed, err := parseAnyKey(b.der)
+			ecdhKey, ok := parsed.(*ecdh.PrivateKey)
+			if err != nil || !ok {
+				return nil, errors.New("its private key is not an X25519 key in PKCS #8")
+			}
+			private = ecdhKey.Bytes()
+		case echConfig:
+			configs, err := splitECHConfigs(b.der)
+			if err != nil {
+				return nil, err
+			}
+			if private == nil {
+				return nil, errors.New("an ECHCONFIG has no private key before it")
+			}
+			for _, config := range configs {
+				keys = append(keys, tls.EncryptedClientHelloKey{Config: config, PrivateKey: private, SendAsRetry: true})
+			}
+		}
+	}
+	if len(keys) == 0 {
+		return nil, fmt.Errorf("it holds no ECHCONFIG, but %s", f.describe())
+	}
+	return keys, nil
+}
+
+// splitECHConfigs takes an ECHConfigList apart: a length, then configs of a version, a length and
+// contents, RFC 9849 section 4.
+func splitECHConfigs(list []byte) (configs [][]byte, err error) {
+	input := cryptobyte.String(list)
+	var rest, contents cryptobyte.String
+	ok := input.ReadUint16LengthPrefixed(&rest) && input.Empty()
+	for ok && !rest.Empty() {
+		config := rest
+		ok = rest.Skip(2) && rest.ReadUint16LengthPrefixed(&contents)
+		configs = append(configs, config[:len(config)-len(rest)])
+	}
+	if !ok {
+		return nil, errors.New("malformed ECHConfigList")
+	}
+	return configs, nil
+}
+
+// TicketKeys reads the keys of session tickets: 32 bytes in a line, in hexadecimal or base64. Empty
+// lines and those that begin with "#" do not count. No error quotes a line.
+func TicketKeys(data []byte) ([][32]byte, error) {
+	var keys [][32]byte
+	n := 0
+	for line := range bytes.Lines(bytes.TrimPrefix(data, utf8BOM)) {
+		n++
+		text := string(bytes.TrimSpace(line))
+		if text == "" || text[0] == '#' {
+			continue
+		}
+		key, err := hex.DecodeString(text)
+		if err != nil {
+			key, err = base64.StdEncoding.DecodeString(text)
+		}
+		if err != nil || len(key) != 32 {
+			return nil, fmt.Errorf("line %d is not a key of 32 bytes in hexadecimal or base64; make one with openssl rand -hex 32", n)
+		}
+		keys = append(keys, [32]byte(key))
+	}
+	if len(keys) == 0 {
+		return nil, errors.New("it holds no key of session tickets; make one with openssl rand -hex 32")
+	}
+	return keys, nil
 }
