@@ -89,17 +89,15 @@ const (
 	maxCRLSize  = 128 << 20 // of Files.CRLs
 )
 
+// named returns the paths of all files but for those in Dir.
 func (f Files) named() []string {
-	return []string{f.Cert, f.Key, f.PKCS12, f.PKCS12Password, f.ClientCAs, f.RootCAs, f.CRLs, f.CRLIssuers, f.ECHKeys, f.TicketKeys}
-}
-
-func (f Files) paths() []string {
-	return slices.DeleteFunc(append(f.named(), f.Dir), func(p string) bool { return p == "" })
+	all := []string{f.Cert, f.Key, f.PKCS12, f.PKCS12Password, f.ClientCAs, f.RootCAs, f.CRLs, f.CRLIssuers, f.ECHKeys, f.TicketKeys}
+	return slices.DeleteFunc(all, func(path string) bool { return path == "" })
 }
 
 func (f Files) check() error {
 	switch {
-	case len(f.paths()) == 0:
+	case len(f.named()) == 0 && f.Dir == "":
 		return fmt.Errorf("%w: Files names no file", ErrInvalid)
 	case f.Cert == "" && (f.Key != "" || f.Signer != nil || f.KeyStore != nil):
 		return fmt.Errorf("%w: Files.Key, Files.Signer or Files.KeyStore without Files.Cert", ErrInvalid)
@@ -109,7 +107,7 @@ func (f Files) check() error {
 		return fmt.Errorf("%w: Files.Key and Files.Signer are both set; a certificate has one key", ErrInvalid)
 	case f.PKCS12 == "" && f.PKCS12Password != "":
 		return fmt.Errorf("%w: Files.PKCS12Password without Files.PKCS12", ErrInvalid)
-	case slices.ContainsFunc(f.paths(), func(path string) bool { return strings.Contains(path, "-----BEGIN") }):
+	case slices.ContainsFunc(append(f.named(), f.Dir), func(path string) bool { return strings.Contains(path, "-----BEGIN") }):
 		return fmt.Errorf("%w: Files has the text of a file in place of its name; write the text to a file, or use Static", ErrInvalid) // it may be a key
 	}
 	return nil
@@ -130,7 +128,7 @@ func (f Files) Load(ctx context.Context, previous *Material) (*Material, error) 
 
 // Watch implements [Source].
 func (f Files) Watch(ctx context.Context, changed func(), _ func(Event)) error {
-	return watch.Set{Files: slices.DeleteFunc(f.named(), func(p string) bool { return p == "" }), Dir: f.Dir, Match: isPairFile}.Run(ctx, changed)
+	return watch.Set{Files: f.named(), Dir: f.Dir, Match: isPairFile}.Run(ctx, changed)
 }
 
 // read takes the bytes of all files, so that what is compared is what is parsed. An entry of the
@@ -143,7 +141,7 @@ func (p *parser) read() (pairs []string, err error) {
 	p.data, p.unread = make(map[string][]byte), make(map[string]error)
 	others := f
 	others.CRLs = ""
-	names := slices.DeleteFunc(others.named(), func(path string) bool { return path == "" })
+	names := others.named()
 	if f.Dir != "" {
 		if pairs, err = listPairs(f.Dir); err != nil {
 			return nil, err

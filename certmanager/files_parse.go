@@ -41,7 +41,7 @@ func (p *parser) parse(pairs []string) (*Material, error) {
 			return nil, err
 		}
 	}
-	if p.files.Dir != "" && len(pairs) == 0 && p.files.paths()[0] == p.files.Dir {
+	if p.files.Dir != "" && len(pairs) == 0 && len(p.files.named()) == 0 {
 		return nil, fmt.Errorf("%s: %w: the folder has no pair, which is a *.crt or *.pem and a *.key of the same name", p.files.Dir, ErrNoCertificate)
 	}
 	return p.m, nil

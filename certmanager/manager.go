@@ -47,10 +47,10 @@ type Manager struct {
 	events events
 	counts counts
 
-	published chan struct{}      // to expire: another set is in service
-	wanted    chan struct{}      // to the reload loop: the source may have changed
-	reloads   chan reloadRequest // to the reload loop
-	ctx       context.Context    // ends with Close
+	published chan struct{}     // to expire: another set is in service
+	wanted    chan struct{}     // to the reload loop: the source may have changed
+	reloads   chan chan<- error // to the reload loop: calls of Reload
+	ctx       context.Context   // ends with Close
 	stop      context.CancelFunc
 	done      sync.WaitGroup
 }
@@ -68,7 +68,7 @@ func New(o Options) (*Manager, error) {
 	}
 	m := &Manager{
 		options: o, tickets: &tls.Config{}, sessions: tls.NewLRUClientSessionCache(sessionsKept),
-		published: make(chan struct{}, 1), wanted: make(chan struct{}, 1), reloads: make(chan reloadRequest),
+		published: make(chan struct{}, 1), wanted: make(chan struct{}, 1), reloads: make(chan chan<- error),
 	}
 	if len(o.TicketKeys) > 0 {
 		m.tickets.SetSessionTicketKeys(o.TicketKeys)

@@ -207,16 +207,13 @@ func (r *reloader) publish(ctx context.Context, candidate *material) error {
 	return errors.Join(errs...)
 }
 
-// reloadRequest is a call of Reload.
-type reloadRequest chan error
-
 // Reload loads the source now and puts it in service, without waiting until the files stop
 // changing. The error says why the set in service was kept.
 //
 // If ctx ends first, its error is returned. The load continues, and its result is put in service as
 // it would be without Reload.
 func (m *Manager) Reload(ctx context.Context) error {
-	request := make(reloadRequest, 1)
+	request := make(chan error, 1)
 	err := ctx.Err()
 	for requests := m.reloads; err == nil; requests = nil { // sent once: a nil channel is never ready
 		select {
