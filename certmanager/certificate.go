@@ -29,7 +29,7 @@ type certificate struct {
 
 	server, client bool        // what its extended key usage allows
 	proven, trying atomic.Bool // its key has signed in a rehearsal; it is being asked to
-	owner          bool        // of its names: it comes before others of another source
+	renewed        bool        // by its source: it comes before others for its names
 }
 
 type keyKind int
@@ -42,7 +42,7 @@ const (
 )
 
 func (c *certificate) keyRank() int {
-	if c.owner {
+	if c.renewed {
 		return int(c.key)
 	}
 	return int(rsaKey) + 1 + int(c.key)

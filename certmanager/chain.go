@@ -91,14 +91,14 @@ func (c *certificate) covers(other *certificate) bool {
 func (k *comparison) checkChain(c *certificate) error {
 	roots := k.policy.servers.cas
 	if roots == nil {
-		if !c.owner {
+		if !c.renewed {
 			k.checkAlone(c)
 			k.checkConstraints(c)
 		}
 		return nil
 	}
 	built, err := c.build(roots, c.chain[1:], k.now)
-	if built != nil || err != nil || c.owner {
+	if built != nil || err != nil || c.renewed {
 		return err
 	}
 	old := k.before[c.origin]
@@ -168,7 +168,7 @@ func (k *comparison) led(c *certificate, roots *x509.CertPool) bool {
 		built, _ := c.build(roots, c.chain[1:], when)
 		return built != nil
 	}
-	lasting := slices.DeleteFunc(slices.Clone(k.previous.certs), func(c *certificate) bool { return c.owner })
+	lasting := slices.DeleteFunc(slices.Clone(k.previous.certs), func(c *certificate) bool { return c.renewed })
 	return c != nil && leads(c) || len(lasting) > 0 && !slices.ContainsFunc(lasting, func(c *certificate) bool { return !leads(c) })
 }
 
@@ -185,7 +185,7 @@ func (k *comparison) leadsToClients(c *certificate) bool {
 // may take them away when they end.
 func (k *comparison) lost() []error {
 	switch {
-	case !slices.ContainsFunc(k.previous.certs, func(c *certificate) bool { return !c.owner }): // their source takes them away when they end
+	case !slices.ContainsFunc(k.previous.certs, func(c *certificate) bool { return !c.renewed }): // their source takes them away when they end
 	case !k.previous.names.fallback.none() && k.names.fallback.none():
 		return []error{fmt.Errorf("%w: none for servers is left of those in service; a server that is to end ends its listener", ErrNoCertificate)}
 	case len(k.previous.certs) > 0 && len(k.certs) == 0:

@@ -57,7 +57,7 @@ func datedList(l *trust.List) dated {
 func (s *snapshot) dated() []dated {
 	var all []dated
 	for _, c := range s.certs {
-		all = append(all, datedCertificate(c.tls.Leaf, c.origin, c.owner))
+		all = append(all, datedCertificate(c.tls.Leaf, c.origin, c.renewed))
 		for _, issuer := range c.chain[1:] {
 			// Peers refuse the whole chain when the first of it ends.
 			if issuer.NotAfter.Before(c.tls.Leaf.NotAfter) {

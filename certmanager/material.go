@@ -23,11 +23,11 @@ func newPart(from *Material, served map[string]*certificate) *part {
 	p := &part{from: from}
 	for _, cert := range from.Certificates {
 		c := served[cert.key()]
-		if c == nil || c.origin != cert.Origin || c.owner != cert.Renewed || !sameChain(c.tls, cert.Certificate) {
+		if c == nil || c.origin != cert.Origin || c.renewed != cert.Renewed || !sameChain(c.tls, cert.Certificate) {
 			if c, p.err = newCertificate(cert.Certificate, cert.Origin); p.err != nil {
 				return p
 			}
-			c.owner = cert.Renewed
+			c.renewed = cert.Renewed
 		}
 		p.certificates = append(p.certificates, c)
 	}
@@ -226,7 +226,7 @@ func (m *material) inventory(renewed bool) map[string]func(*Material) {
 			has["ECH config "+string(key.Config)] = nil
 		}
 		for _, c := range p.certificates {
-			if c.owner && !renewed {
+			if c.renewed && !renewed {
 				continue
 			}
 			for i := range c.chain[1:] {

@@ -55,7 +55,7 @@ func (k *comparison) lesserNames() []error {
 			if missing == 1 {
 				found = append(found, fmt.Errorf("the name %s is no longer served", name))
 			}
-		case older || now.owner && !old.owner: // what stood in for it may be younger
+		case older || now.renewed && !old.renewed: // what stood in for it may be younger
 		case now.issuedBefore(old):
 			older = true
 			found = append(found, fmt.Errorf("for %s the certificate %s was issued before the one that was in service, %s",

@@ -117,7 +117,7 @@ func (s *snapshot) covers(name string, lasting bool) bool {
 	if addr, err := netip.ParseAddr(name); err == nil {
 		name = addr.Unmap().String()
 	}
-	return slices.ContainsFunc(s.names.lookup(name).list(), func(c *certificate) bool { return !lasting || !c.owner })
+	return slices.ContainsFunc(s.names.lookup(name).list(), func(c *certificate) bool { return !lasting || !c.renewed })
 }
 
 // served lists the names of the certificates for servers, as far as a line of text can.
