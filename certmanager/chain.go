@@ -97,12 +97,15 @@ func (k *comparison) checkChain(c *certificate) error {
 		}
 		return nil
 	}
-	built, err := c.build(roots, c.chain[1:], k.now)
-	if built != nil || err != nil || c.renewed {
-		return err
+	built, err := trust.Build(c.tls.Leaf, c.chain[1:], roots, k.now)
+	switch {
+	case err != nil:
+		return c.wrap(err)
+	case built != nil || c.renewed:
+		return nil
 	}
 	old := k.before[c.origin]
-	if whole, err := c.build(roots, k.issuers, k.now); err == nil && whole != nil {
+	if whole, err := trust.Build(c.tls.Leaf, k.issuers, roots, k.now); err == nil && whole != nil {
 		missing := slices.IndexFunc(whole, func(cert *x509.Certificate) bool { return !slices.ContainsFunc(c.chain, cert.Equal) })
 		return c.wrap(fmt.Errorf("%w: its chain lacks the intermediate %s; append it, as the CA's \"full chain\" has it", ErrUntrusted, trust.Describe(whole[missing])))
 	}
@@ -145,13 +148,10 @@ func (k *comparison) checkConstraints(c *certificate) {
 	}
 }
 
-// build returns a chain to the roots, nil if there is none.
-func (c *certificate) build(roots *x509.CertPool, issuers []*x509.Certificate, now time.Time) ([]*x509.Certificate, error) {
-	chain, err := trust.Build(c.tls.Leaf, issuers, roots, now)
-	if err != nil {
-		return nil, c.wrap(err)
-	}
-	return chain, nil
+// leads says whether the chain of a certificate builds to roots.
+func (c *certificate) leads(roots *x509.CertPool, when time.Time) bool {
+	built, err := trust.Build(c.tls.Leaf, c.chain[1:], roots, when)
+	return err == nil && built != nil
 }
 
 // led says whether a certificate in service leads to roots that are still the same, or all do where
@@ -165,8 +165,7 @@ func (k *comparison) led(c *certificate, roots *x509.CertPool) bool {
 		if end := c.tls.Leaf.NotAfter; when.After(end) {
 			when = end
 		}
-		built, _ := c.build(roots, c.chain[1:], when)
-		return built != nil
+		return c.leads(roots, when)
 	}
 	lasting := slices.DeleteFunc(slices.Clone(k.previous.certs), func(c *certificate) bool { return c.renewed })
 	return c != nil && leads(c) || len(lasting) > 0 && !slices.ContainsFunc(lasting, func(c *certificate) bool { return !leads(c) })
@@ -174,11 +173,8 @@ func (k *comparison) led(c *certificate, roots *x509.CertPool) bool {
 
 // leadsToClients says whether the chain builds to the roots that clients are verified with.
 func (k *comparison) leadsToClients(c *certificate) bool {
-	if k.policy.clients.cas == nil {
-		return false // and not the system's
-	}
-	built, _ := c.build(k.policy.clients.cas, c.chain[1:], k.now)
-	return built != nil
+	cas := k.policy.clients.cas
+	return cas != nil && c.leads(cas, k.now) // and not to the system's
 }
 
 // lost says that no certificate is left of those in service, for servers or at all. Their source
