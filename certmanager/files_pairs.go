@@ -42,16 +42,16 @@ func (p *parser) add(certPath, keyPath string, signer crypto.Signer, store KeySt
 			return err
 		}
 	}
-	certs, aside, err := p.certificates(certPath, file)
+	certs, err := inFile(certPath, file.Certificates)
 	if err != nil {
 		return err
 	}
 	if store != nil {
-		if keys[0], err = p.find(certPath, certs, store); err != nil {
+		if keys[0], err = p.find(certPath, certs.All, store); err != nil {
 			return err
 		}
 	}
-	err = p.make(tlsCertificate(certs, keys), certPath, digest, aside)
+	err = p.make(tlsCertificate(certs.All, keys), certPath, digest, certs.Aside)
 	if errors.Is(err, ErrMismatch) && keyPath != "" {
 		err = fmt.Errorf("%w: the key in %s is of another", err, keyPath)
 	}
@@ -93,16 +93,6 @@ func (p *parser) keys(certPath string, certFile *pemfile.File, keyPath string) (
 		return nil, fmt.Errorf("%s: %w: it has the private key, and %s the certificate: the two files are swapped", certPath, ErrInvalid, keyPath)
 	}
 	return inFile(keyPath, file.Keys)
-}
-
-// certificates returns the certificates of a file, and a warning for each that cannot be read.
-func (p *parser) certificates(path string, file *pemfile.File) ([]*x509.Certificate, []pemfile.Aside, error) {
-	var aside []pemfile.Aside
-	certs, err := inFile(path, func() (certs []*x509.Certificate, err error) {
-		certs, aside, err = file.Certificates()
-		return certs, err
-	})
-	return certs, aside, err
 }
 
 // tlsCertificate takes the first of the keys that belongs to a certificate.
@@ -186,16 +176,17 @@ func (p *parser) entry(path string, paths []string) error {
 	if file.HasKey() {
 		return p.add(path, "", nil, nil)
 	}
-	certs, _, err := p.certificates(path, file)
+	certs, err := inFile(path, file.Certificates)
 	if err != nil {
 		return err
 	}
+	first := certs.All[0]
 	for _, other := range paths {
-		if p.hasKeyOf(other, certs[0]) {
+		if p.hasKeyOf(other, first) {
 			return fmt.Errorf("%s: %w: its private key is in %s; name that %s", path, ErrInvalid, other, keyPath)
 		}
 	}
-	if certs[0].IsCA && len(certs[0].DNSNames)+len(certs[0].IPAddresses) == 0 {
+	if first.IsCA && len(first.DNSNames)+len(first.IPAddresses) == 0 {
 		return nil
 	}
 	return fmt.Errorf("%s: %w: it holds no private key, and there is no %s", path, ErrInvalid, keyPath)

@@ -74,17 +74,16 @@ func (p *parser) open(path string) (*pemfile.File, error) {
 	return inFile(path, func() (*pemfile.File, error) { return pemfile.Parse(p.data[path]) })
 }
 
-// with parses a file, if it is named.
-func (p *parser) with(path string, parse func(*pemfile.File) error) error {
+// parsed parses a file, if it is named.
+func parsed[T any](p *parser, path string, parse func(*pemfile.File) (T, error)) (v T, err error) {
 	if path == "" {
-		return nil
+		return v, nil
 	}
 	file, err := p.open(path)
 	if err != nil {
-		return err
+		return v, err
 	}
-	_, err = inFile(path, func() (any, error) { return nil, parse(file) })
-	return err
+	return inFile(path, func() (T, error) { return parse(file) })
 }
 
 func (p *parser) bundles() error {
@@ -95,38 +94,35 @@ func (p *parser) bundles() error {
 		p.bundle(f.CRLIssuers, x509.ExtKeyUsageAny, p.before.CRLIssuers, &p.m.CRLIssuers),
 		p.lists(f.CRLs),
 		p.ticketKeys(f.TicketKeys),
-		p.with(f.ECHKeys, func(file *pemfile.File) (err error) {
-			p.m.ECHKeys, err = file.ECH()
-			return err
-		}),
+		p.echKeys(f.ECHKeys),
 	)
 }
 
 // bundle reads a file of CAs that peers of a usage are verified with. An empty one would trust
 // nobody.
 func (p *parser) bundle(path string, usage x509.ExtKeyUsage, before []*x509.Certificate, cas *[]*x509.Certificate) error {
-	var aside []pemfile.Aside
-	if err := p.with(path, func(file *pemfile.File) (err error) {
-		*cas, aside, err = file.CAs(usage)
-		return err
-	}); err != nil {
+	found, err := parsed(p, path, func(file *pemfile.File) (pemfile.Found[*x509.Certificate], error) { return file.CAs(usage) })
+	if err != nil {
 		return err
 	}
-	return keep(p, path, "CAs", before, *cas, func(ca *x509.Certificate) []byte { return ca.RawSubject }, aside)
+	*cas = found.All
+	return keep(p, path, "CAs", before, found, func(ca *x509.Certificate) []byte { return ca.RawSubject })
 }
 
-func (p *parser) lists(path string) error {
-	crls := &p.tag.crls
-	if before, known := p.known.sums[path]; known && before == p.tag.sums[path] {
-		*crls = p.known.crls
-	} else if err := p.with(path, func(file *pemfile.File) (err error) {
-		crls.lists, crls.aside, err = file.Lists()
-		return err
-	}); err != nil {
-		return err
+func (p *parser) lists(path string) (err error) {
+	found := p.known.crls
+	if before, known := p.known.sums[path]; !known || before != p.tag.sums[path] {
+		if found, err = parsed(p, path, (*pemfile.File).Lists); err != nil {
+			return err
+		}
 	}
-	p.m.CRLs = crls.lists
-	return keep(p, path, "revocation lists", p.before.CRLs, crls.lists, func(l *x509.RevocationList) []byte { return l.RawIssuer }, crls.aside)
+	p.tag.crls, p.m.CRLs = found, found.All
+	return keep(p, path, "revocation lists", p.before.CRLs, found, func(l *x509.RevocationList) []byte { return l.RawIssuer })
+}
+
+func (p *parser) echKeys(path string) (err error) {
+	p.m.ECHKeys, err = parsed(p, path, (*pemfile.File).ECH)
+	return err
 }
 
 func (p *parser) ticketKeys(path string) (err error) {
@@ -140,19 +136,13 @@ func (p *parser) ticketKeys(path string) (err error) {
 type filesTag struct {
 	sums  map[string][sha256.Size]byte // of every file, by its path
 	certs map[string]filesCert         // by digest
-	crls  filesLists
+	crls  pemfile.Found[*x509.RevocationList]
 }
 
 // filesCert is a certificate that was made, and what was left out of its file.
 type filesCert struct {
 	Certificate
 	aside []error
-}
-
-// filesLists are the revocation lists of a file, and what was left out of it.
-type filesLists struct {
-	lists []*x509.RevocationList
-	aside []pemfile.Aside
 }
 
 // reuse adds a certificate that was made before of the same bytes.
@@ -184,21 +174,21 @@ func (p *parser) inService(path string) bool {
 // keep warns of what cannot be used in a file. It is an error if what cannot be read takes the
 // place of what was in service: then fewer of its name are left. What has no name may have been
 // any. before and now are what the file had, and has.
-func keep[T any](p *parser, path, what string, before, now []T, name func(T) []byte, aside []pemfile.Aside) error {
-	p.m.Warnings = append(p.m.Warnings, asideErrors(path, aside)...)
+func keep[T any](p *parser, path, what string, before []T, now pemfile.Found[T], name func(T) []byte) error {
+	p.m.Warnings = append(p.m.Warnings, asideErrors(path, now.Aside)...)
 	lost := make(map[string]int)
 	for _, v := range before {
 		lost[trust.CanonicalName(name(v))]++
 	}
-	for _, v := range now {
+	for _, v := range now.All {
 		lost[trust.CanonicalName(name(v))]--
 	}
 	for name, n := range lost {
-		i := slices.IndexFunc(aside, func(a pemfile.Aside) bool {
+		i := slices.IndexFunc(now.Aside, func(a pemfile.Aside) bool {
 			return !a.Distrusted && (a.Name == nil || trust.CanonicalName(a.Name) == name)
 		})
 		if n > 0 && i >= 0 {
-			return fmt.Errorf("%s: %w: one of the %s that are in service would be lost: %w", path, ErrInvalid, what, aside[i].Err)
+			return fmt.Errorf("%s: %w: one of the %s that are in service would be lost: %w", path, ErrInvalid, what, now.Aside[i].Err)
 		}
 	}
 	return nil

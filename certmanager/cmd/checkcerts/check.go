@@ -213,6 +213,6 @@ func readChain(path string) ([]*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	chain, _, err := file.Certificates()
-	return chain, err
+	found, err := file.Certificates()
+	return found.All, err
 }

@@ -24,8 +24,9 @@ func TestUnreadableCertificatesOfABundle(t *testing.T) {
 	nonsense := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("nonsense")})
 	f, err := pemfile.Parse(bytes.Join([][]byte{w.read("root.crt"), w.read("negative.crt"), w.read("k1.crt"), nonsense, w.read("ca.crt")}, nil))
 	require.NoError(t, err)
-	certs, aside, err := f.Certificates()
+	found, err := f.Certificates()
 	require.NoError(t, err)
+	certs, aside := found.All, found.Aside
 	require.Len(t, certs, 2)
 	require.Len(t, aside, 3)
 	assert.ErrorContains(t, aside[0].Err, `certificate 2 of 5 ("CN=negative")`)
@@ -36,7 +37,7 @@ func TestUnreadableCertificatesOfABundle(t *testing.T) {
 	for _, data := range [][]byte{w.read("k1.crt"), derOf(t, w.read("k1.crt"))} {
 		f, err = pemfile.Parse(data)
 		require.NoError(t, err)
-		_, _, err = f.Certificates()
+		_, err = f.Certificates()
 		require.ErrorContains(t, err, `certificate 1 of 1 ("CN=koblitz")`)
 	}
 }
@@ -62,8 +63,9 @@ func TestLists(t *testing.T) {
 	w.openssl("ca -config conf -cert ca.crt -keyfile ca.key -gencrl -out v1")
 	issuer, err := pemfile.Parse(w.read("ca.crt"))
 	require.NoError(t, err)
-	certs, _, err := issuer.Certificates()
+	found, err := issuer.Certificates()
 	require.NoError(t, err)
+	certs := found.All
 	nonsense := pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: []byte("nonsense")})
 	for name, c := range map[string]struct {
 		data         []byte
@@ -75,8 +77,9 @@ func TestLists(t *testing.T) {
 	} {
 		f, err := pemfile.Parse(c.data)
 		require.NoError(t, err, name)
-		lists, aside, err := f.Lists()
+		found, err := f.Lists()
 		require.NoError(t, err, name)
+		lists, aside := found.All, found.Aside
 		require.Len(t, lists, c.lists, name)
 		require.Len(t, aside, c.aside, name)
 		for _, l := range lists {
@@ -141,14 +144,14 @@ func parseAll(t *testing.T, data []byte) {
 	if err != nil {
 		return
 	}
-	certs, aside, err := f.Certificates()
-	check(len(certs), err)
-	for _, a := range aside {
+	certs, err := f.Certificates()
+	check(len(certs.All), err)
+	for _, a := range certs.Aside {
 		check(0, a.Err)
 	}
-	lists, _, err := f.Lists()
-	check(len(lists), err)
-	for _, l := range lists {
+	lists, err := f.Lists()
+	check(len(lists.All), err)
+	for _, l := range lists.All {
 		if len(l.RawIssuer) == 0 {
 			t.Error("a list of nobody")
 		}

@@ -21,35 +21,40 @@ type Aside struct {
 	Err        error  // its number in the file, its name and the reason
 }
 
-// Certificates returns the certificates of a file, in its order, and those that cannot be read. It
-// is an error if none can.
-func (f *File) Certificates() ([]*x509.Certificate, []Aside, error) {
+// Found is what a file has of one kind, in its order.
+type Found[T any] struct {
+	All   []T
+	Aside []Aside
+}
+
+// Certificates returns the certificates of a file. It is an error if none can be read.
+func (f *File) Certificates() (Found[*x509.Certificate], error) {
 	return read(f, certificate, "certificate", parseCertificate, subjectOf)
 }
 
 // Lists returns the revocation lists of a file as Certificates returns certificates.
-func (f *File) Lists() ([]*x509.RevocationList, []Aside, error) {
+func (f *File) Lists() (Found[*x509.RevocationList], error) {
 	return read(f, list, "revocation list", parseList, issuerOf)
 }
 
-func read[T any](f *File, k kind, what string, parse func(block) (T, error), nameOf func([]byte) []byte) (all []T, aside []Aside, err error) {
+func read[T any](f *File, k kind, what string, parse func(block) (T, error), nameOf func([]byte) []byte) (found Found[T], err error) {
 	blocks := f.of(k)
 	for i, b := range blocks {
 		one, err := parse(b)
 		if err != nil {
 			name := nameOf(b.der)
-			aside = append(aside, Aside{Name: name, Err: fmt.Errorf("%s %d of %d%s cannot be read: %w", what, i+1, len(blocks), inWords(name), err)})
+			found.Aside = append(found.Aside, Aside{Name: name, Err: fmt.Errorf("%s %d of %d%s cannot be read: %w", what, i+1, len(blocks), inWords(name), err)})
 			continue
 		}
-		all = append(all, one)
+		found.All = append(found.All, one)
 	}
 	switch {
 	case len(blocks) == 0:
-		return nil, nil, fmt.Errorf("it holds no %s, but %s", what, f.describe())
-	case len(all) == 0:
-		return nil, nil, aside[0].Err
+		return found, fmt.Errorf("it holds no %s, but %s", what, f.describe())
+	case len(found.All) == 0:
+		return found, found.Aside[0].Err
 	}
-	return all, aside, nil
+	return found, nil
 }
 
 func parseCertificate(b block) (*x509.Certificate, error) {
@@ -153,7 +158,7 @@ var (
 
 // CAs is Certificates without those that OpenSSL marks as not trusted for a usage of the peers: the
 // extracted bundles of a system hold distrusted CAs so.
-func (f *File) CAs(usage x509.ExtKeyUsage) ([]*x509.Certificate, []Aside, error) {
+func (f *File) CAs(usage x509.ExtKeyUsage) (Found[*x509.Certificate], error) {
 	var trusted File
 	var distrusted []Aside
 	for _, b := range f.blocks {
@@ -165,10 +170,11 @@ func (f *File) CAs(usage x509.ExtKeyUsage) ([]*x509.Certificate, []Aside, error)
 		trusted.blocks = append(trusted.blocks, b)
 	}
 	if len(distrusted) > 0 && !trusted.HasCertificate() {
-		return nil, nil, distrusted[0].Err
+		return Found[*x509.Certificate]{}, distrusted[0].Err
 	}
-	certs, aside, err := read(&trusted, certificate, "certificate", parseCA, subjectOf)
-	return certs, append(distrusted, aside...), err
+	found, err := read(&trusted, certificate, "certificate", parseCA, subjectOf)
+	found.Aside = append(distrusted, found.Aside...)
+	return found, err
 }
 
 // parseCA refuses a CA of which no peer could be verified.

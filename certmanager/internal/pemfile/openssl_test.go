@@ -137,16 +137,18 @@ func TestCertificatesOfOpenSSL(t *testing.T) {
 	for what, data := range files {
 		f, err := pemfile.Parse(data)
 		require.NoError(t, err, what)
-		certs, aside, err := f.Certificates()
+		found, err := f.Certificates()
 		require.NoError(t, err, what)
+		certs, aside := found.All, found.Aside
 		require.Empty(t, aside, what)
 		require.Len(t, certs, 1, what)
 		assert.Equal(t, block.Bytes, certs[0].Raw, what)
 	}
 	f, err := pemfile.Parse(append(bytes.TrimSpace(leaf), ca...)) // joined without a newline between
 	require.NoError(t, err)
-	certs, _, err := f.Certificates()
+	found, err := f.Certificates()
 	require.NoError(t, err)
+	certs := found.All
 	assert.Len(t, certs, 2)
 }
 
@@ -165,9 +167,9 @@ func TestWhatIsNotReadIsNamed(t *testing.T) {
 	w.openssl("dsaparam -out dsa.params 1024")
 	w.run("ssh-keygen", "-q", "-t", "ecdsa", "-N", "", "-f", "ssh")
 	leaf, key := string(w.read("leaf.crt")), string(w.read("leaf.key"))
-	certificates := func(f *pemfile.File) error { _, _, err := f.Certificates(); return err }
+	certificates := func(f *pemfile.File) error { _, err := f.Certificates(); return err }
 	keys := func(f *pemfile.File) error { _, err := f.Keys(); return err }
-	lists := func(f *pemfile.File) error { _, _, err := f.Lists(); return err }
+	lists := func(f *pemfile.File) error { _, err := f.Lists(); return err }
 	for _, c := range []struct {
 		data string
 		take func(*pemfile.File) error
@@ -322,8 +324,9 @@ func TestTrustOfOpenSSL(t *testing.T) {
 		f, err := pemfile.Parse(append(w.read("trusted.crt"), w.read("ca.crt")...))
 		require.NoError(t, err)
 		for i, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
-			certs, rejected, err := f.CAs(usage)
+			found, err := f.CAs(usage)
 			require.NoError(t, err)
+			certs, rejected := found.All, found.Aside
 			assert.False(t, slices.ContainsFunc(rejected, func(a pemfile.Aside) bool { return !a.Distrusted }))
 			assert.Equal(t, want[i], len(rejected) == 0, "%s, %d: %v", args, i, rejected)
 			assert.Len(t, certs, 2-len(rejected))
@@ -333,17 +336,18 @@ func TestTrustOfOpenSSL(t *testing.T) {
 			out, verified := cmd.CombinedOutput()
 			assert.Equal(t, verified == nil, want[i], "openssl verify, %s, %s: %s", args, purpose, out)
 		}
-		certs, rejected, err := f.CAs(x509.ExtKeyUsageAny)
+		found, err := f.CAs(x509.ExtKeyUsageAny)
 		require.NoError(t, err)
+		certs, rejected := found.All, found.Aside
 		assert.Empty(t, rejected)
 		assert.Len(t, certs, 2)
-		_, _, err = f.Certificates()
+		_, err = f.Certificates()
 		require.NoError(t, err)
 	}
 	w.openssl("x509 -in root.crt -addreject clientAuth -trustout -out trusted.crt")
 	f, err := pemfile.Parse(w.read("trusted.crt"))
 	require.NoError(t, err)
-	_, _, err = f.CAs(x509.ExtKeyUsageClientAuth)
+	_, err = f.CAs(x509.ExtKeyUsageClientAuth)
 	require.ErrorContains(t, err, `("CN=root") is marked as not trusted`)
 }
 
@@ -371,8 +375,9 @@ func TestTitlesAndKindsOfKeys(t *testing.T) {
 		w.openssl("req -x509 -nodes -newkey " + kind + " -keyout odd.key -subj /CN=odd -days 2 -out odd.crt")
 		f, err := pemfile.Parse(append(w.read("odd.crt"), w.read("root.crt")...))
 		require.NoError(t, err)
-		certs, aside, err := f.CAs(x509.ExtKeyUsageClientAuth)
+		found, err := f.CAs(x509.ExtKeyUsageClientAuth)
 		require.NoError(t, err)
+		certs, aside := found.All, found.Aside
 		assert.Len(t, certs, 1)
 		require.Len(t, aside, 1)
 		assert.ErrorContains(t, aside[0].Err, `certificate 1 of 2 ("CN=odd") cannot be read: its key is of a kind`)
