@@ -143,9 +143,8 @@ func (m *Manager) Close() error {
 	return nil
 }
 
-// put edits what is in service, and puts the result in service.
-// What is slow happens before the lock is taken; if another change came first meanwhile, the edit
-// is made again.
+// put edits what is in service, and puts the result in service. What is slow happens before the
+// lock is taken; if another change came first meanwhile, the edit is made again.
 func (m *Manager) put(ctx context.Context, rehearse bool, edit func(*inputs)) error {
 	for {
 		previous := m.current.Load()
@@ -212,8 +211,7 @@ func (m *Manager) change(rehearse bool, edit func(*inputs)) {
 	}
 }
 
-// emit reports something about the set in service, if e says of no other, or about what is to become
-// the first.
+// emit reports something about the set in service, unless e says of which set.
 func (m *Manager) emit(e Event) {
 	if e.Generation == 0 {
 		e.Generation = m.current.Load().generation

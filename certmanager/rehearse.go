@@ -101,8 +101,8 @@ func (c *certificate) sign() (err error) {
 	return err
 }
 
-// tryECH proves that servers can use the Encrypted Client Hello keys. One that crypto/tls cannot use
-// would fail all clients that send the extension, also those that send it without having a key.
+// tryECH proves that servers can use the Encrypted Client Hello keys. One that crypto/tls cannot
+// use would fail all clients that send the extension, also those that send it without having a key.
 func (s *snapshot) tryECH(ctx context.Context) error {
 	if s.names.fallback.none() {
 		return nil // no server

@@ -41,11 +41,11 @@ func (r *reloader) succeed(back bool) {
 	}
 }
 
-// fail notes a candidate that was not put in service, reports it when candidates have
-// failed for a while, and plans to try again, after as long as nothing has changed by now: what is
-// not yet valid will be. How long is counted from the end of the first failed check to the beginning of
-// this one, so that two readings of half-written files with a long pause between them are not
-// taken for a state that lasts.
+// fail notes a candidate that was not put in service, reports it when candidates have failed for a
+// while, and plans to try again: what is not yet valid will be. The next try comes after as long as
+// the source has not changed, so at ever longer intervals. How long candidates have failed is
+// counted from the end of the first failed check to the beginning of this one, so that two readings
+// of half-written files with a long pause between them are not taken for a state that lasts.
 func (r *reloader) fail(began time.Time, err error, now bool) {
 	if r.m.ctx.Err() != nil {
 		return
