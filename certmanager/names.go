@@ -22,13 +22,10 @@ type names struct {
 	fallback candidates
 }
 
-// newNames indexes the certificates that a server may present. The first of them is
-// the default. The names of preferred, which may be nil, are served by it alone.
+// newNames indexes the certificates that a server may present. The first of them is the default.
+// The names of preferred, which is the first or nil, are served by it alone.
 func newNames(certs []*certificate, preferred *certificate) *names {
 	n := &names{all: make(map[string]candidates)}
-	if preferred != nil {
-		certs = append([]*certificate{preferred}, certs...)
-	}
 	for _, c := range certs {
 		if !c.server {
 			continue

@@ -114,7 +114,7 @@ func TestTheLastToEndIsServed(t *testing.T) {
 
 func TestPreferredAloneServesItsNames(t *testing.T) {
 	preferred := named(rsaKey, "a.test")
-	index := newNames([]*certificate{named(ecdsaKey, "a.test", "b.test")}, preferred)
+	index := newNames([]*certificate{preferred, named(ecdsaKey, "a.test", "b.test")}, preferred)
 	assert.Equal(t, candidates{first: preferred}, index.lookup("a.test"))
 	assert.Equal(t, "a.test b.test", index.lookup("b.test").first.origin)
 	assert.Equal(t, preferred, index.fallback.first)

@@ -32,21 +32,13 @@ type inputs struct {
 	ruled         int // how often a rule was set: one of the same name may decide otherwise
 }
 
-// certificates returns what is served, the default first.
-func (in *inputs) certificates() []*certificate {
-	if in.update == nil {
-		return in.material.certificates
-	}
-	return append([]*certificate{in.update}, in.material.certificates...)
-}
-
 // snapshot is one consistent set: a handshake takes it once and uses it to its end. It
 // is immutable.
 type snapshot struct {
 	generation uint64
 	published  time.Time
 	in         inputs
-	certs      []*certificate
+	certs      []*certificate // what is served, the default first
 	names      *names
 	identity   [sha256.Size]byte // tells the certificates for clients from others
 	policy     *policy
@@ -67,7 +59,10 @@ func newSnapshot(in inputs, o *Options, previous *snapshot) (*snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	certs := in.certificates()
+	certs := in.material.certificates
+	if in.update != nil {
+		certs = append([]*certificate{in.update}, certs...)
+	}
 	if len(certs) == 0 && !in.material.late && t.offered == nil && t.servers.cas == nil {
 		return nil, fmt.Errorf("%w: the source gives neither a certificate nor a CA bundle", ErrNoCertificate)
 	}
@@ -83,7 +78,7 @@ func newSnapshot(in inputs, o *Options, previous *snapshot) (*snapshot, error) {
 	if s.sameCertificates(previous) {
 		s.names = previous.names
 	} else {
-		s.names = newNames(in.material.certificates, in.update)
+		s.names = newNames(certs, in.update)
 	}
 	return s, nil
 }
