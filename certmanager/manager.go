@@ -219,6 +219,13 @@ func (m *Manager) emit(e Event) {
 	m.events.emit(e)
 }
 
+// warn reports warnings of a kind.
+func (m *Manager) warn(reason string, warnings ...error) {
+	for _, warning := range warnings {
+		m.emit(Event{Kind: Warning, Reason: reason, Err: warning})
+	}
+}
+
 // reject reports a candidate that was not put in service.
 func (m *Manager) reject(err error) {
 	m.counts.rejections.Add(1)

@@ -7,13 +7,6 @@ import (
 	"github.com/ergotls/ergotls/certmanager/internal/trust"
 )
 
-// warn reports warnings of a kind.
-func (m *Manager) warn(reason string, warnings ...error) {
-	for _, warning := range warnings {
-		m.emit(Event{Kind: Warning, Reason: reason, Err: warning})
-	}
-}
-
 // unreported returns the warnings that were not given before, each once.
 func unreported(warnings, before []error) []error {
 	told := make(map[string]bool)
