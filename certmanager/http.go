@@ -29,9 +29,9 @@ func (m *Manager) ConnState(c net.Conn, state http.ConnState) {
 	}
 	switch state {
 	case http.StateNew: // before the handshake
-		m.http.Store(key, &httpConn{m: m, raw: conn.NetConn(), remote: conninfo.RemoteAddr(c), track: m.Accepting()})
+		m.http.Store(key, &httpConn{raw: conn.NetConn(), remote: conninfo.RemoteAddr(c), track: m.Accepting()})
 	case http.StateActive, http.StateIdle:
-		known, _ := m.http.LoadOrStore(key, &httpConn{m: m, raw: conn.NetConn(), remote: conninfo.RemoteAddr(c), track: m.Accepting()})
+		known, _ := m.http.LoadOrStore(key, &httpConn{raw: conn.NetConn(), remote: conninfo.RemoteAddr(c), track: m.Accepting()})
 		tlsState := conn.ConnectionState()
 		known.(*httpConn).known(&tlsState) // where the handshake was not with a config of ours, or before
 	case http.StateClosed, http.StateHijacked:
@@ -50,7 +50,6 @@ func (m *Manager) ConnState(c net.Conn, state http.ConnState) {
 // httpConn is a connection of ConnState. Its calls come one after the other, on the goroutine of
 // the server that serves it.
 type httpConn struct {
-	m       *Manager
 	raw     net.Conn
 	remote  net.Addr
 	track   func(*tls.ConnectionState, net.Addr, func(error)) (release func())
@@ -73,14 +72,4 @@ func (m *Manager) httpConnOf(hello *tls.ClientHelloInfo) *httpConn {
 	known, _ := m.http.Load(hello.Conn)
 	h, _ := known.(*httpConn)
 	return h
-}
-
-// verify judges a client in its handshake, and makes its connection known in the same moment:
-// between the two its trust could be taken away unnoticed until its first request.
-func (h *httpConn) verify(began *snapshot, state tls.ConnectionState) error {
-	if err := h.m.verifyClient(began, state, h.remote); err != nil {
-		return err
-	}
-	h.known(&state)
-	return nil
 }

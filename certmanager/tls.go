@@ -97,11 +97,13 @@ func (s *server) configForClient(hello *tls.ClientHelloInfo) (*tls.Config, error
 	if ticket {
 		(&resumption{m: s.m, snapshot: current}).install(config)
 	}
-	switch remote := conninfo.RemoteAddr(hello.Conn); {
-	case conn != nil:
-		config.VerifyConnection = func(state tls.ConnectionState) error { return conn.verify(current, state) }
-	case asks:
-		config.VerifyConnection = func(state tls.ConnectionState) error { return s.m.verifyClient(current, state, remote) }
+	remote := conninfo.RemoteAddr(hello.Conn)
+	config.VerifyConnection = func(state tls.ConnectionState) error {
+		err := s.m.verifyClient(current, state, remote)
+		if err == nil && conn != nil {
+			conn.known(&state) // now: until its first request its trust could be taken away unnoticed
+		}
+		return err
 	}
 	return config, nil
 }
