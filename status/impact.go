@@ -2,13 +2,11 @@ package status
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
-	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -122,7 +120,15 @@ type side struct {
 func (b *bundles) read(source certmanager.Source) error {
 	switch s := source.(type) {
 	case certmanager.Files:
-		return errors.Join(b.client.read(s.ClientCAs), b.root.read(s.RootCAs))
+		if s.ClientCAs == "" && s.RootCAs == "" {
+			return nil
+		}
+		m, err := certmanager.Files{ClientCAs: s.ClientCAs, RootCAs: s.RootCAs}.Load(context.Background(), nil)
+		if err != nil {
+			return err
+		}
+		b.client.add(m.ClientCAs)
+		b.root.add(m.RootCAs)
 	case *certmanager.Files:
 		return b.read(*s)
 	case certmanager.Static:
@@ -137,22 +143,12 @@ func (b *bundles) read(source certmanager.Source) error {
 	return nil
 }
 
-func (s *side) read(path string) error {
-	if path == "" {
-		return nil
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
+func (s *side) add(cas []*x509.Certificate) {
 	if s.certs == nil {
 		s.certs = map[string]*x509.Certificate{}
 	}
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
-		sum := sha256.Sum256(block.Bytes)
-		if cert, err := x509.ParseCertificate(block.Bytes); err == nil {
-			s.certs[hex.EncodeToString(sum[:])] = cert
-		}
+	for _, ca := range cas {
+		sum := sha256.Sum256(ca.Raw)
+		s.certs[hex.EncodeToString(sum[:])] = ca
 	}
-	return nil
 }

@@ -70,3 +70,22 @@ func TestImpactOfRoots(t *testing.T) {
 	require.NoError(t, os.Remove(path))
 	assert.Contains(t, p.view(choice, "", ca.Certificate().NotBefore).Impact.Error, "roots.crt")
 }
+
+// What the manager reads is read here too: DER, and nothing that is no file.
+func TestImpactReadsAsTheManager(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	path := t.TempDir() + "/roots.der"
+	require.NoError(t, os.WriteFile(path, ca.Certificate().Raw, 0o600))
+	files := certmanager.Files{RootCAs: path}
+	m, err := certmanager.New(certmanager.Options{Source: files, Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	defer m.Close()
+	p := New()
+	defer p.Close()
+	p.AddManager("client", m, files)
+	choice := p.view("", "", ca.Certificate().NotBefore).Choices[0].Value
+	assert.Empty(t, p.view(choice, "", ca.Certificate().NotBefore).Impact.Error)
+	require.NoError(t, os.Remove(path))
+	require.NoError(t, os.Mkdir(path, 0o700))
+	assert.Contains(t, p.view(choice, "", ca.Certificate().NotBefore).Impact.Error, "it is a folder")
+}
