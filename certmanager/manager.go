@@ -23,6 +23,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/ergotls/ergotls/internal/clock"
 )
@@ -80,7 +81,7 @@ func New(o Options) (*Manager, error) {
 	m.current.Store(emptySnapshot(inputs{clientAuth: o.ClientAuth, clientRule: o.ClientRule, serverRule: o.ServerRule}))
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	m.done.Go(func() { keepWatching(m.ctx, o.Source, o.PollInterval, m.changed, m.report) })
-	r := newReloader(m)
+	r := &reloader{m: m, polled: clock.Now(), counted: time.Now()}
 	if err = r.first(m.ctx); err == nil {
 		err = m.openKeyLog()
 	}

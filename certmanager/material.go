@@ -2,6 +2,7 @@ package certmanager
 
 import (
 	"cmp"
+	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"maps"
@@ -98,7 +99,10 @@ func (m *material) with(i int, p *part) *material {
 }
 
 func joined(parts []*part) *material {
-	m := &material{parts: parts, all: Material{TrustDomains: make(map[string][]*x509.Certificate)}}
+	m := &material{parts: parts, all: Material{
+		TrustDomains: make(map[string][]*x509.Certificate),
+		ECHKeys:      []tls.EncryptedClientHelloKey{}, // crypto/tls fails with nil
+	}}
 	for _, p := range parts {
 		m.err = cmp.Or(m.err, p.err, m.add(p))
 	}

@@ -45,12 +45,6 @@ type reloader struct {
 	counted time.Time // the same by what timers count
 }
 
-func newReloader(m *Manager) *reloader {
-	r := &reloader{m: m, polled: clock.Now(), counted: time.Now(), next: time.NewTimer(time.Hour)}
-	r.next.Stop()
-	return r
-}
-
 // first puts the first set in service. A pair that does not match may be in the middle of its
 // replacement: a program may start at that moment.
 func (r *reloader) first(ctx context.Context) (err error) {
@@ -66,6 +60,8 @@ func (r *reloader) first(ctx context.Context) (err error) {
 
 // run is the reload loop. It ends with ctx.
 func (r *reloader) run(ctx context.Context) {
+	r.next = time.NewTimer(time.Hour)
+	r.next.Stop() // until there is something to check
 	defer r.next.Stop()
 	poll := time.NewTimer(r.interval())
 	defer poll.Stop()

@@ -82,10 +82,15 @@ func (m *Manager) Status() Status {
 		Drift: c.drift.Load(), LastError: last.text, LastErrorTime: last.when, ClockSteps: c.clockSteps.Load(),
 		Loads: c.loads.Load(), Rejections: c.rejections.Load(),
 		Connections: m.live.count(), Refused: c.refused.Load(), Evicted: c.evicted.Load(), Reported: c.reported.Load(),
-		RefusedBy: c.refusedReasons(), DeclinedTickets: c.declinedTickets.Load(), DroppedEvents: m.events.dropped.Load(),
+		RefusedBy: make(map[string]uint64), DeclinedTickets: c.declinedTickets.Load(), DroppedEvents: m.events.dropped.Load(),
 	}
 	if why := c.polling.Load(); why != nil {
 		status.Polling = m.pollingError(*why).Error()
+	}
+	for i, reason := range RefusedReasons {
+		if n := c.refusedBy[i].Load(); n > 0 {
+			status.RefusedBy[reason] = n
+		}
 	}
 	for _, warning := range *c.warnings.Load() {
 		status.Warnings = append(status.Warnings, warning.Error())
@@ -144,16 +149,6 @@ func (c *counts) refuse(err error) {
 			return
 		}
 	}
-}
-
-func (c *counts) refusedReasons() map[string]uint64 {
-	by := make(map[string]uint64)
-	for i, reason := range RefusedReasons {
-		if n := c.refusedBy[i].Load(); n > 0 {
-			by[reason] = n
-		}
-	}
-	return by
 }
 
 type lastError struct {

@@ -48,7 +48,7 @@ func (m *Manager) ServerTLS() *tls.Config {
 	// of the two places where crypto/tls reads these keys.
 	s.outer.GetCertificate = m.GetCertificateFunc()
 	s.outer.GetEncryptedClientHelloKeys = func(*tls.ClientHelloInfo) ([]tls.EncryptedClientHelloKey, error) {
-		return m.current.Load().echKeys(), nil
+		return m.current.Load().in.material.all.ECHKeys, nil
 	}
 	return s.outer
 }
@@ -134,22 +134,12 @@ func (m *Manager) serverConfig(s *snapshot, outer *tls.Config) *tls.Config {
 	s.policy.askClients(config)
 	config.VerifyConnection = func(state tls.ConnectionState) error { return m.verifyClient(s, state, nil) }
 	config.GetEncryptedClientHelloKeys = func(*tls.ClientHelloInfo) ([]tls.EncryptedClientHelloKey, error) {
-		return s.echKeys(), nil
+		return s.in.material.all.ECHKeys, nil
 	}
-	if m.keyLog != nil {
-		config.KeyLogWriter = m.keyLog
-	}
+	config.KeyLogWriter = m.keyLog
 	config.SessionTicketsDisabled = m.options.MaxSessionAge < 0
 	(&resumption{m: m, snapshot: s}).install(config)
 	return config
-}
-
-// echKeys returns a slice that is never nil, as crypto/tls demands.
-func (s *snapshot) echKeys() []tls.EncryptedClientHelloKey {
-	if s.in.material.all.ECHKeys == nil {
-		return []tls.EncryptedClientHelloKey{}
-	}
-	return s.in.material.all.ECHKeys
 }
 
 // verifyClient runs in every handshake, resumed ones too, which skip all other
@@ -200,9 +190,7 @@ func (m *Manager) ClientTLS(serverName string) *tls.Config {
 	if m.options.MaxSessionAge >= 0 {
 		config.ClientSessionCache = &sessionCache{m: m, lru: m.sessions} // one for all, so that a config for each connection resumes too
 	}
-	if m.keyLog != nil {
-		config.KeyLogWriter = m.keyLog
-	}
+	config.KeyLogWriter = m.keyLog
 	return config
 }
 
