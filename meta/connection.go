@@ -204,7 +204,7 @@ func (c *tcpConnection) await(signal <-chan struct{}) {
 		case <-ticker.C:
 			// Not once it ends: what comes to a meta process at the very moment of its end, Ergo
 			// itself hands to the parent.
-			if c.ended() == nil && unreachable(c.process.Send(c.process.ID(), flushRequest{})) {
+			if c.view().reason == nil && unreachable(c.process.Send(c.process.ID(), flushRequest{})) {
 				c.end(ErrTerminated, nil)
 			}
 		}

@@ -1,7 +1,6 @@
 package meta
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -91,13 +90,4 @@ func dialAdvice(err error, path string) string {
 		return "; raise DialTimeout if it is only slow"
 	}
 	return ""
-}
-
-// serverName gives the name that the server's certificate must cover.
-func (o *TCPConnectionOptions) serverName() string {
-	name := o.ServerName
-	if manager, ok := o.CertManager.(interface{ ServerName() string }); ok && name == "" {
-		name = manager.ServerName()
-	}
-	return cmp.Or(name, o.Host)
 }

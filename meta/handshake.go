@@ -76,7 +76,7 @@ func (c *tcpConnection) establish() bool {
 		return false
 	}
 	c.writer.setOut(c.stream)
-	if ended := c.ended(); ended != nil { // the manager has evicted it, or it was terminated
+	if ended := c.view().reason; ended != nil { // the manager has evicted it, or it was terminated
 		if c.server != nil && ended.Reason == ErrEvicted {
 			c.server.refused(c, "authorization", ended.Cause)
 		}
@@ -88,7 +88,7 @@ func (c *tcpConnection) establish() bool {
 	}
 	if !c.send(connect) {
 		if c.server != nil {
-			c.server.refused(c, "connection", c.ended()) // there is nobody else to tell
+			c.server.refused(c, "connection", c.view().reason) // there is nobody else to tell
 		}
 		return false
 	}
@@ -258,7 +258,7 @@ func notTLS(err error) error {
 // refused ends a connection before its MessageTCPConnect. Only the owner of an outgoing connection
 // is told.
 func (c *tcpConnection) refused(stage string, err error) {
-	if c.ended() != nil {
+	if c.view().reason != nil {
 		return // the error is only an echo of it
 	}
 	reason := ErrHandshake

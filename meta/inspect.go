@@ -75,7 +75,12 @@ func (o *TCPConnectionOptions) showLimits(m map[string]string) {
 // read.
 func (s *tcpServer) HandleInspect(from gen.PID, item ...string) map[string]string {
 	if len(item) > 0 {
-		return s.inspectConnection(from, item[0])
+		for _, c := range s.announced() {
+			if c.process.ID().String() == item[0] {
+				return c.HandleInspect(from)
+			}
+		}
+		return map[string]string{"error": "no open connection of this server has the alias " + item[0]}
 	}
 	stats := s.snapshot()
 	var refused, failures uint64
@@ -113,15 +118,6 @@ func (s *tcpServer) HandleInspect(from gen.PID, item ...string) map[string]strin
 	s.connection.showLimits(m)
 	stats.show(m)
 	return m
-}
-
-func (s *tcpServer) inspectConnection(from gen.PID, alias string) map[string]string {
-	for _, c := range s.announced() {
-		if c.process.ID().String() == alias {
-			return c.HandleInspect(from)
-		}
-	}
-	return map[string]string{"error": "no open connection of this server has the alias " + alias}
 }
 
 func (s *tcpServer) describeTLS() string {

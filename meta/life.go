@@ -72,13 +72,6 @@ func (l *life) view() progress {
 	return l.progress
 }
 
-// ended gives the reason for which the connection is to end, nil if it is not.
-func (l *life) ended() *DisconnectError {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.reason
-}
-
 // advance brings the connection on to a phase.
 func (l *life) advance(p phase) {
 	l.mu.Lock()

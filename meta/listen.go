@@ -39,9 +39,6 @@ func listenOnce(o *TCPServerOptions) (net.Listener, error) {
 	}
 	config := net.ListenConfig{KeepAlive: -1}
 	if o.ReusePort {
-		if reusePort == nil {
-			return nil, fmt.Errorf("%w: ReusePort: this system has no SO_REUSEPORT", ErrOption)
-		}
 		config.Control = reusePort
 	}
 	if o.UnixPath != "" {

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 )
 
@@ -22,7 +21,8 @@ func listenHost(config *net.ListenConfig, host string, port uint16) (net.Listene
 		case err == nil && len(all) == 1:
 			return all[0], nil
 		case err == nil:
-			l := &listeners{all: all, accepted: make(chan accepted), closed: make(chan struct{})}
+			ctx, cancel := context.WithCancel(context.Background())
+			l := &listeners{all: all, accepted: make(chan accepted), closed: ctx.Done(), cancel: cancel}
 			for _, listener := range all {
 				go l.accept(listener)
 			}
@@ -82,10 +82,10 @@ func listenOn(config *net.ListenConfig, addrs []string, port uint16) (all []net.
 // listeners are several listeners as one. Its goroutines, one for each, end with Close. Each holds at
 // most one connection that was not asked for yet.
 type listeners struct {
-	all       []net.Listener
-	accepted  chan accepted
-	closed    chan struct{}
-	closeOnce sync.Once
+	all      []net.Listener
+	accepted chan accepted
+	closed   <-chan struct{} // by cancel
+	cancel   context.CancelFunc
 }
 
 type accepted struct {
@@ -119,12 +119,10 @@ func (l *listeners) accept(listener net.Listener) {
 
 // Close implements net.Listener.
 func (l *listeners) Close() (err error) {
-	l.closeOnce.Do(func() {
-		close(l.closed)
-		for _, listener := range l.all {
-			err = errors.Join(err, listener.Close())
-		}
-	})
+	l.cancel()
+	for _, listener := range l.all {
+		err = errors.Join(err, listener.Close())
+	}
 	return err
 }
 

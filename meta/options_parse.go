@@ -11,9 +11,10 @@ import (
 	"ergo.services/ergo/gen"
 )
 
-// connection gives what the server's options say about each accepted connection.
-func (o *TCPServerOptions) connection() TCPConnectionOptions {
-	return TCPConnectionOptions{
+// parse checks the options and returns those of the accepted connections with their defaults filled
+// in.
+func (o *TCPServerOptions) parse() (*TCPConnectionOptions, error) {
+	connection := TCPConnectionOptions{
 		CertManager: o.CertManager, InsecureSkipVerify: o.InsecureSkipVerify, NextProtos: o.NextProtos, StartTLS: o.StartTLS,
 		BufferSize: o.BufferSize, BufferPool: o.BufferPool, Split: o.Split, MaxFrame: o.MaxFrame, Active: o.Active,
 		HandshakeTimeout: o.HandshakeTimeout, WriteTimeout: o.WriteTimeout, WriteBuffer: o.WriteBuffer,
@@ -21,12 +22,6 @@ func (o *TCPServerOptions) connection() TCPConnectionOptions {
 		KeepAlivePeriod: o.KeepAlivePeriod, KeepAliveCount: o.KeepAliveCount, UserTimeout: o.UserTimeout,
 		Node: o.Node, HalfClose: o.HalfClose, KeepAliveMessage: o.KeepAliveMessage, KeepAliveMessagePeriod: o.KeepAliveMessagePeriod, MaxLifetime: o.MaxLifetime,
 	}
-}
-
-// parse checks the options and returns those of the accepted connections with their defaults filled
-// in.
-func (o *TCPServerOptions) parse() (*TCPConnectionOptions, error) {
-	connection := o.connection()
 	var c check
 	if !c.notNil("Listener", o.Listener) {
 		return nil, c.err()
@@ -44,6 +39,7 @@ func (o *TCPServerOptions) parse() (*TCPConnectionOptions, error) {
 	c.refuse(o.UnixPath != "" && (hostPort || o.ReusePort),
 		"UnixPath: a unix socket has no Host, Port or ReusePort; leave them unset")
 	c.unixPath(o.UnixPath)
+	c.refuse(o.ReusePort && reusePort == nil, "ReusePort: this system has no SO_REUSEPORT")
 	c.refuse(o.UnixMode != 0 && o.UnixPath == "", "UnixMode: has no effect without UnixPath")
 	c.refuse(o.UnixOwner != "" && o.UnixPath == "", "UnixOwner: has no effect without UnixPath")
 	_, _, err := unixOwner(o.UnixOwner)

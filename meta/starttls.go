@@ -26,7 +26,7 @@ func (c *tcpConnection) startTLS(from gen.PID, m MessageTCPStartTLS) {
 func (c *tcpConnection) runUpgrade() {
 	reply := c.upgrade.Reply // until it is taken back, nobody sets another
 	defer func() {
-		if c.ended() != nil {
+		if c.view().reason != nil {
 			c.writer.close() // what waits for the upgrade must not go out in the clear
 		}
 		c.mu.Lock()

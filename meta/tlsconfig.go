@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -139,12 +140,17 @@ func clientTLS(o *TCPConnectionOptions) *tls.Config {
 	if o.CertManager == nil {
 		return nil
 	}
+	name := o.ServerName
+	if m, ok := o.CertManager.(interface{ ServerName() string }); ok && name == "" {
+		name = m.ServerName()
+	}
+	name = cmp.Or(name, o.Host)
 	var config *tls.Config
 	if m, ok := o.CertManager.(clientConfigurer); ok {
-		config = m.ClientTLS(o.serverName())
+		config = m.ClientTLS(name)
 	} else {
 		config = &tls.Config{
-			ServerName:           o.serverName(),
+			ServerName:           name,
 			MinVersion:           tls.VersionTLS12,
 			CipherSuites:         suitesTLS12,
 			GetClientCertificate: clientCertificate(o.CertManager),

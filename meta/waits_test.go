@@ -67,7 +67,7 @@ func TestBrokenBeforePause(t *testing.T) {
 	}()
 	select {
 	case <-ended:
-		assert.Equal(t, ErrReset, c.ended().Reason)
+		assert.Equal(t, ErrReset, c.view().reason.Reason)
 	case <-time.After(30 * time.Second):
 		t.Fatal("it waits for credit")
 	}
