@@ -62,6 +62,16 @@ var (
 	ErrDial = errors.New("meta: cannot connect")
 )
 
+// Errors of a connection with the option Reconnect, and of [Requests].
+var (
+	// ErrNotConnected: a message was not sent by a connection with the option Reconnect.
+	ErrNotConnected = errors.New("meta: not connected")
+	// ErrNoAnswer: a request was not answered in time.
+	ErrNoAnswer = errors.New("meta: the peer did not answer in time")
+	// ErrDuplicate: a request with the same id still waits for its answer.
+	ErrDuplicate = errors.New("meta: the id is in use by another request")
+)
+
 // DisconnectError says why a connection ended, and how many of the bytes that were accepted for
 // writing were written.
 type DisconnectError struct {

@@ -17,6 +17,8 @@ const (
 	DefaultDialTimeout      = 10 * time.Second
 	DefaultWriteTimeout     = 30 * time.Second
 	DefaultCloseTimeout     = 5 * time.Second
+	DefaultMinInterval      = 100 * time.Millisecond // of Reconnect, as the next
+	DefaultMaxInterval      = 30 * time.Second
 	DefaultWriteBuffer      = 64 << 10 // bytes
 	DefaultMaxFrame         = 64 << 10 // bytes, as bufio.MaxScanTokenSize
 )
@@ -274,9 +276,3 @@ type Reconnect struct {
 	// connection. Unset, each is returned at once as a MessageTCPUnsent.
 	Keep bool
 }
-
-// Defaults of Reconnect.
-const (
-	DefaultMinInterval = 100 * time.Millisecond
-	DefaultMaxInterval = 30 * time.Second
-)

@@ -14,9 +14,6 @@ import (
 	"ergo.services/ergo/gen"
 )
 
-// ErrNotConnected is why a message was not sent by a connection with the option Reconnect.
-var ErrNotConnected = errors.New("meta: not connected")
-
 // The goroutines of a connection with Reconnect are those of a tcpConnection: Start's dials, waits
 // and runs one connection after the other.
 

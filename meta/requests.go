@@ -1,19 +1,10 @@
 package meta
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
 	"ergo.services/ergo/gen"
-)
-
-// Errors of [Requests].
-var (
-	// ErrNoAnswer is the result of a request that was not answered in time.
-	ErrNoAnswer = errors.New("meta: the peer did not answer in time")
-	// ErrDuplicate says that a request with the same id still waits for its answer.
-	ErrDuplicate = errors.New("meta: the id is in use by another request")
 )
 
 // Requests matches the answers of a peer to requests that an actor sent to it for its callers, in
