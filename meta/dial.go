@@ -30,13 +30,12 @@ func CreateTCPConnection(options TCPConnectionOptions) (gen.MetaBehavior, error)
 	var errs []error
 	for _, t := range targets {
 		sock, err := dial(context.Background(), t, &options)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%w %w", ErrDial, err))
-			continue
+		if err == nil {
+			c := newConnection(&options, nil, sock, nil)
+			c.clientTLS = t.tls
+			return c, nil
 		}
-		c := newConnection(&options, nil, sock, nil)
-		c.clientTLS = t.tls
-		return c, nil
+		errs = append(errs, fmt.Errorf("%w %w", ErrDial, err))
 	}
 	return nil, errors.Join(errs...)
 }
@@ -67,11 +66,8 @@ func dial(ctx context.Context, t target, o *TCPConnectionOptions) (*socket, erro
 		return nil, fmt.Errorf("to %s %s: %w%s", t.network, t.address, err, dialAdvice(err, o.UnixPath))
 	}
 	if o.Proxy != nil {
-		header, err := o.Proxy.format() // parse has checked it
-		if err == nil {
-			_, err = conn.Write(header) // the buffer of a new socket has room for it
-		}
-		if err != nil {
+		header, _ := o.Proxy.format()                 // parse has checked it
+		if _, err := conn.Write(header); err != nil { // the buffer of a new socket has room for it
 			conn.Close()
 			return nil, fmt.Errorf("to %s %s: the PROXY header was not written: %w", t.network, t.address, err)
 		}

@@ -18,15 +18,9 @@ type handshakeLimiter struct {
 
 // enter takes a place, or returns the error of the context.
 func (l *handshakeLimiter) enter(ctx context.Context) error {
-	l.mu.Lock()
-	if l.used < l.max {
-		l.used++
-		l.mu.Unlock()
-		return nil
-	}
 	placed := make(chan struct{})
-	place := l.waiting.PushBack(placed)
-	l.mu.Unlock()
+	var place *list.Element
+	l.change(func() { place = l.waiting.PushBack(placed) })
 	select {
 	case <-placed:
 		return nil
@@ -34,13 +28,11 @@ func (l *handshakeLimiter) enter(ctx context.Context) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	select {
-	case <-placed: // meanwhile
+	if isClosed(placed) { // meanwhile
 		return nil
-	default:
-		l.waiting.Remove(place)
-		return ctx.Err()
 	}
+	l.waiting.Remove(place)
+	return ctx.Err()
 }
 
 func (l *handshakeLimiter) leave() { l.change(func() { l.used-- }) }

@@ -158,9 +158,7 @@ func (o *TCPConnectionOptions) parseShared(c *check, server bool) {
 		value := o.BufferPool.Get()
 		_, ok := value.([]byte)
 		c.refuse(value != nil && !ok, "BufferPool: has a %T; its values must be []byte", value)
-		if value != nil {
-			o.BufferPool.Put(value)
-		}
+		o.BufferPool.Put(value)
 	}
 	o.MaxFrame = cmp.Or(o.MaxFrame, DefaultMaxFrame)
 	if o.Split != nil {
