@@ -85,19 +85,17 @@ type (
 
 // manager refuses a CertManager that no handshake can succeed with.
 func (c *check) manager(manager any, server bool) {
-	if manager == nil {
-		return
-	}
-	if v := reflect.ValueOf(manager); v.Kind() == reflect.Pointer && v.IsNil() {
+	v := reflect.ValueOf(manager)
+	closer, closes := manager.(doner)
+	teller, tells := manager.(readier)
+	switch {
+	case manager == nil:
+	case v.Kind() == reflect.Pointer && v.IsNil():
 		c.refuse(true, "CertManager: is a nil %T; make one (certmanager.New) before this, or leave the option unset for no TLS", manager)
-		return
-	}
-	if m, ok := manager.(doner); ok && isClosed(m.Done()) {
+	case closes && isClosed(closer.Done()):
 		c.refuse(true, "CertManager: it was closed, or certmanager.New did not make it; close it after what uses it")
-		return
-	}
-	if m, ok := manager.(readier); ok && server {
-		err := m.Ready()
+	case tells && server:
+		err := teller.Ready()
 		c.refuse(err != nil, "CertManager: %w", err)
 	}
 }

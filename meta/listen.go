@@ -143,6 +143,7 @@ func tooLong(path string, err error) bool {
 }
 
 func listenAdvice(err error) string {
+	unknown, _ := errors.AsType[*net.DNSError](err)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return "; another program or server has it, choose another Port or end that one"
@@ -150,8 +151,7 @@ func listenAdvice(err error) string {
 		return "; ports below 1024 need a privilege (CAP_NET_BIND_SERVICE), and a unix socket a folder that can be written"
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return "; Host is no address of this machine"
-	}
-	if unknown, ok := errors.AsType[*net.DNSError](err); ok && unknown.IsNotFound {
+	case unknown != nil && unknown.IsNotFound:
 		return "; use an IP address of this machine as Host, or none for all interfaces"
 	}
 	return ""

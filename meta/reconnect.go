@@ -22,19 +22,20 @@ import (
 type reconnecting struct {
 	behavior
 
+	// Set by newReconnecting, and not changed after it.
 	opt     *TCPConnectionOptions
 	targets []target
-	to      any
 	ctx     context.Context // ends when no further connection is to be made
 	cancel  context.CancelFunc
-	started sync.Once
 	done    chan struct{} // closed: Start has returned, or never will run
 
-	tries  int // Start's: of dialling, for the next address
-	outbox outbox
+	started sync.Once
+	tries   int // of dialling, for the next address; Start's goroutine
+	outbox  outbox
 
 	mu       sync.Mutex     // guards all below
-	conn     *tcpConnection // being established, or in use
+	to       any            // the owner; set by Init and setOwner
+	conn     *tcpConnection // being established, or in use; set by Start's goroutine, as all below
 	up       bool           // conn takes messages
 	failures int            // in a row
 	retryAt  time.Time      // of the next try; zero: there is none

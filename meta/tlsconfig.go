@@ -86,11 +86,11 @@ func serverTLS(manager gen.CertManager, nextProtos []string) (*tls.Config, error
 		}
 		return withClientAuth(base, authorizer)
 	}
+	var err error
 	if authorizes {
-		_, err := withClientAuth(base, authorizer)
-		return config, err
+		_, err = withClientAuth(base, authorizer)
 	}
-	return config, nil
+	return config, err
 }
 
 // withClientAuth returns a copy of config that asks for client certificates as the manager says at
