@@ -121,16 +121,11 @@ func (p *ProxyHeader) format() ([]byte, error) {
 	if len(p.UniqueID) > maxUniqueID {
 		return nil, fmt.Errorf("UniqueID has %d bytes; use at most %d", len(p.UniqueID), maxUniqueID)
 	}
-	var tlvs []proxyproto.TLV
-	for _, tlv := range []proxyproto.TLV{
+	tlvs := slices.DeleteFunc([]proxyproto.TLV{
 		{Type: proxyproto.PP2_TYPE_AUTHORITY, Value: []byte(p.Authority)},
 		{Type: proxyproto.PP2_TYPE_ALPN, Value: []byte(p.ALPN)},
 		{Type: proxyproto.PP2_TYPE_UNIQUE_ID, Value: p.UniqueID},
-	} {
-		if len(tlv.Value) > 0 {
-			tlvs = append(tlvs, tlv)
-		}
-	}
+	}, func(tlv proxyproto.TLV) bool { return len(tlv.Value) == 0 })
 	if p.TLS != nil {
 		tlv, err := p.TLS.tlv()
 		if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -193,17 +192,14 @@ func (r *reconnecting) nextTry(reason *DisconnectError, useful bool) time.Time {
 		r.failures = 0
 	}
 	r.failures++
-	switch {
-	case r.ctx.Err() != nil, reason.Reason == ErrTerminated, reason.Reason == ErrOwnerGone && unreachable(reason.Cause), o.MaxFailures > 0 && r.failures > o.MaxFailures:
+	tooMany := o.MaxFailures > 0 && r.failures > o.MaxFailures
+	if r.ctx.Err() != nil || reason.Reason == ErrTerminated || reason.Reason == ErrOwnerGone && unreachable(reason.Cause) || tooMany {
 		r.cancel()
 		return r.retryAt
 	}
 	wait := o.MaxInterval
-	if !permanent(reason) {
-		wait = min(o.MaxInterval, o.MinInterval<<min(r.failures-1, 30))
-		if wait <= 0 { // shifted out
-			wait = o.MaxInterval
-		}
+	if doubled := o.MinInterval << min(r.failures-1, 30); doubled > 0 && !permanent(reason) { // else shifted out
+		wait = min(wait, doubled)
 	}
 	r.retryAt = time.Now().Add(wait - rand.N(wait/2+1))
 	return r.retryAt
@@ -212,10 +208,8 @@ func (r *reconnecting) nextTry(reason *DisconnectError, useful bool) time.Time {
 // permanent says that a failure does not pass by waiting: one side does not accept the other's
 // certificate. A server that has none at the moment says internal_error, which does pass.
 func permanent(reason *DisconnectError) bool {
-	_, untrusted := errors.AsType[*tls.CertificateVerificationError](reason.Cause)
-	_, wrongName := errors.AsType[x509.HostnameError](reason.Cause)
 	refused := reason.Reason == ErrRefused && !strings.HasSuffix(reason.Cause.Error(), "internal error")
-	return untrusted || wrongName || refused
+	return refused || isA[*tls.CertificateVerificationError](reason.Cause) || isA[x509.HostnameError](reason.Cause)
 }
 
 // HandleMessage implements gen.MetaBehavior.
