@@ -266,3 +266,13 @@ func TestConfigOfAServerIsEdited(t *testing.T) {
 	m.Update(ca.Issue(t, tlstest.Leaf{}).Certificate())
 	assert.Equal(t, uint16(tls.VersionTLS12), connect(t, server, ca.ClientConfig(t, "localhost")).ok(t).client.Version, "after a reload")
 }
+
+// A certificate names an address without the interface that leads to it, which a client has to name.
+func TestClientOfLinkLocalAddress(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	m := newManager(t, certmanager.Options{Source: certmanager.Static{
+		Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{Names: []string{"fe80::1"}}).Certificate()}, RootCAs: ca.Pool(),
+	}})
+	connect(t, m.ServerTLS(), m.ClientTLS("fe80::1%eth0")).ok(t)
+	connect(t, m.ServerTLS(), m.ClientTLS("fe80::2%eth0")).refused(t)
+}

@@ -69,6 +69,31 @@ func TestServerName(t *testing.T) {
 	})
 }
 
+// A server is verified for its address, without the interface that leads to it, which the client has
+// to name where the address is link-local.
+func TestServerOfAddressWithZone(t *testing.T) {
+	listener, err := net.Listen("tcp6", "[::1]:0")
+	if err != nil {
+		t.Skip("this system has no ::1")
+	}
+	ca := tlstest.NewCA(t)
+	certs := manager{
+		server: &tls.Config{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{Names: []string{"::1"}}).Certificate()}},
+		client: &tls.Config{RootCAs: ca.Pool()},
+	}
+	h := newHost(t)
+	server, client := h.spawn(nil), h.spawn(nil)
+	_, addr := server.listen(meta.TCPServerOptions{Listener: listener, CertManager: certs})
+	connection, err := meta.CreateTCPConnection(meta.TCPConnectionOptions{Host: "::1%lo", Port: portOf(t, addr), CertManager: certs})
+	if err != nil {
+		t.Skip("this system has no interface lo")
+	}
+	client.do(func(o *owner) { _, err = o.SpawnMeta(connection, gen.MetaOptions{}) })
+	require.NoError(t, err)
+	expect[meta.MessageTCPConnect](client)
+	expect[meta.MessageTCPConnect](server)
+}
+
 func TestInsecureSkipVerify(t *testing.T) {
 	ca, stranger := tlstest.NewCA(t), tlstest.NewCA(t)
 	managed := func(static certmanager.Static, auth tls.ClientAuthType) *certmanager.Manager {

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net"
+	"net/netip"
 
 	"ergo.services/ergo/gen"
 
@@ -145,6 +146,9 @@ func clientTLS(o *TCPConnectionOptions) *tls.Config {
 		name = m.ServerName()
 	}
 	name = cmp.Or(name, o.Host)
+	if addr, err := netip.ParseAddr(name); err == nil {
+		name = addr.WithZone("").String() // the interface is of this machine, and in no certificate
+	}
 	var config *tls.Config
 	if m, ok := o.CertManager.(clientConfigurer); ok {
 		config = m.ClientTLS(name)
