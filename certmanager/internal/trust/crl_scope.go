@@ -20,6 +20,7 @@ var (
 type scope struct {
 	users, cas bool   // only certificates of users, of CAs
 	uris       string // only certificates with one of these distribution points, separated by spaces; empty: whatever they have
+	names      string // distribution points of other forms than URIs, in DER: they tell the parts of a list apart
 	future     bool   // the list is dated in the future
 }
 
@@ -98,13 +99,17 @@ func parseScope(der []byte) (s scope, err error) {
 		return s, errors.New("it is a list of attribute certificates, which TLS does not use")
 	}
 	var uris []string
-	for _, name := range point.Name.Full { // other forms of names select nothing here
+	names := []string{string(point.Name.Relative.FullBytes)}
+	for _, name := range point.Name.Full {
 		if name.Class == asn1.ClassContextSpecific && name.Tag == 6 {
 			uris = append(uris, string(name.Bytes))
+		} else {
+			names = append(names, string(name.FullBytes))
 		}
 	}
 	slices.Sort(uris)
-	return scope{users: point.Users, cas: point.CAs, uris: strings.Join(uris, " ")}, nil
+	slices.Sort(names)
+	return scope{users: point.Users, cas: point.CAs, uris: strings.Join(uris, " "), names: strings.Join(names, "")}, nil
 }
 
 // covers says whether who is not on the list is not revoked. A certificate without distribution

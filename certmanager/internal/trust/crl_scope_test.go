@@ -79,3 +79,49 @@ func TestCRLOfAPart(t *testing.T) {
 		})
 	}
 }
+
+// The parts of a list whose distribution points are names stand beside each other: the newest does
+// not take the place of the others.
+func TestPartsByName(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "CA"}, NotAfter: time.Now().Add(time.Hour), SubjectKeyId: []byte{1},
+		BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCRLSign | x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	require.NoError(t, err)
+	ca, err := x509.ParseCertificate(der)
+	require.NoError(t, err)
+	attribute := func(name string) []byte { // CN=name, a RelativeDistinguishedName
+		return append([]byte{0x31, byte(9 + len(name)), 0x30, byte(7 + len(name)), 6, 3, 0x55, 4, 3, 0x0c, byte(len(name))}, name...)
+	}
+	wrap := func(tag byte, der []byte) []byte { return append([]byte{tag, byte(len(der))}, der...) }
+	for form, point := range map[string]func(name string) []byte{
+		"a directory name":          func(name string) []byte { return wrap(0xa0, wrap(0xa4, wrap(0x30, attribute(name)))) },
+		"a name under the issuer's": func(name string) []byte { return wrap(0xa1, attribute(name)[2:]) },
+	} {
+		var lists []*x509.RevocationList
+		part := func(name string, serial int64) {
+			der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+				Number: big.NewInt(serial), ThisUpdate: time.Now().Add(-time.Hour), NextUpdate: time.Now().Add(time.Hour),
+				RevokedCertificateEntries: []x509.RevocationListEntry{{SerialNumber: big.NewInt(serial), RevocationTime: time.Now()}},
+				ExtraExtensions:           []pkix.Extension{{Id: oidIssuingDistributionPoint, Critical: true, Value: wrap(0x30, wrap(0xa0, point(name)))}},
+			}, ca, key)
+			require.NoError(t, err)
+			list, err := x509.ParseRevocationList(der)
+			require.NoError(t, err)
+			lists = append(lists, list)
+		}
+		part("CRL1", 7)
+		part("CRL2", 8)
+		part("CRL2", 9)
+		r, err := NewLists(lists, []*x509.Certificate{ca}, false, time.Now(), nil)
+		require.NoError(t, err, form)
+		assert.Len(t, r.All(), 2, form)
+		for serial, revoked := range map[int64]bool{7: true, 8: false, 9: true, 10: false} {
+			err := r.check([]*x509.Certificate{{SerialNumber: big.NewInt(serial)}, ca}, time.Now())
+			assert.Equal(t, revoked, err != nil, "%s: %d", form, serial)
+		}
+	}
+}
