@@ -91,7 +91,7 @@ func TestTransport(t *testing.T) {
 		defer response.Body.Close()
 		return io.ReadAll(response.Body)
 	}
-	body, err := get(t.Context(), "/endless")
+	body, err := call(t.Context(), "directory", func(ctx context.Context) ([]byte, error) { return get(ctx, "/endless") })
 	require.Error(t, err)
 	assert.LessOrEqual(t, len(body), maxAnswer)
 	requests = 0

@@ -20,7 +20,7 @@ func (s *state) getCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, er
 	}
 	limit := s.o.HandshakeTimeout
 	if limit < 0 {
-		limit = defaultHandshakeTimeout // for the policy
+		limit = policyTimeout // the policy alone is waited for
 	}
 	ctx, cancel := context.WithTimeout(contextOf(hello), limit)
 	defer cancel()

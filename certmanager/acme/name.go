@@ -220,20 +220,19 @@ func (s *state) askRenewalInfo(ctx context.Context, n *name, leaf *x509.Certific
 	if err == nil {
 		info, err = call(ctx, "renewal information", func(ctx context.Context) (acme.RenewalInfo, error) { return c.renewal.GetRenewalInfo(ctx, leaf) })
 	}
-	now := clock.Now()
+	again := 6 * time.Hour
 	switch {
 	case errors.Is(err, acme.ErrUnsupported):
-		n.asks = now.Add(maxRetryAfter)
-		return
+		again = maxRetryAfter
 	case err != nil:
-		n.asks = now.Add(max(min(lifetime(leaf)/30, time.Hour), time.Second))
-		return // our own time stands
-	}
-	again := 6 * time.Hour
-	if info.RetryAfter != nil {
+		again = min(lifetime(leaf)/30, time.Hour)
+	case info.RetryAfter != nil:
 		again = time.Until(*info.RetryAfter)
 	}
-	n.asks = now.Add(max(min(again, maxRetryAfter), time.Second))
+	n.asks = clock.Now().Add(max(min(again, maxRetryAfter), time.Second))
+	if err != nil {
+		return // our own time stands
+	}
 	same := info.SameWindow(n.info)
 	n.info = info
 	s.mu.Lock()

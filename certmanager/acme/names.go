@@ -27,17 +27,15 @@ func identifier(name string, dns bool) (string, error) {
 
 // reverseName is the name under which DNS has what belongs to an address.
 func reverseName(addr netip.Addr) string {
-	bytes, name := addr.AsSlice(), ""
+	b := addr.AsSlice()
 	if addr.Is4() {
-		for _, b := range bytes {
-			name = fmt.Sprintf("%d.%s", b, name)
-		}
-		return name + "in-addr.arpa"
+		return fmt.Sprintf("%d.%d.%d.%d.in-addr.arpa", b[3], b[2], b[1], b[0])
 	}
-	for _, b := range bytes {
+	name := "ip6.arpa"
+	for _, b := range b {
 		name = fmt.Sprintf("%x.%x.%s", b&15, b>>4, name)
 	}
-	return name + "ip6.arpa"
+	return name
 }
 
 // normalName returns the form in which a DNS name is ordered and stored, or why no public CA

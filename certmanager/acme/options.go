@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/acme/autocert"
 
@@ -47,12 +48,12 @@ func (a *Source) ready() (Source, error) {
 		}
 		o.Cache = autocert.DirCache(filepath.Join(folder, "golang-autocert"))
 	}
-	o.HandshakeTimeout = cmp.Or(o.HandshakeTimeout, defaultHandshakeTimeout)
-	o.StartTimeout = cmp.Or(o.StartTimeout, defaultStartTimeout)
-	o.DNSTimeout = cmp.Or(o.DNSTimeout, defaultDNSTimeout)
-	o.Listen = cmp.Or(o.Listen, defaultListen)
-	o.MaxNames = cmp.Or(o.MaxNames, defaultMaxNames)
-	o.OrdersPerHour = cmp.Or(o.OrdersPerHour, defaultOrdersPerHour)
+	o.HandshakeTimeout = cmp.Or(o.HandshakeTimeout, 5*time.Second)
+	o.StartTimeout = cmp.Or(o.StartTimeout, time.Minute)
+	o.DNSTimeout = cmp.Or(o.DNSTimeout, 2*time.Minute)
+	o.Listen = cmp.Or(o.Listen, ":443")
+	o.MaxNames = cmp.Or(o.MaxNames, 1000)
+	o.OrdersPerHour = cmp.Or(o.OrdersPerHour, 60)
 	return o, nil
 }
 
@@ -114,7 +115,7 @@ func directoryURL(directory string) (string, error) {
 	case "":
 		return autocert.DefaultACMEDirectory, nil
 	case "staging":
-		return directoryStaging, nil
+		return "https://acme-staging-v02.api.letsencrypt.org/directory", nil
 	}
 	u, err := url.Parse(directory)
 	if err == nil && (u.Scheme != "https" || u.Host == "" || u.Fragment != "") {

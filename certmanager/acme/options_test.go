@@ -118,10 +118,10 @@ func TestSourceBelongsToOneManager(t *testing.T) {
 	require.NoError(t, m.Close())
 }
 
-func TestIsToken(t *testing.T) {
-	assert.True(t, isToken("evaGxfADs6pSRb2LAv9IZf17Dt3juxGJ-PCt92wr-oA"))
+func TestToken(t *testing.T) {
+	assert.True(t, token.MatchString("evaGxfADs6pSRb2LAv9IZf17Dt3juxGJ-PCt92wr-oA"))
 	for _, s := range []string{"", "short", "../../../../../../../etc/passwd", strings.Repeat("a", 257), strings.Repeat("a", 30) + "%"} {
-		assert.False(t, isToken(s), s)
+		assert.False(t, token.MatchString(s), s)
 	}
 }
 

@@ -136,13 +136,3 @@ const (
 	ECDSAP384
 	RSA2048
 )
-
-const (
-	directoryStaging        = "https://acme-staging-v02.api.letsencrypt.org/directory"
-	defaultHandshakeTimeout = 5 * time.Second
-	defaultStartTimeout     = time.Minute
-	defaultListen           = ":443"
-	defaultDNSTimeout       = 2 * time.Minute
-	defaultMaxNames         = 1000
-	defaultOrdersPerHour    = 60
-)

@@ -44,10 +44,7 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 			StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(bytes.NewReader(t.directory)),
 		}, nil
 	}
-	x, ok := request.Context().Value(exchangeKey{}).(*exchange)
-	if !ok {
-		x = new(exchange)
-	}
+	x := request.Context().Value(exchangeKey{}).(*exchange)
 	if x.refused != nil && !isProblem(x.refused, acme.ProblemTypeBadNonce) {
 		return nil, x.refused // acmez would repeat it at once, also a new order whose answer was lost
 	}
