@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
+	"golang.org/x/crypto/acme/autocert"
+	"golang.org/x/time/rate"
 
 	"github.com/ergotls/ergotls/internal/clock"
 )
@@ -24,6 +26,10 @@ const directoryAge = time.Hour
 // requestTimeout bounds a request with its answer.
 const requestTimeout = 30 * time.Second
 
+// maxLetsEncrypt is how many orders an account may make at Let's Encrypt at once. One more is allowed
+// every 36 seconds (https://letsencrypt.org/docs/rate-limits/).
+const maxLetsEncrypt = 300
+
 // ca is a CA with the account at it.
 type ca struct {
 	CA
@@ -31,6 +37,7 @@ type ca struct {
 	host    string // in errors
 	id      string // in the keys of the cache, which are file names
 	network *http.Transport
+	orders  *rate.Limiter // of new orders; renewals that the CA recognizes do not count
 
 	turn    chan struct{} // capacity 1: held while the fields below are read and changed
 	readAt  time.Time     // of the directory
@@ -53,10 +60,14 @@ func newCA(s *state, o CA) *ca {
 		shared = usual.Clone()
 	}
 	shared.TLSClientConfig = &tls.Config{RootCAs: o.Roots, MinVersion: tls.VersionTLS12}
+	orders := rate.NewLimiter(rate.Inf, 0)
+	if o.Directory == autocert.DefaultACMEDirectory {
+		orders = rate.NewLimiter(rate.Every(3*time.Hour/maxLetsEncrypt), maxLetsEncrypt)
+	}
 	u, _ := url.Parse(o.Directory) // was checked
 	sum, host := sha256.Sum256([]byte(o.Directory)), strings.ReplaceAll(u.Hostname(), ":", "-")
 	return &ca{
-		CA: o, s: s, host: u.Host, turn: make(chan struct{}, 1), network: shared,
+		CA: o, s: s, host: u.Host, turn: make(chan struct{}, 1), network: shared, orders: orders,
 		id: host[:min(len(host), 60)] + "-" + hex.EncodeToString(sum[:4]), // a file name has 255 bytes
 	}
 }

@@ -142,3 +142,20 @@ func TestRenewalInfoIsSpread(t *testing.T) {
 	assert.Greater(t, latest, 20*time.Second)
 	assert.Less(t, latest, 102*time.Second)
 }
+
+// The orders of an account at Let's Encrypt keep its limit: 300, and one more every 36 seconds.
+func TestOrdersOfAnAccountAreSpaced(t *testing.T) {
+	s, n, _ := idle(t, func(a *Source) { a.Directory = "" })
+	letsEncrypt := s.cas[0]
+	assert.True(t, letsEncrypt.orders.AllowN(time.Now(), 300))
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	began := time.Now()
+	_, err := s.newOrder(ctx, &client{ca: letsEncrypt}, n, xacme.ChallengeTypeTLSALPN01)
+	require.ErrorIs(t, err, errTooMany, "36 seconds are longer than this attempt has")
+	assert.NotErrorIs(t, err, errOrderLost)
+	assert.True(t, isTemporary(err))
+	assert.Less(t, time.Since(began), 10*time.Second)
+	other, _, _ := idle(t)
+	assert.True(t, other.cas[0].orders.AllowN(time.Now(), 1000), "other CAs have other limits")
+}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/certmanager/internal/trust"
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
@@ -31,7 +32,7 @@ func (s *state) check(cert *tls.Certificate, name string) error {
 	if err := cert.Leaf.VerifyHostname(strings.Replace(name, "*", "any", 1)); err != nil {
 		return fmt.Errorf("%w: %w", certmanager.ErrInvalid, err)
 	}
-	if !forServers(cert.Leaf) {
+	if !trust.Allows(cert.Leaf, x509.ExtKeyUsageServerAuth) {
 		return fmt.Errorf("%w: it is not for servers", certmanager.ErrInvalid)
 	}
 	if _, isRSA := cert.PrivateKey.(*rsa.PrivateKey); isRSA != (s.o.Key == RSA2048) {
@@ -42,11 +43,6 @@ func (s *state) check(cert *tls.Certificate, name string) error {
 		return fmt.Errorf("%w: on %s", certmanager.ErrExpired, cert.Leaf.NotAfter.Format(time.RFC3339))
 	}
 	return nil
-}
-
-func forServers(leaf *x509.Certificate) bool {
-	return len(leaf.ExtKeyUsage)+len(leaf.UnknownExtKeyUsage) == 0 ||
-		slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageServerAuth) || slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageAny)
 }
 
 // load returns the certificate of a name from the cache that ends last, nil if there is none of

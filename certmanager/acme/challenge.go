@@ -2,18 +2,15 @@ package acme
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
-	"regexp"
-	"strings"
+	"fmt"
+	"slices"
 
 	"github.com/mholt/acmez/v3"
 	"github.com/mholt/acmez/v3/acme"
 
 	"github.com/ergotls/ergotls/certmanager"
 )
-
-const http01Path = "/.well-known/acme-challenge/"
 
 // challenges are the kinds of challenge that can be answered for a name, the one that worked last
 // first.
@@ -41,6 +38,46 @@ func (s *state) challenges(n *name) []string {
 		return kinds[n.failures%len(kinds):][:1]
 	}
 	return kinds
+}
+
+// authorize proves control of what an authorization is for: it answers the challenge, asks the CA to
+// look, and waits for its decision.
+func (s *state) authorize(ctx context.Context, c *client, n *name, url, kind string) error {
+	var remove func() // set when the challenge can be answered
+	defer func() {
+		if remove != nil {
+			remove()
+		}
+	}()
+	asked := false
+	return poll(ctx, func(ctx context.Context) (decided bool, err error) {
+		authorization, err := call(ctx, "authorization", func(ctx context.Context) (acme.Authorization, error) {
+			return c.GetAuthorization(ctx, c.account, url)
+		})
+		if err != nil {
+			return false, err
+		}
+		if decided, err = verdict(authorization, n, kind); decided || err != nil || asked {
+			return decided, err
+		}
+		i := slices.IndexFunc(authorization.Challenges, func(c acme.Challenge) bool { return c.Type == kind })
+		if i < 0 {
+			return false, &validationError{kind, errors.New("the CA does not offer it")}
+		}
+		challenge := authorization.Challenges[i]
+		if remove == nil {
+			if remove, err = s.present(ctx, challenge, n); err != nil {
+				return false, &validationError{kind, err}
+			}
+		}
+		if challenge.Status != acme.StatusProcessing { // an earlier attempt has asked for it
+			_, err = call(ctx, "challenge", func(ctx context.Context) (acme.Challenge, error) {
+				return c.InitiateChallenge(ctx, c.account, challenge)
+			})
+		}
+		asked = err == nil
+		return false, err
+	})
 }
 
 // present makes the answer to a challenge known, until remove.
@@ -78,58 +115,35 @@ func (s *state) present(ctx context.Context, challenge acme.Challenge, n *name) 
 	}, nil
 }
 
-var errNoChallenge = errors.New("no such challenge is open")
-
-// answer is the answer to a challenge, of this machine, or of another if that may be.
-func (s *state) answer(ctx context.Context, key string, other func() bool) ([]byte, error) {
-	if data, ok := s.answers.Load(key); ok {
-		return data.([]byte), nil
+// verdict says whether a CA has decided about an authorization, with the reason if it refused.
+func verdict(authorization acme.Authorization, n *name, kind string) (decided bool, err error) {
+	switch authorization.Status {
+	case acme.StatusValid:
+		return true, nil
+	case acme.StatusPending, acme.StatusProcessing:
+		return false, nil
 	}
-	if s.shared() && other() {
-		if data, err := s.get(ctx, key); err == nil {
-			return data, nil
+	var errs []error
+	for _, c := range authorization.Challenges {
+		if c.Error != nil {
+			errs = append(errs, reachable(*c.Error, kind, n))
 		}
 	}
-	return nil, errNoChallenge
+	if len(errs) == 0 {
+		errs = []error{fmt.Errorf("the CA calls the authorization %q, and says no reason", authorization.Status)}
+	}
+	return false, &validationError{kind, errors.Join(errs...)}
 }
 
-// answerTLS is the answer to a TLS-ALPN-01 challenge.
-func (s *state) answerTLS(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	name, err := normalName(hello.ServerName)
-	if err != nil {
-		return nil, err
+// reachable adds to what a CA says what it has to reach, if it did not.
+func reachable(p acme.Problem, kind string, n *name) error {
+	said := errors.New(describe(p))
+	port := map[string]int{acme.ChallengeTypeTLSALPN01: 443, acme.ChallengeTypeHTTP01: 80}[kind]
+	switch p.Type {
+	case acme.ProblemTypeConnection, acme.ProblemTypeDNS, acme.ProblemTypeTLS, acme.ProblemTypeMalformed:
+		if port > 0 {
+			return fmt.Errorf("%w; the CA has to reach this program from the internet, on port %d of %s; to try it on a machine that it cannot reach, run make demo-acme", said, port, n.text)
+		}
 	}
-	ctx := contextOf(hello)
-	data, err := s.answer(ctx, tokenCertCacheKey(name), func() bool { return s.owns(ctx, name) })
-	if err != nil {
-		return nil, err
-	}
-	return decodeCached(data)
-}
-
-// answerHTTP is the answer to an HTTP-01 challenge. A call with an empty path says that such
-// challenges are answered from now on.
-func (s *state) answerHTTP(_, urlPath string) (body string, ok bool) {
-	if urlPath == "" {
-		s.http01.Add(1)
-		return "", false
-	}
-	last, ok := strings.CutPrefix(urlPath, http01Path)
-	if !ok {
-		return "", false
-	}
-	data, err := s.answer(s.ctx, httpTokenCacheKey(urlPath), func() bool { return token.MatchString(last) })
-	return string(data), err == nil
-}
-
-// token is what a token can be, RFC 8555 section 8.1: 128 bits and more in base64url. All else does
-// not get as far as the cache.
-var token = regexp.MustCompile(`^[A-Za-z0-9_-]{22,256}$`)
-
-// contextOf is the context of a handshake. A hello that crypto/tls did not make has none.
-func contextOf(hello *tls.ClientHelloInfo) context.Context {
-	if ctx := hello.Context(); ctx != nil {
-		return ctx
-	}
-	return context.Background()
+	return said
 }

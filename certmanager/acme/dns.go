@@ -1,6 +1,7 @@
 package acme
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,31 +34,22 @@ func resolver(servers ...string) *net.Resolver {
 	}}
 }
 
-// lookupTXT returns the TXT records of a name, none if there are none.
-func lookupTXT(ctx context.Context, r *net.Resolver, name string) ([]string, error) {
+// ask puts a question about a name to a resolver. There is no answer if there are no such records.
+func ask[T any](ctx context.Context, name string, lookup func(context.Context, string) (T, error)) (answer T, err error) {
 	ctx, cancel := context.WithTimeout(ctx, dnsQuery)
 	defer cancel()
-	values, err := r.LookupTXT(ctx, name+".")
-	if isNotFound(err) {
-		return nil, nil
+	answer, err = lookup(ctx, name+".")
+	var none *net.DNSError
+	if errors.As(err, &none) && none.IsNotFound {
+		return answer, nil
 	}
-	return values, err
-}
-
-func isNotFound(err error) bool {
-	var e *net.DNSError
-	return errors.As(err, &e) && e.IsNotFound
+	return answer, err
 }
 
 // cname is where the CNAME record of a name leads, the name itself if there is none.
 func (s *state) cname(ctx context.Context, name string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, dnsQuery)
-	defer cancel()
-	target, err := resolver(s.o.DNSServers...).LookupCNAME(ctx, name+".")
-	if isNotFound(err) {
-		return name, nil
-	}
-	return strings.ToLower(strings.TrimSuffix(target, ".")), err
+	target, err := ask(ctx, name, resolver(s.o.DNSServers...).LookupCNAME)
+	return cmp.Or(strings.ToLower(strings.TrimSuffix(target, ".")), name), err
 }
 
 // alias follows the CNAME records of a name.
@@ -75,7 +67,7 @@ func (s *state) alias(ctx context.Context, name string) (string, error) {
 // zone is the zone that a name is in, with its name servers.
 type zone struct {
 	name    string
-	servers []string // host names
+	servers []string // host:port
 }
 
 // findZone looks for the nearest name above, or the name itself, that has NS records.
@@ -85,18 +77,16 @@ func (s *state) findZone(ctx context.Context, name string) (zone, error) {
 		if target, err := s.cname(ctx, at); err == nil && target != at {
 			continue // the NS records of an alias are those of its target
 		}
-		limited, cancel := context.WithTimeout(ctx, dnsQuery)
-		servers, err := r.LookupNS(limited, at+".")
-		cancel()
+		servers, err := ask(ctx, at, r.LookupNS)
 		switch {
 		case len(servers) > 0:
 			z := zone{name: at}
 			for _, server := range servers {
-				z.servers = append(z.servers, strings.TrimSuffix(server.Host, "."))
+				z.servers = append(z.servers, net.JoinHostPort(strings.TrimSuffix(server.Host, "."), dnsPort))
 			}
 			slices.Sort(z.servers)
 			return z, nil
-		case err != nil && !isNotFound(err):
+		case err != nil:
 			return zone{}, fmt.Errorf("looking for the zone of %s: %w", name, err)
 		}
 	}
@@ -110,15 +100,13 @@ func (s *state) awaitTXT(ctx context.Context, z zone, name, value string) error 
 	defer cancel()
 	servers := s.o.DNSServers
 	if len(servers) == 0 {
-		for _, host := range z.servers {
-			servers = append(servers, net.JoinHostPort(host, dnsPort))
-		}
+		servers = z.servers
 	}
 	began := time.Now()
 	for wait := 200 * time.Millisecond; ; wait = min(wait*3/2, 5*time.Second) {
 		have, without, silent := 0, "", error(nil)
 		for _, server := range servers {
-			values, err := lookupTXT(ctx, resolver(server), name)
+			values, err := ask(ctx, name, resolver(server).LookupTXT)
 			switch {
 			case err != nil:
 				silent = fmt.Errorf("%s: %w", server, err)

@@ -19,7 +19,26 @@
 // The requests to the CA are made by github.com/mholt/acmez. HostPolicy, Cache and the formats in
 // the cache are those of golang.org/x/crypto/acme/autocert.
 //
+// An account at Let's Encrypt makes at most 300 orders at once and one more every 36 seconds, which
+// is its limit.
+//
 // What this package does not do: it does not revoke certificates. It opens no ports, except those
 // of [Source.Listen] and [Source.ListenHTTP] while certmanager.New waits for the first
 // certificates.
 package acme
+
+// The files, in the order in which they are read:
+//
+//	source.go, options.go    the options, and what is wrong with them
+//	state.go, start.go       a Source at work for a Manager: Load, Watch, what New waits for
+//	name.go                  a name: its forms, and its certificate
+//	maintain.go              the goroutine of a name: what is next, and when
+//	schedule.go              when to renew and when to try again: functions of times
+//	renew.go                 an attempt: the lock, the order, what is put in service, the next attempt
+//	order.go, finish.go      an order, at one CA after the other; the certificate of an order
+//	challenge.go             the proof of control
+//	dns.go, dns01.go, persist.go   its records in DNS
+//	listen.go, handshake.go  answers to CAs and to clients
+//	ca.go, transport.go      the account, and the requests
+//	storage.go, certificate.go, encoding.go, lock_unix.go   the cache
+//	errors.go                what a failure means

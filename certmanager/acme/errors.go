@@ -23,24 +23,14 @@ func (e *validationError) Unwrap() error { return e.err }
 // errOrderLost is about a new order without a usable answer.
 var errOrderLost = errors.New("the CA may have made an order that is lost")
 
+// errTooMany is about an order that would exceed the CA's limit.
+var errTooMany = errors.New("the account has made as many orders as Let's Encrypt allows, and waits")
+
 // errRecord is about a record of DNS-PERSIST-01 that is missing or wrong.
 var errRecord = errors.New("nothing is ordered before there is this record")
 
 // errUnusable is about a certificate that was issued and cannot be used.
 var errUnusable = errors.New("the certificate that the CA issued cannot be used")
-
-// reachable adds to what a CA says what it has to reach, if it did not.
-func reachable(p acme.Problem, kind string, n *name) error {
-	said := errors.New(describe(p))
-	port := map[string]int{acme.ChallengeTypeTLSALPN01: 443, acme.ChallengeTypeHTTP01: 80}[kind]
-	switch p.Type {
-	case acme.ProblemTypeConnection, acme.ProblemTypeDNS, acme.ProblemTypeTLS, acme.ProblemTypeMalformed:
-		if port > 0 {
-			return fmt.Errorf("%w; the CA has to reach this program from the internet, on port %d of %s; to try it on a machine that it cannot reach, run make demo-acme", said, port, n.text)
-		}
-	}
-	return said
-}
 
 // isInvalid says whether a CA looked at the name and did not find what it wanted, or refused
 // the order itself, or cannot give what is wanted: to ask again at once brings the same answer.

@@ -78,14 +78,21 @@ func (s *state) unfinished(ctx context.Context, c *client, n *name) *unfinished 
 	return u
 }
 
-// look asks for the state of the order.
-func (u *unfinished) look(ctx context.Context, c *client) error {
-	order, err := call(ctx, "order", func(ctx context.Context) (acme.Order, error) { return c.GetOrder(ctx, c.account, u.order) })
-	if err != nil {
-		return err
+// complete brings an order to its certificate. An order that the CA has not decided about when ctx
+// ends is left for the next attempt, also of another process.
+func (s *state) complete(ctx context.Context, c *client, n *name, u *unfinished) (cert *tls.Certificate, err error) {
+	defer func() {
+		if !n.unlocked && (err == nil || ctx.Err() == nil || !isTemporary(err)) {
+			_ = s.remove(ctx, c.ca.orderKey(n)) // if it stays it ends soon
+		}
+	}()
+	for _, url := range u.order.Authorizations {
+		if err := s.authorize(ctx, c, n, url, u.Kind); err != nil {
+			return nil, err
+		}
 	}
-	u.order = order
-	return failedOrder(order)
+	n.kind.Store(&u.Kind)
+	return s.finish(ctx, c, n, u)
 }
 
 // finish gets the certificate of an order that is authorized. It is looked at again as long as ctx
@@ -137,6 +144,26 @@ func (s *state) finish(ctx context.Context, c *client, n *name, u *unfinished) (
 	return cert, nil
 }
 
+// look asks for the state of the order.
+func (u *unfinished) look(ctx context.Context, c *client) error {
+	order, err := call(ctx, "order", func(ctx context.Context) (acme.Order, error) { return c.GetOrder(ctx, c.account, u.order) })
+	if err != nil {
+		return err
+	}
+	u.order = order
+	return failedOrder(order)
+}
+
+func failedOrder(order acme.Order) error {
+	if order.Status != acme.StatusInvalid {
+		return nil
+	}
+	if order.Error != nil {
+		return &validationError{"order", errors.New(describe(*order.Error))}
+	}
+	return &validationError{"order", errors.New("the CA calls it invalid, and says no reason")}
+}
+
 // finalize asks for the certificate.
 func (u *unfinished) finalize(ctx context.Context, c *client, csr []byte) error {
 	order, err := call(ctx, "finalize", func(ctx context.Context) (acme.Order, error) { return c.FinalizeOrder(ctx, c.account, u.order, csr) })
@@ -164,4 +191,19 @@ func download(ctx context.Context, c *client, url string) ([]byte, error) {
 		return nil, fmt.Errorf("%w: the CA gave no certificate", certmanager.ErrInvalid)
 	}
 	return chains[0].ChainPEM, nil
+}
+
+// poll asks until done says so, soon at first: validation takes a second or an hour. What is
+// temporary is asked again, when the CA wants it.
+func poll(ctx context.Context, done func(context.Context) (bool, error)) error {
+	for wait := 100 * time.Millisecond; ; wait = min(wait*3/2, 10*time.Second) {
+		ok, err := done(ctx)
+		if ok || err != nil && !isTemporary(err) {
+			return err
+		}
+		sleep(ctx, max(wait, retryAfterOf(err)))
+		if ended := ctx.Err(); ended != nil {
+			return errors.Join(err, fmt.Errorf("the CA did not decide: %w", ended))
+		}
+	}
 }

@@ -1,13 +1,16 @@
 package acme
 
 import (
+	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"log"
 	"maps"
 	"net"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -132,4 +135,62 @@ func (l *listener) answerHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	http.NotFound(w, r)
+}
+
+const http01Path = "/.well-known/acme-challenge/"
+
+var errNoChallenge = errors.New("no such challenge is open")
+
+// answer is the answer to a challenge, of this machine, or of another if that may be.
+func (s *state) answer(ctx context.Context, key string, other func() bool) ([]byte, error) {
+	if data, ok := s.answers.Load(key); ok {
+		return data.([]byte), nil
+	}
+	if s.shared() && other() {
+		if data, err := s.get(ctx, key); err == nil {
+			return data, nil
+		}
+	}
+	return nil, errNoChallenge
+}
+
+// answerTLS is the answer to a TLS-ALPN-01 challenge.
+func (s *state) answerTLS(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	name, err := normalName(hello.ServerName)
+	if err != nil {
+		return nil, err
+	}
+	ctx := contextOf(hello)
+	data, err := s.answer(ctx, tokenCertCacheKey(name), func() bool { return s.owns(ctx, name) })
+	if err != nil {
+		return nil, err
+	}
+	return decodeCached(data)
+}
+
+// answerHTTP is the answer to an HTTP-01 challenge. A call with an empty path says that such
+// challenges are answered from now on.
+func (s *state) answerHTTP(_, urlPath string) (body string, ok bool) {
+	if urlPath == "" {
+		s.http01.Add(1)
+		return "", false
+	}
+	last, ok := strings.CutPrefix(urlPath, http01Path)
+	if !ok {
+		return "", false
+	}
+	data, err := s.answer(s.ctx, httpTokenCacheKey(urlPath), func() bool { return token.MatchString(last) })
+	return string(data), err == nil
+}
+
+// token is what a token can be, RFC 8555 section 8.1: 128 bits and more in base64url. All else does
+// not get as far as the cache.
+var token = regexp.MustCompile(`^[A-Za-z0-9_-]{22,256}$`)
+
+// contextOf is the context of a handshake. A hello that crypto/tls did not make has none.
+func contextOf(hello *tls.ClientHelloInfo) context.Context {
+	if ctx := hello.Context(); ctx != nil {
+		return ctx
+	}
+	return context.Background()
 }

@@ -4,13 +4,17 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/hex"
-	"errors"
+	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/net/idna"
+
+	"github.com/ergotls/ergotls/certmanager"
 
 	"github.com/mholt/acmez/v3/acme"
 
@@ -117,42 +121,6 @@ func (n *name) notDueBefore(when time.Time) {
 	}
 }
 
-// maintain obtains, stores and renews the certificate of one name until ctx ends, or until a name
-// that is not one of Domains is not allowed any more.
-func (s *state) maintain(ctx context.Context, n *name) {
-	if !n.fixed {
-		if cert := s.load(ctx, n); cert != nil {
-			s.adopt(n, cert)
-		}
-	}
-	s.removeAtStart(ctx, n)
-	for ctx.Err() == nil {
-		do, wait, changed := s.next(n)
-		if do != nil {
-			do(ctx, n)
-		} else {
-			sleepUnless(ctx, wait, changed)
-		}
-	}
-	s.save(ctx, n)
-}
-
-// next is what is to be done for a name now, or how long nothing is to be done unless it changes.
-func (s *state) next(n *name) (do func(context.Context, *name), wait time.Duration, changed <-chan struct{}) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := clock.Now()
-	switch {
-	case now.Before(n.due) && now.Before(n.looks):
-		return nil, min(n.due.Sub(now), n.looks.Sub(now)), n.changed
-	case now.Before(n.due):
-		return s.refresh, 0, nil
-	case n.cert == nil && !n.fixed && n.failures > 0 && !n.asked: // it is ordered again when a handshake asks again
-		return nil, maxRetryAfter, n.changed
-	}
-	return s.renew, 0, nil
-}
-
 // serving is the certificate of a name that is in service, nil if there is none.
 func (s *state) serving(n *name) *tls.Certificate {
 	s.mu.Lock()
@@ -180,65 +148,77 @@ func (s *state) await(ctx context.Context, n *name, stop func() bool) *tls.Certi
 	}
 }
 
-// refresh stores what could not be stored, looks for what another machine got, and asks the CA
-// when it wants the certificate to be renewed.
-func (s *state) refresh(ctx context.Context, n *name) {
-	cert := s.serving(n)
-	n.looks = clock.Now().Add(refreshInterval(cert))
-	if n.unsaved.Load() != nil {
-		s.save(ctx, n)
-	} else if s.shared() && n.early == nil && s.loadNewer(ctx, n, cert) {
-		return
+// identifier returns the form in which a name of Domains is ordered: a DNS name, an IP address, or
+// a wildcard where challenges in DNS can be answered.
+func identifier(name string, dns bool) (string, error) {
+	if addr, err := netip.ParseAddr(name); err == nil && addr.Zone() == "" {
+		return addr.Unmap().String(), nil
 	}
-	if cert != nil && !clock.Now().Before(n.asks) {
-		s.askRenewalInfo(ctx, n, cert.Leaf)
+	rest, wildcard := strings.CutPrefix(name, "*.")
+	if !wildcard || !dns {
+		return normalName(name)
 	}
+	base, err := normalName(rest)
+	return "*." + base, err
 }
 
-// loadNewer takes a certificate from the cache that is newer than the one in service.
-func (s *state) loadNewer(ctx context.Context, n *name, current *tls.Certificate) bool {
-	if current != nil {
-		limited, cancel := context.WithTimeout(ctx, refreshInterval(current))
-		defer cancel()
-		ctx = limited
+// reverseName is the name under which DNS has what belongs to an address.
+func reverseName(addr netip.Addr) string {
+	b := addr.AsSlice()
+	if addr.Is4() {
+		return fmt.Sprintf("%d.%d.%d.%d.in-addr.arpa", b[3], b[2], b[1], b[0])
 	}
-	cert := s.load(ctx, n)
-	if cert == nil || current != nil && !cert.Leaf.NotAfter.After(current.Leaf.NotAfter) {
-		return false
+	name := "ip6.arpa"
+	for _, b := range b {
+		name = fmt.Sprintf("%x.%x.%s", b&15, b>>4, name)
 	}
-	n.unsaved.Store(nil)
-	s.adopt(n, cert)
-	return true
+	return name
 }
 
-// askRenewalInfo asks the CA when a certificate is to be renewed.
-func (s *state) askRenewalInfo(ctx context.Context, n *name, leaf *x509.Certificate) {
-	ctx, cancel := context.WithTimeout(ctx, max(min(lifetime(leaf)/30, 30*time.Second), time.Second))
-	defer cancel()
-	var info acme.RenewalInfo
-	c, err := n.ca.Load().connect(ctx, false)
-	if err == nil {
-		info, err = call(ctx, "renewal information", func(ctx context.Context) (acme.RenewalInfo, error) { return c.renewal.GetRenewalInfo(ctx, leaf) })
+// normalName returns the form in which a DNS name is ordered and stored, or why no public CA
+// would issue for it.
+func normalName(name string) (string, error) {
+	ascii, err := idna.Lookup.ToASCII(strings.TrimSuffix(name, "."))
+	labels := strings.Split(ascii, ".")
+	if err == nil && len(labels) > 1 && !slices.Contains(labels, "") && len(ascii) <= 253 && !isAddress(ascii) {
+		return ascii, nil
 	}
-	again := 6 * time.Hour
+	return "", fmt.Errorf("%w: %q %s", certmanager.ErrInvalid, name, whyNoName(name, err))
+}
+
+func isAddress(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err == nil
+}
+
+// whyNoName says what a string is that is no DNS name, and what to write instead.
+func whyNoName(name string, err error) string {
+	host, _, port := strings.Cut(name, ":")
 	switch {
-	case errors.Is(err, acme.ErrUnsupported):
-		again = maxRetryAfter
+	case name == "":
+		return "is empty"
+	case strings.ContainsAny(name, " \t\r\n,;"):
+		return "has a space or a separator in it: give each name as an element of its own"
+	case strings.Contains(name, "://") || strings.Contains(name, "/"):
+		return "is a URL: give only its host name"
+	case strings.Contains(name, "@"):
+		return "is an e-mail address: give only its domain"
+	case strings.HasPrefix(name, "[") && strings.Contains(name, "]"):
+		return fmt.Sprintf("is not an IP address as it is ordered: give %q", name[1:strings.Index(name, "]")])
+	case strings.Contains(name, "%") && isAddress(name):
+		return "is an IP address of one network interface: no CA issues for it"
+	case isAddress(name):
+		return "is an IP address: give a DNS name"
+	case port && host != "":
+		return fmt.Sprintf("has a port: give %q, certificates are for names", host)
+	case strings.HasPrefix(name, "*."):
+		return "is a wildcard, which needs challenges in DNS: set DNSPersist or DNS"
+	case strings.Contains(name, "*"):
+		return `is a pattern: only the whole left-most label can be a wildcard, "*.example.com"`
+	case !strings.Contains(strings.Trim(name, "."), "."):
+		return "has no dot: no public CA issues for it"
 	case err != nil:
-		again = min(lifetime(leaf)/30, time.Hour)
-	case info.RetryAfter != nil:
-		again = time.Until(*info.RetryAfter)
+		return fmt.Sprintf("is not a DNS name: %v", err)
 	}
-	n.asks = clock.Now().Add(max(min(again, maxRetryAfter), time.Second))
-	if err != nil {
-		return // our own time stands
-	}
-	same := info.SameWindow(n.info)
-	n.info = info
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !same && n.failures == 0 {
-		before, _ := renewalWindow(lifetime(leaf), s.o.RenewBefore)
-		n.due = suggestedTime(info.SuggestedWindow.Start, info.SuggestedWindow.End, leaf, before, chance())
-	}
+	return "is not a DNS name"
 }

@@ -46,7 +46,7 @@ func (s *state) record(ctx context.Context, c *client, n *name) (Record, error) 
 	if !s.o.PersistUntil.IsZero() {
 		r.Value += fmt.Sprintf("; persistUntil=%d", s.o.PersistUntil.Unix())
 	}
-	values, err := lookupTXT(ctx, resolver(s.o.DNSServers...), r.Name)
+	values, err := ask(ctx, r.Name, resolver(s.o.DNSServers...).LookupTXT)
 	if err != nil {
 		return r, fmt.Errorf("dns-persist-01: looking for %s: %w", r.Name, err)
 	}

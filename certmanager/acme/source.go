@@ -75,8 +75,8 @@ type Source struct {
 
 	// Cache holds the account key and the certificates with their keys. Nil is the folder of
 	// autocert.NewListener, golang-autocert in the user's cache folder; use autocert.DirCache for
-	// another. The account and certificates that an autocert.Manager stored in it are reused if
-	// they are of the same CA. Several CAs may share a Cache.
+	// another. The account that an autocert.Manager stored in it is reused, and its certificates if
+	// Roots, or those of the system, verify them. Several CAs may share a Cache.
 	//
 	// Several machines may share a Cache too. If it has a method Lock(ctx context.Context, name
 	// string) (unlock func(), err error), as that of package rediscache, one of them orders and the

@@ -17,8 +17,8 @@ import (
 
 // Goroutines, all ended when Watch is:
 //   - Watch: one, of the Manager. It starts the others.
-//   - watchClock (clock.go): one, started by Watch. It takes out of service what has ended.
-//   - maintain (name.go): one for each name, started by Watch or by the first handshake that asks
+//   - watchClock (maintain.go): one, started by Watch. It takes out of service what has ended.
+//   - maintain (maintain.go): one for each name, started by Watch or by the first handshake that asks
 //     for the name. It obtains, renews and stores the certificate.
 //   - those of the listeners that are open while New waits (listen.go).
 

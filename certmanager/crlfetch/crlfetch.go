@@ -18,21 +18,19 @@
 package crlfetch
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"net/http"
 	"net/url"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/internal/clock"
-	"github.com/ergotls/ergotls/internal/dn"
 )
 
 // Source wraps another source and adds revocation lists to its material. Its fields must not be
@@ -76,8 +74,8 @@ type Source struct {
 	once sync.Once
 	err  error // of the options
 
-	mu      sync.Mutex // guards all below
-	lists   map[string]*list
+	mu      sync.Mutex       // guards all below
+	lists   map[string]*list // by URL; replaced, not changed
 	issuers []*x509.Certificate
 	changed func()
 	report  func(certmanager.Event)
@@ -99,26 +97,16 @@ func (s *Source) ready() error {
 	s.once.Do(func() {
 		s.lists, s.wake = map[string]*list{}, make(chan struct{}, 1)
 		s.changed, s.report = func() {}, func(certmanager.Event) {}
-		s.MinInterval = orDefault(s.MinInterval, 5*time.Minute)
-		s.MaxInterval = orDefault(s.MaxInterval, 24*time.Hour)
-		s.Timeout = orDefault(s.Timeout, time.Minute)
-		s.MaxSize = orDefault(s.MaxSize, 128<<20)
+		s.MinInterval = cmp.Or(s.MinInterval, 5*time.Minute)
+		s.MaxInterval = cmp.Or(s.MaxInterval, 24*time.Hour)
+		s.Timeout = cmp.Or(s.Timeout, time.Minute)
+		s.MaxSize = cmp.Or(s.MaxSize, 128<<20)
 		s.MaxSize = min(s.MaxSize, math.MaxInt64-1)                                                 // one byte more is asked for
 		s.MinInterval, s.MaxInterval = min(s.MinInterval, clock.Far), min(s.MaxInterval, clock.Far) // something is added
-		if s.Client == nil {
-			s.Client = http.DefaultClient
-		}
+		s.Client = cmp.Or(s.Client, http.DefaultClient)
 		s.err = s.check()
 	})
 	return s.err
-}
-
-func orDefault[T comparable](value, standard T) T {
-	var zero T
-	if value == zero {
-		return standard
-	}
-	return value
 }
 
 func (s *Source) check() error {
@@ -140,58 +128,6 @@ func (s *Source) check() error {
 	return nil
 }
 
-// kept is the Tag of a Material: what it was made of.
-type kept struct {
-	inner *certmanager.Material
-	crls  []*x509.RevocationList
-	warns string
-}
-
-// Load implements certmanager.Source. The first call waits until each list was requested once.
-func (s *Source) Load(ctx context.Context, previous *certmanager.Material) (*certmanager.Material, error) {
-	if err := s.ready(); err != nil {
-		return nil, err
-	}
-	var before *kept
-	var inner *certmanager.Material
-	if previous != nil && len(previous.Parts) == 2 {
-		before, _ = previous.Parts[1].Tag.(*kept)
-		inner = previous.Parts[0]
-	}
-	got, err := s.Source.Load(ctx, inner)
-	if got == nil {
-		return nil, err
-	}
-	urls, warnings := s.want(got)
-	s.use(issuersOf(got), urls)
-	limit := s.Timeout
-	switch {
-	case previous != nil:
-		limit = min(limit, reloadTimeout)
-	case !s.Required:
-		limit = min(limit, startTimeout)
-	}
-	waiting, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	for _, l := range s.wanted(urls) {
-		l.first(waiting)
-	}
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
-	}
-	crls, missing := s.collect(urls)
-	if s.Required && before == nil && len(missing) > 0 {
-		return nil, errors.Join(append(missing, err)...)
-	}
-	warnings = append(warnings, missing...)
-	text := fmt.Sprint(warnings)
-	if before != nil && before.inner == got && before.warns == text && slices.Equal(before.crls, crls) {
-		return previous, err
-	}
-	own := &certmanager.Material{CRLs: crls, Warnings: warnings, Tag: &kept{got, crls, text}}
-	return &certmanager.Material{Parts: []*certmanager.Material{got, own}}, err
-}
-
 // Watch implements certmanager.Source: it watches the wrapped source and fetches the lists when
 // they are due.
 func (s *Source) Watch(ctx context.Context, changed func(), report func(certmanager.Event)) error {
@@ -210,7 +146,7 @@ func (s *Source) Watch(ctx context.Context, changed func(), report func(certmana
 	running := map[string]context.CancelFunc{}
 	for {
 		s.mu.Lock()
-		lists := maps.Clone(s.lists)
+		lists := s.lists
 		s.mu.Unlock()
 		for address, l := range lists {
 			if running[address] == nil {
@@ -236,107 +172,4 @@ func (s *Source) Watch(ctx context.Context, changed func(), report func(certmana
 			return nil
 		}
 	}
-}
-
-// want gives the addresses to fetch from, for what the wrapped source has.
-func (s *Source) want(m *certmanager.Material) (urls []string, warnings []error) {
-	urls = slices.Clone(s.URLs)
-	if s.DistributionPoints {
-		for _, cert := range certificatesOf(m) {
-			for _, point := range cert.CRLDistributionPoints {
-				if u, err := url.Parse(point); err != nil || u.Scheme != "http" && u.Scheme != "https" {
-					warnings = append(warnings, fmt.Errorf("crlfetch: distribution point %q of %.200q is not fetched: only http and https are", point, dn.String(cert.Subject)))
-				} else if !slices.Contains(urls, point) {
-					urls = append(urls, point)
-				}
-			}
-		}
-	}
-	if len(urls) > maxURLs {
-		warnings = append(warnings, fmt.Errorf("crlfetch: there are %d addresses of lists; only the first %d are fetched", len(urls), maxURLs))
-		urls = urls[:maxURLs]
-	}
-	if len(warnings) > 10 {
-		warnings = append(warnings[:10], fmt.Errorf("crlfetch: and %d more distribution points are not fetched", len(warnings)-10))
-	}
-	return urls, warnings
-}
-
-// use makes these the lists that are fetched, and these who may have signed them.
-func (s *Source) use(issuers []*x509.Certificate, urls []string) {
-	s.mu.Lock()
-	s.issuers = issuers
-	lists := map[string]*list{}
-	for _, address := range urls {
-		lists[address] = s.lists[address]
-	}
-	s.mu.Unlock()
-	for address, l := range lists {
-		if l == nil {
-			lists[address] = newList(s, address, issuers)
-		}
-	}
-	s.mu.Lock()
-	s.lists = lists
-	s.mu.Unlock()
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (s *Source) wanted(urls []string) (all []*list) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, address := range urls {
-		all = append(all, s.lists[address])
-	}
-	return all
-}
-
-// collect gives the lists that there are, and why others are not.
-func (s *Source) collect(urls []string) (crls []*x509.RevocationList, missing []error) {
-	for _, l := range s.wanted(urls) {
-		if crl, err := l.get(); crl != nil {
-			crls = append(crls, crl)
-		} else {
-			missing = append(missing, fmt.Errorf("crlfetch: there is no revocation list of %s yet: %w", l.url, err))
-		}
-	}
-	return crls, missing
-}
-
-// certificatesOf gives the certificates of a material, each once.
-func certificatesOf(m *certmanager.Material) (all []*x509.Certificate) {
-	seen := map[string]bool{}
-	add := func(certs ...*x509.Certificate) {
-		for _, cert := range certs {
-			if !seen[string(cert.Raw)] {
-				seen[string(cert.Raw)] = true
-				all = append(all, cert)
-			}
-		}
-	}
-	for _, c := range m.Certificates {
-		for _, der := range c.Certificate.Certificate {
-			if cert, err := x509.ParseCertificate(der); err == nil { // the Manager says what is wrong with others
-				add(cert)
-			}
-		}
-	}
-	add(m.ClientCAs...)
-	add(m.RootCAs...)
-	add(m.CRLIssuers...)
-	for _, domain := range slices.Sorted(maps.Keys(m.TrustDomains)) {
-		add(m.TrustDomains[domain]...)
-	}
-	for _, part := range m.Parts {
-		add(certificatesOf(part)...)
-	}
-	return all
-}
-
-// issuersOf gives those that may sign lists.
-func issuersOf(m *certmanager.Material) []*x509.Certificate {
-	return slices.DeleteFunc(certificatesOf(m), func(cert *x509.Certificate) bool { return !cert.IsCA })
 }

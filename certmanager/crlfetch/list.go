@@ -2,9 +2,7 @@ package crlfetch
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -12,13 +10,10 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"net/http"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/ergotls/ergotls/certmanager"
-	"github.com/ergotls/ergotls/certmanager/internal/regular"
 	"github.com/ergotls/ergotls/certmanager/internal/trust"
 	"github.com/ergotls/ergotls/internal/dn"
 )
@@ -48,50 +43,15 @@ func newList(s *Source, url string, issuers []*x509.Certificate) *list {
 	if s.Dir == "" {
 		return l
 	}
-	data, err := l.read()
-	if errors.Is(err, fs.ErrNotExist) {
-		return l
+	crl, err := l.read(issuers)
+	switch {
+	case err == nil:
+		l.crl, l.err = crl, nil
+		l.once.Do(func() { close(l.fetched) })
+	case !errors.Is(err, fs.ErrNotExist):
+		l.err = fmt.Errorf("%s: %w", l.path(), err)
 	}
-	if err == nil {
-		if l.crl, err = parse(data, issuers); err != nil {
-			err = fmt.Errorf("%s: %w", l.path(), err)
-		}
-	}
-	if err != nil {
-		l.crl, l.err = nil, err
-		return l
-	}
-	l.err = nil
-	l.once.Do(func() { close(l.fetched) })
 	return l
-}
-
-// read returns the list in Dir.
-func (l *list) read() ([]byte, error) {
-	file, err := regular.Open(l.path(), os.O_RDONLY, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, l.s.MaxSize+1))
-	if err == nil && int64(len(data)) > l.s.MaxSize {
-		err = fmt.Errorf("%s: it has more than %d bytes (MaxSize)", l.path(), l.s.MaxSize)
-	}
-	return data, err
-}
-
-// path is where the list is kept. An address is no file name.
-func (l *list) path() string {
-	sum := sha256.Sum256([]byte(l.url))
-	return filepath.Join(l.s.Dir, hex.EncodeToString(sum[:16])+".crl")
-}
-
-// first waits until there is a list, or was a request for it, or ctx ends.
-func (l *list) first(ctx context.Context) {
-	select {
-	case <-l.fetched:
-	case <-ctx.Done():
-	}
 }
 
 func (l *list) get() (*x509.RevocationList, error) {
@@ -107,11 +67,9 @@ func (l *list) run(ctx context.Context) {
 		if wanted {
 			l.fetch(ctx)
 		}
-		timer := time.NewTimer(l.wait(time.Now()))
 		select {
-		case <-timer.C:
+		case <-time.After(l.wait(time.Now())):
 		case <-ctx.Done():
-			timer.Stop()
 			return
 		}
 	}
@@ -236,19 +194,6 @@ func (l *list) take(data []byte) (isNew bool, err error) {
 	return true, nil
 }
 
-// save writes the list to Dir, also where that failed before.
-func (l *list) save() error {
-	if !l.unsaved {
-		return nil
-	}
-	crl, _ := l.get()
-	if err := write(l.path(), crl.Raw); err != nil {
-		return fmt.Errorf("it is in use and could not be kept: %w", err)
-	}
-	l.unsaved = false
-	return nil
-}
-
 // newer compares a list with the one that is kept (RFC 5280 sections 5.1.2.4 and 5.2.3).
 func (l *list) newer(crl *x509.RevocationList) (bool, error) {
 	if ahead := time.Until(crl.ThisUpdate); ahead > maxClockSkew {
@@ -291,21 +236,4 @@ func parse(data []byte, issuers []*x509.Certificate) (*x509.RevocationList, erro
 		return nil, fmt.Errorf("its signature is not that of %.200q, or not accepted: %w", dn.String(crl.Issuer), why)
 	}
 	return nil, fmt.Errorf("its issuer %.200q is not among the CAs of the source", dn.String(crl.Issuer))
-}
-
-// write replaces a file in one step.
-func write(path string, data []byte) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	file, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(file.Name())
-	_, err = file.Write(data)
-	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return err
-	}
-	return os.Rename(file.Name(), path)
 }
