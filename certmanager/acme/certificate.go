@@ -144,7 +144,8 @@ func (s *state) store(ctx context.Context, n *name, c *ca, cert *tls.Certificate
 	if err != nil {
 		return err
 	}
-	return s.access(context.WithoutCancel(ctx), cacheTime(ctx), "writing", c.certKey(n), func(ctx context.Context) error {
-		return s.o.Cache.Put(ctx, c.certKey(n), data)
+	_, err = s.access(context.WithoutCancel(ctx), cacheTime(ctx), "writing", c.certKey(n), func(ctx context.Context) ([]byte, error) {
+		return nil, s.o.Cache.Put(ctx, c.certKey(n), data)
 	})
+	return err
 }

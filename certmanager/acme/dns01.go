@@ -56,7 +56,7 @@ func (s *state) presentDNS(ctx context.Context, challenge acme.Challenge, n *nam
 	}
 	limited, cancel := context.WithTimeout(ctx, s.o.DNSTimeout)
 	defer cancel()
-	if err = record.give(limited, s.o.DNS.AppendRecords); err != nil {
+	if err = s.give(limited, record, s.o.DNS.AppendRecords); err != nil {
 		err = fmt.Errorf("the DNS provider did not write %s in the zone %s: %w", record.Name, record.Zone, err)
 	} else {
 		err = s.awaitTXT(ctx, z, record.Name, record.Value)
@@ -87,13 +87,13 @@ func (s *state) challengeName(ctx context.Context, base string) (string, error) 
 	return s.alias(ctx, target)
 }
 
-// give calls a method of the provider with the record.
-func (r txtRecord) give(ctx context.Context, method func(context.Context, string, []libdns.Record) ([]libdns.Record, error)) error {
+// give calls a method of the provider with a record.
+func (s *state) give(ctx context.Context, r txtRecord, method func(context.Context, string, []libdns.Record) ([]libdns.Record, error)) error {
 	txt := libdns.TXT{Name: libdns.RelativeName(r.Name+".", r.Zone+"."), Text: r.Value, TTL: recordTTL}
-	return guard("DNS", func() error {
-		_, err := method(ctx, r.Zone+".", []libdns.Record{txt})
-		return err
+	_, err := guard(ctx, &s.abandoned, "DNS", func() ([]libdns.Record, error) {
+		return method(ctx, r.Zone+".", []libdns.Record{txt})
 	})
+	return err
 }
 
 // removeRecords removes the records that are noted for a name, also when ctx has ended: the one of
@@ -106,7 +106,7 @@ func (s *state) removeRecords(ctx context.Context, n *name) error {
 		return err
 	}
 	left := slices.DeleteFunc(all, func(record txtRecord) bool {
-		failed := record.give(ctx, s.o.DNS.DeleteRecords)
+		failed := s.give(ctx, record, s.o.DNS.DeleteRecords)
 		if failed != nil {
 			err = errors.Join(err, fmt.Errorf("the TXT record %s could not be removed, and is tried again before the next order: %w", record.Name, failed))
 		}

@@ -1,9 +1,12 @@
 package acme
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
+	"sync/atomic"
+	"time"
 
 	"github.com/mholt/acmez/v3/acme"
 
@@ -60,18 +63,55 @@ func isTemporary(err error) bool {
 	return p.Status >= 500 || p.Status == http.StatusTooManyRequests
 }
 
-// guard calls what belongs to the program that uses this package. A panic is an error: it shall not
-// end the program, in whatever goroutine.
-func guard(option string, do func() error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("acme.Source.%s %w: %v", option, errPanicked, p)
-		}
+// guard calls what belongs to the program that uses this package, in a goroutine: a panic is an
+// error, and what does not return when ctx has ended is left behind. abandoned counts what was left
+// behind and still runs.
+func guard[T any](ctx context.Context, abandoned *atomic.Int32, option string, do func() (T, error)) (value T, err error) {
+	if abandoned.Load() >= maxAbandoned {
+		return value, fmt.Errorf("acme.Source.%s is not called: %d calls %w", option, maxAbandoned, errAbandoned)
+	}
+	returned := make(chan struct{})
+	var got T
+	var failed error
+	go func() {
+		defer close(returned)
+		defer func() {
+			if p := recover(); p != nil {
+				failed = fmt.Errorf("acme.Source.%s %w: %v", option, errPanicked, p)
+			}
+		}()
+		got, failed = do()
 	}()
-	return do()
+	select {
+	case <-returned:
+		return got, failed
+	case <-ctx.Done():
+	}
+	select {
+	case <-returned: // it honours ctx
+		return got, failed
+	case <-time.After(abandonAfter):
+	}
+	abandoned.Add(1)
+	go func() {
+		<-returned
+		abandoned.Add(-1)
+	}()
+	return value, fmt.Errorf("acme.Source.%s: a call %w", option, errAbandoned)
 }
 
-var errPanicked = errors.New("panicked")
+const (
+	// abandonAfter is how long a call may take to return after its context has ended.
+	abandonAfter = time.Second
+
+	// maxAbandoned is how many calls are left behind.
+	maxAbandoned = 20
+)
+
+var (
+	errPanicked  = errors.New("panicked")
+	errAbandoned = errors.New("did not return when its context had ended, and still runs")
+)
 
 func isProblem(err error, kind string) bool {
 	var p acme.Problem

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 
 	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/internal/clock"
@@ -111,17 +112,18 @@ func (s *state) allows(ctx context.Context, name string) bool {
 	if s.o.HostPolicy == nil {
 		return false
 	}
-	err := s.o.askPolicy(ctx, name)
+	err := s.o.askPolicy(ctx, &s.abandoned, name)
 	if errors.Is(err, errPanicked) {
 		s.panicked.Do(func() { s.warn(name, err) })
 	}
 	return err == nil
 }
 
-func (a *Source) askPolicy(ctx context.Context, name string) error {
+func (a *Source) askPolicy(ctx context.Context, abandoned *atomic.Int32, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, policyTimeout)
 	defer cancel()
-	return guard("HostPolicy", func() error { return a.HostPolicy(ctx, name) })
+	_, err := guard(ctx, abandoned, "HostPolicy", func() (any, error) { return nil, a.HostPolicy(ctx, name) })
+	return err
 }
 
 // stillWanted decides about the next order for a name that a handshake asked for. When the policy
@@ -131,7 +133,7 @@ func (s *state) stillWanted(ctx context.Context, n *name, serving bool) bool {
 	if n.fixed {
 		return true
 	}
-	err := s.o.askPolicy(ctx, n.text)
+	err := s.o.askPolicy(ctx, &s.abandoned, n.text)
 	if ctx.Err() != nil {
 		return false
 	}

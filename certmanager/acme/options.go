@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/acme/autocert"
@@ -62,7 +63,7 @@ func (a *Source) possible() error {
 	switch {
 	case len(a.Domains) == 0 && a.HostPolicy == nil:
 		return invalid("Domains and HostPolicy are both empty: say which names are yours")
-	case a.HostPolicy != nil && a.askPolicy(context.Background(), strings.ToLower(rand.Text())+".invalid") == nil:
+	case a.HostPolicy != nil && a.askPolicy(context.Background(), new(atomic.Int32), strings.ToLower(rand.Text())+".invalid") == nil:
 		return invalid("HostPolicy allows any name: anyone could spend your rate limit at the CA")
 	case a.RenewBefore < 0 || a.StartTimeout < 0 || a.DNSTimeout < 0 || a.MaxNames < 0 || a.OrdersPerHour < 0:
 		return invalid("RenewBefore, StartTimeout, DNSTimeout, MaxNames and OrdersPerHour must not be negative")

@@ -55,6 +55,7 @@ type state struct {
 	storageOK   atomic.Bool            // it was tried
 	limited     atomic.Bool            // limit was reached, and that was reported
 	panicked    sync.Once              // reports the first panic of HostPolicy
+	abandoned   atomic.Int32           // calls of the program's code that were left behind
 
 	mu       sync.Mutex // guards the fields below, and those of each name that say so
 	closing  bool       // no further name is added, and nobody waits for one

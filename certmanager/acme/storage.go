@@ -75,16 +75,21 @@ func (s *state) lock(ctx context.Context, key string) (unlock func(), err error)
 	if !ok {
 		return func() {}, nil
 	}
-	var release func()
-	err = guard("Cache", func() (err error) {
-		release, err = l.Lock(ctx, key)
-		return err
+	release, err := guard(ctx, &s.abandoned, "Cache", func() (func(), error) {
+		release, err := l.Lock(ctx, key)
+		if err == nil && ctx.Err() != nil {
+			release() // it may be waited for no more
+			return nil, ctx.Err()
+		}
+		return release, err
 	})
 	if err != nil {
 		return nil, err
 	}
 	return func() {
-		if err := guard("Cache", func() error { release(); return nil }); err != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cacheTimeout)
+		defer cancel()
+		if _, err := guard(ctx, &s.abandoned, "Cache", func() (any, error) { release(); return nil, nil }); err != nil {
 			s.emit(certmanager.CacheFailed, key, err)
 		}
 	}, nil
@@ -101,35 +106,35 @@ func (s *state) where() string {
 }
 
 // access makes one access to an entry of the cache.
-func (s *state) access(ctx context.Context, timeout time.Duration, doing, key string, do func(context.Context) error) error {
+func (s *state) access(ctx context.Context, timeout time.Duration, doing, key string, do func(context.Context) ([]byte, error)) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	err := guard("Cache", func() error { return do(ctx) })
-	if err == nil || isMiss(err) {
-		return err
+	data, err := guard(ctx, &s.abandoned, "Cache", func() ([]byte, error) { return do(ctx) })
+	if err != nil && !isMiss(err) {
+		err = fmt.Errorf("%s: %s %s: %w", s.where(), doing, key, err)
 	}
-	return fmt.Errorf("%s: %s %s: %w", s.where(), doing, key, err)
-}
-
-func (s *state) get(ctx context.Context, key string) (data []byte, err error) {
-	err = s.access(ctx, cacheTime(ctx), "reading", key, func(ctx context.Context) error {
-		data, err = s.o.Cache.Get(ctx, key)
-		return err
-	})
 	return data, err
 }
 
-func (s *state) put(ctx context.Context, key string, data []byte) error {
-	return s.access(ctx, cacheTime(ctx), "writing", key, func(ctx context.Context) error {
-		return s.o.Cache.Put(ctx, key, data)
+func (s *state) get(ctx context.Context, key string) ([]byte, error) {
+	return s.access(ctx, cacheTime(ctx), "reading", key, func(ctx context.Context) ([]byte, error) {
+		return s.o.Cache.Get(ctx, key)
 	})
+}
+
+func (s *state) put(ctx context.Context, key string, data []byte) error {
+	_, err := s.access(ctx, cacheTime(ctx), "writing", key, func(ctx context.Context) ([]byte, error) {
+		return nil, s.o.Cache.Put(ctx, key, data)
+	})
+	return err
 }
 
 // remove removes an entry, also when ctx has ended.
 func (s *state) remove(ctx context.Context, key string) error {
-	return s.access(context.WithoutCancel(ctx), cacheTime(ctx), "removing", key, func(ctx context.Context) error {
-		return s.o.Cache.Delete(ctx, key)
+	_, err := s.access(context.WithoutCancel(ctx), cacheTime(ctx), "removing", key, func(ctx context.Context) ([]byte, error) {
+		return nil, s.o.Cache.Delete(ctx, key)
 	})
+	return err
 }
 
 // tryStorage writes, reads and removes an entry: what cannot be stored would be ordered again at

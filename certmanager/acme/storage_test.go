@@ -132,3 +132,56 @@ func TestCacheThatHangs(t *testing.T) {
 		}
 	})
 }
+
+// deafCache is a Cache that does not know of contexts.
+type deafCache struct {
+	autocert.Cache
+	until chan struct{}
+}
+
+func (c deafCache) Get(context.Context, string) ([]byte, error) {
+	<-c.until
+	return nil, autocert.ErrCacheMiss
+}
+
+func (c deafCache) Lock(context.Context, string) (func(), error) {
+	<-c.until
+	return func() { c.until <- struct{}{} }, nil
+}
+
+// A Cache that does not return when its context has ended holds nothing up. So many calls are left
+// behind, and no further one is made until they return.
+func TestCacheThatDoesNotReturn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cache := deafCache{until: make(chan struct{})}
+		s, _, _ := idle(t, func(a *Source) { a.Cache = cache })
+		for i := range maxAbandoned + 2 {
+			ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
+			began := time.Now()
+			var err error
+			if i == 0 {
+				_, err = s.lock(ctx, "key")
+			} else {
+				_, err = s.get(ctx, "key")
+			}
+			require.ErrorIs(t, err, errAbandoned)
+			took := time.Since(began)
+			if i < maxAbandoned {
+				assert.LessOrEqual(t, took, 8*time.Second+abandonAfter)
+				assert.Greater(t, took, time.Duration(0))
+			} else {
+				assert.Zero(t, took)
+			}
+			cancel()
+		}
+		for range maxAbandoned {
+			cache.until <- struct{}{}
+		}
+		<-cache.until // the lock is given back
+		synctest.Wait()
+		assert.Zero(t, s.abandoned.Load())
+		go func() { cache.until <- struct{}{} }()
+		_, err := s.get(t.Context(), "key")
+		assert.ErrorIs(t, err, autocert.ErrCacheMiss)
+	})
+}
