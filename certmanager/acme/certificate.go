@@ -16,17 +16,6 @@ import (
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
-// issued says whether a chain is of this CA, as far as it tells: its roots, or the system's, verify
-// it.
-func (c *ca) issued(chain []*x509.Certificate) bool {
-	o := x509.VerifyOptions{Roots: c.Roots, Intermediates: x509.NewCertPool(), CurrentTime: chain[0].NotBefore, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
-	for _, cert := range chain[1:] {
-		o.Intermediates.AddCert(cert)
-	}
-	_, err := chain[0].Verify(o)
-	return err == nil
-}
-
 // check says whether a certificate can be served for a name, now or when it is valid.
 func (s *state) check(cert *tls.Certificate, name string) error {
 	if err := cert.Leaf.VerifyHostname(strings.Replace(name, "*", "any", 1)); err != nil {
@@ -109,14 +98,20 @@ func (s *state) loadEntry(ctx context.Context, n *name, key string, c *ca) (*tls
 	return cert, c
 }
 
-// issuer is the CA of the source that issued a certificate.
+// issuer is the CA of the source that issued a certificate, as far as can be told: its roots, or the
+// system's, verify it.
 func (s *state) issuer(cert *tls.Certificate) (*ca, error) {
 	chain, err := x509.ParseCertificates(slices.Concat(cert.Certificate...))
 	if err != nil {
 		return nil, err
 	}
+	o := x509.VerifyOptions{Intermediates: x509.NewCertPool(), CurrentTime: chain[0].NotBefore, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
+	for _, cert := range chain[1:] {
+		o.Intermediates.AddCert(cert)
+	}
 	for _, c := range s.cas {
-		if c.issued(chain) {
+		o.Roots = c.Roots
+		if _, err := chain[0].Verify(o); err == nil {
 			return c, nil
 		}
 	}

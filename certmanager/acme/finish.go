@@ -27,14 +27,12 @@ type unfinished struct {
 	Kind  string    // of challenge
 	Key   string    // of the certificate
 	Until time.Time // it is not gone on with after that
-
-	order acme.Order
 }
 
 func (c *ca) orderKey(n *name) string { return c.certKey(n) + "+order" }
 
 // begin notes a new order.
-func (s *state) begin(ctx context.Context, c *client, n *name, order acme.Order, kind string) (*unfinished, error) {
+func (s *state) begin(ctx context.Context, c *client, n *name, url, kind string) (*unfinished, error) {
 	key, err := newKey(s.o.Key)
 	if err != nil {
 		return nil, err
@@ -43,7 +41,7 @@ func (s *state) begin(ctx context.Context, c *client, n *name, order acme.Order,
 	if err != nil {
 		return nil, err
 	}
-	u := &unfinished{URL: order.Location, Kind: kind, Key: string(encoded), Until: clock.Now().Add(finishTime), order: order}
+	u := &unfinished{URL: url, Kind: kind, Key: string(encoded), Until: clock.Now().Add(finishTime)}
 	data, err := json.Marshal(u)
 	if err != nil {
 		return nil, err
@@ -67,12 +65,8 @@ func (s *state) unfinished(ctx context.Context, c *client, n *name) *unfinished 
 	if err != nil || json.Unmarshal(data, u) != nil {
 		return nil
 	}
-	u.order.Location = u.URL
 	left := clock.Until(u.Until)
 	if left <= 0 || left > finishTime || !slices.Contains(s.challenges(n), u.Kind) {
-		return nil
-	}
-	if err := poll(ctx, func(ctx context.Context) (bool, error) { err := u.look(ctx, c); return err == nil, err }); err != nil {
 		return nil
 	}
 	return u
@@ -86,19 +80,6 @@ func (s *state) complete(ctx context.Context, c *client, n *name, u *unfinished)
 			_ = s.remove(ctx, c.ca.orderKey(n)) // if it stays it ends soon
 		}
 	}()
-	for _, url := range u.order.Authorizations {
-		if err := s.authorize(ctx, c, n, url, u.Kind); err != nil {
-			return nil, err
-		}
-	}
-	n.kind.Store(&u.Kind)
-	return s.finish(ctx, c, n, u)
-}
-
-// finish gets the certificate of an order that is authorized. It is looked at again as long as ctx
-// allows: a CA may still call it ready after it was asked to make the certificate, and may not find
-// the certificate at once.
-func (s *state) finish(ctx context.Context, c *client, n *name, u *unfinished) (*tls.Certificate, error) {
 	key, err := decodeKey([]byte(u.Key))
 	if err != nil {
 		return nil, err
@@ -108,26 +89,14 @@ func (s *state) finish(ctx context.Context, c *client, n *name, u *unfinished) (
 		return nil, err
 	}
 	var chain []byte
-	err = poll(ctx, func(ctx context.Context) (bool, error) {
-		if err := u.look(ctx, c); err != nil {
-			return false, err
-		}
-		if u.order.Status == acme.StatusReady {
-			if err := u.finalize(ctx, c, csr.Raw); err != nil {
-				return false, err
-			}
-		}
-		if u.order.Status != acme.StatusValid {
-			return false, nil
-		}
-		var err error
-		chain, err = download(ctx, c, u.order.Certificate)
+	err = poll(ctx, func(ctx context.Context) (_ bool, err error) {
+		chain, err = s.advance(ctx, c, n, u, csr.Raw)
 		return chain != nil, err
 	})
 	if err != nil {
 		return nil, err
 	}
-	cert, err := decodeCached(slices.Concat([]byte(u.Key), chain))
+	cert, err = decodeCached(slices.Concat([]byte(u.Key), chain))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errUnusable, err)
 	}
@@ -144,36 +113,39 @@ func (s *state) finish(ctx context.Context, c *client, n *name, u *unfinished) (
 	return cert, nil
 }
 
-// look asks for the state of the order.
-func (u *unfinished) look(ctx context.Context, c *client) error {
-	order, err := call(ctx, "order", func(ctx context.Context) (acme.Order, error) { return c.GetOrder(ctx, c.account, u.order) })
+// advance looks at an order and does what its state asks for. It returns the chain when there is
+// one. It is called again as long as there is none: a CA may still call an order ready after it was
+// asked to make the certificate, and may not find the certificate at once.
+func (s *state) advance(ctx context.Context, c *client, n *name, u *unfinished, csr []byte) (chain []byte, err error) {
+	order, err := call(ctx, "order", func(ctx context.Context) (acme.Order, error) {
+		return c.GetOrder(ctx, c.account, acme.Order{Location: u.URL})
+	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	u.order = order
-	return failedOrder(order)
-}
-
-func failedOrder(order acme.Order) error {
-	if order.Status != acme.StatusInvalid {
-		return nil
+	switch order.Status {
+	case acme.StatusPending:
+		for _, url := range order.Authorizations {
+			if err := s.authorize(ctx, c, n, url, u.Kind); err != nil {
+				return nil, err
+			}
+		}
+		n.kind.Store(&u.Kind)
+	case acme.StatusReady:
+		order, err = call(ctx, "finalize", func(ctx context.Context) (acme.Order, error) {
+			return c.FinalizeOrder(ctx, c.account, order, csr)
+		})
+	case acme.StatusInvalid:
+		err = errors.New("the CA calls it invalid, and says no reason")
+		if order.Error != nil {
+			err = errors.New(describe(*order.Error))
+		}
+		err = &validationError{"order", err}
 	}
-	if order.Error != nil {
-		return &validationError{"order", errors.New(describe(*order.Error))}
+	if order.Status == acme.StatusValid {
+		return download(ctx, c, order.Certificate)
 	}
-	return &validationError{"order", errors.New("the CA calls it invalid, and says no reason")}
-}
-
-// finalize asks for the certificate.
-func (u *unfinished) finalize(ctx context.Context, c *client, csr []byte) error {
-	order, err := call(ctx, "finalize", func(ctx context.Context) (acme.Order, error) { return c.FinalizeOrder(ctx, c.account, u.order, csr) })
-	if p := (acme.Problem{}); errors.As(err, &p) {
-		return err
-	}
-	if u.order = order; order.Status == acme.StatusValid {
-		return nil
-	}
-	return err // whatever the state: it is looked at again
+	return nil, err
 }
 
 // download gets a chain. A CA may not find it at once.
@@ -193,17 +165,20 @@ func download(ctx context.Context, c *client, url string) ([]byte, error) {
 	return chains[0].ChainPEM, nil
 }
 
+// errUndecided is about a CA that was too slow.
+var errUndecided = errors.New("the CA did not decide")
+
 // poll asks until done says so, soon at first: validation takes a second or an hour. What is
 // temporary is asked again, when the CA wants it.
 func poll(ctx context.Context, done func(context.Context) (bool, error)) error {
 	for wait := 100 * time.Millisecond; ; wait = min(wait*3/2, 10*time.Second) {
 		ok, err := done(ctx)
-		if ok || err != nil && !isTemporary(err) {
+		if ok || err != nil && !isTemporary(err) || errors.Is(err, errUndecided) {
 			return err
 		}
 		sleep(ctx, max(wait, retryAfterOf(err)))
 		if ended := ctx.Err(); ended != nil {
-			return errors.Join(err, fmt.Errorf("the CA did not decide: %w", ended))
+			return errors.Join(err, fmt.Errorf("%w: %w", errUndecided, ended))
 		}
 	}
 }

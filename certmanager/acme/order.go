@@ -138,5 +138,5 @@ func (s *state) newOrder(ctx context.Context, c *client, n *name, kind string) (
 	case order.Location == "":
 		return nil, fmt.Errorf("%w: order: the CA did not say its URL", certmanager.ErrInvalid)
 	}
-	return s.begin(ctx, c, n, order, kind)
+	return s.begin(ctx, c, n, order.Location, kind)
 }
