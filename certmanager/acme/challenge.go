@@ -51,9 +51,7 @@ func (s *state) authorize(ctx context.Context, c *client, n *name, url, kind str
 	}()
 	asked := false
 	return poll(ctx, func(ctx context.Context) (decided bool, err error) {
-		authorization, err := call(ctx, "authorization", func(ctx context.Context) (acme.Authorization, error) {
-			return c.GetAuthorization(ctx, c.account, url)
-		})
+		authorization, err := request(ctx, c, "authorization", c.GetAuthorization, url)
 		if err != nil {
 			return false, err
 		}
@@ -71,9 +69,7 @@ func (s *state) authorize(ctx context.Context, c *client, n *name, url, kind str
 			}
 		}
 		if challenge.Status != acme.StatusProcessing { // an earlier attempt has asked for it
-			_, err = call(ctx, "challenge", func(ctx context.Context) (acme.Challenge, error) {
-				return c.InitiateChallenge(ctx, c.account, challenge)
-			})
+			_, err = request(ctx, c, "challenge", c.InitiateChallenge, challenge)
 		}
 		asked = err == nil
 		return false, err

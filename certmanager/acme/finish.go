@@ -117,9 +117,7 @@ func (s *state) complete(ctx context.Context, c *client, n *name, u *unfinished)
 // one. It is called again as long as there is none: a CA may still call an order ready after it was
 // asked to make the certificate, and may not find the certificate at once.
 func (s *state) advance(ctx context.Context, c *client, n *name, u *unfinished, csr []byte) (chain []byte, err error) {
-	order, err := call(ctx, "order", func(ctx context.Context) (acme.Order, error) {
-		return c.GetOrder(ctx, c.account, acme.Order{Location: u.URL})
-	})
+	order, err := request(ctx, c, "order", c.GetOrder, acme.Order{Location: u.URL})
 	if err != nil {
 		return nil, err
 	}
@@ -150,9 +148,7 @@ func (s *state) advance(ctx context.Context, c *client, n *name, u *unfinished, 
 
 // download gets a chain. A CA may not find it at once.
 func download(ctx context.Context, c *client, url string) ([]byte, error) {
-	chains, err := call(ctx, "certificate", func(ctx context.Context) ([]acme.Certificate, error) {
-		return c.GetCertificateChain(ctx, c.account, url)
-	})
+	chains, err := request(ctx, c, "certificate", c.GetCertificateChain, url)
 	var p acme.Problem
 	switch {
 	case errors.As(err, &p) && p.Status == http.StatusNotFound:

@@ -33,7 +33,7 @@ func (s *state) getCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, er
 		return nil, nil
 	}
 	return s.await(ctx, n, func() bool { // after an attempt that failed the next is some time away
-		return !n.busy || s.closing || s.o.HandshakeTimeout < 0
+		return !n.busy || s.ctx.Err() != nil || s.o.HandshakeTimeout < 0
 	}), nil
 }
 
@@ -49,7 +49,7 @@ func (s *state) want(ctx context.Context, text string) *name {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if n = s.names[text]; n == nil {
-		if s.closing || !s.makeRoom() {
+		if s.ctx.Err() != nil || !s.makeRoom() {
 			return nil
 		}
 		n = s.newName(text, false)

@@ -114,6 +114,12 @@ func (n *name) notify() {
 	n.changed = make(chan struct{})
 }
 
+// ended notes how an attempt has ended, and when the next one is due. The caller holds mu.
+func (n *name) ended(err error, due time.Time) {
+	n.busy, n.err, n.due = false, err, due
+	n.notify()
+}
+
 // notDueBefore puts the next attempt off. The caller holds mu.
 func (n *name) notDueBefore(when time.Time) {
 	if n.due.Before(when) {

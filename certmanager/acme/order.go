@@ -115,22 +115,18 @@ func (s *state) newOrder(ctx context.Context, c *client, n *name, kind string) (
 	if n.ca.Load() == c.ca { // which issued what is replaced
 		wanted.Replaces = n.info.UniqueIdentifier
 	}
-	do := func(ctx context.Context) (acme.Order, error) {
-		if wanted.Replaces == "" {
-			if err := c.ca.orders.Wait(ctx); err != nil {
-				return acme.Order{}, fmt.Errorf("%w: %w", errTooMany, err)
-			}
+	if wanted.Replaces == "" {
+		if err := c.ca.orders.Wait(ctx); err != nil {
+			return nil, fmt.Errorf("%w: %w", errTooMany, err)
 		}
-		return c.NewOrder(ctx, c.account, wanted)
 	}
-	order, err := call(ctx, "order", do)
+	order, err := request(ctx, c, "order", c.NewOrder, wanted)
 	var p acme.Problem
-	if wanted.Replaces != "" && errors.As(err, &p) && (isInvalid(err) || p.Status == http.StatusInternalServerError) {
-		n.info.UniqueIdentifier, wanted.Replaces = "", ""
-		order, err = call(ctx, "order", do)
-	}
 	var refused *refusal
 	switch {
+	case wanted.Replaces != "" && errors.As(err, &p) && (isInvalid(err) || p.Status == http.StatusInternalServerError):
+		n.info.UniqueIdentifier = ""
+		return s.newOrder(ctx, c, n, kind)
 	case errors.As(err, &refused) && refused.lost:
 		return nil, fmt.Errorf("%w: %w", errOrderLost, err)
 	case err != nil:

@@ -123,20 +123,18 @@ func (s *state) adopt(n *name, cert *tls.Certificate) {
 		s.keepEarly(n, cert, ahead)
 		return
 	}
-	s.mu.Lock()
 	window, clamped := renewalWindow(lifetime(cert.Leaf), s.o.RenewBefore)
 	var tooEarly error
 	if clamped {
 		tooEarly = fmt.Errorf("RenewBefore %v is more than half of the certificate's lifetime; it is renewed %v before its end", s.o.RenewBefore, window)
 	}
 	s.emitOnce(certmanager.Warning, n, "RenewBefore", tooEarly)
+	s.mu.Lock()
 	// Of many names at a start ten a second ask for renewal information.
 	n.asks = clock.Now().Add(time.Duration(chance() * float64(len(s.names)) * float64(100*time.Millisecond)))
 	n.early, n.info, n.looks = nil, acme.RenewalInfo{}, n.asks
-	n.cert, n.busy, n.failures, n.step, n.err = cert, false, 0, 0, nil
-	n.due = renewalTime(cert.Leaf.NotAfter, window, chance())
-	s.material = nil
-	n.notify()
+	n.cert, n.failures, n.step, s.material = cert, 0, 0, nil
+	n.ended(nil, renewalTime(cert.Leaf.NotAfter, window, chance()))
 	s.mu.Unlock()
 	s.changed()
 }
@@ -148,8 +146,7 @@ func (s *state) keepEarly(n *name, cert *tls.Certificate, ahead time.Duration) {
 	first := n.early == nil || !n.early.Leaf.Equal(cert.Leaf)
 	n.early = cert
 	s.mu.Lock()
-	n.busy, n.err, n.due = false, err, cert.Leaf.NotBefore
-	n.notify()
+	n.ended(err, cert.Leaf.NotBefore)
 	s.mu.Unlock()
 	if first && ahead > time.Minute {
 		s.warn(n.text, err)
@@ -169,7 +166,6 @@ func (s *state) postpone(n *name, err error) (next time.Time) {
 	defer s.mu.Unlock()
 	n.failures++
 	n.step++
-	n.busy, n.err = false, err
 	remaining := time.Duration(0)
 	if n.cert != nil {
 		remaining = n.cert.Leaf.NotAfter.Sub(now)
@@ -182,8 +178,7 @@ func (s *state) postpone(n *name, err error) (next time.Time) {
 	if errors.Is(err, errRecord) {
 		delay = min(delay, maxRecordRetry)
 	}
-	n.due = now.Add(delay)
-	n.notify()
+	n.ended(err, now.Add(delay))
 	return n.due
 }
 

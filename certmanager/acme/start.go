@@ -22,8 +22,8 @@ const backgroundDelay = time.Second
 func (s *state) start(ctx context.Context) error {
 	limited, cancel := context.WithTimeout(ctx, s.o.StartTimeout)
 	defer cancel()
-	if end, ok := limited.Deadline(); ok && !s.o.Background {
-		s.startEnd = end
+	if !s.o.Background {
+		s.startEnd, _ = limited.Deadline()
 	}
 	var missing []*name
 	for _, domain := range s.o.Domains {

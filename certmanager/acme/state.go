@@ -58,7 +58,6 @@ type state struct {
 	abandoned   atomic.Int32           // calls of the program's code that were left behind
 
 	mu       sync.Mutex // guards the fields below, and those of each name that say so
-	closing  bool       // no further name is added, and nobody waits for one
 	names    map[string]*name
 	material *certmanager.Material // nil when it is to be made anew
 }
@@ -151,8 +150,7 @@ func (s *state) run(ctx context.Context) {
 	s.startErr = s.start(ctx)
 	close(s.started)
 	<-ctx.Done()
-	s.mu.Lock()
-	s.closing = true
+	s.mu.Lock() // from now on no name is added, and nobody waits for one
 	for _, n := range s.names {
 		n.notify()
 	}

@@ -91,6 +91,11 @@ func call[T any](ctx context.Context, doing string, do func(context.Context) (T,
 	return got, fmt.Errorf("%s: %w", doing, err)
 }
 
+// request calls a method of acmez that takes the account and one value.
+func request[X, Y any](ctx context.Context, c *client, doing string, method func(context.Context, acme.Account, X) (Y, error), x X) (Y, error) {
+	return call(ctx, doing, func(ctx context.Context) (Y, error) { return method(ctx, c.account, x) })
+}
+
 // refusal is a request that failed: with an error of the CA or of the network, or since the answer
 // cannot be used.
 type refusal struct {
