@@ -18,12 +18,15 @@ type part struct {
 	err          error // why it cannot be used
 }
 
-// newPart checks the certificates, which is slow for many. One that is in service is taken over, so
-// that it is not rehearsed again.
+// newPart checks the certificates, which is slow for many. One of served, by its leaf, is taken
+// over, so that it is not rehearsed again.
 func newPart(from *Material, served map[string]*certificate) *part {
 	p := &part{from: from}
 	for _, cert := range from.Certificates {
-		c := served[cert.key()]
+		var c *certificate
+		if chain := cert.Certificate.Certificate; len(chain) > 0 {
+			c = served[string(chain[0])]
+		}
 		if c == nil || c.origin != cert.Origin || c.renewed != cert.Renewed || !sameChain(c.tls, cert.Certificate) {
 			if c, p.err = newCertificate(cert.Certificate, cert.Origin); p.err != nil {
 				return p
@@ -34,14 +37,6 @@ func newPart(from *Material, served map[string]*certificate) *part {
 	}
 	p.err = checkTicketKeys(from.TicketKeys)
 	return p
-}
-
-// key finds a certificate among those in service.
-func (c Certificate) key() string {
-	if len(c.Certificate.Certificate) == 0 {
-		return ""
-	}
-	return string(c.Certificate.Certificate[0])
 }
 
 // material is what a source gave, its parts joined. It is immutable.
@@ -69,22 +64,18 @@ func newMaterial(from *Material, s *snapshot, last *material) *material {
 	}
 	var parts []*part
 	for i, part := range from.flat() {
-		p := partOf(part, i, known)
-		if p == nil {
-			p = newPart(part, served)
-		}
-		parts = append(parts, p)
+		parts = append(parts, partOf(part, i, known, served))
 	}
 	return joined(parts)
 }
 
-func partOf(from *Material, i int, known []*material) *part {
+func partOf(from *Material, i int, known []*material, served map[string]*certificate) *part {
 	for _, m := range known {
 		if m != nil && i < len(m.parts) && from.equal(m.parts[i].from) {
 			return m.parts[i]
 		}
 	}
-	return nil
+	return newPart(from, served)
 }
 
 func (m *material) same(other *material) bool {

@@ -71,18 +71,17 @@ func (c *certificate) tryKey(ctx context.Context, wait time.Duration) error {
 	if !c.trying.CompareAndSwap(false, true) {
 		return errKeyBusy
 	}
-	outcome := make(chan error, 1)
-	go func() {
+	outcome := start(func() (any, error) {
 		err := c.sign()
 		c.proven.Store(err == nil)
 		c.trying.Store(false)
-		outcome <- err
-	}()
+		return nil, err
+	})
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
-	case err := <-outcome:
-		return err
+	case r := <-outcome:
+		return r.err
 	case <-timer.C:
 		return fmt.Errorf("the key did not sign within %v", wait.Round(10*time.Millisecond))
 	case <-ctx.Done():

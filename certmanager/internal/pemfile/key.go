@@ -47,9 +47,13 @@ func parseKey(der []byte) (crypto.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	signer, ok := parsed.(crypto.Signer)
+	return asSigner(parsed)
+}
+
+func asSigner(key any) (crypto.Signer, error) {
+	signer, ok := key.(crypto.Signer)
 	if !ok {
-		return nil, fmt.Errorf("its private key is of type %T, which cannot sign", parsed)
+		return nil, fmt.Errorf("its private key is of type %T, which cannot sign", key)
 	}
 	return signer, nil
 }

@@ -32,11 +32,8 @@ func PKCS12(data []byte, password string) (crypto.Signer, []*x509.Certificate, e
 	case err != nil:
 		return nil, nil, fmt.Errorf("not a PKCS #12 file of one key and its chain: %w", err)
 	}
-	signer, ok := key.(crypto.Signer)
-	if !ok {
-		return nil, nil, fmt.Errorf("its private key is of type %T, which cannot sign", key)
-	}
-	return signer, append([]*x509.Certificate{first}, others...), nil
+	signer, err := asSigner(key)
+	return signer, append([]*x509.Certificate{first}, others...), err
 }
 
 func isPKCS12(data []byte) bool {
