@@ -195,3 +195,37 @@ func TestNewAddressThatHangs(t *testing.T) {
 	assert.Less(t, time.Since(began), 8*time.Second)
 	assert.True(t, w.told("there is no revocation list of "+hung.URL), "it is told")
 }
+
+// Who is on the path can send another list that a CA has signed: that of another CA, or of other
+// certificates. It does not take the place of the one in use.
+func TestOtherListOnThePath(t *testing.T) {
+	w := newWorld(t)
+	other := tlstest.NewCA(t)
+	point := func(der ...byte) []pkix.Extension {
+		return []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 28}, Critical: true, Value: append([]byte{0x30, byte(len(der))}, der...)}}
+	}
+	const uri = "http://x/2"
+	newer := func(ca *tlstest.CA, part []pkix.Extension) []byte {
+		data, err := ca.GenerateCRL(tlstest.CRL{Number: 99, ThisUpdate: time.Now(), Extensions: part})
+		require.NoError(t, err)
+		return data
+	}
+	w.web.put(w.list(1, w.alice))
+	source := w.source()
+	source.Source = staticSource{ca: w.ca, cert: w.ca.Issue(t, tlstest.Leaf{}).Certificate(), more: []*x509.Certificate{other.Certificate()}}
+	require.NoError(t, w.start(source))
+	require.False(t, w.in(w.alice))
+	for what, data := range map[string][]byte{
+		"of another CA": newer(other, nil),
+		"of CAs":        newer(w.ca, point(0x82, 1, 0xff)),
+		"of a part":     newer(w.ca, point(append([]byte{0xa0, 4 + byte(len(uri)), 0xa0, 2 + byte(len(uri)), 0x86, byte(len(uri))}, uri...)...)),
+	} {
+		before := w.web.requests.Load()
+		w.web.put(data)
+		w.eventually(func() bool { return w.web.requests.Load() > before+3 }, what)
+		assert.False(t, w.in(w.alice), what)
+	}
+	assert.True(t, w.told("it is of another CA, or for other certificates"))
+	w.web.put(w.list(100))
+	w.eventually(func() bool { return w.in(w.alice) }, "the next list of the same")
+}

@@ -194,7 +194,9 @@ func (l *list) take(data []byte) (isNew bool, err error) {
 	return true, nil
 }
 
-// newer compares a list with the one that is kept (RFC 5280 sections 5.1.2.4 and 5.2.3).
+// newer compares a list with the one that is kept (RFC 5280 sections 5.1.2.4 and 5.2.3). That of
+// another CA would take its place, and whom it revokes would be let in: anyone on the path can send
+// what CAs have signed.
 func (l *list) newer(crl *x509.RevocationList) (bool, error) {
 	if ahead := time.Until(crl.ThisUpdate); ahead > maxClockSkew {
 		return false, fmt.Errorf("it is dated %s in the future: look at the clocks of this machine and of the CA", ahead.Round(time.Second))
@@ -205,6 +207,8 @@ func (l *list) newer(crl *x509.RevocationList) (bool, error) {
 		return true, nil
 	case string(old.Raw) == string(crl.Raw):
 		return false, nil
+	case !trust.SamePart(old, crl, l.url):
+		return false, fmt.Errorf("it is of another CA, or for other certificates, than the one in use, of %.200q; if that is right, remove the list from Dir and restart", dn.String(old.Issuer))
 	case crl.ThisUpdate.Before(old.ThisUpdate), old.Number != nil && crl.Number != nil && crl.Number.Cmp(old.Number) < 0:
 		return false, fmt.Errorf("it is older (%s) than the one in use (%s)", crl.ThisUpdate.UTC().Format(time.RFC3339), old.ThisUpdate.UTC().Format(time.RFC3339))
 	}

@@ -112,6 +112,18 @@ func parseScope(der []byte) (s scope, err error) {
 	return scope{users: point.Users, cas: point.CAs, uris: strings.Join(uris, " "), names: strings.Join(names, "")}, nil
 }
 
+// SamePart says whether a list that was found at an address is of the same issuer and for the same
+// certificates as the one that was there before.
+func SamePart(before, list *x509.RevocationList, address string) bool {
+	was, err := scopeOf(before)
+	is, failed := scopeOf(list)
+	if err != nil || failed != nil || was.users != is.users || was.cas != is.cas {
+		return false
+	}
+	has := func(s scope) bool { return s.uris == "" || slices.Contains(strings.Fields(s.uris), address) }
+	return SameName(before.RawIssuer, list.RawIssuer) && (has(is) || !has(was))
+}
+
 // covers says whether who is not on the list is not revoked. A certificate without distribution
 // points is covered by whatever list its issuer has signed.
 func (s scope) covers(cert *x509.Certificate) bool {
