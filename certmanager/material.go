@@ -212,7 +212,7 @@ func (m *material) inventory(renewed bool) map[string]func(*Material) {
 			has["list issuer "+string(c.Raw)] = func(m *Material) { m.CRLIssuers = append(m.CRLIssuers, c) }
 		}
 		for _, list := range from.CRLs {
-			has["list of "+trust.CanonicalName(list.RawIssuer)] = func(m *Material) { m.CRLs = append(m.CRLs, list) }
+			has["list of "+trust.PartName(list)] = func(m *Material) { m.CRLs = append(m.CRLs, list) }
 		}
 		// A pool cannot be taken apart: another one counts as a loss.
 		has[fmt.Sprintf("client CAs %p", from.ClientCAPool)] = nil

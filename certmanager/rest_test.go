@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 	"os"
 	"path/filepath"
@@ -147,6 +149,38 @@ func TestRemovedCA(t *testing.T) {
 		source.set(func(m *certmanager.Material) { m.ClientCAs = []*x509.Certificate{first.Certificate()} })
 		require.NoError(t, m.Reload(t.Context()))
 		assert.Equal(t, first.Certificate().Subject.String(), m.Status().ClientCAs[0].Subject)
+	})
+}
+
+// So does a part of a list.
+func TestPartsOfAListInTwoSteps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, _, source, m, peers := twoCAs(t)
+		part := func(tag byte) *x509.RevocationList {
+			data, err := first.GenerateCRL(tlstest.CRL{Extensions: []pkix.Extension{
+				{Id: asn1.ObjectIdentifier{2, 5, 29, 28}, Critical: true, Value: []byte{0x30, 3, 0x80 | tag, 1, 0xff}},
+			}})
+			require.NoError(t, err)
+			return parseCRL(t, data)
+		}
+		users, cas := part(1), part(2)
+		source.set(func(m *certmanager.Material) { m.CRLs = []*x509.RevocationList{users, cas} })
+		time.Sleep(200 * time.Millisecond)
+		require.Len(t, m.Status().CRLs, 2)
+		for _, left := range []*x509.RevocationList{users, cas} {
+			source.set(func(m *certmanager.Material) { m.CRLs = []*x509.RevocationList{left} })
+			time.Sleep(time.Second)
+			assert.Len(t, m.Status().CRLs, 2)
+			source.set(func(m *certmanager.Material) { m.CRLs = []*x509.RevocationList{users, cas} })
+			time.Sleep(time.Minute)
+			assert.Len(t, m.Status().CRLs, 2)
+		}
+		source.set(func(m *certmanager.Material) { m.CRLs = []*x509.RevocationList{users} })
+		time.Sleep(2 * time.Second)
+		assert.Len(t, m.Status().CRLs, 1)
+		for _, p := range peers {
+			p.release()
+		}
 	})
 }
 

@@ -112,6 +112,17 @@ func parseScope(der []byte) (s scope, err error) {
 	return scope{users: point.Users, cas: point.CAs, uris: strings.Join(uris, " "), names: strings.Join(names, "")}, nil
 }
 
+// PartName tells the list of an issuer, or a part of it, from others.
+func PartName(list *x509.RevocationList) string {
+	name := CanonicalName(list.RawIssuer)
+	for _, ext := range list.Extensions {
+		if ext.Id.Equal(oidIssuingDistributionPoint) {
+			name += string(ext.Value)
+		}
+	}
+	return name
+}
+
 // SamePart says whether a list that was found at an address is of the same issuer and for the same
 // certificates as the one that was there before.
 func SamePart(before, list *x509.RevocationList, address string) bool {
