@@ -40,8 +40,10 @@ type Source struct {
 	// CRLIssuers.
 	Source certmanager.Source
 
-	// URLs are the addresses of lists, http or https. A list is signed, so http is safe, but anyone
-	// on the path sees which list is fetched.
+	// URLs are the addresses of lists, http or https. A list is signed, so nobody can forge it, but
+	// with http anyone on the path sees which list is fetched and can withhold it. If there is none
+	// yet, an older one or that of another CA of Source can be sent too. RequireFreshCRLs and Dir
+	// limit that.
 	URLs []string
 
 	// DistributionPoints fetches the lists at the CRL distribution points (RFC 5280 section
