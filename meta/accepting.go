@@ -49,11 +49,7 @@ func (s *tcpServer) control(message any) any {
 	case MessageTCPResume:
 		return s.suspend(false)
 	case MessageTCPLimits:
-		before, err := s.changeLimits(m)
-		if err != nil {
-			return err
-		}
-		return before
+		return s.changeLimits(m)
 	}
 	return nil
 }
@@ -74,10 +70,9 @@ func (s *tcpServer) limits() MessageTCPLimits {
 	return s.max
 }
 
-// changeLimits returns those that were in force. The message goroutine alone calls it.
-func (s *tcpServer) changeLimits(m MessageTCPLimits) (before MessageTCPLimits, err error) {
-	before = s.limits()
-	options := s.opt
+// changeLimits returns those that were in force, or an error. The message goroutine alone calls it.
+func (s *tcpServer) changeLimits(m MessageTCPLimits) any {
+	before, options := s.limits(), s.opt
 	options.MaxConnections = changeLimit(before.MaxConnections, m.MaxConnections)
 	options.MaxConnectionsPerAddress = changeLimit(before.MaxConnectionsPerAddress, m.MaxConnectionsPerAddress)
 	options.MaxHandshakes = changeLimit(before.MaxHandshakes, m.MaxHandshakes)
@@ -86,7 +81,7 @@ func (s *tcpServer) changeLimits(m MessageTCPLimits) (before MessageTCPLimits, e
 	c.numbers("", options)
 	options.checkLimits(&c)
 	if err := c.err(); err != nil {
-		return before, err
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -95,7 +90,7 @@ func (s *tcpServer) changeLimits(m MessageTCPLimits) (before MessageTCPLimits, e
 		s.handshakes.setMax(s.max.MaxHandshakes)
 	}
 	s.changed.broadcast()
-	return before, nil
+	return before
 }
 
 // changeLimit returns the option that a limit becomes by a message.

@@ -117,10 +117,8 @@ func (r *reconnecting) once() bool {
 	if at.IsZero() {
 		return false
 	}
-	timer := time.NewTimer(time.Until(at))
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(time.Until(at)):
 		return true
 	case <-r.ctx.Done():
 		return false
