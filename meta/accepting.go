@@ -86,9 +86,7 @@ func (s *tcpServer) changeLimits(m MessageTCPLimits) any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.max = options.limits()
-	if s.handshakes != nil {
-		s.handshakes.setMax(s.max.MaxHandshakes)
-	}
+	s.handshakes.setMax(s.max.MaxHandshakes)
 	s.changed.broadcast()
 	return before
 }

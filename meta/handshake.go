@@ -139,7 +139,7 @@ func (c *tcpConnection) handshake(deadline time.Time) (*tls.ConnectionState, err
 	started := time.Now()
 	h := &shaking{ctx: ctx, id: c.process.ID(), began: len(c.sock.pending) > 0}
 	if c.server != nil {
-		h.limiter = c.server.handshakes
+		h.limiter = &c.server.handshakes
 	}
 	c.sock.shaking = h
 	defer func() { c.sock.shaking, h.ctx = nil, nil }() // what h has made lives as long as the TLS connection

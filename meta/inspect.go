@@ -108,7 +108,7 @@ func (s *tcpServer) HandleInspect(from gen.PID, item ...string) map[string]strin
 		"accept errors":               decimal(stats.AcceptErrors),
 		"acme challenges":             decimal(stats.Challenges),
 	}
-	if s.handshakes != nil {
+	if s.tls != nil {
 		m["handshakes"] = strconv.Itoa(stats.Handshaking)
 		m["max handshakes"] = strconv.Itoa(stats.MaxHandshakes)
 	}
@@ -118,17 +118,6 @@ func (s *tcpServer) HandleInspect(from gen.PID, item ...string) map[string]strin
 	s.connection.showLimits(m)
 	stats.show(m)
 	return m
-}
-
-func (s *tcpServer) describeTLS() string {
-	switch {
-	case s.tls == nil:
-		return "off"
-	case s.opt.StartTLS:
-		return "StartTLS"
-	default:
-		return "on"
-	}
 }
 
 func decimal(n uint64) string { return strconv.FormatUint(n, 10) }

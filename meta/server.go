@@ -35,17 +35,17 @@ type tcpServer struct {
 	opt        TCPServerOptions      // but the limits in force are in accepting
 	connection *TCPConnectionOptions // of each accepted connection
 	listener   net.Listener
-	tls        *tls.Config       // nil: no TLS
-	handshakes *handshakeLimiter // nil: no TLS
-	actors     bool              // the parent is an ActorServer's; set by it before Start
-	parent     any               // its PID, set by Init; boxed once for all connections
+	tls        *tls.Config // nil: no TLS
+	actors     bool        // the parent is an ActorServer's; set by it before Start
+	parent     any         // its PID, set by Init; boxed once for all connections
 
-	next      int            // index in ProcessPool; Start's goroutine
-	owners    sync.Map       // gen.Atom to the gen.PID that had the name last, where the option Node is set; connections
-	logLimit  rate.Sometimes // of error lines
-	closing   chan struct{}  // closed by close: no further connection is accepted
-	closeOnce sync.Once
-	stopped   chan struct{} // closed: Start has returned
+	handshakes handshakeLimiter
+	next       int            // index in ProcessPool; Start's goroutine
+	owners     sync.Map       // gen.Atom to the gen.PID that had the name last, where the option Node is set; connections
+	logLimit   rate.Sometimes // of error lines
+	closing    chan struct{}  // closed by close: no further connection is accepted
+	closeOnce  sync.Once
+	stopped    chan struct{} // closed: Start has returned
 
 	mu        sync.Mutex                  // guards all below
 	open      map[*tcpConnection]struct{} // Start's goroutine adds, each takes itself out
@@ -70,7 +70,7 @@ func CreateTCPServer(options TCPServerOptions) (gen.MetaBehavior, error) {
 	s := &tcpServer{
 		opt: options, connection: connection,
 		closing: make(chan struct{}), stopped: make(chan struct{}), open: map[*tcpConnection]struct{}{},
-		stats:     ServerStats{Refused: map[string]uint64{}, Ended: map[string]uint64{}},
+		stats:     ServerStats{TLS: "off", Refused: map[string]uint64{}, Ended: map[string]uint64{}},
 		addresses: addressTable{used: map[netip.Addr]addressUse{}},
 		logLimit:  rate.Sometimes{First: 5, Interval: time.Second},
 	}
@@ -78,13 +78,17 @@ func CreateTCPServer(options TCPServerOptions) (gen.MetaBehavior, error) {
 		if s.tls, err = serverTLS(options.CertManager, slices.Clone(options.NextProtos)); err != nil {
 			return nil, err
 		}
-		s.tls = serverConfig(s.tls, options.InsecureSkipVerify)
-		s.handshakes = &handshakeLimiter{max: options.limits().MaxHandshakes}
+		s.tls, s.stats.TLS = serverConfig(s.tls, options.InsecureSkipVerify), "on"
+	}
+	if options.StartTLS {
+		s.stats.TLS = "StartTLS"
 	}
 	s.max = options.limits()
+	s.handshakes.setMax(s.max.MaxHandshakes)
 	if s.listener, err = listen(&options); err != nil {
 		return nil, err
 	}
+	s.stats.Listen = s.listener.Addr().String()
 	return s, nil
 }
 

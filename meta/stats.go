@@ -153,10 +153,7 @@ func (s *tcpServer) snapshot() ServerStats {
 	out.Refused, out.Ended, out.Handshakes = maps.Clone(out.Refused), maps.Clone(out.Ended), slices.Clone(out.Handshakes)
 	out.MaxConnections, out.MaxHandshakes, out.Suspended = max(0, s.max.MaxConnections), max(0, s.max.MaxHandshakes), s.suspended
 	s.mu.Unlock()
-	out.Listen, out.TLS = s.listener.Addr().String(), s.describeTLS()
-	if s.handshakes != nil {
-		out.Handshaking = s.handshakes.inUse()
-	}
+	out.Handshaking = s.handshakes.inUse()
 	for _, c := range open { // what they count does not get less when they leave meanwhile
 		out.add(c.traffic())
 		if c.view().connected {
