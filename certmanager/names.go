@@ -148,8 +148,10 @@ func (n *names) lookup(name string) candidates {
 // hostName is the form in which a client asks for a name: what is no ASCII is written in it, as
 // net/http does.
 func hostName(name string) string {
-	if addr, err := netip.ParseAddr(name); err == nil && addr.Zone() != "" {
-		return addr.WithZone("").String() // the interface is of this machine, and in no certificate
+	if strings.Contains(name, "%") {
+		if addr, err := netip.ParseAddr(name); err == nil {
+			return addr.WithZone("").String() // the interface is of this machine, and in no certificate
+		}
 	}
 	if strings.ContainsFunc(name, func(r rune) bool { return r >= 0x80 }) {
 		return trust.NormalName(name)
