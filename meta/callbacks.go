@@ -59,8 +59,8 @@ func (c *tcpConnection) logPanic(cause error) {
 	}
 }
 
-// shaking is one TLS handshake. Only its goroutine uses it.
-type shaking struct {
+// tlsHandshake is one TLS handshake. Only its goroutine uses it.
+type tlsHandshake struct {
 	limiter *handshakeLimiter // nil: that of a client
 	ctx     context.Context
 	id      gen.Alias // of the connection
@@ -74,7 +74,7 @@ type shaking struct {
 
 // enter takes a place, or returns the error of the context. Before the ClientHello is read
 // there is nothing to compute.
-func (s *shaking) enter() error {
+func (s *tlsHandshake) enter() error {
 	if s.limiter == nil || !s.hello || s.exempt || s.placed {
 		return nil
 	}
@@ -84,7 +84,7 @@ func (s *shaking) enter() error {
 }
 
 // leave gives the place back if there is one.
-func (s *shaking) leave() {
+func (s *tlsHandshake) leave() {
 	if s.placed {
 		s.placed = false
 		s.limiter.leave()
@@ -93,7 +93,7 @@ func (s *shaking) leave() {
 
 // call calls a callback, which may wait for anything, without a place. A panic is an error, so
 // that the peer gets an alert.
-func (s *shaking) call(name string, f func() error) error {
+func (s *tlsHandshake) call(name string, f func() error) error {
 	s.leave()
 	err := protect(name, f)
 	if panicked, ok := errors.AsType[*panicError](err); ok {
@@ -106,11 +106,12 @@ func (s *shaking) call(name string, f func() error) error {
 }
 
 // serverConfig returns config for the handshakes of one server. Each of them has a copy of what the
-// manager gives for it, whose callbacks are called by its shaking. If insecure is set, any client certificate is accepted.
+// manager gives for it, whose callbacks are called by its tlsHandshake. If insecure is set, any
+// client certificate is accepted.
 func serverConfig(config *tls.Config, insecure bool) *tls.Config {
 	outer := config.Clone()
 	outer.GetConfigForClient = func(hello *tls.ClientHelloInfo) (own *tls.Config, err error) {
-		s := hello.Conn.(*socket).shaking
+		s := hello.Conn.(*socket).handshake
 		s.hello = true
 		err = s.call("GetConfigForClient", func() (err error) {
 			if config.GetConfigForClient != nil {
@@ -133,7 +134,7 @@ func serverConfig(config *tls.Config, insecure bool) *tls.Config {
 }
 
 // config returns a copy of a configuration whose callbacks are called by s.
-func (s *shaking) config(config *tls.Config) *tls.Config {
+func (s *tlsHandshake) config(config *tls.Config) *tls.Config {
 	own := config.Clone()
 	own.DynamicRecordSizingDisabled = true // a write is one record, which the peer gets as a whole or not at all: see writer
 	own.Certificates = slices.Clone(config.Certificates)
@@ -170,7 +171,7 @@ func (s *shaking) config(config *tls.Config) *tls.Config {
 
 // certificate returns cert for the handshake. A key that is kept elsewhere, in a hardware module
 // say, signs without a place.
-func (s *shaking) certificate(cert *tls.Certificate) *tls.Certificate {
+func (s *tlsHandshake) certificate(cert *tls.Certificate) *tls.Certificate {
 	if cert == nil || computes(cert.PrivateKey) {
 		return cert
 	}
@@ -198,7 +199,7 @@ func computes(key crypto.PrivateKey) bool {
 // remoteSigner is a key that signs without a place.
 type remoteSigner struct {
 	crypto.Signer
-	s *shaking
+	s *tlsHandshake
 }
 
 // Sign implements crypto.Signer.

@@ -67,8 +67,8 @@ func (c *tcpConnection) finish() {
 	before := c.view()
 	reason := before.reason
 	c.logPanic(reason.Cause)
-	late := reason.Reason == ErrClosedByPeer && c.opt.HalfClose == 0 && before.connected && c.onEnd == nil // else the next connection has the answers
-	tells, told := before.connected || c.server == nil, true
+	late := reason.Reason == ErrClosedByPeer && c.opt.HalfClose == 0 && before.connectSent && c.onEnd == nil // else the next connection has the answers
+	tells, told := before.connectSent || c.server == nil, true
 	if !late {
 		c.writer.close()
 	}
@@ -88,7 +88,7 @@ func (c *tcpConnection) finish() {
 	if c.onEnd != nil {
 		c.retry = c.onEnd(reason)
 	}
-	if c.server != nil && before.connected {
+	if c.server != nil && before.connectSent {
 		c.server.count(func(stats *ServerStats) { stats.Ended[reason.Reason.Error()]++ })
 	}
 	if late {
@@ -186,7 +186,7 @@ func (c *tcpConnection) disconnected(reason *DisconnectError) (told bool) {
 		return false
 	}
 	c.mu.Lock()
-	c.parted = true
+	c.disconnectSent = true
 	c.mu.Unlock()
 	if err != nil {
 		c.log().Debug("connection with %s ended (%s); its owner %v was not told: %s", c.sock.RemoteAddr(), &copied, c.to, err)

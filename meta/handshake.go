@@ -94,7 +94,7 @@ func (c *tcpConnection) establish() bool {
 	}
 	c.logLife("connection with %s established", connect.Peer)
 	c.mu.Lock()
-	c.connected = true
+	c.connectSent = true
 	c.mu.Unlock()
 	return true
 }
@@ -137,12 +137,12 @@ func (c *tcpConnection) handshake(deadline time.Time) (*tls.ConnectionState, err
 	}
 	defer c.cancelBy(nil)
 	started := time.Now()
-	h := &shaking{ctx: ctx, id: c.process.ID(), began: len(c.sock.pending) > 0}
+	h := &tlsHandshake{ctx: ctx, id: c.process.ID(), began: len(c.sock.pending) > 0}
 	if c.server != nil {
 		h.limiter = &c.server.handshakes
 	}
-	c.sock.shaking = h
-	defer func() { c.sock.shaking, h.ctx = nil, nil }() // what h has made lives as long as the TLS connection
+	c.sock.handshake = h
+	defer func() { c.sock.handshake, h.ctx = nil, nil }() // what h has made lives as long as the TLS connection
 	var conn *tls.Conn
 	if c.server != nil {
 		conn = tls.Server(c.sock, c.server.tls)
@@ -152,7 +152,7 @@ func (c *tcpConnection) handshake(deadline time.Time) (*tls.ConnectionState, err
 	var track tracking
 	err := protect("handshake", func() error {
 		track = c.tracking()
-		return c.shakeHands(ctx, conn)
+		return c.runHandshake(ctx, conn)
 	})
 	h.leave()
 	if h.panicked != nil {
@@ -184,8 +184,8 @@ func (c *tcpConnection) handshake(deadline time.Time) (*tls.ConnectionState, err
 	return &state, err
 }
 
-// shakeHands makes the handshake, by the manager where it wants to.
-func (c *tcpConnection) shakeHands(ctx context.Context, conn *tls.Conn) error {
+// runHandshake makes the handshake, by the manager where it wants to.
+func (c *tcpConnection) runHandshake(ctx context.Context, conn *tls.Conn) error {
 	if manager, ok := c.opt.CertManager.(serverHandshaker); ok && c.server != nil {
 		return manager.ServerHandshake(ctx, conn)
 	}

@@ -23,7 +23,7 @@ func (c *tcpConnection) HandleInspect(gen.PID, ...string) map[string]string {
 		"tls":              "off",
 		"messages allowed": "unlimited",
 	}
-	if c.view().connected {
+	if c.view().connectSent {
 		m["process"] = fmt.Sprint(c.owner())
 	}
 	if c.opt.Active > 0 {

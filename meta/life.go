@@ -26,22 +26,22 @@ type life struct {
 	mu      sync.Mutex // guards all
 	changed signal     // anything below
 	progress
-	cancel  context.CancelFunc  // of what establish waits for; nil: it does not wait
-	upgrade *MessageTCPStartTLS // to TLS, asked for by the message goroutine and taken back when it is made
-	heir    gen.PID             // the owner from now on; zero: no change. Set by MessageTCPOwner, taken by Start's goroutine
-	drainBy time.Time           // a Draining is to be sent; set by the server's drain
-	credit  int                 // messages that may be delivered, where opt.Active is set
+	cancel   context.CancelFunc  // of what establish waits for; nil: it does not wait
+	upgrade  *MessageTCPStartTLS // to TLS, asked for by the message goroutine and taken back when it is made
+	newOwner gen.PID             // the owner from now on; zero: no change. Set by MessageTCPOwner, taken by Start's goroutine
+	drainBy  time.Time           // a Draining is to be sent; set by the server's drain
+	credit   int                 // messages that may be delivered, where opt.Active is set
 	congestion
 }
 
 // progress is how far a connection is, and why it is to end.
 type progress struct {
-	phase     phase
-	connected bool             // Connect was sent; set by Start's goroutine
-	parted    bool             // Disconnect was sent; likewise. What the owner sent before it had that may still be written
-	reason    *DisconnectError // why it is to end; set by end, and by finish where a write knows better
-	cut       bool             // it was ended again: nothing is waited for any more
-	broken    error            // the first failed write: the read loop may find out why. Set by the writer
+	phase          phase
+	connectSent    bool             // Connect was sent; set by Start's goroutine
+	disconnectSent bool             // Disconnect was sent; likewise. What the owner sent before it had that may still be written
+	reason         *DisconnectError // why it is to end; set by end, and by finish where a write knows better
+	cut            bool             // it was ended again: nothing is waited for any more
+	broken         error            // the first failed write: the read loop may find out why. Set by the writer
 }
 
 // congestion bounds what is read from a peer that does not read.
@@ -87,7 +87,7 @@ func (c *tcpConnection) state() string {
 	switch {
 	case c.reason != nil:
 		return "ending: " + c.reason.Error()
-	case !c.connected:
+	case !c.connectSent:
 		return "connecting"
 	case c.heldBackLocked():
 		return "held back: the peer does not read"

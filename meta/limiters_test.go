@@ -92,13 +92,13 @@ func TestHandshakeLimiter(t *testing.T) {
 		l := &handshakeLimiter{max: 1}
 		hurry, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		first, second, third := &shaking{limiter: l, ctx: t.Context()}, &shaking{limiter: l, ctx: hurry}, &shaking{limiter: l, ctx: t.Context()}
+		first, second, third := &tlsHandshake{limiter: l, ctx: t.Context()}, &tlsHandshake{limiter: l, ctx: hurry}, &tlsHandshake{limiter: l, ctx: t.Context()}
 		require.NoError(t, first.enter())
 		assert.Zero(t, l.used)
 		first.hello, second.hello, third.hello = true, true, true
 		require.NoError(t, first.enter())
 		require.NoError(t, first.enter())
-		challenge := &shaking{limiter: l, ctx: t.Context(), hello: true, exempt: true}
+		challenge := &tlsHandshake{limiter: l, ctx: t.Context(), hello: true, exempt: true}
 		require.NoError(t, challenge.enter())
 		challenge.leave()
 		assert.ErrorIs(t, second.enter(), context.DeadlineExceeded)

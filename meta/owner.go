@@ -85,8 +85,8 @@ func (c *tcpConnection) setOwner(from, pid gen.PID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	owner := c.to
-	if c.heir != (gen.PID{}) {
-		owner = c.heir
+	if c.newOwner != (gen.PID{}) {
+		owner = c.newOwner
 	}
 	err := c.opt.mayPass(owner, c.process.Parent(), from, pid)
 	if c.server != nil && c.server.actors {
@@ -96,7 +96,7 @@ func (c *tcpConnection) setOwner(from, pid gen.PID) {
 		warnOwner(c.process, from, pid, err)
 		return
 	}
-	if c.heir = pid; c.phase >= open {
+	if c.newOwner = pid; c.phase >= open {
 		c.interruptLocked()
 	}
 }
@@ -125,9 +125,9 @@ func (o *TCPConnectionOptions) mayPass(owner any, parent, from, pid gen.PID) err
 // Start's goroutine calls it.
 func (c *tcpConnection) changeOwner() error {
 	c.mu.Lock()
-	before, open := c.to, c.connected && !c.parted
-	if c.heir != (gen.PID{}) {
-		c.to, c.heir = c.heir, gen.PID{}
+	before, open := c.to, c.connectSent && !c.disconnectSent
+	if c.newOwner != (gen.PID{}) {
+		c.to, c.newOwner = c.newOwner, gen.PID{}
 	}
 	c.mu.Unlock()
 	if before == c.to {

@@ -19,7 +19,7 @@ func (c *tcpConnection) read() {
 	for {
 		c.mu.Lock()
 		switch {
-		case c.heir != (gen.PID{}):
+		case c.newOwner != (gen.PID{}):
 			c.mu.Unlock()
 			if err := c.changeOwner(); err != nil {
 				c.end(ErrOwnerGone, fmt.Errorf("MessageTCPConnect not delivered to %v: %w", c.to, err))
@@ -74,7 +74,7 @@ func (c *tcpConnection) mayDeliver() bool {
 }
 
 func (c *tcpConnection) mayDeliverLocked() bool {
-	return c.reason == nil && c.upgrade == nil && c.drainBy.IsZero() && c.heir == (gen.PID{}) && (c.broken == nil || !c.brokenUntil.IsZero()) &&
+	return c.reason == nil && c.upgrade == nil && c.drainBy.IsZero() && c.newOwner == (gen.PID{}) && (c.broken == nil || !c.brokenUntil.IsZero()) &&
 		c.batch.cost < readAhead*c.opt.WriteBuffer && !c.pausedLocked()
 }
 

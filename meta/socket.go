@@ -39,12 +39,12 @@ type socket struct {
 	raw syscall.RawConn // nil: Conn can only be read and written with blocking calls
 
 	// The reader's.
-	polling bool    // within wait
-	fd      uintptr // valid within wait
-	eof     bool    // the peer's FIN was read
-	pending []byte  // bytes read ahead of the TLS layer, served first
-	guard   *proxyGuard
-	shaking *shaking // not nil during a handshake, which alone writes then
+	polling   bool    // within wait
+	fd        uintptr // valid within wait
+	eof       bool    // the peer's FIN was read
+	pending   []byte  // bytes read ahead of the TLS layer, served first
+	guard     *proxyGuard
+	handshake *tlsHandshake // not nil during a handshake, which alone writes then
 
 	remote atomic.Pointer[net.Addr] // in place of the connection's own; nil: its own
 
@@ -72,10 +72,10 @@ func newSocket(conn net.Conn) *socket {
 
 // ConnectionID is what the log calls the connection. Who makes its handshake may ask for it then.
 func (s *socket) ConnectionID() string {
-	if s.shaking == nil {
+	if s.handshake == nil {
 		return ""
 	}
-	return s.shaking.id.String()
+	return s.handshake.id.String()
 }
 
 // RemoteAddr implements net.Conn. It is the client's address from the PROXY header where there was
@@ -133,17 +133,17 @@ func (s *socket) read(b []byte) (int, error) {
 	if s.polling {
 		return s.readNow(b)
 	}
-	if s.shaking == nil {
+	if s.handshake == nil {
 		return s.Conn.Read(b)
 	}
 	// A handshake has a place while it computes, not while it waits for its peer.
-	s.shaking.leave()
+	s.handshake.leave()
 	n, err := s.Conn.Read(b)
 	if n > 0 {
-		s.shaking.began = true
+		s.handshake.began = true
 	}
 	if err == nil {
-		err = s.shaking.enter()
+		err = s.handshake.enter()
 	}
 	return n, err
 }

@@ -117,7 +117,7 @@ func TestTLSWritesNothingAfterCloseNotify(t *testing.T) {
 			config := ca.ServerConfig(t)
 			config.MaxVersion = version
 			sock := newSocket(near)
-			sock.shaking = &shaking{ctx: t.Context()} // it blocks
+			sock.handshake = &tlsHandshake{ctx: t.Context()} // it blocks
 			conn := tls.Server(sock, config)
 			read := make(chan []byte, 1)
 			go func() {

@@ -41,10 +41,10 @@ func (s *socket) Write(b []byte) (n int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.shaking != nil:
-		s.shaking.leave() // the peer may take nothing
+	case s.handshake != nil:
+		s.handshake.leave() // the peer may take nothing
 		if n, err = s.Conn.Write(b); err == nil {
-			err = s.shaking.enter()
+			err = s.handshake.enter()
 		}
 		return n, err
 	case len(s.backlog) > maxBacklog:

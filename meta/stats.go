@@ -92,7 +92,7 @@ func Connections(behavior gen.MetaBehavior) (all []ConnectionStats) {
 		open = mustServer(b).announced()
 	}
 	for _, c := range open {
-		if c.view().connected {
+		if c.view().connectSent {
 			all = append(all, c.snapshot())
 		}
 	}
@@ -156,7 +156,7 @@ func (s *tcpServer) snapshot() ServerStats {
 	out.Handshaking = s.handshakes.inUse()
 	for _, c := range open { // what they count does not get less when they leave meanwhile
 		out.add(c.traffic())
-		if c.view().connected {
+		if c.view().connectSent {
 			out.Connections++
 		}
 	}
@@ -175,7 +175,7 @@ func (s *tcpServer) announced() []*tcpConnection {
 	s.mu.Unlock()
 	return slices.DeleteFunc(open, func(c *tcpConnection) bool {
 		p := c.view()
-		return !p.connected || p.parted
+		return !p.connectSent || p.disconnectSent
 	})
 }
 
@@ -185,7 +185,7 @@ func (c *tcpConnection) tlsState() *tls.ConnectionState {
 	var conn tlsConn
 	if made := c.stats.tls.Load(); made != nil {
 		conn = made
-	} else if c.given != nil && c.view().connected {
+	} else if c.given != nil && c.view().connectSent {
 		conn = c.given
 	} else {
 		return nil

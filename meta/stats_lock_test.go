@@ -27,7 +27,7 @@ func TestConnectionsHoldNoLock(t *testing.T) {
 	c := newConnection(&TCPConnectionOptions{}, s, newSocket(near), "")
 	process := &asking{server: s}
 	require.NoError(t, c.Init(process))
-	c.connected = true
+	c.connectSent = true
 	s.open[c] = struct{}{}
 	assert.Len(t, Connections(s), 1)
 	assert.NotEmpty(t, s.HandleInspect(gen.PID{}, process.ID().String())["remote"])

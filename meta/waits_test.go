@@ -32,7 +32,7 @@ func TestPassiveHoldsNoBuffer(t *testing.T) {
 	process := &teller{told: make(chan struct{})}
 	c := newConnection(&TCPConnectionOptions{Active: 1, BufferSize: 1000, WriteBuffer: 1000}, nil, newSocket(near), "")
 	require.NoError(t, c.Init(process))
-	c.connected = true
+	c.connectSent = true
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
