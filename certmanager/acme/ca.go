@@ -42,7 +42,7 @@ type ca struct {
 	turn    chan struct{} // capacity 1: held while the fields below are read and changed
 	readAt  time.Time     // of the directory
 	client  *client
-	account *acme.Account // registered
+	account acme.Account // has a Location if it is registered
 }
 
 // client is what an order needs.
@@ -83,15 +83,13 @@ func (c *ca) connect(ctx context.Context, account bool) (*client, error) {
 	if err := c.discover(ctx); err != nil {
 		return nil, err
 	}
-	if account && c.account == nil {
+	if account && c.account.Location == "" {
 		if err := c.register(ctx); err != nil {
 			return nil, err
 		}
 	}
 	ready := *c.client
-	if c.account != nil {
-		ready.account = *c.account
-	}
+	ready.account = c.account
 	return &ready, nil
 }
 
@@ -99,8 +97,8 @@ func (c *ca) connect(ctx context.Context, account bool) (*client, error) {
 func (c *ca) forget(account acme.Account) {
 	c.turn <- struct{}{}
 	defer func() { <-c.turn }()
-	if c.account != nil && c.account.Location == account.Location {
-		c.account = nil
+	if c.account.Location == account.Location {
+		c.account = acme.Account{}
 	}
 }
 
@@ -192,6 +190,6 @@ func (c *ca) register(ctx context.Context) error {
 	if made.Location == "" {
 		return errors.New("account: the CA did not say its URL")
 	}
-	c.account = &made
+	c.account = made
 	return nil
 }

@@ -72,13 +72,18 @@ func decodeCached(data []byte) (*tls.Certificate, error) {
 	return &cert, nil
 }
 
-// newKey makes the key of one certificate.
-func newKey(kind KeyType) (crypto.Signer, error) {
+// newKey makes a key. encoded is the key as it is stored.
+func newKey(kind KeyType) (key crypto.Signer, encoded []byte, err error) {
 	switch kind {
 	case ECDSAP384:
-		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+		key, err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	case RSA2048:
-		return rsa.GenerateKey(rand.Reader, 2048)
+		key, err = rsa.GenerateKey(rand.Reader, 2048)
+	default:
+		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	}
-	return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err == nil {
+		encoded, err = encodeKey(key)
+	}
+	return key, encoded, err
 }

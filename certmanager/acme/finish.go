@@ -33,15 +33,11 @@ func (c *ca) orderKey(n *name) string { return c.certKey(n) + "+order" }
 
 // begin notes a new order.
 func (s *state) begin(ctx context.Context, c *client, n *name, url, kind string) (*unfinished, error) {
-	key, err := newKey(s.o.Key)
+	_, key, err := newKey(s.o.Key)
 	if err != nil {
 		return nil, err
 	}
-	encoded, err := encodeKey(key)
-	if err != nil {
-		return nil, err
-	}
-	u := &unfinished{URL: url, Kind: kind, Key: string(encoded), Until: clock.Now().Add(finishTime)}
+	u := &unfinished{URL: url, Kind: kind, Key: string(key), Until: clock.Now().Add(finishTime)}
 	data, err := json.Marshal(u)
 	if err != nil {
 		return nil, err
@@ -128,8 +124,8 @@ func (s *state) advance(ctx context.Context, c *client, n *name, u *unfinished, 
 				return nil, err
 			}
 		}
-		n.kind.Store(&u.Kind)
 	case acme.StatusReady:
+		n.kind.Store(&u.Kind)
 		order, err = call(ctx, "finalize", func(ctx context.Context) (acme.Order, error) {
 			return c.FinalizeOrder(ctx, c.account, order, csr)
 		})

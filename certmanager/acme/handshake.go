@@ -7,10 +7,14 @@ import (
 	"fmt"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/internal/clock"
 )
+
+// policyTimeout bounds a question to HostPolicy.
+const policyTimeout = 10 * time.Second
 
 // getCertificate is the certificate for a name that nothing is served for, nil if there is none. It
 // waits for the one that is being obtained, as long as HandshakeTimeout allows.

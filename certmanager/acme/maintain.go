@@ -8,10 +8,9 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/ergotls/ergotls/certmanager"
-
 	"github.com/mholt/acmez/v3/acme"
 
+	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/internal/clock"
 )
 

@@ -12,23 +12,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/mholt/acmez/v3/acme"
 	"golang.org/x/net/idna"
 
 	"github.com/ergotls/ergotls/certmanager"
-
-	"github.com/mholt/acmez/v3/acme"
-
 	"github.com/ergotls/ergotls/internal/clock"
-)
-
-const (
-	// orderTimeout bounds an attempt while nothing is in service, minOrderTimeout in the last
-	// moments of what is.
-	orderTimeout    = 5 * time.Minute
-	minOrderTimeout = 5 * time.Second
-
-	// policyTimeout bounds a question to HostPolicy.
-	policyTimeout = 10 * time.Second
 )
 
 // name is a name with its certificate.

@@ -14,6 +14,13 @@ import (
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
+const (
+	// orderTimeout bounds an attempt while nothing is in service, minOrderTimeout in the last
+	// moments of what is.
+	orderTimeout    = 5 * time.Minute
+	minOrderTimeout = 5 * time.Second
+)
+
 // renew gets a certificate, or plans the next attempt.
 func (s *state) renew(ctx context.Context, n *name) {
 	cert := s.serving(n)

@@ -184,11 +184,7 @@ func (s *state) accountKey(ctx context.Context, c *ca) (crypto.Signer, error) {
 		}
 		return key, err
 	}
-	key, err := newKey(ECDSAP256)
-	if err != nil {
-		return nil, err
-	}
-	data, err := encodeKey(key)
+	key, data, err := newKey(ECDSAP256)
 	if err == nil {
 		err = s.put(ctx, c.accountKey(), data)
 	}
