@@ -42,7 +42,9 @@ func (s *state) start(ctx context.Context) error {
 	} else {
 		s.emit(certmanager.CacheFailed, "storage", err)
 	}
-	if !s.o.Background && slices.ContainsFunc(missing, s.needsPort) {
+	// The CA connects to the address of a name to validate it, if not by DNS.
+	byAddress := func(n *name) bool { return slices.Contains(s.challenges(n), acme.ChallengeTypeTLSALPN01) }
+	if !s.o.Background && slices.ContainsFunc(missing, byAddress) {
 		stop, err := s.listen()
 		if err != nil {
 			return err
@@ -62,13 +64,6 @@ func (s *state) start(ctx context.Context) error {
 		return nil
 	}
 	return s.waitFor(limited, missing)
-}
-
-// needsPort says whether the CA connects to a name's address to validate it.
-func (s *state) needsPort(n *name) bool {
-	return slices.ContainsFunc(s.challenges(n), func(kind string) bool {
-		return kind == acme.ChallengeTypeTLSALPN01 || kind == acme.ChallengeTypeHTTP01
-	})
 }
 
 // waitFor waits until each name has a certificate or is refused by the CA, or until ctx ends

@@ -226,3 +226,18 @@ func TestOrdersAtStartWaitForTheServer(t *testing.T) {
 		s.maintaining.Wait()
 	}
 }
+
+// Whoever gets an event, such as the handler of the Manager's log, may ask for the status.
+func TestEventsAreReportedWithoutTheLock(t *testing.T) {
+	s, n, r := idle(t, func(a *Source) { a.RenewBefore = 1000 * time.Hour })
+	report := s.report
+	s.report = func(e certmanager.Event) {
+		s.status()
+		report(e)
+	}
+	s.adopt(n, issue(t, tlstest.NewCA(t), time.Now(), time.Now().Add(time.Hour)))
+	assert.Len(t, r.of(certmanager.Warning), 1)
+	n.cert.Leaf.NotAfter = time.Now()
+	s.expire()
+	assert.Len(t, r.of(certmanager.Expired), 1)
+}
