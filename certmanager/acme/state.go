@@ -15,12 +15,14 @@ import (
 	"github.com/ergotls/ergotls/certmanager"
 )
 
-// Goroutines, all ended when Watch is:
+// Goroutines. All but the last have ended when Watch has:
 //   - Watch: one, of the Manager. It starts the others.
 //   - watchClock (maintain.go): one, started by Watch. It takes out of service what has ended.
 //   - maintain (maintain.go): one for each name, started by Watch or by the first handshake that asks
 //     for the name. It obtains, renews and stores the certificate.
 //   - those of the listeners that are open while New waits (listen.go).
+//   - guard (errors.go): one for each call of Cache, DNS and HostPolicy. It ends when the call
+//     returns, which may be later.
 
 const (
 	// maxOrders is how many orders are under way at a time, for Domains and for other names each.
