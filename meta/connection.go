@@ -88,6 +88,7 @@ func newConnection(opt *TCPConnectionOptions, server *tcpServer, sock *socket, t
 	c := &tcpConnection{opt: opt, server: server, sock: sock, to: to, stream: sock, opened: time.Now()}
 	c.credit = opt.Active
 	c.sock.timeout = opt.WriteTimeout
+	c.batch.rate = 1
 	c.inbox.init(opt)
 	c.writer.conn, c.writer.limit = c, uint64(opt.WriteBuffer)
 	return c

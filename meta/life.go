@@ -52,11 +52,12 @@ type congestion struct {
 	ahead     int  // what the messages that came since cost
 }
 
-// batch is what was delivered since the owner had caught up.
+// batch is what was delivered since the owner was last waited for.
 type batch struct {
-	in, out uint64 // messages from and to the peer before
+	in, out uint64  // messages from and to the peer before
+	due     float64 // how many to the peer were expected by then
+	rate    float64 // answers to each message, as far as known; at most 1
 	cost    int
-	silent  bool // the owner did not answer the batch before
 }
 
 // messageCost is what a message takes beside its bytes while it waits in a mailbox, in bytes.

@@ -192,21 +192,26 @@ const (
 	ownerTick = 2 * time.Millisecond
 )
 
-// awaitOwner waits for the owner to catch up: until it has answered as many messages as were
-// delivered in the last batch, or answers no more. A peer that sends faster than its owner answers
-// would fill the mailboxes. An owner that does not answer at all is hardly waited for, since
-// nothing is known of it.
+// awaitOwner waits for the owner to catch up: until it has answered half of the last batch, and all
+// before, or answers no more. A peer that sends faster than its owner answers would fill the
+// mailboxes. How many messages it answers is learned where it answers no more; one that answers
+// none is hardly waited for, since nothing is known of it.
 func (c *tcpConnection) awaitOwner() {
-	in, idle := c.stats.messagesIn.Load(), time.Duration(0)
-	out, silent := c.stats.messagesOut.Load(), c.batch.silent
-	for out-c.batch.out < in-c.batch.in && idle < ownerTime && (!silent || idle == 0) {
+	b, in, out, idle := &c.batch, c.stats.messagesIn.Load(), c.stats.messagesOut.Load(), time.Duration(0)
+	delivered := float64(in - b.in)
+	due := b.due + b.rate*delivered
+	for (b.rate == 0 && idle == 0 || float64(out) < due-b.rate*delivered/2) && idle < ownerTime {
 		time.Sleep(ownerTick)
 		idle += ownerTick
 		if last := out; c.stats.messagesOut.Load() != last {
-			out, idle, silent = c.stats.messagesOut.Load(), 0, false
+			out, idle = c.stats.messagesOut.Load(), 0
 		}
 	}
-	c.batch = batch{in: in, out: out, silent: silent || idle >= ownerTime}
+	rate := b.rate
+	if idle >= ownerTime || float64(out) > due {
+		rate, due = min(1, float64(out-b.out)/delivered), float64(out)
+	}
+	c.batch = batch{in: in, out: out, due: due, rate: rate}
 }
 
 // send delivers a message to the owner; where it can't, the connection ends.

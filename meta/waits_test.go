@@ -132,3 +132,39 @@ func awaitOver(c *tcpConnection) {
 		}
 	}
 }
+
+// An owner that answers is not waited for, one that has more than half a batch before it is, and how
+// many messages it answers is learned.
+func TestAwaitOwner(t *testing.T) {
+	const size = 64
+	type step struct {
+		answers uint64 // to a batch of size messages
+		waits   time.Duration
+	}
+	for name, steps := range map[string][]step{
+		"all but the last": {{size - 1, 0}, {size, 0}, {size, 0}, {size, 0}},
+		"half, then all":   {{size / 2, 0}, {size + size/2, 0}, {size, 0}},
+		"falls behind":     {{size / 2, 0}, {size / 4, ownerTime}},
+		"every second one": {{size / 2, 0}, {size / 2, ownerTime}, {size / 2, 0}, {size / 2, 0}, {size / 2, 0}, {size / 2, 0}},
+		"none":             {{0, ownerTime}, {0, ownerTick}, {0, ownerTick}},
+		"none, then all":   {{0, ownerTime}, {2 * size, ownerTick}, {size, 0}, {size - 1, 0}},
+		"two each":         {{2 * size, 0}, {2 * size, 0}, {2 * size, 0}},
+		"the first only":   {{size, 0}, {0, ownerTime}, {0, ownerTick}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				near, far := net.Pipe()
+				defer near.Close()
+				defer far.Close()
+				c := newConnection(&TCPConnectionOptions{}, nil, newSocket(near), nil)
+				for i, s := range steps {
+					c.stats.messagesIn.Add(size)
+					c.stats.messagesOut.Add(s.answers)
+					began := time.Now()
+					c.awaitOwner()
+					require.Equal(t, s.waits, time.Since(began), "batch %d", i)
+				}
+			})
+		})
+	}
+}
