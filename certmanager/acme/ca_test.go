@@ -9,11 +9,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	xacme "github.com/mholt/acmez/v3/acme"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/acme/autocert"
 
 	"github.com/ergotls/ergotls/tlstest"
 )
@@ -158,4 +160,46 @@ func TestOrdersOfAnAccountAreSpaced(t *testing.T) {
 	assert.Less(t, time.Since(began), 10*time.Second)
 	other, _, _ := idle(t)
 	assert.True(t, other.cas[0].orders.AllowN(time.Now(), 1000), "other CAs have other limits")
+}
+
+// Names that cannot be issued use up what the CA allows, and wait for more. They hold up neither the
+// renewals that need no more, nor those of certificates that end soon.
+func TestRenewalsComeBeforeOrdersThatWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, n, _ := idle(t, func(a *Source) { a.Directory = "" })
+		n.fixed = true
+		letsEncrypt, ca := s.cas[0], tlstest.NewCA(t)
+		c := &client{ca: letsEncrypt, Client: letsEncrypt.newClient(xacme.Directory{NewNonce: "none:"})}
+		letsEncrypt.orders.AllowN(time.Now(), 300)
+		order := func() error {
+			_, err := s.newOrder(t.Context(), c, n, xacme.ChallengeTypeTLSALPN01)
+			require.Error(t, err)
+			return err
+		}
+
+		began := time.Now()
+		assert.NotErrorIs(t, order(), errTooMany)
+		assert.WithinDuration(t, began.Add(36*time.Second), time.Now(), time.Second, "a first order waits")
+		s.adopt(n, issue(t, ca, time.Now().Add(-50*time.Hour), time.Now().Add(20*time.Hour)))
+		began = time.Now()
+		assert.ErrorIs(t, order(), errTooMany, "a renewal is tried again")
+		s.adopt(n, issue(t, ca, time.Now().Add(-85*time.Hour), time.Now().Add(5*time.Hour)))
+		assert.NotErrorIs(t, order(), errTooMany, "one that is urgent is tried")
+		assert.WithinDuration(t, began, time.Now(), time.Second)
+		n.cert = nil
+		assert.NotErrorIs(t, order(), errTooMany)
+		assert.WithinDuration(t, began.Add(72*time.Second), time.Now(), time.Second, "it counts")
+
+		for range maxOrders {
+			_, err := acquire(t.Context(), s.slots[place{fixed: true}])
+			require.NoError(t, err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		require.ErrorContains(t, s.obtain(ctx, n, nil), "waiting for other orders")
+		s.o.Cache = autocert.DirCache("/dev/null/folder") // which is tried when there is a place
+		began = time.Now()
+		require.ErrorContains(t, s.obtain(t.Context(), n, issue(t, ca, began, began.Add(time.Hour))), "nothing is ordered that cannot be stored")
+		assert.Zero(t, time.Since(began), "a renewal has places of its own")
+	})
 }

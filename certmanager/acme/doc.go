@@ -19,8 +19,8 @@
 // The requests to the CA are made by github.com/mholt/acmez. HostPolicy, Cache and the formats in
 // the cache are those of golang.org/x/crypto/acme/autocert.
 //
-// An account at Let's Encrypt makes at most 300 orders at once and one more every 36 seconds, which
-// is its limit.
+// At Let's Encrypt a Source makes at most 300 orders at once and one more every 36 seconds, which is
+// the limit of an account. The renewal of a certificate that ends soon does not wait for it.
 //
 // What this package does not do: it does not revoke certificates. It opens no ports, except those
 // of [Source.Listen] and [Source.ListenHTTP] while certmanager.New waits for the first

@@ -61,9 +61,9 @@ func (s *state) renew(ctx context.Context, n *name) {
 
 // obtain takes what another machine got meanwhile, or else orders.
 func (s *state) obtain(ctx context.Context, n *name, current *tls.Certificate) error {
-	release, err := acquire(ctx, s.slots[n.fixed])
+	release, err := acquire(ctx, s.slots[place{n.fixed, current != nil}])
 	if err != nil {
-		return err
+		return fmt.Errorf("waiting for other orders: %w", err)
 	}
 	defer release()
 	// Better one order too many than no certificate: what has none, or not for long, waits a third

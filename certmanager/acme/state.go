@@ -25,12 +25,16 @@ import (
 //     returns, which may be later.
 
 const (
-	// maxOrders is how many orders are under way at a time, for Domains and for other names each.
+	// maxOrders is how many orders of a kind are under way at a time.
 	maxOrders = 4
 
 	// watchTimeout is how long Load waits for Watch.
 	watchTimeout = 10 * time.Second
 )
+
+// place is a kind of orders. The orders of one kind take no places from those of another: names that
+// cannot be issued hold up no renewal, and names that clients ask for hold up none of Domains.
+type place struct{ fixed, renewal bool }
 
 // state is a Source at work for a Manager.
 type state struct {
@@ -50,14 +54,14 @@ type state struct {
 	sni map[string]bool // of the Domains, as CAs ask for them
 
 	maintaining sync.WaitGroup
-	slots       map[bool]chan struct{} // for orders under way: of Domains, and of other names, which take no places from them
-	limit       *rate.Limiter          // of orders of other names
-	http01      atomic.Int32           // how many answer HTTP-01
-	answers     sync.Map               // to open challenges of this machine: []byte by the key of the cache
-	storageOK   atomic.Bool            // it was tried
-	limited     atomic.Bool            // limit was reached, and that was reported
-	panicked    sync.Once              // reports the first panic of HostPolicy
-	abandoned   atomic.Int32           // calls of the program's code that were left behind
+	slots       map[place]chan struct{} // for orders under way
+	limit       *rate.Limiter           // of orders of other names
+	http01      atomic.Int32            // how many answer HTTP-01
+	answers     sync.Map                // to open challenges of this machine: []byte by the key of the cache
+	storageOK   atomic.Bool             // it was tried
+	limited     atomic.Bool             // limit was reached, and that was reported
+	panicked    sync.Once               // reports the first panic of HostPolicy
+	abandoned   atomic.Int32            // calls of the program's code that were left behind
 
 	mu       sync.Mutex // guards the fields below, and those of each name that say so
 	names    map[string]*name
@@ -86,8 +90,11 @@ func (a *Source) bind() (*state, error) {
 func newState(o Source) *state {
 	s := &state{
 		o: o, watched: make(chan struct{}), started: make(chan struct{}), names: make(map[string]*name), sni: make(map[string]bool),
-		slots: map[bool]chan struct{}{true: make(chan struct{}, maxOrders), false: make(chan struct{}, maxOrders)},
+		slots: make(map[place]chan struct{}),
 		limit: rate.NewLimiter(rate.Every(time.Hour/time.Duration(o.OrdersPerHour)), o.OrdersPerHour),
+	}
+	for _, p := range []place{{true, true}, {true, false}, {false, true}, {false, false}} {
+		s.slots[p] = make(chan struct{}, maxOrders)
 	}
 	for _, ca := range append([]CA{{o.Directory, o.Roots, o.ExternalAccount, o.Profile}}, o.Fallbacks...) {
 		s.cas = append(s.cas, newCA(s, ca))
