@@ -21,7 +21,7 @@ func (s *tcpServer) Start() error {
 	}
 	for _, name := range s.opt.ProcessPool {
 		if s.opt.Node == nil {
-			break // there is nobody to ask
+			break // names cannot be looked up
 		}
 		if _, err := lookUp(s.opt.Node, name); err != nil {
 			log.Warning("ProcessPool: no process has the name %s; its connections will end until one has", name)
@@ -33,11 +33,11 @@ func (s *tcpServer) Start() error {
 		c, err := s.accept()
 		if err == nil {
 			backoff = 0
-			if !s.awaitRoom() { // there may be less than before
+			if !s.awaitRoom() { // MessageTCPLimits may have lowered the limit
 				c.sock.Close()
 				break
 			}
-			s.serve(c) // the slot is its
+			s.serve(c) // c now holds the slot
 			s.takeSlot()
 			continue
 		}
@@ -59,8 +59,8 @@ func (s *tcpServer) Start() error {
 	return nil
 }
 
-// accept waits for a connection. A given Listener, its connections and a BufferPool may panic: that
-// is an error which is waited out.
+// accept waits for a connection. A panic of a given Listener, its connections or a BufferPool is
+// returned as an error, after which the accept loop backs off.
 func (s *tcpServer) accept() (c *tcpConnection, err error) {
 	var conn net.Conn
 	err = protect("Listener.Accept", func() (err error) { conn, err = s.listener.Accept(); return err })
@@ -74,12 +74,12 @@ func (s *tcpServer) accept() (c *tcpConnection, err error) {
 	return c, err
 }
 
-// accepted makes the meta process of what the listener has accepted.
+// accepted makes the meta process of an accepted connection.
 func (s *tcpServer) accepted(conn net.Conn) (*tcpConnection, error) {
 	if conn == nil {
 		return nil, errors.New("Listener.Accept returned neither a connection nor an error")
 	}
-	limitAddr(conn.RemoteAddr()) // panics here where it does
+	limitAddr(conn.RemoteAddr()) // a RemoteAddr that panics does so here
 	sock := newSocket(conn)
 	if s.opt.Listener != nil {
 		sock.unblock()
@@ -126,12 +126,12 @@ func (s *tcpServer) serve(c *tcpConnection) {
 	}
 }
 
-// behindProxy says that conn comes from a source whose connections start with a PROXY header.
+// behindProxy reports whether conn comes from a source whose connections start with a PROXY header.
 func (s *tcpServer) behindProxy(conn net.Conn) bool {
 	return contains(s.opt.ProxyFrom, conn.RemoteAddr())
 }
 
-// admit counts a connection of its address. The error names the option whose limit is reached.
+// admit counts c for its address. The error names the option whose limit is reached.
 func (s *tcpServer) admit(c *tcpConnection) error {
 	addr := limitAddr(c.sock.RemoteAddr())
 	s.mu.Lock()
@@ -144,7 +144,7 @@ func (s *tcpServer) admit(c *tcpConnection) error {
 	return nil
 }
 
-// acceptClass says what an error of Accept means for the accept loop.
+// acceptClass is the meaning of an Accept error for the accept loop.
 type acceptClass string
 
 const (
@@ -154,9 +154,9 @@ const (
 	acceptUnknown   acceptClass = "unexpected"
 )
 
-// classifyAccept sorts the errors of accept(2) after its manual page. Only acceptClosed ends the
-// accept loop; all others are waited out, unknown ones too: a server that a passing error stopped
-// for good would be down without a sign of it.
+// classifyAccept classifies the errors listed in accept(2). Only acceptClosed ends the accept loop.
+// After any other error, known or not, the loop retries, so that a temporary error does not
+// silently stop the server.
 func classifyAccept(err error) acceptClass {
 	switch {
 	case is(net.ErrClosed)(err):
@@ -170,7 +170,7 @@ func classifyAccept(err error) acceptClass {
 	}
 }
 
-// nextBackoff gives the wait after a failed accept: 5 ms, doubled up to 1 s, as net/http does.
+// nextBackoff returns the wait after a failed accept: 5 ms, doubled up to 1 s, as net/http does.
 func nextBackoff(last time.Duration) time.Duration {
 	return min(max(2*last, 5*time.Millisecond), time.Second)
 }

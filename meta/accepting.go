@@ -2,11 +2,12 @@ package meta
 
 import "cmp"
 
-// accepting is when a server takes a further connection. The server's mu guards it.
+// accepting is the state that decides whether a server accepts another connection. The server's mu
+// guards it.
 type accepting struct {
-	max       MessageTCPLimits // those in force; -1: no limit
-	slots     int              // of the open connections, and one of the accept loop
-	suspended bool             // by MessageTCPSuspend
+	max       MessageTCPLimits // current limits; -1: no limit
+	slots     int              // one for each open connection, and one for the accept loop
+	suspended bool             // set by MessageTCPSuspend, cleared by MessageTCPResume
 	alarmed   bool             // the last MessageTCPAlarm had High
 }
 
@@ -20,11 +21,11 @@ func (s *tcpServer) takeSlot() {
 	s.slots++
 }
 
-// awaitRoom waits until the connection that the accept loop has, or waits for, may be served. It
-// returns false if the server closes before.
+// awaitRoom waits until the connection that the accept loop has accepted, or is about to accept,
+// may be served. It returns false if the server closes first.
 func (s *tcpServer) awaitRoom() bool { return s.await(s.hasRoom, s.closing) }
 
-// acceptState says for people whether the server takes a further connection.
+// acceptState describes, for Inspect, whether the server accepts another connection.
 func (s *tcpServer) acceptState() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -40,8 +41,8 @@ func (s *tcpServer) acceptState() string {
 	}
 }
 
-// control does what a message says about accepting, and gives the answer to a Call; nil where the
-// message is not about that.
+// control handles a message that changes accepting and returns the answer to a Call, or nil for any
+// other message.
 func (s *tcpServer) control(message any) any {
 	switch m := message.(type) {
 	case MessageTCPSuspend:
@@ -63,14 +64,14 @@ func (s *tcpServer) suspend(suspended bool) (changed bool) {
 	return changed
 }
 
-// limits gives those in force, -1 for none.
+// limits returns the current limits; -1 means no limit.
 func (s *tcpServer) limits() MessageTCPLimits {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.max
 }
 
-// changeLimits returns those that were in force, or an error. The message goroutine alone calls it.
+// changeLimits returns the previous limits, or an error. Only the message goroutine calls it.
 func (s *tcpServer) changeLimits(m MessageTCPLimits) any {
 	before, options := s.limits(), s.opt
 	options.MaxConnections = changeLimit(before.MaxConnections, m.MaxConnections)
@@ -91,7 +92,7 @@ func (s *tcpServer) changeLimits(m MessageTCPLimits) any {
 	return before
 }
 
-// changeLimit returns the option that a limit becomes by a message.
+// changeLimit returns the value of an option after a MessageTCPLimits.
 func changeLimit(before, change int) (option int) {
 	if option = cmp.Or(change, before); option == -1 {
 		return 0
@@ -99,9 +100,9 @@ func changeLimit(before, change int) (option int) {
 	return option
 }
 
-// alarmLocked tells the parent where the number of connections has reached a mark. It is called
-// with mu held, so that the messages come in order; the next change makes up for one for which the
-// mailbox had no room.
+// alarmLocked sends a MessageTCPAlarm if the number of connections has reached AlarmHigh or
+// AlarmLow. It is called with mu held, so that the messages are in order. If the mailbox is full,
+// the next change of the number tries again.
 func (s *tcpServer) alarmLocked() {
 	n := len(s.open)
 	if s.opt.AlarmHigh == 0 || s.alarmed && n > s.opt.AlarmLow || !s.alarmed && n < s.opt.AlarmHigh {

@@ -23,13 +23,13 @@ type ACMEResponderOptions struct {
 	Port uint16
 	// Listener, if set, is used instead of Host and Port. The responder closes it.
 	Listener net.Listener
-	// CertManager is a *certmanager.Manager, or another that offers the same
+	// CertManager is a *certmanager.Manager, or any manager with the method
 	//
 	//	HTTPHandler(fallback http.Handler) http.Handler
 	CertManager gen.CertManager
 }
 
-// acmeResponder is the meta process of CreateACMEResponder. Its goroutines are Start's, which
+// acmeResponder is the meta process of CreateACMEResponder. Its goroutines are that of Start, which
 // accepts, and those of net/http.
 type acmeResponder struct {
 	behavior
@@ -73,9 +73,9 @@ func CreateACMEResponder(options ACMEResponderOptions) (gen.MetaBehavior, error)
 				http.Error(w, "internal error", http.StatusInternalServerError)
 			}
 		}),
-		// Nobody has business here for long.
+		// Every request is short.
 		ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10,
-		ErrorLog: log.New(io.Discard, "", 0), // what anybody sends is no news
+		ErrorLog: log.New(io.Discard, "", 0), // anyone can cause these errors
 	}
 	return r, nil
 }
@@ -104,5 +104,5 @@ func (r *acmeResponder) HandleInspect(gen.PID, ...string) map[string]string {
 // Terminate implements gen.MetaBehavior. It may be called in any phase and more than once.
 func (r *acmeResponder) Terminate(error) {
 	r.server.Close()   // first, so that Start ends without an error
-	r.listener.Close() // the server knows only a listener that it serves
+	r.listener.Close() // the server closes it only after Serve was called
 }

@@ -18,24 +18,24 @@ import (
 //		Actor:  func() gen.ProcessBehavior { return &client{} },
 //	}.Process, gen.ProcessOptions{})
 //
-// For every accepted connection Actor makes an actor, after the handshake and before the
-// MessageTCPConnect. It gets the messages of that connection only, so it can keep the state of its
-// peer in struct fields. The two end together:
+// Actor makes an actor for every accepted connection, after the handshake and before the
+// MessageTCPConnect. The actor gets the messages of that connection only, so it can keep the state
+// of its peer in struct fields. Connection and actor end together:
 //
-//   - When the actor ends, by an error, a panic or in order, the connection ends with the reason of
-//     the actor behind [ErrTerminated]. Other connections do not notice.
+//   - When the actor ends, normally, by an error or by a panic, the connection ends with
+//     [ErrTerminated], which wraps the actor's reason. Other connections are not affected.
 //   - When the connection ends, the actor gets its MessageTCPDisconnect and should return
-//     gen.TerminateReasonNormal from it. An actor that is still there after CloseTimeout is sent an
-//     exit with gen.TerminateReasonShutdown.
-//   - When the process of the server ends, all its connections and actors do.
+//     gen.TerminateReasonNormal from it. An actor that is still running after CloseTimeout is sent
+//     an exit with gen.TerminateReasonShutdown.
+//   - When the process of the server ends, all its connections and actors end.
 //
-// What else is sent to a server is sent to the process: [MessageTCPSuspend], [MessageTCPResume] and
-// [MessageTCPLimits], and [MessageTCPDrain], though not as a Call. Its Inspect is that of a server.
-// It ends when the listening socket is closed and, after a MessageTCPDrain, when the last
-// connection has ended.
+// Messages for the server go to the process: [MessageTCPSuspend], [MessageTCPResume],
+// [MessageTCPLimits] and, except as a Call, [MessageTCPDrain]. Inspecting the process inspects the
+// server. The process ends when the listening socket is closed or, after a MessageTCPDrain, when
+// the last connection has ended.
 type ActorServer struct {
-	// Server are the options of the server. ProcessPool and Route must be unset: they would choose
-	// another process.
+	// Server are the options of the server. ProcessPool and Route must be unset, because the actors
+	// get the messages.
 	Server TCPServerOptions
 	// Actor makes the behavior of one actor. It runs on the process of the server, so it must not
 	// block.
@@ -56,16 +56,16 @@ func (s ActorServer) Process() gen.ProcessBehavior {
 	return &actorServer{options: s, actors: map[gen.Alias]gen.PID{}, connections: map[gen.PID]gen.Alias{}}
 }
 
-// actorServer is the process that owns the server, and starts and watches the actors. Its fields
-// belong to its callbacks.
+// actorServer is the process that owns the server, and starts and watches the actors. Only its
+// callbacks use its fields.
 type actorServer struct {
 	act.Actor
 	options     ActorServer
 	listening   *tcpServer
-	server      gen.Alias // listening, zero when it has ended
+	server      gen.Alias // the alias of listening; zero when it has ended
 	draining    bool
 	actors      map[gen.Alias]gen.PID // by connection; zero: its actor has ended
-	connections map[gen.PID]gen.Alias // of every actor that is there; zero: its connection has ended
+	connections map[gen.PID]gen.Alias // by running actor; zero: its connection has ended
 }
 
 // actorRequest asks the process of the server for the actor of a connection.
@@ -79,13 +79,14 @@ type actorAnswer struct {
 	err   error
 }
 
-// actorRelease says that a connection has ended, or needs no actor after all.
+// actorRelease is sent when a connection has ended or turns out to need no actor.
 type actorRelease struct{ connection gen.Alias }
 
-// actorWatch is the first message of the process: Ergo lets no process monitor another in its Init.
+// actorWatch is the first message of the process: Ergo does not let a process monitor another in
+// its Init.
 type actorWatch struct{}
 
-// actorExpired is sent when an actor had CloseTimeout to end.
+// actorExpired is sent CloseTimeout after the connection of an actor has ended.
 type actorExpired struct{ actor gen.PID }
 
 // Init implements act.ActorBehavior.
@@ -121,7 +122,7 @@ func (s *actorServer) Init(...any) error {
 func (s *actorServer) HandleMessage(from gen.PID, message any) error {
 	switch m := message.(type) {
 	case actorWatch:
-		return s.MonitorAlias(s.server) // an error says that it has just ended, and why it has is in the log
+		return s.MonitorAlias(s.server) // on error the server has just ended; the log has the reason
 	case actorRequest:
 		actor, err := s.start(m.connection)
 		m.answer <- actorAnswer{actor, err}
@@ -204,7 +205,7 @@ func (s *actorServer) start(connection gen.Alias) (actor gen.PID, err error) {
 	return actor, nil
 }
 
-// release gives the actor of a connection that has ended time to end too.
+// release gives the actor of an ended connection CloseTimeout to end.
 func (s *actorServer) release(connection gen.Alias) {
 	actor := s.actors[connection]
 	delete(s.actors, connection)
@@ -228,7 +229,8 @@ func (s *actorServer) ended(actor gen.PID, reason error) {
 	}
 }
 
-// startActor has the actor of an accepted connection started, which gets its messages from then on.
+// startActor asks for an actor for the connection. The actor gets the messages of the connection
+// from then on.
 func (c *tcpConnection) startActor(deadline time.Time) error {
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
@@ -253,9 +255,9 @@ func (c *tcpConnection) startActor(deadline time.Time) error {
 	return nil
 }
 
-// releaseActor says that the connection needs its actor no longer.
+// releaseActor reports that the connection no longer needs its actor.
 func (c *tcpConnection) releaseActor() {
 	if c.actor {
-		_ = c.process.Send(c.process.Parent(), actorRelease{c.process.ID()}) // an error says that the server's process, and with it the actor, has ended
+		_ = c.process.Send(c.process.Parent(), actorRelease{c.process.ID()}) // on error the server's process, and with it the actor, has ended
 	}
 }

@@ -19,7 +19,7 @@ import (
 	"ergo.services/ergo/gen"
 )
 
-// panicError is a panic of a function that the program has given to this package.
+// panicError is a panic of a function that the program has passed to this package.
 type panicError struct {
 	name  string // of the option or method
 	value any
@@ -38,7 +38,7 @@ func protect(name string, f func() error) (err error) {
 	return f()
 }
 
-// protectSplit returns split whose panics are errors.
+// protectSplit returns a split function that returns a panic of split as an error.
 func protectSplit(split bufio.SplitFunc) bufio.SplitFunc {
 	return func(data []byte, atEOF bool) (advance int, token []byte, err error) {
 		err = protect("Split", func() error { advance, token, err = split(data, atEOF); return err })
@@ -46,14 +46,14 @@ func protectSplit(split bufio.SplitFunc) bufio.SplitFunc {
 	}
 }
 
-// logPanic logs where a panic came from that has ended the connection, if that was why.
+// logPanic logs the stack of the panic that ended the connection, if cause is one.
 func (c *tcpConnection) logPanic(cause error) {
 	panicked, ok := errors.AsType[*panicError](cause)
 	write := func() {
 		c.log().Error("connection with %s ended: %s\n%s", c.sock.RemoteAddr(), panicked, panicked.stack)
 	}
 	if ok && c.server != nil {
-		c.server.logLimit.Do(write) // peers may cause many
+		c.server.logLimit.Do(write) // peers can cause many
 	} else if ok {
 		write()
 	}
@@ -61,19 +61,19 @@ func (c *tcpConnection) logPanic(cause error) {
 
 // tlsHandshake is one TLS handshake. Only its goroutine uses it.
 type tlsHandshake struct {
-	limiter *handshakeLimiter // nil: that of a client
+	limiter *handshakeLimiter // nil: a client's handshake
 	ctx     context.Context
 	id      gen.Alias // of the connection
-	began   bool      // something was read
+	began   bool      // bytes were read
 	hello   bool      // the ClientHello was read
-	exempt  bool      // a CA validates a name: what its order waits for may hold all places
-	placed  bool      // has a place
+	exempt  bool      // a CA validates a name: handshakes that wait for its order may hold all places
+	placed  bool      // holds a place of limiter
 
 	panicked *panicError // of a callback; crypto/tls does not wrap every error
 }
 
-// enter takes a place, or returns the error of the context. Before the ClientHello is read
-// there is nothing to compute.
+// enter takes a place, or returns the error of the context. It takes none before the ClientHello is
+// read, because there is nothing to compute until then.
 func (s *tlsHandshake) enter() error {
 	if s.limiter == nil || !s.hello || s.exempt || s.placed {
 		return nil
@@ -83,7 +83,7 @@ func (s *tlsHandshake) enter() error {
 	return err
 }
 
-// leave gives the place back if there is one.
+// leave returns the place, if the handshake holds one.
 func (s *tlsHandshake) leave() {
 	if s.placed {
 		s.placed = false
@@ -91,8 +91,8 @@ func (s *tlsHandshake) leave() {
 	}
 }
 
-// call calls a callback, which may wait for anything, without a place. A panic is an error, so
-// that the peer gets an alert.
+// call calls a callback without holding a place, because the callback may block. A panic is
+// returned as an error, so that the peer gets an alert.
 func (s *tlsHandshake) call(name string, f func() error) error {
 	s.leave()
 	err := protect(name, f)
@@ -105,8 +105,8 @@ func (s *tlsHandshake) call(name string, f func() error) error {
 	return s.enter()
 }
 
-// serverConfig returns config for the handshakes of one server. Each of them has a copy of what the
-// manager gives for it, whose callbacks are called by its tlsHandshake. If insecure is set, any
+// serverConfig returns config for the handshakes of one server. Each handshake has its own copy of
+// the manager's configuration, whose callbacks its tlsHandshake calls. If insecure is set, any
 // client certificate is accepted.
 func serverConfig(config *tls.Config, insecure bool) *tls.Config {
 	outer := config.Clone()
@@ -136,7 +136,7 @@ func serverConfig(config *tls.Config, insecure bool) *tls.Config {
 // config returns a copy of a configuration whose callbacks are called by s.
 func (s *tlsHandshake) config(config *tls.Config) *tls.Config {
 	own := config.Clone()
-	own.DynamicRecordSizingDisabled = true // a write is one record, which the peer gets as a whole or not at all: see writer
+	own.DynamicRecordSizingDisabled = true // each write is one record, which the peer gets whole or not at all: see writer
 	own.Certificates = slices.Clone(config.Certificates)
 	for i := range own.Certificates {
 		own.Certificates[i] = *s.certificate(&own.Certificates[i])
@@ -169,15 +169,15 @@ func (s *tlsHandshake) config(config *tls.Config) *tls.Config {
 	return own
 }
 
-// certificate returns cert for the handshake. A key that is kept elsewhere, in a hardware module
-// say, signs without a place.
+// certificate returns cert for the handshake. A key outside this process, for example in a hardware
+// module, signs without holding a place.
 func (s *tlsHandshake) certificate(cert *tls.Certificate) *tls.Certificate {
 	if cert == nil || computes(cert.PrivateKey) {
 		return cert
 	}
 	signer, ok := cert.PrivateKey.(crypto.Signer)
 	if !ok {
-		return cert // the error is crypto/tls's
+		return cert // crypto/tls returns the error
 	}
 	own := *cert
 	own.PrivateKey = remoteSigner{signer, s}
@@ -187,7 +187,7 @@ func (s *tlsHandshake) certificate(cert *tls.Certificate) *tls.Certificate {
 	return &own
 }
 
-// computes says that a key does so in this process.
+// computes reports whether key signs in this process.
 func computes(key crypto.PrivateKey) bool {
 	switch key.(type) {
 	case *ecdsa.PrivateKey, *rsa.PrivateKey, ed25519.PrivateKey, nil:
@@ -196,7 +196,7 @@ func computes(key crypto.PrivateKey) bool {
 	return false
 }
 
-// remoteSigner is a key that signs without a place.
+// remoteSigner is a key that signs without holding a place.
 type remoteSigner struct {
 	crypto.Signer
 	s *tlsHandshake
@@ -214,7 +214,7 @@ func (k remoteSigner) SignMessage(rand io.Reader, message []byte, opts crypto.Si
 	return signature, err
 }
 
-// remoteDecrypter is one that decrypts too, for TLS 1.2 without forward secrecy.
+// remoteDecrypter is a remoteSigner that also decrypts, for TLS 1.2 without forward secrecy.
 type remoteDecrypter struct {
 	remoteSigner
 	decrypter crypto.Decrypter

@@ -21,16 +21,16 @@ type CertWatcherOptions struct {
 
 // MessageCertEvent is one event of a certificate manager.
 type MessageCertEvent struct {
-	// ID is the watcher: call it with MessageCertReload and MessageCertStatus.
+	// ID is the watcher, which answers MessageCertReload and MessageCertStatus.
 	ID gen.Alias
-	// Event is the manager's: a certmanager.Event.
+	// Event is the manager's event: a certmanager.Event.
 	Event any
 }
 
 // MessageCertReload, as a Call to a watcher, makes the manager load its source now. The result is
-// the new status, or the error because of which the set in service was kept.
+// the new status, or the error for which the manager kept its current certificates.
 type MessageCertReload struct {
-	// Timeout bounds the reading. 0 means gen.DefaultRequestTimeout.
+	// Timeout limits the load. 0 means gen.DefaultRequestTimeout.
 	Timeout time.Duration
 }
 
@@ -38,8 +38,9 @@ type MessageCertReload struct {
 // Later changes are sent as events.
 type MessageCertStatus struct{}
 
-// certWatcher is the meta process of CreateCertWatcher. Its goroutines are Start's, which only
-// waits for the end, and the engine's message goroutine; events come on the manager's.
+// certWatcher is the meta process of CreateCertWatcher. Its goroutines are that of Start, which
+// only waits for the end, and the engine's message goroutine. Events arrive on a goroutine of the
+// manager.
 type certWatcher struct {
 	behavior
 
@@ -47,7 +48,7 @@ type certWatcher struct {
 	status    func() any
 	reload    func(context.Context) error
 	option    gen.Atom      // Process
-	to        any           // who gets the events; set by Init
+	to        any           // the receiver of the events; set by Init
 	watching  chan struct{} // closed when events are received
 	stop      chan struct{}
 	stopOnce  sync.Once
@@ -57,9 +58,9 @@ type certWatcher struct {
 
 // CreateCertWatcher returns a meta process that sends the events of a certificate manager, such as
 // a *certmanager.Manager, to an actor, as [MessageCertEvent], and answers [MessageCertReload] and
-// [MessageCertStatus] calls. It ends with its parent, or when the actor has ended. Events that do
-// not fit into the actor's mailbox are dropped, and counted in Inspect. Any number of watchers may
-// watch one manager.
+// [MessageCertStatus] calls. The watcher ends with its parent, or when the actor has ended. Events
+// that do not fit into the actor's mailbox are dropped; Inspect counts them. Any number of watchers
+// may watch one manager.
 //
 // The error wraps [ErrOption].
 func CreateCertWatcher[Event, Status any](manager interface {
@@ -88,14 +89,14 @@ func (w *certWatcher) Init(process gen.MetaProcess) error {
 	return nil
 }
 
-// receive is called by the manager.
+// receive is called by the manager, on its goroutine.
 func (w *certWatcher) receive(event any) {
 	err := w.process.Send(w.to, MessageCertEvent{ID: w.process.ID(), Event: event})
 	switch {
 	case err == nil:
 		w.events.Add(1)
 	case errors.Is(err, gen.ErrProcessMailboxFull):
-		w.dropped.Add(1) // peers that are refused can fill it, and are not to end the watch
+		w.dropped.Add(1) // the mailbox is full: refused peers can cause that, so it does not end the watcher
 	default:
 		w.stopOnce.Do(func() {
 			w.process.Log().Warning("certificate events can't be delivered to %v: %s", w.to, err)
@@ -112,8 +113,8 @@ func (w *certWatcher) Start() error {
 	return nil
 }
 
-// HandleCall implements gen.MetaBehavior. It may be called before Start, and waits for it, so that no
-// change after the answer is missed.
+// HandleCall implements gen.MetaBehavior. If it is called before Start it waits for Start, so that
+// no change after the answer is missed.
 func (w *certWatcher) HandleCall(_ gen.PID, _ gen.Ref, request any) (any, error) {
 	select {
 	case <-w.watching:

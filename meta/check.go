@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// check collects what is wrong with options, so that one error names all of it.
+// check collects the faults of options, so that one error names them all.
 type check struct{ errs []error }
 
 func (c *check) refuse(wrong bool, format string, args ...any) {
@@ -21,8 +21,8 @@ func (c *check) refuse(wrong bool, format string, args ...any) {
 }
 
 // numbers refuses negative numbers and durations in the fields of a struct of options. Only
-// KeepAlivePeriod may be negative. A duration that was given as a number alone is refused too:
-// nothing here is of use below a millisecond.
+// KeepAlivePeriod may be negative. A duration below a millisecond is refused too: it is a number
+// without its unit.
 func (c *check) numbers(prefix string, options any) {
 	for field, value := range reflect.ValueOf(options).Fields() {
 		name := prefix + field.Name
@@ -45,7 +45,8 @@ func (c *check) notNil(option string, value any) (ok bool) {
 	return ok
 }
 
-// host refuses what is no name and no address, and says where the rest of it goes.
+// host refuses a value that is neither a name nor an address, and names the option for the rest of
+// it.
 func (c *check) host(option, host string) {
 	addr, noAddr := netip.ParseAddr(host)
 	name, port, noPort := net.SplitHostPort(host)
@@ -69,21 +70,21 @@ func (c *check) host(option, host string) {
 	}
 }
 
-// unixPath refuses a path whose end the system would not see.
+// unixPath refuses a path that the system would cut off.
 func (c *check) unixPath(path string) {
 	c.refuse(strings.Contains(path, "\x00"), "UnixPath: %q has a zero byte; an abstract socket (Linux) begins with @", path)
 }
 
-// What a manager may offer beside gen.CertManager, as *certmanager.Manager does.
+// Optional methods of a gen.CertManager. *certmanager.Manager has them.
 type (
-	// doner says when it was closed.
+	// doner is a manager with a channel that is closed with it.
 	doner interface{ Done() <-chan struct{} }
-	// readier says why a server can't use it: it has no certificate, and nothing that could get
-	// one.
+	// readier is a manager that can tell why a server can't use it: it has no certificate and no way
+	// to get one.
 	readier interface{ Ready() error }
 )
 
-// manager refuses a CertManager that no handshake can succeed with.
+// manager refuses a CertManager with which every handshake would fail.
 func (c *check) manager(manager any, server bool) {
 	v := reflect.ValueOf(manager)
 	closer, closes := manager.(doner)

@@ -12,13 +12,13 @@ import (
 
 // The goroutines of a connection:
 //
-//   - Start's, run by the engine: it makes the handshake, reads, and in finish brings the
-//     connection to its end, whoever ended it. It ends when the connection is closed.
-//   - the engine's message goroutine, there while there are messages: it handles one at a time and,
-//     in Terminate, waits for Start's.
-//   - the writer's drain, there while the peer does not take what is written.
+//   - Start's, run by the engine: it performs the handshake, reads, and ends the connection in
+//     finish, whoever asked for the end. It ends when the connection is closed.
+//   - the engine's message goroutine, which runs while there are messages: it handles one at a time
+//     and, in Terminate, waits for Start's goroutine.
+//   - the writer's drain, which runs while the kernel has no room for written data.
 
-// tcpConnection is the meta process of one connection, accepted or outgoing.
+// tcpConnection is the meta process of one accepted or outgoing connection.
 type tcpConnection struct {
 	behavior
 
@@ -26,18 +26,18 @@ type tcpConnection struct {
 	opt       *TCPConnectionOptions
 	server    *tcpServer   // nil: outgoing
 	clientTLS *tls.Config  // outgoing, with TLS
-	proxy     *ProxyHeader // Start's, until Connect
-	given     tlsConn      // what a given listener has accepted, where that is a TLS connection
+	proxy     *ProxyHeader // used by Start's goroutine until Connect is sent
+	given     tlsConn      // the TLS connection that a given listener has accepted; nil: it is none
 	sock      *socket
-	self      any // its alias, set by Init; made once, since each conversion allocates
+	self      any // the alias, set by Init; converted once, since each conversion allocates
 	opened    time.Time
-	// Of a reconnecting, else nil: called before Connect is sent, and before Disconnect is.
+	// Set by a reconnecting, else nil: called before Connect and before Disconnect is sent.
 	onConnect func()
 	onEnd     func(*DisconnectError) (retry time.Time)
 
-	// Set by Start's goroutine before it is open, stream also by an upgrade; others read them after
-	// that.
-	to     any    // who gets the messages: a gen.Atom or gen.PID. It may change later: see owner
+	// Set by Start's goroutine before the phase is open, stream also by an upgrade; other goroutines
+	// read them after that.
+	to     any    // the receiver of the messages: a gen.Atom or gen.PID. It may change: see owner
 	stream stream // the TLS connection, or the socket without TLS
 
 	reader        // Start's goroutine
@@ -48,41 +48,41 @@ type tcpConnection struct {
 	stats connectionStats
 
 	// Times since opened, each a time.Duration.
-	active  atomic.Int64 // of the last read or write, where IdleTimeout is set; set by all goroutines
-	written atomic.Int64 // of the last write, where KeepAliveMessage is set; set by whoever writes
+	active  atomic.Int64 // of the last read or write, if IdleTimeout is set; set by all goroutines
+	written atomic.Int64 // of the last write, if KeepAliveMessage is set; set by the writing goroutine
 }
 
-// reader is what Start's goroutine has for itself.
+// reader has the fields that only Start's goroutine uses.
 type reader struct {
 	inbox       inbox
-	bulk        bool              // the last read brought much
-	release     func()            // of the manager's Track; nil: not tracked
-	counted     bool              // by the server's address book
+	bulk        bool              // the last read returned much data
+	release     func()            // returned by the manager's Track; nil: not tracked
+	counted     bool              // in the server's addressTable
 	actor       bool              // an actor was asked for
 	brokenUntil time.Time         // how long to read on after a failed write; zero: none has failed
-	retry       time.Time         // what onEnd said
-	batch       batch             // what was delivered of late
-	inputEnded  time.Time         // when the peer had sent all; zero: it may send more
-	expires     time.Time         // when it is old; zero: never
-	expiring    bool              // the owner knows that it is
-	ownerAt     time.Time         // when to look whether the owner is still there; zero: never
+	retry       time.Time         // result of onEnd
+	batch       batch             // what was delivered recently
+	inputEnded  time.Time         // when the peer ended its side; zero: it may send more
+	expires     time.Time         // when MaxLifetime is reached; zero: never
+	expiring    bool              // the owner was told so
+	ownerAt     time.Time         // when to check that the owner still runs; zero: never
 	shown       *x509.Certificate // the leaf of a peer whose handshake failed
-	unacked     int               // what the peer's kernel had not taken when the connection last looked idle
+	unacked     int               // bytes that the peer's kernel had not acknowledged when the connection was last idle
 }
 
-// sender is what the message goroutine has for itself.
+// sender has the fields that only the message goroutine uses.
 type sender struct {
 	answered uint32 // the last bits of stats.messagesIn at the last write
 	refusing bool   // a write was refused
 }
 
-// stream is what the TLS connection and the socket have in common.
+// stream has the methods common to the TLS connection and the socket.
 type stream interface {
 	net.Conn
 	CloseWrite() error
 }
 
-// newConnection makes a connection whose messages go to a gen.Atom, to a gen.PID or, where to is
+// newConnection makes a connection whose messages go to the gen.Atom or gen.PID in to or, if to is
 // nil, to the process of the options.
 func newConnection(opt *TCPConnectionOptions, server *tcpServer, sock *socket, to any) *tcpConnection {
 	c := &tcpConnection{opt: opt, server: server, sock: sock, to: to, stream: sock, opened: time.Now()}
@@ -94,7 +94,7 @@ func newConnection(opt *TCPConnectionOptions, server *tcpServer, sock *socket, t
 	return c
 }
 
-// Init implements gen.MetaBehavior. It runs on the goroutine of whoever spawns the connection.
+// Init implements gen.MetaBehavior. It runs on the goroutine that spawns the connection.
 func (c *tcpConnection) Init(process gen.MetaProcess) error {
 	c.process, c.self = process, process.ID()
 	if c.to == nil {
@@ -119,14 +119,14 @@ func (c *tcpConnection) Start() error {
 	if c.establish() {
 		c.read()
 	}
-	// The reason went to the owner. To the engine every end of a connection is normal.
+	// The owner has the reason. For the engine every end of a connection is normal.
 	return nil
 }
 
-// HandleMessage implements gen.MetaBehavior. What comes before the connection is established waits
-// for that, so that nothing is written in the clear.
+// HandleMessage implements gen.MetaBehavior. A message that arrives before the connection is
+// established waits until it is, so that nothing is written in the clear.
 func (c *tcpConnection) HandleMessage(from gen.PID, message any) error {
-	switch message.(type) { // its own do not wait, since an exit would wait behind them
+	switch message.(type) { // the connection's own messages do not wait, since an exit would wait behind them
 	case flushRequest:
 		c.writer.flush()
 		return nil
@@ -157,8 +157,8 @@ func (c *tcpConnection) HandleMessage(from gen.PID, message any) error {
 	return nil
 }
 
-// HandleCall implements gen.MetaBehavior. A MessageTCP is answered when it was handed to the
-// kernel, with the number of its bytes or an error as the result.
+// HandleCall implements gen.MetaBehavior. A MessageTCP is answered once the kernel has it; the
+// result is the number of its bytes, or an error.
 func (c *tcpConnection) HandleCall(from gen.PID, _ gen.Ref, request any) (any, error) {
 	m, ok := request.(MessageTCP)
 	if !ok {
@@ -188,8 +188,8 @@ func (c *tcpConnection) awaitOpen() {
 }
 
 // await waits on the message goroutine. An exit is handled on that goroutine, so it would wait too,
-// for up to WriteTimeout or HandshakeTimeout. What tells of it before is the alias, which is gone
-// at once: it is asked now and then.
+// for up to WriteTimeout or HandshakeTimeout. But an exit unregisters the alias at once, so await
+// checks the alias periodically.
 func (c *tcpConnection) await(signal <-chan struct{}) {
 	select {
 	case <-signal:
@@ -203,8 +203,8 @@ func (c *tcpConnection) await(signal <-chan struct{}) {
 		case <-signal:
 			return
 		case <-ticker.C:
-			// Not once it ends: what comes to a meta process at the very moment of its end, Ergo
-			// itself hands to the parent.
+			// Not once the connection ends: Ergo forwards a message that arrives at the moment a meta
+			// process ends to the parent.
 			if c.view().reason == nil && unreachable(c.process.Send(c.process.ID(), flushRequest{})) {
 				c.end(ErrTerminated, nil)
 			}
@@ -212,12 +212,12 @@ func (c *tcpConnection) await(signal <-chan struct{}) {
 	}
 }
 
-// flushRequest is what a connection sends to itself behind the messages that are waiting: when it
-// comes, they are collected.
+// flushRequest is a message that a connection sends to itself. It queues behind the waiting
+// messages: when it arrives, they have been collected.
 type flushRequest struct{}
 
-// write takes a message and sees to it that it is written: at once where it looks like the answer
-// to a single message, for which the peer waits, else behind the messages that follow.
+// write accepts a message and writes it: at once if it looks like the answer to a single message,
+// for which the peer waits, otherwise together with the messages that follow.
 func (c *tcpConnection) write(m MessageTCP) error {
 	in := uint32(c.stats.messagesIn.Load())
 	single := in-c.answered == 1
@@ -228,14 +228,14 @@ func (c *tcpConnection) write(m MessageTCP) error {
 	return c.take(m, later)
 }
 
-// accept takes a message for writing once the connection is open. An error says that nothing was
-// taken.
+// accept accepts a message for writing once the connection is open. On error no part of it was
+// accepted.
 func (c *tcpConnection) accept(m MessageTCP) error {
 	c.awaitOpen()
 	return c.write(m)
 }
 
-// take takes a message for writing.
+// take accepts a message for writing.
 func (c *tcpConnection) take(m MessageTCP, when when) error {
 	err := c.writer.write(m, when)
 	if err == nil {
@@ -244,8 +244,8 @@ func (c *tcpConnection) take(m MessageTCP, when when) error {
 	return err
 }
 
-// sendSelf sends a message to the connection itself, behind those that wait. It fails where the
-// mailbox is full, or the parent has ended.
+// sendSelf sends a message to the connection itself, behind the waiting ones. It fails if the
+// mailbox is full or the parent has ended.
 func (c *tcpConnection) sendSelf(message any) bool {
 	return c.process.Send(c.self, message) == nil
 }

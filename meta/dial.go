@@ -40,7 +40,7 @@ func CreateTCPConnection(options TCPConnectionOptions) (gen.MetaBehavior, error)
 	return nil, errors.Join(errs...)
 }
 
-// targets gives the addresses to connect to, in order, with the TLS configuration for each.
+// targets returns the addresses to connect to, in order, with the TLS configuration for each.
 func (o *TCPConnectionOptions) targets() (all []target) {
 	if o.UnixPath != "" {
 		return []target{{"unix", o.UnixPath, clientTLS(o)}}
@@ -57,8 +57,8 @@ func (o *TCPConnectionOptions) targets() (all []target) {
 	return all
 }
 
-// dial connects to one of them, at most for DialTimeout. The addresses of a name are tried as RFC
-// 8305 says.
+// dial connects to a target within DialTimeout. It tries the addresses of a name as RFC 8305
+// describes.
 func dial(ctx context.Context, t target, o *TCPConnectionOptions) (*socket, error) {
 	dialer := net.Dialer{Timeout: o.DialTimeout, KeepAlive: -1}
 	conn, err := dialer.DialContext(ctx, t.network, t.address)

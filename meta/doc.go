@@ -1,11 +1,11 @@
-// Package meta has a TCP server and a TCP connection as meta processes of the actor framework Ergo,
-// with or without TLS.
+// Package meta provides TCP servers and TCP connections, with or without TLS, as meta processes of
+// the actor framework Ergo.
 //
 // Call [CreateTCPServer] or [CreateTCPConnection] first, then pass the result to SpawnMeta of the
 // process that is to own it. The owner, or the workers named in ProcessPool, receive
-// [MessageTCPConnect] when a peer has connected and was verified, [MessageTCP] with the data that
-// it sent, and [MessageTCPDisconnect] with the reason when the connection has ended. A [MessageTCP]
-// sent to the connection's alias is written to the peer.
+// [MessageTCPConnect] when a peer has connected and was verified, [MessageTCP] with received data,
+// and [MessageTCPDisconnect] with the reason when the connection has ended. A [MessageTCP] sent to
+// the connection's alias is written to the peer.
 //
 // A gen.CertManager turns TLS on. Any implementation works. This package also uses the following
 // methods if the implementation has them; package certmanager of this module, which this package
@@ -15,12 +15,13 @@
 //     configurations that the manager keeps up to date. Their ClientSessionCache may have
 //     ForHandshake() tls.ClientSessionCache, called before each handshake of a client;
 //   - Track, with which the manager ends a connection whose peer is no longer trusted, and
-//     Accepting and Dialing, called before a handshake, which return the function to call instead;
-//   - ServerHandshake, which makes the handshakes of servers;
-//   - ClientCAs, RootCAs, ClientAuth and ServerName as in Ergo 3.2's CertAuthManager.
+//     Accepting and Dialing, called before a handshake, which return the function to call instead
+//     of Track;
+//   - ServerHandshake, which performs the handshakes of servers;
+//   - ClientCAs, RootCAs, ClientAuth and ServerName, as in the CertAuthManager of Ergo 3.2.
 //
-// What this package does not do: it has no UDP, no HTTP, and no protocol of
-// its own above the bytes or frames of a connection.
+// This package has no UDP, no HTTP, and no protocol of its own above the bytes or frames of a
+// connection.
 package meta
 
 // The files, in the order of a socket's life:

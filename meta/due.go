@@ -5,11 +5,12 @@ import (
 	"time"
 )
 
-// brokenGrace is how long the read loop looks for the peer's last words after a write has failed.
+// brokenGrace is how long the read loop reads on after a write has failed, to find what the peer
+// sent last.
 const brokenGrace = time.Second
 
-// nextLocked gives the first thing that the read loop has to do even if nothing comes, and when; a
-// zero time: there is none.
+// nextLocked returns the next timed task of the read loop and when it is due; a zero time means
+// that there is none.
 func (c *tcpConnection) nextLocked() (at time.Time, do func(now time.Time)) {
 	first := func(when time.Time, what func(now time.Time)) {
 		if !when.IsZero() && (at.IsZero() || when.Before(at)) {
@@ -37,7 +38,7 @@ func (c *tcpConnection) nextLocked() (at time.Time, do func(now time.Time)) {
 	return at, do
 }
 
-// doDue does the first thing that is due.
+// doDue runs the next task if it is due.
 func (c *tcpConnection) doDue() {
 	c.mu.Lock()
 	at, do := c.nextLocked()
@@ -47,7 +48,7 @@ func (c *tcpConnection) doDue() {
 	}
 }
 
-// touch notes that something was read or written.
+// touch records that something was read or written.
 func (c *tcpConnection) touch() {
 	if c.opt.IdleTimeout > 0 {
 		c.active.Store(int64(time.Since(c.opened)))
@@ -55,10 +56,11 @@ func (c *tcpConnection) touch() {
 }
 
 func (c *tcpConnection) idleAt() time.Time {
-	return c.opened.Add(time.Duration(c.active.Load())).Add(c.opt.IdleTimeout) // the sum of the two may overflow
+	return c.opened.Add(time.Duration(c.active.Load())).Add(c.opt.IdleTimeout) // added one by one, since the sum of the two durations may overflow
 }
 
-// checkIdle ends the connection if it is idle. A peer whose kernel takes what ours has left is not.
+// checkIdle ends the connection if it is idle. A connection is not idle while the peer's kernel
+// still takes data that ours holds.
 func (c *tcpConnection) checkIdle(time.Time) {
 	before := c.unacked
 	c.unacked = c.sock.unacked()
@@ -78,14 +80,15 @@ func (c *tcpConnection) keepAlive(time.Time) {
 	c.writer.keepAlive(c.opt.KeepAliveMessage)
 }
 
-// startLifetime says when the connection ends for its age.
+// startLifetime sets when the connection reaches MaxLifetime.
 func (c *tcpConnection) startLifetime() {
 	if life := c.opt.MaxLifetime; life > 0 {
 		c.expires = time.Now().Add(life - rand.N(life/10+1))
 	}
 }
 
-// expire tells the owner that the connection ends for its age, and after CloseTimeout ends it.
+// expire tells the owner that the connection has reached MaxLifetime, and ends it after
+// CloseTimeout.
 func (c *tcpConnection) expire(now time.Time) {
 	if c.expiring {
 		c.end(ErrDrained, nil)

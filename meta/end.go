@@ -11,8 +11,8 @@ import (
 	"ergo.services/ergo/gen"
 )
 
-// lingerTimeout is how long a closed connection waits for the peer to close too, so that our last
-// bytes are not lost in a reset.
+// lingerTimeout is how long a closed connection waits for the peer to close too, so that a reset
+// does not discard our last bytes.
 const lingerTimeout = 500 * time.Millisecond
 
 // Terminate implements gen.MetaBehavior. It ends the connection, in any phase, and returns when it
@@ -25,7 +25,7 @@ func (c *tcpConnection) Terminate(reason error) {
 		c.phase = over
 		c.mu.Unlock()
 		c.sock.Close()
-		c.leave() // without the lock: the server has one of its own, with which it asks for what this one guards
+		c.leave() // without the lock: the server takes this lock while it holds its own
 		c.mu.Lock()
 	}
 	for c.phase < over {
@@ -36,8 +36,8 @@ func (c *tcpConnection) Terminate(reason error) {
 	}
 }
 
-// end ends the connection for a reason, and returns whether this was the first one. It may be
-// called from any goroutine and does not block.
+// end ends the connection for a reason and reports whether this is the first one. It may be called
+// from any goroutine and does not block.
 func (c *tcpConnection) end(reason, cause error) (first bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -60,14 +60,14 @@ func (c *tcpConnection) endLocked(reason, cause error) (first bool) {
 	return true
 }
 
-// finish brings the connection to its end. It runs once, at the end of Start, also when that
+// finish completes the end of the connection. It runs once, at the end of Start, even if Start
 // panics.
 func (c *tcpConnection) finish() {
-	c.end(ErrTerminated, gen.TerminateReasonPanic) // where nothing else ended it
+	c.end(ErrTerminated, gen.TerminateReasonPanic) // if nothing else ended it
 	before := c.view()
 	reason := before.reason
 	c.logPanic(reason.Cause)
-	late := reason.Reason == ErrClosedByPeer && c.opt.HalfClose == 0 && before.connectSent && c.onEnd == nil // else the next connection has the answers
+	late := reason.Reason == ErrClosedByPeer && c.opt.HalfClose == 0 && before.connectSent && c.onEnd == nil // with Reconnect the next connection gets the answers
 	tells, told := before.connectSent || c.server == nil, true
 	if !late {
 		c.writer.close()
@@ -101,7 +101,7 @@ func (c *tcpConnection) finish() {
 		c.stream.CloseWrite() // close_notify; none after an alert
 	}
 	if flushed == nil {
-		c.sock.drain(func() {}) // what crypto/tls itself has written last
+		c.sock.drain(func() {}) // the last bytes that crypto/tls wrote by itself
 	}
 	if c.release != nil {
 		c.logPanic(protect("release of CertManager.Track", func() error { c.release(); return nil }))
@@ -110,10 +110,10 @@ func (c *tcpConnection) finish() {
 		told = c.disconnected(reason)
 	}
 	if reason.Reason == ErrReset || reason.Reason == ErrClosedByPeer || flushed != nil || timeout(reason.Cause) {
-		c.sock.Close() // nothing comes any more that could turn it into a reset
+		c.sock.Close() // the peer has ended, so this sends no reset
 	} else if before.phase >= open {
 		c.sock.linger(lingerTimeout)
-	} else { // a peer that failed holds its slot no longer than one that is still trying
+	} else { // a peer whose handshake failed keeps its slot no longer than one still in its handshake
 		c.sock.linger(min(lingerTimeout, time.Until(c.opened.Add(c.opt.HandshakeTimeout))))
 	}
 	c.releaseActor()
@@ -127,19 +127,18 @@ func (c *tcpConnection) finish() {
 }
 
 const (
-	// answerTime is how long a connection whose peer has ended its side waits for an answer of its
+	// answerTime is how long a connection whose peer has ended its side waits for an answer from its
 	// owner.
 	answerTime = 500 * time.Millisecond
-	// furtherTime is how long it waits for more if the owner has answered each message, and more than
-	// once: then there may be any number of answers.
+	// furtherTime is how long it waits for more answers if the owner has sent more answers than there
+	// were messages, so that their number is unknown.
 	furtherTime = 20 * time.Millisecond
 	// answerTick is how long it waits if there was one answer to each message. Nearly all connections
-	// wait so long and hold their memory: with 10 ms resumed handshakes cost 7 % more.
+	// wait that long and hold their memory: 10 ms made resumed handshakes 7 % slower.
 	answerTick = 2 * time.Millisecond
 )
 
-// awaitAnswers waits, after Disconnect was sent, as long as the owner sends answers to what came
-// before it.
+// awaitAnswers waits, after Disconnect was sent, while the owner still answers earlier messages.
 func (c *tcpConnection) awaitAnswers(until time.Time) {
 	in, out, heard := c.stats.messagesIn.Load(), c.stats.messagesOut.Load(), time.Now()
 	for in > 0 && time.Now().Before(until) {
@@ -153,7 +152,7 @@ func (c *tcpConnection) awaitAnswers(until time.Time) {
 		switch {
 		case out > last:
 			heard = now
-		case out == in && now.Sub(began) < 3*answerTick: // else the machine is busy: the owner may have waited too
+		case out == in && now.Sub(began) < 3*answerTick: // if it took longer the machine is busy, and the owner may have waited too
 			return
 		case out >= in && now.Sub(heard) >= furtherTime, now.Sub(heard) >= answerTime:
 			return
@@ -161,23 +160,22 @@ func (c *tcpConnection) awaitAnswers(until time.Time) {
 	}
 }
 
-// resetHidden says that the peer's reset was told to a write, after which the kernel lets reads see
-// no more than an end. After a FIN it tells a write EPIPE instead, and close_notify is an end in
-// order whatever comes then.
+// resetHidden reports whether a write got the error of the peer's reset, after which the kernel
+// returns only EOF to reads. After a FIN the write gets EPIPE instead, and close_notify is an
+// orderly end whatever follows.
 func (c *tcpConnection) resetHidden(reason, flushed error) bool {
 	ended := reason == ErrTruncated || reason == ErrClosedByPeer && c.stats.tls.Load() == nil
 	return ended && (errors.Is(flushed, syscall.ECONNRESET) || errors.Is(flushed, syscall.ETIMEDOUT))
 }
 
-// disorderly says that the TLS stream can't be closed with close_notify: it has failed, after which
-// crypto/tls has sent an alert of its own or the peer does not listen.
+// disorderly reports whether a reason rules out close_notify: the TLS stream has failed, so
+// crypto/tls has already sent an alert or the peer no longer reads.
 var disorderly = is(ErrProtocol, ErrRefused, ErrHandshake, ErrReset, ErrTruncated, ErrStartTLS)
 
-// disconnected tells the owner. It returns false where the owner's mailbox is full, and is then
-// called again: an owner that cannot keep up must not be left with a connection that it thinks is
-// open.
+// disconnected sends Disconnect to the owner. It returns false if the owner's mailbox is full, and
+// is then called again: a slow owner must not take an ended connection for an open one.
 func (c *tcpConnection) disconnected(reason *DisconnectError) (told bool) {
-	_ = c.changeOwner() // an error comes again
+	_ = c.changeOwner() // the Send below returns the same error
 	copied := *reason
 	w := c.writer.stats()
 	copied.Accepted, copied.Written = w.accepted, w.sent
@@ -194,22 +192,22 @@ func (c *tcpConnection) disconnected(reason *DisconnectError) (told bool) {
 	return true
 }
 
-// leave gives back what the server holds for this connection.
+// leave releases what the server holds for this connection.
 func (c *tcpConnection) leave() {
 	if c.server != nil {
 		c.server.left(c)
 	}
 }
 
-// unreachable says that the error of Send means that there is nobody any more. ErrNotAllowed is that
-// of a meta process whose own parent has ended.
+// unreachable reports whether an error of Send means that the receiver has ended. A meta process
+// whose own parent has ended gets ErrNotAllowed.
 var unreachable = is(gen.ErrNotAllowed, gen.ErrProcessTerminated, gen.ErrProcessUnknown, gen.ErrMetaUnknown, gen.ErrAliasUnknown, gen.ErrNodeTerminated)
 
-// drain stops accepting and returns when all connections have ended, with the number that it had to
-// end.
+// drain stops accepting, waits until all connections have ended and returns how many of them it had
+// to end.
 func (s *tcpServer) drain(timeout time.Duration) (evicted int) {
 	s.close()
-	<-s.stopped // what was accepted before is served
+	<-s.stopped // connections accepted before are served
 	s.mu.Lock()
 	open := slices.Collect(maps.Keys(s.open))
 	s.mu.Unlock()
@@ -232,7 +230,7 @@ func (s *tcpServer) drain(timeout time.Duration) (evicted int) {
 	return evicted
 }
 
-// draining has the read loop tell the owner that the connection ends at a time.
+// draining makes the read loop tell the owner that the connection ends at deadline.
 func (c *tcpConnection) draining(deadline time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

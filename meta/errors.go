@@ -11,19 +11,18 @@ import (
 // Reasons for which a connection ends. MessageTCPDisconnect.Reason is a
 // [*DisconnectError] that wraps one of them: compare with errors.Is.
 var (
-	// ErrClosedByPeer: the peer closed in order, over TLS by close_notify (RFC 8446 section 6.1),
-	// else by FIN.
+	// ErrClosedByPeer: the peer closed the connection in an orderly way: over TLS with close_notify
+	// (RFC 8446 section 6.1), otherwise with FIN.
 	ErrClosedByPeer = errors.New("closed by peer")
 	// ErrTruncated: the peer's TCP stream ended without close_notify, so the last
 	// bytes may have been cut off by someone on the path.
 	ErrTruncated = errors.New("truncated: TLS stream ended without close_notify")
-	// ErrReset: the network or the peer's kernel ended the connection (RST, time-out of TCP itself,
-	// unreachable).
+	// ErrReset: the network or the peer's kernel ended the connection (RST, TCP timeout, unreachable).
 	ErrReset = errors.New("connection reset")
-	// ErrIdle: nothing was read or written for IdleTimeout.
+	// ErrIdle: nothing was read or written within IdleTimeout.
 	ErrIdle = errors.New("idle")
-	// ErrHandshake: the TLS handshake of an outgoing connection failed here: no trust in the peer,
-	// no common parameters, deadline.
+	// ErrHandshake: the TLS handshake of an outgoing connection failed on this side: the peer is not
+	// trusted, there are no common parameters, or HandshakeTimeout passed.
 	ErrHandshake = errors.New("TLS handshake failed")
 	// ErrRefused: the peer sent a TLS alert. In TLS 1.3 a client gets it only after its own
 	// handshake is complete.
@@ -72,12 +71,12 @@ var (
 	ErrDuplicate = errors.New("meta: the id is in use by another request")
 )
 
-// DisconnectError says why a connection ended, and how many of the bytes that were accepted for
-// writing were written.
+// DisconnectError is the reason why a connection ended, with the number of bytes accepted for
+// writing and of those written.
 type DisconnectError struct {
 	// Reason is one of the sentinels of this package.
 	Reason error
-	// Cause is the error underneath, nil if there is none.
+	// Cause is the underlying error, nil if there is none.
 	Cause error
 	// Accepted is the number of bytes taken from MessageTCP for writing; Written is how many of
 	// them were handed to the kernel. Written < Accepted: the difference was not sent.
@@ -88,7 +87,7 @@ type DisconnectError struct {
 func (e *DisconnectError) Error() string {
 	text := e.Reason.Error()
 	if e.Cause != nil {
-		text += ": " + dn.Printable(e.Cause.Error()) // it may quote names that the peer has chosen
+		text += ": " + dn.Printable(e.Cause.Error()) // it may quote names that the peer chose
 	}
 	if e.Written < e.Accepted {
 		text += fmt.Sprintf(" (%d of %d bytes written)", e.Written, e.Accepted)
@@ -104,14 +103,14 @@ func (e *DisconnectError) Unwrap() []error {
 	return []error{e.Reason, e.Cause}
 }
 
-// is returns a function that says whether an error wraps one of the targets.
+// is returns a function that reports whether an error wraps one of the targets.
 func is(targets ...error) func(error) bool {
 	return func(err error) bool {
 		return slices.ContainsFunc(targets, func(target error) bool { return errors.Is(err, target) })
 	}
 }
 
-// isA says whether an error wraps one of a type.
+// isA reports whether an error wraps one of type E.
 func isA[E error](err error) bool {
 	_, ok := errors.AsType[E](err)
 	return ok

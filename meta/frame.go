@@ -9,27 +9,27 @@ import (
 )
 
 // FixedLength returns a function for [TCPServerOptions.Split] that cuts frames of n bytes each. If
-// n is over 64 KiB set MaxFrame to n. The error wraps [ErrOption].
+// n is over 64 KiB, set MaxFrame to n. The error wraps [ErrOption].
 func FixedLength(n int) (bufio.SplitFunc, error) {
 	if n < 1 {
 		return nil, fmt.Errorf("%w: FixedLength: is %d; use a length above 0", ErrOption, n)
 	}
-	frame := LengthPrefixed{HeaderSize: n, KeepHeader: true} // all of it is header
+	frame := LengthPrefixed{HeaderSize: n, KeepHeader: true} // the whole frame is the header
 	return sized(n, frame.split), nil
 }
 
-// sizeProbe is shown to Split at Create: the functions of this file know it by its address and
-// answer with a frameSize, others see the first byte of a frame. So a frame that MaxFrame never
-// lets through is refused at Create, not by the end of every connection.
+// sizeProbe is passed to Split at Create. The functions of this file recognize its address and
+// return a frameSize; others see the first byte of a frame. So a frame size above MaxFrame is an
+// error at Create rather than at the first frame of every connection.
 var sizeProbe = []byte{0}
 
-// frameSize is the size in bytes, with its header, of the largest frame that the options of a ready
-// function allow.
+// frameSize is the size in bytes, with its header, of the largest frame that a function of this
+// file allows.
 type frameSize int
 
 func (n frameSize) Error() string { return fmt.Sprintf("frames of %d bytes", int(n)) }
 
-// sized is split, which also answers the sizeProbe.
+// sized returns split with an answer to the sizeProbe.
 func sized(n int, split bufio.SplitFunc) bufio.SplitFunc {
 	return func(data []byte, atEOF bool) (int, []byte, error) {
 		if len(data) == 1 && &data[0] == &sizeProbe[0] {
@@ -39,7 +39,7 @@ func sized(n int, split bufio.SplitFunc) bufio.SplitFunc {
 	}
 }
 
-// largestFrame is the frameSize of a ready function, 0 of any other.
+// largestFrame returns the frameSize of a function of this file, 0 for any other.
 func largestFrame(split bufio.SplitFunc) int {
 	_, _, err := split(sizeProbe, false)
 	size, _ := err.(frameSize)
@@ -51,17 +51,17 @@ func largestFrame(split bufio.SplitFunc) int {
 type LengthPrefixed struct {
 	// HeaderSize is the number of bytes before the payload. 0 means Offset + Width.
 	HeaderSize int
-	// Offset is where in the header the length field begins, Width its size in bytes: 1, 2, 4 or 8.
+	// Offset is the position of the length field in the header in bytes, Width its size: 1, 2, 4 or 8.
 	Offset int
 	Width  int
 	// LittleEndian is the field's byte order; false is network byte order.
 	LittleEndian bool
-	// IncludesHeader says that the length counts the header too.
+	// IncludesHeader means that the length counts the header too.
 	IncludesHeader bool
 	// MaxPayload is the largest accepted payload in bytes. 0 leaves the limit to MaxFrame, which
 	// counts the header too.
 	MaxPayload int
-	// KeepHeader delivers the header with the payload.
+	// KeepHeader delivers the header together with the payload.
 	KeepHeader bool
 }
 
@@ -78,7 +78,7 @@ func (l LengthPrefixed) Split() (bufio.SplitFunc, error) {
 	if err := c.err(); err != nil {
 		return nil, err
 	}
-	most := math.MaxInt - l.HeaderSize // the sum with the header is an int
+	most := math.MaxInt - l.HeaderSize // so that the sum with the header fits an int
 	l.MaxPayload = min(l.MaxPayload, most)
 	largest := l.HeaderSize + l.MaxPayload
 	l.MaxPayload = cmp.Or(l.MaxPayload, most)

@@ -14,15 +14,16 @@ import (
 	"time"
 )
 
-// tlsConn is what a TLS connection of a given listener offers: a *tls.Conn, or what embeds one.
+// tlsConn has the methods of a TLS connection of a given listener: a *tls.Conn, or a type that
+// embeds one.
 type tlsConn interface {
 	net.Conn
 	HandshakeContext(context.Context) error
 	ConnectionState() tls.ConnectionState
 }
 
-// givenTLS returns the TLS connection that conn is, or that is in its embedded net.Conn; nil if
-// there is none. Who reads from it before its handshake makes one, without a limit in time.
+// givenTLS returns conn or its embedded net.Conn if that is a TLS connection, else nil. A read
+// before its handshake would start one without a time limit.
 func givenTLS(conn net.Conn) tlsConn {
 	for range 8 {
 		if secure, ok := conn.(tlsConn); ok {
@@ -45,12 +46,12 @@ func givenTLS(conn net.Conn) tlsConn {
 	return nil
 }
 
-// isTLSListener says that a listener is one of tls.NewListener.
+// isTLSListener reports whether a listener was made by tls.NewListener.
 func isTLSListener(listener net.Listener) bool {
 	return listener != nil && reflect.TypeOf(listener) == reflect.TypeOf(tls.NewListener(nil, &tls.Config{}))
 }
 
-// givenHandshake makes the handshake of a TLS connection that a given listener has accepted.
+// givenHandshake performs the handshake of a TLS connection that a given listener has accepted.
 func (c *tcpConnection) givenHandshake(deadline time.Time) (*tls.ConnectionState, error) {
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
@@ -68,10 +69,10 @@ func (c *tcpConnection) givenHandshake(deadline time.Time) (*tls.ConnectionState
 // SystemdListeners returns the listening sockets that systemd has opened for this process
 // (sd_listen_fds(3)), for [TCPServerOptions.Listener]: those of a socket unit with
 // FileDescriptorName=name, or all if name is empty. Such a service needs no privilege for its port,
-// and clients that connect while it restarts wait. Each call makes new listeners: close those that
-// are not used. Linux only.
+// and clients that connect during its restart wait. Each call makes new listeners: close the ones
+// that you do not use. Linux only.
 //
-// The error wraps [ErrListen]. It is also an error if systemd has opened none of that name.
+// The error wraps [ErrListen]. No socket of that name is an error too.
 func SystemdListeners(name string) ([]net.Listener, error) {
 	var listeners []net.Listener
 	err := errors.New("systemd has opened none for this process; set FileDescriptorName in the socket unit, and start the service by it")
@@ -98,7 +99,7 @@ func SystemdListeners(name string) ([]net.Listener, error) {
 var systemdSockets = sync.OnceValue(func() (files []*os.File) {
 	const first = 3 // SD_LISTEN_FDS_START
 	if closeOnExec == nil || os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
-		return nil // they are another process's, which has handed its environment down
+		return nil // the variables were inherited from another process
 	}
 	count, _ := strconv.Atoi(os.Getenv("LISTEN_FDS"))
 	names := strings.Split(os.Getenv("LISTEN_FDNAMES"), ":")

@@ -12,19 +12,19 @@ import (
 	"github.com/ergotls/ergotls/internal/conninfo"
 )
 
-// challengeProtocol is negotiated by a CA that validates a name (RFC 8737). The handshake alone is
-// its answer.
+// challengeProtocol is negotiated by a CA that validates a name (RFC 8737). The completed handshake
+// answers the challenge.
 const challengeProtocol = "acme-tls/1"
 
-// errNothingSent is the end of a connection whose peer has sent no ClientHello and no PROXY header.
-// The health checks of load balancers do so, and port scans.
+// errNothingSent ends a connection whose peer has sent neither a ClientHello nor a PROXY header,
+// such as the health check of a load balancer or a port scan.
 var errNothingSent = errors.New("the peer sent nothing, or left before its ClientHello")
 
-// errChallenge is the end of a connection whose handshake was such an answer.
+// errChallenge ends a connection whose handshake answered a challenge.
 var errChallenge = errors.New("validated by a CA")
 
-// establish brings the connection to where its owner can be told of it. It returns false if it came
-// to an end before.
+// establish performs all steps before Connect is sent. It returns false if the connection ended
+// first.
 func (c *tcpConnection) establish() bool {
 	deadline := time.Now().Add(c.opt.HandshakeTimeout)
 	if err := c.admit(deadline); err != nil {
@@ -88,7 +88,7 @@ func (c *tcpConnection) establish() bool {
 	}
 	if !c.send(connect) {
 		if c.server != nil {
-			c.server.refused(c, "connection", c.view().reason) // there is nobody else to tell
+			c.server.refused(c, "connection", c.view().reason) // no owner to tell
 		}
 		return false
 	}
@@ -104,7 +104,7 @@ func (c *tcpConnection) admit(deadline time.Time) error {
 	if c.server == nil {
 		return nil
 	}
-	if !c.server.behindProxy(c.sock.Conn) { // the accept loop has asked for it
+	if !c.server.behindProxy(c.sock.Conn) { // the accept loop has called admit
 		if c.sock.guard != nil && (c.opt.CertManager == nil || c.opt.StartTLS) {
 			return c.sock.awaitStart()
 		}
@@ -127,8 +127,8 @@ func (c *tcpConnection) admit(deadline time.Time) error {
 	return c.server.admit(c)
 }
 
-// handshake makes the TLS handshake and, with the manager's consent, makes its stream that of the
-// connection. The context bounds it, at whose end crypto/tls closes the socket.
+// handshake performs the TLS handshake and, if the manager agrees, makes the TLS stream that of the
+// connection. At deadline crypto/tls closes the socket.
 func (c *tcpConnection) handshake(deadline time.Time) (*tls.ConnectionState, error) {
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
@@ -142,7 +142,7 @@ func (c *tcpConnection) handshake(deadline time.Time) (*tls.ConnectionState, err
 		h.limiter = &c.server.handshakes
 	}
 	c.sock.handshake = h
-	defer func() { c.sock.handshake, h.ctx = nil, nil }() // what h has made lives as long as the TLS connection
+	defer func() { c.sock.handshake, h.ctx = nil, nil }() // callbacks that refer to h live as long as the TLS connection
 	var conn *tls.Conn
 	if c.server != nil {
 		conn = tls.Server(c.sock, c.server.tls)
@@ -160,7 +160,7 @@ func (c *tcpConnection) handshake(deadline time.Time) (*tls.ConnectionState, err
 	}
 	state := conn.ConnectionState()
 	if c.server != nil && state.HandshakeComplete && state.NegotiatedProtocol == challengeProtocol {
-		return nil, errChallenge // the handshake was the answer, and nobody has shown a certificate
+		return nil, errChallenge // the handshake was the answer; the peer has no certificate
 	}
 	if c.server != nil && !c.opt.StartTLS && !h.hello && (left(err) || !h.began && timeout(err)) {
 		return nil, fmt.Errorf("%w: %w", errNothingSent, err)
@@ -184,7 +184,7 @@ func (c *tcpConnection) handshake(deadline time.Time) (*tls.ConnectionState, err
 	return &state, err
 }
 
-// runHandshake makes the handshake, by the manager where it wants to.
+// runHandshake performs the handshake, through the manager's ServerHandshake if it has one.
 func (c *tcpConnection) runHandshake(ctx context.Context, conn *tls.Conn) error {
 	if manager, ok := c.opt.CertManager.(serverHandshaker); ok && c.server != nil {
 		return manager.ServerHandshake(ctx, conn)
@@ -192,8 +192,8 @@ func (c *tcpConnection) runHandshake(ctx context.Context, conn *tls.Conn) error 
 	return conn.HandshakeContext(ctx)
 }
 
-// cancelBy says what the end of the connection is to call, nil when it needs to call nothing. It
-// fails if the connection has ended.
+// cancelBy sets the function that the end of the connection calls; nil removes it. It fails if the
+// connection has ended.
 func (c *tcpConnection) cancelBy(cancel context.CancelFunc) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -202,15 +202,15 @@ func (c *tcpConnection) cancelBy(cancel context.CancelFunc) error {
 		return context.Canceled
 	}
 	if cancel != nil {
-		c.sock.SetReadDeadline(time.Time{}) // what has interrupted the read loop does not interrupt a handshake
+		c.sock.SetReadDeadline(time.Time{}) // an earlier interrupt of the read loop must not end the handshake
 	}
 	return nil
 }
 
 type tracking func(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func())
 
-// tracking returns what tells the manager of the connection after its handshake, nil if it does not
-// want to know.
+// tracking returns the function that tells the manager about the connection after its handshake,
+// nil if the manager has none.
 func (c *tcpConnection) tracking() tracking {
 	if c.opt.InsecureSkipVerify {
 		return nil
@@ -227,8 +227,8 @@ func (c *tcpConnection) tracking() tracking {
 	return nil
 }
 
-// trackedAddr is the address that a manager gets with a connection. One that knows more than Track
-// also hears which connection it is.
+// trackedAddr returns the address that a manager gets with a connection. A sidedTracker also gets
+// the connection's ID with it.
 func (c *tcpConnection) trackedAddr() net.Addr {
 	if _, ok := c.opt.CertManager.(sidedTracker); ok {
 		return conninfo.RemoteAddr(c.sock)
@@ -236,7 +236,7 @@ func (c *tcpConnection) trackedAddr() net.Addr {
 	return c.sock.RemoteAddr()
 }
 
-// shown is the leaf of a peer whose handshake failed, nil if it showed none.
+// shown returns the leaf of a peer whose handshake failed, nil if the peer presented none.
 func shown(err error, certs []*x509.Certificate) *x509.Certificate {
 	if refused, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		certs = refused.UnverifiedCertificates
@@ -247,9 +247,10 @@ func shown(err error, certs []*x509.Certificate) *x509.Certificate {
 	return certs[0]
 }
 
-// notTLS makes plain what a peer speaks that does not speak TLS: HTTP to an HTTPS port, say.
+// notTLS adds the first bytes of a peer that does not speak TLS to the error: they may show HTTP,
+// for example.
 func notTLS(err error) error {
-	if header, ok := errors.AsType[tls.RecordHeaderError](err); ok && header.Conn != nil { // set for a first record only
+	if header, ok := errors.AsType[tls.RecordHeaderError](err); ok && header.Conn != nil { // set only for a first record
 		return fmt.Errorf("the peer does not speak TLS, it began with %q: %w", header.RecordHeader[:], err)
 	}
 	return err
@@ -259,7 +260,7 @@ func notTLS(err error) error {
 // is told.
 func (c *tcpConnection) refused(stage string, err error) {
 	if c.view().reason != nil {
-		return // the error is only an echo of it
+		return // err only follows from that end
 	}
 	reason := ErrHandshake
 	if isAlert(err) {
@@ -273,7 +274,7 @@ func (c *tcpConnection) refused(stage string, err error) {
 	}
 }
 
-// isAlert says that the error is an alert of the peer.
+// isAlert reports whether the error is an alert from the peer.
 func isAlert(err error) bool { return isOp(err, "remote error") }
 
 func isOp(err error, name string) bool {

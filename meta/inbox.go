@@ -9,11 +9,11 @@ import (
 	"sync"
 )
 
-// scratchSize is the size in bytes of the buffers that connections read into: a TLS record holds no
-// more.
+// scratchSize is the size in bytes of the buffers that connections read into: that of the largest
+// TLS record.
 const scratchSize = 16 << 10
 
-// scratches are these buffers. A connection holds one only while there is something in it.
+// scratches are these buffers. A connection holds one only while it contains data.
 var scratches = sync.Pool{New: func() any { return new([scratchSize]byte) }}
 
 // inbox holds what was read and not yet delivered. Only the read loop uses it.
@@ -21,8 +21,8 @@ type inbox struct {
 	opt        *TCPConnectionOptions
 	buf        []byte // nil: none is held
 	scratch    *[scratchSize]byte
-	start, end int   // what is in buf
-	err        error // of the last read; it comes after what is in buf
+	start, end int   // of the data in buf
+	err        error // of the last read; delivered after the data in buf
 	atEOF      bool  // Split was told that no more comes
 	final      bool  // Split has given its last token
 	pooled     int   // capacity of the buffers in the user's pool; set before Start
@@ -37,12 +37,12 @@ func (b *inbox) init(opt *TCPConnectionOptions) {
 	}
 }
 
-// empty says that nothing waits to be delivered.
+// empty reports whether nothing waits to be delivered.
 func (b *inbox) empty() bool { return b.start == b.end }
 
 func (b *inbox) full() bool { return !b.empty() && b.end == len(b.buf) }
 
-// space gives the room to read into. It is not called when full.
+// space returns the free part of the buffer. It must not be called when the buffer is full.
 func (b *inbox) space() []byte {
 	if b.empty() {
 		b.start, b.end = 0, 0
@@ -62,8 +62,7 @@ func (b *inbox) space() []byte {
 	return b.buf[b.end:]
 }
 
-// next gives the next message, nil if there is none yet, or the reason for which there will be
-// none.
+// next returns the next message, nil if there is none yet, or the reason why there will be none.
 func (b *inbox) next() (data []byte, reason, cause error) {
 	switch {
 	case b.opt.Split != nil:
@@ -72,7 +71,7 @@ func (b *inbox) next() (data []byte, reason, cause error) {
 		return nil, nil, nil
 	case b.opt.BufferPool != nil, b.end > scratchSize/2:
 		data = b.buf[:b.end]
-		b.buf, b.scratch = nil, nil // it is the receiver's: to copy so much costs more than another buffer
+		b.buf, b.scratch = nil, nil // the receiver gets the buffer: copying that much costs more than a new buffer
 	default:
 		data = bytes.Clone(b.buf[:b.end])
 	}
@@ -80,19 +79,18 @@ func (b *inbox) next() (data []byte, reason, cause error) {
 	return data, nil, nil
 }
 
-// nextFrame calls Split as bufio.Scanner does, but never trusts it to make progress. That the bytes
-// end is told to it only if the peer ended them in order: what a cut connection leaves is not a
-// frame.
+// nextFrame calls Split as bufio.Scanner does, but does not rely on it to make progress. atEOF is
+// true only after an orderly end: the rest of a broken connection is not a frame.
 func (b *inbox) nextFrame() (data []byte, reason, cause error) {
 	if b.final {
 		return nil, ErrTerminated, bufio.ErrFinalToken
 	}
 	for !b.empty() || b.err == io.EOF && !b.atEOF {
 		if b.empty() {
-			b.atEOF = true // without that, Split may not be called with nothing
+			b.atEOF = true // Split may be called without data only at EOF
 		}
 		rest := b.buf[b.start:b.end]
-		rest = rest[:min(len(rest), b.opt.MaxFrame)] // never more, so that it does not matter how much has arrived
+		rest = rest[:min(len(rest), b.opt.MaxFrame)] // so that the result does not depend on how much has arrived
 		atEOF := b.atEOF && b.start+len(rest) == b.end
 		advance, token, err := b.opt.Split(rest, atEOF)
 		switch {
@@ -123,12 +121,12 @@ func (b *inbox) nextFrame() (data []byte, reason, cause error) {
 		case advance == 0 && token == nil && b.err == io.EOF && !b.empty():
 			return nil, ErrFraming, io.ErrUnexpectedEOF
 		case advance == 0 && token == nil:
-			b.start, b.end = 0, 0 // the beginning of a frame that was cut off; err says how
+			b.start, b.end = 0, 0 // drop the cut-off frame; err is the reason
 			return nil, nil, nil
 		}
 		b.start += advance
 		if advance == 0 {
-			b.start = b.end // a last token at the end without progress
+			b.start = b.end // the final token made no progress
 		}
 		if token != nil {
 			return bytes.Clone(token), nil, nil
@@ -138,7 +136,7 @@ func (b *inbox) nextFrame() (data []byte, reason, cause error) {
 	return nil, nil, nil
 }
 
-// makeRoom moves what is there to the front, and into a larger buffer where it fills its own.
+// makeRoom moves the data to the front of the buffer, or into a larger one if the buffer is full.
 func (b *inbox) makeRoom() {
 	if b.start > 0 {
 		b.end = copy(b.buf, b.buf[b.start:b.end])
@@ -149,15 +147,15 @@ func (b *inbox) makeRoom() {
 	}
 }
 
-// replace puts what is there into another buffer.
+// replace moves the data into another buffer.
 func (b *inbox) replace(buf []byte) {
 	n := copy(buf, b.buf[b.start:b.end])
 	b.discard()
 	b.buf, b.end = buf, n
 }
 
-// park is called before a wait: an empty buffer is given back, and the beginning of a frame is kept
-// in no more than it needs.
+// park is called before a wait. It releases an empty buffer, and keeps the beginning of a frame in
+// no more memory than needed.
 func (b *inbox) park() {
 	switch held := b.end - b.start; {
 	case held == 0:
@@ -167,7 +165,7 @@ func (b *inbox) park() {
 	}
 }
 
-// discard gives the buffer back.
+// discard releases the buffer.
 func (b *inbox) discard() {
 	if b.scratch != nil {
 		scratches.Put(b.scratch)
@@ -177,7 +175,7 @@ func (b *inbox) discard() {
 	b.buf, b.scratch, b.start, b.end = nil, nil, 0, 0
 }
 
-// poolBuffer takes a buffer from the user's pool.
+// poolBuffer gets a buffer from the user's pool.
 func (o *TCPConnectionOptions) poolBuffer() []byte {
 	buf, _ := o.BufferPool.Get().([]byte)
 	if cap(buf) == 0 {
@@ -186,8 +184,8 @@ func (o *TCPConnectionOptions) poolBuffer() []byte {
 	return buf
 }
 
-// recycle takes back the memory of a message, to read into it again, if it has the size of what
-// connections read into. It may be called from any goroutine.
+// recycle reuses the memory of a message as a read buffer if it has the size of one. It may be
+// called from any goroutine.
 func (b *inbox) recycle(buf []byte) {
 	switch {
 	case b.opt.BufferPool == nil && cap(buf) == scratchSize:

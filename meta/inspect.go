@@ -9,8 +9,8 @@ import (
 	"ergo.services/ergo/gen"
 )
 
-// HandleInspect implements gen.MetaBehavior. It does not wait for the peer; where a message before
-// it does, the server's does not, nor does Connections.
+// HandleInspect implements gen.MetaBehavior. It does not wait for the peer, but is queued behind
+// messages that may. The server's HandleInspect and Connections never wait.
 func (c *tcpConnection) HandleInspect(gen.PID, ...string) map[string]string {
 	w := c.writer.stats()
 	m := map[string]string{
@@ -71,8 +71,8 @@ func (o *TCPConnectionOptions) showLimits(m map[string]string) {
 }
 
 // HandleInspect implements gen.MetaBehavior. It does not wait for any connection. With the alias of
-// a connection as item it shows that one, also while messages to it wait for a peer that does not
-// read.
+// a connection as item it shows that connection, even while messages to it wait for a peer that
+// does not read.
 func (s *tcpServer) HandleInspect(from gen.PID, item ...string) map[string]string {
 	if len(item) > 0 {
 		for _, c := range s.announced() {

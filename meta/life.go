@@ -8,72 +8,72 @@ import (
 	"ergo.services/ergo/gen"
 )
 
-// phase is how far a connection is. Start's goroutine alone brings it on, but for a connection that
-// never started.
+// phase is the phase of a connection. Only Start's goroutine advances it, except for a connection
+// that never started.
 type phase int
 
 const (
 	created phase = iota
 	establishing
-	open    // it can be written to
-	closing // it can't any more
-	over    // nothing of it is left
+	open    // accepts writes
+	closing // accepts no more writes
+	over    // everything is released
 )
 
-// life is what the goroutines of a connection share: how far it is, and what its read loop has to
-// look at.
+// life is the state that the goroutines of a connection share: its phase, and requests to its read
+// loop.
 type life struct {
 	mu      sync.Mutex // guards all
-	changed signal     // anything below
+	changed signal     // broadcast when anything below changes
 	progress
-	cancel   context.CancelFunc  // of what establish waits for; nil: it does not wait
-	upgrade  *MessageTCPStartTLS // to TLS, asked for by the message goroutine and taken back when it is made
-	newOwner gen.PID             // the owner from now on; zero: no change. Set by MessageTCPOwner, taken by Start's goroutine
-	drainBy  time.Time           // a Draining is to be sent; set by the server's drain
-	credit   int                 // messages that may be delivered, where opt.Active is set
+	cancel   context.CancelFunc  // cancels what establish waits for; nil: it does not wait
+	upgrade  *MessageTCPStartTLS // set by the message goroutine, cleared when the upgrade is done
+	newOwner gen.PID             // zero: no change. Set by MessageTCPOwner, cleared by Start's goroutine
+	drainBy  time.Time           // deadline of a Draining to send; set by the server's drain
+	credit   int                 // messages that may be delivered, if opt.Active is set
 	congestion
 }
 
-// progress is how far a connection is, and why it is to end.
+// progress is the phase of a connection, and why it ends.
 type progress struct {
 	phase          phase
-	connectSent    bool             // Connect was sent; set by Start's goroutine
-	disconnectSent bool             // Disconnect was sent; likewise. What the owner sent before it had that may still be written
-	reason         *DisconnectError // why it is to end; set by end, and by finish where a write knows better
-	cut            bool             // it was ended again: nothing is waited for any more
-	broken         error            // the first failed write: the read loop may find out why. Set by the writer
+	connectSent    bool             // Connect was sent; written by Start's goroutine
+	disconnectSent bool             // Disconnect was sent; likewise. What the owner sent before it got the Disconnect may still be written
+	reason         *DisconnectError // set by end, and by finish if a write has a better one
+	cut            bool             // it was ended twice: wait for nothing more
+	broken         error            // error of the first failed write, set by the writer; the read loop may find its cause
 }
 
-// congestion bounds what is read from a peer that does not read.
+// congestion limits how much is read from a peer that does not read.
 type congestion struct {
 	congested bool // the message goroutine has begun to wait for the peer and has not caught up since
-	waited    bool // it did since its last catchUp was sent
-	perReply  int  // bytes that were written for each message that came
-	ahead     int  // what the messages that came since cost
+	waited    bool // it has waited since the last catchUp was sent
+	perReply  int  // bytes written for each message received
+	ahead     int  // cost of the messages received since, in bytes
 }
 
-// batch is what was delivered since the owner was last waited for.
+// batch describes what was delivered since the wait for the owner ended.
 type batch struct {
-	in, out uint64  // messages from and to the peer before
-	due     float64 // how many to the peer were expected by then
-	rate    float64 // answers to each message, as far as known; at most 1
+	in, out uint64  // messages from and to the peer before the batch
+	due     float64 // messages to the peer expected by then
+	rate    float64 // answers for each message, as far as known; at most 1
 	cost    int
 }
 
-// messageCost is what a message takes beside its bytes while it waits in a mailbox, in bytes.
+// messageCost is the overhead in bytes of a message that waits in a mailbox.
 const messageCost = 192
 
-// readAhead is how many times WriteBuffer is read while what was written before waits for the peer.
+// readAhead is the multiple of WriteBuffer that is read while written data waits for the peer.
 const readAhead = 16
 
-// view gives how far the connection is at the moment.
+// view returns the current progress.
 func (l *life) view() progress {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.progress
 }
 
-// advance brings the connection on to a phase.
+// advance sets the phase.
 func (l *life) advance(p phase) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -81,7 +81,7 @@ func (l *life) advance(p phase) {
 	l.changed.broadcast()
 }
 
-// state says in words how far the connection is.
+// state describes the connection's state for ConnectionStats.
 func (c *tcpConnection) state() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -99,11 +99,11 @@ func (c *tcpConnection) state() string {
 	}
 }
 
-// signal wakes those who wait for a change. The mutex of what changes guards it; its zero value is
-// ready.
+// signal wakes goroutines that wait for a change. The mutex of the changed state guards it; the
+// zero value is ready.
 type signal struct{ waiting chan struct{} }
 
-// wait gives the channel that the next broadcast closes.
+// wait returns the channel that the next broadcast closes.
 func (s *signal) wait() <-chan struct{} {
 	if s.waiting == nil {
 		s.waiting = make(chan struct{})

@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// handshakeLimiter bounds how many handshakes compute at a time. It is first come, first served.
+// handshakeLimiter limits how many handshakes compute at a time, in the order of their arrival.
 type handshakeLimiter struct {
 	mu        sync.Mutex // guards all
 	max, used int
-	waiting   list.List // of chan struct{}, closed when its handshake has a place
+	waiting   list.List // of chan struct{}, each closed when its handshake gets a place
 }
 
 // enter takes a place, or returns the error of the context.
@@ -28,7 +28,7 @@ func (l *handshakeLimiter) enter(ctx context.Context) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if isClosed(placed) { // meanwhile
+	if isClosed(placed) { // it got a place meanwhile
 		return nil
 	}
 	l.waiting.Remove(place)
@@ -37,7 +37,7 @@ func (l *handshakeLimiter) enter(ctx context.Context) error {
 
 func (l *handshakeLimiter) leave() { l.change(func() { l.used-- }) }
 
-// setMax changes the number of places. Who has one keeps it.
+// setMax changes the number of places. Handshakes that hold one keep it.
 func (l *handshakeLimiter) setMax(places int) { l.change(func() { l.max = places }) }
 
 func (l *handshakeLimiter) change(f func()) {
@@ -48,32 +48,32 @@ func (l *handshakeLimiter) change(f func()) {
 	}
 }
 
-// inUse gives the number of places that are in use.
+// inUse returns the number of places in use.
 func (l *handshakeLimiter) inUse() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.used
 }
 
-// addressTable counts what each address has, and within a minute what it has caused. The server's mu
-// guards it.
+// addressTable counts each address's open connections, and its failures within a minute. The
+// server's mu guards it.
 type addressTable struct {
 	used   map[netip.Addr]addressUse
-	minute time.Time // when the counts of a minute began
-	lines  int       // of the log, within the minute
+	minute time.Time // when the current minute began
+	lines  int       // logged within the minute
 }
 
 type addressUse struct {
 	connections int
 	failures    int  // handshakes that failed within the minute
-	logged      uint // a bit for each of refusals: a line within the minute
+	logged      uint // a bit for each of refusals: logged within the minute
 }
 
 // maxLines is how many lines about refused peers are logged in a minute, one for each address and
 // reason.
 const maxLines = 100
 
-// change lets f look at what addr has used, and change it.
+// change calls f with the entry of addr, which f may change.
 func (t *addressTable) change(addr netip.Addr, f func(*addressUse)) {
 	if now := time.Now(); now.Sub(t.minute) >= time.Minute {
 		t.minute, t.lines = now, 0
@@ -86,7 +86,7 @@ func (t *addressTable) change(addr netip.Addr, f func(*addressUse)) {
 	t.put(addr, use)
 }
 
-// put keeps what is in use.
+// put stores the entry of addr, or deletes an empty one.
 func (t *addressTable) put(addr netip.Addr, use addressUse) {
 	if use == (addressUse{}) {
 		delete(t.used, addr)
@@ -95,8 +95,8 @@ func (t *addressTable) put(addr netip.Addr, use addressUse) {
 	}
 }
 
-// admit counts a connection from addr, or refuses it with the name of the option whose limit is
-// reached. An address that is not IP has no limit, and a limit of -1 is none.
+// admit counts a connection from addr, or returns the name of the option whose limit is reached. An
+// address that is not IP has no limit; -1 means no limit.
 func (t *addressTable) admit(addr netip.Addr, max MessageTCPLimits) (refusedBy string) {
 	t.change(addr, func(use *addressUse) {
 		switch {
@@ -111,7 +111,7 @@ func (t *addressTable) admit(addr netip.Addr, max MessageTCPLimits) (refusedBy s
 	return refusedBy
 }
 
-// release undoes what admit has counted.
+// release undoes admit.
 func (t *addressTable) release(addr netip.Addr) {
 	t.change(addr, func(use *addressUse) { use.connections-- })
 }
@@ -121,8 +121,8 @@ func (t *addressTable) failed(addr netip.Addr) {
 	t.change(addr, func(use *addressUse) { use.failures++ })
 }
 
-// mayLog lets one line in a minute pass for each address and reason, and no more than maxLines in
-// all: peers can cause as many as they like.
+// mayLog allows one line a minute for each address and reason, and at most maxLines in total,
+// because peers can cause any number.
 func (t *addressTable) mayLog(addr netip.Addr, why int) (may bool) {
 	bit := uint(1) << why
 	t.change(addr, func(use *addressUse) {
@@ -134,8 +134,8 @@ func (t *addressTable) mayLog(addr netip.Addr, why int) (may bool) {
 	return may
 }
 
-// limitAddr gives what an address counts as: IPv4 itself, IPv6 its /64 network, because one
-// subscriber has all of that. It is invalid for what is not IP.
+// limitAddr returns the address that limits count: an IPv4 address itself, for IPv6 its /64
+// network, because one subscriber has all of it. The result is invalid if addr is not IP.
 func limitAddr(addr net.Addr) netip.Addr {
 	ip := ipOf(addr)
 	if ip.Is6() {
@@ -145,7 +145,8 @@ func limitAddr(addr net.Addr) netip.Addr {
 	return ip
 }
 
-// ipOf gives the IP address without its zone, IPv4 as such. It is invalid for what is not IP.
+// ipOf returns the IP address without its zone, an IPv4-mapped one as IPv4. The result is invalid
+// if addr is not IP.
 func ipOf(addr net.Addr) netip.Addr {
 	tcp, ok := addr.(*net.TCPAddr)
 	if !ok {

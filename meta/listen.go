@@ -15,15 +15,15 @@ import (
 	"time"
 )
 
-// unixFiles is held while a unix socket is bound, so that servers of one program do not take each
-// other's new socket for a stale one.
+// unixFiles is held while a unix socket is bound, so that one server of a program does not remove
+// another's new socket as stale.
 var unixFiles sync.Mutex
 
-// inUseWait is how long an address that is in use is waited for: a process that is started again by
-// its supervisor may come before the server of its predecessor has been ended.
+// inUseWait is how long to wait for an address in use: a supervisor may restart a process before
+// the server of the previous one has ended.
 const inUseWait = time.Second
 
-// listen opens the listening socket that the options describe.
+// listen opens the listening socket of the options.
 func listen(o *TCPServerOptions) (net.Listener, error) {
 	for deadline := time.Now().Add(inUseWait); ; time.Sleep(5 * time.Millisecond) {
 		listener, err := listenOnce(o)
@@ -58,10 +58,10 @@ func listenUnix(config *net.ListenConfig, o *TCPServerOptions) (net.Listener, er
 	if mode != 0 {
 		first := mode
 		if o.UnixOwner != "" {
-			first &= 0o700 // until the group is the one that it is for
+			first &= 0o700 // until the group is set
 		}
 		// Before the socket is bound: on Linux its file then has no more permissions (unix(7)). Other
-		// systems may know no such thing.
+		// systems may not do so.
 		config.Control = func(_, _ string, raw syscall.RawConn) error {
 			return raw.Control(func(fd uintptr) { _ = fchmod(int(fd), uint32(first)) })
 		}
@@ -137,7 +137,7 @@ const maxUnixPath = 103
 
 var unixPathAdvice = fmt.Sprintf("; the path is too long for a socket: use at most %d bytes", maxUnixPath)
 
-// tooLong says whether an error is because of the length of a unix socket's path.
+// tooLong reports whether err is due to the length of a unix socket's path.
 func tooLong(path string, err error) bool {
 	return errors.Is(err, syscall.EINVAL) && len(path) > maxUnixPath
 }
@@ -157,12 +157,12 @@ func listenAdvice(err error) string {
 	return ""
 }
 
-// removeStale removes a socket file that nobody listens on, as a killed program leaves it. The
-// caller holds unixFiles.
+// removeStale removes a socket file without a listener, as a killed program leaves it. The caller
+// holds unixFiles.
 //
-// Another program may put its own socket there meanwhile: it is left alone where it came during the
-// dial. Two short gaps stay: between the last look and the removal, and between another program's
-// bind and its listen.
+// Another program may create its own socket there meanwhile. If it does so during the dial, its
+// socket is kept. Two short races remain: between the last check and the removal, and between
+// another program's bind and its listen.
 func removeStale(path string) (removed bool) {
 	before, err := os.Lstat(path)
 	if err != nil || before.Mode().Type() != os.ModeSocket {
@@ -176,7 +176,7 @@ func removeStale(path string) (removed bool) {
 		return false
 	}
 	after, err := os.Lstat(path)
-	// The time too: a file system gives the number of a removed file to the next one.
+	// Compare the time too: a file system may reuse the inode number of a removed file.
 	same := err == nil && os.SameFile(before, after) && before.ModTime().Equal(after.ModTime())
 	return same && os.Remove(path) == nil
 }
@@ -185,14 +185,14 @@ const (
 	// maxKeepAlive is Linux's limit of TCP_KEEPIDLE and TCP_KEEPINTVL (net/tcp.h,
 	// MAX_TCP_KEEPIDLE).
 	maxKeepAlive = 32767 * time.Second
-	// maxKeepAliveCount is its limit of TCP_KEEPCNT (MAX_TCP_KEEPCNT).
+	// maxKeepAliveCount is Linux's limit of TCP_KEEPCNT (MAX_TCP_KEEPCNT).
 	maxKeepAliveCount = 127
 	// maxUserTimeout is what TCP_USER_TIMEOUT, an int of milliseconds, holds.
 	maxUserTimeout = math.MaxInt32 * time.Millisecond
 )
 
-// setTimeouts sets how TCP itself finds out that the peer is gone. As in package net an error does
-// not end the connection: Linux before 6.10 knows no such options on the MPTCP sockets that Go's
+// setTimeouts sets the TCP options that detect a dead peer. As in package net, an error does not
+// end the connection: Linux before 6.10 lacks these options on the MPTCP sockets that Go's
 // listeners accept.
 func (o *TCPConnectionOptions) setTimeouts(conn net.Conn) {
 	tcp, ok := conn.(*net.TCPConn)

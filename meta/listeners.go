@@ -11,8 +11,8 @@ import (
 	"syscall"
 )
 
-// listenHost listens on all addresses of host, on one port. Package net would listen on one of them
-// (golang/go#9334), and clients that try another first would find nobody.
+// listenHost listens on all addresses of host, on one port. Package net would listen on only one of
+// them (golang/go#9334), and clients that use another could not connect.
 func listenHost(config *net.ListenConfig, host string, port uint16) (net.Listener, error) {
 	addrs := addresses(host)
 	for try := 1; ; try++ {
@@ -29,12 +29,12 @@ func listenHost(config *net.ListenConfig, host string, port uint16) (net.Listene
 			return l, nil
 		case port != 0 || len(addrs) == 1 || !errors.Is(err, syscall.EADDRINUSE) || try == 10:
 			return nil, err
-		} // else the port that was free on one address was taken on another
+		} // the port was free on one address and taken on another: try again
 	}
 }
 
-// addresses returns those of a host to listen on. localhost has both loopback addresses, whatever a
-// resolver says (RFC 6761 section 6.3).
+// addresses returns the addresses of a host to listen on. For localhost these are both loopback
+// addresses, whatever the resolver returns (RFC 6761 section 6.3).
 func addresses(host string) []string {
 	if _, err := netip.ParseAddr(host); err == nil || host == "" {
 		return []string{host}
@@ -44,7 +44,7 @@ func addresses(host string) []string {
 	}
 	ips, err := net.DefaultResolver.LookupNetIP(context.Background(), "ip", host)
 	if err != nil || len(ips) == 0 {
-		return []string{host} // to listen there gives the error
+		return []string{host} // listening there returns the error
 	}
 	var addrs []string
 	for _, ip := range ips {
@@ -55,8 +55,8 @@ func addresses(host string) []string {
 	return addrs
 }
 
-// listenOn listens on each address with one port, 0 for any. Those that this machine does not have
-// are left out where it has others.
+// listenOn listens on each address with the same port, 0 for any. Addresses that this machine does
+// not have are skipped if it has others.
 func listenOn(config *net.ListenConfig, addrs []string, port uint16) (all []net.Listener, err error) {
 	for _, addr := range addrs {
 		listener, failed := config.Listen(context.Background(), "tcp", net.JoinHostPort(addr, strconv.Itoa(int(port))))
@@ -79,12 +79,12 @@ func listenOn(config *net.ListenConfig, addrs []string, port uint16) (all []net.
 	return nil, err
 }
 
-// listeners are several listeners as one. Its goroutines, one for each, end with Close. Each holds at
-// most one connection that was not asked for yet.
+// listeners combines several listeners into one. It has a goroutine for each, which ends with Close
+// and holds at most one connection that Accept has not returned yet.
 type listeners struct {
 	all      []net.Listener
 	accepted chan accepted
-	closed   <-chan struct{} // by cancel
+	closed   <-chan struct{} // closed by cancel
 	cancel   context.CancelFunc
 }
 
@@ -126,10 +126,10 @@ func (l *listeners) Close() (err error) {
 	return err
 }
 
-// Addr implements net.Listener: the first of its addresses.
+// Addr implements net.Listener. It returns the first address.
 func (l *listeners) Addr() net.Addr { return l.all[0].Addr() }
 
-// listenerAddrs names all addresses of a listener.
+// listenerAddrs returns all addresses of a listener, for the log.
 func listenerAddrs(listener net.Listener) string {
 	l, ok := listener.(*listeners)
 	if !ok {

@@ -10,11 +10,11 @@ import (
 	"github.com/ergotls/ergotls/internal/dn"
 )
 
-// logged says which fields the log of a connection has.
+// logged records which fields the log of a connection has.
 type logged struct{ own, peer sync.Once }
 
-// log is the log of the connection. Its first line adds the fields, since most connections never
-// write one.
+// log returns the log of the connection. The first call adds the fields, since most connections
+// never log.
 func (c *tcpConnection) log() gen.Log {
 	log := c.process.Log()
 	c.logged.own.Do(func() {
@@ -39,12 +39,12 @@ func (c *tcpConnection) log() gen.Log {
 func (c *tcpConnection) logPeer(cert *x509.Certificate) {
 	c.logged.peer.Do(func() {
 		c.process.Log().AddFields(
-			gen.LogField{Name: "peer", Value: fmt.Sprintf("%.256s", dn.String(cert.Subject))}, // anyone can show a long name
+			gen.LogField{Name: "peer", Value: fmt.Sprintf("%.256s", dn.String(cert.Subject))}, // any peer can present a long name
 			gen.LogField{Name: "serial", Value: cert.SerialNumber.Text(16)})
 	})
 }
 
-// logLife writes a line of the level Debug. Without that level it costs nothing.
+// logLife logs at level Debug. It costs nothing if that level is off.
 func (c *tcpConnection) logLife(format string, args ...any) {
 	if c.process.Log().Level() <= gen.LogLevelDebug {
 		c.log().Debug(format, args...)

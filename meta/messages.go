@@ -24,45 +24,45 @@ type MessageTCPConnect struct {
 	Peer Peer
 }
 
-// MessageTCP carries bytes in both directions. From a connection, Data has the received bytes, or
-// one frame if Split is set; the receiver owns it. To a connection, Data is written in order; it
-// must not be modified after sending.
+// MessageTCP carries bytes in both directions. From a connection, Data is the received bytes, or
+// one frame if Split is set; the receiver owns it. To a connection, Data is what to write, in order
+// of sending; it must not be modified after sending.
 type MessageTCP struct {
 	// ID is the connection that the bytes came from. It is ignored on sending.
 	ID   gen.Alias
 	Data []byte
-	// Recycle, set on sending, gives up the memory of Data: after the write connections may read
-	// into it again; if BufferPool is set, it returns there. Set it only if Data is sent to one
-	// connection and not used afterwards. It saves garbage collection if large messages are sent
-	// back, and changes nothing else.
+	// Recycle, set on sending, gives up the memory of Data: after the write, connections may read into
+	// it, or it returns to BufferPool if that is set. Set Recycle only if Data is sent to one
+	// connection and not used afterwards. It saves garbage collection when large messages are echoed,
+	// and changes nothing else.
 	Recycle bool
 }
 
 // MessageTCPDisconnect is the last message of a connection: exactly one follows each
 // MessageTCPConnect. An outgoing connection also sends it after a failed handshake, without a
-// MessageTCPConnect. If the mailbox of its receiver is full, it waits for room. After the peer has
-// closed its writing half ([ErrClosedByPeer]) answers that are sent soon are still written: see
-// HalfClose. When the parent ends, its connections send no MessageTCPDisconnect: workers should
-// link to the parent or monitor it.
+// MessageTCPConnect. If the mailbox of its receiver is full, the connection waits for room. After
+// the peer has closed its writing half ([ErrClosedByPeer]), answers that are sent soon are still
+// written: see HalfClose. If the parent ends, its connections send no MessageTCPDisconnect: workers
+// should link to the parent or monitor it.
 type MessageTCPDisconnect struct {
 	// ID is the connection, which takes no more messages.
 	ID gen.Alias
 	// Reason is a *DisconnectError; never nil.
 	Reason error
-	// Retry is when a connection with the option Reconnect connects again, with the same ID. Zero
-	// means never.
+	// Retry is the time at which a connection with the option Reconnect connects again, with the same
+	// ID. Zero means never.
 	Retry time.Time
 }
 
-// MessageTCPEOF says that the peer has closed its writing half, if the option HalfClose is set. The
-// connection can still be written to; send a [MessageTCPClose] to end it.
+// MessageTCPEOF reports that the peer has closed its writing half, if the option HalfClose is set.
+// The connection can still be written to; send a [MessageTCPClose] to end it.
 type MessageTCPEOF struct {
 	// ID is the connection.
 	ID gen.Alias
 }
 
 // MessageTCPUnsent returns a [MessageTCP] to its sender: a connection with the option Reconnect did
-// not write it. It got it while it was not connected and did not keep it, or ended before.
+// not write it, because it was not connected and does not keep messages, or because it ended first.
 type MessageTCPUnsent struct {
 	// ID is the connection. Written bytes of Data were handed to the kernel before the connection
 	// ended: 0, unless it ended in the midst of Data.
@@ -78,17 +78,17 @@ type MessageTCPActive struct {
 	N int
 }
 
-// MessageTCPPassive says that the connection has delivered all allowed messages, and has stopped
-// reading until it gets a [MessageTCPActive].
+// MessageTCPPassive reports that the connection has delivered all allowed messages and does not
+// read until it gets a [MessageTCPActive].
 type MessageTCPPassive struct {
 	// ID is the connection: send the MessageTCPActive to it.
 	ID gen.Alias
 }
 
 // MessageTCPClose, sent to a connection, ends it with the reason [ErrTerminated] after the messages
-// before it were written. It is handled in the order of the mailbox. If the peer takes no data
-// meanwhile, the connection ends after WriteTimeout as a slow consumer; a peer that takes a little
-// now and then can delay it. Once it is handled, CloseTimeout limits the rest. An exit
+// before it were written. It is handled in mailbox order. If the peer takes no data meanwhile, the
+// connection ends after WriteTimeout with [ErrSlowConsumer]; a peer that takes a little now and
+// then can delay the close. Once the message is handled, CloseTimeout limits the rest. An exit
 // (SendExitMeta) does not wait for the mailbox, only for the running handler, and writes what was
 // accepted.
 type MessageTCPClose struct{}
@@ -100,7 +100,7 @@ type MessageTCPCloseWrite struct{}
 // MessageTCPOwner, sent to a connection, makes another process its owner. The previous owner gets
 // this message, with ID, as its last one, if its mailbox has room. The new owner gets a
 // [MessageTCPConnect], as if the connection were new, and then everything that comes later, in
-// order, including the MessageTCPDisconnect. To change the owner between two messages set the
+// order, including the MessageTCPDisconnect. To change the owner between two messages, set the
 // option Active, send this message after a MessageTCPPassive, and let the new owner send the
 // MessageTCPActive.
 //
@@ -115,9 +115,9 @@ type MessageTCPOwner struct {
 }
 
 // MessageTCPStartTLS, sent to a connection with the option StartTLS, upgrades it to TLS. The
-// connection stops reading, writes the accepted data and Reply, and makes the handshake. Bytes that
-// the peer sent before Reply was written end the connection with [ErrStartTLS]: an attacker on the
-// path may have inserted them (CVE-2011-0411). Nothing is written without TLS afterwards. A
+// connection stops reading, writes the accepted data and Reply, and performs the handshake. Bytes
+// that the peer sent before Reply was written end the connection with [ErrStartTLS]: an attacker on
+// the path may have inserted them (CVE-2011-0411). Nothing is written without TLS afterwards. A
 // [MessageTCPSecured] reports success.
 type MessageTCPStartTLS struct {
 	// Reply has the last bytes that are written without TLS ("220 ready to start TLS"). Do not send
@@ -126,8 +126,8 @@ type MessageTCPStartTLS struct {
 	Reply []byte
 }
 
-// MessageTCPSecured says that the upgrade of [MessageTCPStartTLS] is complete. Later data came over
-// TLS.
+// MessageTCPSecured reports that the upgrade of [MessageTCPStartTLS] is complete. Data after it
+// came over TLS.
 type MessageTCPSecured struct {
 	// ID is the connection, TLS and Peer are as in MessageTCPConnect, now that there is a
 	// handshake.
@@ -142,7 +142,7 @@ type MessageTCPSecured struct {
 // connections that ended at the deadline, an int. An owner of connections that makes this Call
 // can't handle its MessageTCPDraining meanwhile.
 type MessageTCPDrain struct {
-	// Timeout: zero ends the connections at once.
+	// Timeout is how long connections may continue. Zero ends them at once.
 	Timeout time.Duration
 }
 
@@ -156,9 +156,9 @@ type MessageTCPDraining struct {
 // MessageTCPSuspend, sent to a server, makes it accept no further connection until a
 // [MessageTCPResume]. Open connections, and those in their handshake, continue. New clients wait in
 // the kernel's backlog: their connect succeeds, but they get no answer until the server resumes;
-// once the backlog is full, connects time out. Where other servers share the port, those that the
-// kernel has given to this one wait too. As a Call it returns whether it changed anything (a bool),
-// as does MessageTCPResume.
+// once the backlog is full, connects time out. With ReusePort, clients that the kernel has assigned
+// to this server wait too. As a Call it returns whether it changed anything (a bool), as does
+// MessageTCPResume.
 type MessageTCPSuspend struct{}
 
 // MessageTCPResume, sent to a server, makes it accept connections again after a
@@ -167,14 +167,14 @@ type MessageTCPResume struct{}
 
 // MessageTCPLimits, sent to a server, changes its limits. Each field is a limit of
 // [TCPServerOptions]: 0 leaves it as it is, -1 means what 0 means there, which is no limit, or for
-// MaxHandshakes twice GOMAXPROCS. After a higher limit waiting clients are accepted at once, and
-// waiting handshakes go on. After a lower limit no connection is closed and no handshake ends: the
-// server goes on with the next when enough have ended.
+// MaxHandshakes twice GOMAXPROCS. Raising a limit accepts waiting clients at once and continues
+// waiting handshakes. Lowering one closes no connection and ends no handshake: the server continues
+// with the next when enough have ended.
 //
-// An invalid value is an error that names the field, and nothing is changed. As a Call it returns
-// the previous limits, as a MessageTCPLimits, or that error; if it was sent, the error is logged.
+// An invalid value is an error that names the field; nothing is changed then. As a Call it returns
+// the previous limits as a MessageTCPLimits, or that error; as a sent message it logs the error.
 type MessageTCPLimits struct {
-	// Each is as in TCPServerOptions, except 0 and -1.
+	// As in TCPServerOptions, except for 0 and -1.
 	MaxConnections           int
 	MaxConnectionsPerAddress int
 	MaxHandshakes            int
@@ -184,8 +184,8 @@ type MessageTCPLimits struct {
 // MessageTCPAlarm tells the parent of a server that the number of connections has reached the
 // option AlarmHigh, or is down to AlarmLow again. The two alternate, High first.
 type MessageTCPAlarm struct {
-	// ID is the server, Connections the number of its connections, established or not. High says
-	// that it has reached AlarmHigh.
+	// ID is the server, Connections the number of its connections, established or not. High means that
+	// AlarmHigh is reached, false that it is down to AlarmLow.
 	ID          gen.Alias
 	Connections int
 	High        bool

@@ -11,8 +11,7 @@ import (
 	"ergo.services/ergo/gen"
 )
 
-// parse checks the options and returns those of the accepted connections with their defaults filled
-// in.
+// parse checks the options and returns the options of accepted connections with defaults filled in.
 func (o *TCPServerOptions) parse() (*TCPConnectionOptions, error) {
 	connection := TCPConnectionOptions{
 		CertManager: o.CertManager, InsecureSkipVerify: o.InsecureSkipVerify, NextProtos: o.NextProtos, StartTLS: o.StartTLS,
@@ -59,12 +58,12 @@ func (o *TCPServerOptions) parse() (*TCPConnectionOptions, error) {
 	return &connection, c.err()
 }
 
-// unix says that the listener is a unix socket.
+// unix reports whether the listener is a unix socket.
 func (o *TCPServerOptions) unix() bool {
 	return o.UnixPath != "" || o.Listener != nil && o.Listener.Addr().Network() == "unix"
 }
 
-// limits gives those that MessageTCPLimits can change, -1 for none.
+// limits returns the limits that MessageTCPLimits can change; -1 means no limit.
 func (o *TCPServerOptions) limits() MessageTCPLimits {
 	m := MessageTCPLimits{
 		MaxConnections: cmp.Or(o.MaxConnections, -1), MaxConnectionsPerAddress: cmp.Or(o.MaxConnectionsPerAddress, -1),
@@ -76,7 +75,7 @@ func (o *TCPServerOptions) limits() MessageTCPLimits {
 	return m
 }
 
-// checkLimits checks those that MessageTCPLimits can change, except for negative numbers.
+// checkLimits checks the limits that MessageTCPLimits can change, except for negative numbers.
 func (o *TCPServerOptions) checkLimits(c *check) {
 	c.refuse(o.unix() && (o.MaxConnectionsPerAddress > 0 || o.MaxHandshakeFailures > 0),
 		"MaxConnectionsPerAddress, MaxHandshakeFailures: peers of a unix socket have no address; use MaxConnections")
@@ -129,7 +128,7 @@ func (o *Reconnect) parse(c *check) *Reconnect {
 	return &ready
 }
 
-// parseShared is parse for the fields that servers and outgoing connections have in common.
+// parseShared is parse for the fields that servers and outgoing connections share.
 func (o *TCPConnectionOptions) parseShared(c *check, server bool) {
 	c.manager(o.CertManager, server)
 	c.notNil("Node", o.Node)

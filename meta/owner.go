@@ -8,8 +8,7 @@ import (
 	"ergo.services/ergo/gen"
 )
 
-// ownerCheck is how often a connection whose option Node is set looks whether its owner is still
-// there.
+// ownerCheck is how often a connection with the option Node checks that its owner still runs.
 const ownerCheck = time.Second
 
 var (
@@ -17,16 +16,16 @@ var (
 	errNotOwner  = errors.New("it is neither the owner nor the parent")
 )
 
-// findOwner looks up the process that has the name to which the messages would go, where the option
-// Node is set: from then on they go to that process, and not to another that takes its name later
-// and knows nothing of the connection.
+// findOwner looks up the process with the name that the messages go to, if the option Node is set.
+// From then on they go to that process, and not to one that takes its name later and does not know
+// the connection.
 func (c *tcpConnection) findOwner() error {
 	name, named := c.to.(gen.Atom)
 	if c.opt.Node == nil {
 		return nil
 	}
 	if !named {
-		if c.to != any(c.process.Parent()) { // with which the connection ends anyway
+		if c.to != any(c.process.Parent()) { // the connection ends with its parent anyway
 			c.ownerAt = time.Now().Add(ownerCheck)
 		}
 		return nil
@@ -63,7 +62,7 @@ func lookUp(node gen.Node, name gen.Atom) (gen.PID, error) {
 	return gen.PID{}, gen.ErrNameUnknown
 }
 
-// checkOwner ends the connection if its owner is no more.
+// checkOwner ends the connection if its owner has ended.
 func (c *tcpConnection) checkOwner(now time.Time) {
 	c.ownerAt = now.Add(ownerCheck)
 	if pid, ok := c.to.(gen.PID); ok {
@@ -73,14 +72,14 @@ func (c *tcpConnection) checkOwner(now time.Time) {
 	}
 }
 
-// owner gives who gets the messages.
+// owner returns the receiver of the messages.
 func (c *tcpConnection) owner() any {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.to
 }
 
-// setOwner has the read loop, or the end of the connection, change the owner. It does not block.
+// setOwner makes the read loop, or the end of the connection, change the owner. It does not block.
 func (c *tcpConnection) setOwner(from, pid gen.PID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -105,8 +104,8 @@ func warnOwner(process gen.MetaProcess, from, pid gen.PID, err error) {
 	process.Log().Warning("MessageTCPOwner{PID: %s} from %s ignored: %s", pid, from, err)
 }
 
-// mayPass returns an error where from may not make pid the owner, or there is no such process. An
-// owner that is known only by name can't be compared.
+// mayPass returns an error if from may not make pid the owner, or if pid does not exist. An owner
+// known only by name is not checked.
 func (o *TCPConnectionOptions) mayPass(owner any, parent, from, pid gen.PID) error {
 	if known, ok := owner.(gen.PID); ok && from != known && from != parent {
 		return errNotOwner
@@ -121,8 +120,8 @@ func (o *TCPConnectionOptions) mayPass(owner any, parent, from, pid gen.PID) err
 	return err
 }
 
-// changeOwner does what setOwner has asked for. It returns an error if the new owner can't be told.
-// Start's goroutine calls it.
+// changeOwner performs the change requested by setOwner. It returns an error if the new owner can't
+// be told. Start's goroutine calls it.
 func (c *tcpConnection) changeOwner() error {
 	c.mu.Lock()
 	before, open := c.to, c.connectSent && !c.disconnectSent
@@ -136,7 +135,7 @@ func (c *tcpConnection) changeOwner() error {
 	if c.opt.Node != nil {
 		c.ownerAt = time.Now().Add(ownerCheck)
 	}
-	_ = c.process.Send(before, MessageTCPOwner{PID: c.to.(gen.PID), ID: c.process.ID()}) // an error says that it has ended
+	_ = c.process.Send(before, MessageTCPOwner{PID: c.to.(gen.PID), ID: c.process.ID()}) // on error the previous owner has ended
 	if !open {
 		return nil
 	}

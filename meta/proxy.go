@@ -20,11 +20,12 @@ var (
 	errNoProxy      = errors.New("no PROXY header from a source in ProxyFrom")
 )
 
-// ProxyHeader has the contents of a PROXY protocol header: in [Peer] the one from a trusted proxy,
-// in [TCPConnectionOptions] the one to send. Missing fields are zero; version 1 has only addresses.
+// ProxyHeader is the content of a PROXY protocol header: in [Peer] of the one from a trusted proxy,
+// in [TCPConnectionOptions] of the one to send. Missing fields are zero; version 1 has only
+// addresses.
 type ProxyHeader struct {
-	// Source is the address of the client, also Peer.Addr, and Destination the address that it
-	// connected to.
+	// Source is the address of the client, as is Peer.Addr, and Destination the address that the
+	// client connected to.
 	Source, Destination net.Addr
 	// Authority is the host name that the client asked for, and ALPN the protocol that the proxy
 	// negotiated with it.
@@ -32,16 +33,16 @@ type ProxyHeader struct {
 	ALPN      string
 	// UniqueID is the proxy's name for the connection, at most 128 bytes.
 	UniqueID []byte
-	// TLS is the client's own TLS connection to the proxy, nil if the proxy says of none.
+	// TLS describes the client's TLS connection to the proxy, nil if the proxy reports none.
 	TLS *ProxyTLS
 }
 
-// ProxyTLS is what a proxy says of a client's TLS connection (PROXY protocol, section 2.2.6).
+// ProxyTLS is what a proxy reports about a client's TLS connection (PROXY protocol, section 2.2.6).
 type ProxyTLS struct {
-	// Version is in the form of the proxy, for HAProxy "TLSv1.3".
+	// Version is as the proxy writes it, for example "TLSv1.3" by HAProxy.
 	Version string
-	// Verified says that the client has shown a certificate, which the proxy has verified.
-	// CommonName is that of its subject, and a claim of the client if Verified is false.
+	// Verified means that the client presented a certificate and the proxy verified it. CommonName is
+	// that of its subject, an unverified claim if Verified is false.
 	Verified   bool
 	CommonName string
 }
@@ -49,7 +50,7 @@ type ProxyTLS struct {
 // maxUniqueID is the limit of the PROXY protocol, section 2.2.5.
 const maxUniqueID = 128
 
-// newProxyHeader returns what a header says. Its TLVs can be malformed.
+// newProxyHeader converts a header. It returns an error for malformed TLVs.
 func newProxyHeader(header *proxyproto.Header) (*ProxyHeader, error) {
 	tlvs, err := header.TLVs()
 	if err != nil {
@@ -81,7 +82,7 @@ func newProxyHeader(header *proxyproto.Header) (*ProxyHeader, error) {
 	return p, nil
 }
 
-// tlv returns the header's form of t.
+// tlv encodes t for the header.
 func (t *ProxyTLS) tlv() (proxyproto.TLV, error) {
 	ssl := tlvparse.PP2SSL{
 		Client: tlvparse.PP2_BITFIELD_CLIENT_SSL, Verify: 1,
@@ -103,7 +104,8 @@ func (t *ProxyTLS) tlv() (proxyproto.TLV, error) {
 	return tlv, err
 }
 
-// maxProxyHeader is the most that this package, and others, read after the first 16 bytes.
+// maxProxyHeader is the largest number of bytes read after the first 16, here and in other
+// implementations.
 const maxProxyHeader = 4096
 
 // format returns the header in version 2.
@@ -155,7 +157,7 @@ func readProxyHeader(s *socket) (net.Addr, *ProxyHeader, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", errNoProxy, err)
 	}
-	// What came with the header belongs to the layer above.
+	// The bytes after the header belong to the layer above.
 	s.pending, _ = reader.Peek(reader.Buffered())
 	if header.Command.IsLocal() || header.SourceAddr == nil {
 		return s.RemoteAddr(), nil, nil
@@ -170,8 +172,8 @@ func readProxyHeader(s *socket) (net.Addr, *ProxyHeader, error) {
 	return header.SourceAddr, proxy, nil
 }
 
-// awaitV1 waits for the whole of a version 1 header, at most its 107 bytes: the library takes it
-// only from a single read. An error comes again when the library reads.
+// awaitV1 waits for a whole version 1 header, at most 107 bytes, because the library needs it in a
+// single read. A read error is returned again when the library reads.
 func awaitV1(reader *bufio.Reader) {
 	for n := 1; ; n++ {
 		if _, err := reader.Peek(n); err != nil {
@@ -193,24 +195,24 @@ func contains(prefixes []netip.Prefix, addr net.Addr) bool {
 	})
 }
 
-// proxyGuard finds a PROXY header at the very start of what a source sends that must not send one.
+// proxyGuard detects a PROXY header at the start of the data of a source that must not send one.
 type proxyGuard struct{ seen []byte }
 
 var proxySignatures = [][]byte{proxyproto.SIGV1, proxyproto.SIGV2}
 
-// mayFollow says whether what was seen so far can become a header.
+// mayFollow reports whether the bytes seen so far may be the beginning of a header.
 func (g *proxyGuard) mayFollow() bool {
 	return slices.ContainsFunc(proxySignatures, func(signature []byte) bool {
 		return len(g.seen) < len(signature) && bytes.HasPrefix(signature, g.seen)
 	})
 }
 
-// spoofWait is how long a peer in the clear that must not send a PROXY header may keep silent
-// before its owner hears of it. In some protocols the server speaks first, so it can't be longer.
+// spoofWait is how long a connection without TLS waits for the first bytes of a peer that must not
+// send a PROXY header. In some protocols the server sends first, so the wait must be short.
 const spoofWait = 200 * time.Millisecond
 
-// awaitStart reads what such a peer begins with. A header is refused before an actor hears of the
-// connection.
+// awaitStart reads the first bytes of such a peer, so that a header is refused before an actor gets
+// the connection.
 func (s *socket) awaitStart() error {
 	s.SetReadDeadline(time.Now().Add(spoofWait))
 	defer s.SetReadDeadline(time.Time{})
@@ -226,7 +228,7 @@ func (s *socket) awaitStart() error {
 		case left(err) && len(s.pending) == 0:
 			return fmt.Errorf("%w: %w", errNothingSent, err)
 		case err != nil:
-			return nil // the read loop finds it
+			return nil // the read loop gets the same error
 		}
 	}
 	return nil

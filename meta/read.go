@@ -11,7 +11,7 @@ import (
 	"ergo.services/ergo/gen"
 )
 
-// bulkWait is how long a connection that has read much keeps its buffer for more.
+// bulkWait is how long a connection in bulk mode keeps its buffer for more data.
 const bulkWait = 50 * time.Millisecond
 
 // read delivers what the peer sends until the connection ends.
@@ -57,7 +57,7 @@ func (c *tcpConnection) read() {
 	}
 }
 
-// interruptLocked makes the read loop look at what has changed. A handshake is left alone.
+// interruptLocked makes the read loop check what has changed. It does not interrupt a handshake.
 func (c *tcpConnection) interruptLocked() {
 	if c.cancel == nil {
 		c.sock.SetReadDeadline(aLongTimeAgo)
@@ -65,8 +65,8 @@ func (c *tcpConnection) interruptLocked() {
 	c.changed.broadcast()
 }
 
-// mayDeliver says whether the read loop goes on: the connection is neither paused nor has the loop
-// something else to do.
+// mayDeliver reports whether the read loop may go on: the connection is not paused, and the loop
+// has nothing else to do.
 func (c *tcpConnection) mayDeliver() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -78,24 +78,25 @@ func (c *tcpConnection) mayDeliverLocked() bool {
 		c.batch.cost < readAhead*c.opt.WriteBuffer && !c.pausedLocked()
 }
 
-// pausedLocked says that nothing may be read or delivered for now.
+// pausedLocked reports whether reading and delivering is paused.
 func (c *tcpConnection) pausedLocked() bool {
 	return c.opt.Active > 0 && c.credit <= 0 || c.heldBackLocked()
 }
 
-// heldBackLocked says that enough was read from a peer that does not take what is written to it.
+// heldBackLocked reports whether enough was read from a peer that does not read what is written to
+// it.
 func (c *tcpConnection) heldBackLocked() bool {
 	return c.congested && c.ahead >= readAhead*c.opt.WriteBuffer
 }
 
-// poll reads and delivers until the read loop has something else to do, and then returns true.
-// There are two ways to read:
+// poll reads and delivers until the read loop has something else to do, and then returns true. It
+// reads in one of two modes:
 //
-//   - Within wait, all that has arrived is read before any of it is delivered, so that many small
-//     messages are one for the owner, and their answers one write. Between two of them no buffer is
-//     held. poll returns false to be called again.
-//   - In bulk, once as much as half a buffer has come in one read, reads block, which costs less
-//     than to ask whether there is more. When less comes, or nothing for bulkWait, it is over.
+//   - Within wait, poll reads all data that has arrived before it delivers any, so that the owner
+//     gets many small messages as one and answers with one write. Between calls no buffer is held.
+//     poll returns false to be called again.
+//   - In bulk, after a read of half a buffer or more, reads block, which costs less than checking
+//     for more data. A smaller read, or none within bulkWait, ends this mode.
 func (c *tcpConnection) poll() (done bool) {
 	for {
 		if (!c.inbox.empty() || c.inbox.err != nil) && !c.deliver() {
@@ -106,7 +107,7 @@ func (c *tcpConnection) poll() (done bool) {
 			return true
 		}
 		if c.bulk == c.sock.polling && c.sock.raw != nil {
-			return true // to go on in the other way
+			return true // to go on in the other mode
 		}
 		switch err := c.fill(); {
 		case err == error(errWouldBlock):
@@ -122,8 +123,8 @@ func (c *tcpConnection) poll() (done bool) {
 	}
 }
 
-// fill reads until the buffer is full or nothing more has arrived; where reads block, once. An
-// error after which no more comes is left in the inbox, any other is returned.
+// fill reads until the buffer is full or nothing more has arrived; if reads block, it reads once. A
+// final error is stored in the inbox, any other is returned.
 func (c *tcpConnection) fill() error {
 	for !c.inbox.full() {
 		n, err := c.stream.Read(c.inbox.space())
@@ -139,8 +140,7 @@ func (c *tcpConnection) fill() error {
 		case err == nil, err == error(errWouldBlock), timeout(err):
 			return err
 		case err == io.EOF && c.sock.eof && c.stats.tls.Load() != nil:
-			// crypto/tls calls it EOF too where the TCP stream ends between two records, without
-			// close_notify.
+			// crypto/tls also returns EOF if the TCP stream ends between two records without close_notify.
 			err = io.ErrUnexpectedEOF
 		}
 		c.inbox.err = err
@@ -149,7 +149,7 @@ func (c *tcpConnection) fill() error {
 	return nil
 }
 
-// deliver sends what is in the inbox as far as it is complete. It returns false if it had to stop.
+// deliver sends the complete messages in the inbox. It returns false if it had to stop.
 func (c *tcpConnection) deliver() bool {
 	for more := c.mayDeliver(); more; {
 		data, reason, cause := c.inbox.next()
@@ -172,8 +172,8 @@ func (c *tcpConnection) deliver() bool {
 	return false
 }
 
-// count counts a message that was delivered, and says whether it was the last one that is allowed,
-// and whether the read loop goes on.
+// count counts a delivered message, and reports whether it was the last one allowed and whether the
+// read loop goes on.
 func (c *tcpConnection) count(size int) (last, more bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -186,16 +186,16 @@ func (c *tcpConnection) count(size int) (last, more bool) {
 }
 
 const (
-	// ownerTime is how long an owner that has answered is waited for until its next answer.
+	// ownerTime is how long to wait for the next answer of an owner that has answered before.
 	ownerTime = 50 * time.Millisecond
-	// ownerTick is how often it is looked whether it has.
+	// ownerTick is the interval of checking for that answer.
 	ownerTick = 2 * time.Millisecond
 )
 
-// awaitOwner waits for the owner to catch up: until it has answered half of the last batch, and all
-// before, or answers no more. A peer that sends faster than its owner answers would fill the
-// mailboxes. How many messages it answers is learned where it answers no more; one that answers
-// none is hardly waited for, since nothing is known of it.
+// awaitOwner waits for the owner to catch up: until it has answered half of the last batch and all
+// earlier ones, or stops answering. Otherwise a peer that sends faster than the owner answers would
+// fill the mailboxes. The rate of answers is learned when the owner stops answering. For an owner
+// that never answers the wait is short, since its progress is unknown.
 func (c *tcpConnection) awaitOwner() {
 	b, in, out, idle := &c.batch, c.stats.messagesIn.Load(), c.stats.messagesOut.Load(), time.Duration(0)
 	delivered := float64(in - b.in)
@@ -214,7 +214,7 @@ func (c *tcpConnection) awaitOwner() {
 	c.batch = batch{in: in, out: out, due: due, rate: rate}
 }
 
-// send delivers a message to the owner; where it can't, the connection ends.
+// send delivers a message to the owner, or ends the connection if it can't.
 func (c *tcpConnection) send(message any) bool {
 	if err := c.process.Send(c.to, message); err != nil {
 		c.end(ErrOwnerGone, fmt.Errorf("%T not delivered to %v: %w", message, c.to, err))
@@ -223,8 +223,8 @@ func (c *tcpConnection) send(message any) bool {
 	return true
 }
 
-// pauseLocked waits, without reading, until something has changed: the owner allows more messages,
-// the peer has taken what waited for it, or the connection comes to its end.
+// pauseLocked waits without reading until the owner allows more messages, the peer has taken the
+// waiting data, or the connection ends.
 func (c *tcpConnection) pauseLocked() {
 	if c.broken != nil {
 		c.endLocked(ErrReset, c.broken)
@@ -248,8 +248,8 @@ func (c *tcpConnection) pauseLocked() {
 	}
 }
 
-// readFailed ends the connection for an error of a read, unless that was only an interrupt or one
-// side may still write.
+// readFailed ends the connection after a read error, unless the error is an interrupt or one side
+// may still write.
 func (c *tcpConnection) readFailed(err error) {
 	broken := c.view().broken
 	switch {
@@ -267,7 +267,7 @@ func (c *tcpConnection) readFailed(err error) {
 	}
 }
 
-// readReason sorts the errors of a read after the handshake.
+// readReason returns the reason for a read error after the handshake.
 func readReason(err error) error {
 	_, noRecord := errors.AsType[tls.RecordHeaderError](err)
 	switch {

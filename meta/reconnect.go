@@ -13,10 +13,10 @@ import (
 	"ergo.services/ergo/gen"
 )
 
-// The goroutines of a connection with Reconnect are those of a tcpConnection: Start's dials, waits
-// and runs one connection after the other.
+// A connection with Reconnect has the goroutines of a tcpConnection: Start's dials, waits, and runs
+// one connection after the other.
 
-// reconnecting is the meta process of an outgoing connection that is made again and again: a
+// reconnecting is the meta process of an outgoing connection with Reconnect. It has one
 // tcpConnection at a time.
 type reconnecting struct {
 	behavior
@@ -24,12 +24,12 @@ type reconnecting struct {
 	// Set by newReconnecting, and not changed after it.
 	opt     *TCPConnectionOptions
 	targets []target
-	ctx     context.Context // ends when no further connection is to be made
+	ctx     context.Context // done when no further connection is to be made
 	cancel  context.CancelFunc
-	done    chan struct{} // closed: Start has returned, or never will run
+	done    chan struct{} // closed when Start has returned or will never run
 
 	started sync.Once
-	tries   int // of dialling, for the next address; Start's goroutine
+	tries   int // dials so far, to choose the next address; used by Start's goroutine
 	outbox  outbox
 
 	mu       sync.Mutex     // guards all below
@@ -37,7 +37,7 @@ type reconnecting struct {
 	conn     *tcpConnection // being established, or in use; set by Start's goroutine, as all below
 	up       bool           // conn takes messages
 	failures int            // in a row
-	retryAt  time.Time      // of the next try; zero: there is none
+	retryAt  time.Time      // of the next attempt; zero: there is none
 	last     error          // why the last connection ended or was not made
 }
 
@@ -70,7 +70,7 @@ func (r *reconnecting) Start() error {
 		told := r.retryAt.IsZero() && r.last != nil
 		r.retryAt = time.Time{}
 		r.mu.Unlock()
-		if !told { // the last word was that there would be another try
+		if !told { // the owner still expects another attempt
 			r.giveBack()
 			r.tell(&DisconnectError{Reason: ErrTerminated}, time.Time{})
 		}
@@ -78,8 +78,8 @@ func (r *reconnecting) Start() error {
 	return nil
 }
 
-// once makes one connection, runs it to its end, and waits until the next is due. It returns false
-// if there will be no next.
+// once makes one connection, runs it until it ends, and waits until the next is due. It returns
+// false if there is no next one.
 func (r *reconnecting) once() bool {
 	t := r.targets[r.tries%len(r.targets)]
 	r.tries++
@@ -104,10 +104,10 @@ func (r *reconnecting) once() bool {
 		if r.ctx.Err() != nil { // Terminate may have looked for a connection before
 			c.Terminate(nil)
 		}
-		_ = c.Start() // says nothing: the reason went to the owner
+		_ = c.Start() // always nil: the owner got the reason
 		r.mu.Lock()
-		if r.conn = nil; !r.retryAt.IsZero() { // else its Disconnect was the last word
-			_ = c.changeOwner() // where that was asked for after its Disconnect
+		if r.conn = nil; !r.retryAt.IsZero() { // else its Disconnect was the last message
+			_ = c.changeOwner() // if MessageTCPOwner came after its Disconnect
 		}
 		r.mu.Unlock()
 	}
@@ -125,7 +125,7 @@ func (r *reconnecting) once() bool {
 	}
 }
 
-// use makes a connection that is established the one that messages go to.
+// use directs messages to the connection once it is established.
 func (r *reconnecting) use() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -133,10 +133,10 @@ func (r *reconnecting) use() {
 	r.sendSelf()
 }
 
-// sendSelf asks for a pump. Where the mailbox is full the next message does it.
+// sendSelf sends a pumpRequest. If the mailbox is full, the next message pumps instead.
 func (r *reconnecting) sendSelf() { _ = r.process.Send(r.process.ID(), pumpRequest{}) }
 
-// tell sends a message to the owner. It returns false if the owner has ended.
+// tell sends a Disconnect to the owner. It returns false if the owner has ended.
 func (r *reconnecting) tell(reason *DisconnectError, retry time.Time) bool {
 	r.mu.Lock()
 	to := r.to
@@ -144,9 +144,9 @@ func (r *reconnecting) tell(reason *DisconnectError, retry time.Time) bool {
 	return !unreachable(r.process.Send(to, MessageTCPDisconnect{ID: r.process.ID(), Reason: reason, Retry: retry}))
 }
 
-// setOwner makes a process the owner of this connection and of those that come.
+// setOwner makes a process the owner of this connection and of later ones.
 func (r *reconnecting) setOwner(from, pid gen.PID) {
-	r.mu.Lock() // held for all of it: the connection that ends looks at what was asked for
+	r.mu.Lock() // held throughout: a connection that ends reads the requested owner
 	defer r.mu.Unlock()
 	before := r.to
 	if err := r.opt.mayPass(before, r.process.Parent(), from, pid); err != nil {
@@ -157,20 +157,20 @@ func (r *reconnecting) setOwner(from, pid gen.PID) {
 	if r.conn != nil {
 		r.conn.setOwner(from, pid)
 	} else if before != any(pid) {
-		_ = r.process.Send(before, MessageTCPOwner{PID: pid, ID: r.process.ID()}) // an error says that it has ended
+		_ = r.process.Send(before, MessageTCPOwner{PID: pid, ID: r.process.ID()}) // on error the previous owner has ended
 	}
 }
 
-// current is the connection, and whether it takes messages.
+// current returns the connection, and whether it accepts messages.
 func (r *reconnecting) current() (c *tcpConnection, up bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.conn, r.up
 }
 
-// plan notes why a connection ended, or was not made, and returns when the next is due: zero if
-// there will be none, after which no message is kept. A connection that was of use begins the count
-// of failures anew.
+// plan records why a connection ended or was not made, and returns when the next is due. Zero means
+// that there is no next one; then no message is kept. A useful connection resets the count of
+// failures.
 func (r *reconnecting) plan(reason *DisconnectError, useful bool) time.Time {
 	retry := r.nextTry(reason, useful)
 	if retry.IsZero() {
@@ -196,15 +196,15 @@ func (r *reconnecting) nextTry(reason *DisconnectError, useful bool) time.Time {
 		return r.retryAt
 	}
 	wait := o.MaxInterval
-	if doubled := o.MinInterval << min(r.failures-1, 30); doubled > 0 && !permanent(reason) { // else shifted out
+	if doubled := o.MinInterval << min(r.failures-1, 30); doubled > 0 && !permanent(reason) { // else it overflowed
 		wait = min(wait, doubled)
 	}
 	r.retryAt = time.Now().Add(wait - rand.N(wait/2+1))
 	return r.retryAt
 }
 
-// permanent says that a failure does not pass by waiting: one side does not accept the other's
-// certificate. A server that has none at the moment says internal_error, which does pass.
+// permanent reports whether an early retry is useless, because one side does not accept the other's
+// certificate. A server that has no certificate yet sends internal_error, which is not permanent.
 func permanent(reason *DisconnectError) bool {
 	refused := reason.Reason == ErrRefused && !strings.HasSuffix(reason.Cause.Error(), "internal error")
 	return refused || isA[*tls.CertificateVerificationError](reason.Cause) || isA[x509.HostnameError](reason.Cause)
@@ -223,10 +223,10 @@ func (r *reconnecting) HandleMessage(from gen.PID, message any) error {
 	case MessageTCPClose:
 		r.pump()
 		r.cancel()
-		if c, _ := r.current(); c != nil { // which may be another by now
+		if c, _ := r.current(); c != nil { // which may have changed by now
 			c.end(ErrTerminated, nil)
 		}
-	case flushRequest, catchUp: // of this connection, or one that has ended
+	case flushRequest, catchUp: // from this connection, or from one that has ended
 		if up {
 			_ = c.HandleMessage(from, m) // never fails
 		}

@@ -7,26 +7,26 @@ import (
 	"ergo.services/ergo/gen"
 )
 
-// outbox has the messages that were sent to a reconnecting and are not written yet.
+// outbox holds the messages sent to a reconnecting that are not written yet.
 type outbox struct {
 	mu    sync.Mutex     // guards all below; held while a connection takes a message
-	queue []keptMessage  // in order: those that conn has taken, then those that wait
-	taken int            // how many conn has
-	conn  *tcpConnection // nil: none has taken any
+	queue []keptMessage  // in order: messages that conn has taken, then waiting ones
+	taken int            // how many of them conn has taken
+	conn  *tcpConnection // nil: no connection has taken any
 	size  int            // bytes that wait
 }
 
 type keptMessage struct {
 	from gen.PID
 	data []byte
-	end  uint64 // where it ends in what its connection has taken
+	end  uint64 // its end among the bytes that its connection has taken
 }
 
-// pumpRequest is what a reconnecting sends to itself when a connection is there, and when it has
-// ended.
+// pumpRequest is a message that a reconnecting sends to itself when a connection is established and
+// when it has ended.
 type pumpRequest struct{}
 
-// write writes a message, keeps it, or sends it back.
+// write writes a message, keeps it, or returns it to its sender.
 func (r *reconnecting) write(m keptMessage) {
 	q := &r.outbox
 	q.mu.Lock()
@@ -40,7 +40,7 @@ func (r *reconnecting) write(m keptMessage) {
 	}
 }
 
-// keeps says whether so many bytes may wait.
+// keeps reports whether size more bytes may wait.
 func (r *reconnecting) keeps(size int) bool {
 	return r.opt.Reconnect.Keep && r.ctx.Err() == nil && size <= r.opt.WriteBuffer
 }
@@ -51,8 +51,8 @@ func (r *reconnecting) pump() {
 	r.pumpLocked()
 }
 
-// pumpLocked has the connection take what waits, in order. It returns false where something has to
-// wait on: a pumpRequest is to come then.
+// pumpLocked passes the waiting messages to the connection, in order. It returns false if some must
+// still wait; then a pumpRequest must follow.
 func (r *reconnecting) pumpLocked() bool {
 	q := &r.outbox
 	for r.settleLocked(); q.taken < len(q.queue); {
@@ -69,7 +69,7 @@ func (r *reconnecting) pumpLocked() bool {
 	return true
 }
 
-// drop drops the messages that end within the bytes sent.
+// drop removes the messages that end within the bytes sent.
 func (q *outbox) drop(sent uint64) {
 	n := 0
 	for n < q.taken && q.queue[n].end <= sent {
@@ -77,20 +77,20 @@ func (q *outbox) drop(sent uint64) {
 	}
 	clear(q.queue[:n])
 	if q.taken -= n; n == len(q.queue) {
-		q.queue = q.queue[:0] // keeps its room
+		q.queue = q.queue[:0] // keeps its capacity
 	} else {
 		q.queue = q.queue[n:]
 	}
 }
 
-// settleLocked drops what was written. What a connection that has ended has not written waits for
-// the next one again, or is sent back.
+// settleLocked drops written messages. Messages that an ended connection has not written wait for
+// the next one, or are returned.
 func (r *reconnecting) settleLocked() {
 	q := &r.outbox
 	if q.conn == nil {
 		return
 	}
-	c, up := r.current() // before sent, which changes no more where it is over
+	c, up := r.current() // read before sent, which no longer changes once c is over
 	sent := q.conn.writer.stats().sent
 	q.drop(sent)
 	if up && c == q.conn {
@@ -111,7 +111,7 @@ func (r *reconnecting) settleLocked() {
 	}
 }
 
-// giveBack sends back all that is left. No further connection will be made.
+// giveBack returns all remaining messages. No further connection will be made.
 func (r *reconnecting) giveBack() {
 	q := &r.outbox
 	q.mu.Lock()
@@ -123,7 +123,7 @@ func (r *reconnecting) giveBack() {
 	q.queue, q.size = nil, 0
 }
 
-// sendBack tells the sender of a message that it was not sent, or only so many bytes of it.
+// sendBack returns a message to its sender, with the number of bytes that were written.
 func (r *reconnecting) sendBack(m keptMessage, written int) {
 	if err := r.process.Send(m.from, MessageTCPUnsent{ID: r.process.ID(), Data: m.data, Written: written}); err != nil {
 		r.process.Log().Warning("%d bytes from %s were not sent, and it was not told: %s", len(m.data)-written, m.from, err)

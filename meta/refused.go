@@ -15,11 +15,11 @@ import (
 	"github.com/ergotls/ergotls/internal/sni"
 )
 
-// refusals are the reasons for which a connection is refused before an actor hears of it. The first
-// whose errors an error is of is why.
+// refusals are the reasons for which a connection is refused before an actor gets it. The first one
+// that matches an error counts.
 var refusals = [...]struct {
 	why       string
-	handshake bool // that has failed
+	handshake bool // counts as a failed handshake
 	is        func(error) bool
 }{
 	{"panic", false, isA[*panicError]},
@@ -38,7 +38,7 @@ var refusals = [...]struct {
 	{"protocol", true, func(err error) bool {
 		return strings.HasPrefix(err.Error(), "tls: ") || strings.HasPrefix(err.Error(), "local error: tls: ")
 	}},
-	{"not authorized", true, func(error) bool { return true }}, // by VerifyConnection or another callback of the manager
+	{"not authorized", true, func(error) bool { return true }}, // an error of VerifyConnection or another callback of the manager
 }
 
 const (
@@ -54,7 +54,7 @@ var RefusedReasons = func() (all [len(refusals)]string) {
 	return all
 }()
 
-// whyRefused sorts the errors of admission and handshake. It returns an index of refusals.
+// whyRefused classifies an error of admission or handshake. It returns an index of refusals.
 func whyRefused(err error) (why int) {
 	for !refusals[why].is(err) {
 		why++
@@ -62,10 +62,10 @@ func whyRefused(err error) (why int) {
 	return why
 }
 
-// left says that the peer has ended the connection, or its kernel or the network has.
+// left reports whether the peer, its kernel or the network has ended the connection.
 var left = is(io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, syscall.ETIMEDOUT)
 
-// refused counts a connection that no actor has heard of, and says so now and then.
+// refused counts a connection that no actor got, and logs it at a limited rate.
 func (s *tcpServer) refused(c *tcpConnection, stage string, err error) {
 	why, total := whyRefused(err), uint64(0)
 	nothing := refusals[why].why == refusedNothing

@@ -7,9 +7,9 @@ import (
 	"ergo.services/ergo/gen"
 )
 
-// Requests matches the answers of a peer to requests that an actor sent to it for its callers, in
-// protocols in which a request and its answer carry the same id. The zero value is ready for use.
-// It belongs to one actor; only that actor's callbacks may call its methods.
+// Requests matches answers of a peer with requests that an actor sent for its callers, in protocols
+// in which a request and its answer have the same id. The zero value is ready to use. A Requests
+// belongs to one actor; only that actor's callbacks may call its methods.
 //
 //	func (c *client) HandleCall(from gen.PID, ref gen.Ref, request any) (any, error) {
 //		c.last++
@@ -40,19 +40,19 @@ type Requests[ID comparable] struct {
 type waitingRequest struct {
 	caller gen.PID
 	ref    gen.Ref
-	number uint64 // tells requests apart that had the same id one after the other
+	number uint64 // distinguishes successive requests with the same id
 	cancel gen.CancelFunc
 }
 
-// MessageRequestTimeout says that a request has timed out: pass it to [Requests.Expire].
+// MessageRequestTimeout reports that a request has timed out: pass it to [Requests.Expire].
 type MessageRequestTimeout struct {
 	id     any
 	number uint64
 }
 
 // Send writes a request to the connection and remembers the caller until the answer. It does not
-// block. After timeout, which must be above 0, the actor gets a [MessageRequestTimeout]. After an
-// error nothing was sent; answer the caller yourself.
+// block. After timeout, which must be above 0, the actor gets a [MessageRequestTimeout]. On error
+// nothing was sent; the caller then has no answer yet.
 func (r *Requests[ID]) Send(p gen.Process, caller gen.PID, ref gen.Ref, connection gen.Alias, id ID, data []byte, timeout time.Duration) error {
 	if timeout <= 0 {
 		return fmt.Errorf("%w: the timeout of a request is %s; use a positive duration", ErrOption, timeout)
@@ -85,12 +85,12 @@ func (r *Requests[ID]) Answer(p gen.Process, id ID, answer any) bool {
 	}
 	delete(r.waiting, id)
 	request.cancel()
-	_ = p.SendResponse(request.caller, request.ref, answer) // an error says that the caller has ended
+	_ = p.SendResponse(request.caller, request.ref, answer) // on error the caller has ended
 	return true
 }
 
-// Expire answers a request that has timed out with [ErrNoAnswer]. It does nothing if the request
-// was answered meanwhile.
+// Expire answers a timed-out request with [ErrNoAnswer]. It does nothing if the request was
+// answered meanwhile.
 func (r *Requests[ID]) Expire(p gen.Process, m MessageRequestTimeout) {
 	if id, ok := m.id.(ID); ok && r.waiting[id].number == m.number {
 		r.Answer(p, id, ErrNoAnswer)

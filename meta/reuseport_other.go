@@ -4,5 +4,5 @@ package meta
 
 import "syscall"
 
-// The build tag solaris holds on illumos too.
+// The build tag solaris includes illumos.
 var reusePort func(network, address string, raw syscall.RawConn) error

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reusePort sets SO_REUSEPORT on a socket before it is bound; nil where there is no such option.
+// reusePort sets SO_REUSEPORT on a socket before it is bound; nil if the system has no such option.
 var reusePort = func(_, _ string, raw syscall.RawConn) error {
 	var optErr error
 	err := raw.Control(func(fd uintptr) {

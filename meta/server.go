@@ -16,10 +16,10 @@ import (
 // The goroutines of a server:
 //
 //   - Start's, run by the engine: the accept loop. It ends when the listener is closed.
-//   - the engine's message goroutine, there while there are messages.
-//   - watchManager, where there is a CertManager that says when it is closed. It ends with the listener.
-//   - those of several listeners, see listeners.
-//   - one for each drain, until the connections are gone.
+//   - the engine's message goroutine, which runs while there are messages.
+//   - watchManager, if the CertManager has Done. It ends with the listener.
+//   - those of listeners, if the server listens on several addresses.
+//   - one for each drain, until all connections have ended.
 
 var (
 	errOverLimit = errors.New("over the limit")
@@ -32,34 +32,34 @@ type tcpServer struct {
 	behavior
 
 	// Set by CreateTCPServer, and not changed after it.
-	opt        TCPServerOptions      // but the limits in force are in accepting
+	opt        TCPServerOptions      // the current limits are in accepting
 	connection *TCPConnectionOptions // of each accepted connection
 	listener   net.Listener
 	tls        *tls.Config // nil: no TLS
-	actors     bool        // the parent is an ActorServer's; set by it before Start
-	parent     any         // its PID, set by Init; boxed once for all connections
+	actors     bool        // the parent is that of an ActorServer, which sets this before Start
+	parent     any         // a gen.PID, set by Init; converted once for all connections
 
 	handshakes handshakeLimiter
-	next       int            // index in ProcessPool; Start's goroutine
-	owners     sync.Map       // gen.Atom to the gen.PID that had the name last, where the option Node is set; connections
+	next       int            // index in ProcessPool; used by Start's goroutine
+	owners     sync.Map       // gen.Atom to the gen.PID last found for it, if the option Node is set; used by connections
 	logLimit   rate.Sometimes // of error lines
-	closing    chan struct{}  // closed by close: no further connection is accepted
+	closing    chan struct{}  // closed by close: no more connections are accepted
 	closeOnce  sync.Once
-	stopped    chan struct{} // closed: Start has returned
+	stopped    chan struct{} // closed when Start has returned
 
 	mu        sync.Mutex                  // guards all below
-	open      map[*tcpConnection]struct{} // Start's goroutine adds, each takes itself out
-	stats     ServerStats                 // the counters; its traffic is that of the connections that have left
+	open      map[*tcpConnection]struct{} // Start's goroutine adds, each connection removes itself
+	stats     ServerStats                 // the counters; Traffic is that of ended connections
 	addresses addressTable
 	accepting
-	changed signal // open, or anything of accepting
+	changed signal // broadcast when open or accepting changes
 }
 
 // CreateTCPServer opens a listening socket and returns the meta process that serves it: pass it to
 // SpawnMeta. If SpawnMeta fails, call Terminate of the result: it frees the port.
 //
-// It waits up to a second for an address that is in use, because the server of a restarted process
-// may still be ending.
+// CreateTCPServer waits up to a second for an address in use, because the previous server of a
+// restarted process may still be ending.
 //
 // The error wraps [ErrOption] and names every option that is wrong, or wraps [ErrListen].
 func CreateTCPServer(options TCPServerOptions) (gen.MetaBehavior, error) {
@@ -99,7 +99,7 @@ func (s *tcpServer) Init(process gen.MetaProcess) error {
 	return nil
 }
 
-// watchManager tells that the manager was closed while the server listens.
+// watchManager logs that the manager was closed while the server listens.
 func (s *tcpServer) watchManager(manager doner) {
 	select {
 	case <-manager.Done():
@@ -109,7 +109,7 @@ func (s *tcpServer) watchManager(manager doner) {
 	}
 }
 
-// left takes back what a connection has held. It is called once for each connection of serve.
+// left releases what a connection has held. It is called once for each connection passed to serve.
 func (s *tcpServer) left(c *tcpConnection) {
 	addr := limitAddr(c.sock.RemoteAddr())
 	s.mu.Lock()
@@ -130,7 +130,8 @@ func (s *tcpServer) count(change func(*ServerStats)) {
 	change(&s.stats)
 }
 
-// await waits until a condition of what mu guards holds. It returns false if stop is closed before.
+// await waits until holds, called with mu held, returns true. It returns false if stop is closed
+// first.
 func (s *tcpServer) await(holds func() bool, stop <-chan struct{}) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -175,8 +176,8 @@ func (s *tcpServer) HandleCall(_ gen.PID, _ gen.Ref, request any) (any, error) {
 	return gen.ErrUnsupported, nil
 }
 
-// Terminate implements gen.MetaBehavior: it closes the listening socket and leaves the
-// connections alone. It may be called in any phase and more than once.
+// Terminate implements gen.MetaBehavior. It closes the listening socket, but no connection. It may
+// be called in any phase and more than once.
 func (s *tcpServer) Terminate(error) { s.close() }
 
 // close stops the accept loop and frees the port.

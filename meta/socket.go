@@ -13,9 +13,9 @@ import (
 	"github.com/ergotls/ergotls/internal/dn"
 )
 
-// errWouldBlock is what a non-blocking read of a socket answers where nothing has arrived. It
-// is temporary in the sense of net.Error, which crypto/tls does not make sticky: it keeps
-// a half-read record and goes on with the next Read (TestTLSKeepsHalfReadRecord holds it to that).
+// errWouldBlock is the error of a non-blocking read when nothing has arrived. It is temporary in
+// the sense of net.Error: crypto/tls does not keep such an error, but keeps a half-read record and
+// continues with the next Read (tested by TestTLSKeepsHalfReadRecord).
 var errWouldBlock net.Error = wouldBlock{}
 
 type wouldBlock struct{}
@@ -24,36 +24,36 @@ func (wouldBlock) Error() string   { return "would block" }
 func (wouldBlock) Timeout() bool   { return false }
 func (wouldBlock) Temporary() bool { return true }
 
-// peekTimeout is how long peek waits where a read can't be made without blocking.
+// peekTimeout is how long peek waits if the connection can't be read without blocking.
 const peekTimeout = 5 * time.Millisecond
 
-// aLongTimeAgo as a deadline makes a blocked call return at once.
+// aLongTimeAgo, set as a deadline, makes a blocked call return at once.
 var aLongTimeAgo = time.Unix(1, 0)
 
-// socket is the connection under the TLS layer, or the connection itself where there is none.
+// socket is the connection below the TLS layer, or the connection itself without TLS.
 //
-// One goroutine at a time reads. Reads block, except within wait, where they answer errWouldBlock
+// One goroutine at a time reads. Reads block, except within wait, where they return errWouldBlock
 // if nothing has arrived. Writes never block, except during a handshake: see socket_write.go.
 type socket struct {
 	net.Conn
-	raw syscall.RawConn // nil: Conn can only be read and written with blocking calls
+	raw syscall.RawConn // nil: Conn has only blocking reads and writes
 
-	// The reader's.
+	// Used by the reading goroutine.
 	polling   bool    // within wait
 	fd        uintptr // valid within wait
 	eof       bool    // the peer's FIN was read
 	pending   []byte  // bytes read ahead of the TLS layer, served first
 	guard     *proxyGuard
-	handshake *tlsHandshake // not nil during a handshake, which alone writes then
+	handshake *tlsHandshake // nil except during a handshake; then only the handshake writes
 
-	remote atomic.Pointer[net.Addr] // in place of the connection's own; nil: its own
+	remote atomic.Pointer[net.Addr] // replaces the address of Conn; nil: it is not replaced
 
 	mu sync.Mutex // guards output; never held while a call blocks, except during a handshake
 	output
 }
 
-// newSocket wraps a connection. Only those of exactly the standard types are read and written by
-// their descriptors: a type that embeds one of them may transform the bytes.
+// newSocket wraps a connection. Only connections of exactly the standard types are read and written
+// through their descriptors: a type that embeds one of them may transform the bytes.
 func newSocket(conn net.Conn) *socket {
 	s := &socket{Conn: conn}
 	var raw syscall.RawConn
@@ -70,7 +70,8 @@ func newSocket(conn net.Conn) *socket {
 	return s
 }
 
-// ConnectionID is what the log calls the connection. Who makes its handshake may ask for it then.
+// ConnectionID returns the name of the connection in the log. A manager may call it during the
+// handshake.
 func (s *socket) ConnectionID() string {
 	if s.handshake == nil {
 		return ""
@@ -78,8 +79,8 @@ func (s *socket) ConnectionID() string {
 	return s.handshake.id.String()
 }
 
-// RemoteAddr implements net.Conn. It is the client's address from the PROXY header where there was
-// one.
+// RemoteAddr implements net.Conn. It returns the client's address from the PROXY header if there
+// was one.
 func (s *socket) RemoteAddr() net.Addr {
 	if remote := s.remote.Load(); remote != nil {
 		return known(*remote)
@@ -90,9 +91,8 @@ func (s *socket) RemoteAddr() net.Addr {
 // LocalAddr implements net.Conn.
 func (s *socket) LocalAddr() net.Addr { return known(s.Conn.LocalAddr()) }
 
-// known returns an address that is not nil: the connections of a given Listener may have none. The
-// path of a unix socket is of the peer's choice and can have line ends, which are escaped: addresses
-// are logged.
+// known returns addr or, if a connection of a given Listener has none, an address that is not nil.
+// The peer chooses the path of its unix socket, so line breaks in it are escaped for the log.
 func known(addr net.Addr) net.Addr {
 	if addr == nil {
 		return noAddr{}
@@ -136,7 +136,7 @@ func (s *socket) read(b []byte) (int, error) {
 	if s.handshake == nil {
 		return s.Conn.Read(b)
 	}
-	// A handshake has a place while it computes, not while it waits for its peer.
+	// A handshake holds a place while it computes, not while it waits for its peer.
 	s.handshake.leave()
 	n, err := s.Conn.Read(b)
 	if n > 0 {
@@ -148,11 +148,10 @@ func (s *socket) read(b []byte) (int, error) {
 	return n, err
 }
 
-// wait calls poll until it returns true: at once and then each time that there is something to
-// read. Reads of the socket within poll do not block. poll returns false only after a read has
-// answered errWouldBlock: what arrives later is announced, what has arrived already is not. Between
-// the calls nothing is held but this goroutine. wait returns early with the error of a passed read
-// deadline or a closed connection.
+// wait calls poll until it returns true: at once, and then each time that data arrives. Reads of
+// the socket within poll do not block. poll may return false only after a read has returned
+// errWouldBlock, since only data that arrives later causes another call. wait returns early with an
+// error if the read deadline passes or the connection is closed.
 func (s *socket) wait(poll func() (done bool)) error {
 	return s.raw.Read(func(fd uintptr) bool {
 		s.fd, s.polling = fd, true
@@ -162,7 +161,7 @@ func (s *socket) wait(poll func() (done bool)) error {
 	})
 }
 
-// peek reads what is there without waiting for more. Nothing is no error.
+// peek reads what has arrived without waiting for more. It is no error if nothing has.
 func (s *socket) peek(b []byte) (n int, err error) {
 	if s.raw == nil {
 		s.SetReadDeadline(time.Now().Add(peekTimeout))
@@ -181,19 +180,19 @@ func (s *socket) peek(b []byte) (n int, err error) {
 	return n, errors.Join(waitErr, err)
 }
 
-// linger closes the connection without a reset: a kernel that closes a socket with unread bytes in
-// it sends RST, at which the peer's kernel may drop what the peer has not read yet (an alert, our
-// last bytes). So it ends its own side and reads on until the peer has ended too, at most 64 KiB
-// and for at most timeout. The read loop must have ended.
+// linger closes the connection without a reset. A kernel that closes a socket with unread data
+// sends RST, and then the peer's kernel may drop data that the peer has not read yet (an alert, our
+// last bytes). So linger ends our side and reads until the peer has ended too, at most 64 KiB and
+// for at most timeout. The read loop must have ended.
 func (s *socket) linger(timeout time.Duration) {
-	_ = s.CloseWrite() // where Conn can't, the peer may have ended already, or does when it has read our close_notify
+	_ = s.CloseWrite() // if Conn has no CloseWrite, the peer has ended already, or ends after our close_notify
 	deadline := time.Now().Add(timeout)
 	for left := int64(64 << 10); left > 0 && time.Now().Before(deadline); {
 		s.SetReadDeadline(deadline)
 		n, err := io.CopyN(io.Discard, s.Conn, left)
 		if left -= n; !errors.Is(err, os.ErrDeadlineExceeded) {
 			break
-		} // else perhaps by an interrupt that was on its way to the read loop
+		} // else a late interrupt of the read loop may have set the deadline
 	}
 	s.Close()
 }

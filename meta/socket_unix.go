@@ -9,12 +9,12 @@ import (
 	"syscall"
 )
 
-// canPoll says that a descriptor can be read without blocking while it waits in the runtime's
+// canPoll reports whether a descriptor can be read without blocking while it waits in the runtime's
 // poller.
 const canPoll = true
 
-// unblock puts the descriptor back in the mode in which deadlines work: File().Fd(), which a given
-// listener may call to set an option, makes it a blocking one, for all who share it.
+// unblock makes the descriptor non-blocking again, so that deadlines work. File().Fd(), which a
+// given listener may call to set an option, makes it blocking for all of its duplicates.
 func (s *socket) unblock() {
 	if s.raw != nil {
 		s.raw.Control(func(fd uintptr) { syscall.SetNonblock(int(fd), true) })

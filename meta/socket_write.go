@@ -8,27 +8,26 @@ import (
 )
 
 const (
-	// drainPiece is the most in bytes that is handed to the kernel at a time while the peer is
-	// slow.
+	// drainPiece is the size in bytes of the largest write to the kernel while the peer is slow.
 	drainPiece = 16 << 10
-	// maxBacklog bounds what crypto/tls itself (answers to key updates) may add to a backlog, in
-	// bytes.
+	// maxBacklog limits the bytes that crypto/tls itself (answers to key updates) may add to a
+	// backlog.
 	maxBacklog = 256 << 10
 )
 
 var errBacklog = errors.New("the peer does not read what is written to it")
 
-// output is the writing side of a socket. Write hands to the kernel what it takes at once and keeps
-// the rest in the backlog, so that it never blocks. Somebody then has to call drain, which does.
+// output is the writing side of a socket. Write never blocks: it writes what the kernel takes at
+// once and keeps the rest in the backlog. The caller must then call drain, which blocks.
 type output struct {
-	backlog []byte        // taken by Write but not by the kernel
-	timeout time.Duration // for which the peer may take nothing; set before the first write
+	backlog []byte        // accepted by Write but not by the kernel
+	timeout time.Duration // how long the peer may take nothing; set before the first write
 	by      time.Time     // when all writes end; zero: not closing
 	attempt
 }
 
-// attempt is a write through the descriptor that does not block. Its fields are kept for the next,
-// so that it allocates nothing.
+// attempt is a non-blocking write through the descriptor. It is reused, so that a write does not
+// allocate.
 type attempt struct {
 	once func(fd uintptr) (done bool) // writeOnce
 	rest []byte
@@ -58,7 +57,7 @@ func (s *socket) Write(b []byte) (n int, err error) {
 	return len(b), nil
 }
 
-// writeNow writes as much as the kernel takes at once.
+// writeNow writes as much as the kernel takes without blocking.
 func (s *socket) writeNow(b []byte) (int, error) {
 	s.attempt.rest, s.attempt.err = b, nil
 	err := s.raw.Write(s.attempt.once)
@@ -70,22 +69,22 @@ func (s *socket) writeNow(b []byte) (int, error) {
 	return n, err
 }
 
-// owed gives the length of the backlog.
+// owed returns the length of the backlog.
 func (s *socket) owed() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.backlog)
 }
 
-// drain blocks until the backlog is empty. It fails when the peer's kernel has taken nothing for
-// the timeout, or when closeBy's time has come. One goroutine at a time calls it.
+// drain blocks until the backlog is empty. It returns an error if the peer's kernel takes nothing
+// for timeout, or if the deadline of closeBy passes. One goroutine at a time calls it.
 func (s *socket) drain(progress func()) error {
 	if s.owed() == 0 {
 		return nil
 	}
 	tick := s.timeout
 	if s.raw != nil {
-		tick /= 4 // to see in time what the peer's kernel takes; a wrapper may not survive a deadline
+		tick /= 4 // to notice in time what the peer's kernel takes; a wrapper may fail for good after a deadline
 	}
 	last, unacked := time.Now(), s.unacked()
 	for {
@@ -100,8 +99,7 @@ func (s *socket) drain(progress func()) error {
 			return err
 		case n > 0:
 		default:
-			// Between our kernel and the peer's lies a buffer, of which no room is announced before
-			// a third is free.
+			// Our kernel has a send buffer and does not report room in it before a third is free.
 			if unacked = s.unacked(); closing || unacked == before && time.Since(last) >= s.timeout {
 				return err
 			}
@@ -114,7 +112,7 @@ func (s *socket) drain(progress func()) error {
 	}
 }
 
-// nextPiece gives the beginning of the backlog and sets the deadline for it.
+// nextPiece returns the beginning of the backlog and sets the deadline for writing it.
 func (s *socket) nextPiece(tick time.Duration) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -128,13 +126,13 @@ func (s *socket) nextPiece(tick time.Duration) []byte {
 	return s.backlog[:min(len(s.backlog), drainPiece)]
 }
 
-// drained takes n bytes off the backlog, and says whether closeBy's time has come.
+// drained removes n bytes from the backlog, and reports whether the deadline of closeBy has passed.
 func (s *socket) drained(n int) (closing bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.backlog = s.backlog[n:]; len(s.backlog) == 0 {
 		s.backlog = nil
-		s.Conn.SetWriteDeadline(s.by) // one that has passed would fail the next Write
+		s.Conn.SetWriteDeadline(s.by) // an expired deadline would fail the next Write
 	}
 	return !s.by.IsZero() && !time.Now().Before(s.by)
 }
@@ -147,12 +145,12 @@ func (s *socket) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// SetWriteDeadline implements net.Conn. Only crypto/tls calls it, to bound its close_notify, and to
-// make all writes after that fail: here the first is done by drain, the second by crypto/tls
-// itself.
+// SetWriteDeadline implements net.Conn. Only crypto/tls calls it, to limit its close_notify and to
+// make later writes fail. Here drain limits close_notify, and crypto/tls itself refuses later
+// writes.
 func (s *socket) SetWriteDeadline(time.Time) error { return nil }
 
-// closeBy bounds all writes, those under way too.
+// closeBy limits all writes, including running ones.
 func (s *socket) closeBy(deadline time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -160,8 +158,8 @@ func (s *socket) closeBy(deadline time.Time) {
 	s.Conn.SetWriteDeadline(deadline)
 }
 
-// timeout says that a deadline of ours has passed. ETIMEDOUT is another: the kernel has given the
-// peer up.
+// timeout reports whether err is due to a deadline that we set. ETIMEDOUT is not: it means that the
+// kernel has given up on the peer.
 func timeout(err error) bool {
 	ne, ok := errors.AsType[net.Error](err)
 	return ok && ne.Timeout() && !errors.Is(err, syscall.ETIMEDOUT)

@@ -9,7 +9,7 @@ import (
 	"ergo.services/ergo/gen"
 )
 
-// startTLS hands the upgrade to the read loop. The message after this one waits for it, so that
+// startTLS passes the upgrade to the read loop. The next message waits for the upgrade, so that
 // nothing is written meanwhile.
 func (c *tcpConnection) startTLS(from gen.PID, m MessageTCPStartTLS) {
 	if !c.opt.StartTLS || c.stats.tls.Load() != nil {
@@ -22,12 +22,12 @@ func (c *tcpConnection) startTLS(from gen.PID, m MessageTCPStartTLS) {
 	c.interruptLocked()
 }
 
-// runUpgrade makes the upgrade on the read loop's goroutine.
+// runUpgrade performs the upgrade on the read loop's goroutine.
 func (c *tcpConnection) runUpgrade() {
-	reply := c.upgrade.Reply // until it is taken back, nobody sets another
+	reply := c.upgrade.Reply // no other upgrade is set until this one is cleared
 	defer func() {
 		if c.view().reason != nil {
-			c.writer.close() // what waits for the upgrade must not go out in the clear
+			c.writer.close() // messages that wait for the upgrade must not be written in the clear
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -53,7 +53,8 @@ func (c *tcpConnection) runUpgrade() {
 	c.send(MessageTCPSecured{ID: c.process.ID(), TLS: state, Peer: c.peer(state)})
 }
 
-// checkEarly makes sure that nothing has come that would be taken for something that came over TLS.
+// checkEarly makes sure that no bytes have arrived that would be mistaken for bytes received over
+// TLS.
 func (c *tcpConnection) checkEarly() error {
 	early := c.inbox.end - c.inbox.start
 	if early == 0 && c.inbox.err == nil {

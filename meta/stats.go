@@ -12,34 +12,34 @@ import (
 	"ergo.services/ergo/gen"
 )
 
-// ServerStats are the counters of a server since its creation, and its present state. Peers cannot
-// make the maps and lists grow.
+// ServerStats are the counters of a server since its creation, and its current state. Peers cannot
+// make its maps and slices grow.
 type ServerStats struct {
 	Listen string // address
 	TLS    string // "on", "off" or "StartTLS"
 
-	Connections    int  // that actors know of
-	Establishing   int  // before that
+	Connections    int  // announced to an actor
+	Establishing   int  // not yet announced
 	MaxConnections int  // 0: no limit
 	Suspended      bool // by MessageTCPSuspend
-	Handshaking    int  // that compute at the moment
-	MaxHandshakes  int  // 0: no TLS
+	Handshaking    int  // handshakes that use the CPU at the moment
+	MaxHandshakes  int  // the limit for Handshaking; 0: no TLS
 
-	Accepted     uint64            // connections, also those that were refused later
-	AcceptErrors uint64            // failed calls of accept, such as without a free descriptor
+	Accepted     uint64            // connections, including those refused later
+	AcceptErrors uint64            // failed calls of accept, for example for lack of a descriptor
 	Challenges   uint64            // handshakes of CAs that validate a name (RFC 8737)
-	Refused      map[string]uint64 // connections that no actor has heard of, by why: see RefusedReasons
-	Ended        map[string]uint64 // connections that actors knew of, by reason: the text of its sentinel
+	Refused      map[string]uint64 // connections never announced to an actor, by reason: see RefusedReasons
+	Ended        map[string]uint64 // announced connections that have ended, by the text of the sentinel
 	Handshakes   []HandshakeStats  // complete ones
 
-	Traffic // of all connections, also of those that have ended
+	Traffic // of all connections, including ended ones
 }
 
-// Traffic is what one connection or several have carried.
+// Traffic is the traffic of one or more connections.
 type Traffic struct {
-	// Bytes read and written, without the overhead of TLS, and messages to and from actors.
+	// Bytes read and written, without the overhead of TLS; messages to and from actors.
 	BytesIn, BytesOut, MessagesIn, MessagesOut uint64
-	// BackPressure is the total time of waiting for peers to take data.
+	// BackPressure is the total time spent waiting for peers to take data.
 	BackPressure time.Duration
 }
 
@@ -48,8 +48,9 @@ type HandshakeStats struct {
 	Version string        // "TLS 1.3", say
 	Resumed bool          // or full
 	Count   uint64        // since the server was created
-	Total   time.Duration // the sum of how long they took, waiting for the peer included
-	// Buckets are how many took no longer than the bound of the same index in HandshakeBuckets.
+	Total   time.Duration // the sum of their durations, including waits for the peer
+	// Buckets are the numbers of handshakes that took at most the time at the same index of
+	// HandshakeBuckets.
 	Buckets [len(HandshakeBuckets)]uint64
 }
 
@@ -64,21 +65,21 @@ type ConnectionStats struct {
 	ID     gen.Alias // the connection
 	Peer   Peer      // the other side
 	Opened time.Time // when it was accepted
-	State  string    // "active", "passive", "held back: " or "ending: " and why
+	State  string    // "active", "passive", or "held back: " or "ending: " with the reason
 
 	Traffic
 	BytesWaiting uint64 // to be written
 }
 
-// Stats returns the counters of a server, the result of [CreateTCPServer]. Any goroutine may call
-// it, also when the server has ended. It does not wait for connections. It panics if server is
-// something else.
+// Stats returns the counters of server, the result of [CreateTCPServer]; it panics for anything
+// else. Any goroutine may call it, even after the server has ended. It does not wait for
+// connections.
 func Stats(server gen.MetaBehavior) ServerStats { return mustServer(server).snapshot() }
 
 // Connections returns the open connections of a server after their MessageTCPConnect, the oldest
-// first. For the result of [CreateTCPConnection] it returns that connection once it was
-// established, also when it has ended. Any goroutine may call it. Unlike Ergo's Inspect, it does
-// not wait for a connection that is writing to its peer.
+// first. For the result of [CreateTCPConnection] it returns that connection once it has been
+// established, even after its end. Any goroutine may call it. Unlike Ergo's Inspect, it does not
+// wait for a connection that is writing to its peer.
 func Connections(behavior gen.MetaBehavior) (all []ConnectionStats) {
 	var open []*tcpConnection
 	switch b := behavior.(type) {
@@ -116,14 +117,14 @@ func (t *Traffic) add(other Traffic) {
 	t.BackPressure += other.BackPressure
 }
 
-// connectionStats are what a connection counts. They are read at any time. Start's goroutine writes
-// them, but for messagesOut, which is the message goroutine's.
+// connectionStats are the counters of a connection. Any goroutine reads them. Start's goroutine
+// writes them, except messagesOut, which the message goroutine writes.
 type connectionStats struct {
 	bytesIn     atomic.Uint64
 	messagesIn  atomic.Uint64
 	messagesOut atomic.Uint64
 	tls         atomic.Pointer[tls.Conn] // set when the handshake is complete
-	handshake   time.Duration            // valid where tls is set
+	handshake   time.Duration            // valid if tls is set
 }
 
 func (c *tcpConnection) traffic() Traffic {
@@ -154,7 +155,7 @@ func (s *tcpServer) snapshot() ServerStats {
 	out.MaxConnections, out.MaxHandshakes, out.Suspended = max(0, s.max.MaxConnections), max(0, s.max.MaxHandshakes), s.suspended
 	s.mu.Unlock()
 	out.Handshaking = s.handshakes.inUse()
-	for _, c := range open { // what they count does not get less when they leave meanwhile
+	for _, c := range open { // so that the sums do not shrink if connections end meanwhile
 		out.add(c.traffic())
 		if c.view().connectSent {
 			out.Connections++
@@ -167,8 +168,8 @@ func (s *tcpServer) snapshot() ServerStats {
 	return out
 }
 
-// announced returns the connections that an actor knows of. It asks each without mu, which the
-// accept loop needs.
+// announced returns the connections announced to an actor. It checks each without holding mu, which
+// the accept loop needs.
 func (s *tcpServer) announced() []*tcpConnection {
 	s.mu.Lock()
 	open := slices.Collect(maps.Keys(s.open))
@@ -179,8 +180,8 @@ func (s *tcpServer) announced() []*tcpConnection {
 	})
 }
 
-// tlsState gives the TLS state, nil as long as there is none. It does not wait: ConnectionState
-// does only during a handshake.
+// tlsState returns the TLS state, nil if there is none yet. It does not block: ConnectionState
+// blocks only during a handshake.
 func (c *tcpConnection) tlsState() *tls.ConnectionState {
 	var conn tlsConn
 	if made := c.stats.tls.Load(); made != nil {

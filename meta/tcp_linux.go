@@ -16,8 +16,8 @@ var setUserTimeout = func(fd int, timeout time.Duration) {
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(max(1, timeout.Milliseconds())))
 }
 
-// unacked gives the number of bytes that our kernel has and the peer's has not acknowledged, -1 if
-// it can't be told.
+// unacked returns the number of bytes in our kernel that the peer's has not acknowledged, -1 if it
+// is unknown.
 func (s *socket) unacked() int {
 	n := -1
 	if s.raw != nil {

@@ -10,5 +10,5 @@ func fchmod(int, uint32) error { return nil }
 
 var setUserTimeout func(fd int, timeout time.Duration) // nil: there is no TCP_USER_TIMEOUT
 
-// unacked can't be told here: what counts is what our kernel takes.
+// unacked is unknown here, so only what our kernel takes counts.
 func (s *socket) unacked() int { return -1 }

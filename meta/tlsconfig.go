@@ -14,38 +14,37 @@ import (
 	"github.com/ergotls/ergotls/internal/sni"
 )
 
-// What a gen.CertManager may offer beyond that interface.
+// Optional methods of a gen.CertManager.
 type (
-	// serverConfigurer gives the configuration of a server, kept up to date by the manager through
-	// GetConfigForClient. It is a new one each time: its NextProtos are set if the option is.
+	// serverConfigurer returns the configuration of a server, which the manager keeps up to date
+	// through GetConfigForClient. Each call returns a new one, because its NextProtos may be set.
 	serverConfigurer interface{ ServerTLS() *tls.Config }
 
-	// clientConfigurer gives the configuration for connections to serverName, in the same way.
+	// clientConfigurer likewise returns the configuration for connections to serverName.
 	clientConfigurer interface {
 		ClientTLS(serverName string) *tls.Config
 	}
 
-	// tracker is told of every connection while it is open and ends those whose peers have lost
-	// their trust. evict may be called from any goroutine and does not block; release is called at
-	// the end of the connection.
+	// tracker tracks open connections and ends those whose peers are no longer trusted. evict may be
+	// called from any goroutine and does not block; release is called when the connection ends.
 	tracker interface {
 		Track(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func())
 	}
 
-	// sidedTracker is a tracker that is told of a connection before its handshake too, and on which
-	// side of it we are: what its methods return stands for Track.
+	// sidedTracker is a tracker that is also told of a connection before its handshake, by one method
+	// for each side. Their result is called instead of Track.
 	sidedTracker interface {
 		Accepting() (track func(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func()))
 		Dialing() (track func(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func()))
 	}
 
-	// serverHandshaker makes the handshakes of servers with its configurations. It alone answers
-	// the challenge of a CA, and closes that connection.
+	// serverHandshaker performs the handshakes of servers with its configurations. It answers the
+	// challenge of a CA by itself and closes that connection.
 	serverHandshaker interface {
 		ServerHandshake(ctx context.Context, conn *tls.Conn) error
 	}
 
-	// clientAuthorizer is the server's side of Ergo 3.2's CertAuthManager, rootHolder the client's.
+	// clientAuthorizer is the server side of Ergo 3.2's CertAuthManager, rootHolder the client side.
 	clientAuthorizer interface {
 		ClientCAs() *x509.CertPool
 		ClientAuth() tls.ClientAuthType
@@ -53,15 +52,15 @@ type (
 	rootHolder interface{ RootCAs() *x509.CertPool }
 )
 
-// suitesTLS12 are the AEAD suites with forward secrecy (RFC 9325 section 4.2). TLS 1.3 has no
-// others.
+// suitesTLS12 are the AEAD suites with forward secrecy (RFC 9325 section 4.2). TLS 1.3 has only
+// such suites.
 var suitesTLS12 = []uint16{
 	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
 	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
 	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 }
 
-// serverTLS gives the configuration of a server whose certificates and trust are the manager's.
+// serverTLS returns the configuration of a server with the certificates and roots of the manager.
 func serverTLS(manager gen.CertManager, nextProtos []string) (*tls.Config, error) {
 	if m, ok := manager.(serverConfigurer); ok {
 		config := m.ServerTLS()
@@ -94,9 +93,9 @@ func serverTLS(manager gen.CertManager, nextProtos []string) (*tls.Config, error
 	return config, err
 }
 
-// withClientAuth returns a copy of config that asks for client certificates as the manager says at
-// the moment. It refuses what crypto/tls would take to mean the system's roots, at which anyone
-// could get a certificate.
+// withClientAuth returns a copy of config that requests client certificates as the manager
+// currently does. It refuses nil ClientCAs, for which crypto/tls would use the system's roots,
+// which issue certificates to anyone.
 func withClientAuth(config *tls.Config, m clientAuthorizer) (*tls.Config, error) {
 	own := config.Clone()
 	own.ClientAuth, own.ClientCAs = m.ClientAuth(), m.ClientCAs()
@@ -107,8 +106,8 @@ func withClientAuth(config *tls.Config, m clientAuthorizer) (*tls.Config, error)
 	return own, nil
 }
 
-// verifyResumed verifies the peer of a resumed session against the roots of now: crypto/tls does so
-// only when the session is new.
+// verifyResumed verifies the peer of a resumed session against the current roots: crypto/tls
+// verifies only new sessions.
 func verifyResumed(pool *x509.CertPool) func(tls.ConnectionState) error {
 	return func(state tls.ConnectionState) error {
 		if !state.DidResume || pool == nil || len(state.PeerCertificates) == 0 {
@@ -125,7 +124,7 @@ func verifyResumed(pool *x509.CertPool) func(tls.ConnectionState) error {
 	}
 }
 
-// acceptAnyClient makes config ask for client certificates as before, but take any.
+// acceptAnyClient makes config request client certificates as before, but accept any.
 func acceptAnyClient(config *tls.Config) {
 	config.VerifyConnection, config.VerifyPeerCertificate, config.ClientCAs = nil, nil, nil
 	switch config.ClientAuth {
@@ -136,7 +135,7 @@ func acceptAnyClient(config *tls.Config) {
 	}
 }
 
-// clientTLS gives the configuration of an outgoing connection, nil without TLS.
+// clientTLS returns the configuration of an outgoing connection, nil without TLS.
 func clientTLS(o *TCPConnectionOptions) *tls.Config {
 	if o.CertManager == nil {
 		return nil
@@ -147,7 +146,7 @@ func clientTLS(o *TCPConnectionOptions) *tls.Config {
 	}
 	name = cmp.Or(name, o.Host)
 	if addr, err := netip.ParseAddr(name); err == nil {
-		name = addr.WithZone("").String() // the interface is of this machine, and in no certificate
+		name = addr.WithZone("").String() // the zone names an interface of this machine and is in no certificate
 	}
 	var config *tls.Config
 	if m, ok := o.CertManager.(clientConfigurer); ok {
@@ -174,8 +173,8 @@ func clientTLS(o *TCPConnectionOptions) *tls.Config {
 	return config
 }
 
-// clientCertificate presents the manager's certificate of the moment, also to a server that asks
-// for other issuers: its refusal then says who was refused.
+// clientCertificate presents the manager's current certificate, even to a server that asks for
+// other issuers: its refusal then names the client.
 func clientCertificate(manager gen.CertManager) func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	return func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		cert := manager.GetCertificate()

@@ -8,63 +8,63 @@ import (
 	"time"
 )
 
-// errWriteClosed answers a write after the end of the connection or of its writing half.
+// errWriteClosed is the error of a write after the end of the connection or of its writing half.
 var errWriteClosed = errors.New("meta: connection is closed for writing")
 
 const (
 	// coalesced is the size in bytes below which a message is copied to share a record with its
 	// neighbours.
 	coalesced = 4 << 10
-	// recordSize is the most that is written at a time: the payload of one TLS record (RFC 8446
+	// recordSize is the size in bytes of the largest write: the payload of one TLS record (RFC 8446
 	// section 5.1).
 	recordSize = 16 << 10
 )
 
-// buffers are those in which messages are put together. An idle connection holds none.
+// buffers are used to combine messages. An idle connection holds none.
 var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
-// writer writes messages in order. Small ones are put together, and written when no more of them
-// wait or they fill a record, so that they share records and system calls and nothing waits for a
-// timer. A large one is written at once.
+// writer writes messages in order. It combines small ones and writes them when no more wait or they
+// fill a record, so that they share records and system calls, and nothing waits for a timer. It
+// writes a large one at once.
 //
-// No write blocks: what the kernel does not take is the backlog of the socket, at most a record.
-// While there is one, a goroutine (drain) waits for the peer, and messages of all sizes are put
-// together.
+// No write blocks: data that the kernel does not take stays in the backlog of the socket, at most
+// one record. While there is a backlog, a goroutine (drain) waits for the peer, and messages of all
+// sizes are combined.
 type writer struct {
 	conn  *tcpConnection
 	limit uint64 // bytes that may wait: WriteBuffer
 
-	mu        sync.Mutex // guards all below; held while a message is encrypted and handed to the kernel, which does not block
-	changed   signal     // sent, err or closed have changed
+	mu        sync.Mutex // guards all below; held while a message is encrypted and written, which does not block
+	changed   signal     // broadcast when sent, err or closed changes
 	out       stream
-	large     []byte        // what is left of a message that is written by itself
-	recycled  []byte        // all of it, where it is to be recycled
-	pending   *bytes.Buffer // messages that are put together, behind large; nil: none
+	large     []byte        // the rest of a message that is written by itself
+	recycled  []byte        // the whole message, if it is to be recycled
+	pending   *bytes.Buffer // combined messages, to write after large; nil: none
 	last      int           // bytes of messages in the last write, while draining
-	scheduled bool          // a flush is to come
-	draining  bool          // the goroutine is there
+	scheduled bool          // a flush is scheduled
+	draining  bool          // the drain goroutine runs
 	closed    bool
 	err       error
 	writerStats
 
-	keepingAlive atomic.Bool // what is written is a keep-alive message; set with the lock held
+	keepingAlive atomic.Bool // a keep-alive message is being written; set with mu held
 }
 
-// writerStats are what a writer counts.
+// writerStats are the counters of a writer.
 type writerStats struct {
-	accepted uint64        // bytes taken
+	accepted uint64        // bytes accepted
 	sent     uint64        // bytes handed to the kernel
 	waited   time.Duration // for room
 }
 
-// setOut says where to write to. What was accepted before must be written: see sync.
+// setOut sets the stream to write to. Everything accepted before must be written: see sync.
 func (w *writer) setOut(out stream) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.out = out
 }
 
-// when a small message is written, unless it fills a record before.
+// when is the time at which a small message is written, unless it fills a record first.
 type when int
 
 const (
@@ -73,8 +73,8 @@ const (
 	synced // the caller calls sync
 )
 
-// write accepts a message. It waits only for room: where nothing waits there is room for a message
-// of any size. An error says that it was not accepted. One goroutine at a time calls it.
+// write accepts a message. It blocks only for lack of room; if nothing waits there is room for a
+// message of any size. On error the message was not accepted. One goroutine at a time calls it.
 func (w *writer) write(m MessageTCP, when when) error {
 	size := uint64(len(m.Data))
 	if size == 0 {
@@ -114,8 +114,8 @@ func (w *writer) write(m MessageTCP, when when) error {
 	case when == now:
 		w.flushLocked()
 	case when == later && !w.scheduled:
-		// With the lock held, so that after close no request is on its way: what comes to a meta
-		// process at the very moment of its end, Ergo itself hands to the parent.
+		// With the lock held, so that no request is sent after close: Ergo forwards a message that
+		// arrives at the moment a meta process ends to the parent.
 		if w.scheduled = true; !w.conn.sendSelf(flushRequest{}) {
 			w.flushLocked()
 		}
@@ -123,13 +123,13 @@ func (w *writer) write(m MessageTCP, when when) error {
 	return nil
 }
 
-// full says that there is no room for a message.
+// full reports whether there is no room for a message of the given size.
 func (w *writer) full(size uint64) bool {
 	waiting := w.accepted - w.sent
 	return waiting > 0 && waiting+size > w.limit && w.err == nil && !w.closed
 }
 
-// add puts a message to those that wait.
+// add appends a message to the waiting ones.
 func (w *writer) add(message []byte) {
 	if w.pending == nil {
 		w.pending = buffers.Get().(*bytes.Buffer)
@@ -137,7 +137,7 @@ func (w *writer) add(message []byte) {
 	w.pending.Write(message)
 }
 
-// await writes, and waits for the peer while the condition holds.
+// await writes, and waits for the peer while condition holds.
 func (w *writer) await(condition func() bool) {
 	w.flushLocked()
 	for first := true; condition(); w.flushLocked() {
@@ -152,14 +152,14 @@ func (w *writer) await(condition func() bool) {
 	}
 }
 
-// flush does what flushRequest asks for.
+// flush handles a flushRequest.
 func (w *writer) flush() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.flushLocked()
 }
 
-// flushLocked writes what waits, as far as the kernel takes it.
+// flushLocked writes waiting messages until the kernel takes no more.
 func (w *writer) flushLocked() {
 	w.scheduled = false
 	for !w.draining && (w.large != nil || w.pending != nil) {
@@ -171,7 +171,7 @@ func (w *writer) flushLocked() {
 			continue
 		}
 		if w.pending.Next(w.step(w.pending.Bytes())); w.pending.Len() == 0 || w.err != nil {
-			if w.pending.Cap() <= 2*recordSize { // else it has grown for a slow peer
+			if w.pending.Cap() <= 2*recordSize { // a larger one has grown for a slow peer
 				w.pending.Reset()
 				buffers.Put(w.pending)
 			}
@@ -180,7 +180,7 @@ func (w *writer) flushLocked() {
 	}
 }
 
-// step writes the beginning of data, as much as fits into a record, and returns how much.
+// step writes as much of data as fits into a record, and returns the number of bytes.
 func (w *writer) step(data []byte) (n int) {
 	if w.err != nil {
 		return 0
@@ -195,8 +195,8 @@ func (w *writer) step(data []byte) (n int) {
 	return n
 }
 
-// drain waits until the kernel has taken the backlog, however long the peer takes within
-// WriteTimeout, and writes on.
+// drain waits until the kernel has taken the backlog, within the limit of WriteTimeout, and
+// continues writing.
 func (w *writer) drain() {
 	err := w.conn.sock.drain(w.progress)
 	w.mu.Lock()
@@ -207,7 +207,7 @@ func (w *writer) drain() {
 	case w.out == stream(w.conn.sock):
 		n -= min(n, owed)
 	default:
-		n = 0 // a record of which a part is missing is of no use to the peer
+		n = 0 // an incomplete record is of no use to the peer
 	}
 	w.draining, w.last = false, 0
 	w.wrote(n, err)
@@ -226,15 +226,14 @@ func (w *writer) wrote(n int, err error) {
 	w.changed.broadcast()
 }
 
-// progress says that the kernel has taken something. That a keep-alive message was written does not
-// count.
+// progress tells the connection that the kernel has taken data, other than a keep-alive message.
 func (w *writer) progress() {
 	if !w.keepingAlive.Load() {
 		w.conn.wrote()
 	}
 }
 
-// keepAlive writes a message if nothing else is on its way.
+// keepAlive writes a message if nothing else waits to be written.
 func (w *writer) keepAlive(message []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -254,7 +253,7 @@ func (w *writer) sync() error {
 	return w.err
 }
 
-// close refuses all further messages and wakes who waits for room.
+// close refuses all further messages and wakes a write that waits for room.
 func (w *writer) close() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// What a writer tells its connection, with the writer's lock held.
+// Methods of a connection that its writer calls with the writer's lock held.
 
 // writeFailed is called by the writer with its first error.
 func (c *tcpConnection) writeFailed(err error) {
@@ -13,14 +13,14 @@ func (c *tcpConnection) writeFailed(err error) {
 		c.end(ErrSlowConsumer, err)
 		return
 	}
-	// The peer is gone. What it sent before, an alert perhaps, says why: the read loop finds it.
+	// The peer is gone. The read loop may find the cause in what the peer sent last, such as an alert.
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.broken = err
 	c.interruptLocked()
 }
 
-// wrote notes that the kernel has taken something.
+// wrote records that the kernel has taken data.
 func (c *tcpConnection) wrote() {
 	c.touch()
 	if len(c.opt.KeepAliveMessage) > 0 {
@@ -28,9 +28,9 @@ func (c *tcpConnection) wrote() {
 	}
 }
 
-// congest is called when the message goroutine begins to wait for the peer. Reading goes on, since
-// a peer may well write much before it reads, but only for what readAhead says, since what the
-// owner answers waits in the mailbox.
+// congest is called when the message goroutine begins to wait for the peer. Reading continues,
+// since a peer may write much before it reads, but is limited by readAhead, since the owner's
+// answers wait in the mailbox.
 func (c *tcpConnection) congest() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -40,14 +40,13 @@ func (c *tcpConnection) congest() {
 	}
 	in, w := c.stats.messagesIn.Load(), &c.writer.writerStats
 	c.congestion = congestion{congested: true}
-	if in > 0 { // else nothing that was written is an answer
+	if in > 0 { // else nothing written is an answer
 		c.perReply = int(w.accepted / in)
 	}
-	c.congested = c.sendSelf(catchUp{}) // where the mailbox is full it has a bound of its own
+	c.congested = c.sendSelf(catchUp{}) // a full mailbox limits the answers by itself
 }
 
-// catchUp is what a connection sends to itself while it is congested, behind the messages that
-// wait.
+// catchUp is a message that a congested connection sends to itself, behind the waiting ones.
 type catchUp struct{}
 
 // catchUp ends the congestion if, since this request was sent, the connection did not have to wait
