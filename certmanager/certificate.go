@@ -18,23 +18,23 @@ import (
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
-// certificate is a chain with its key and what a lookup needs to know of it. It is
-// immutable but for proven and trying.
+// certificate is a chain with its key and the data that lookups need. It is immutable except for
+// proven and trying.
 type certificate struct {
 	key      keyKind
 	tls      tls.Certificate     // Leaf is set
-	chain    []*x509.Certificate // leaf first, then what is of use of the others
+	chain    []*x509.Certificate // leaf first, then the useful ones of the others
 	origin   string              // the file it came from, or the option
-	warnings []error             // about what is served all the same
+	warnings []error             // faults that do not keep it from being served
 
-	server, client bool        // what its extended key usage allows
-	proven, trying atomic.Bool // its key has signed in a rehearsal; it is being asked to
-	renewed        bool        // by its source: it comes before others for its names
+	server, client bool        // allowed by its extended key usage
+	proven, trying atomic.Bool // its key has signed in a rehearsal; a signature is pending
+	renewed        bool        // its source renews it: it is preferred for its names
 }
 
 type keyKind int
 
-// In the order in which keys are preferred.
+// In order of preference.
 const (
 	ecdsaKey keyKind = iota
 	ed25519Key
@@ -49,11 +49,11 @@ func (c *certificate) keyRank() int {
 }
 
 // newCertificate checks what does not depend on trust: that the key belongs to one of the
-// certificates, that the others lead away from it, and that its usage is TLS. What is not needed is
-// not served.
+// certificates, that the others form its chain, and that its usage is TLS. It drops certificates
+// that are not needed.
 func newCertificate(cert tls.Certificate, origin string) (c *certificate, err error) {
 	defer recovered(origin, &err)
-	runtime.Gosched() // a thousand of these would hold up who is being served
+	runtime.Gosched() // a thousand of these would delay handshakes
 	c = &certificate{tls: cert, origin: origin}
 	certs, err := trust.Parse(cert.Certificate)
 	if err != nil {
@@ -73,7 +73,7 @@ func newCertificate(cert tls.Certificate, origin string) (c *certificate, err er
 	return c, nil
 }
 
-// arrange brings the chain in the order in which peers want it.
+// arrange sorts the chain as peers expect it.
 func (c *certificate) arrange(certs []*x509.Certificate, now time.Time) (err error) {
 	var warnings []string
 	if c.chain, warnings, err = trust.Arrange(c.tls.Leaf, certs, now); err != nil {
@@ -97,22 +97,22 @@ func (c *certificate) arrange(certs []*x509.Certificate, now time.Time) (err err
 	return nil
 }
 
-// maxRSABits is what crypto/tls accepts in any certificate of a peer.
+// maxRSABits is the largest RSA key that crypto/tls accepts in a peer's certificate.
 const maxRSABits = 8192
 
-// maxChainSize is that of the message with it, which has some bytes more.
+// maxChainSize is the limit of the message that carries the chain, less some bytes of overhead.
 const maxChainSize = 256<<10 - 1000
 
 func (c *certificate) warn(text string) {
 	c.warnings = append(c.warnings, fmt.Errorf("%s: certificate %s %s", c.origin, trust.Describe(c.tls.Leaf), text))
 }
 
-// wrap adds to an error which certificate it is about.
+// wrap adds the name of the certificate to an error.
 func (c *certificate) wrap(err error) error {
 	return fmt.Errorf("%s: certificate %s: %w", c.origin, trust.Describe(c.tls.Leaf), err)
 }
 
-// issuersOf yields what stands behind the leaves of certificates, each once.
+// issuersOf yields the certificates after the leaves of chains, each once.
 func issuersOf(certs []*certificate) iter.Seq2[*x509.Certificate, *certificate] {
 	return func(yield func(*x509.Certificate, *certificate) bool) {
 		seen := make(map[string]bool)
@@ -127,7 +127,7 @@ func issuersOf(certs []*certificate) iter.Seq2[*x509.Certificate, *certificate] 
 	}
 }
 
-// checkLeaf warns of what some peers refuse in a leaf.
+// checkLeaf warns about leaves that some peers refuse.
 func (c *certificate) checkLeaf() {
 	leaf := c.tls.Leaf
 	if len(c.tls.OCSPStaple) == 0 && trust.MustStaple(leaf) {
@@ -149,7 +149,7 @@ func (c *certificate) checkLeaf() {
 	}
 }
 
-// takeKey notes of which kind the key is.
+// takeKey records the kind of the key.
 func (c *certificate) takeKey() error {
 	switch public := c.tls.Leaf.PublicKey.(type) {
 	case *ecdsa.PublicKey:

@@ -12,15 +12,15 @@ import (
 	"github.com/ergotls/ergotls/internal/dn"
 )
 
-// comparison is what the chains of a candidate are compared with.
+// comparison has what the chains of a candidate are compared with.
 type comparison struct {
 	*snapshot
 	now      time.Time
 	previous *snapshot               // in service
 	served   map[*certificate]bool   // by previous
-	before   map[string]*certificate // the same by their origin
-	issuers  []*x509.Certificate     // intermediates of all chains, served now or before
-	alone    map[string]bool         // the issuers, by name, of leaves that stand alone and that a warning told of
+	before   map[string]*certificate // the certificates of served, by origin
+	issuers  []*x509.Certificate     // intermediates of all chains, of the candidate or served before
+	alone    map[string]bool         // names of the issuers of leaves without an intermediate that a warning has reported
 }
 
 func newComparison(s, previous *snapshot, now time.Time) *comparison {
@@ -39,16 +39,16 @@ func newComparison(s, previous *snapshot, now time.Time) *comparison {
 	return k
 }
 
-// check looks at the dates and chains of the certificates that are not in service yet. What is
-// wrong with one of several is a warning: it must not keep the others from service. It is an error
-// where one of the same origin is in service, or where none is left that is good.
+// check checks the dates and chains of the certificates that are not in service yet. A fault of one
+// of several is a warning, so that the others are still put in service. It is an error if a
+// certificate of the same origin is in service, or if no good one is left.
 func (k *comparison) check() []error {
 	var errs, late []error
 	good := 0
 	for _, c := range k.certs {
 		if k.served[c] {
-			// What is in service stays so with this candidate or without it. If it ended meanwhile,
-			// that is no reason to hold a revocation or another renewal back.
+			// A certificate in service stays there with or without this candidate. That it has expired is no
+			// reason to hold back a revocation or another renewal.
 			good++
 			continue
 		}
@@ -69,25 +69,25 @@ func (k *comparison) check() []error {
 	return some(errs, enough)
 }
 
-// replaces says whether a certificate takes the place of one in service, for a name of it.
+// replaces reports whether c replaces a certificate in service for one of its names.
 func (k *comparison) replaces(c *certificate) bool {
 	return slices.ContainsFunc(k.previous.certs, func(old *certificate) bool {
 		return !slices.Contains(k.certs, old) && c.covers(old)
 	})
 }
 
-// covers says whether a certificate is good for a name of another.
+// covers reports whether c is valid for a name of other.
 func (c *certificate) covers(other *certificate) bool {
 	return slices.ContainsFunc(namesOf(other.tls.Leaf), func(name string) bool {
 		return slices.Contains(namesOf(c.tls.Leaf), name) || c.tls.Leaf.VerifyHostname(name) == nil
 	})
 }
 
-// checkChain looks whether a chain is complete. That it leads to none of RootCAs is not an error by
-// itself: the CA that issued our certificate may be another than the one that issues our peers', as
-// where a public certificate meets clients of a private CA. It is an error where something says
-// that the chain should lead there: an intermediate that stands in another file, or what was in
-// service before. Where nothing says so it is a warning.
+// checkChain checks that a chain is complete. A chain that leads to none of RootCAs is not an error
+// by itself: our certificate and those of our peers may come from different CAs, for example a
+// public certificate and clients of a private CA. It is an error if there is evidence that the
+// chain should lead there: an intermediate in another file, or the certificate in service before.
+// Otherwise it is a warning.
 func (k *comparison) checkChain(c *certificate) error {
 	roots := k.policy.servers.cas
 	if roots == nil {
@@ -122,7 +122,7 @@ func (k *comparison) doubt(c *certificate, text string) {
 	k.doubts = append(k.doubts, c.wrap(errors.New(text)))
 }
 
-// checkAlone warns of a leaf without its issuer where no root is known that it could lead to.
+// checkAlone warns about a leaf without its issuer if it leads to no known root.
 func (k *comparison) checkAlone(c *certificate) {
 	leaf := c.tls.Leaf
 	if len(c.chain) > 1 || trust.IsRoot(leaf) || !c.server {
@@ -138,24 +138,24 @@ func (k *comparison) checkAlone(c *certificate) {
 	}
 }
 
-// checkConstraints warns of a leaf that its own issuer may not have issued, or that has a critical
-// extension that crypto/x509 does not know: its clients refuse it whatever roots they have.
+// checkConstraints warns about a leaf that violates the constraints of its issuer, or has a
+// critical extension unknown to crypto/x509: clients refuse it whatever roots they have.
 func (k *comparison) checkConstraints(c *certificate) {
 	roots := trust.Pool(nil, c.chain[min(1, len(c.chain)-1):])
 	_, err := c.tls.Leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: k.now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
-	if err != nil && trust.CheckAlgorithm(c.tls.Leaf) == nil { // else that was said
+	if err != nil && trust.CheckAlgorithm(c.tls.Leaf) == nil { // else that was reported
 		k.doubt(c, "clients refuse its chain: "+err.Error())
 	}
 }
 
-// leads says whether the chain of a certificate builds to roots.
+// leads reports whether the chain of a certificate leads to roots.
 func (c *certificate) leads(roots *x509.CertPool, when time.Time) bool {
 	built, err := trust.Build(c.tls.Leaf, c.chain[1:], roots, when)
 	return err == nil && built != nil
 }
 
-// led says whether a certificate in service leads to roots that are still the same, or all do where
-// it is nil.
+// led reports whether roots are unchanged and c, or else every certificate in service that its
+// source does not renew, leads to them.
 func (k *comparison) led(c *certificate, roots *x509.CertPool) bool {
 	if !roots.Equal(k.previous.policy.servers.cas) {
 		return false
@@ -171,17 +171,17 @@ func (k *comparison) led(c *certificate, roots *x509.CertPool) bool {
 	return c != nil && leads(c) || len(lasting) > 0 && !slices.ContainsFunc(lasting, func(c *certificate) bool { return !leads(c) })
 }
 
-// leadsToClients says whether the chain builds to the roots that clients are verified with.
+// leadsToClients reports whether the chain leads to the roots that clients are verified with.
 func (k *comparison) leadsToClients(c *certificate) bool {
 	cas := k.policy.clients.cas
-	return cas != nil && c.leads(cas, k.now) // and not to the system's
+	return cas != nil && c.leads(cas, k.now) // the system's roots do not count
 }
 
-// lost says that no certificate is left of those in service, for servers or at all. Their source
-// may take them away when they end.
+// lost returns an error if a candidate has no certificate, for servers or at all, where there was
+// one. A source may remove its renewed certificates when they expire.
 func (k *comparison) lost() []error {
 	switch {
-	case !slices.ContainsFunc(k.previous.certs, func(c *certificate) bool { return !c.renewed }): // their source takes them away when they end
+	case !slices.ContainsFunc(k.previous.certs, func(c *certificate) bool { return !c.renewed }): // their source removes them when they expire
 	case !k.previous.names.fallback.none() && k.names.fallback.none():
 		return []error{fmt.Errorf("%w: none for servers is left of those in service; a server that is to end ends its listener", ErrNoCertificate)}
 	case len(k.previous.certs) > 0 && len(k.certs) == 0:

@@ -14,25 +14,24 @@ import (
 	"github.com/ergotls/ergotls/internal/conninfo"
 )
 
-// challengeProtocol is what a CA offers that validates a name by TLS-ALPN-01 (RFC 8737).
+// challengeProtocol is the ALPN protocol of a CA that validates a name by TLS-ALPN-01 (RFC 8737).
 const challengeProtocol = "acme-tls/1"
 
-// ErrChallenge is the error of a handshake by which a CA has validated a name. The challenge was
+// ErrChallenge is returned after a handshake in which a CA has validated a name. The challenge was
 // answered, and the connection is closed.
 var ErrChallenge = errors.New("the handshake was a CA's validation of a name")
 
-// oidACMEIdentifier is the extension that the answer to a challenge has (RFC 8737 section 6.1).
+// oidACMEIdentifier is the extension in the answer to a challenge (RFC 8737 section 6.1).
 var oidACMEIdentifier = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 31}
 
-// challengeKey marks the context of a handshake whose connection no application gets
-// if it is a challenge.
+// challengeKey marks the context of a handshake whose connection is closed if it is a challenge.
 type challengeKey struct{}
 
-// ServerHandshake makes the handshake of a server's connection, made by tls.Server with a config of
+// ServerHandshake performs the handshake of a connection made by tls.Server with a config of
 // [Manager.ServerTLS]. Only ServerHandshake answers a challenge of a CA (TLS-ALPN-01). Any client
 // can offer the protocol of a challenge and needs no certificate for it, so ServerHandshake closes
-// such a connection and returns [ErrChallenge]; the connection must not reach an application. A
-// refused client is reported, as by [Manager.ReportRefused].
+// such a connection and returns [ErrChallenge]; the connection must not reach an application. It
+// reports a refused client, as [Manager.ReportRefused] does.
 //
 // Package meta and [Manager.NewListener] call it.
 func (m *Manager) ServerHandshake(ctx context.Context, conn *tls.Conn) error {
@@ -42,27 +41,27 @@ func (m *Manager) ServerHandshake(ctx context.Context, conn *tls.Conn) error {
 		return err
 	}
 	if conn.ConnectionState().NegotiatedProtocol == challengeProtocol {
-		_ = conn.Close() // the CA has its answer
+		_ = conn.Close() // the challenge was answered
 		return ErrChallenge
 	}
 	return nil
 }
 
-// isChallenge says whether the client can be a CA that validates a name (RFC 8737 section 3).
+// isChallenge reports whether the client can be a CA that validates a name (RFC 8737 section 3).
 func isChallenge(hello *tls.ClientHelloInfo) bool {
 	return len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == challengeProtocol
 }
 
-// mayAnswer says whether a challenge ends with its handshake.
+// mayAnswer reports whether a challenge's connection is closed after its handshake.
 func mayAnswer(hello *tls.ClientHelloInfo) bool {
 	ctx := hello.Context()
 	return ctx != nil && ctx.Value(challengeKey{}) != nil
 }
 
-// challengeConfig is for the handshake of a CA that validates a name: no client certificate, no
-// ticket. It is nil for all other handshakes, where nothing could answer, and where the connection
-// could reach an application. The protocol stands in no other config, where it would fail the
-// clients that offer other protocols to a server that knows none.
+// challengeConfig returns the config for the handshake of a CA that validates a name: without
+// client certificates and tickets. It returns nil for any other handshake, if there is no answer,
+// or if the connection could reach an application. No other config has the protocol: a server
+// without protocols would then refuse clients that offer any.
 func challengeConfig(hello *tls.ClientHelloInfo, answers []Func) *tls.Config {
 	if !isChallenge(hello) || !mayAnswer(hello) || len(answers) == 0 {
 		return nil
@@ -81,8 +80,8 @@ func challengeConfig(hello *tls.ClientHelloInfo, answers []Func) *tls.Config {
 	return config
 }
 
-// checkAnswer refuses what is no answer to a challenge: it would be a server's certificate, shown
-// to a client that nobody has asked for one.
+// checkAnswer refuses a certificate that is no answer to a challenge: it would be a server's
+// certificate, presented to a client that was not asked for its own.
 func checkAnswer(cert *tls.Certificate) error {
 	if cert == nil || len(cert.Certificate) == 0 {
 		return errors.New("there is no answer to this challenge")
@@ -105,8 +104,8 @@ func checkAnswer(cert *tls.Certificate) error {
 const http01Path = "/.well-known/acme-challenge/"
 
 // HTTPHandler answers the HTTP-01 challenges of sources that obtain certificates, such as
-// acme.Source. Requests to port 80 of the name must reach it, directly or through a proxy. From the
-// first call on HTTP-01 is used if TLS-ALPN-01 fails. All other requests go to fallback; nil
+// acme.Source. Requests to port 80 of the name must reach it, directly or through a proxy. After
+// the first call, HTTP-01 is used if TLS-ALPN-01 fails. All other requests go to fallback; nil
 // redirects GET and HEAD to https and refuses other methods.
 func (m *Manager) HTTPHandler(fallback http.Handler) http.Handler {
 	if fallback == nil {

@@ -3,25 +3,25 @@ package certmanager
 import "time"
 
 const (
-	// settle is how long a source has to stay the same before it is put in service: files
-	// are rarely replaced in one step. maxSettle ends the wait for one that never does.
+	// settle is how long a source has to stay unchanged before it is put in service: files are rarely
+	// replaced in one step. maxSettle limits the wait.
 	settle    = 100 * time.Millisecond
 	maxSettle = 2 * time.Second
 
-	// settleLoss and maxSettleLoss are the same where something is taken away: trust, a
-	// name, a revocation list. What is written in two steps lacks something in between.
+	// settleLoss and maxSettleLoss apply instead if something is removed: trust, a name, a revocation
+	// list. A replacement in two steps lacks something between them.
 	settleLoss    = 1500 * time.Millisecond
 	maxSettleLoss = 15 * time.Second
 )
 
-// debounce says when a source that changes has come to rest.
+// debounce decides when a changing source is stable.
 type debounce struct {
-	since   time.Time // the first change since it was at rest; zero: it is at rest
+	since   time.Time // the first change since it was stable; zero: it is stable
 	last    time.Time // the last change
 	pending time.Time // the first call of changed that no check has followed; zero: none
 }
 
-// notice notes a call of changed, and returns the time until the source is to be checked.
+// notice records a call of changed, and returns the time until the source must be checked.
 func (d *debounce) notice(now time.Time) time.Duration {
 	d.last = now
 	if d.pending.IsZero() {
@@ -33,7 +33,7 @@ func (d *debounce) notice(now time.Time) time.Duration {
 	return min(settle, max(0, maxSettle-now.Sub(d.pending)))
 }
 
-// checked notes what a check has found. noticed says whether a call of changed came before it.
+// checked records the result of a check. noticed reports whether a call of changed preceded it.
 func (d *debounce) checked(now time.Time, changed bool) (noticed bool) {
 	noticed = !d.pending.IsZero()
 	d.pending = time.Time{}
@@ -46,10 +46,10 @@ func (d *debounce) checked(now time.Time, changed bool) (noticed bool) {
 	return noticed
 }
 
-// wait returns how much longer the source has to stay as it is; lacks says that what it has lacks
-// something of what is in service.
+// wait returns how much longer the source has to stay unchanged. lacks means that the source lacks
+// something that is in service.
 func (d *debounce) wait(now time.Time, lacks bool) time.Duration {
-	if d.since.IsZero() { // a candidate that failed is tried again
+	if d.since.IsZero() { // a failed candidate is tried again
 		return 0
 	}
 	rest, most := settle, maxSettle

@@ -12,27 +12,26 @@ import (
 	"time"
 )
 
-// keyTimeout bounds a signature. A key in memory takes milliseconds, one in a device tenths of
-// seconds.
+// keyTimeout limits a signature. A key in memory takes milliseconds, one in a device tenths of a
+// second.
 const keyTimeout = 10 * time.Second
 
-// reportKeyAgain is how soon another failure of the same key is reported.
+// reportKeyAgain is the minimum time between two reports about the same key.
 const reportKeyAgain = time.Minute
 
 var errKeyBusy = errors.New("the key has still not signed")
 
-// deviceKey is a private key that is not in memory but, for example, in an HSM. A handshake does not
-// wait longer than keyTimeout for it. As long as one of its signatures is overdue it is not asked
-// for another, so that calls do not pile up in the device's library. What fails while the
-// certificate is in service is reported.
+// deviceKey is a private key outside memory, for example in an HSM. A handshake waits at most
+// keyTimeout for it. While a signature is overdue no other is requested, so that calls do not pile
+// up in the device's library. Failures are reported while the certificate is in service.
 type deviceKey struct {
 	crypto.Signer
-	overdue atomic.Int32                // calls that have not ended in time
+	overdue atomic.Int32                // calls that are overdue
 	failed  atomic.Pointer[func(error)] // nil while the certificate is not in service
 	told    atomic.Pointer[time.Time]   // when failed was called last; nil: never
 }
 
-// watchKey returns what handshakes use of a key.
+// watchKey wraps a key that is not in memory in a deviceKey.
 func watchKey(key crypto.PrivateKey) crypto.PrivateKey {
 	switch key := key.(type) {
 	case *ecdsa.PrivateKey, *rsa.PrivateKey, ed25519.PrivateKey, *deviceKey:
@@ -43,7 +42,7 @@ func watchKey(key crypto.PrivateKey) crypto.PrivateKey {
 	return key
 }
 
-// unwatched returns the key that watchKey was given.
+// unwatched returns the key that was passed to watchKey.
 func unwatched(key crypto.PrivateKey) crypto.PrivateKey {
 	if k, ok := key.(*deviceKey); ok {
 		return k.Signer
@@ -65,7 +64,7 @@ func (k *deviceKey) ask(sign func() ([]byte, error)) (signature []byte, err erro
 	if k.overdue.Load() > 0 {
 		return nil, errKeyBusy
 	}
-	done := start(sign) // ended by the device
+	done := start(sign) // ends when the device answers
 	timer := time.NewTimer(keyTimeout)
 	defer timer.Stop()
 	select {
@@ -92,8 +91,7 @@ func (k *deviceKey) report(err error) {
 	}
 }
 
-// watchKeys reports the failures of keys that are in service now. One that no longer is makes no
-// handshakes.
+// watchKeys enables reports for the keys in service. Other keys make no handshakes.
 func (m *Manager) watchKeys(s *snapshot) {
 	for _, c := range s.certs {
 		key, ok := c.tls.PrivateKey.(*deviceKey)

@@ -13,19 +13,19 @@
 //	}
 //	defer m.Close()
 //
-// Servers use [Manager.ServerTLS], clients [Manager.ClientTLS], and package meta takes the
-// Manager itself. Other sources are types with two methods: see [Source].
+// Servers use [Manager.ServerTLS], clients [Manager.ClientTLS]; package meta takes the Manager
+// itself. A source of your own is a type with two methods: see [Source].
 //
-// The Manager checks what a source gives, and has each new key sign, and then publishes it as one
-// immutable snapshot. If a check fails, the last good set stays in service. A handshake uses one
-// snapshot from beginning to end and never waits for a file.
+// The Manager checks the contents of a source, makes a test signature with each new key, and then
+// publishes everything as one immutable snapshot. If a check fails, the last good set stays in
+// service. A handshake uses one snapshot from beginning to end and never waits for a file.
 //
-// When trust changes, open connections that the Manager knows are verified again. Package meta and
-// [Manager.NewListener] register theirs; for an http.Server set ConnState to [Manager.ConnState],
-// for others call [Manager.Accepting] or [Manager.Dialing].
+// When trust changes, open connections that the Manager tracks are verified again. Package meta and
+// [Manager.NewListener] register theirs. For an http.Server, set ConnState to [Manager.ConnState];
+// otherwise call [Manager.Accepting] or [Manager.Dialing].
 //
 // The minimum version is TLS 1.2, with ECDHE and AEAD cipher suites only.
 //
-// What this package does not do: it does not fetch revocation lists (package crlfetch does), does
-// not support OCSP, does not issue certificates, and opens no port.
+// This package does not fetch revocation lists (package crlfetch does), does not support OCSP, does
+// not issue certificates, and opens no port.
 package certmanager

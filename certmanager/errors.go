@@ -7,44 +7,44 @@ import (
 	"github.com/ergotls/ergotls/certmanager/internal/trust"
 )
 
-// The errors of this package wrap one of these. The text around them says which
-// file, name or peer it is about and what to do.
+// The errors of this package wrap one of these. The surrounding text names the file, name or peer
+// and says what to do.
 var (
-	// ErrClosed is returned by changes to a Manager after Close.
+	// ErrClosed is returned for changes to a Manager after Close.
 	ErrClosed = errors.New("certificate manager is closed")
 
 	// ErrNoCertificate is the error of a handshake if there is no certificate to serve.
 	ErrNoCertificate = errors.New("no certificate")
 
-	// ErrInvalid says that a certificate, key or bundle cannot be used.
+	// ErrInvalid means that a certificate, key or bundle cannot be used.
 	ErrInvalid = trust.ErrInvalid
 
-	// ErrEncryptedKey says that a private key is encrypted.
+	// ErrEncryptedKey means that a private key is encrypted.
 	ErrEncryptedKey = pemfile.ErrEncrypted
 
-	// ErrMismatch says that a private key does not belong to its certificate.
+	// ErrMismatch means that a private key does not belong to its certificate.
 	ErrMismatch = trust.ErrMismatch
 
-	// ErrNotCovered says that no certificate serves a name of Options.RequireNames.
+	// ErrNotCovered means that no certificate covers a name of Options.RequireNames.
 	ErrNotCovered = errors.New("required name is not covered")
 
-	// ErrUntrusted says that a chain does not lead to a known root.
+	// ErrUntrusted means that a chain does not lead to a known root.
 	ErrUntrusted = trust.ErrUntrusted
 
-	// ErrExpired says that a certificate has expired.
+	// ErrExpired means that a certificate has expired.
 	ErrExpired = trust.ErrExpired
 
-	// ErrNotYetValid says that a certificate is not valid yet.
+	// ErrNotYetValid means that a certificate is not valid yet.
 	ErrNotYetValid = trust.ErrNotYetValid
 
-	// ErrRevoked says that a certificate is on the revocation list of its issuer.
+	// ErrRevoked means that a certificate is on the revocation list of its issuer.
 	ErrRevoked = trust.ErrRevoked
 
-	// ErrCRLOutOfDate says that a revocation list is past its nextUpdate and
+	// ErrCRLOutOfDate means that a revocation list is past its nextUpdate and
 	// [Options.RequireFreshCRLs] is set.
 	ErrCRLOutOfDate = trust.ErrOutOfDate
 
-	// ErrNotAuthorized says that an authorization rule refused a verified peer.
+	// ErrNotAuthorized means that an authorization rule refused a verified peer.
 	ErrNotAuthorized = errors.New("not authorized")
 
 	// ErrRecycled is the reason of connections closed by Manager.Recycle.

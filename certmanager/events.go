@@ -18,48 +18,48 @@ import (
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
-// Kind says what an [Event] is about.
+// Kind is the kind of an [Event].
 type Kind string
 
 const (
 	Loaded       Kind = "loaded"          // a set is in service
 	Rejected     Kind = "rejected"        // a candidate failed; the last good set stays
-	Warning      Kind = "warning"         // something that someone should know; Reason says what it is about
-	Expiring     Kind = "expiring"        // a certificate in service ends soon
-	Expired      Kind = "expired"         // a certificate in service ended
+	Warning      Kind = "warning"         // a fault that needs attention; Reason has its subject
+	Expiring     Kind = "expiring"        // a certificate in service expires soon
+	Expired      Kind = "expired"         // a certificate in service has expired
 	CRLOutOfDate Kind = "crl-out-of-date" // a revocation list is past its nextUpdate
-	PeerRefused  Kind = "peer-refused"    // a handshake ended, or with ReportOnly would have
+	PeerRefused  Kind = "peer-refused"    // a peer was refused in its handshake, or would be without ReportOnly
 	PeerEvicted  Kind = "peer-evicted"    // an open connection was closed
 
 	Issued      Kind = "issued"       // a CA issued a certificate to an ACME source
-	OrderFailed Kind = "order-failed" // it did not; the error has its reason and the next try
-	CacheFailed Kind = "cache-failed" // an ACME source cannot read or write its cache, or an entry makes no sense
+	OrderFailed Kind = "order-failed" // an order failed; the error has the reason and the time of the next attempt
+	CacheFailed Kind = "cache-failed" // an ACME source cannot read or write its cache, or an entry is invalid
 )
 
 const (
 	reasonPolling = "polling"
-	reasonPolled  = "polled" // no event: a source does not notice changes by itself
+	reasonPolled  = "polled" // not an event: a source does not notice changes by itself
 )
 
-// Event is one thing that happened. It has no key material.
+// Event describes one occurrence. It has no key material.
 type Event struct {
 	Time       time.Time // when it was noticed
-	Kind       Kind      // what it is about; it says which of the fields below are set
+	Kind       Kind      // determines which of the fields below are set
 	Generation uint64    // of the set in service
 
-	Certificate *CertificateInfo `json:",omitempty"` // Loaded: the default one; Expiring, Expired, Issued
+	Certificate *CertificateInfo `json:",omitempty"` // Expiring, Expired, Issued; Loaded: the default certificate
 	Names       int              `json:",omitempty"` // Loaded: how many names are served
 	Peer        *PeerInfo        `json:",omitempty"` // PeerRefused, PeerEvicted
-	Name        string           `json:",omitempty"` // of an ACME source, which the event is about
+	Name        string           `json:",omitempty"` // the name of an ACME source that the event is about
 
-	// Reason is set for a Warning: "polling" (changes are found by polling alone), "clock" (the
-	// clock was set, or the machine slept), "regressed" (a set was taken that is older, serves
-	// fewer names or has a chain that may not be complete), "key" (handshakes fail because a key
-	// that is not in memory does not sign), "source" (of the source).
+	// Reason is set for a Warning: "polling" (changes are found only by polling), "clock" (the clock
+	// was set, or the machine slept), "regressed" (the new set is older, serves fewer names, or has a
+	// chain that may be incomplete), "key" (handshakes fail because a key outside memory does not
+	// sign), "source" (a warning of the source).
 	Reason string `json:",omitempty"`
 
-	ReportOnly bool  `json:",omitempty"` // PeerRefused: it was let in; PeerEvicted: it stays
-	Err        error `json:"-"`          // why, except for Loaded and Expiring
+	ReportOnly bool  `json:",omitempty"` // PeerRefused: the peer was accepted; PeerEvicted: its connection stays open
+	Err        error `json:"-"`          // the cause; nil for Loaded and Expiring
 }
 
 // MarshalJSON adds the text of Err.
@@ -83,7 +83,7 @@ func (e Event) level() slog.Level {
 	return slog.LevelWarn
 }
 
-// attrs are the fields of the event's log line.
+// attrs returns the fields of the event's log line.
 func (e Event) attrs() []slog.Attr {
 	attrs := []slog.Attr{slog.String("event", string(e.Kind)), slog.Uint64("generation", e.Generation)}
 	add := func(key, value string) {
@@ -111,7 +111,7 @@ func (e Event) attrs() []slog.Attr {
 	return attrs
 }
 
-// text is that of Err.
+// text returns the text of Err.
 func (e Event) text() string {
 	if e.Err == nil {
 		return ""
@@ -119,21 +119,21 @@ func (e Event) text() string {
 	return e.Err.Error()
 }
 
-// events logs each event and hands it to the subscribers.
+// events logs each event and passes it to the subscribers.
 type events struct {
 	logger  *slog.Logger
 	queue   chan Event
 	dropped atomic.Uint64
-	panics  sync.Map      // what safely has reported
-	refused *rate.Limiter // of log lines: anyone on the network can be refused as often as he likes
+	panics  sync.Map      // kinds of functions whose panic safely has logged
+	refused *rate.Limiter // of log lines: anyone on the network can cause any number of refusals
 
 	mu          sync.Mutex // guards subscribers
 	subscribers []*func(Event)
 }
 
-// eventQueue is how many events may wait for slow subscribers. Refused peers can make events faster
-// than anyone reads them; what is too many is dropped and counted. They take half of the queue at
-// most, so that nobody on the network can keep an operator from hearing of anything else.
+// eventQueue is the number of events that may wait for slow subscribers; more are dropped and
+// counted. Refused peers can cause events faster than subscribers read them. They fill at most half
+// of the queue, so that they cannot displace other events.
 const eventQueue = 1024
 
 func (e *events) init(logger *slog.Logger) {
@@ -142,7 +142,7 @@ func (e *events) init(logger *slog.Logger) {
 	e.queue = make(chan Event, eventQueue)
 }
 
-// emit never blocks, so that handshakes may call it.
+// emit reports an event. It never blocks, so handshakes may call it.
 func (e *events) emit(event Event) {
 	event.Time = clock.Now()
 	if event.Peer != nil {
@@ -165,7 +165,7 @@ func (e *events) emit(event Event) {
 	}
 }
 
-// deliver hands events to subscribers until ctx ends.
+// deliver passes events to subscribers until ctx ends.
 func (e *events) deliver(ctx context.Context) {
 	for {
 		select {
@@ -189,7 +189,7 @@ func (e *events) log(level slog.Level, message string, attrs ...slog.Attr) {
 	e.logger.LogAttrs(context.Background(), level, "certificate manager: "+message, attrs...)
 }
 
-// safely calls a function of the program. A panic of it does not end the program. The first of
+// safely calls a function of the program. Its panic does not end the program. The first panic of
 // each kind of function is logged with its stack.
 func (e *events) safely(what string, f func()) {
 	defer func() {
@@ -211,8 +211,8 @@ func (e *events) list() []*func(Event) {
 }
 
 // Subscribe calls receive for every event from now on, until cancel is called or the Manager is
-// closed. Calls are made one at a time and in order, on a goroutine of the Manager. If subscribers
-// are too slow, the newest events are dropped; Status counts them.
+// closed. It is called for one event at a time, in order, on a goroutine of the Manager. If
+// subscribers are too slow, the newest events are dropped; Status counts them.
 func (m *Manager) Subscribe(receive func(Event)) (cancel func()) {
 	e := &m.events
 	e.mu.Lock()

@@ -10,8 +10,8 @@ import (
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
-// evict ends a connection now. The caller does not hold mu, for the program's function may
-// well release the connection.
+// evict ends a connection now. The caller must not hold mu, because the program's function may
+// release the connection.
 func (l *live) evict(c *conn, reason error) {
 	if !c.ended.CompareAndSwap(false, true) {
 		return
@@ -21,12 +21,12 @@ func (l *live) evict(c *conn, reason error) {
 	l.m.events.safely("the function that closes a connection", func() { c.evict(reason) })
 }
 
-// evictionSpread bounds the time over which many connections are closed that fail at
-// once, a millisecond for each: their peers will all come back.
+// evictionSpread limits the time over which many connections that fail at once are closed, one per
+// millisecond, because their peers will all reconnect.
 const evictionSpread = time.Second
 
-// evictFailed ends the n-th connection, from 0, of those that a change at a time has taken trust
-// from. It does not wait until it is known how many they are.
+// evictFailed ends the n-th connection, from 0, of those that lost their trust by a change. It need
+// not know how many there are.
 func (l *live) evictFailed(c *conn, reason error, changed time.Time, n int) {
 	after := time.Duration(n) * time.Millisecond
 	if after >= evictionSpread {
@@ -37,7 +37,7 @@ func (l *live) evictFailed(c *conn, reason error, changed time.Time, n int) {
 	l.evictAt(c, reason, changed.Add(after))
 }
 
-// evictAt ends a connection at a time, or sooner where it was to end sooner. The caller holds mu.
+// evictAt ends a connection at when, or earlier if that was planned. The caller holds mu.
 func (l *live) evictAt(c *conn, reason error, when time.Time) {
 	if l.m.ctx.Err() != nil || c.ended.Load() {
 		return
@@ -48,7 +48,7 @@ func (l *live) evictAt(c *conn, reason error, when time.Time) {
 			when = c.dueAt
 		}
 		if errors.Is(reason, ErrRecycled) {
-			reason = c.reason // maybe a better one
+			reason = c.reason // it may have been replaced
 		}
 	}
 	c.dueAt, c.reason = when, reason
@@ -56,17 +56,17 @@ func (l *live) evictAt(c *conn, reason error, when time.Time) {
 }
 
 // Recycle closes, with [ErrRecycled], the tracked connections that began under a generation earlier
-// than before, spread over a time, so that their peers reconnect to the set in service now. It
-// returns their number without waiting. A connection began under the generation at the time of
-// [Manager.Accepting], or without that at the end of its handshake. Connections in a handshake are
-// closed too, and not counted.
+// than before, so that their peers reconnect to the set in service now. It spreads the closes over
+// the given time and returns their number without waiting. A connection begins under the generation
+// at the time of [Manager.Accepting], or without that call at the end of its handshake. Connections
+// in a handshake are closed too, but not counted.
 func (m *Manager) Recycle(before uint64, over time.Duration) (n int) {
 	over = max(0, min(over, clock.Far))
 	l := &m.live
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	// A generation that is yet to come begins when it is published: what begins until then is not
-	// older than what is known.
+	// A generation starts when it is published: a connection that begins until then is not older than
+	// the current generation, so that is the limit for later handshakes.
 	l.recycled, l.recycleUntil = max(l.recycled, min(before, m.current.Load().generation)), time.Now().Add(over)
 	for c := range l.conns {
 		if c.generation < before {
@@ -77,16 +77,16 @@ func (m *Manager) Recycle(before uint64, over time.Duration) (n int) {
 	return n
 }
 
-// recycle ends a connection within the time that Recycle was given. The caller holds mu.
+// recycle ends a connection within the time passed to Recycle. The caller holds mu.
 func (l *live) recycle(c *conn) {
 	reason := fmt.Errorf("%w: it began under generation %d", ErrRecycled, c.generation)
 	within := max(0, time.Until(l.recycleUntil))
 	l.evictAt(c, reason, time.Now().Add(rand.N(within+1)))
 }
 
-// DryRun returns the peers of the tracked connections that would be closed if the source gave
-// candidate. Use it before you remove a CA. Only candidate's bundles and revocation lists count;
-// the rules and client authentication in service stay.
+// DryRun returns the peers of the tracked connections that would be closed if the source returned
+// the contents of candidate. Use it before you remove a CA. Only candidate's bundles and revocation
+// lists count; the rules and client authentication in service stay.
 func (m *Manager) DryRun(candidate Source) ([]PeerInfo, error) {
 	policy, err := m.policyOf(candidate)
 	if err != nil {
@@ -103,7 +103,7 @@ func (m *Manager) DryRun(candidate Source) ([]PeerInfo, error) {
 	return affected, nil
 }
 
-// policyOf returns what would decide about peers if the source gave candidate.
+// policyOf returns the policy that candidate would result in.
 func (m *Manager) policyOf(candidate Source) (*policy, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), loadTimeout)
 	defer cancel()

@@ -12,12 +12,12 @@ import (
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
-// warnings returns when the coming end of a certificate is announced: 30, 14, 7 and 1
-// days before it or, for short-lived certificates, at a third, a sixth, a twelfth and
-// a 24th of the lifetime before it, whichever is later.
+// warnings returns when the expiry of a certificate is announced: 30, 14, 7 and 1 days before it
+// or, for short-lived certificates, a third, a sixth, a twelfth and a 24th of the lifetime before
+// it, whichever is later.
 func warnings(notBefore, notAfter time.Time) []time.Time {
 	const day = 24 * time.Hour
-	lifetime := max(0, notAfter.Sub(notBefore)) // at most 292 years, which is what Sub returns for more
+	lifetime := max(0, notAfter.Sub(notBefore)) // Sub returns at most 292 years
 	return []time.Time{
 		notAfter.Add(-min(30*day, lifetime/3)),
 		notAfter.Add(-min(14*day, lifetime/6)),
@@ -26,16 +26,16 @@ func warnings(notBefore, notAfter time.Time) []time.Time {
 	}
 }
 
-// dated is a certificate or a revocation list whose end is reported.
+// dated is a certificate or revocation list whose expiry is reported.
 type dated struct {
 	raw   []byte
-	when  []time.Time // the moments at which something is reported, in order
+	when  []time.Time // when to report, in order
 	event func(when time.Time) Event
 }
 
 func datedCertificate(cert *x509.Certificate, origin string, renewed bool) dated {
 	when := warnings(cert.NotBefore, cert.NotAfter)
-	if !renewed { // the source of such a one takes it out of service before its end
+	if !renewed { // the source removes a renewed one before its expiry
 		when = append(when, cert.NotAfter)
 	}
 	return dated{cert.Raw, when, func(when time.Time) Event {
@@ -53,13 +53,13 @@ func datedList(l *trust.List) dated {
 	}}
 }
 
-// dated returns what can end of a snapshot.
+// dated returns the certificates and lists of a snapshot that can expire.
 func (s *snapshot) dated() []dated {
 	var all []dated
 	for _, c := range s.certs {
 		all = append(all, datedCertificate(c.tls.Leaf, c.origin, c.renewed))
 		for _, issuer := range c.chain[1:] {
-			// Peers refuse the whole chain when the first of it ends.
+			// Peers refuse the whole chain when the first certificate in it expires.
 			if issuer.NotAfter.Before(c.tls.Leaf.NotAfter) {
 				all = append(all, datedCertificate(issuer, c.origin, false))
 			}
@@ -77,9 +77,9 @@ func (s *snapshot) dated() []dated {
 	return all
 }
 
-// expire reports what ends, when it does, until ctx ends.
+// expire reports expiries when they are due, until ctx ends.
 func (m *Manager) expire(ctx context.Context) {
-	var reported map[string]time.Time // by the bytes of a certificate or list, the moment reported last
+	var reported map[string]time.Time // when a certificate or list, by its bytes, was last due and reported
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -95,9 +95,9 @@ func (m *Manager) expire(ctx context.Context) {
 	}
 }
 
-// reportDue emits what is due, each moment once, also over snapshots that share certificates, and
-// returns how long until something is again, a day at most. Where several moments of one
-// certificate are past, only the last is reported.
+// reportDue emits the due events and returns the time until the next, at most a day. It reports
+// each moment once, even if several snapshots share a certificate. If several moments of one
+// certificate have passed, it reports only the last.
 func (m *Manager) reportDue(before map[string]time.Time) (reported map[string]time.Time, next time.Duration) {
 	now := clock.Now()
 	if m.current.Load().policy.crls.Begun(now) {
@@ -111,14 +111,14 @@ func (m *Manager) reportDue(before map[string]time.Time) (reported map[string]ti
 	for _, d := range current.dated() {
 		var past time.Time
 		for _, when := range d.when {
-			if !now.After(when) { // they are valid up to and with the second that they name
+			if !now.After(when) { // valid up to and including the second of NotAfter
 				next = min(next, clock.Until(when)+time.Nanosecond)
 				break
 			}
 			past = when
 		}
 		last := before[string(d.raw)]
-		if here, again := reported[string(d.raw)]; again { // it is in service in several places
+		if here, again := reported[string(d.raw)]; again { // it is served in several places
 			last = here
 		}
 		if past.After(last) {

@@ -19,77 +19,77 @@ import (
 	"github.com/ergotls/ergotls/certmanager/internal/watch"
 )
 
-// Files is a [Source] of files, which may change at any time and in any way: renamed over,
-// rewritten in place, swapped by Kubernetes. Every field is optional. For several pairs use Dir, or
-// several Files in [Sources].
+// Files is a [Source] that reads files. They may change at any time and in any way: replaced by
+// rename, rewritten in place, swapped by Kubernetes. Every field is optional. For several pairs,
+// use Dir or several Files in [Sources].
 type Files struct {
-	// Cert is a PEM chain, leaf first. Key is its private key, PEM in PKCS #8, PKCS #1
-	// or SEC 1, not encrypted; without Key, Signer and KeyStore it is in Cert.
+	// Cert is a PEM chain, leaf first. Key is its private key, PEM in PKCS #8, PKCS #1 or SEC 1, not
+	// encrypted; without Key, Signer and KeyStore, the key is in Cert.
 	Cert, Key string
 
-	// Signer is the key of Cert if it is not in a file, for example in an HSM. A handshake waits up
-	// to 10 seconds for a signature. While one is overdue no other is requested. Handshakes that
-	// fail because it does not sign are reported as a [Warning] event.
+	// Signer is the key of Cert if that is not in a file but, for example, in an HSM. A handshake
+	// waits up to 10 seconds for a signature. While one is overdue no other is requested. Handshakes
+	// that fail for lack of a signature are reported as a [Warning] event.
 	Signer crypto.Signer
 
-	// KeyStore finds the key of Cert in a device. Cert may change to another of the device's keys
-	// while the program runs.
+	// KeyStore finds the key of Cert in a device. Cert may change to one for another of the device's
+	// keys while the program runs.
 	KeyStore KeyStore
 
-	// Dir is a folder of pairs: each *.crt or *.pem with the *.key of the same name, or with the
-	// key in it. CA certificates without a key and files whose name begins with a dot are ignored.
-	// The default certificate is the first by name. If several with the same kind of key have a
-	// name, the one that expires last is served. A file that cannot be used is left out with a
-	// warning, unless it was in service or none is left.
+	// Dir is a folder of pairs: each *.crt or *.pem file with the *.key file of the same name, or with
+	// the key inside. CA certificates without a key and files whose name begins with a dot are
+	// ignored. The default certificate is that of the first file by name. If several certificates with
+	// the same kind of key cover a name, the one that expires last is served. A file that cannot be
+	// used is skipped with a warning; it is an error if the file was in service or no other is left.
 	Dir string
 
 	// PKCS12 is a PKCS #12 file (.p12, .pfx), PKCS12Password a file whose first line is
 	// its password; without it the password is empty.
 	PKCS12, PKCS12Password string
 
-	// ClientCAs and RootCAs are PEM bundles: the CAs that clients and servers are
-	// verified with. Without RootCAs servers are verified with the system's roots. A CA that
-	// cannot be read is left out with a warning, unless it was in service or none is left. One that
-	// OpenSSL marks as not trusted for the use (TRUSTED CERTIFICATE) is left out in any case.
+	// ClientCAs and RootCAs are PEM bundles: the CAs that clients and servers are verified with.
+	// Without RootCAs, servers are verified with the system's roots. A CA that cannot be read is
+	// skipped with a warning; it is an error if the CA was in service or no other is left. A CA that
+	// OpenSSL marks as not trusted for the use (TRUSTED CERTIFICATE) is always skipped.
 	ClientCAs, RootCAs string
 
-	// CRLs holds revocation lists, PEM or DER, each signed by a CA of one of the bundles, of a
-	// served chain or of CRLIssuers. Any other list is left out with a warning. The file may have
-	// up to 128 MiB. It is parsed only when it changes.
+	// CRLs is a file of revocation lists, PEM or DER, each signed by a CA of one of the bundles, of a
+	// served chain or of CRLIssuers. Any other list is skipped with a warning. The file may have up to
+	// 128 MiB. It is parsed only when it changes.
 	CRLs string
 
-	// CRLIssuers is a PEM bundle of CAs that sign lists, such as intermediates of peers. They are
-	// not trusted as CAs of peers; in ClientCAs they would be trust anchors.
+	// CRLIssuers is a PEM bundle of CAs that sign lists, such as intermediates of peers. They are not
+	// trusted as CAs of peers, as they would be in ClientCAs.
 	CRLIssuers string
 
 	// ECHKeys is a PEM file of Encrypted Client Hello keys, RFC 9849: private keys,
 	// each followed by its ECHCONFIG.
 	ECHKeys string
 
-	// TicketKeys is a file with the keys of session tickets, one in a line: 32 bytes in hexadecimal
-	// or base64. The first encrypts new tickets, all decrypt. Machines with the same file resume
-	// each other's sessions, under the conditions of Options.TicketKeys, which it replaces. To
-	// rotate, add a new first key, and remove the last when every machine has the new one. Anyone
-	// who can read the file can resume the session of any client.
+	// TicketKeys is a file with the keys of session tickets, one a line: 32 bytes in hexadecimal or
+	// base64. The first encrypts new tickets, all decrypt. The file replaces Options.TicketKeys.
+	// Machines with the same file resume each other's sessions, under the conditions described there.
+	// To rotate, add a new first key, and remove the last one when every machine has the new one.
+	// Anyone who can read the file can resume the session of any client.
 	TicketKeys string
 }
 
 // A KeyStore holds private keys, for example in an HSM.
 type KeyStore interface {
-	// Signer returns the private key of a public key, or an error. Load calls it when the
-	// certificate has changed. Until it returns, no other change of these Files is put in service.
-	// Other sources do not wait for it.
+	// Signer returns the private key of a public key, or an error. Load calls it when the certificate
+	// has changed. Until it returns, no other change of the same Files is put in service. Other
+	// sources do not wait.
 	Signer(ctx context.Context, public crypto.PublicKey) (crypto.Signer, error)
 }
 
-// These keep a path that is not what it should be from filling the memory. The largest public CA
-// bundles are 1 MiB, the largest revocation lists 100 MB.
+// These limits keep a wrong path from filling the memory. The largest public CA bundles have 1 MiB,
+// the largest revocation lists 100 MB.
 const (
 	maxFileSize = 16 << 20
 	maxCRLSize  = 128 << 20 // of Files.CRLs
 )
 
-// named returns the paths of all files but for those in Dir.
+// named returns the paths of all files except those in Dir.
 func (f Files) named() []string {
 	all := []string{f.Cert, f.Key, f.PKCS12, f.PKCS12Password, f.ClientCAs, f.RootCAs, f.CRLs, f.CRLIssuers, f.ECHKeys, f.TicketKeys}
 	return slices.DeleteFunc(all, func(path string) bool { return path == "" })
@@ -108,7 +108,7 @@ func (f Files) check() error {
 	case f.PKCS12 == "" && f.PKCS12Password != "":
 		return fmt.Errorf("%w: Files.PKCS12Password without Files.PKCS12", ErrInvalid)
 	case slices.ContainsFunc(append(f.named(), f.Dir), func(path string) bool { return strings.Contains(path, "-----BEGIN") }):
-		return fmt.Errorf("%w: Files has the text of a file in place of its name; write the text to a file, or use Static", ErrInvalid) // it may be a key
+		return fmt.Errorf("%w: Files has the text of a file in place of its name; write the text to a file, or use Static", ErrInvalid) // no text of it, which may be a key
 	}
 	return nil
 }
@@ -131,8 +131,8 @@ func (f Files) Watch(ctx context.Context, changed func(), _ func(Event)) error {
 	return watch.Set{Files: f.named(), Dir: f.Dir, Match: isPairFile}.Run(ctx, changed)
 }
 
-// read takes the bytes of all files, so that what is compared is what is parsed. An entry of the
-// folder that cannot be read is in unread: it keeps no other from service.
+// read reads all files once, so that the compared bytes are the parsed ones. The error of a folder
+// entry goes to unread, so that the other entries can still be served.
 func (p *parser) read() (pairs []string, err error) {
 	f := p.files
 	if err := f.check(); err != nil {
@@ -149,7 +149,7 @@ func (p *parser) read() (pairs []string, err error) {
 	}
 	var errs []error
 	for i, path := range append(names, pairs...) {
-		runtime.Gosched() // as rehearse does
+		runtime.Gosched() // as in newCertificate
 		b, err := readFile(path, maxFileSize)
 		switch {
 		case err == nil:
@@ -166,13 +166,13 @@ func (p *parser) read() (pairs []string, err error) {
 	return pairs, errors.Join(errs...)
 }
 
-// note keeps the bytes of a file.
+// note stores the bytes of a file.
 func (p *parser) note(path string, b []byte) {
 	p.data[path], p.tag.sums[path] = b, sha256.Sum256(b)
 }
 
-// readLists takes the bytes of the file of revocation lists, unless they are those of before: it is
-// large, and read at each poll.
+// readLists reads the file of revocation lists. It keeps the bytes only if they have changed: the
+// file is large, and read at each poll.
 func (p *parser) readLists(path string) error {
 	if _, read := p.data[path]; read || path == "" { // the CAs are in the same file
 		return nil
@@ -195,13 +195,13 @@ func (p *parser) readLists(path string) error {
 	return nil
 }
 
-// isPairFile says whether a file of a folder is one of a pair.
+// isPairFile reports whether a file of a folder may belong to a pair.
 func isPairFile(base string) bool {
 	ext := filepath.Ext(base)
 	return !strings.HasPrefix(base, ".") && (ext == ".crt" || ext == ".pem" || ext == ".key")
 }
 
-// listPairs returns the certificate and key files of a folder in the order of names.
+// listPairs returns the certificate and key files of a folder in order of their names.
 func listPairs(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

@@ -25,8 +25,8 @@ func (p *parser) pair() error {
 	return p.add(p.files.Cert, p.files.Key, p.files.Signer, p.files.KeyStore)
 }
 
-// add makes a certificate of two files, of one that holds both, or of one and a signer, which may
-// have to be found.
+// add adds the certificate of two files, of one file with both parts, or of one file and a signer,
+// which store may have to find.
 func (p *parser) add(certPath, keyPath string, signer crypto.Signer, store KeyStore) error {
 	digest := p.digest(certPath, keyPath)
 	if p.reuse(digest) {
@@ -58,7 +58,7 @@ func (p *parser) add(certPath, keyPath string, signer crypto.Signer, store KeySt
 	return err
 }
 
-// find asks the store for the key of the first certificate that is not a CA's.
+// find asks the store for the key of the first certificate that is not a CA.
 func (p *parser) find(path string, certs []*x509.Certificate, store KeyStore) (key crypto.Signer, err error) {
 	defer recovered(path, &err)
 	leaf := certs[max(0, slices.IndexFunc(certs, func(c *x509.Certificate) bool { return !c.IsCA }))]
@@ -71,8 +71,8 @@ func (p *parser) find(path string, certs []*x509.Certificate, store KeyStore) (k
 	return key, nil
 }
 
-// make adds a certificate if it can be served: of several in a folder those that cannot are left
-// out.
+// make adds a certificate if it can be served. Certificates of a folder that cannot be served are
+// skipped.
 func (p *parser) make(cert tls.Certificate, origin string, digest string, aside []pemfile.Aside) error {
 	if _, err := newCertificate(cert, origin); err != nil {
 		return err
@@ -95,7 +95,7 @@ func (p *parser) keys(certPath string, certFile *pemfile.File, keyPath string) (
 	return inFile(keyPath, file.Keys)
 }
 
-// tlsCertificate takes the first of the keys that belongs to a certificate.
+// tlsCertificate uses the first key that belongs to one of the certificates.
 func tlsCertificate(certs []*x509.Certificate, keys []crypto.Signer) tls.Certificate {
 	cert := tls.Certificate{PrivateKey: keys[0]}
 	if i := slices.IndexFunc(keys, func(key crypto.Signer) bool {
@@ -132,8 +132,8 @@ func (p *parser) pkcs12() error {
 	return p.make(cert, path, digest, nil)
 }
 
-// dir adds the pairs of a folder. An entry that cannot be used is set aside with a warning, so that
-// it does not keep the others from service. It is an error if it was in service, or if none is
+// dir adds the pairs of a folder. An entry that cannot be used is skipped with a warning, so that
+// the others can still be served. It is an error if the entry was in service, or if no other is
 // left.
 func (p *parser) dir(paths []string) error {
 	var errs, lost []error
@@ -160,7 +160,7 @@ func (p *parser) dir(paths []string) error {
 	return nil
 }
 
-// entry adds the certificate of one file of a folder, if it is not a CA's.
+// entry adds the certificate of one file of a folder unless it is a CA.
 func (p *parser) entry(path string, paths []string) error {
 	keyPath := strings.TrimSuffix(path, filepath.Ext(path)) + ".key"
 	if err := cmp.Or(p.unread[path], p.unread[keyPath]); err != nil {
@@ -192,7 +192,7 @@ func (p *parser) entry(path string, paths []string) error {
 	return fmt.Errorf("%s: %w: it holds no private key, and there is no %s", path, ErrInvalid, keyPath)
 }
 
-// hasKeyOf says whether a file of the folder that is half of no pair holds the key of a
+// hasKeyOf reports whether a file of the folder that belongs to no pair has the key of a
 // certificate.
 func (p *parser) hasKeyOf(path string, cert *x509.Certificate) bool {
 	if data := p.data[path]; !bytes.Contains(data, []byte("PRIVATE KEY-----")) {

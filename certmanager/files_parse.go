@@ -13,14 +13,14 @@ import (
 	"github.com/ergotls/ergotls/certmanager/internal/trust"
 )
 
-// parser makes material of the bytes of Files.
+// parser makes a Material from the bytes of Files.
 type parser struct {
 	ctx    context.Context // of Load
 	files  Files
 	data   map[string][]byte
-	unread map[string]error // of the folder's entries, why not
+	unread map[string]error // errors of folder entries that were not read
 	before *Material        // the previous one, empty at first
-	known  *filesTag        // of before
+	known  *filesTag        // the tag of before
 	m      *Material
 	tag    *filesTag
 }
@@ -47,8 +47,8 @@ func (p *parser) parse(pairs []string) (*Material, error) {
 	return p.m, nil
 }
 
-// inFile says of which file an error of parsing is. No file ends the program, whatever panics
-// below: the crypto packages do in FIPS 140-only mode.
+// inFile adds the path to an error of parse. It returns a panic as an error: the crypto packages
+// panic in FIPS 140-only mode, and no file may end the program.
 func inFile[T any](path string, parse func() (T, error)) (v T, err error) {
 	defer recovered(path, &err)
 	v, err = parse()
@@ -62,7 +62,7 @@ func inFile[T any](path string, parse func() (T, error)) (v T, err error) {
 	return v, err
 }
 
-// recovered makes an error of a panic. It is to be deferred.
+// recovered turns a panic into an error. It must be deferred.
 func recovered(origin string, err *error) {
 	if r := recover(); r != nil {
 		text := fmt.Sprint(r)
@@ -74,7 +74,7 @@ func (p *parser) open(path string) (*pemfile.File, error) {
 	return inFile(path, func() (*pemfile.File, error) { return pemfile.Parse(p.data[path]) })
 }
 
-// parsed parses a file, if it is named.
+// parsed parses a file if its path is set.
 func parsed[T any](p *parser, path string, parse func(*pemfile.File) (T, error)) (v T, err error) {
 	if path == "" {
 		return v, nil
@@ -98,8 +98,8 @@ func (p *parser) bundles() error {
 	)
 }
 
-// bundle reads a file of CAs that peers of a usage are verified with. An empty one would trust
-// nobody.
+// bundle reads a file of CAs that verify peers of a usage. An empty bundle is an error, because it
+// would trust no peer.
 func (p *parser) bundle(path string, usage x509.ExtKeyUsage, before []*x509.Certificate, cas *[]*x509.Certificate) error {
 	found, err := parsed(p, path, func(file *pemfile.File) (pemfile.Found[*x509.Certificate], error) { return file.CAs(usage) })
 	if err != nil {
@@ -132,20 +132,20 @@ func (p *parser) ticketKeys(path string) (err error) {
 	return err
 }
 
-// filesTag is what Load finds in its previous Material.
+// filesTag is the Tag by which Load recognizes the previous Material.
 type filesTag struct {
 	sums  map[string][sha256.Size]byte // of every file, by its path
 	certs map[string]filesCert         // by digest
 	crls  pemfile.Found[*x509.RevocationList]
 }
 
-// filesCert is a certificate that was made, and what was left out of its file.
+// filesCert is a finished certificate, and the skipped entries of its file.
 type filesCert struct {
 	Certificate
 	aside []error
 }
 
-// reuse adds a certificate that was made before of the same bytes.
+// reuse adds the certificate made earlier from the same bytes, if there is one.
 func (p *parser) reuse(digest string) bool {
 	c, ok := p.known.certs[digest]
 	if ok {
@@ -160,20 +160,20 @@ func (p *parser) put(c filesCert, digest string) {
 	p.tag.certs[digest] = c
 }
 
-// digest stands for a certificate that was made of two files, the second of which may be
-// none. Files of a Source have one Signer each, which does not count.
+// digest identifies a certificate made from two files, or from one if second is empty. It does not
+// cover the Signer, which never changes for a source.
 func (p *parser) digest(first, second string) string {
 	return fmt.Sprintf("%s %x %x", first, p.tag.sums[first], p.tag.sums[second])
 }
 
-// inService says whether a certificate came from a file.
+// inService reports whether the previous Material had a certificate from a file.
 func (p *parser) inService(path string) bool {
 	return slices.ContainsFunc(p.before.Certificates, func(c Certificate) bool { return c.Origin == path })
 }
 
-// keep warns of what cannot be used in a file. It is an error if what cannot be read takes the
-// place of what was in service: then fewer of its name are left. What has no name may have been
-// any. before and now are what the file had, and has.
+// keep warns about unusable entries of a file. It returns an error if one may replace an entry in
+// service: then fewer of its name are left. An entry without a name may replace any. before and now
+// are the entries that the file had and has.
 func keep[T any](p *parser, path, what string, before []T, now pemfile.Found[T], name func(T) []byte) error {
 	p.m.Warnings = append(p.m.Warnings, asideErrors(path, now.Aside)...)
 	lost := make(map[string]int)
@@ -202,10 +202,10 @@ func asideErrors(path string, aside []pemfile.Aside) []error {
 	return some(errs, enough)
 }
 
-// enough is how many errors of one kind are told.
+// enough is how many errors of one kind are reported.
 const enough = 10
 
-// some bounds errors.
+// some limits the number of errors to most.
 func some(errs []error, most int) []error {
 	if len(errs) <= most {
 		return errs

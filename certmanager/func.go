@@ -8,15 +8,15 @@ import (
 	"fmt"
 )
 
-// Func is a [Source] made of a function for tls.Config.GetCertificate, for example that of an
-// autocert.Manager or of certmagic.
+// Func is a [Source] made of a function for tls.Config.GetCertificate, for example that of
+// autocert.Manager or certmagic.
 //
 //	certmanager.Sources{files, certmanager.Func(manager.GetCertificate)}
 //
-// It is called in every handshake for a name that no other source has, also for the "acme-tls/1"
-// challenges of its CA, and may block. Its certificates are not checked before they are served, not
-// counted and not reported. If it returns an error, the default certificate is served, if another
-// source has one.
+// It is called in every handshake for a name that no other source covers, and for the "acme-tls/1"
+// challenges of its CA. It may block, and is called from many goroutines. Its certificates are
+// served unchecked and are neither counted nor reported. If it returns an error, the default
+// certificate is served, if another source has one.
 type Func func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 
 // Load implements [Source].
@@ -30,13 +30,14 @@ func (f Func) Load(_ context.Context, previous *Material) (*Material, error) {
 	return &Material{GetCertificate: f, Challenge: f}, nil
 }
 
-// Watch implements [Source]: the function is called in every handshake.
+// Watch implements [Source]. There is nothing to watch: the function is called in every handshake.
 func (f Func) Watch(ctx context.Context, _ func(), _ func(Event)) error {
 	<-ctx.Done()
 	return nil
 }
 
-// askFuncs returns the first certificate that a function has, or what the last of them said.
+// askFuncs returns the first certificate that a function returns, or the error of the last
+// function.
 func askFuncs(all []Func, hello *tls.ClientHelloInfo) (cert *tls.Certificate, err error) {
 	for _, f := range all {
 		if cert, err = f.ask(hello); cert != nil && err == nil {
@@ -46,8 +47,8 @@ func askFuncs(all []Func, hello *tls.ClientHelloInfo) (cert *tls.Certificate, er
 	return nil, err
 }
 
-// ask calls the function. A panic, and a certificate on which crypto/tls would panic, are errors:
-// they would end the program where a handshake has a goroutine of its own.
+// ask calls the function. It returns an error for a panic, and for a certificate on which
+// crypto/tls would panic: in a handshake on its own goroutine that would end the program.
 func (f Func) ask(hello *tls.ClientHelloInfo) (cert *tls.Certificate, err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -61,6 +62,6 @@ func (f Func) ask(hello *tls.ClientHelloInfo) (cert *tls.Certificate, err error)
 	if !ok || len(cert.Certificate) == 0 {
 		return nil, errors.New("GetCertificate returned a certificate without its chain or key")
 	}
-	signer.Public() // panics if it is a nil value
+	signer.Public() // panics if the signer is a nil pointer
 	return cert, nil
 }

@@ -10,9 +10,9 @@ import (
 )
 
 // ConnState is for http.Server.ConnState. With it the Manager tracks the connections of an HTTP
-// server from the handshake on, see [Manager.Track], closes those whose client is no longer
-// accepted, and reports refused clients. It does not track hijacked connections, those of WebSockets
-// for example: use [Manager.NewListener] for these.
+// server from the handshake on (see [Manager.Track]), closes those whose client is no longer
+// accepted, and reports refused clients. It does not track hijacked connections, such as
+// WebSockets: use [Manager.NewListener] for those.
 //
 //	server := &http.Server{TLSConfig: m.ServerTLS(), ConnState: m.ConnState}
 func (m *Manager) ConnState(c net.Conn, state http.ConnState) {
@@ -20,20 +20,20 @@ func (m *Manager) ConnState(c net.Conn, state http.ConnState) {
 	if !ok {
 		return
 	}
-	if _, known := conn.NetConn().(*trackedConn); known { // by NewListener
+	if _, known := conn.NetConn().(*trackedConn); known { // tracked by NewListener
 		return
 	}
-	var key any = conn.NetConn() // the handshake knows it too
+	var key any = conn.NetConn() // the key that the handshake uses too
 	if !reflect.ValueOf(key).Comparable() {
-		key = conn // known from its first request on
+		key = conn // tracked from its first request on
 	}
 	switch state {
-	case http.StateNew: // before the handshake
+	case http.StateNew: // called before the handshake
 		m.http.Store(key, &httpConn{raw: conn.NetConn(), remote: conninfo.RemoteAddr(c), track: m.Accepting()})
 	case http.StateActive, http.StateIdle:
 		known, _ := m.http.LoadOrStore(key, &httpConn{raw: conn.NetConn(), remote: conninfo.RemoteAddr(c), track: m.Accepting()})
 		tlsState := conn.ConnectionState()
-		known.(*httpConn).known(&tlsState) // where the handshake was not with a config of ours, or before
+		known.(*httpConn).known(&tlsState) // unless a handshake with our config has done so
 	case http.StateClosed, http.StateHijacked:
 		known, ok := m.http.LoadAndDelete(key)
 		if !ok {
@@ -42,29 +42,29 @@ func (m *Manager) ConnState(c net.Conn, state http.ConnState) {
 		if h := known.(*httpConn); h.release != nil {
 			h.release()
 		} else if state == http.StateClosed {
-			m.ReportRefused(conn.Handshake(), h.remote) // says again how it ended
+			m.ReportRefused(conn.Handshake(), h.remote) // Handshake returns its result again
 		}
 	}
 }
 
-// httpConn is a connection of ConnState. Its calls come one after the other, on the goroutine of
-// the server that serves it.
+// httpConn is a connection of ConnState. Its methods are called one at a time, on the server's
+// goroutine for the connection.
 type httpConn struct {
 	raw     net.Conn
 	remote  net.Addr
 	track   func(*tls.ConnectionState, net.Addr, func(error)) (release func())
-	release func() // nil before the handshake
+	release func() // nil until the connection is tracked
 }
 
-// known makes the connection known once it has a peer.
+// known tracks the connection once it has a peer.
 func (h *httpConn) known(state *tls.ConnectionState) {
 	if h.release == nil {
-		// The close below TLS does not wait for a peer that does not read.
+		// Closing the connection below TLS does not wait for a peer that does not read.
 		h.release = h.track(state, h.remote, func(error) { h.raw.Close() })
 	}
 }
 
-// httpConnOf returns the connection of a handshake if ConnState has told of it.
+// httpConnOf returns the connection of a handshake, nil if ConnState does not know it.
 func (m *Manager) httpConnOf(hello *tls.ClientHelloInfo) *httpConn {
 	if hello.Conn == nil || !reflect.ValueOf(hello.Conn).Comparable() {
 		return nil

@@ -18,22 +18,22 @@ import (
 
 // CertificateInfo describes a certificate.
 type CertificateInfo struct {
-	// Subject and Issuer are in the form of RFC 2253.
+	// Subject and Issuer are formatted as in RFC 2253.
 	Subject     string
 	Issuer      string
 	Serial      string    // hexadecimal
 	Names       []string  `json:",omitempty"` // DNS names, IP addresses and URIs
-	NotBefore   time.Time // its first second
-	NotAfter    time.Time // its last second
+	NotBefore   time.Time // first valid second
+	NotAfter    time.Time // last valid second
 	Fingerprint string    // SHA-256, hexadecimal
-	Origin      string    `json:",omitempty"` // the file that it came from
+	Origin      string    `json:",omitempty"` // the file or option it came from
 }
 
 // CRLInfo describes a revocation list.
 type CRLInfo struct {
-	// Issuer is in the form of RFC 2253, Number the CRL number (RFC 5280 section 5.2.3). The list
-	// was made at ThisUpdate. Revoked counts the entries. OutOfDate says that NextUpdate has
-	// passed; NextUpdate is zero if the list has none.
+	// Issuer is formatted as in RFC 2253; Number is the CRL number (RFC 5280 section 5.2.3).
+	// ThisUpdate is the list's time of issue. Revoked is the number of entries. OutOfDate means that
+	// NextUpdate has passed; NextUpdate is zero if the list has none.
 	Issuer     string
 	Number     string `json:",omitempty"`
 	ThisUpdate time.Time
@@ -45,10 +45,10 @@ type CRLInfo struct {
 // PeerInfo describes a peer.
 type PeerInfo struct {
 	CertificateInfo
-	Server bool `json:",omitempty"` // it is a server that this program called
+	Server bool `json:",omitempty"` // a server that this program connected to
 
-	// Remote is the peer's address and Local our own; both are empty in the handshake of a client.
-	// Connection is the ID of a connection of package meta, which its log lines have too.
+	// Remote is the peer's address and Local our own; both are empty for the handshake of a client.
+	// Connection is the ID of a connection of package meta, as in its log lines.
 	Remote     string `json:",omitempty"`
 	Local      string `json:",omitempty"`
 	Connection string `json:",omitempty"`
@@ -83,7 +83,7 @@ func namesOf(cert *x509.Certificate) []string {
 	return names
 }
 
-// few lists names, as far as a line of text can.
+// few lists names, shortened to fit a line.
 func few(names []string) string {
 	const most = 5
 	if more := len(names) - most; more > 0 {
@@ -117,15 +117,15 @@ func newCRLInfo(l *trust.List) CRLInfo {
 	return info
 }
 
-// What a peer sends is cut before it is kept in an event, a log line or a status: anyone can send a
-// certificate with 80,000 names, and events may wait for a slow subscriber.
+// Data from a peer is shortened for events, log lines and status: anyone can send a certificate
+// with 80,000 names, and events may wait for a slow subscriber.
 const (
 	maxPeerNames = 20   // of a certificate
 	maxPeerText  = 256  // bytes of a name, a subject, a serial number
 	maxPeerError = 1024 // bytes of an error
 )
 
-// bounded cuts what a peer has chosen.
+// bounded shortens the fields that a peer has chosen.
 func (c CertificateInfo) bounded() CertificateInfo {
 	c.Subject, c.Issuer, c.Serial = trust.Cut(c.Subject, maxPeerText), trust.Cut(c.Issuer, maxPeerText), trust.Cut(c.Serial, maxPeerText)
 	more := len(c.Names) - maxPeerNames
@@ -139,18 +139,18 @@ func (c CertificateInfo) bounded() CertificateInfo {
 	return c
 }
 
-// peerError is an error about a peer without what the peer has sent: the errors of crypto/tls hold
-// its certificates.
+// peerError is an error about a peer without data from the peer: the errors of crypto/tls hold its
+// certificates.
 type peerError struct {
 	text    string
-	reasons []error // this package's
+	reasons []error // sentinels of this package
 }
 
 func (e *peerError) Error() string { return e.text }
 
 func (e *peerError) Unwrap() []error { return e.reasons }
 
-// boundedError keeps the text and the reasons of an error about a peer.
+// boundedError keeps only the text and the reasons of an error about a peer.
 func boundedError(err error) error {
 	if err == nil {
 		return nil

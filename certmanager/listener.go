@@ -17,14 +17,14 @@ import (
 //   - one for each connection, from its acceptance until its handshake is complete and Accept
 //     has returned it; ended by Close too.
 
-// listenerTimeout bounds a handshake.
+// listenerTimeout limits a handshake.
 const listenerTimeout = 10 * time.Second
 
-// maxPending bounds the connections that Accept has not returned. It is high, since it is also what
-// clients have to fill with handshakes that they do not complete to keep others waiting.
+// maxPending limits the connections that Accept has not returned. It is high because clients that
+// fill it with incomplete handshakes make all others wait.
 const maxPending = 10_000
 
-// listener makes the handshakes of the connections that it accepts.
+// listener performs the handshakes of the connections that it accepts.
 type listener struct {
 	net.Listener
 	m       *Manager
@@ -39,14 +39,14 @@ type listener struct {
 // NewListener returns a listener of TLS connections for any server. Its Accept returns a *tls.Conn
 // whose handshake with [Manager.ServerTLS] is complete, so a refused client is never accepted. It
 // answers challenges of a CA (TLS-ALPN-01) and closes their connections. The Manager tracks the
-// connections as by [Manager.Track] and closes those whose client is no longer accepted.
+// connections, as with [Manager.Track], and closes those whose client is no longer accepted.
 //
 //	server.Serve(m.NewListener(listener, "h2", "http/1.1"))
 //
 // nextProtos are the server's protocols (ALPN), in order of preference. A handshake may take 10
-// seconds. At most 10,000 connections are in their handshake or wait for Accept; inner is not asked
-// for more until there are fewer. To limit the number of connections wrap inner. Close closes
-// inner, and the connections that Accept has not returned.
+// seconds. At most 10,000 connections are in their handshake or wait for Accept; beyond that
+// inner.Accept is not called. To limit the number of connections, wrap inner. Close closes inner
+// and the connections that Accept has not returned.
 func (m *Manager) NewListener(inner net.Listener, nextProtos ...string) net.Listener {
 	l := &listener{Listener: inner, m: m, config: m.ServerTLS(), results: make(chan result[net.Conn]), pending: make(chan struct{}, maxPending)}
 	l.config.NextProtos = nextProtos
@@ -74,7 +74,7 @@ func (l *listener) accept() {
 	}
 }
 
-// acceptOne asks inner, which is the program's.
+// acceptOne calls Accept of inner, which belongs to the program and may panic.
 func (l *listener) acceptOne() (conn net.Conn, err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -87,7 +87,7 @@ func (l *listener) acceptOne() (conn net.Conn, err error) {
 	return conn, err
 }
 
-// give hands a result to Accept. It returns false if the listener was closed before.
+// give passes a result to Accept. It returns false if the listener is closed first.
 func (l *listener) give(r result[net.Conn]) bool {
 	select {
 	case l.results <- r:
@@ -97,7 +97,7 @@ func (l *listener) give(r result[net.Conn]) bool {
 	}
 }
 
-// serve makes the handshake of a connection and hands it to Accept, or closes it.
+// serve performs the handshake of a connection and passes it to Accept, or closes it.
 func (l *listener) serve(raw net.Conn) {
 	defer func() { <-l.pending }()
 	given := false
@@ -124,7 +124,7 @@ func (l *listener) handshake(raw net.Conn) (given bool) {
 	return given
 }
 
-// Accept implements net.Listener. An error is that of the listener below.
+// Accept implements net.Listener. It returns errors of the inner listener.
 func (l *listener) Accept() (net.Conn, error) {
 	select {
 	case r := <-l.results:
@@ -142,10 +142,10 @@ func (l *listener) Close() error {
 	return err
 }
 
-// trackedConn is a connection below TLS that the Manager knows until it is closed.
+// trackedConn is a connection below TLS that the Manager tracks until it is closed.
 type trackedConn struct {
 	net.Conn
-	release func() // nil in the handshake
+	release func() // nil during the handshake
 }
 
 // Close implements net.Conn.

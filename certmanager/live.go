@@ -12,7 +12,7 @@ import (
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
-// live knows every open connection, so that trust that changes reaches them too.
+// live tracks open connections, so that a change of trust applies to them too.
 type live struct {
 	m *Manager
 
@@ -21,7 +21,7 @@ type live struct {
 	mu    sync.Mutex // guards the fields below and the timers of conns
 	conns map[*conn]struct{}
 
-	// What Recycle was asked for last, for those whose handshake was on its way then.
+	// The last call of Recycle, for connections that were in a handshake then.
 	recycled     uint64
 	recycleUntil time.Time
 }
@@ -31,36 +31,36 @@ type conn struct {
 	remote     net.Addr
 	generation uint64
 	evict      func(error)
-	peer       atomic.Pointer[Peer] // as it was judged last
+	peer       atomic.Pointer[Peer] // as last judged
 	ended      atomic.Bool          // evicted or released
 
 	// Guarded by live.mu.
-	expiry *time.Timer // when the peer's certificate ends
-	due    *time.Timer // an eviction that waits its turn
+	expiry *time.Timer // fires when the peer's certificate expires
+	due    *time.Timer // a scheduled eviction
 	dueAt  time.Time
 	reason error
 }
 
 func (l *live) init(m *Manager) { l.m, l.conns = m, make(map[*conn]struct{}) }
 
-// Accepting is called by a server before a handshake with [Manager.ServerTLS]. It returns
-// [Manager.Track] for the connection, which then counts as begun under the present generation:
-// [Manager.Recycle] also finds it if the generation changed during the handshake.
+// Accepting is called by a server before a handshake with [Manager.ServerTLS]. It returns the
+// [Manager.Track] for the connection, which then counts as begun under the current generation:
+// [Manager.Recycle] finds it even if the generation changes during the handshake.
 func (m *Manager) Accepting() (track func(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func())) {
 	return m.tracking(false)
 }
 
-// Dialing is [Manager.Accepting] for a client, with [Manager.ClientTLS].
+// Dialing is [Manager.Accepting] for a client that uses [Manager.ClientTLS].
 func (m *Manager) Dialing() (track func(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func())) {
 	return m.tracking(true)
 }
 
-// tracking returns the track function for peers that are servers, or clients.
+// tracking returns the track function for peers that are servers or clients.
 func (m *Manager) tracking(servers bool) func(*tls.ConnectionState, net.Addr, func(error)) (release func()) {
 	generation := m.current.Load().generation
 	return func(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func()) {
 		c, peer := &conn{remote: remote, generation: generation, evict: evict}, m.newPeer(state, servers)
-		if current := m.current.Load(); !servers && generation == current.generation { // else it is not known with what it was verified
+		if current := m.current.Load(); !servers && generation == current.generation { // else the roots that verified it are unknown
 			peer.pool = current.policy.clients.id
 		}
 		m.live.add(c, peer)
@@ -69,31 +69,31 @@ func (m *Manager) tracking(servers bool) func(*tls.ConnectionState, net.Addr, fu
 }
 
 // Track registers an open connection, after its handshake with a config of this Manager and until
-// release is called. When trust changes the peer is verified again. If it is no longer accepted,
+// release is called. When trust changes, the peer is verified again. If it is no longer accepted,
 // evict is called with a reason that wraps [ErrRevoked], [ErrNotAuthorized], [ErrUntrusted],
-// [ErrExpired], [ErrCRLOutOfDate] or [ErrRecycled]. If trust changed since the handshake, that
-// happens at once.
+// [ErrExpired], [ErrCRLOutOfDate] or [ErrRecycled]. If trust has changed since the handshake, Track
+// itself verifies the peer again.
 //
 // evict is called at most once, from any goroutine, perhaps before Track returns; it
 // must not block. release may be called more than once, by evict as well.
 //
-// Do not track a connection whose verification was turned off: it would be evicted. A peer without
-// VerifiedChains is taken for a server: see [Manager.Accepting].
+// Do not track a connection whose verification was turned off: it would be evicted. Track takes a
+// peer without VerifiedChains for a server; use [Manager.Accepting] instead.
 func (m *Manager) Track(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func()) {
-	// The connections of a server carry the chains that crypto/tls verified, unless the CAs are too
-	// many to be named. Those of a client do not, since ClientTLS verifies by itself.
+	// A server's connections have the chains that crypto/tls verified, unless there are too many CAs
+	// to name. A client's connections have none, since ClientTLS verifies by itself.
 	return m.tracking(len(state.PeerCertificates) > 0 && len(state.VerifiedChains) == 0)(state, remote, evict)
 }
 
-// add lists a connection that holds by what is in service, and arms the timer for the end of its
-// peer's certificate. One that does not is evicted.
+// add lists a connection whose peer is accepted by the snapshot in service, and sets the timer for
+// the expiry of its peer's certificate. It evicts any other connection.
 func (l *live) add(c *conn, peer *Peer) {
 	for {
 		current := l.m.current.Load()
-		judged, err := l.judge(peer, current) // outside the lock: rules and signatures may be slow
+		judged, err := l.judge(peer, current) // without the lock: rules and signatures may be slow
 		c.peer.Store(judged)
 		if err != nil && !current.policy.tolerates(err) {
-			if l.m.ctx.Err() == nil { // else nothing is evicted any more
+			if l.m.ctx.Err() == nil { // after Close nothing is evicted
 				l.evict(c, err)
 			}
 			return
@@ -104,9 +104,9 @@ func (l *live) add(c *conn, peer *Peer) {
 	}
 }
 
-// list lists a connection that was judged by a snapshot, unless another one is in service now:
-// whoever publishes stores the snapshot first and goes through the list then, so that no connection
-// is missed between the two.
+// list lists a connection that was judged by a snapshot, unless another one is in service now. A
+// publisher first stores the snapshot and then goes through the list, so that no connection is
+// missed in between.
 func (l *live) list(c *conn, judged *snapshot) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -124,33 +124,33 @@ func (l *live) list(c *conn, judged *snapshot) bool {
 	return true
 }
 
-// judge decides about the peer of an open connection. The peer that it returns carries the chains
-// that hold, so that the next judgement of it is a lookup.
+// judge decides about the peer of an open connection. The returned peer has the chains that hold,
+// so that its next judgement is a lookup.
 func (l *live) judge(p *Peer, s *snapshot) (*Peer, error) {
 	now := clock.Now()
 	when := now
 	if begin := p.begins(); when.Before(begin) {
-		when = begin // it had begun in its handshake: since then the clock was set back
+		when = begin // it was valid in its handshake: the clock was set back since
 	}
 	judged, err := s.policy.judge(p, when, now)
 	if end := p.expires(); err != nil && l.m.options.KeepExpiredConnections && !end.IsZero() && now.After(end) {
-		return s.policy.judge(p, end, now) // as in their last moment
+		return s.policy.judge(p, end, now) // judged at their last valid second
 	}
 	return judged, err
 }
 
-// arm sets the timer for the end of the peer's certificate. The caller holds mu.
+// arm sets the timer for the expiry of the peer's certificate. The caller holds mu.
 func (l *live) arm(c *conn) {
 	if c.expiry != nil {
 		c.expiry.Stop()
 	}
 	if end := c.peer.Load().expires(); !end.IsZero() && !l.m.options.KeepExpiredConnections {
-		// Certificates are valid up to and with the last second that they name.
+		// Certificates are valid up to and including the second of NotAfter.
 		c.expiry = time.AfterFunc(clock.Until(end)+time.Nanosecond, func() { l.review(c) })
 	}
 }
 
-// clockStepped sets the timers anew, which fire at once where a certificate has ended meanwhile.
+// clockStepped resets the timers. They fire at once if a certificate has expired meanwhile.
 func (l *live) clockStepped() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -159,17 +159,17 @@ func (l *live) clockStepped() {
 	}
 }
 
-// review judges a connection whose chains have ended. Others may hold in their place, since
-// a CA can be renewed; they end too.
+// review judges a connection whose chains have expired. Other chains may hold instead, since a CA
+// can be renewed; then the timer is set for those.
 func (l *live) review(c *conn) {
 	if err := l.judgeAgain(c, l.m.current.Load()); err != nil {
 		l.evict(c, err)
 	}
 }
 
-// judgeAgain judges a listed connection, and returns why it is to be evicted.
+// judgeAgain judges a listed connection, and returns the reason to evict it.
 func (l *live) judgeAgain(c *conn, current *snapshot) error {
-	peer, err := l.judge(c.peer.Load(), current) // outside the lock, as in add
+	peer, err := l.judge(c.peer.Load(), current) // without the lock, as in add
 	tolerated := err != nil && current.policy.tolerates(err)
 	if !l.update(c, peer, err == nil || tolerated) {
 		return nil
@@ -182,7 +182,7 @@ func (l *live) judgeAgain(c *conn, current *snapshot) error {
 	return err
 }
 
-// update notes what a judgement has found, if the connection is still listed.
+// update stores the result of a judgement if the connection is still listed.
 func (l *live) update(c *conn, peer *Peer, holds bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -212,7 +212,7 @@ func (c *conn) stop() {
 	}
 }
 
-// judgeAll judges every connection by what is in service.
+// judgeAll judges every connection by the snapshot in service.
 func (l *live) judgeAll() {
 	l.judging.Lock()
 	defer l.judging.Unlock()
@@ -231,7 +231,7 @@ func (l *live) all() []*conn {
 	return slices.Collect(maps.Keys(l.conns))
 }
 
-// close forgets all connections, when ctx has ended. They stay open.
+// close forgets all connections after ctx has ended. They stay open.
 func (l *live) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

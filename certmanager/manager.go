@@ -4,15 +4,15 @@ package certmanager
 //   - watch (sources.go): one per Manager, started by New, ended by Close. It runs Source.Watch.
 //   - reloader.run (reload.go): one per Manager, started by New, ended by Close. It loads the
 //     source and puts it in service.
-//   - a call of Source.Load (sources.go): ended by the source, also after Close if that does not
-//     end with its context.
-//   - expire (expiry.go): one per Manager, started by New, ended by Close. It reports what ends.
+//   - a call of Source.Load (sources.go): ended by the source, after Close if it ignores its
+//     context.
+//   - expire (expiry.go): one per Manager, started by New, ended by Close. It reports expiries.
 //   - deliver (events.go): one per Manager, started by New, ended by Close. It calls the
 //     subscribers.
 //   - a rehearsed signature, and the two ends of a rehearsed handshake (rehearse.go): ended by the
 //     key, and by the handshake.
-//   - a signature of a key in a device (devicekey.go), and one that waits for it where it is
-//     overdue: ended by the device.
+//   - a signature of a key in a device (devicekey.go), and another that waits for an overdue one:
+//     ended by the device.
 //   - timers of open connections (live.go): stopped by release and by Close.
 
 import (
@@ -28,40 +28,40 @@ import (
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
-// Manager serves certificates and decides about peers. Make one with [New]. All its
-// methods may be called from any goroutine.
+// Manager serves certificates and decides whether to accept peers. Make one with [New]. Any
+// goroutine may call its methods.
 //
-// It implements gen.CertManager, and the shape of Ergo's CertAuthManager.
+// It implements gen.CertManager and has the methods of Ergo's CertAuthManager.
 type Manager struct {
 	options  Options
 	tickets  *tls.Config            // holds the ticket keys, for all servers of the manager
-	sessions tls.ClientSessionCache // of all its clients
-	keyLog   io.Writer              // nil unless asked for; open as long as a config may use it
+	sessions tls.ClientSessionCache // shared by all its clients
+	keyLog   io.Writer              // nil unless SSLKEYLOGFILE is set; open as long as a config may use it
 
-	current    atomic.Pointer[snapshot] // with generation 0 it is empty, before the first set
-	lastServer atomic.Pointer[Peer]     // that a handshake of ours verified
+	current    atomic.Pointer[snapshot] // empty, with generation 0, before the first set
+	lastServer atomic.Pointer[Peer]     // the last server verified in a handshake
 
-	mu sync.Mutex // is held to replace current, and to end ctx: never while something slow runs
+	mu sync.Mutex // held to replace current and to cancel ctx; never during slow operations
 
 	live   live
 	http   sync.Map // connections of ConnState, a *httpConn for each
 	events events
 	counts counts
 
-	published chan struct{}     // to expire: another set is in service
-	wanted    chan struct{}     // to the reload loop: the source may have changed
-	reloads   chan chan<- error // to the reload loop: calls of Reload
+	published chan struct{}     // tells expire that another set is in service
+	wanted    chan struct{}     // tells the reload loop that the source may have changed
+	reloads   chan chan<- error // passes calls of Reload to the reload loop
 	ctx       context.Context   // ends with Close
 	stop      context.CancelFunc
 	done      sync.WaitGroup
 }
 
-// sessionsKept is for how many servers clients keep a session: a few KB each.
+// sessionsKept is the number of servers for which clients keep a session, a few KB each.
 const sessionsKept = 256
 
-// New loads and checks the source, and returns when its first set is in service, or an error. A
-// pair of files that does not match may just be being replaced: New loads again for up to a second.
-// Close the Manager when it is no longer used.
+// New loads and checks the source, and returns when its first set is in service, or an error. If a
+// pair of files does not match, it may be in the middle of its replacement, so New retries for up
+// to a second. Close the Manager after use.
 func New(o Options) (*Manager, error) {
 	o, err := o.ready()
 	if err != nil {
@@ -96,18 +96,18 @@ func New(o Options) (*Manager, error) {
 	return m, nil
 }
 
-// changed makes the reload loop look at the source soon. It never blocks.
+// changed makes the reload loop check the source soon. It never blocks.
 func (m *Manager) changed() { signal(m.wanted) }
 
-// signal wakes the goroutine that reads from a channel with room for one.
+// signal wakes the goroutine that reads from a channel of capacity 1.
 func signal(wake chan<- struct{}) {
 	select {
 	case wake <- struct{}{}:
-	default: // it has not looked since the last call
+	default: // a signal is already pending
 	}
 }
 
-// report takes an event of a source.
+// report handles an event of a source.
 func (m *Manager) report(e Event) {
 	switch polling := e.Kind == Warning && e.Reason == reasonPolling; {
 	case e.Kind == Warning && e.Reason == reasonPolled:
@@ -116,7 +116,7 @@ func (m *Manager) report(e Event) {
 		m.counts.polling.Store(nil)
 	case polling:
 		why := e.Err
-		if m.counts.polling.Swap(&why) == nil { // else that was reported
+		if m.counts.polling.Swap(&why) == nil { // else it was reported already
 			e.Err = m.pollingError(why)
 			m.emit(e)
 		}
@@ -130,8 +130,8 @@ func (m *Manager) pollingError(err error) error {
 }
 
 // Close stops watching the source, delivering events and closing connections, and waits for the
-// goroutines. The Manager's configs continue to serve the last set. Close may be called twice, but
-// not by a subscriber.
+// goroutines. The Manager's configs continue to serve the last set. It returns nil. Close may be
+// called twice, but not by a subscriber.
 func (m *Manager) Close() error {
 	if m.stop == nil { // New did not make it
 		return nil
@@ -144,8 +144,8 @@ func (m *Manager) Close() error {
 	return nil
 }
 
-// put edits what is in service, and puts the result in service. What is slow happens before the
-// lock is taken; if another change came first meanwhile, the edit is made again.
+// put edits the inputs in service and puts the result in service. Slow operations run without the
+// lock; if another change was published meanwhile, put starts again.
 func (m *Manager) put(ctx context.Context, rehearse bool, edit func(*inputs)) error {
 	for {
 		previous := m.current.Load()
@@ -197,7 +197,7 @@ func (m *Manager) swap(previous, next *snapshot) (done bool, err error) {
 	return true, nil
 }
 
-// setTicketKeys uses the keys of the source when they change.
+// setTicketKeys sets the ticket keys of the source if they have changed.
 func (m *Manager) setTicketKeys(previous, next *snapshot) {
 	keys := next.in.material.all.TicketKeys
 	if len(keys) > 0 && !slices.Equal(keys, previous.in.material.all.TicketKeys) {
@@ -205,14 +205,14 @@ func (m *Manager) setTicketKeys(previous, next *snapshot) {
 	}
 }
 
-// change edits what the program has set and puts the result in service.
+// change edits the inputs set by the program and puts the result in service.
 func (m *Manager) change(rehearse bool, edit func(*inputs)) {
 	if err := m.put(m.ctx, rehearse, edit); err != nil && m.ctx.Err() == nil {
 		m.reject(err)
 	}
 }
 
-// emit reports something about the set in service, unless e says of which set.
+// emit reports an event about the set in service, or about that of e.Generation.
 func (m *Manager) emit(e Event) {
 	if e.Generation == 0 {
 		e.Generation = m.current.Load().generation
@@ -220,7 +220,7 @@ func (m *Manager) emit(e Event) {
 	m.events.emit(e)
 }
 
-// warn reports warnings of a kind.
+// warn reports warnings with a Reason.
 func (m *Manager) warn(reason string, warnings ...error) {
 	for _, warning := range warnings {
 		m.emit(Event{Kind: Warning, Reason: reason, Err: warning})

@@ -11,15 +11,15 @@ import (
 	"github.com/ergotls/ergotls/certmanager/internal/trust"
 )
 
-// part is one Material without parts, and what is made of it.
+// part is a Material without Parts, and the values made from it.
 type part struct {
 	from         *Material
 	certificates []*certificate
 	err          error // why it cannot be used
 }
 
-// newPart checks the certificates, which is slow for many. One of served, by its leaf, is taken
-// over, so that it is not rehearsed again.
+// newPart checks the certificates, which is slow for many. It reuses a certificate of served, which
+// is indexed by leaf, so that it is not rehearsed again.
 func newPart(from *Material, served map[string]*certificate) *part {
 	p := &part{from: from}
 	for _, cert := range from.Certificates {
@@ -39,12 +39,12 @@ func newPart(from *Material, served map[string]*certificate) *part {
 	return p
 }
 
-// material is what a source gave, its parts joined. It is immutable.
+// material is the result of a Load with its parts joined. It is immutable.
 type material struct {
 	parts []*part
 	err   error // why it cannot be put in service
 
-	all          Material       // the parts in one, but for certificates and functions
+	all          Material       // the parts joined, except for certificates and functions
 	certificates []*certificate // the first is the default
 	clientPool   *x509.CertPool // of the CAs; nil if there are none
 	rootPool     *x509.CertPool
@@ -52,11 +52,11 @@ type material struct {
 	challenges   []Func
 	httpAnswers  []func(host, path string) (body string, ok bool)
 	orders       []func() []OrderStatus
-	late         bool // that there is no certificate yet is no mistake
+	late         bool // certificates may come later
 }
 
-// newMaterial makes one of what a source returned while s was in service. Parts whose contents are
-// those of a part in service, or of the last candidate, are taken over.
+// newMaterial makes a material from what a source returned while s was in service. It reuses parts
+// with the same contents as a part in service or of the last candidate.
 func newMaterial(from *Material, s *snapshot, last *material) *material {
 	known, served := []*material{s.in.material, last}, make(map[string]*certificate)
 	for _, c := range s.certs {
@@ -135,7 +135,7 @@ func (m *material) add(p *part) error {
 	return nil
 }
 
-// issuers returns who may have signed revocation lists.
+// issuers returns the CAs that may have signed revocation lists.
 func (m *material) issuers() []*x509.Certificate {
 	all := slices.Concat(m.all.CRLIssuers, m.all.ClientCAs, m.all.RootCAs)
 	for _, c := range m.certificates {
@@ -144,8 +144,8 @@ func (m *material) issuers() []*x509.Certificate {
 	return append(all, slices.Concat(slices.Collect(maps.Values(m.all.TrustDomains))...)...)
 }
 
-// newPool returns a pool of CAs, nil if none was given, which crypto/tls takes for the system's
-// roots. A pool of a program cannot be taken apart.
+// newPool returns a pool of CAs, or nil, which crypto/tls takes for the system's roots, if there
+// are none. It adds to a clone of base, because a pool cannot be read.
 func newPool(base *x509.CertPool, certs []*x509.Certificate) *x509.CertPool {
 	if base == nil && len(certs) == 0 {
 		return nil
@@ -153,19 +153,18 @@ func newPool(base *x509.CertPool, certs []*x509.Certificate) *x509.CertPool {
 	return trust.Pool(base, certs)
 }
 
-// replaces says whether there is a certificate for a name of another one, besides those that are
-// served.
+// replaces reports whether m has a certificate, other than those served, for a name of other.
 func (m *material) replaces(other *certificate, served []*certificate) bool {
 	return slices.ContainsFunc(m.certificates, func(c *certificate) bool {
 		return !slices.Contains(served, c) && c.covers(other)
 	})
 }
 
-// lacks says whether something of another material is missing: a CA, a revocation list or its
-// issuer, a name, an intermediate of a chain. What a source renews by itself does not count.
+// lacks reports whether m lacks something of other: a CA, a revocation list or its issuer, a name,
+// an intermediate of a chain. Certificates that a source renews do not count.
 func (m *material) lacks(other *material) bool { return len(m.missing(other)) > 0 }
 
-// missing returns the part of another's inventory that is not in this one's.
+// missing returns the part of the inventory of other that m lacks.
 func (m *material) missing(other *material) map[string]func(*Material) {
 	has, missing := m.inventory(true), other.inventory(false)
 	maps.DeleteFunc(missing, func(key string, _ func(*Material)) bool {
@@ -175,8 +174,8 @@ func (m *material) missing(other *material) map[string]func(*Material) {
 	return missing
 }
 
-// keeping returns the material together with the CAs and lists that it lacks of another, or nil
-// where it gives nothing that the other does not have, or lacks more than that.
+// keeping returns m with the CAs and lists of other that it lacks, or nil if m adds nothing to
+// other or lacks more than those.
 func (m *material) keeping(other *material) *material {
 	if !other.lacks(m) {
 		return nil
@@ -191,8 +190,8 @@ func (m *material) keeping(other *material) *material {
 	return joined(append(slices.Clone(m.parts), &part{from: kept}))
 }
 
-// inventory has a key for each thing in a material, with a function that adds it to another; nil
-// for what cannot be without the rest.
+// inventory has a key for each item of a material, with a function that adds the item to another
+// Material, or nil if it can't be added alone.
 func (m *material) inventory(renewed bool) map[string]func(*Material) {
 	has := make(map[string]func(*Material))
 	for _, p := range m.parts {
@@ -214,7 +213,7 @@ func (m *material) inventory(renewed bool) map[string]func(*Material) {
 		for _, list := range from.CRLs {
 			has["list of "+trust.PartName(list)] = func(m *Material) { m.CRLs = append(m.CRLs, list) }
 		}
-		// A pool cannot be taken apart: another one counts as a loss.
+		// The contents of a pool cannot be read: a different pool counts as a loss.
 		has[fmt.Sprintf("client CAs %p", from.ClientCAPool)] = nil
 		has[fmt.Sprintf("root CAs %p", from.RootCAPool)] = nil
 		for _, key := range from.ECHKeys {

@@ -14,16 +14,16 @@ import (
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
-// names finds the certificate for a handshake. It is built once per snapshot and
-// only read afterwards. A lookup takes the same time for one name and for 100,000.
+// names finds the certificate for a handshake. It is built once per snapshot and then only read. A
+// lookup takes the same time for one name and for 100,000.
 type names struct {
-	all      map[string]candidates // by normal names, "*.example.test" among them, and by addresses
+	all      map[string]candidates // by normalized name, including wildcards such as "*.example.test", and by address
 	count    int                   // of names
 	fallback candidates
 }
 
 // newNames indexes the certificates that a server may present. The first of them is the default.
-// The names of preferred, which is the first or nil, are served by it alone.
+// preferred, which is the first or nil, is the only one served for its names.
 func newNames(certs []*certificate, preferred *certificate) *names {
 	n := &names{all: make(map[string]candidates)}
 	for _, c := range certs {
@@ -47,15 +47,15 @@ func newNames(certs []*certificate, preferred *certificate) *names {
 			}
 		}
 	}
-	// A name whose own certificates have ended is served by a wildcard.
+	// A name whose own certificates have expired is served by a wildcard.
 	for name, own := range n.all {
 		if wild := n.all[wildcardOf(name)]; !strings.HasPrefix(name, "*") && !wild.none() {
 			more := append(own.list()[1:], wild.list()...)
 			n.all[name] = candidates{own.first, &more}
 		}
 	}
-	// A client that names nothing still gets the kind of key that it supports,
-	// from the certificates that stand beside the default one.
+	// A client without SNI still gets a kind of key that it supports, from certificates with the name
+	// of the default one.
 	if first := n.fallback.first; first != nil && len(first.tls.Leaf.DNSNames) > 0 {
 		if same := n.all[trust.NormalName(first.tls.Leaf.DNSNames[0])]; slices.Contains(same.list(), first) {
 			n.fallback = same
@@ -73,7 +73,7 @@ func wildcardOf(name string) string {
 	return ""
 }
 
-// getCertificate is what the snapshot answers a client. It does not allocate where a name has one
+// getCertificate returns the certificate for a client. It does not allocate if a name has one
 // certificate.
 func (s *snapshot) getCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	var err error
@@ -92,8 +92,8 @@ func (s *snapshot) getCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate,
 	return nil, err
 }
 
-// getCertificateOrNone makes crypto/tls answer with the alert unrecognized_name where a
-// certificate may come later, and not with internal_error.
+// getCertificateOrNone makes crypto/tls send the alert unrecognized_name instead of internal_error
+// if a certificate may come later.
 func (s *snapshot) getCertificateOrNone(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	cert, err := s.getCertificate(hello)
 	if errors.Is(err, ErrNoCertificate) {
@@ -109,7 +109,7 @@ func (n *names) find(hello *tls.ClientHelloInfo) *certificate {
 	if cs.none() && hello.Conn != nil {
 		if local, ok := hello.Conn.LocalAddr().(*net.TCPAddr); ok {
 			var buf [64]byte
-			cs = n.all[string(local.AddrPort().Addr().Unmap().WithZone("").AppendTo(buf[:0]))] // no certificate names a zone
+			cs = n.all[string(local.AddrPort().Addr().Unmap().WithZone("").AppendTo(buf[:0]))] // certificates have no zones
 		}
 	}
 	if cs.none() {
@@ -118,10 +118,10 @@ func (n *names) find(hello *tls.ClientHelloInfo) *certificate {
 	return cs.best(hello)
 }
 
-// lookup finds a name as DNS compares names: without regard to case or a trailing
-// dot, international names in their ASCII form.
+// lookup compares names as DNS does: it ignores case and a trailing dot, and uses the ASCII form of
+// international names.
 func (n *names) lookup(name string) candidates {
-	// Nearly every client sends the name as it is kept here.
+	// Nearly every client sends the normalized name.
 	if cs, ok := n.all[name]; ok {
 		return cs
 	}
@@ -129,7 +129,7 @@ func (n *names) lookup(name string) candidates {
 	if len(name) > 253 {
 		return candidates{}
 	}
-	// A map lookup by string(bytes) does not allocate, strings.ToLower does.
+	// A map lookup by string(bytes) does not allocate; strings.ToLower does.
 	var buf [253]byte
 	b := buf[:copy(buf[:], name)]
 	for i, c := range b {
@@ -145,12 +145,11 @@ func (n *names) lookup(name string) candidates {
 	return cs
 }
 
-// hostName is the form in which a client asks for a name: what is no ASCII is written in it, as
-// net/http does.
+// hostName returns the form in which clients ask for a name: in ASCII, as in net/http.
 func hostName(name string) string {
 	if strings.Contains(name, "%") {
 		if addr, err := netip.ParseAddr(name); err == nil {
-			return addr.WithZone("").String() // the interface is of this machine, and in no certificate
+			return addr.WithZone("").String() // the zone names an interface of this machine and is in no certificate
 		}
 	}
 	if strings.ContainsFunc(name, func(r rune) bool { return r >= 0x80 }) {
@@ -159,8 +158,8 @@ func hostName(name string) string {
 	return name
 }
 
-// candidates are the certificates for one name. The preferred one lies in the map itself: among
-// many names each step to another place in memory costs more than all else that a lookup does.
+// candidates are the certificates for one name. The preferred one is in the map itself: with many
+// names a further memory access costs more than the rest of a lookup.
 type candidates struct {
 	first *certificate    // nil: there is none
 	more  *[]*certificate // those after it; nil: there are no more
@@ -168,7 +167,7 @@ type candidates struct {
 
 func (cs candidates) none() bool { return cs.first == nil }
 
-// list returns them all, in the order in which they are preferred.
+// list returns them all, in order of preference.
 func (cs candidates) list() []*certificate {
 	if cs.none() {
 		return nil
@@ -188,8 +187,8 @@ func (cs candidates) add(c, preferred *certificate) candidates {
 		return cs
 	}
 	i, _ := slices.BinarySearchFunc(list, c, func(other, c *certificate) int {
-		// Of two that are equal otherwise the one that ends last: a renewal may come as
-		// another file, beside one that is about to end.
+		// Of two that are otherwise equal, prefer the one that expires last: a renewal may be another
+		// file beside the old one.
 		return cmp.Or(cmp.Compare(other.keyRank(), c.keyRank()), c.tls.Leaf.NotAfter.Compare(other.tls.Leaf.NotAfter), -1)
 	})
 	list = slices.Insert(list, i, c)
@@ -197,9 +196,9 @@ func (cs candidates) add(c, preferred *certificate) candidates {
 	return candidates{list[0], &more}
 }
 
-// best returns the first certificate that the client supports and that has not ended, or the first
-// that it supports, or the first of all: the alert that follows then says more than none; nil where
-// there are none.
+// best returns the first unexpired certificate that the client supports, else the first that it
+// supports, else the first, because the resulting alert says more than that of no certificate. It
+// returns nil if there are none.
 func (cs candidates) best(hello *tls.ClientHelloInfo) *certificate {
 	if cs.more == nil {
 		return cs.first
@@ -221,8 +220,8 @@ func (cs candidates) best(hello *tls.ClientHelloInfo) *certificate {
 	return best
 }
 
-// supportedBy says whether the client can use the certificate, whatever name it asks for: that has
-// been looked up.
+// supportedBy reports whether the client can use the certificate, regardless of the name, which was
+// looked up already.
 func (c *certificate) supportedBy(hello *tls.ClientHelloInfo) bool {
 	nameless := *hello
 	nameless.ServerName = ""

@@ -17,12 +17,12 @@ import (
 
 // Options configures a [Manager]. Only Source is required.
 type Options struct {
-	// Source gives the certificates and CA bundles.
+	// Source provides the certificates and CA bundles.
 	Source Source
 
-	// ClientAuth is the servers' policy for client certificates. Zero is RequireAndVerifyClientCert
-	// if the source gives a client CA bundle, else NoClientCert. VerifyClientCertIfGiven also
-	// accepts clients without a certificate; the program has to check. RequestClientCert and
+	// ClientAuth is the servers' policy for client certificates. Zero is RequireAndVerifyClientCert if
+	// the source has a client CA bundle, else NoClientCert. VerifyClientCertIfGiven also accepts
+	// clients without a certificate; the program must check for that. RequestClientCert and
 	// RequireAnyClientCert, which do not verify, are an error.
 	ClientAuth tls.ClientAuthType
 
@@ -30,35 +30,33 @@ type Options struct {
 	// is not put in service.
 	RequireNames []string
 
-	// ClientRule decides which verified clients may connect, ServerRule to which verified servers
-	// this program connects. The zero Rule accepts all.
+	// ClientRule decides which verified clients may connect, ServerRule which verified servers this
+	// program may connect to. The zero Rule accepts all.
 	ClientRule, ServerRule Rule
 
-	// ReportOnly accepts peers that a rule or a revocation list refuses, and reports them, to try a
-	// rule. Chains and names are always enforced.
+	// ReportOnly accepts peers that a rule or a revocation list refuses, but reports them: use it to
+	// try a rule. Chains and names are always enforced.
 	ReportOnly bool
 
-	// RequireFreshCRLs refuses the peers of an issuer whose revocation list is past its nextUpdate.
-	// Otherwise that is reported and the list is still used.
+	// RequireFreshCRLs refuses the peers of an issuer whose revocation list is past its nextUpdate. If
+	// false, such a list is reported and still used.
 	RequireFreshCRLs bool
 
-	// MaxSessionAge is how long after its first authentication a client may resume its
-	// session without a new one. Zero is 24 hours, the most is 7 days (RFC 8446
-	// section 4.6.1); negative turns resumption off.
+	// MaxSessionAge is how long after a full handshake a client may resume the session. Zero is 24
+	// hours, the maximum is 7 days (RFC 8446 section 4.6.1); negative turns resumption off.
 	MaxSessionAge time.Duration
 
-	// TicketKeys are the keys of session tickets: the first encrypts new ones, all decrypt.
-	// Machines that share them resume each other's sessions, if their trust is the same and its CAs
-	// come from Files: a pool in Static cannot be compared between machines. Anyone with a key can
-	// resume the session of any client. Nil is random keys that change every day. See also
-	// SetTicketKeys.
+	// TicketKeys are the keys of session tickets: the first encrypts new ones, all decrypt. Machines
+	// that share them resume each other's sessions if their trust is the same and its CAs come from
+	// Files: a pool in Static cannot be compared between machines. Anyone with a key can resume the
+	// session of any client. Nil means random keys that change every day. See also SetTicketKeys.
 	TicketKeys [][32]byte
 
 	// KeepExpiredConnections keeps a connection open when its peer's certificate expires. By
 	// default it is closed with [ErrExpired].
 	KeepExpiredConnections bool
 
-	// PollInterval is the interval at which sources are polled, in addition to file events, which
+	// PollInterval is the interval at which sources are polled in addition to file events, which
 	// network file systems do not send. Zero is 10 seconds.
 	PollInterval time.Duration
 
@@ -72,7 +70,7 @@ const (
 	defaultPollInterval  = 10 * time.Second
 )
 
-// ready returns the options with their defaults filled in, or what is wrong with them.
+// ready returns the options with defaults filled in, or an error.
 func (o Options) ready() (Options, error) {
 	if o.Source == nil {
 		return o, fmt.Errorf("certmanager: Options.Source is missing: use Files or Static")
@@ -123,7 +121,7 @@ func checkClientAuth(auth tls.ClientAuthType) error {
 	return fmt.Errorf("%w: %v would accept any client with any certificate; use VerifyClientCertIfGiven or RequireAndVerifyClientCert", ErrInvalid, auth)
 }
 
-// checkTicketKeys refuses the key that everybody has.
+// checkTicketKeys refuses the zero key, which everybody knows.
 func checkTicketKeys(keys [][32]byte) error {
 	if i := slices.Index(keys, [32]byte{}); i >= 0 {
 		return fmt.Errorf("%w: ticket key %d is all zero: nothing was copied into it", ErrInvalid, i)
@@ -131,8 +129,8 @@ func checkTicketKeys(keys [][32]byte) error {
 	return nil
 }
 
-// openKeyLog opens the file that the environment variable SSLKEYLOGFILE names, as browsers and curl
-// do: TLS secrets are appended to it. It is for debugging.
+// openKeyLog opens the file named by the environment variable SSLKEYLOGFILE, as browsers and curl
+// do. TLS secrets are appended to it, for debugging.
 func (m *Manager) openKeyLog() error {
 	path := os.Getenv("SSLKEYLOGFILE")
 	if path == "" {
@@ -147,8 +145,8 @@ func (m *Manager) openKeyLog() error {
 	return nil
 }
 
-// keyLog is a file of TLS secrets. With an error of Write crypto/tls would end the handshake, where
-// the disk is full for example.
+// keyLog is a file of TLS secrets. Its Write returns no error, for example of a full disk, because
+// crypto/tls would end the handshake.
 type keyLog struct {
 	file   *os.File
 	events *events

@@ -12,36 +12,35 @@ import (
 	"github.com/ergotls/ergotls/internal/conninfo"
 )
 
-// Peer is the other side of a connection as a [Rule] sees it, its chain verified.
+// Peer is the other side of a connection, with a verified chain, as passed to a [Rule].
 type Peer struct {
 	// Certificate is the leaf. Chains are the verified chains, leaf first.
 	Certificate *x509.Certificate
 	Chains      [][]*x509.Certificate
 
-	// Server is true if the peer is a server that this program called.
+	// Server is true if the peer is a server that this program connected to.
 	Server bool
 
 	presented []*x509.Certificate
-	pool      string // the id of the side that Chains were verified with
+	pool      string // the id of the side that verified Chains
 }
 
-// newPeer takes the peer of a handshake. A client without a certificate has none here
-// either.
+// newPeer returns the peer of a handshake. A client without a certificate has none here either.
 func (m *Manager) newPeer(state *tls.ConnectionState, server bool) *Peer {
 	p := &Peer{Server: server, Chains: state.VerifiedChains, presented: state.PeerCertificates}
 	if len(p.presented) > 0 {
 		p.Certificate = p.presented[0]
 	}
-	// crypto/tls shares the certificates that its clients are shown, so that one known
-	// from the last handshake is the same pointer, and its signatures need not be
-	// verified again. Roots, dates and revocation are.
+	// crypto/tls shares the certificates that servers present, so the same certificate has the same
+	// pointer as in the last handshake, and its signatures need not be verified again. Roots, dates
+	// and revocation are checked again.
 	if last := m.lastServer.Load(); server && last != nil && last.Certificate == p.Certificate {
 		p.Chains, p.pool = last.Chains, last.pool
 	}
 	return p
 }
 
-// String names the peer by its subject and serial.
+// String returns the peer's subject and serial number.
 func (p *Peer) String() string {
 	if p.Certificate == nil {
 		return "a peer without a certificate"
@@ -49,13 +48,13 @@ func (p *Peer) String() string {
 	return trust.Describe(p.Certificate)
 }
 
-// begins returns when the first of the chains begins; zero without chains.
+// begins returns the time from which a chain is valid; zero without chains.
 func (p *Peer) begins() time.Time { return trust.Begin(p.Chains) }
 
-// expires returns when the last of the chains ends; zero without chains.
+// expires returns when the last of the chains expires; zero without chains.
 func (p *Peer) expires() time.Time { return trust.End(p.Chains) }
 
-// verdict reports a refusal and returns it, unless it is only to be reported.
+// verdict reports a refusal and returns it, or nil if ReportOnly applies.
 func (m *Manager) verdict(current *snapshot, peer *Peer, remote net.Addr, err error) error {
 	if err == nil {
 		return nil
@@ -73,10 +72,10 @@ func (m *Manager) verdict(current *snapshot, peer *Peer, remote net.Addr, err er
 	return fmt.Errorf("certmanager: %w", err)
 }
 
-// ReportRefused is for servers that make the handshakes of ServerTLS themselves. It reports the
-// error of a handshake and the client's address. A client that crypto/tls itself refused, because
-// its CA is unknown or it showed no certificate, is then counted and reported as a refused peer;
-// the Manager knows of all other refused peers already. It ignores nil and other errors.
+// ReportRefused is for servers that perform the handshakes of ServerTLS themselves. Pass it the
+// error of a handshake and the client's address. It counts and reports a client that crypto/tls
+// itself refused, because its CA is unknown or it sent no certificate; the Manager already knows
+// all other refused peers. It ignores nil and other errors.
 func (m *Manager) ReportRefused(err error, remote net.Addr) {
 	if conninfo.NoCertificate(err) {
 		_ = m.verdict(m.current.Load(), &Peer{}, remote, fmt.Errorf("%w: the client showed no certificate", ErrUntrusted))

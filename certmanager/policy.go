@@ -20,19 +20,19 @@ type policy struct {
 	clients    side
 	servers    side
 	domains    trust.Domains
-	offered    *x509.CertPool // those of clients and of domains: what crypto/tls verifies clients with, before judge does
-	unnamed    bool           // they are too many to be named in a CertificateRequest
+	offered    *x509.CertPool // CAs of clients and of domains, with which crypto/tls verifies clients before judge does
+	unnamed    bool           // offered has too many CAs to name in a CertificateRequest
 	crls       *trust.Lists
 	serverName string
 
-	// reportOnly lets pass what rules and revocation lists refuse, and reports it.
+	// reportOnly accepts, but reports, peers that rules and revocation lists refuse.
 	reportOnly bool
 
-	// fingerprint tells one policy from another: tickets carry it. Where everything is
-	// known by its bytes it is the same on every machine with the same files.
+	// fingerprint identifies a policy; tickets contain it. If everything is known by its bytes, it is
+	// the same on every machine with the same files.
 	fingerprint [sha256.Size]byte
 
-	from *material // crls are of
+	from *material // the material of crls
 }
 
 // newPolicy makes the policy of a candidate that follows previous.
@@ -53,14 +53,14 @@ func newPolicy(in *inputs, o *Options, previous *policy) (*policy, error) {
 	}
 	t.clients.identify(in.clientCAs, previous.clients)
 	t.servers.identify(in.rootCAs, previous.servers)
-	if t.offered = t.clients.cas; in.clientCAs == nil { // set by the program, CAs stand for all that the source gives
+	if t.offered = t.clients.cas; in.clientCAs == nil { // CAs set by the program replace all those of the source
 		t.domains, t.offered = trust.NewDomains(m.all.TrustDomains, t.clients.cas)
 	}
 	if err := t.decideClientAuth(in, previous); err != nil {
 		return nil, err
 	}
 	t.unnamed = t.offered != nil && sizeOfNames(t.offered) > maxAuthorities
-	if now := clock.Now(); previous.from != m || previous.crls.Begun(now) { // the lists of the last are verified
+	if now := clock.Now(); previous.from != m || previous.crls.Begun(now) { // the lists of previous are verified already
 		var err error
 		if t.crls, err = trust.NewLists(m.all.CRLs, m.issuers(), o.RequireFreshCRLs, now, previous.crls); err != nil {
 			return nil, err
@@ -70,8 +70,8 @@ func newPolicy(in *inputs, o *Options, previous *policy) (*policy, error) {
 	return t, nil
 }
 
-// decideClientAuth says what is asked of clients, or why the candidate would let in whom it must
-// not.
+// decideClientAuth sets what is asked of clients, or returns an error if the candidate would accept
+// clients that it must not.
 func (t *policy) decideClientAuth(in *inputs, previous *policy) error {
 	if !in.clientAuthSet && t.clientAuth == tls.NoClientCert && t.offered != nil {
 		t.clientAuth = tls.RequireAndVerifyClientCert
@@ -80,7 +80,7 @@ func (t *policy) decideClientAuth(in *inputs, previous *policy) error {
 		if !in.clientAuthSet {
 			return fmt.Errorf("%w: client authentication needs a client CA bundle, which the source does not give: without one crypto/tls would accept every client with a public certificate", ErrInvalid)
 		}
-		// Set by SetClientAuth before SetClientCAs: nobody is let in meanwhile.
+		// SetClientAuth was called before SetClientCAs: refuse all clients meanwhile.
 		t.clients.cas = x509.NewCertPool()
 		t.offered = t.clients.cas
 	}
@@ -94,8 +94,8 @@ func (t *policy) decideClientAuth(in *inputs, previous *policy) error {
 }
 
 // maxAuthorities is the size in bytes up to which the names of CAs are sent to clients. A list of
-// over 64 KiB does not fit the message (RFC 8446 section 4.2.4), and clients give up before: Java
-// at 32 KiB. A request without names asks for any certificate.
+// over 64 KiB does not fit the message (RFC 8446 section 4.2.4), and some clients have a lower
+// limit: Java 32 KiB. A request without names asks for any certificate.
 const maxAuthorities = 16 << 10
 
 func sizeOfNames(pool *x509.CertPool) (size int) {
@@ -106,9 +106,8 @@ func sizeOfNames(pool *x509.CertPool) (size int) {
 	return size
 }
 
-// askClients sets what a server asks of clients. Where their CAs cannot be named crypto/tls is told
-// to ask for any certificate and to leave its verification to VerifyConnection, which judges every
-// client in any case.
+// askClients sets what a server asks of clients. If their CAs cannot be named, crypto/tls asks for
+// any certificate and leaves verification to VerifyConnection, which judges every client anyway.
 func (t *policy) askClients(config *tls.Config) {
 	config.ClientAuth, config.ClientCAs = t.clientAuth, t.offered
 	if !t.unnamed {
@@ -135,21 +134,20 @@ func (t *policy) sum() [sha256.Size]byte {
 	return [sha256.Size]byte(h.Sum(nil))
 }
 
-// side is what clients, or servers, are verified with.
+// side is the roots that verify clients, or servers.
 type side struct {
-	cas   *x509.CertPool      // of clients: nil without a bundle; of servers: nil is the system's roots
-	known []*x509.Certificate // those of cas that are known one by one
-	base  *x509.CertPool      // the others, from the program
+	cas   *x509.CertPool      // nil: for clients, no bundle; for servers, the system's roots
+	known []*x509.Certificate // the individually known certificates of cas
+	base  *x509.CertPool      // a pool from the program, with the others
 	rule  Rule
 
-	// id stands for cas in a fingerprint. A set of certificates is the sum of them in a stable
-	// order. A pool that came from the program cannot be read, nor compared: CertPool.Equal does
-	// not see constraints. It gets a random name, and keeps it for as long as the same pool is in
-	// service.
+	// id represents cas in a fingerprint. For known certificates it is a hash of them in a stable
+	// order. A pool from the program can be neither read nor compared: CertPool.Equal ignores
+	// constraints. It gets a random name, which it keeps while the same pool is in service.
 	id, name string
 }
 
-// identify sets the id. override is a pool from a setter, in place of those of the source.
+// identify sets the id. override is a pool from a setter, which replaces those of the source.
 func (s *side) identify(override *x509.CertPool, previous side) {
 	if override != nil {
 		s.cas, s.base, s.known = override, override, nil
@@ -162,16 +160,16 @@ func (s *side) identify(override *x509.CertPool, previous side) {
 	s.id = s.name + " files " + trust.Sum(s.known)
 }
 
-// judge decides about a peer. It is what every handshake, resumed or not, and every open connection
-// has to pass. The peer that it returns carries the chains that hold at the time when, which is now
-// but for connections that outlive their certificates.
+// judge decides about a peer, for every handshake, resumed or not, and every open connection. The
+// returned peer has the chains that hold at the time when, which is now except for connections that
+// outlive their certificates.
 func (t *policy) judge(p *Peer, when, now time.Time) (*Peer, error) {
 	by, usage := &t.clients, x509.ExtKeyUsageClientAuth
 	if p.Server {
 		by, usage = &t.servers, x509.ExtKeyUsageServerAuth
 	} else if t.clientAuth == tls.NoClientCert {
 		unverified := *p
-		unverified.Chains = nil // none has to hold, nor ends the connection
+		unverified.Chains = nil // no chain has to hold or limits the connection
 		return &unverified, nil
 	}
 	if p.Certificate == nil {
@@ -184,7 +182,7 @@ func (t *policy) judge(p *Peer, when, now time.Time) (*Peer, error) {
 	if err != nil {
 		return p, err
 	}
-	// What another pool of the program allowed this one may not: its constraints are asked when
+	// Chains verified with another pool of the program do not count: constraints are checked when
 	// chains are built.
 	known := p.Chains
 	if !member && by.base != nil && p.pool != by.id {
@@ -214,7 +212,7 @@ func (r Rule) allows(p *Peer) error {
 	return nil
 }
 
-// tolerates says whether what judge found is reported only.
+// tolerates reports whether an error of judge is only reported.
 func (t *policy) tolerates(err error) bool {
 	return t.reportOnly && (errors.Is(err, ErrRevoked) || errors.Is(err, ErrCRLOutOfDate) || errors.Is(err, ErrNotAuthorized))
 }

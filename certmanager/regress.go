@@ -7,7 +7,7 @@ import (
 	"github.com/ergotls/ergotls/certmanager/internal/trust"
 )
 
-// unreported returns the warnings that were not given before, each once.
+// unreported returns the warnings that are not in before, each once.
 func unreported(warnings, before []error) []error {
 	told := make(map[string]bool)
 	for _, warning := range before {
@@ -23,8 +23,8 @@ func unreported(warnings, before []error) []error {
 	return some(all, 3*enough)
 }
 
-// regressions says in what the candidate is less than the snapshot before it. It is taken all the
-// same, with a warning: whoever put the files there may know why.
+// regressions returns how the candidate is worse than the snapshot before it. These are only
+// warnings, because the change may be intended.
 func (k *comparison) regressions() []error {
 	found := append(k.lesserNames(), k.olderNameless()...)
 	plays := func(c *certificate) bool { return c.client }
@@ -35,8 +35,8 @@ func (k *comparison) regressions() []error {
 	return append(found, k.policy.crls.Regressions(k.previous.policy.crls, slices.Concat(m.ClientCAs, m.RootCAs, m.CRLIssuers))...)
 }
 
-// lesserNames looks for names that are no longer served, or by a certificate that was issued before
-// the one whose place it takes. The first of either is enough to look at.
+// lesserNames finds a name that is no longer served, and one served by a certificate older than the
+// one that it replaces. One example of each is enough.
 func (k *comparison) lesserNames() []error {
 	var found []error
 	missing, older := 0, false
@@ -48,7 +48,7 @@ func (k *comparison) lesserNames() []error {
 			if missing == 1 {
 				found = append(found, fmt.Errorf("the name %s is no longer served", name))
 			}
-		case older || now.renewed && !old.renewed: // what stood in for it may be younger
+		case older || now.renewed && !old.renewed: // a temporary substitute may be newer
 		case now.issuedBefore(old):
 			older = true
 			found = append(found, fmt.Errorf("for %s the certificate %s was issued before the one that was in service, %s",
@@ -61,8 +61,8 @@ func (k *comparison) lesserNames() []error {
 	return found
 }
 
-// olderNameless does the same for certificates that no client asks for by a name, such as one with
-// a SPIFFE ID: by where they come from.
+// olderNameless does the same for certificates without DNS names, such as those with a SPIFFE ID.
+// It compares them by origin.
 func (k *comparison) olderNameless() []error {
 	for _, c := range k.certs {
 		if old := k.before[c.origin]; old != nil && old.nameless() && c.issuedBefore(old) {

@@ -17,17 +17,17 @@ import (
 	"time"
 )
 
-// rehearsalTimeout bounds a rehearsed signature or handshake. Only a key that is not in memory, in
-// an HSM for example, can come near it. The reload loop waits for such keys no longer than keyWait,
-// so that a change of something else does not wait for them: the certificate is put in service at
-// the next try after its key has signed.
+// rehearsalTimeout limits a rehearsed signature or handshake. Only a key outside memory, for
+// example in an HSM, can come near it. The reload loop waits at most keyWait for such keys, so that
+// they do not delay other changes: the certificate is put in service at the next attempt after its
+// key has signed.
 const (
 	rehearsalTimeout = keyTimeout + time.Second
 	keyWait          = 2 * time.Second
 )
 
-// rehearse checks everything that could make handshakes with the candidate fail. What
-// previous served already is not tried again.
+// rehearse checks everything that could make handshakes with the candidate fail. It does not check
+// what previous already serves.
 func (s *snapshot) rehearse(ctx context.Context, o *Options, previous *snapshot, now time.Time) error {
 	compared := newComparison(s, previous, now)
 	errs := append(compared.lost(), compared.check()...)
@@ -35,8 +35,8 @@ func (s *snapshot) rehearse(ctx context.Context, o *Options, previous *snapshot,
 	errs = append(errs, compared.tryKeys(ctx)...)
 	errs = append(errs, s.tryECH(ctx))
 	for _, name := range o.RequireNames {
-		// What is in service may miss it too, where an ACME certificate ended: that must not
-		// keep the next from taking its place.
+		// The set in service may lack the name too, after an ACME certificate expired. That must not
+		// block its replacement.
 		if !s.covers(name, false) && (previous.generation == 0 || previous.covers(name, true)) {
 			errs = append(errs, fmt.Errorf("%w: %s; the certificates for servers have %s", ErrNotCovered, name, s.served()))
 		}
@@ -44,7 +44,7 @@ func (s *snapshot) rehearse(ctx context.Context, o *Options, previous *snapshot,
 	return errors.Join(errs...)
 }
 
-// tryKeys proves that the keys sign which are not in service already.
+// tryKeys proves that keys that are not in service yet can sign.
 func (k *comparison) tryKeys(ctx context.Context) (errs []error) {
 	left := rehearsalTimeout // for all keys
 	if k.previous.generation > 0 {
@@ -65,8 +65,8 @@ func (k *comparison) tryKeys(ctx context.Context) (errs []error) {
 	return errs
 }
 
-// tryKey waits for a signature for no longer than wait; the next call finds what came of it. A key
-// that did not answer is not asked again before it does.
+// tryKey waits at most wait for a signature. If that is not enough, a later call gets its result;
+// no other signature is requested meanwhile.
 func (c *certificate) tryKey(ctx context.Context, wait time.Duration) error {
 	if !c.trying.CompareAndSwap(false, true) {
 		return errKeyBusy
@@ -89,7 +89,7 @@ func (c *certificate) tryKey(ctx context.Context, wait time.Duration) error {
 	}
 }
 
-// sign has the key sign a certificate request, whose signature crypto/x509 verifies.
+// sign signs a certificate request with the key; crypto/x509 verifies the signature.
 func (c *certificate) sign() (err error) {
 	defer recovered(c.origin, &err)
 	var request x509.CertificateRequest
@@ -100,8 +100,8 @@ func (c *certificate) sign() (err error) {
 	return err
 }
 
-// tryECH proves that servers can use the Encrypted Client Hello keys. One that crypto/tls cannot
-// use would fail all clients that send the extension, also those that send it without having a key.
+// tryECH proves that servers can use the Encrypted Client Hello keys. With a key that crypto/tls
+// cannot use, every client that sends the extension would fail, even without a real key (GREASE).
 func (s *snapshot) tryECH(ctx context.Context) error {
 	if s.names.fallback.none() {
 		return nil // no server
@@ -114,18 +114,18 @@ func (s *snapshot) tryECH(ctx context.Context) error {
 	return nil
 }
 
-// tryHandshake makes a handshake over net.Pipe, in which nobody is verified.
+// tryHandshake performs a handshake over net.Pipe without verification.
 func (s *snapshot) tryHandshake(ctx context.Context, echConfig []byte) error {
 	config, peer := newTLSConfig(), newTLSConfig()
 	config.Certificates, config.EncryptedClientHelloKeys = []tls.Certificate{rehearsalCertificate()}, s.in.material.all.ECHKeys
-	config.SessionTicketsDisabled = true // nobody reads them from the pipe
+	config.SessionTicketsDisabled = true // the client does not read them from the pipe
 	peer.MinVersion, peer.ServerName, peer.InsecureSkipVerify = tls.VersionTLS13, "rehearsal.invalid", true
 	peer.EncryptedClientHelloConfigList = append(binary.BigEndian.AppendUint16(nil, uint16(len(echConfig))), echConfig...)
 
 	done := make(chan error, 2)
 	end := func(conn *tls.Conn) {
-		defer conn.NetConn().Close() // the other end fails of it, if it has not ended
-		// Both ends may write at once where one fails, and a pipe has no buffer.
+		defer conn.NetConn().Close() // makes the other end fail, if it has not ended
+		// Both ends may write at once if one fails, and a pipe has no buffer.
 		_ = conn.SetDeadline(time.Now().Add(rehearsalTimeout))
 		done <- conn.HandshakeContext(ctx)
 	}
@@ -135,16 +135,16 @@ func (s *snapshot) tryHandshake(ctx context.Context, echConfig []byte) error {
 	return cmp.Or(<-done, <-done)
 }
 
-// rehearsalCertificate is one for a handshake in which nobody has to be verified.
+// rehearsalCertificate is a certificate for a handshake without verification.
 var rehearsalCertificate = sync.OnceValue(func() tls.Certificate {
 	_, key, err := ed25519.GenerateKey(nil)
 	if err != nil {
-		panic(err) // never, see crypto/rand
+		panic(err) // never: crypto/rand does not fail
 	}
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Unix(1<<32, 0)}
 	der, err := x509.CreateCertificate(nil, template, template, key.Public(), key)
 	if err != nil {
-		panic(err) // never, of this template
+		panic(err) // never: the template is valid
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 })

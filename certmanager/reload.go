@@ -11,42 +11,41 @@ import (
 )
 
 const (
-	// reportAfter is how long candidates fail before that is reported. A key that is
-	// written before its certificate is no failure if the certificate follows.
+	// reportAfter is how long candidates must fail before that is reported. A key written shortly
+	// before its certificate is not a failure.
 	reportAfter = time.Second
 
-	// reportAgain is how soon another error of the same source is reported, unless it said that it
-	// changed.
+	// reportAgain is the minimum time between two reports about a source that has not called changed.
 	reportAgain = time.Minute
 
-	// loadTimeout bounds a Load, but for the first, which is the source's to bound.
+	// loadTimeout limits a Load, except the first, which the source itself must limit.
 	loadTimeout = 10 * time.Second
 )
 
-// reloader runs the reload loop: it loads the source when that may have changed, and puts in
-// service what has come to rest.
+// reloader runs the reload loop: it loads the source when it may have changed, and puts its
+// contents in service once they are stable.
 type reloader struct {
 	m         *Manager
 	loader    loader
 	previous  *Material // what the source returned last
-	candidate *material // what was made of it
+	candidate *material // made from previous
 
-	next      *time.Timer // the next check, but for polls
+	next      *time.Timer // the next check other than a poll
 	debounce  debounce
-	announced bool      // since the last set in service the source called changed
+	announced bool      // the source has called changed since the last set was put in service
 	seen      *material // what the last check found
 	seenErr   string
 
-	failing    time.Time // since when candidates have failed; zero if none does
-	reported   bool      // it was
+	failing    time.Time // when candidates began to fail; zero if the last did not
+	reported   bool      // the failure was reported
 	reportedAt time.Time
 
-	polled  time.Time // the last poll, by the clock
-	counted time.Time // the same by what timers count
+	polled  time.Time // the last poll, by the wall clock
+	counted time.Time // the same by the monotonic clock
 }
 
-// first puts the first set in service. A pair that does not match may be in the middle of its
-// replacement: a program may start at that moment.
+// first puts the first set in service. It retries a pair that does not match: the program may have
+// started in the middle of its replacement.
 func (r *reloader) first(ctx context.Context) (err error) {
 	for began := time.Now(); ; clock.Sleep(ctx, settle) {
 		if r.seen, err = r.load(ctx); err == nil {
@@ -85,15 +84,15 @@ func (r *reloader) run(ctx context.Context) {
 	}
 }
 
-// interval is the time to the next poll. Jitter keeps a fleet that was started together
-// from reading a network file system together.
+// interval returns the time to the next poll. Jitter keeps machines that were started together from
+// reading a network file system at the same time.
 func (r *reloader) interval() time.Duration {
 	d := r.m.options.PollInterval
 	return d - d/10 + rand.N(d/5+1)
 }
 
-// check loads the source and, when it has come to rest on something that is not in service,
-// or now is set, puts it in service. The error says why what is in service was kept.
+// check loads the source and puts its contents in service if they are new and either stable or now
+// is set. The error is the reason for keeping the set in service.
 func (r *reloader) check(ctx context.Context, now bool) error {
 	began := time.Now()
 	limited, cancel := context.WithTimeout(ctx, loadTimeout)
@@ -110,7 +109,7 @@ func (r *reloader) check(ctx context.Context, now bool) error {
 	if wait <= 0 && !now && r.lacks(got, current) {
 		if wait = r.debounce.wait(began, true); wait > 0 {
 			if kept := got.keeping(current); kept != nil {
-				_ = r.publish(ctx, kept) // what is given does not wait
+				_ = r.publish(ctx, kept) // additions do not wait
 			}
 		}
 	}
@@ -121,7 +120,7 @@ func (r *reloader) check(ctx context.Context, now bool) error {
 	r.debounce.end()
 	if got != nil && got != current {
 		failed := r.publish(ctx, got)
-		if failed == nil && !now { // Reload may be faster than an event
+		if failed == nil && !now { // Reload may precede the file event
 			r.checkNoticed()
 		}
 		err = errors.Join(err, failed)
@@ -134,8 +133,8 @@ func (r *reloader) check(ctx context.Context, now bool) error {
 	return nil
 }
 
-// load asks the source. What it returns is the set in service, or the last candidate, where
-// the contents are the same.
+// load loads the source. If the contents are the same, it returns the material in service or the
+// last candidate.
 func (r *reloader) load(ctx context.Context) (*material, error) {
 	got, err := r.loader.load(ctx, r.m.options.Source, r.previous)
 	if got == nil {
@@ -155,8 +154,8 @@ func (r *reloader) load(ctx context.Context) (*material, error) {
 	return r.candidate, err
 }
 
-// compare notes whether the source has changed since the last check. An error whose text is another
-// each time, as those of networks are, is the same state.
+// compare records whether the source has changed since the last check. Two errors are the same
+// state even if their texts differ, as those of networks do.
 func (r *reloader) compare(got *material, err error, began time.Time) {
 	text := ""
 	if err != nil {
@@ -170,13 +169,13 @@ func (r *reloader) compare(got *material, err error, began time.Time) {
 	r.seen, r.seenErr = got, text
 }
 
-// lacks says whether something of what is in service is missing in a candidate that can be used.
+// lacks reports whether a usable candidate lacks something that is in service.
 func (r *reloader) lacks(got, current *material) bool {
 	return got != nil && got.err == nil && got.lacks(current)
 }
 
-// publish puts a candidate in service or, where it is rejected and has several parts, those parts
-// which can be without the others.
+// publish puts a candidate in service or, if it is rejected and has several parts, the parts that
+// work without the others.
 func (r *reloader) publish(ctx context.Context, candidate *material) error {
 	m, current := r.m, r.m.current.Load()
 	put := func(candidate *material) error {
@@ -194,7 +193,7 @@ func (r *reloader) publish(ctx context.Context, candidate *material) error {
 	if err == nil || ctx.Err() != nil || len(candidate.parts) < 2 || len(candidate.parts) != len(current.in.material.parts) {
 		return err
 	}
-	var errs []error // none where each part is good after those before it
+	var errs []error // empty if each part is good after those before it
 	for i, part := range candidate.parts {
 		if part != current.in.material.parts[i] {
 			errs = append(errs, put(m.current.Load().in.material.with(i, part)))
@@ -203,15 +202,15 @@ func (r *reloader) publish(ctx context.Context, candidate *material) error {
 	return errors.Join(errs...)
 }
 
-// Reload loads the source now and puts it in service, without waiting until the files stop
-// changing. The error says why the set in service was kept.
+// Reload loads the source now and puts its contents in service, without waiting until the files
+// stop changing. The error is the reason for keeping the set in service.
 //
-// If ctx ends first, its error is returned. The load continues, and its result is put in service as
-// it would be without Reload.
+// If ctx ends first, Reload returns its error. The load continues, and its result is put in service
+// as usual.
 func (m *Manager) Reload(ctx context.Context) error {
 	request := make(chan error, 1)
 	err := ctx.Err()
-	for requests := m.reloads; err == nil; requests = nil { // sent once: a nil channel is never ready
+	for requests := m.reloads; err == nil; requests = nil { // nil after one send: a nil channel is never ready
 		select {
 		case requests <- request:
 			continue

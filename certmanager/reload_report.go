@@ -8,7 +8,7 @@ import (
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
-// warn reports what is new among the warnings of the source.
+// warn reports new warnings of the source.
 func (r *reloader) warn() {
 	var all []error
 	for _, part := range r.previous.flat() {
@@ -20,7 +20,7 @@ func (r *reloader) warn() {
 
 var errUnnoticed = errors.New("a change came without an event, as on network, FUSE and overlay file systems and in files that are mounted one by one")
 
-// checkNoticed looks, after a load, whether the source had called changed, as it should.
+// checkNoticed checks, after a load, that the source called changed as it should.
 func (r *reloader) checkNoticed() {
 	c := &r.m.counts
 	if !r.announced && !c.polled.Load() && c.polling.CompareAndSwap(nil, &errUnnoticed) {
@@ -29,11 +29,11 @@ func (r *reloader) checkNoticed() {
 	r.announced = false
 }
 
-// succeed notes that what the source has is in service. If a rejected candidate was reported and
-// the source has gone back to what is in service, that is reported.
+// succeed records that the contents of the source are in service. back means that the source has
+// returned to them after a rejected candidate; this is reported if the rejection was.
 func (r *reloader) succeed(back bool) {
 	r.failing = time.Time{}
-	if back && time.Since(r.debounce.last) > reportAfter { // else the change itself may be on its way
+	if back && time.Since(r.debounce.last) > reportAfter { // else another change may follow
 		r.announced = false
 	}
 	if r.m.counts.drift.Swap(false) && back {
@@ -41,11 +41,11 @@ func (r *reloader) succeed(back bool) {
 	}
 }
 
-// fail notes a candidate that was not put in service, reports it when candidates have failed for a
-// while, and plans to try again: what is not yet valid will be. The next try comes after as long as
-// the source has not changed, so at ever longer intervals. How long candidates have failed is
-// counted from the end of the first failed check to the beginning of this one, so that two readings
-// of half-written files with a long pause between them are not taken for a state that lasts.
+// fail records a rejected candidate, reports it if candidates have failed for reportAfter, and
+// schedules another attempt, for example for a certificate that is not yet valid. The interval is
+// the time since the last change of the source, so it grows. The time of failing is counted from
+// the end of the first failed check to the beginning of this one, so that two slow reads of
+// half-written files do not count as a lasting failure.
 func (r *reloader) fail(began time.Time, err error, now bool) {
 	if r.m.ctx.Err() != nil {
 		return
@@ -61,12 +61,12 @@ func (r *reloader) fail(began time.Time, err error, now bool) {
 	r.next.Reset(min(max(settle, time.Since(r.debounce.last)), r.m.options.PollInterval))
 }
 
-// maxStep is how far the clock may be set before that is reported. Time servers correct less by
-// making it faster or slower.
+// maxStep is how far the clock may be set without a report. Time daemons correct smaller errors
+// gradually.
 const maxStep = 2 * time.Second
 
-// checkClock finds out that the clock was set, or that the machine slept. Timers do not: they count
-// the time that the machine runs.
+// checkClock detects that the clock was set or the machine slept. Timers do not notice: they count
+// only the time that the machine runs.
 func (r *reloader) checkClock() {
 	now, passed := clock.Now(), time.Since(r.counted)
 	step := now.Round(0).Sub(r.polled.Round(0)) - passed

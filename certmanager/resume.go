@@ -12,24 +12,23 @@ import (
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
-// resumption lets sessions be resumed, but never beyond the trust that they began
-// under: a ticket carries when its client authenticated first and the fingerprint
-// of trust and server name. What does not fit any more is declined, and the client,
-// which does not notice, authenticates anew.
+// resumption resumes sessions only under the trust that they began with: a ticket contains the time
+// of the full handshake and the fingerprint of trust and server name. A ticket that no longer
+// matches is declined, and the client performs a full handshake without noticing.
 type resumption struct {
 	m        *Manager
 	snapshot *snapshot
-	first    time.Time // of the session that this connection resumes
+	first    time.Time // the full handshake of the resumed session
 }
 
-// ticketMark begins our entry among the Extra of a session. The entry goes on with
-// 8 bytes of Unix seconds and the binding.
+// ticketMark starts our entry in the Extra of a session. 8 bytes of Unix seconds and the binding
+// follow.
 const ticketMark = "ergotls1"
 
 const ticketSize = len(ticketMark) + 8 + sha256.Size
 
-// maxTicket is a little less than what the message of a ticket holds (RFC 8446 section 4.6.1), and
-// than the message of TLS 1.2 that clients take. A session has the certificates of the client, and
+// maxTicket is a little less than the limit of the ticket's message (RFC 8446 section 4.6.1), and
+// of the TLS 1.2 message that clients accept. A session contains the certificates of the client and
 // its chains.
 const maxTicket = 60 << 10
 
@@ -41,8 +40,8 @@ func (r *resumption) install(config *tls.Config) {
 	config.UnwrapSession = r.unwrap
 }
 
-// wrap binds to the snapshot that the handshake began with. If trust changed since, the
-// ticket is declined later, which is safe, while the reverse would not be.
+// wrap binds the ticket to the snapshot that the handshake began with. If trust has changed since,
+// the ticket is declined later, which is safe; binding to the newer snapshot would not be.
 func (r *resumption) wrap(state tls.ConnectionState, session *tls.SessionState) ([]byte, error) {
 	first := clock.Now()
 	if state.DidResume {
@@ -56,7 +55,7 @@ func (r *resumption) wrap(state tls.ConnectionState, session *tls.SessionState) 
 	session.Extra = append(session.Extra, entry)
 	ticket, err := r.m.tickets.EncryptTicket(state, session)
 	if len(ticket) > maxTicket {
-		ticket = []byte("too large") // the client is told of no session; without a ticket the handshake would fail
+		ticket = []byte("too large") // an invalid ticket, since the handshake would fail without one
 	}
 	return ticket, err
 }
@@ -75,7 +74,7 @@ func (r *resumption) unwrap(ticket []byte, state tls.ConnectionState) (*tls.Sess
 	return session, nil
 }
 
-// accepts looks for our entry and returns when the session began.
+// accepts finds our entry and returns the time of the full handshake.
 func (m *Manager) accepts(extra [][]byte, serverName string) (first time.Time, ok bool) {
 	binding := m.current.Load().policy.binding(serverName)
 	for _, entry := range extra {
@@ -90,22 +89,23 @@ func (m *Manager) accepts(extra [][]byte, serverName string) (first time.Time, o
 	return first, false
 }
 
-// binding ties a session to a trust and to the name that the client asked for.
+// binding binds a session to the policy and to the name that the client asked for.
 func (t *policy) binding(serverName string) [sha256.Size]byte {
 	return sha256.Sum256(append(t.fingerprint[:], strings.ToLower(serverName)...))
 }
 
-// sessionCache is the client's side. A session that began under another trust is not
-// offered: the server it names may have a new certificate by now, that would hold
-// where the one of the session does not. One that began with other certificates of our own is not
-// either: to the server we would be who we were then.
+// sessionCache is the client side. It does not offer a session that began under another trust,
+// because the server may have a new certificate that is accepted where the old one is not. Nor does
+// it offer one that began with other certificates of ours, because the server would still identify
+// us by those.
 //
-// A ticket can come long after its handshake, when other certificates are in service: who calls
-// ForHandshake before each handshake, as package meta does, has it kept for what it was made with.
+// A ticket can arrive long after its handshake, when other certificates are in service. A caller of
+// ForHandshake before each handshake, such as package meta, has it stored under the certificates of
+// that handshake.
 type sessionCache struct {
 	m   *Manager
 	lru tls.ClientSessionCache
-	as  string // of ForHandshake; empty: what is in service at the time
+	as  string // set by ForHandshake; empty: that of the snapshot in service
 }
 
 // ForHandshake returns the cache for one handshake.
@@ -113,7 +113,7 @@ func (c *sessionCache) ForHandshake() tls.ClientSessionCache {
 	return &sessionCache{m: c.m, lru: c.lru, as: c.m.current.Load().sessions()}
 }
 
-// sessions says which sessions may be offered.
+// sessions returns the key of the sessions that may be offered.
 func (s *snapshot) sessions() string { return string(s.policy.fingerprint[:]) + string(s.identity[:]) }
 
 func (c *sessionCache) key(key string) string {

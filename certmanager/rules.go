@@ -10,27 +10,27 @@ import (
 	"github.com/ergotls/ergotls/certmanager/internal/trust"
 )
 
-// A Rule decides whether a verified peer is authorized. The zero Rule authorizes every one. A rule
-// made with invalid arguments, such as a DNS name with a colon or no name at all, authorizes no
-// peer, and New and the setters of rules return an error for it.
+// A Rule decides whether a verified peer is authorized. The zero Rule authorizes every peer. A rule
+// made with invalid arguments, such as a DNS name with a colon or no name at all, authorizes none;
+// New and the setters of rules return an error for it.
 type Rule struct {
 	name  string
 	check func(*Peer) error
-	err   error // why the rule makes no sense; it authorizes nobody then
+	err   error // why the rule is invalid; it then authorizes no peer
 }
 
 // NewRule returns a rule that calls check. The name identifies the rule in errors and events; a
-// session from a rule with another name is not resumed. check is called in handshakes, resumed ones
-// too, from many goroutines, and returns an error if it refuses the peer. It must not call the
-// Manager, which may be waiting for it. If its decisions change, call [Manager.SetClientRule] to
-// verify open connections again.
+// session from a rule with another name is not resumed. check is called in all handshakes,
+// including resumed ones, from many goroutines, and returns an error to refuse the peer. It must
+// not call the Manager, which may be waiting for it. If its decisions change, call
+// [Manager.SetClientRule] to verify open connections again.
 func NewRule(name string, check func(*Peer) error) Rule {
 	if check == nil {
 		return badRule(name, errors.New("its function is nil"))
 	}
 	return Rule{name: name, check: func(p *Peer) (err error) {
 		defer func() {
-			// Rules are also called by goroutines of the Manager: a panic would end the program.
+			// The Manager's goroutines call rules too: a panic would end the program.
 			if v := recover(); v != nil {
 				err = fmt.Errorf("it panicked: %v", v)
 			}
@@ -39,7 +39,7 @@ func NewRule(name string, check func(*Peer) error) Rule {
 	}}
 }
 
-// badRule is a rule that authorizes nobody.
+// badRule returns a rule that authorizes no peer.
 func badRule(name string, err error) Rule {
 	err = fmt.Errorf("rule %s: %w", name, err)
 	return Rule{name: name, err: err, check: func(*Peer) error { return err }}
@@ -53,8 +53,8 @@ func (r Rule) String() string {
 	return r.name
 }
 
-// DNSName authorizes peers whose certificate carries one of the DNS names. A pattern
-// that begins with "*." stands for exactly one label.
+// DNSName authorizes peers whose certificate has one of the DNS names. A leading "*." in a pattern
+// matches exactly one label.
 func DNSName(patterns ...string) Rule {
 	normal := make([]string, len(patterns))
 	for i, pattern := range patterns {
@@ -63,25 +63,25 @@ func DNSName(patterns ...string) Rule {
 	return oneOf(trust.DNSName, normal)
 }
 
-// CommonName authorizes peers whose subject has one of the common names. It compares exactly.
+// CommonName authorizes peers whose subject has one of the common names, compared exactly.
 func CommonName(names ...string) Rule { return oneOf(trust.CommonName, names) }
 
-// OrganizationalUnit authorizes peers whose subject has one of the organizational units. It
-// compares exactly.
+// OrganizationalUnit authorizes peers whose subject has one of the organizational units, compared
+// exactly.
 func OrganizationalUnit(units ...string) Rule { return oneOf(trust.OrganizationalUnit, units) }
 
-// SPIFFEID authorizes peers with one of the SPIFFE IDs, such as
-// "spiffe://example.test/web", as the one URI of their certificate.
+// SPIFFEID authorizes peers whose certificate has one of the SPIFFE IDs, such as
+// "spiffe://example.test/web", as its only URI.
 func SPIFFEID(ids ...string) Rule { return oneOf(trust.SPIFFEID, ids) }
 
 // TrustDomain authorizes every SPIFFE ID of the trust domains, such as "example.test".
 func TrustDomain(domains ...string) Rule { return oneOf(trust.TrustDomain, domains) }
 
-// PublicKeyPin authorizes peers by their public key: each pin is the base64 of the
-// SHA-256 of a leaf's SubjectPublicKeyInfo, as [PinOf] makes them and RFC 7469 does.
+// PublicKeyPin authorizes peers by their public key: each pin is the base64 of the SHA-256 of a
+// leaf's SubjectPublicKeyInfo, as in RFC 7469. [PinOf] returns the pin of a certificate.
 func PublicKeyPin(pins ...string) Rule { return oneOf(trust.PublicKeyPin, pins) }
 
-// oneOf authorizes peers that have a property with one of the values.
+// oneOf returns a rule that authorizes peers with one of the values of a property.
 func oneOf(property trust.Property, wanted []string) Rule {
 	wanted = slices.Clone(wanted)
 	name := fmt.Sprintf("%s %s", property.Name, strings.Join(wanted, " or "))
@@ -124,7 +124,8 @@ func AnyOf(rules ...Rule) Rule {
 	})
 }
 
-// combine makes a rule of several. The zero Rule among them would authorize every peer unnoticed.
+// combine makes one rule of several. It refuses a zero Rule, which would silently authorize every
+// peer.
 func combine(what string, rules []Rule, check func(*Peer) error) Rule {
 	var names []string
 	for _, r := range rules {

@@ -1,7 +1,6 @@
 package certmanager
 
-// What a program reads and sets by hand: gen.CertManager and the shape of Ergo's
-// CertAuthManager.
+// Getters and setters: gen.CertManager and the methods of Ergo's CertAuthManager.
 
 import (
 	"crypto/tls"
@@ -9,9 +8,9 @@ import (
 	"fmt"
 )
 
-// Update puts a certificate in service as the default and for its own names, until the source has
-// another one for one of its names. A certificate that fails the checks is reported as an event and
-// not used.
+// Update puts a certificate in service as the default and for its names, until the source has a new
+// one for one of these names. A certificate that fails the checks is not used; this is reported as
+// an event.
 func (m *Manager) Update(cert tls.Certificate) {
 	c, err := newCertificate(cert, "Update")
 	if err != nil {
@@ -29,7 +28,7 @@ func (m *Manager) GetCertificateFunc() func(*tls.ClientHelloInfo) (*tls.Certific
 	}
 }
 
-// GetCertificate returns the default certificate, the zero value if there is none.
+// GetCertificate returns the default certificate, or the zero value if there is none.
 func (m *Manager) GetCertificate() tls.Certificate {
 	if s := m.current.Load(); len(s.certs) > 0 {
 		return s.certs[0].tls
@@ -37,8 +36,8 @@ func (m *Manager) GetCertificate() tls.Certificate {
 	return tls.Certificate{}
 }
 
-// SetClientCAs replaces the CAs that clients are verified with; nil returns to those of the source.
-// Like every setter it applies at once to new handshakes, and closes open connections whose peer is
+// SetClientCAs replaces the CAs that clients are verified with; nil restores those of the source.
+// Like every setter it applies to new handshakes at once, and closes open connections whose peer is
 // no longer accepted. The pool must not be modified afterwards.
 func (m *Manager) SetClientCAs(pool *x509.CertPool) {
 	m.change(false, func(in *inputs) { in.clientCAs = pool })
@@ -48,8 +47,8 @@ func (m *Manager) SetClientCAs(pool *x509.CertPool) {
 // be modified.
 func (m *Manager) ClientCAs() *x509.CertPool { return m.current.Load().policy.clients.cas }
 
-// SetRootCAs replaces the CAs that servers are verified with; nil returns to those of
-// the source.
+// SetRootCAs replaces the CAs that servers are verified with; nil restores those of the source. The
+// pool must not be modified afterwards.
 func (m *Manager) SetRootCAs(pool *x509.CertPool) {
 	m.change(false, func(in *inputs) { in.rootCAs = pool })
 }
@@ -57,8 +56,8 @@ func (m *Manager) SetRootCAs(pool *x509.CertPool) {
 // RootCAs returns the CAs in service for servers; nil is the system's roots.
 func (m *Manager) RootCAs() *x509.CertPool { return m.current.Load().policy.servers.cas }
 
-// SetClientAuth replaces [Options.ClientAuth]. The types that do not verify certificates are
-// reported as an event and not used. If clients are to be verified and there is no CA bundle, all
+// SetClientAuth replaces [Options.ClientAuth]. A type that does not verify certificates is not
+// used; this is reported as an event. If clients must be verified and there is no CA bundle, all
 // clients are refused until SetClientCAs sets one.
 func (m *Manager) SetClientAuth(auth tls.ClientAuthType) {
 	if err := checkClientAuth(auth); err != nil {
@@ -71,8 +70,8 @@ func (m *Manager) SetClientAuth(auth tls.ClientAuthType) {
 // ClientAuth returns what servers ask of clients.
 func (m *Manager) ClientAuth() tls.ClientAuthType { return m.current.Load().policy.clientAuth }
 
-// SetServerName sets the name that ClientTLS("") verifies servers for; empty is the
-// name that the connection asked for.
+// SetServerName sets the name that ClientTLS("") verifies servers for; empty means the name that
+// the connection asks for.
 func (m *Manager) SetServerName(name string) {
 	m.change(false, func(in *inputs) { in.serverName = hostName(name) })
 }
@@ -80,15 +79,15 @@ func (m *Manager) SetServerName(name string) {
 // ServerName returns the name set by SetServerName, in ASCII.
 func (m *Manager) ServerName() string { return m.current.Load().policy.serverName }
 
-// SetClientRule replaces [Options.ClientRule]. Open connections are verified again, also if the
-// rule has the same name as before, or is the same rule and now decides differently. After an error
-// the last rule stays.
+// SetClientRule replaces [Options.ClientRule]. Open connections are verified again, even if the
+// rule has the same name as before or is the same rule, because it may decide differently now. On
+// error the previous rule stays.
 func (m *Manager) SetClientRule(rule Rule) error {
 	return m.put(m.ctx, false, func(in *inputs) { in.clientRule, in.ruled = rule, in.ruled+1 })
 }
 
-// SetTicketKeys replaces [Options.TicketKeys]: the first encrypts new tickets, all decrypt. Without
-// keys it does nothing. If a key is all zero, it returns an error and uses none of them.
+// SetTicketKeys replaces [Options.TicketKeys]: the first key encrypts new tickets, all decrypt.
+// Without keys it does nothing. If a key is all zero, it returns an error and changes nothing.
 func (m *Manager) SetTicketKeys(keys [][32]byte) error {
 	if err := checkTicketKeys(keys); err != nil {
 		return fmt.Errorf("certmanager: SetTicketKeys: %w", err)
@@ -99,8 +98,8 @@ func (m *Manager) SetTicketKeys(keys [][32]byte) error {
 	return nil
 }
 
-// Done returns a channel that is closed when the Manager is closed. That of a Manager that New did
-// not make is closed.
+// Done returns a channel that is closed when the Manager is closed. It is closed from the start for
+// a Manager not made by New.
 func (m *Manager) Done() <-chan struct{} {
 	if m.ctx == nil {
 		done := make(chan struct{})

@@ -14,40 +14,40 @@ import (
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
-// inputs is everything that a snapshot is made of: what the source gave last, and what
-// the program set since.
+// inputs is everything that a snapshot is made from: the last contents of the source, and the
+// values set by the program.
 type inputs struct {
 	material *material
 
-	update     *certificate // from Update, until the source changes
+	update     *certificate // from Update; nil once the source has replaced it
 	clientCAs  *x509.CertPool
 	rootCAs    *x509.CertPool
 	clientAuth tls.ClientAuthType
-	// clientAuthSet means that SetClientAuth decided, so that the presence of a bundle
-	// no longer does.
+	// clientAuthSet means that SetClientAuth was called, so that the presence of a bundle no longer
+	// matters.
 	clientAuthSet bool
 	serverName    string
 	clientRule    Rule
 	serverRule    Rule
-	ruled         int // how often a rule was set: one of the same name may decide otherwise
+	ruled         int // how often a rule was set: one of the same name may decide differently
 }
 
-// snapshot is one consistent set: a handshake takes it once and uses it to its end. It
-// is immutable.
+// snapshot is one consistent set. A handshake loads it once and uses it to the end. It is
+// immutable.
 type snapshot struct {
 	generation uint64
 	published  time.Time
 	in         inputs
-	certs      []*certificate // what is served, the default first
+	certs      []*certificate // the served certificates, the default first
 	names      *names
-	identity   [sha256.Size]byte // tells the certificates for clients from others
+	identity   [sha256.Size]byte // identifies the certificates that clients present
 	policy     *policy
-	doubts     []error // about what was taken all the same
+	doubts     []error // warnings about accepted contents
 
-	regressions []error // in what it is less than the snapshot before it
+	regressions []error // how it is worse than the snapshot before it
 }
 
-// emptySnapshot is what the first set takes the place of.
+// emptySnapshot is the snapshot before the first set.
 func emptySnapshot(in inputs) *snapshot {
 	in.material = &material{}
 	return &snapshot{in: in, names: &names{}, policy: &policy{crls: &trust.Lists{}}}
@@ -83,15 +83,13 @@ func newSnapshot(in inputs, o *Options, previous *snapshot) (*snapshot, error) {
 	return s, nil
 }
 
-// sameCertificates says whether the snapshot differs from another in what the program has set
-// alone.
+// sameCertificates reports whether two snapshots differ only in values set by the program.
 func (s *snapshot) sameCertificates(other *snapshot) bool {
 	return s.in.material == other.in.material && s.in.update == other.in.update
 }
 
-// getClientCertificate is what the snapshot shows a server that asks: the first
-// certificate that the server accepts, or none, as crypto/tls does. One that has ended
-// comes after those that hold.
+// getClientCertificate returns the certificate for a server that asks for one: the first that the
+// server accepts, or none, as crypto/tls does. Expired certificates come last.
 func (s *snapshot) getClientCertificate(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	now, last := clock.Now(), new(tls.Certificate)
 	for _, c := range s.certs {
@@ -106,8 +104,8 @@ func (s *snapshot) getClientCertificate(request *tls.CertificateRequestInfo) (*t
 	return last, nil
 }
 
-// covers says whether a client that asks for a name, or dials an address, gets a certificate for it;
-// lasting, one that its source does not take away when it ends.
+// covers reports whether a client that asks for a name, or dials an address, gets a certificate for
+// it. If lasting is set, certificates that their source removes when they expire do not count.
 func (s *snapshot) covers(name string, lasting bool) bool {
 	if addr, err := netip.ParseAddr(name); err == nil {
 		name = addr.Unmap().String()
@@ -115,7 +113,7 @@ func (s *snapshot) covers(name string, lasting bool) bool {
 	return slices.ContainsFunc(s.names.lookup(name).list(), func(c *certificate) bool { return !lasting || !c.renewed })
 }
 
-// served lists the names of the certificates for servers, as far as a line of text can.
+// served lists the names of the certificates for servers, shortened to fit a line.
 func (s *snapshot) served() string {
 	var names []string
 	for _, c := range s.certs {

@@ -14,27 +14,27 @@ import (
 	"github.com/ergotls/ergotls/certmanager/internal/trust"
 )
 
-// A Source gives certificates and CAs. [Files], [Static], [Func] and [Sources] are sources.
+// A Source provides certificates and CAs. [Files], [Static], [Func] and [Sources] are sources.
 //
-// A source need not check its contents: the Manager does, and puts them in service, or reports the
-// error and keeps the set in service.
+// A source need not check its contents. The Manager checks them and puts them in service, or
+// reports the error and keeps the previous set.
 type Source interface {
-	// Load returns the present contents of the source. previous is the last Material that Load
-	// returned to this Manager, nil at first. A source without changes returns previous itself, and
-	// may reuse parts of it. It may also ignore previous: the Manager compares the contents, so
+	// Load returns the current contents of the source. previous is the last Material that Load
+	// returned to this Manager, nil at first. If nothing has changed, Load may return previous itself;
+	// it may also reuse parts of it. Load may ignore previous: the Manager compares the contents, so
 	// equal contents are not put in service twice.
 	//
-	// The Manager calls Load when changed was called, at every Options.PollInterval, and again soon
-	// after an error. It makes one call at a time, on its own goroutine and without holding a lock.
-	// ctx ends with Close, and after ten seconds except in the first call.
+	// The Manager calls Load after changed, at every Options.PollInterval, and again soon after an
+	// error. It makes one call at a time, on its own goroutine and without holding a lock. ctx ends
+	// with Close, and after ten seconds except in the first call.
 	//
-	// If Load returns an error, the set in service stays. If it also returns a Material, that is
-	// put in service.
+	// If Load returns an error, the set in service stays, unless Load also returns a Material: then
+	// that is put in service.
 	Load(ctx context.Context, previous *Material) (*Material, error)
 
-	// Watch calls changed whenever the contents may have changed, until ctx ends, and report for
-	// events, such as [Issued] or a [Warning]. Both may be called from any goroutine, at any time
-	// until Watch returns, and do not block.
+	// Watch calls changed whenever the contents may have changed, and report for events such as
+	// [Issued] or a [Warning], until ctx ends. Both functions may be called from any goroutine until
+	// Watch returns, and do not block.
 	//
 	// The Manager calls Watch on a goroutine of its own before the first Load, and waits
 	// for it in Close. If Watch returns nil before ctx ends, the source cannot notice
@@ -43,22 +43,21 @@ type Source interface {
 	Watch(ctx context.Context, changed func(), report func(Event)) error
 }
 
-// Material is the contents of a source at one time. It must not be modified after Load has returned
-// it.
+// Material is the contents of a source at one time. It must not be modified after Load returns it.
 type Material struct {
 	// Certificates are the chains with their keys. The first is the default, for clients
 	// without SNI.
 	Certificates []Certificate
 
-	// ClientCAs verify clients, RootCAs servers. Without RootCAs and RootCAPool the system's
+	// ClientCAs verify clients, RootCAs verify servers. Without RootCAs and RootCAPool, the system's
 	// roots verify servers.
 	ClientCAs, RootCAs []*x509.Certificate
-	// ClientCAPool and RootCAPool are added to them; of all parts one may give each.
+	// ClientCAPool and RootCAPool are added to these. At most one of all Parts may set each.
 	ClientCAPool, RootCAPool *x509.CertPool
 
-	// TrustDomains are the CAs of each SPIFFE trust domain. A peer whose certificate has a SPIFFE
-	// ID is verified with those of its domain and with no others. A server with such an ID is
-	// identified by Options.ServerRule instead of its name; without a rule by its name.
+	// TrustDomains are the CAs of each SPIFFE trust domain. A peer whose certificate has a SPIFFE ID
+	// is verified only with the CAs of its domain. A server with such an ID is identified by
+	// Options.ServerRule instead of its name; without a rule, by its name.
 	TrustDomains map[string][]*x509.Certificate
 
 	// CRLs are revocation lists. CRLIssuers are CAs that sign lists and are neither among the CAs
@@ -69,43 +68,43 @@ type Material struct {
 	// ECHKeys are the server's Encrypted Client Hello keys (RFC 9849).
 	ECHKeys []tls.EncryptedClientHelloKey
 
-	// TicketKeys encrypt session tickets: the first new ones, all decrypt. They replace
-	// Options.TicketKeys whenever they change.
+	// TicketKeys are the keys of session tickets: the first encrypts new ones, all decrypt. They
+	// replace Options.TicketKeys whenever they change.
 	TicketKeys [][32]byte
 
-	// Warnings name entries that were left out, and faults of what is served. Each is reported once
-	// as a [Warning] event, and is in Status while it lasts.
+	// Warnings name skipped entries and faults of served ones. Each is reported once as a [Warning]
+	// event, and is in Status while it lasts.
 	Warnings []error
 
-	// The functions below are called in handshakes, from many goroutines, and for a while
-	// after another Material has taken the place of this one. Each may be nil. A Material
-	// that differs from the one in service in these functions alone is not put in service.
+	// The functions below are called in handshakes, from many goroutines, and for a while after
+	// another Material has replaced this one. Each may be nil. A Material that differs from the one in
+	// service only in these functions is not put in service.
 
-	// GetCertificate is asked for a name that no certificate covers. It may block until
-	// hello.Context() ends. Its certificates are not checked before they are served. A Material
-	// that has it need not have a certificate.
+	// GetCertificate is called for a name that no certificate covers. It may block until
+	// hello.Context() ends. Its certificates are served unchecked. A Material with GetCertificate need
+	// not have Certificates.
 	GetCertificate func(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 
-	// Challenge is asked for the answer to a TLS-ALPN-01 challenge (RFC 8737), where the
-	// server is known to close the connection of a challenge. The certificate must have the
-	// acmeIdentifier extension.
+	// Challenge returns the answer to a TLS-ALPN-01 challenge (RFC 8737). It is called only if the
+	// server closes the connection of a challenge. The certificate must have the acmeIdentifier
+	// extension.
 	Challenge func(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 
-	// HTTPChallenge is the answer to an HTTP-01 challenge (RFC 8555 section 8.3) for a host
-	// and the path of a URL. [Manager.HTTPHandler] calls it once with an empty path, which says
-	// that such challenges are answered from then on.
+	// HTTPChallenge returns the answer to an HTTP-01 challenge (RFC 8555 section 8.3) for a host and
+	// the path of a URL. [Manager.HTTPHandler] first calls it with an empty path, which means that
+	// such challenges are answered from then on.
 	HTTPChallenge func(host, path string) (body string, ok bool)
 
-	// Orders are the names for which the source obtains certificates, for Status. A
-	// Material that has it need not have a certificate.
+	// Orders returns the names for which the source obtains certificates, for Status. A Material with
+	// Orders need not have Certificates.
 	Orders func() []OrderStatus
 
 	// Tag is for the source's own use, for example an ETag. The Manager ignores it.
 	Tag any
 
-	// Parts are put in service together, in this order, as those of [Sources] are. If that fails,
-	// each part that changed is tried without the others, so a part that fails does not affect the
-	// others. A Material with Parts has no other field.
+	// Parts are put in service together, in this order, as in [Sources]. If that fails, each changed
+	// part is tried without the others, so a part that fails does not affect the others. A Material
+	// with Parts has no other field.
 	Parts []*Material
 }
 
@@ -113,15 +112,15 @@ type Material struct {
 type Certificate struct {
 	tls.Certificate
 
-	// Origin is a file or name for errors and Status.
+	// Origin is the file or name to use in errors and Status.
 	Origin string
 
 	// Renewed means that the source replaces or removes the certificate before it expires. It is
-	// served before others for its names, and its chain need not lead to RootCAs.
+	// preferred to others for its names, and its chain need not lead to RootCAs.
 	Renewed bool
 }
 
-// flat returns the parts, also those of parts.
+// flat returns the parts, including nested ones.
 func (m *Material) flat() []*Material {
 	if len(m.Parts) == 0 {
 		return []*Material{m}
@@ -135,7 +134,7 @@ func (m *Material) flat() []*Material {
 	return all
 }
 
-// check refuses what would make the Manager panic.
+// check returns an error for contents that would make the Manager panic.
 func (m *Material) check() error {
 	for _, part := range m.flat() {
 		all := slices.Concat(part.ClientCAs, part.RootCAs, part.CRLIssuers)
@@ -152,8 +151,7 @@ func (m *Material) check() error {
 	return nil
 }
 
-// equal says whether two parts have the same contents. Functions and warnings do not count,
-// nor does Tag.
+// equal reports whether two parts have the same contents. Functions, Warnings and Tag do not count.
 func (m *Material) equal(other *Material) bool {
 	if m == other {
 		return true
@@ -177,7 +175,7 @@ func (c Certificate) equal(other Certificate) bool {
 	return c.Origin == other.Origin && c.Renewed == other.Renewed && sameChain(c.Certificate, other.Certificate)
 }
 
-// sameChain says whether a handshake with one is a handshake with the other.
+// sameChain reports whether a and b are the same in a handshake.
 func sameChain(a, b tls.Certificate) bool {
 	return slices.EqualFunc(a.Certificate, b.Certificate, bytes.Equal) && sameKey(a.PrivateKey, b.PrivateKey) &&
 		bytes.Equal(a.OCSPStaple, b.OCSPStaple) && slices.EqualFunc(a.SignedCertificateTimestamps, b.SignedCertificateTimestamps, bytes.Equal) &&
@@ -185,10 +183,10 @@ func sameChain(a, b tls.Certificate) bool {
 }
 
 func sameKey(a, b crypto.PrivateKey) bool {
-	defer func() { _ = recover() }() // a nil *ecdsa.PrivateKey, say; that it cannot be used is found later
+	defer func() { _ = recover() }() // for example of a nil *ecdsa.PrivateKey; its use is refused later
 	a, b = unwatched(a), unwatched(b)
 	if reflect.TypeOf(a) == reflect.TypeOf(b) && (a == nil || reflect.TypeOf(a).Comparable()) && a == b {
-		return true // also the same session with a device
+		return true // including the same session with a device
 	}
 	key, ok := a.(interface{ Equal(crypto.PrivateKey) bool })
 	return ok && key.Equal(b)

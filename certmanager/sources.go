@@ -14,18 +14,18 @@ import (
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
-// Static is a Source of values that the program has already. They must not be
-// modified afterwards; [Manager.Update] and the setters replace them.
+// Static is a [Source] of values in memory. They must not be modified afterwards; [Manager.Update]
+// and the setters replace them.
 type Static struct {
 	// Certificates are the chains with their keys. A key may be any [crypto.Signer], for
 	// example one in an HSM. The first is the default, for clients without SNI.
 	Certificates []tls.Certificate
 
-	// ClientCAs verify clients, RootCAs servers. Nil RootCAs are the system's roots.
+	// ClientCAs verify clients, RootCAs verify servers. Nil RootCAs means the system's roots.
 	ClientCAs, RootCAs *x509.CertPool
 
-	// CRLs are revocation lists. CRLIssuers are the CAs that signed them, since the pools above
-	// cannot be searched.
+	// CRLs are revocation lists. CRLIssuers are the CAs that signed them; they are needed because a
+	// CertPool cannot be searched.
 	CRLs       []*x509.RevocationList
 	CRLIssuers []*x509.Certificate
 
@@ -48,13 +48,13 @@ func (s Static) Load(_ context.Context, previous *Material) (*Material, error) {
 	return m, nil
 }
 
-// Watch implements [Source]: nothing changes.
+// Watch implements [Source]. Static never changes.
 func (s Static) Watch(ctx context.Context, _ func(), _ func(Event)) error {
 	<-ctx.Done()
 	return nil
 }
 
-// Sources is several sources in one. The first certificate of the first source that has one is the
+// Sources combines several sources. The first certificate of the first source that has one is the
 // default; bundles and revocation lists are joined. A source that cannot be loaded, or whose new
 // material cannot be put in service, does not affect the others.
 type Sources []Source
@@ -65,7 +65,7 @@ func (ss Sources) Load(ctx context.Context, previous *Material) (*Material, erro
 	if previous != nil {
 		before, loaders = previous.Parts, previous.Tag.([]loader)
 	}
-	if end, ok := ctx.Deadline(); ok { // one that hangs leaves time for the others
+	if end, ok := ctx.Deadline(); ok { // a source that hangs leaves time for the others
 		limited, cancel := context.WithTimeout(ctx, time.Until(end)/4*3)
 		defer cancel()
 		ctx = limited
@@ -86,7 +86,7 @@ func (ss Sources) Load(ctx context.Context, previous *Material) (*Material, erro
 	}
 	err := errors.Join(errs...)
 	switch {
-	case slices.Contains(parts, nil): // one that never had any
+	case slices.Contains(parts, nil): // a source that never returned a Material
 		return nil, err
 	case previous != nil && slices.Equal(parts, before):
 		return previous, err
@@ -98,7 +98,7 @@ func (ss Sources) Load(ctx context.Context, previous *Material) (*Material, erro
 func (ss Sources) Watch(ctx context.Context, changed func(), report func(Event)) error {
 	var all sync.WaitGroup
 	for _, s := range ss {
-		if s != nil { // Load says so
+		if s != nil { // Load returns an error for a nil source
 			all.Go(func() { keepWatching(ctx, s, defaultPollInterval, changed, report) })
 		}
 	}
@@ -106,10 +106,10 @@ func (ss Sources) Watch(ctx context.Context, changed func(), report func(Event))
 	return nil
 }
 
-// watchWorks is how long Watch must have run for what it reported before to be over.
+// watchWorks is how long Watch must run before an earlier failure counts as over.
 const watchWorks = time.Second
 
-// keepWatching calls Watch until ctx ends, again after a while where it failed.
+// keepWatching calls Watch until ctx ends. If Watch fails, it is called again after the given time.
 func keepWatching(ctx context.Context, s Source, again time.Duration, changed func(), report func(Event)) {
 	over := time.AfterFunc(time.Hour, func() { report(Event{Kind: Warning, Reason: reasonPolling}) })
 	over.Stop()
@@ -129,15 +129,15 @@ func keepWatching(ctx context.Context, s Source, again time.Duration, changed fu
 		if ctx.Err() != nil {
 			return
 		}
-		changed() // since then nobody watched
+		changed() // changes since Watch failed were not noticed
 		over.Reset(watchWorks)
 	}
 }
 
-// loader calls Load of one source for one Manager, one call at a time. A call that does not end
-// with its context, of a file system that hangs for example, is left behind.
+// loader calls Load of one source for one Manager, one call at a time. It abandons a call that
+// ignores its context, for example in a file system that hangs.
 type loader struct {
-	pending <-chan result[*Material] // of a call that was left behind; nil if there is none
+	pending <-chan result[*Material] // an abandoned call; nil if there is none
 }
 
 var errNoMaterial = errors.New("the source returned neither a Material nor an error")
@@ -145,7 +145,7 @@ var errNoMaterial = errors.New("the source returned neither a Material nor an er
 func (l *loader) load(ctx context.Context, s Source, previous *Material) (*Material, error) {
 	if l.pending != nil {
 		select {
-		case <-l.pending: // it is old
+		case <-l.pending: // its result is outdated
 		default:
 			return nil, errors.New("the source has still not answered")
 		}
@@ -160,7 +160,7 @@ func (l *loader) load(ctx context.Context, s Source, previous *Material) (*Mater
 	}
 }
 
-// loadChecked calls Load and refuses what would make the Manager panic.
+// loadChecked calls Load and checks the result.
 func loadChecked(ctx context.Context, s Source, previous *Material) (*Material, error) {
 	m, err := s.Load(ctx, previous)
 	switch {
@@ -174,7 +174,7 @@ func loadChecked(ctx context.Context, s Source, previous *Material) (*Material, 
 	return m, err
 }
 
-// watchSafely calls Watch. A panic is an error.
+// watchSafely calls Watch and returns a panic as an error.
 func watchSafely(ctx context.Context, s Source, changed func(), report func(Event)) (err error) {
 	defer func() { err = cmp.Or(panicked(recover()), err) }()
 	return s.Watch(ctx, changed, report)
@@ -187,14 +187,14 @@ func panicked(p any) error {
 	return fmt.Errorf("%w: the source panicked: %v", ErrInvalid, p)
 }
 
-// result is what a call has returned.
+// result is the result of a call.
 type result[T any] struct {
 	value T
 	err   error
 }
 
-// start calls a function on a goroutine of its own, which it ends. A panic of it, of a parser that
-// is given a strange file for example, is an error.
+// start calls a function on its own goroutine. It returns a panic, for example of a parser, as an
+// error.
 func start[T any](call func() (T, error)) <-chan result[T] {
 	done := make(chan result[T], 1)
 	go func() {

@@ -6,23 +6,23 @@ import (
 	"time"
 )
 
-// Status is the state of a Manager at one time. It can be marshalled to JSON and has no key
+// Status is the state of a Manager at one time. It can be marshaled to JSON and has no key
 // material.
 type Status struct {
-	Generation uint64    // counts the sets that were put in service, from 1
-	Published  time.Time // of the set in service
+	Generation uint64    // the number of the set in service, counted from 1
+	Published  time.Time // when that set was put in service
 
 	Certificates []CertificateInfo // the first is the default
 	Names        int               // DNS names and wildcards served
-	// Intermediates are the issuers that are served behind the leaves, each once.
+	// Intermediates are the certificates served after the leaves, each once.
 	Intermediates []CertificateInfo
 	ClientCAs     []CertificateInfo // those that came from files
-	RootCAs       []CertificateInfo // the same; none may mean the system's roots
+	RootCAs       []CertificateInfo // likewise; empty may mean the system's roots
 	CRLs          []CRLInfo         // those in use
-	ECHKeys       int               // how many Encrypted Client Hello keys
+	ECHKeys       int               // number of Encrypted Client Hello keys
 
-	// ClientAuth is what is asked of clients, as tls.ClientAuthType prints it. ClientRule and
-	// ServerRule are the names of the rules. ReportOnly says that they and the lists only report.
+	// ClientAuth is the String of the tls.ClientAuthType in use. ClientRule and ServerRule are the
+	// names of the rules. ReportOnly means that rules and revocation lists only report.
 	ClientAuth string
 	ClientRule string
 	ServerRule string
@@ -31,39 +31,39 @@ type Status struct {
 
 	ACME []OrderStatus `json:",omitempty"` // the names of ACME sources
 
-	Warnings   []string `json:",omitempty"` // of the source, about what it has now; see Material.Warnings
-	Polling    string   `json:",omitempty"` // why changes of files are found by polling alone; empty: events work, as far as is known
+	Warnings   []string `json:",omitempty"` // of the source about its current contents; see Material.Warnings
+	Polling    string   `json:",omitempty"` // why file changes are found only by polling; empty: no failure of file events is known
 	ClockSteps uint64   // how often the clock was set, or the machine slept
 
-	Drift         bool      // what the source has was rejected, and is not what is served
-	LastError     string    // of the last candidate that was rejected, also after a good one
+	Drift         bool      // the current contents of the source were rejected and are not in service
+	LastError     string    // of the last rejected candidate, even after a good one
 	LastErrorTime time.Time `json:",omitzero"` // zero: none was rejected
 
-	Loads, Rejections uint64 // sets put in service, and candidates that were not
+	Loads, Rejections uint64 // sets put in service, and rejected candidates
 	Connections       int    // tracked and open
 	Refused, Evicted  uint64 // peers
-	// RefusedBy has the refused peers by the sentinel that the error wraps, such as "revoked" of
+	// RefusedBy counts refused peers by the sentinel that the error wraps, such as "revoked" for
 	// ErrRevoked.
 	RefusedBy       map[string]uint64 `json:",omitempty"`
-	Reported        uint64            // peers that ReportOnly let in
-	DeclinedTickets uint64            // sessions that were not resumed because trust changed or they were too old
-	DroppedEvents   uint64            // that subscribers were too slow for
+	Reported        uint64            // peers accepted because of ReportOnly
+	DeclinedTickets uint64            // sessions not resumed because trust changed or they were too old
+	DroppedEvents   uint64            // dropped because subscribers were too slow
 }
 
-// OrderStatus is about one name for which a source obtains certificates.
+// OrderStatus is the state of one name for which a source obtains certificates.
 type OrderStatus struct {
 	Name      string    // in lower case
 	Serving   bool      // there is a certificate
-	NotAfter  time.Time `json:",omitzero"`  // its end; zero without one
-	Next      time.Time `json:",omitzero"`  // the renewal, or the next try
-	Failures  int       `json:",omitempty"` // in a row
-	Error     string    `json:",omitempty"` // of the last of them
-	Unsaved   bool      `json:",omitempty"` // it could not be stored yet; after a restart it is ordered again
-	CA        string    `json:",omitempty"` // the directory of the CA that issued it, or is asked first
-	Challenge string    `json:",omitempty"` // the kind that proved control of the name last, such as "tls-alpn-01"
+	NotAfter  time.Time `json:",omitzero"`  // its expiry; zero without a certificate
+	Next      time.Time `json:",omitzero"`  // of the renewal or the next attempt
+	Failures  int       `json:",omitempty"` // consecutive failures
+	Error     string    `json:",omitempty"` // of the last failure
+	Unsaved   bool      `json:",omitempty"` // the certificate is not stored yet; a restart would order it again
+	CA        string    `json:",omitempty"` // the directory URL of the CA that issued it, or that is tried first
+	Challenge string    `json:",omitempty"` // the kind of challenge that last proved control of the name, such as "tls-alpn-01"
 
-	// Record is the TXT record of DNS-PERSIST-01 that has to stand in DNS, as a line of a zone
-	// file; RecordUntil is the end of the one that does, zero if it has none.
+	// Record is the TXT record of DNS-PERSIST-01 that must be in DNS, as a line of a zone file.
+	// RecordUntil is the expiry of the record found there, zero if it has none.
 	Record      string    `json:",omitempty"`
 	RecordUntil time.Time `json:",omitzero"`
 }
@@ -119,20 +119,20 @@ func (s *snapshot) loaded() Event {
 	return e
 }
 
-// counts are of the whole life of a Manager.
+// counts are the counters of a Manager since New.
 type counts struct {
 	loads, rejections, refused, reported, evicted, declinedTickets atomic.Uint64
 	refusedBy                                                      [len(refusedSentinels)]atomic.Uint64
 
 	drift      atomic.Bool
-	polling    atomic.Pointer[error]   // why the source does not notice changes, though it should
-	polled     atomic.Bool             // a source that does not notice changes is one of those in use
+	polling    atomic.Pointer[error]   // why the source does not notice changes although it should
+	polled     atomic.Bool             // one of the sources does not notice changes
 	warnings   atomic.Pointer[[]error] // of the source
 	clockSteps atomic.Uint64
 	lastError  atomic.Pointer[lastError]
 }
 
-// RefusedReasons are the keys of Status.RefusedBy. An error that wraps several of these sentinels
+// RefusedReasons are the keys of Status.RefusedBy. An error that wraps several of the sentinels
 // counts for the first.
 var RefusedReasons = []string{
 	ErrExpired.Error(), ErrNotYetValid.Error(), ErrRevoked.Error(), ErrCRLOutOfDate.Error(), ErrNotAuthorized.Error(), ErrUntrusted.Error(),

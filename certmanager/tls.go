@@ -13,7 +13,7 @@ import (
 )
 
 // suites are the TLS 1.2 cipher suites in use: ECDHE for forward secrecy, AEAD against padding
-// oracles. Those of TLS 1.3 are all of this kind.
+// oracles. All TLS 1.3 suites are of this kind.
 var suites = []uint16{
 	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
 	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
@@ -28,24 +28,24 @@ func newTLSConfig() *tls.Config {
 }
 
 // ServerTLS returns a config for servers, for example for http.Server.TLSConfig. Every handshake
-// uses the set in service when it begins. If the names of the client CAs are larger than 16 KiB in
-// all, they are not sent, and tls.ConnectionState.VerifiedChains is empty; clients are still
+// uses the set that is in service when it begins. If the names of the client CAs exceed 16 KiB in
+// total, they are not sent, and tls.ConnectionState.VerifiedChains is empty; clients are still
 // verified. The config does not answer challenges of a CA: see [Manager.ServerHandshake].
 //
-// NextProtos, MinVersion, MaxVersion, CipherSuites and CurvePreferences may be set before the first
-// handshake, and no other field: with ClientAuth, ClientCAs, VerifyPeerCertificate,
-// VerifyConnection or Certificates set every handshake fails, since who is to be accepted is up to
-// the Manager ([Options], SetClientAuth, SetClientCAs). Set them on this config, and not on a
-// Clone: handshakes do not see the fields of a clone. http.Server sets NextProtos itself. For
-// grpc-go set it to []string{"h2"}, because credentials.NewTLS sets it on a clone.
+// Before the first handshake only NextProtos, MinVersion, MaxVersion, CipherSuites and
+// CurvePreferences may be set. If ClientAuth, ClientCAs, VerifyPeerCertificate, VerifyConnection or
+// Certificates is set, every handshake fails, because the Manager decides which clients to accept
+// ([Options], SetClientAuth, SetClientCAs). Set fields on this config, not on a Clone: handshakes
+// do not see the fields of a clone. http.Server sets NextProtos itself. For grpc-go, set it to
+// []string{"h2"}, because credentials.NewTLS sets it on a clone.
 //
-// The Manager closes open connections whose client is no longer trusted only if it knows them: see
+// The Manager closes open connections whose client is no longer trusted only if it tracks them: see
 // [Manager.ConnState] and [Manager.Accepting].
 func (m *Manager) ServerTLS() *tls.Config {
 	s := &server{m: m, outer: newTLSConfig()}
 	s.outer.GetConfigForClient = s.configForClient
-	// The two below are for who asks whether a certificate is there, and for the first
-	// of the two places where crypto/tls reads these keys.
+	// The two below are for callers that check for a certificate, and for the first of the two places
+	// where crypto/tls reads these keys.
 	s.outer.GetCertificate = m.GetCertificateFunc()
 	s.outer.GetEncryptedClientHelloKeys = func(*tls.ClientHelloInfo) ([]tls.EncryptedClientHelloKey, error) {
 		return m.current.Load().in.material.all.ECHKeys, nil
@@ -60,8 +60,8 @@ type server struct {
 	inner atomic.Pointer[innerConfig]
 }
 
-// innerConfig is what handshakes of one generation use. It is made once and then only
-// read: making one for each connection would cost more than the lookup itself.
+// innerConfig is the config for handshakes of one generation. It is made once and then only read:
+// one for each connection would cost more than the certificate lookup.
 type innerConfig struct {
 	snapshot *snapshot
 	config   *tls.Config
@@ -90,9 +90,9 @@ func (s *server) configForClient(hello *tls.ClientHelloInfo) (*tls.Config, error
 	if !ticket && conn == nil && !asks {
 		return inner.config, nil
 	}
-	// The exceptions: UnwrapSession has to tell WrapSession when the session began, and
-	// VerifyConnection which connection it is, for the report of a refused client. The only thing
-	// that they share is the config of their connection.
+	// Exceptions that need a config for each connection: UnwrapSession must tell WrapSession when the
+	// session began, and VerifyConnection must know the connection, to report a refused client. The
+	// callbacks share nothing but the config.
 	config := inner.config.Clone()
 	if ticket {
 		(&resumption{m: s.m, snapshot: current}).install(config)
@@ -101,15 +101,15 @@ func (s *server) configForClient(hello *tls.ClientHelloInfo) (*tls.Config, error
 	config.VerifyConnection = func(state tls.ConnectionState) error {
 		err := s.m.verifyClient(current, state, remote)
 		if err == nil && conn != nil {
-			conn.known(&state) // now: until its first request its trust could be taken away unnoticed
+			conn.known(&state) // track it now: otherwise a change of trust before its first request goes unnoticed
 		}
 		return err
 	}
 	return config, nil
 }
 
-// checkOuter refuses a config with what handshakes would not follow, since each gets a config of its
-// own: the program may rely on it to keep clients out.
+// checkOuter refuses a config with fields that handshakes would ignore, since each handshake has
+// its own config: the program may rely on them to refuse clients.
 func checkOuter(c *tls.Config) error {
 	for field, set := range map[string]bool{
 		"ClientAuth": c.ClientAuth != tls.NoClientCert, "ClientCAs": c.ClientCAs != nil, "Certificates": len(c.Certificates) > 0,
@@ -122,7 +122,7 @@ func checkOuter(c *tls.Config) error {
 	return nil
 }
 
-// serverConfig returns what a handshake uses; outer is the config of the program.
+// serverConfig returns the config for handshakes; outer is the config of the program.
 func (m *Manager) serverConfig(s *snapshot, outer *tls.Config) *tls.Config {
 	config := newTLSConfig()
 	config.NextProtos, config.MinVersion, config.MaxVersion = outer.NextProtos, outer.MinVersion, outer.MaxVersion
@@ -142,32 +142,31 @@ func (m *Manager) serverConfig(s *snapshot, outer *tls.Config) *tls.Config {
 	return config
 }
 
-// verifyClient runs in every handshake, resumed ones too, which skip all other
-// callbacks. It judges by what is in service now, which may be newer than what the
-// handshake began with: a peer that was removed in between is refused.
+// verifyClient runs in every handshake, including resumed ones, which skip all other callbacks. It
+// judges by the snapshot in service now, which may be newer than the one that the handshake began
+// with: a peer removed in between is refused.
 func (m *Manager) verifyClient(began *snapshot, state tls.ConnectionState, remote net.Addr) error {
 	current := m.current.Load()
 	now := clock.Now()
 	peer := m.newPeer(&state, false)
-	peer.pool = began.policy.clients.id // crypto/tls has verified it with those
+	peer.pool = began.policy.clients.id // crypto/tls has verified it with these roots
 	peer, err := current.policy.judge(peer, now, now)
 	return m.verdict(current, peer, remote, err)
 }
 
-// ClientTLS returns a config for clients of one server name, or IP address. Roots, rules
-// and the client's own certificate are those in service at each handshake.
+// ClientTLS returns a config for clients of one server name or IP address. Roots, rules and the
+// client's certificate are those in service at each handshake.
 //
 // With an empty name the server is verified for ServerName, if set, or for the name that the
-// connection asks for, which net/http and tls.Dialer set. A connection to an IP address asks for
-// none (RFC 6066 section 3), so it needs the name here.
+// connection asks for, which net/http and tls.Dialer set. A connection to an IP address asks for no
+// name (RFC 6066 section 3), so pass the address here.
 //
-// Sessions are resumed over all these configs of the manager, as long as trust stays
-// the same. A resumed connection shows the certificate that the server had when the
-// session began.
+// All these configs of a Manager share their sessions, which are resumed while trust stays the
+// same. A resumed connection has the certificate that the server had when the session began.
 //
-// NextProtos may be set, and EncryptedClientHelloConfigList together with MinVersion, TLS
-// 1.3, which crypto/tls asks for. VerifyConnection must stay as it is: it is what verifies the
-// server, and InsecureSkipVerify is set because of it. To check more use [Options.ServerRule].
+// NextProtos may be set, and EncryptedClientHelloConfigList together with MinVersion TLS 1.3, which
+// crypto/tls requires. Do not change VerifyConnection: it verifies the server, which is why
+// InsecureSkipVerify is set. To check more, use [Options.ServerRule].
 func (m *Manager) ClientTLS(serverName string) *tls.Config {
 	config := newTLSConfig()
 	serverName = hostName(serverName)
@@ -175,20 +174,20 @@ func (m *Manager) ClientTLS(serverName string) *tls.Config {
 	if serverName == "" {
 		config.ServerName = m.ServerName()
 	}
-	// crypto/tls verifies with the roots that a config was made with, and not at all
-	// on resumption: verification is taken over whole by VerifyConnection.
+	// crypto/tls verifies with the roots that a config was made with, and not at all on resumption, so
+	// VerifyConnection does all verification.
 	config.InsecureSkipVerify = true
 	config.VerifyConnection = func(state tls.ConnectionState) error { return m.verifyServer(state, serverName) }
-	// For one case only: a server that declines Encrypted Client Hello and offers new keys
-	// for it is verified by crypto/tls, with these roots whatever is set above. No
-	// callback could do it, as it is not shown the certificate. The connection fails then
-	// in any case; the next, with the new keys, is verified as all are.
+	// Used in one case only: if a server declines Encrypted Client Hello and offers new keys,
+	// crypto/tls verifies it with these roots, whatever is set above, and calls no callback with the
+	// certificate. That connection fails anyway; the next one, with the new keys, is verified as
+	// usual.
 	config.RootCAs = m.RootCAs()
 	config.GetClientCertificate = func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		return m.current.Load().getClientCertificate(request)
 	}
 	if m.options.MaxSessionAge >= 0 {
-		config.ClientSessionCache = &sessionCache{m: m, lru: m.sessions} // one for all, so that a config for each connection resumes too
+		config.ClientSessionCache = &sessionCache{m: m, lru: m.sessions} // shared, so that sessions resume even with a config for each connection
 	}
 	config.KeyLogWriter = m.keyLog
 	return config
@@ -203,8 +202,8 @@ func (m *Manager) verifyServer(state tls.ConnectionState, name string) error {
 		name = state.ServerName
 	}
 	peer := m.newPeer(&state, true)
-	// A member of a trust domain is known by its SPIFFE ID, which a rule has to ask for. Without a
-	// rule any member could pose as any server, so then the name decides as for others.
+	// A rule must check the SPIFFE ID of a member of a trust domain. Without a rule any member could
+	// pose as any server, so then the name decides, as for other servers.
 	_, member, err := current.policy.domains.Roots(peer.Certificate, true, nil)
 	byRule := err == nil && member && current.policy.servers.rule.check != nil
 	if name == "" && !byRule {
@@ -222,11 +221,11 @@ func (m *Manager) verifyServer(state tls.ConnectionState, name string) error {
 	return m.verdict(current, peer, nil, err)
 }
 
-// offersTicket says whether the client may be about to resume a session.
+// offersTicket reports whether the client may want to resume a session.
 func offersTicket(hello *tls.ClientHelloInfo) bool {
 	const sessionTicket, preSharedKey = 35, 41 // RFC 5077, RFC 8446 section 4.2
 	if slices.Contains(hello.SupportedVersions, tls.VersionTLS13) {
 		return slices.Contains(hello.Extensions, preSharedKey)
 	}
-	return slices.Contains(hello.Extensions, sessionTicket) // sent, if empty, by those who have none
+	return slices.Contains(hello.Extensions, sessionTicket) // clients without a ticket send it empty
 }

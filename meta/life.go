@@ -52,7 +52,7 @@ type congestion struct {
 	ahead     int  // cost of the messages received since, in bytes
 }
 
-// batch describes what was delivered since the wait for the owner ended.
+// batch describes what was delivered since the last wait for the owner.
 type batch struct {
 	in, out uint64  // messages from and to the peer before the batch
 	due     float64 // messages to the peer expected by then
