@@ -37,7 +37,7 @@ type ca struct {
 	host    string // in errors
 	id      string // in the keys of the cache, which are file names
 	network *http.Transport
-	orders  *rate.Limiter // of new orders; renewals that the CA recognizes do not count
+	orders  *rate.Limiter // of new orders; renewals do not count
 
 	turn    chan struct{} // capacity 1: held while the fields below are read and changed
 	readAt  time.Time     // of the directory

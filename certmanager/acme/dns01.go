@@ -90,7 +90,7 @@ func (s *state) challengeName(ctx context.Context, base string) (string, error) 
 // give calls a method of the provider with a record.
 func (s *state) give(ctx context.Context, r txtRecord, method func(context.Context, string, []libdns.Record) ([]libdns.Record, error)) error {
 	txt := libdns.TXT{Name: libdns.RelativeName(r.Name+".", r.Zone+"."), Text: r.Value, TTL: recordTTL}
-	_, err := guard(ctx, &s.abandoned, "DNS", func() ([]libdns.Record, error) {
+	_, err := guard(ctx, &s.abandoned.dns, "DNS", func() ([]libdns.Record, error) {
 		return method(ctx, r.Zone+".", []libdns.Record{txt})
 	})
 	return err

@@ -20,7 +20,7 @@
 // the cache are those of golang.org/x/crypto/acme/autocert.
 //
 // At Let's Encrypt a Source makes at most 300 orders at once and one more every 36 seconds, which is
-// the limit of an account. The renewal of a certificate that ends soon does not wait for it.
+// the limit of an account. Renewals do not count.
 //
 // What this package does not do: it does not revoke certificates. It opens no ports, except those
 // of [Source.Listen] and [Source.ListenHTTP] while certmanager.New waits for the first

@@ -68,7 +68,7 @@ func isTemporary(err error) bool {
 // behind and still runs.
 func guard[T any](ctx context.Context, abandoned *atomic.Int32, option string, do func() (T, error)) (value T, err error) {
 	if abandoned.Load() >= maxAbandoned {
-		return value, fmt.Errorf("acme.Source.%s is not called: %d calls %w", option, maxAbandoned, errAbandoned)
+		return value, fmt.Errorf("acme.Source.%s is not called: %d calls are %w", option, maxAbandoned, errAbandoned)
 	}
 	returned := make(chan struct{})
 	var got T
@@ -97,20 +97,20 @@ func guard[T any](ctx context.Context, abandoned *atomic.Int32, option string, d
 		<-returned
 		abandoned.Add(-1)
 	}()
-	return value, fmt.Errorf("acme.Source.%s: a call %w", option, errAbandoned)
+	return value, fmt.Errorf("acme.Source.%s: a call is %w", option, errAbandoned)
 }
 
 const (
 	// abandonAfter is how long a call may take to return after its context has ended.
 	abandonAfter = time.Second
 
-	// maxAbandoned is how many calls are left behind.
+	// maxAbandoned is how many calls of one option are left behind.
 	maxAbandoned = 20
 )
 
 var (
 	errPanicked  = errors.New("panicked")
-	errAbandoned = errors.New("did not return when its context had ended, and still runs")
+	errAbandoned = errors.New("still running after the end of its context")
 )
 
 func isProblem(err error, kind string) bool {

@@ -116,7 +116,7 @@ func (s *state) allows(ctx context.Context, name string) bool {
 	if s.o.HostPolicy == nil {
 		return false
 	}
-	err := s.o.askPolicy(ctx, &s.abandoned, name)
+	err := s.o.askPolicy(ctx, &s.abandoned.policy, name)
 	if errors.Is(err, errPanicked) {
 		s.panicked.Do(func() { s.warn(name, err) })
 	}
@@ -137,7 +137,7 @@ func (s *state) stillWanted(ctx context.Context, n *name, serving bool) bool {
 	if n.fixed {
 		return true
 	}
-	err := s.o.askPolicy(ctx, &s.abandoned, n.text)
+	err := s.o.askPolicy(ctx, &s.abandoned.policy, n.text)
 	if ctx.Err() != nil {
 		return false
 	}

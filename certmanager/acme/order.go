@@ -115,8 +115,10 @@ func (s *state) newOrder(ctx context.Context, c *client, n *name, kind string) (
 	if n.ca.Load() == c.ca { // which issued what is replaced
 		wanted.Replaces = n.info.UniqueIdentifier
 	}
-	if wanted.Replaces == "" && !s.mayOrder(ctx, c.ca, n) {
-		return nil, errTooMany
+	if wanted.Replaces == "" && s.serving(n) == nil { // renewals do not count
+		if err := c.ca.orders.Wait(ctx); err != nil {
+			return nil, errTooMany
+		}
 	}
 	order, err := request(ctx, c, "order", c.NewOrder, wanted)
 	var p acme.Problem
@@ -133,17 +135,4 @@ func (s *state) newOrder(ctx context.Context, c *client, n *name, kind string) (
 		return nil, fmt.Errorf("%w: order: the CA did not say its URL", certmanager.ErrInvalid)
 	}
 	return s.begin(ctx, c, n, order.Location, kind)
-}
-
-// mayOrder keeps the CA's limit of orders. What is served does not wait, since it would hold up other
-// renewals: it is tried again, and if it ends soon the CA decides.
-func (s *state) mayOrder(ctx context.Context, ca *ca, n *name) bool {
-	current := s.serving(n)
-	switch {
-	case current == nil:
-		return ca.orders.Wait(ctx) == nil
-	case s.urgent(current.Leaf):
-		return ca.orders.Reserve().OK() // it counts, and the next one waits longer
-	}
-	return ca.orders.Allow()
 }

@@ -78,3 +78,27 @@ func TestPolicyThatHangs(t *testing.T) {
 		assert.Equal(t, policyTimeout, time.Since(began))
 	})
 }
+
+// A policy that does not return takes nothing from the renewals of Domains: the Cache is still asked.
+func TestPolicyThatDoesNotReturn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		until := make(chan struct{})
+		s, _, _ := idle(t, func(a *Source) {
+			a.HostPolicy = func(_ context.Context, host string) error {
+				if host == "hangs.example.test" {
+					<-until
+				}
+				return errors.New("not here")
+			}
+		})
+		for range maxAbandoned {
+			assert.ErrorIs(t, s.o.askPolicy(t.Context(), &s.abandoned.policy, "hangs.example.test"), errAbandoned)
+		}
+		began := time.Now()
+		assert.ErrorContains(t, s.o.askPolicy(t.Context(), &s.abandoned.policy, testDomain), "acme.Source.HostPolicy is not called: 20 calls are still running")
+		assert.Zero(t, time.Since(began))
+		_, err := s.get(t.Context(), "key")
+		assert.ErrorIs(t, err, autocert.ErrCacheMiss)
+		close(until)
+	})
+}

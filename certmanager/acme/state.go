@@ -61,7 +61,9 @@ type state struct {
 	storageOK   atomic.Bool             // it was tried
 	limited     atomic.Bool             // limit was reached, and that was reported
 	panicked    sync.Once               // reports the first panic of HostPolicy
-	abandoned   atomic.Int32            // calls of the program's code that were left behind
+
+	// How many calls were left behind and still run.
+	abandoned struct{ cache, dns, policy atomic.Int32 }
 
 	mu       sync.Mutex // guards the fields below, and those of each name that say so
 	names    map[string]*name

@@ -75,7 +75,7 @@ func (s *state) lock(ctx context.Context, key string) (unlock func(), err error)
 	if !ok {
 		return func() {}, nil
 	}
-	release, err := guard(ctx, &s.abandoned, "Cache", func() (func(), error) {
+	release, err := guard(ctx, &s.abandoned.cache, "Cache", func() (func(), error) {
 		release, err := l.Lock(ctx, key)
 		if err == nil && ctx.Err() != nil {
 			release() // it may be waited for no more
@@ -89,7 +89,7 @@ func (s *state) lock(ctx context.Context, key string) (unlock func(), err error)
 	return func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cacheTimeout)
 		defer cancel()
-		if _, err := guard(ctx, &s.abandoned, "Cache", func() (any, error) { release(); return nil, nil }); err != nil {
+		if _, err := guard(ctx, &s.abandoned.cache, "Cache", func() (any, error) { release(); return nil, nil }); err != nil {
 			s.emit(certmanager.CacheFailed, key, err)
 		}
 	}, nil
@@ -109,7 +109,7 @@ func (s *state) where() string {
 func (s *state) access(ctx context.Context, timeout time.Duration, doing, key string, do func(context.Context) ([]byte, error)) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	data, err := guard(ctx, &s.abandoned, "Cache", func() ([]byte, error) { return do(ctx) })
+	data, err := guard(ctx, &s.abandoned.cache, "Cache", func() ([]byte, error) { return do(ctx) })
 	if err != nil && !isMiss(err) {
 		err = fmt.Errorf("%s: %s %s: %w", s.where(), doing, key, err)
 	}

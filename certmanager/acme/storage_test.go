@@ -136,7 +136,7 @@ func TestCacheThatHangs(t *testing.T) {
 // deafCache is a Cache that does not know of contexts.
 type deafCache struct {
 	autocert.Cache
-	until chan struct{}
+	until, released chan struct{}
 }
 
 func (c deafCache) Get(context.Context, string) ([]byte, error) {
@@ -146,14 +146,14 @@ func (c deafCache) Get(context.Context, string) ([]byte, error) {
 
 func (c deafCache) Lock(context.Context, string) (func(), error) {
 	<-c.until
-	return func() { c.until <- struct{}{} }, nil
+	return func() { close(c.released) }, nil
 }
 
 // A Cache that does not return when its context has ended holds nothing up. So many calls are left
 // behind, and no further one is made until they return.
 func TestCacheThatDoesNotReturn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		cache := deafCache{until: make(chan struct{})}
+		cache := deafCache{until: make(chan struct{}), released: make(chan struct{})}
 		s, _, _ := idle(t, func(a *Source) { a.Cache = cache })
 		for i := range maxAbandoned + 2 {
 			ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
@@ -177,9 +177,9 @@ func TestCacheThatDoesNotReturn(t *testing.T) {
 		for range maxAbandoned {
 			cache.until <- struct{}{}
 		}
-		<-cache.until // the lock is given back
+		<-cache.released // the lock is given back
 		synctest.Wait()
-		assert.Zero(t, s.abandoned.Load())
+		assert.Zero(t, s.abandoned.cache.Load())
 		go func() { cache.until <- struct{}{} }()
 		_, err := s.get(t.Context(), "key")
 		assert.ErrorIs(t, err, autocert.ErrCacheMiss)
