@@ -10,9 +10,9 @@ import (
 const brokenGrace = time.Second
 
 // nextLocked returns the next timed task of the read loop and when it is due; a zero time means
-// that there is none.
-func (c *tcpConnection) nextLocked() (at time.Time, do func(now time.Time)) {
-	first := func(when time.Time, what func(now time.Time)) {
+// that there is none. It is called before each read, so it must not allocate.
+func (c *tcpConnection) nextLocked() (at time.Time, do func(c *tcpConnection, now time.Time)) {
+	first := func(when time.Time, what func(c *tcpConnection, now time.Time)) {
 		if !when.IsZero() && (at.IsZero() || when.Before(at)) {
 			at, do = when, what
 		}
@@ -21,19 +21,18 @@ func (c *tcpConnection) nextLocked() (at time.Time, do func(now time.Time)) {
 		if c.brokenUntil.IsZero() {
 			c.brokenUntil = time.Now().Add(brokenGrace)
 		}
-		broken := c.broken
-		return c.brokenUntil, func(time.Time) { c.end(ErrReset, broken) }
+		return c.brokenUntil, (*tcpConnection).endBroken
 	}
 	if !c.inputEnded.IsZero() {
-		first(c.inputEnded.Add(c.opt.HalfClose), func(time.Time) { c.end(ErrClosedByPeer, nil) })
+		first(c.inputEnded.Add(c.opt.HalfClose), (*tcpConnection).endHalfClosed)
 	}
 	if c.opt.IdleTimeout > 0 {
-		first(c.idleAt(), c.checkIdle)
+		first(c.idleAt(), (*tcpConnection).checkIdle)
 	}
-	first(c.ownerAt, c.checkOwner)
-	first(c.expires, c.expire)
+	first(c.ownerAt, (*tcpConnection).checkOwner)
+	first(c.expires, (*tcpConnection).expire)
 	if len(c.opt.KeepAliveMessage) > 0 {
-		first(c.keepAliveAt(), c.keepAlive)
+		first(c.keepAliveAt(), (*tcpConnection).keepAlive)
 	}
 	return at, do
 }
@@ -44,9 +43,13 @@ func (c *tcpConnection) doDue() {
 	at, do := c.nextLocked()
 	c.mu.Unlock()
 	if now := time.Now(); !at.IsZero() && !now.Before(at) {
-		do(now)
+		do(c, now)
 	}
 }
+
+func (c *tcpConnection) endBroken(time.Time) { c.end(ErrReset, c.view().broken) }
+
+func (c *tcpConnection) endHalfClosed(time.Time) { c.end(ErrClosedByPeer, nil) }
 
 // touch records that something was read or written.
 func (c *tcpConnection) touch() {
