@@ -201,6 +201,7 @@ func TestNewAddressThatHangs(t *testing.T) {
 func TestOtherListOnThePath(t *testing.T) {
 	w := newWorld(t)
 	other := tlstest.NewCA(t)
+	namesake := tlstest.NewCA(t, func(template *x509.Certificate) { template.Subject = w.ca.Certificate().Subject })
 	point := func(der ...byte) []pkix.Extension {
 		return []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 28}, Critical: true, Value: append([]byte{0x30, byte(len(der))}, der...)}}
 	}
@@ -212,11 +213,12 @@ func TestOtherListOnThePath(t *testing.T) {
 	}
 	w.web.put(w.list(1, w.alice))
 	source := w.source()
-	source.Source = staticSource{ca: w.ca, cert: w.ca.Issue(t, tlstest.Leaf{}).Certificate(), more: []*x509.Certificate{other.Certificate()}}
+	source.Source = staticSource{ca: w.ca, cert: w.ca.Issue(t, tlstest.Leaf{}).Certificate(), more: []*x509.Certificate{other.Certificate(), namesake.Certificate()}}
 	require.NoError(t, w.start(source))
 	require.False(t, w.in(w.alice))
 	for what, data := range map[string][]byte{
 		"of another CA": newer(other, nil),
+		"of a namesake": newer(namesake, nil),
 		"of CAs":        newer(w.ca, point(0x82, 1, 0xff)),
 		"of a part":     newer(w.ca, point(append([]byte{0xa0, 4 + byte(len(uri)), 0xa0, 2 + byte(len(uri)), 0x86, byte(len(uri))}, uri...)...)),
 	} {

@@ -178,7 +178,7 @@ func (l *list) take(data []byte) (isNew bool, err error) {
 	l.s.mu.Unlock()
 	crl, err := parse(data, issuers)
 	if err == nil {
-		isNew, err = l.newer(crl)
+		isNew, err = l.newer(crl, issuers)
 	}
 	if err != nil {
 		l.etag, l.modified = "", "" // what was refused is looked at again
@@ -195,9 +195,9 @@ func (l *list) take(data []byte) (isNew bool, err error) {
 }
 
 // newer compares a list with the one that is kept (RFC 5280 sections 5.1.2.4 and 5.2.3). That of
-// another CA would take its place, and whom it revokes would be let in: anyone on the path can send
-// what CAs have signed.
-func (l *list) newer(crl *x509.RevocationList) (bool, error) {
+// another CA, or of another key while that of the one in use is trusted, would take its place, and
+// whom it revokes would be let in: anyone on the path can send what CAs have signed.
+func (l *list) newer(crl *x509.RevocationList, issuers []*x509.Certificate) (bool, error) {
 	if ahead := time.Until(crl.ThisUpdate); ahead > maxClockSkew {
 		return false, fmt.Errorf("it is dated %s in the future: look at the clocks of this machine and of the CA", ahead.Round(time.Second))
 	}
@@ -207,7 +207,10 @@ func (l *list) newer(crl *x509.RevocationList) (bool, error) {
 		return true, nil
 	case string(old.Raw) == string(crl.Raw):
 		return false, nil
-	case !trust.SamePart(old, crl, l.url):
+	}
+	signer, _ := signerOf(old, issuers)
+	switch {
+	case signer != nil && crl.CheckSignatureFrom(signer) != nil, !trust.SamePart(old, crl, l.url):
 		return false, fmt.Errorf("it is of another CA, or for other certificates, than the one in use, of %.200q; if that is right, remove the list from Dir and restart", dn.String(old.Issuer))
 	case crl.ThisUpdate.Before(old.ThisUpdate), old.Number != nil && crl.Number != nil && crl.Number.Cmp(old.Number) < 0:
 		return false, fmt.Errorf("it is older (%s) than the one in use (%s)", crl.ThisUpdate.UTC().Format(time.RFC3339), old.ThisUpdate.UTC().Format(time.RFC3339))
@@ -227,13 +230,21 @@ func parse(data []byte, issuers []*x509.Certificate) (*x509.RevocationList, erro
 	if err := trust.CheckList(crl); err != nil {
 		return nil, err
 	}
+	if _, err := signerOf(crl, issuers); err != nil {
+		return nil, err
+	}
+	return crl, nil
+}
+
+// signerOf returns which of the issuers has signed a list.
+func signerOf(crl *x509.RevocationList, issuers []*x509.Certificate) (*x509.Certificate, error) {
 	var why error
 	for _, issuer := range issuers {
 		if !trust.SameName(issuer.RawSubject, crl.RawIssuer) {
 			continue
 		}
 		if why = crl.CheckSignatureFrom(issuer); why == nil {
-			return crl, nil
+			return issuer, nil
 		}
 	}
 	if why != nil {

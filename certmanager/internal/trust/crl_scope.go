@@ -123,16 +123,18 @@ func PartName(list *x509.RevocationList) string {
 	return name
 }
 
-// SamePart says whether a list that was found at an address is of the same issuer and for the same
-// certificates as the one that was there before.
+// SamePart says whether a list that was found at an address is of the same issuer as the one that was
+// there before, and for the same certificates, or for more.
 func SamePart(before, list *x509.RevocationList, address string) bool {
 	was, err := scopeOf(before)
 	is, failed := scopeOf(list)
-	if err != nil || failed != nil || was.users != is.users || was.cas != is.cas {
+	if err != nil || failed != nil || was.users != is.users || was.cas != is.cas || !SameName(before.RawIssuer, list.RawIssuer) {
 		return false
 	}
-	has := func(s scope) bool { return s.uris == "" || slices.Contains(strings.Fields(s.uris), address) }
-	return SameName(before.RawIssuer, list.RawIssuer) && (has(is) || !has(was))
+	whole := is.uris == "" && is.names == ""
+	known := append(strings.Fields(was.uris), address)
+	return whole || is.names != "" && is.names == was.names ||
+		slices.ContainsFunc(strings.Fields(is.uris), func(uri string) bool { return slices.Contains(known, uri) })
 }
 
 // covers says whether who is not on the list is not revoked. A certificate without distribution

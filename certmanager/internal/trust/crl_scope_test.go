@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"math/big"
+	"strings"
 	"testing"
 	"time"
 
@@ -123,5 +124,46 @@ func TestPartsByName(t *testing.T) {
 			err := r.check([]*x509.Certificate{{SerialNumber: big.NewInt(serial)}, ca}, time.Now())
 			assert.Equal(t, revoked, err != nil, "%s: %d", form, serial)
 		}
+	}
+}
+
+// At an address a list is followed by one that is for the same certificates, or for more.
+func TestSamePart(t *testing.T) {
+	wrap := func(tag byte, der ...byte) []byte { return append([]byte{tag, byte(len(der))}, der...) }
+	list := func(names ...string) *x509.RevocationList {
+		l := &x509.RevocationList{RawIssuer: []byte("the CA")}
+		var full []byte
+		for _, name := range names {
+			tag := byte(0x86) // a URI
+			if !strings.Contains(name, ":") {
+				tag = 0x88 // another form
+			}
+			full = append(full, wrap(tag, []byte(name)...)...)
+		}
+		if len(names) > 0 {
+			l.Extensions = []pkix.Extension{{Id: oidIssuingDistributionPoint, Value: wrap(0x30, wrap(0xa0, wrap(0xa0, full...)...)...)}}
+		}
+		return l
+	}
+	const address = "http://mirror/1"
+	for _, c := range []struct {
+		before, list []string
+		same         bool
+	}{
+		{nil, nil, true},
+		{nil, []string{address}, true},
+		{nil, []string{"http://ca/1"}, false},
+		{nil, []string{"CRL1"}, false},
+		{[]string{"http://ca/1"}, nil, true},
+		{[]string{"http://ca/1"}, []string{"http://ca/2"}, false},
+		{[]string{"http://ca/1"}, []string{"CRL2"}, false},
+		{[]string{"http://ca/1", "ldap:1"}, []string{"ldap:1", "ldap:2"}, true},
+		{[]string{"http://ca/1"}, []string{"http://ca/2", address}, true},
+		{[]string{"CRL1"}, []string{"CRL1"}, true},
+		{[]string{"CRL1"}, []string{"CRL2"}, false},
+		{[]string{"CRL1"}, []string{"http://ca/2"}, false},
+		{[]string{"CRL1", "http://ca/1"}, []string{"CRL1", "http://ca/2"}, true},
+	} {
+		assert.Equal(t, c.same, SamePart(list(c.before...), list(c.list...), address), "%v, %v", c.before, c.list)
 	}
 }
