@@ -13,6 +13,7 @@ import (
 	"math"
 	"net"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -98,6 +99,19 @@ func (s oddSource) Load(context.Context, *certmanager.Material) (*certmanager.Ma
 func (s oddSource) Watch(ctx context.Context, _ func(), _ func(certmanager.Event)) error {
 	<-ctx.Done()
 	return nil
+}
+
+// exitingSource ends the goroutine of its Load, as FailNow of a test does.
+type exitingSource struct{ oddSource }
+
+func (exitingSource) Load(context.Context, *certmanager.Material) (*certmanager.Material, error) {
+	runtime.Goexit()
+	return nil, nil
+}
+
+func TestLoadThatEndsItsGoroutine(t *testing.T) {
+	_, err := certmanager.New(certmanager.Options{Source: exitingSource{}})
+	require.ErrorContains(t, err, "ended its goroutine")
 }
 
 func TestTrustDomainsOfNonsense(t *testing.T) {

@@ -193,12 +193,14 @@ type result[T any] struct {
 	err   error
 }
 
+var errExited = fmt.Errorf("%w: the source ended its goroutine (runtime.Goexit) in place of returning", ErrInvalid)
+
 // start calls a function on its own goroutine. It returns a panic, for example of a parser, as an
-// error.
+// error, and so it does a call of runtime.Goexit.
 func start[T any](call func() (T, error)) <-chan result[T] {
 	done := make(chan result[T], 1)
 	go func() {
-		var r result[T]
+		r := result[T]{err: errExited}
 		defer func() { done <- r }()
 		defer func() { r.err = cmp.Or(panicked(recover()), r.err) }()
 		r.value, r.err = call()
