@@ -247,6 +247,33 @@ func TestResumptionDoesNotOutliveTrust(t *testing.T) {
 	}
 }
 
+// A server that takes any certificate, and names CAs only as a hint, resumes its sessions.
+func TestResumptionOfAnyClient(t *testing.T) {
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		ca := tlstest.NewCA(t)
+		auth := &authManager{gen.CreateCertManager(ca.Issue(t, tlstest.Leaf{}).Certificate()), ca.Pool(), nil, tls.RequireAnyClientCert, ""}
+		a := newHost(t).spawn(echo)
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: auth})
+		config := ca.ClientConfig(t, "localhost")
+		stranger := tlstest.NewCA(t).Issue(t, tlstest.Leaf{}).Certificate()
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &stranger, nil }
+		config.MaxVersion = version
+		config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+		for i := range 2 {
+			conn, err := tls.Dial("tcp", addr, config)
+			require.NoError(t, err, tls.VersionName(version))
+			conn.SetDeadline(time.Now().Add(testTimeout))
+			conn.Write([]byte("x"))
+			_, err = conn.Read(make([]byte, 1))
+			require.NoError(t, err, tls.VersionName(version))
+			assert.Equal(t, i == 1, conn.ConnectionState().DidResume, tls.VersionName(version))
+			assert.False(t, expect[meta.MessageTCPConnect](a).Peer.Verified)
+			conn.Close()
+			expect[meta.MessageTCPDisconnect](a)
+		}
+	}
+}
+
 // A manager may be told of connections after their handshake, or before it too.
 func TestEviction(t *testing.T) {
 	type tracker interface {

@@ -99,10 +99,13 @@ func serverTLS(manager gen.CertManager, nextProtos []string) (*tls.Config, error
 func withClientAuth(config *tls.Config, m clientAuthorizer) (*tls.Config, error) {
 	own := config.Clone()
 	own.ClientAuth, own.ClientCAs = m.ClientAuth(), m.ClientCAs()
-	if own.ClientAuth >= tls.VerifyClientCertIfGiven && own.ClientCAs == nil {
+	switch {
+	case own.ClientAuth < tls.VerifyClientCertIfGiven:
+	case own.ClientCAs == nil:
 		return nil, fmt.Errorf("%w: CertManager: its ClientAuth verifies client certificates, but it has no ClientCAs; set them", ErrOption)
+	default:
+		own.VerifyConnection = verifyResumed(own.ClientCAs)
 	}
-	own.VerifyConnection = verifyResumed(own.ClientCAs)
 	return own, nil
 }
 
@@ -110,7 +113,7 @@ func withClientAuth(config *tls.Config, m clientAuthorizer) (*tls.Config, error)
 // verifies only new sessions.
 func verifyResumed(pool *x509.CertPool) func(tls.ConnectionState) error {
 	return func(state tls.ConnectionState) error {
-		if !state.DidResume || pool == nil || len(state.PeerCertificates) == 0 {
+		if !state.DidResume || len(state.PeerCertificates) == 0 {
 			return nil
 		}
 		intermediates := x509.NewCertPool()
