@@ -110,7 +110,7 @@ func (b buffered) Write(p []byte) (int, error) {
 }
 
 func (b buffered) Close() error {
-	close(b.queue)
+	defer close(b.queue) // after which the goroutine closes the pipe
 	return b.Conn.SetReadDeadline(time.Now())
 }
 
