@@ -9,6 +9,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -152,7 +153,7 @@ func TestRemovedCA(t *testing.T) {
 	})
 }
 
-// So does a part of a list.
+// So does a part of a list, and the list of one of two CAs of one name.
 func TestPartsOfAListInTwoSteps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first, _, source, m, peers := twoCAs(t)
@@ -163,17 +164,21 @@ func TestPartsOfAListInTwoSteps(t *testing.T) {
 			require.NoError(t, err)
 			return parseCRL(t, data)
 		}
+		namesake := tlstest.NewCA(t, func(template *x509.Certificate) { template.Subject = first.Certificate().Subject })
 		users, cas := part(1), part(2)
-		source.set(func(m *certmanager.Material) { m.CRLs = []*x509.RevocationList{users, cas} })
+		all := []*x509.RevocationList{users, cas, parseCRL(t, first.CRL(t)), parseCRL(t, namesake.CRL(t))}
+		source.set(func(m *certmanager.Material) {
+			m.CRLs, m.CRLIssuers = all, []*x509.Certificate{namesake.Certificate()}
+		})
 		time.Sleep(200 * time.Millisecond)
-		require.Len(t, m.Status().CRLs, 2)
-		for _, left := range []*x509.RevocationList{users, cas} {
-			source.set(func(m *certmanager.Material) { m.CRLs = []*x509.RevocationList{left} })
+		require.Len(t, m.Status().CRLs, len(all))
+		for i := range all {
+			source.set(func(m *certmanager.Material) { m.CRLs = slices.Delete(slices.Clone(all), i, i+1) })
 			time.Sleep(time.Second)
-			assert.Len(t, m.Status().CRLs, 2)
-			source.set(func(m *certmanager.Material) { m.CRLs = []*x509.RevocationList{users, cas} })
+			assert.Len(t, m.Status().CRLs, len(all))
+			source.set(func(m *certmanager.Material) { m.CRLs = all })
 			time.Sleep(time.Minute)
-			assert.Len(t, m.Status().CRLs, 2)
+			assert.Len(t, m.Status().CRLs, len(all))
 		}
 		source.set(func(m *certmanager.Material) { m.CRLs = []*x509.RevocationList{users} })
 		time.Sleep(2 * time.Second)

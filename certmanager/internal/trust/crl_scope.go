@@ -114,7 +114,7 @@ func parseScope(der []byte) (s scope, err error) {
 
 // PartName tells the list of an issuer, or a part of it, from others.
 func PartName(list *x509.RevocationList) string {
-	name := CanonicalName(list.RawIssuer)
+	name := CanonicalName(list.RawIssuer) + string(list.AuthorityKeyId)
 	for _, ext := range list.Extensions {
 		if ext.Id.Equal(oidIssuingDistributionPoint) {
 			name += string(ext.Value)
