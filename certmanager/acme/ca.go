@@ -23,29 +23,29 @@ import (
 // directoryAge is how long a directory is used before it is read again.
 const directoryAge = time.Hour
 
-// requestTimeout bounds a request with its answer.
+// requestTimeout limits a request with its response.
 const requestTimeout = 30 * time.Second
 
-// maxLetsEncrypt is how many orders an account may make at Let's Encrypt at once. One more is allowed
+// maxLetsEncrypt is how many orders an account may make at Let's Encrypt at once, plus one more
 // every 36 seconds (https://letsencrypt.org/docs/rate-limits/).
 const maxLetsEncrypt = 300
 
-// ca is a CA with the account at it.
+// ca is a CA and the account there.
 type ca struct {
 	CA
 	s       *state
-	host    string // in errors
-	id      string // in the keys of the cache, which are file names
+	host    string // for errors
+	id      string // part of cache keys, which are file names
 	network *http.Transport
-	orders  *rate.Limiter // of new orders; renewals do not count
+	orders  *rate.Limiter // limits new orders; renewals do not count
 
-	turn    chan struct{} // capacity 1: held while the fields below are read and changed
-	readAt  time.Time     // of the directory
+	turn    chan struct{} // capacity 1; a lock for the fields below
+	readAt  time.Time     // when the directory was read
 	client  *client
-	account acme.Account // has a Location if it is registered
+	account acme.Account // has a Location once it is registered
 }
 
-// client is what an order needs.
+// client has the clients and the account for an order.
 type client struct {
 	*acme.Client
 	renewal *acme.Client // the same, for renewal information
@@ -56,7 +56,7 @@ type client struct {
 
 func newCA(s *state, o CA) *ca {
 	shared := &http.Transport{Proxy: http.ProxyFromEnvironment}
-	if usual, ok := http.DefaultTransport.(*http.Transport); ok { // programs may put another there
+	if usual, ok := http.DefaultTransport.(*http.Transport); ok { // programs may replace it
 		shared = usual.Clone()
 	}
 	shared.TLSClientConfig = &tls.Config{RootCAs: o.Roots, MinVersion: tls.VersionTLS12}
@@ -68,12 +68,11 @@ func newCA(s *state, o CA) *ca {
 	sum, host := sha256.Sum256([]byte(o.Directory)), strings.ReplaceAll(u.Hostname(), ":", "-")
 	return &ca{
 		CA: o, s: s, host: u.Host, turn: make(chan struct{}, 1), network: shared, orders: orders,
-		id: host[:min(len(host), 60)] + "-" + hex.EncodeToString(sum[:4]), // a file name has 255 bytes
+		id: host[:min(len(host), 60)] + "-" + hex.EncodeToString(sum[:4]), // a file name has at most 255 bytes
 	}
 }
 
-// connect returns a client, with an account if that is wanted, which is made when it is first
-// needed.
+// connect returns a client, with an account if wanted, which it registers on first use.
 func (c *ca) connect(ctx context.Context, account bool) (*client, error) {
 	release, err := acquire(ctx, c.turn)
 	if err != nil {
@@ -93,7 +92,7 @@ func (c *ca) connect(ctx context.Context, account bool) (*client, error) {
 	return &ready, nil
 }
 
-// forget makes the next order register again, unless another has begun to.
+// forget makes the next order register again, unless account was already replaced.
 func (c *ca) forget(account acme.Account) {
 	c.turn <- struct{}{}
 	defer func() { <-c.turn }()
@@ -102,8 +101,8 @@ func (c *ca) forget(account acme.Account) {
 	}
 }
 
-// discover reads the directory, if that was long ago, and makes a client for it. The caller has the
-// turn.
+// discover reads the directory if it is older than directoryAge, and makes a client for it. The
+// caller holds turn.
 func (c *ca) discover(ctx context.Context) error {
 	if c.client != nil && clock.Now().Before(c.readAt.Add(directoryAge)) && !clock.Now().Before(c.readAt) {
 		return nil
@@ -117,18 +116,18 @@ func (c *ca) discover(ctx context.Context) error {
 	if directory.Meta != nil {
 		c.client.meta = *directory.Meta
 	}
-	// acmez asks for renewal information with each certificate, and again where the CA has none
-	// yet.
+	// With it acmez would ask for renewal information with each certificate, and repeat that while the
+	// CA has none.
 	directory.RenewalInfo = ""
 	c.client.Client = c.newClient(directory)
 	return nil
 }
 
-// newClient makes a client of acmez that has the directory already. The fragment, which is not
-// sent, tells its contents from others in acmez's cache of directories.
+// newClient makes an acmez client with a known directory. The fragment of the URL, which is not
+// sent, identifies the contents in acmez's cache of directories.
 func (c *ca) newClient(directory acme.Directory) *acme.Client {
-	// Of the fields that acmez knows: Let's Encrypt adds another one each time.
-	body, _ := json.Marshal(directory) // strings are all it has
+	// Only the fields that acmez knows: Let's Encrypt adds a random one each time.
+	body, _ := json.Marshal(directory) // it has only strings
 	sum := sha256.Sum256(body)
 	return &acme.Client{
 		Directory: c.Directory + "#" + hex.EncodeToString(sum[:8]), UserAgent: "ergotls", PollTimeout: maxRetryAfter,
@@ -157,7 +156,7 @@ func (c *ca) readDirectory(ctx context.Context) (directory acme.Directory, err e
 	return directory, nil
 }
 
-// register makes the account, or finds it. The caller has the turn.
+// register creates or finds the account. The caller holds turn.
 func (c *ca) register(ctx context.Context) error {
 	unlock, err := c.s.lock(ctx, c.accountKey()) // N machines, one account
 	if err == nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
-// check says whether a certificate can be served for a name, now or when it is valid.
+// check returns an error if a certificate cannot be served for a name, now or once it is valid.
 func (s *state) check(cert *tls.Certificate, name string) error {
 	if err := cert.Leaf.VerifyHostname(strings.Replace(name, "*", "any", 1)); err != nil {
 		return fmt.Errorf("%w: %w", certmanager.ErrInvalid, err)
@@ -27,15 +27,15 @@ func (s *state) check(cert *tls.Certificate, name string) error {
 	if _, isRSA := cert.PrivateKey.(*rsa.PrivateKey); isRSA != (s.o.Key == RSA2048) {
 		return fmt.Errorf("%w: its key is not of the type that acme.Source.Key asks for", certmanager.ErrInvalid)
 	}
-	// What ends before watchClock looks again is not put in service.
+	// A certificate that expires before the next check of watchClock is not put in service.
 	if clock.Until(endOfService(cert.Leaf)) <= clockEvery {
 		return fmt.Errorf("%w: on %s", certmanager.ErrExpired, cert.Leaf.NotAfter.Format(time.RFC3339))
 	}
 	return nil
 }
 
-// load returns the certificate of a name from the cache that ends last, nil if there is none of
-// use. It may not be valid yet.
+// load returns the certificate of a name in the cache that expires last, nil if none is usable. It
+// may not be valid yet.
 func (s *state) load(ctx context.Context, n *name) *tls.Certificate {
 	var best *tls.Certificate
 	var of *ca
@@ -59,9 +59,9 @@ func (s *state) load(ctx context.Context, n *name) *tls.Certificate {
 	return best
 }
 
-// loadEntry reads the entry of a certificate and returns it with its CA. With a nil CA it is one in
-// autocert's layout, which is left as it is if it is of no use. A cache that cannot be read is
-// reported once, until it can: where it is shared it is read every minute.
+// loadEntry reads the entry of a certificate and returns it with its CA. A nil CA means an entry in
+// autocert's layout, which is left alone if it is not usable. A cache that cannot be read is
+// reported once per outage, since a shared cache is read every minute.
 func (s *state) loadEntry(ctx context.Context, n *name, key string, c *ca) (*tls.Certificate, *ca) {
 	data, err := s.get(ctx, key)
 	if isMiss(err) {
@@ -80,7 +80,7 @@ func (s *state) loadEntry(ctx context.Context, n *name, key string, c *ca) (*tls
 	}
 	switch {
 	case errors.Is(err, certmanager.ErrExpired):
-		return nil, nil // or it would be put in service and taken out again until it ends
+		return nil, nil // otherwise it would be put in service and removed repeatedly until it expires
 	case c == nil:
 		if err == nil {
 			c, err = s.issuer(cert)
@@ -98,7 +98,7 @@ func (s *state) loadEntry(ctx context.Context, n *name, key string, c *ca) (*tls
 	return cert, c
 }
 
-// issuer is the CA of the source that issued a certificate, as far as can be told: its roots, or the
+// issuer returns the CA of the source that probably issued a certificate: the CA's roots, or the
 // system's, verify it.
 func (s *state) issuer(cert *tls.Certificate) (*ca, error) {
 	chain, err := x509.ParseCertificates(slices.Concat(cert.Certificate...))
@@ -118,7 +118,7 @@ func (s *state) issuer(cert *tls.Certificate) (*ca, error) {
 	return nil, fmt.Errorf("it was issued by %q, and not, as far as can be told, by the CA at %s", chain[0].Issuer, s.cas[0].Directory)
 }
 
-// save stores what is not in the cache yet, and says so once if it cannot.
+// save stores a certificate that is not in the cache yet. It reports a failure once.
 func (s *state) save(ctx context.Context, n *name) {
 	cert := n.unsaved.Load()
 	if cert == nil {
@@ -133,7 +133,7 @@ func (s *state) save(ctx context.Context, n *name) {
 	n.unsaved.Store(nil)
 }
 
-// store writes a certificate to the cache, also when ctx has ended: orders are limited.
+// store writes a certificate to the cache, even after ctx has ended, because orders are limited.
 func (s *state) store(ctx context.Context, n *name, c *ca, cert *tls.Certificate) error {
 	data, err := encodeCached(cert)
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/ergotls/ergotls/certmanager"
 )
 
-// challenges are the kinds of challenge that can be answered for a name, the one that worked last
-// first.
+// challenges returns the kinds of challenge that can be answered for a name. The last successful
+// one is first.
 func (s *state) challenges(n *name) []string {
 	var kinds []string
 	if _, isAddr := n.addr(); !isAddr {
@@ -34,16 +34,16 @@ func (s *state) challenges(n *name) []string {
 		kinds = putFirst(kinds, *last)
 	}
 	if validation := (*validationError)(nil); errors.As(n.err, &validation) && kinds[0] != acme.ChallengeTypeDNSPersist01 {
-		// One at a time from now on: each costs one of the few failures that CAs allow in an hour.
+		// Only one from now on: each failure counts towards the few that CAs allow in an hour.
 		return kinds[n.failures%len(kinds):][:1]
 	}
 	return kinds
 }
 
-// authorize proves control of what an authorization is for: it answers the challenge, asks the CA to
-// look, and waits for its decision.
+// authorize proves control of the name of an authorization: it answers the challenge, asks the CA
+// to validate, and waits for its decision.
 func (s *state) authorize(ctx context.Context, c *client, n *name, url, kind string) error {
-	var remove func() // set when the challenge can be answered
+	var remove func() // set once the challenge can be answered
 	defer func() {
 		if remove != nil {
 			remove()
@@ -68,7 +68,7 @@ func (s *state) authorize(ctx context.Context, c *client, n *name, url, kind str
 				return false, &validationError{kind, err}
 			}
 		}
-		if challenge.Status != acme.StatusProcessing { // an earlier attempt has asked for it
+		if challenge.Status != acme.StatusProcessing { // else an earlier attempt has asked for validation
 			_, err = request(ctx, c, "challenge", c.InitiateChallenge, challenge)
 		}
 		asked = err == nil
@@ -76,7 +76,7 @@ func (s *state) authorize(ctx context.Context, c *client, n *name, url, kind str
 	})
 }
 
-// present makes the answer to a challenge known, until remove.
+// present makes the answer to a challenge available until remove is called.
 func (s *state) present(ctx context.Context, challenge acme.Challenge, n *name) (remove func(), err error) {
 	var key string
 	var data []byte
@@ -106,12 +106,12 @@ func (s *state) present(ctx context.Context, challenge acme.Challenge, n *name) 
 	return func() {
 		s.answers.Delete(key)
 		if s.shared() {
-			_ = s.remove(ctx, key) // it is of no use to anyone, and does no harm
+			_ = s.remove(ctx, key) // a remaining entry is harmless
 		}
 	}, nil
 }
 
-// verdict says whether a CA has decided about an authorization, with the reason if it refused.
+// verdict reports whether a CA has decided about an authorization, and the error if it refused.
 func verdict(authorization acme.Authorization, n *name, kind string) (decided bool, err error) {
 	switch authorization.Status {
 	case acme.StatusValid:
@@ -131,7 +131,7 @@ func verdict(authorization acme.Authorization, n *name, kind string) (decided bo
 	return false, &validationError{kind, errors.Join(errs...)}
 }
 
-// reachable adds to what a CA says what it has to reach, if it did not.
+// reachable adds to the error of a CA that could not connect what it must be able to reach.
 func reachable(p acme.Problem, kind string, n *name) error {
 	said := errors.New(describe(p))
 	port := map[string]int{acme.ChallengeTypeTLSALPN01: 443, acme.ChallengeTypeHTTP01: 80}[kind]

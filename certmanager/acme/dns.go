@@ -12,18 +12,18 @@ import (
 	"time"
 )
 
-// dnsPort is where name servers are asked. Tests have another.
+// dnsPort is the port of name servers. Tests use another.
 var dnsPort = "53"
 
 const (
-	// dnsQuery bounds one question to one name server.
+	// dnsQuery limits one query to one name server.
 	dnsQuery = 10 * time.Second
 
-	// maxAliases bounds a chain of CNAME records.
+	// maxAliases limits a chain of CNAME records.
 	maxAliases = 8
 )
 
-// resolver asks a name server, or those of DNSServers in turn, or those of the system.
+// resolver returns a resolver that asks the given servers in turn, or those of the system.
 func resolver(servers ...string) *net.Resolver {
 	if len(servers) == 0 {
 		return net.DefaultResolver
@@ -34,7 +34,7 @@ func resolver(servers ...string) *net.Resolver {
 	}}
 }
 
-// ask puts a question about a name to a resolver. There is no answer if there are no such records.
+// ask looks up a name with a resolver. It returns the zero value if there are no such records.
 func ask[T any](ctx context.Context, name string, lookup func(context.Context, string) (T, error)) (answer T, err error) {
 	ctx, cancel := context.WithTimeout(ctx, dnsQuery)
 	defer cancel()
@@ -46,7 +46,7 @@ func ask[T any](ctx context.Context, name string, lookup func(context.Context, s
 	return answer, err
 }
 
-// cname is where the CNAME record of a name leads, the name itself if there is none.
+// cname returns the target of the CNAME record of a name, or the name itself if there is none.
 func (s *state) cname(ctx context.Context, name string) (string, error) {
 	target, err := ask(ctx, name, resolver(s.o.DNSServers...).LookupCNAME)
 	return cmp.Or(strings.ToLower(strings.TrimSuffix(target, ".")), name), err
@@ -64,13 +64,13 @@ func (s *state) alias(ctx context.Context, name string) (string, error) {
 	return "", fmt.Errorf("more than %d CNAME records lead from one to the next", maxAliases)
 }
 
-// zone is the zone that a name is in, with its name servers.
+// zone is a DNS zone with its name servers.
 type zone struct {
 	name    string
 	servers []string // host:port
 }
 
-// findZone looks for the nearest name above, or the name itself, that has NS records.
+// findZone finds the zone of a name: the name itself, or the closest parent, that has NS records.
 func (s *state) findZone(ctx context.Context, name string) (zone, error) {
 	r := resolver(s.o.DNSServers...)
 	for at := name; strings.Contains(at, "."); _, at, _ = strings.Cut(at, ".") {
@@ -93,8 +93,8 @@ func (s *state) findZone(ctx context.Context, name string) (zone, error) {
 	return zone{}, fmt.Errorf("no zone is found for %s: no name above it has NS records", name)
 }
 
-// awaitTXT waits until all name servers of a zone that answer have a TXT record, as a CA asks any
-// of them.
+// awaitTXT waits until every answering name server of a zone has a TXT record, since a CA may ask
+// any of them.
 func (s *state) awaitTXT(ctx context.Context, z zone, name, value string) error {
 	ctx, cancel := context.WithTimeout(ctx, s.o.DNSTimeout)
 	defer cancel()

@@ -22,21 +22,22 @@ type DNSProvider interface {
 }
 
 const (
-	// recordTTL is for caches on the way to the CA.
+	// recordTTL is the TTL of records, for caches on the way to the CA.
 	recordTTL = time.Minute
 
-	// removeTimeout bounds the removal of a record, also after an attempt that was cancelled.
+	// removeTimeout limits the removal of a record, including after a canceled attempt.
 	removeTimeout = 30 * time.Second
 )
 
-// txtRecord is a record that was written, or is about to be.
+// txtRecord is a record that was written or will be.
 type txtRecord struct{ Zone, Name, Value string }
 
-// recordsKey is where the records of a name are noted, so that they are removed after a crash too.
+// recordsKey returns the cache key for the records of a name, by which they are removed even after
+// a crash.
 func recordsKey(n *name) string { return n.file() + "+dns-01" }
 
-// presentDNS writes the record of a DNS-01 challenge and waits until it is served, RFC 8555 section
-// 8.4.
+// presentDNS writes the record of a DNS-01 challenge and waits until it is served (RFC 8555 section
+// 8.4).
 func (s *state) presentDNS(ctx context.Context, challenge acme.Challenge, n *name) (remove func(), err error) {
 	at, err := s.challengeName(ctx, n.base())
 	if err != nil {
@@ -67,14 +68,14 @@ func (s *state) presentDNS(ctx context.Context, challenge acme.Challenge, n *nam
 		}
 	}
 	if err != nil {
-		remove() // it may be there all the same
+		remove() // it may have been written despite the error
 		return nil, err
 	}
 	return remove, nil
 }
 
-// challengeName is where the record for a name has to be: where its alias leads, unless that is a
-// wildcard's, which does not hold for a name that has a record.
+// challengeName returns the DNS name for the record: the target of the alias if there is one,
+// unless the alias comes from a wildcard, which does not apply to a name that has a record.
 func (s *state) challengeName(ctx context.Context, base string) (string, error) {
 	name := "_acme-challenge." + base
 	target, err := s.cname(ctx, name)
@@ -87,7 +88,7 @@ func (s *state) challengeName(ctx context.Context, base string) (string, error) 
 	return s.alias(ctx, target)
 }
 
-// give calls a method of the provider with a record.
+// give passes a record to a method of the provider.
 func (s *state) give(ctx context.Context, r txtRecord, method func(context.Context, string, []libdns.Record) ([]libdns.Record, error)) error {
 	txt := libdns.TXT{Name: libdns.RelativeName(r.Name+".", r.Zone+"."), Text: r.Value, TTL: recordTTL}
 	_, err := guard(ctx, &s.abandoned.dns, "DNS", func() ([]libdns.Record, error) {
@@ -96,8 +97,8 @@ func (s *state) give(ctx context.Context, r txtRecord, method func(context.Conte
 	return err
 }
 
-// removeRecords removes the records that are noted for a name, also when ctx has ended: the one of
-// its order, and those that a crash, or a provider that failed, has left.
+// removeRecords removes the stored records of a name, even after ctx has ended: that of its order,
+// and those left by a crash or a failed provider.
 func (s *state) removeRecords(ctx context.Context, n *name) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 	defer cancel()
@@ -115,7 +116,7 @@ func (s *state) removeRecords(ctx context.Context, n *name) error {
 	return errors.Join(err, s.note(ctx, n, left))
 }
 
-// removeAtStart removes the records that an earlier run has left, and no other machine is using.
+// removeAtStart removes the records that an earlier run has left, unless another machine uses them.
 func (s *state) removeAtStart(ctx context.Context, n *name) {
 	if s.o.DNS == nil {
 		return
@@ -138,7 +139,7 @@ func (s *state) removeAtStart(ctx context.Context, n *name) {
 func (s *state) noted(ctx context.Context, n *name) (all []txtRecord, err error) {
 	data, err := s.get(ctx, recordsKey(n))
 	if isMiss(err) || err == nil && json.Unmarshal(data, &all) != nil {
-		return nil, nil // nothing can be done about what cannot be read
+		return nil, nil // an unreadable entry cannot be cleaned up
 	}
 	return all, err
 }

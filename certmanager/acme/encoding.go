@@ -52,12 +52,12 @@ func decodeKey(data []byte) (crypto.Signer, error) {
 	}
 	keys, err := file.Keys()
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errUnreadable, err) // without its bytes
+		return nil, fmt.Errorf("%w: %w", errUnreadable, err) // without the contents
 	}
 	return keys[0], nil
 }
 
-// decodeCached reads a private key and a chain, which has to be whole.
+// decodeCached reads a private key and a complete chain.
 func decodeCached(data []byte) (*tls.Certificate, error) {
 	for rest := data; len(bytes.TrimSpace(rest)) > 0; {
 		var block *pem.Block
@@ -72,7 +72,7 @@ func decodeCached(data []byte) (*tls.Certificate, error) {
 	return &cert, nil
 }
 
-// newKey makes a key. encoded is the key as it is stored.
+// newKey generates a key. encoded is its stored form.
 func newKey(kind KeyType) (key crypto.Signer, encoded []byte, err error) {
 	switch kind {
 	case ECDSAP384:

@@ -13,7 +13,7 @@ import (
 	"github.com/ergotls/ergotls/certmanager"
 )
 
-// validationError says that a CA looked at a name and did not find what it wanted.
+// validationError means that a CA tried to validate a name and failed.
 type validationError struct {
 	challenge string
 	err       error
@@ -23,20 +23,20 @@ func (e *validationError) Error() string { return e.challenge + ": " + e.err.Err
 
 func (e *validationError) Unwrap() error { return e.err }
 
-// errOrderLost is about a new order without a usable answer.
+// errOrderLost is the error of a new order without a usable response.
 var errOrderLost = errors.New("the CA may have made an order that is lost")
 
-// errTooMany is about an order that would exceed the CA's limit.
+// errTooMany is the error of an order that would exceed the CA's limit.
 var errTooMany = errors.New("the account has made as many orders as Let's Encrypt allows, and waits")
 
-// errRecord is about a record of DNS-PERSIST-01 that is missing or wrong.
+// errRecord is the error of a DNS-PERSIST-01 record that is missing or wrong.
 var errRecord = errors.New("nothing is ordered before there is this record")
 
-// errUnusable is about a certificate that was issued and cannot be used.
+// errUnusable is the error of an issued certificate that cannot be used.
 var errUnusable = errors.New("the certificate that the CA issued cannot be used")
 
-// isInvalid says whether a CA looked at the name and did not find what it wanted, or refused
-// the order itself, or cannot give what is wanted: to ask again at once brings the same answer.
+// isInvalid reports whether an immediate retry is useless: a CA failed to validate the name,
+// refused the order itself, or cannot issue what is wanted.
 func isInvalid(err error) bool {
 	var validation *validationError
 	var p acme.Problem
@@ -49,8 +49,8 @@ func isInvalid(err error) bool {
 	return false
 }
 
-// isTemporary says whether the same request may succeed soon: it failed in the network, or what
-// answered was no ACME server, or the CA says so.
+// isTemporary reports whether the same request may succeed soon: the network failed, the response
+// was not from an ACME server, or the CA says so.
 func isTemporary(err error) bool {
 	var p acme.Problem
 	if !errors.As(err, &p) {
@@ -63,9 +63,8 @@ func isTemporary(err error) bool {
 	return p.Status >= 500 || p.Status == http.StatusTooManyRequests
 }
 
-// guard calls what belongs to the program that uses this package, in a goroutine: a panic is an
-// error, and what does not return when ctx has ended is left behind. abandoned counts what was left
-// behind and still runs.
+// guard calls code of the program in a goroutine. It returns a panic as an error, and abandons a
+// call that does not return after ctx has ended. abandoned counts abandoned calls that still run.
 func guard[T any](ctx context.Context, abandoned *atomic.Int32, option string, do func() (T, error)) (value T, err error) {
 	if abandoned.Load() >= maxAbandoned {
 		return value, fmt.Errorf("acme.Source.%s is not called: %d calls are %w", option, maxAbandoned, errAbandoned)
@@ -88,7 +87,7 @@ func guard[T any](ctx context.Context, abandoned *atomic.Int32, option string, d
 	case <-ctx.Done():
 	}
 	select {
-	case <-returned: // it honours ctx
+	case <-returned: // it honors ctx
 		return got, failed
 	case <-time.After(abandonAfter):
 	}
@@ -104,7 +103,7 @@ const (
 	// abandonAfter is how long a call may take to return after its context has ended.
 	abandonAfter = time.Second
 
-	// maxAbandoned is how many calls of one option are left behind.
+	// maxAbandoned is the largest number of abandoned calls of one option.
 	maxAbandoned = 20
 )
 

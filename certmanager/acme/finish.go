@@ -17,21 +17,21 @@ import (
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
-// finishTime is how long an order is gone on with.
+// finishTime is how long an order may be continued.
 const finishTime = 20 * time.Minute
 
-// unfinished is an order that the CA has not decided about. It is in the cache: a program that is
-// started again, or whose StartTimeout is over, goes on with it.
+// unfinished is an order that the CA has not decided about. It is stored in the cache, so that a
+// restarted program, or one whose StartTimeout has passed, can continue it.
 type unfinished struct {
 	URL   string
 	Kind  string    // of challenge
 	Key   string    // of the certificate
-	Until time.Time // it is not gone on with after that
+	Until time.Time // the order is not continued after that
 }
 
 func (c *ca) orderKey(n *name) string { return c.certKey(n) + "+order" }
 
-// begin notes a new order.
+// begin stores a new order.
 func (s *state) begin(ctx context.Context, c *client, n *name, url, kind string) (*unfinished, error) {
 	_, key, err := newKey(s.o.Key)
 	if err != nil {
@@ -51,7 +51,7 @@ func (s *state) begin(ctx context.Context, c *client, n *name, url, kind string)
 	return u, nil
 }
 
-// unfinished is the order that an earlier attempt has left, nil if there is none to go on with.
+// unfinished returns the order that an earlier attempt has left, nil if there is none to continue.
 func (s *state) unfinished(ctx context.Context, c *client, n *name) *unfinished {
 	if n.unlocked {
 		return nil
@@ -68,19 +68,19 @@ func (s *state) unfinished(ctx context.Context, c *client, n *name) *unfinished 
 	return u
 }
 
-// complete brings an order to its certificate. An order that the CA has not decided about when ctx
-// ends is left for the next attempt, also of another process.
+// complete continues an order until its certificate is issued. If the CA has not decided when ctx
+// ends, the order is left for the next attempt, possibly of another process.
 func (s *state) complete(ctx context.Context, c *client, n *name, u *unfinished) (cert *tls.Certificate, err error) {
 	defer func() {
 		if !n.unlocked && (err == nil || ctx.Err() == nil || !isTemporary(err)) {
-			_ = s.remove(ctx, c.ca.orderKey(n)) // if it stays it ends soon
+			_ = s.remove(ctx, c.ca.orderKey(n)) // a remaining entry expires soon
 		}
 	}()
 	key, err := decodeKey([]byte(u.Key))
 	if err != nil {
 		return nil, err
 	}
-	csr, err := acmez.NewCSR(key, []string{n.text}) // without a common name, which has only 64 bytes
+	csr, err := acmez.NewCSR(key, []string{n.text}) // without a common name, which is limited to 64 bytes
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +98,7 @@ func (s *state) complete(ctx context.Context, c *client, n *name, u *unfinished)
 	}
 	err = s.check(cert, n.text)
 	if errors.Is(err, certmanager.ErrExpired) {
-		if s.serving(n) == nil { // it is found in the cache when the clock has been set
+		if s.serving(n) == nil { // it is loaded from the cache once the clock is right
 			err = errors.Join(err, s.store(ctx, n, c.ca, cert))
 		}
 		err = fmt.Errorf("%w; by the clock of this machine it is %s: if that is ahead, set it", err, clock.Now().Format(time.RFC3339))
@@ -109,9 +109,9 @@ func (s *state) complete(ctx context.Context, c *client, n *name, u *unfinished)
 	return cert, nil
 }
 
-// advance looks at an order and does what its state asks for. It returns the chain when there is
-// one. It is called again as long as there is none: a CA may still call an order ready after it was
-// asked to make the certificate, and may not find the certificate at once.
+// advance performs the next step for the state of an order, and returns the chain when it is
+// issued. It is called again while there is none: a CA may still report an order as ready after it
+// was asked to issue, and may not find the certificate at once.
 func (s *state) advance(ctx context.Context, c *client, n *name, u *unfinished, csr []byte) (chain []byte, err error) {
 	order, err := request(ctx, c, "order", c.GetOrder, acme.Order{Location: u.URL})
 	if err != nil {
@@ -142,7 +142,7 @@ func (s *state) advance(ctx context.Context, c *client, n *name, u *unfinished, 
 	return nil, err
 }
 
-// download gets a chain. A CA may not find it at once.
+// download fetches a chain. A CA may not find it at once.
 func download(ctx context.Context, c *client, url string) ([]byte, error) {
 	chains, err := request(ctx, c, "certificate", c.GetCertificateChain, url)
 	var p acme.Problem
@@ -157,11 +157,11 @@ func download(ctx context.Context, c *client, url string) ([]byte, error) {
 	return chains[0].ChainPEM, nil
 }
 
-// errUndecided is about a CA that was too slow.
+// errUndecided is the error of a CA that was too slow.
 var errUndecided = errors.New("the CA did not decide")
 
-// poll asks until done says so, soon at first: validation takes a second or an hour. What is
-// temporary is asked again, when the CA wants it.
+// poll calls done until it returns true, at growing intervals, because validation takes a second or
+// an hour. After a temporary error it tries again when the CA allows it.
 func poll(ctx context.Context, done func(context.Context) (bool, error)) error {
 	for wait := 100 * time.Millisecond; ; wait = min(wait*3/2, 10*time.Second) {
 		ok, err := done(ctx)

@@ -13,19 +13,19 @@ import (
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
-// policyTimeout bounds a question to HostPolicy.
+// policyTimeout limits a call of HostPolicy.
 const policyTimeout = 10 * time.Second
 
-// getCertificate is the certificate for a name that nothing is served for, nil if there is none. It
-// waits for the one that is being obtained, as long as HandshakeTimeout allows.
+// getCertificate returns the certificate for a name that no other certificate covers, nil if there
+// is none. It waits up to HandshakeTimeout for one that is being obtained.
 func (s *state) getCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	name, err := normalName(hello.ServerName)
 	if err != nil {
-		return nil, nil // not ours
+		return nil, nil // not a name of this source
 	}
 	limit := s.o.HandshakeTimeout
 	if limit < 0 {
-		limit = policyTimeout // the policy alone is waited for
+		limit = policyTimeout // only for the call of the policy
 	}
 	ctx, cancel := context.WithTimeout(contextOf(hello), limit)
 	defer cancel()
@@ -36,13 +36,13 @@ func (s *state) getCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, er
 	if n == nil {
 		return nil, nil
 	}
-	return s.await(ctx, n, func() bool { // after an attempt that failed the next is some time away
+	return s.await(ctx, n, func() bool { // after a failed attempt the next one takes too long
 		return !n.busy || s.ctx.Err() != nil || s.o.HandshakeTimeout < 0
 	}), nil
 }
 
-// want tells the name's goroutine that a handshake asks for it, and starts it for a name that
-// is new. It returns nil for a name that is not this source's, or cannot be obtained now.
+// want tells the name's goroutine that a handshake asks for the name, and starts one for a new
+// name. It returns nil for a name that this source does not own or cannot obtain now.
 func (s *state) want(ctx context.Context, text string) *name {
 	s.mu.Lock()
 	n := s.names[text]
@@ -70,8 +70,7 @@ func (s *state) want(ctx context.Context, text string) *name {
 	return n
 }
 
-// makeRoom drops the name that nobody asked for the longest time, if there are too many. The caller
-// holds mu.
+// makeRoom drops the least recently used name if there are too many. The caller holds mu.
 func (s *state) makeRoom() bool {
 	var oldest *name
 	count := 0
@@ -93,8 +92,7 @@ func (s *state) makeRoom() bool {
 	return true
 }
 
-// drop forgets a name that is not one of Domains. What is in the cache stays there. The caller
-// holds mu.
+// drop forgets a name that is not one of Domains. Its cache entries stay. The caller holds mu.
 func (s *state) drop(n *name) {
 	if s.names[n.text] == n {
 		delete(s.names, n.text)
@@ -104,7 +102,7 @@ func (s *state) drop(n *name) {
 	n.notify()
 }
 
-// owns says whether a name is this source's to obtain.
+// owns reports whether this source may obtain a name.
 func (s *state) owns(ctx context.Context, name string) bool {
 	s.mu.Lock()
 	_, known := s.names[name]
@@ -130,9 +128,9 @@ func (a *Source) askPolicy(ctx context.Context, abandoned *atomic.Int32, name st
 	return err
 }
 
-// stillWanted decides about the next order for a name that a handshake asked for. When the policy
-// has changed its mind the name is dropped, but not before the end of what is in service: the policy
-// may be mistaken, when its database is away for example, and is asked again.
+// stillWanted decides about the next order for a name that a handshake asked for. If the policy now
+// refuses the name, it is dropped, but not before its certificate expires: the policy may be wrong,
+// for example while its database is down, and is asked again.
 func (s *state) stillWanted(ctx context.Context, n *name, serving bool) bool {
 	if n.fixed {
 		return true

@@ -19,10 +19,10 @@ import (
 	"github.com/mholt/acmez/v3"
 )
 
-// challengeTimeout bounds a connection to a listener that is open while New waits.
+// challengeTimeout limits a connection to a listener that is open while New waits.
 const challengeTimeout = 10 * time.Second
 
-// listen answers challenges until stop: while New waits, no server of the program runs.
+// listen answers challenges until stop is called: while New waits, no server of the program runs.
 func (s *state) listen() (stop func(), err error) {
 	stopTLS, err := join("tls", s.o.Listen, s)
 	if err != nil {
@@ -44,8 +44,8 @@ func (s *state) listen() (stop func(), err error) {
 	}, nil
 }
 
-// listeners are open while New waits. The sources of a program share them: every CA comes to the
-// same port.
+// listeners are open while New waits. The sources of a program share them, because every CA
+// connects to the same port.
 var listeners = struct {
 	sync.Mutex
 	open map[string]*listener
@@ -58,7 +58,7 @@ type listener struct {
 	users  map[*state]bool // guarded by listeners
 }
 
-// join opens a listener, unless another source has. The last to leave closes it.
+// join opens a listener, or shares that of another source. The last source to leave closes it.
 func join(kind, addr string, s *state) (leave func(), err error) {
 	listeners.Lock()
 	defer listeners.Unlock()
@@ -141,7 +141,8 @@ const http01Path = "/.well-known/acme-challenge/"
 
 var errNoChallenge = errors.New("no such challenge is open")
 
-// answer is the answer to a challenge, of this machine, or of another if that may be.
+// answer returns the answer to a challenge of this machine, or of another machine if other returns
+// true.
 func (s *state) answer(ctx context.Context, key string, other func() bool) ([]byte, error) {
 	if data, ok := s.answers.Load(key); ok {
 		return data.([]byte), nil
@@ -154,7 +155,7 @@ func (s *state) answer(ctx context.Context, key string, other func() bool) ([]by
 	return nil, errNoChallenge
 }
 
-// answerTLS is the answer to a TLS-ALPN-01 challenge.
+// answerTLS returns the answer to a TLS-ALPN-01 challenge.
 func (s *state) answerTLS(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	name, err := normalName(hello.ServerName)
 	if err != nil {
@@ -168,7 +169,7 @@ func (s *state) answerTLS(hello *tls.ClientHelloInfo) (*tls.Certificate, error) 
 	return decodeCached(data)
 }
 
-// answerHTTP is the answer to an HTTP-01 challenge. A call with an empty path says that such
+// answerHTTP returns the answer to an HTTP-01 challenge. A call with an empty path means that such
 // challenges are answered from now on.
 func (s *state) answerHTTP(_, urlPath string) (body string, ok bool) {
 	if urlPath == "" {
@@ -183,11 +184,11 @@ func (s *state) answerHTTP(_, urlPath string) (body string, ok bool) {
 	return string(data), err == nil
 }
 
-// token is what a token can be, RFC 8555 section 8.1: 128 bits and more in base64url. All else does
-// not get as far as the cache.
+// token matches valid tokens: at least 128 bits in base64url (RFC 8555 section 8.1). Nothing else
+// is looked up in the cache.
 var token = regexp.MustCompile(`^[A-Za-z0-9_-]{22,256}$`)
 
-// contextOf is the context of a handshake. A hello that crypto/tls did not make has none.
+// contextOf returns the context of a handshake. A hello that crypto/tls did not make has none.
 func contextOf(hello *tls.ClientHelloInfo) context.Context {
 	if ctx := hello.Context(); ctx != nil {
 		return ctx

@@ -4,5 +4,5 @@ package acme
 
 import "context"
 
-// lockFile does nothing: there are no locks that end with their program.
+// lockFile does nothing: the system has no locks that end with the program.
 func lockFile(context.Context, string) (unlock func(), err error) { return func() {}, nil }

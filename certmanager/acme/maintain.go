@@ -15,7 +15,7 @@ import (
 )
 
 // maintain obtains, stores and renews the certificate of one name until ctx ends, or until a name
-// that is not one of Domains is not allowed any more.
+// that is not one of Domains is no longer allowed.
 func (s *state) maintain(ctx context.Context, n *name) {
 	if !n.fixed {
 		if cert := s.load(ctx, n); cert != nil {
@@ -34,7 +34,7 @@ func (s *state) maintain(ctx context.Context, n *name) {
 	s.save(ctx, n)
 }
 
-// next is what is to be done for a name now, or how long nothing is to be done unless it changes.
+// next returns what to do for a name now, or how long to wait unless changed is closed.
 func (s *state) next(n *name) (do func(context.Context, *name), wait time.Duration, changed <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -44,14 +44,14 @@ func (s *state) next(n *name) (do func(context.Context, *name), wait time.Durati
 		return nil, min(n.due.Sub(now), n.looks.Sub(now)), n.changed
 	case now.Before(n.due):
 		return s.refresh, 0, nil
-	case n.cert == nil && !n.fixed && n.failures > 0 && !n.asked: // it is ordered again when a handshake asks again
+	case n.cert == nil && !n.fixed && n.failures > 0 && !n.asked: // ordered again only when a handshake asks again
 		return nil, maxRetryAfter, n.changed
 	}
 	return s.renew, 0, nil
 }
 
-// refresh stores what could not be stored, looks for what another machine got, and asks the CA
-// when it wants the certificate to be renewed.
+// refresh stores an unsaved certificate, loads one that another machine obtained, and asks the CA
+// when to renew.
 func (s *state) refresh(ctx context.Context, n *name) {
 	cert := s.serving(n)
 	n.looks = clock.Now().Add(refreshInterval(cert))
@@ -65,7 +65,7 @@ func (s *state) refresh(ctx context.Context, n *name) {
 	}
 }
 
-// loadNewer takes a certificate from the cache that is newer than the one in service.
+// loadNewer loads a certificate from the cache if it is newer than the one in service.
 func (s *state) loadNewer(ctx context.Context, n *name, current *tls.Certificate) bool {
 	if current != nil {
 		limited, cancel := context.WithTimeout(ctx, refreshInterval(current))
@@ -81,7 +81,7 @@ func (s *state) loadNewer(ctx context.Context, n *name, current *tls.Certificate
 	return true
 }
 
-// askRenewalInfo asks the CA when a certificate is to be renewed.
+// askRenewalInfo asks the CA when to renew a certificate.
 func (s *state) askRenewalInfo(ctx context.Context, n *name, leaf *x509.Certificate) {
 	ctx, cancel := context.WithTimeout(ctx, max(min(lifetime(leaf)/30, 30*time.Second), time.Second))
 	defer cancel()
@@ -101,7 +101,7 @@ func (s *state) askRenewalInfo(ctx context.Context, n *name, leaf *x509.Certific
 	}
 	n.asks = clock.Now().Add(max(min(again, maxRetryAfter), time.Second))
 	if err != nil {
-		return // our own time stands
+		return // our own time applies
 	}
 	same := info.SameWindow(n.info)
 	n.info = info
@@ -113,14 +113,16 @@ func (s *state) askRenewalInfo(ctx context.Context, n *name, leaf *x509.Certific
 	}
 }
 
-// clockEvery is how often the clock is looked at, and clockStep what is a step of it.
+// clockEvery is how often the clock is checked, clockStep the smallest deviation that counts as a
+// step.
 const (
 	clockEvery = 2 * time.Second
 	clockStep  = 2 * time.Second
 )
 
-// watchClock takes certificates out of service when they end, whatever else goes on. When the clock
-// was set, or the machine slept, which timers have not noticed, all names look at it again.
+// watchClock removes certificates from service when they expire, independently of all else. After
+// the clock was set or the machine slept, which timers do not notice, it makes all names check the
+// time again.
 func (s *state) watchClock(ctx context.Context) {
 	wall, awake := clock.Now(), time.Now()
 	for ctx.Err() == nil {
@@ -133,7 +135,7 @@ func (s *state) watchClock(ctx context.Context) {
 	}
 }
 
-// expire takes out of service what has ended, and returns how long nothing else ends.
+// expire removes expired certificates from service, and returns the time until the next expiry.
 func (s *state) expire() time.Duration {
 	next := clockEvery
 	var events []certmanager.Event
@@ -147,7 +149,7 @@ func (s *state) expire() time.Duration {
 			next = min(next, left)
 			continue
 		}
-		n.cert, n.step = nil, 0 // it is missing from now on: no time for the long waits of an old failure
+		n.cert, n.step = nil, 0 // without a certificate the long waits of old failures no longer apply
 		n.notify()
 		info := certmanager.NewCertificateInfo(leaf, "ACME "+n.text)
 		events = append(events, certmanager.Event{Kind: certmanager.Expired, Name: n.text, Certificate: &info,
@@ -169,7 +171,7 @@ func (s *state) clockStepped() {
 	defer s.mu.Unlock()
 	for _, n := range s.names {
 		if n.cert == nil && errors.Is(n.err, certmanager.ErrExpired) {
-			n.due = clock.Now() // the certificate that was issued may be valid now
+			n.due = clock.Now() // an issued certificate may be valid now
 		}
 		n.notify()
 	}

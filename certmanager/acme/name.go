@@ -21,43 +21,44 @@ import (
 
 // name is a name with its certificate.
 type name struct {
-	text  string // as it is ordered: a DNS name, a wildcard or an IP address
+	text  string // as ordered: a DNS name, a wildcard or an IP address
 	fixed bool   // one of Domains
 	stop  func() // ends maintain; nil for Domains
 
 	// Guarded by state.mu.
-	cert     *tls.Certificate // what is served; nil if there is none
-	asked    bool             // a handshake wants it, since the last attempt began
-	busy     bool             // an attempt is under way or about to be
-	changed  chan struct{}    // closed and replaced when an attempt ends, or is wanted
-	failures int              // in a row
-	step     int              // of the back-off: failures, since the end of a certificate if that came between
-	err      error            // of the last
+	cert     *tls.Certificate // in service; nil if there is none
+	asked    bool             // a handshake has asked for it since the last attempt began
+	busy     bool             // an attempt runs or is about to
+	changed  chan struct{}    // closed and replaced when an attempt ends or is requested
+	failures int              // consecutive
+	step     int              // backoff step: failures since the last certificate expired
+	err      error            // of the last attempt
 	due      time.Time        // of the next attempt or renewal
-	wanted   time.Time        // when a handshake asked for it last
+	wanted   time.Time        // when a handshake last asked for it
 
-	// Set by maintain, and start before it. Others read them for Status.
+	// Written by maintain, and by start before it; read for Status.
 	unsaved atomic.Pointer[tls.Certificate] // issued, and not in the cache yet
-	record  atomic.Pointer[Record]          // of DNS-PERSIST-01, as it was seen last
-	ca      atomic.Pointer[ca]              // that issued last, or is asked first
-	kind    atomic.Pointer[string]          // of the challenge that worked last
+	record  atomic.Pointer[Record]          // for DNS-PERSIST-01, as last seen
+	ca      atomic.Pointer[ca]              // the last issuer, or the first to ask
+	kind    atomic.Pointer[string]          // of the last successful challenge
 
-	// Only maintain's, and start's before it.
-	looks    time.Time        // when it looks at the cache and the renewal information again
+	// Used only by maintain, and by start before it.
+	looks    time.Time        // when to check the cache and the renewal information again
 	early    *tls.Certificate // issued, and not valid yet
-	unlocked bool             // without the lock an order waits for the cache no more than it must
+	unlocked bool             // the lock failed: an order does not wait longer for the cache than necessary
 	info     acme.RenewalInfo // of cert
-	asks     time.Time        // when the CA is asked for it again
-	reported map[string]bool  // the faults that last and were reported
+	asks     time.Time        // when to ask the CA for info again
+	reported map[string]bool  // current faults that were reported
 }
 
-// wildcard says whether the name is one.
+// wildcard reports whether the name is a wildcard.
 func (n *name) wildcard() bool { return strings.HasPrefix(n.text, "*.") }
 
-// base is the name without the wildcard.
+// base returns the name without the wildcard.
 func (n *name) base() string { return strings.TrimPrefix(n.text, "*.") }
 
-// file is the name as part of a file name, which may have 255 bytes with what is added to it.
+// file returns the name as part of a file name, which may have at most 255 bytes including
+// additions.
 func (n *name) file() string {
 	const most = 150
 	file := strings.NewReplacer("*", "_", ":", "-").Replace(n.text)
@@ -68,7 +69,7 @@ func (n *name) file() string {
 	return file[:most-33] + "-" + hex.EncodeToString(sum[:16])
 }
 
-// addr is the name as an IP address.
+// addr returns the name as an IP address.
 func (n *name) addr() (netip.Addr, bool) {
 	addr, err := netip.ParseAddr(n.text)
 	return addr, err == nil
@@ -81,8 +82,8 @@ func (n *name) identifier() acme.Identifier {
 	return acme.Identifier{Type: "dns", Value: n.text}
 }
 
-// sni is what a CA asks for in a TLS-ALPN-01 challenge: of an address its reverse name (RFC 8738
-// section 6).
+// sni returns the server name of a CA in a TLS-ALPN-01 challenge: for an address its reverse name
+// (RFC 8738 section 6).
 func (n *name) sni() string {
 	if addr, ok := n.addr(); ok {
 		return reverseName(addr)
@@ -96,33 +97,33 @@ func (s *state) newName(text string, fixed bool) *name {
 	return n
 }
 
-// notify wakes who waits for the name. The caller holds mu.
+// notify wakes goroutines that wait for the name. The caller holds mu.
 func (n *name) notify() {
 	close(n.changed)
 	n.changed = make(chan struct{})
 }
 
-// ended notes how an attempt has ended, and when the next one is due. The caller holds mu.
+// ended records the result of an attempt, and when the next one is due. The caller holds mu.
 func (n *name) ended(err error, due time.Time) {
 	n.busy, n.err, n.due = false, err, due
 	n.notify()
 }
 
-// notDueBefore puts the next attempt off. The caller holds mu.
+// notDueBefore postpones the next attempt. The caller holds mu.
 func (n *name) notDueBefore(when time.Time) {
 	if n.due.Before(when) {
 		n.due = when
 	}
 }
 
-// serving is the certificate of a name that is in service, nil if there is none.
+// serving returns the certificate of a name in service, nil if there is none.
 func (s *state) serving(n *name) *tls.Certificate {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return n.cert
 }
 
-// await waits for the certificate of a name until stop, which is called with mu held, or until ctx
+// await waits for the certificate of a name until stop, called with mu held, returns true or ctx
 // ends. It returns nil if there is none.
 func (s *state) await(ctx context.Context, n *name, stop func() bool) *tls.Certificate {
 	for {
@@ -156,7 +157,7 @@ func identifier(name string, dns bool) (string, error) {
 	return "*." + base, err
 }
 
-// reverseName is the name under which DNS has what belongs to an address.
+// reverseName returns the reverse DNS name of an address.
 func reverseName(addr netip.Addr) string {
 	b := addr.AsSlice()
 	if addr.Is4() {
@@ -169,8 +170,8 @@ func reverseName(addr netip.Addr) string {
 	return name
 }
 
-// normalName returns the form in which a DNS name is ordered and stored, or why no public CA
-// would issue for it.
+// normalName returns the form in which a DNS name is ordered and stored, or an error that says why
+// no public CA would issue for it.
 func normalName(name string) (string, error) {
 	ascii, err := idna.Lookup.ToASCII(strings.TrimSuffix(name, "."))
 	labels := strings.Split(ascii, ".")
@@ -185,7 +186,7 @@ func isAddress(s string) bool {
 	return err == nil
 }
 
-// whyNoName says what a string is that is no DNS name, and what to write instead.
+// whyNoName returns an error for a string that is no DNS name, with what to write instead.
 func whyNoName(name string, err error) string {
 	host, _, port := strings.Cut(name, ":")
 	switch {

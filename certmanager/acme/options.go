@@ -20,7 +20,7 @@ import (
 	"github.com/ergotls/ergotls/certmanager"
 )
 
-// ready returns a copy with defaults filled in and names normalized, or what is wrong.
+// ready returns a copy with defaults filled in and names normalized, or an error.
 func (a *Source) ready() (Source, error) {
 	o := *a
 	o.state = nil
@@ -58,7 +58,7 @@ func (a *Source) ready() (Source, error) {
 	return o, nil
 }
 
-// possible says what is wrong with the options, taken by themselves.
+// possible checks the options by themselves.
 func (a *Source) possible() error {
 	switch {
 	case len(a.Domains) == 0 && a.HostPolicy == nil:
@@ -110,7 +110,7 @@ func invalid(format string, args ...any) error {
 	return fmt.Errorf("%w: acme.Source.%s", certmanager.ErrInvalid, fmt.Sprintf(format, args...))
 }
 
-// directoryURL returns the URL of a directory, or what is wrong with it.
+// directoryURL returns the URL of a directory, or an error.
 func directoryURL(directory string) (string, error) {
 	switch directory {
 	case "":

@@ -14,8 +14,8 @@ import (
 	"github.com/ergotls/ergotls/certmanager"
 )
 
-// order gets a new certificate with a new key: of the CA that issued the last, or of the first of
-// the others that issues one. One that hangs leaves time for those after it.
+// order obtains a new certificate with a new key: from the CA that issued the last, or from the
+// first other CA that issues one. A CA that hangs leaves time for the next ones.
 func (s *state) order(ctx context.Context, n *name) (*tls.Certificate, error) {
 	all := putFirst(s.cas, n.ca.Load())
 	var errs []error
@@ -46,7 +46,7 @@ func putFirst[T comparable](all []T, one T) []T {
 	return slices.Concat(all[i:i+1], all[:i], all[i+1:])
 }
 
-// orderFrom orders from one CA, registering again if it does not know the account any more.
+// orderFrom orders from one CA, and registers again if the CA no longer knows the account.
 func (s *state) orderFrom(ctx context.Context, ca *ca, n *name) (*tls.Certificate, error) {
 	for again := false; ; again = true {
 		c, err := ca.connect(ctx, true)
@@ -62,9 +62,9 @@ func (s *state) orderFrom(ctx context.Context, ca *ca, n *name) (*tls.Certificat
 	}
 }
 
-// orderAt goes on with an order that an earlier attempt has left. Else it tries one kind of
-// challenge after the other, with an order each, since a failed challenge fails its order. The kind
-// that worked last comes first.
+// orderAt continues an order that an earlier attempt has left. Otherwise it tries one kind of
+// challenge after the other, each with its own order, since a failed challenge fails its order. The
+// last successful kind is first.
 func (s *state) orderAt(ctx context.Context, c *client, n *name) (*tls.Certificate, error) {
 	if u := s.unfinished(ctx, c, n); u != nil {
 		if cert, err := s.complete(ctx, c, n, u); err == nil || ctx.Err() != nil {
@@ -97,7 +97,8 @@ func (s *state) orderAt(ctx context.Context, c *client, n *name) (*tls.Certifica
 	return nil, errors.Join(errs...)
 }
 
-// prepare does what need not wait for an order, and may show that an order would be in vain.
+// prepare does what is possible before an order, and may return an error that makes the order
+// pointless.
 func (s *state) prepare(ctx context.Context, c *client, n *name, kind string) error {
 	switch kind {
 	case acme.ChallengeTypeDNSPersist01:
@@ -108,11 +109,11 @@ func (s *state) prepare(ctx context.Context, c *client, n *name, kind string) er
 	return nil
 }
 
-// newOrder makes an order that replaces the last certificate of a name, or where the CA will not
-// have that, for example since another machine has replaced it, one that replaces none.
+// newOrder makes an order that replaces the last certificate of a name or, if the CA refuses that,
+// for example because another machine has replaced it, an order that replaces none.
 func (s *state) newOrder(ctx context.Context, c *client, n *name, kind string) (*unfinished, error) {
 	wanted := acme.Order{Identifiers: []acme.Identifier{n.identifier()}, Profile: c.ca.Profile}
-	if n.ca.Load() == c.ca { // which issued what is replaced
+	if n.ca.Load() == c.ca { // which issued the replaced certificate
 		wanted.Replaces = n.info.UniqueIdentifier
 	}
 	if wanted.Replaces == "" && s.serving(n) == nil { // renewals do not count

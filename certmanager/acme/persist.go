@@ -15,18 +15,18 @@ import (
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
-// persistSoon is how long before its end a record of DNS-PERSIST-01 is warned about.
+// persistSoon is how long before the expiry of a DNS-PERSIST-01 record a warning is given.
 const persistSoon = 14 * 24 * time.Hour
 
-// maxRecordRetry is how often a record that is missing is looked for.
+// maxRecordRetry is how often a missing record is looked up.
 const maxRecordRetry = time.Minute
 
-// Record is a TXT record for DNS-PERSIST-01 (draft-ietf-acme-dns-persist): anyone with the account
-// key can order certificates for the name while the record exists.
+// Record is a TXT record for DNS-PERSIST-01 (draft-ietf-acme-dns-persist). While it exists, anyone
+// with the account key can order certificates for the name.
 type Record struct {
-	CA     string    // the directory of its CA
-	Domain string    // its domain, as in Domains
-	Name   string    // its name in DNS
+	CA     string    // the directory URL of the CA
+	Domain string    // the name, as in Domains
+	Name   string    // the name of the record
 	Value  string    // the required value
 	Until  time.Time // when the existing record expires; zero if it does not
 	Err    error     // what is wrong with the existing records; nil if one is right
@@ -35,7 +35,7 @@ type Record struct {
 // String returns the record as a line of a zone file.
 func (r Record) String() string { return fmt.Sprintf("%s. IN TXT %s", r.Name, strconv.Quote(r.Value)) }
 
-// record looks a name's record up.
+// record looks up the record of a name.
 func (s *state) record(ctx context.Context, c *client, n *name) (Record, error) {
 	r := Record{CA: c.ca.Directory, Domain: n.text, Name: "_validation-persist." + n.base()}
 	issuers := c.meta.CAAIdentities
@@ -54,13 +54,13 @@ func (s *state) record(ctx context.Context, c *client, n *name) (Record, error) 
 	return r, nil
 }
 
-// wantsWildcard says whether one record should serve a name and the names below it.
+// wantsWildcard reports whether one record should serve a name and the names below it.
 func (s *state) wantsWildcard(n *name) bool {
 	return n.wildcard() || slices.Contains(s.o.Domains, "*."+n.text)
 }
 
-// checkPersist says whether one of the values of a record allows an account to order, and until
-// when, or what is wrong with those that are there.
+// checkPersist checks whether one of the values of a record allows an account to order, and returns
+// until when, or an error about the existing values.
 func checkPersist(values, issuers []string, account string, wildcard bool, now time.Time) (until time.Time, err error) {
 	err = errors.New("the record is missing")
 	for _, value := range values {
@@ -93,7 +93,7 @@ func checkPersist(values, issuers []string, account string, wildcard bool, now t
 	return time.Time{}, err
 }
 
-// parsePersist reads a value, in the form of RFC 8659 section 4.2.
+// parsePersist parses a value in the form of RFC 8659 section 4.2.
 func parsePersist(value string) (issuer string, tags map[string]string, err error) {
 	parts := strings.Split(value, ";")
 	issuer, tags = strings.Trim(parts[0], " \t"), make(map[string]string)
@@ -114,7 +114,7 @@ func parsePersist(value string) (issuer string, tags map[string]string, err erro
 	return issuer, tags, nil
 }
 
-// preparePersist looks at the record before anything is ordered.
+// preparePersist checks the record before an order.
 func (s *state) preparePersist(ctx context.Context, c *client, n *name) error {
 	r, err := s.record(ctx, c, n)
 	if err != nil {
@@ -133,8 +133,8 @@ func (s *state) preparePersist(ctx context.Context, c *client, n *name) error {
 }
 
 // Records returns the record of DNSPersist for each CA and each of the Domains except IP addresses,
-// and whether it exists. It registers missing accounts, and orders nothing. The source may be in
-// use.
+// and whether it exists. It registers missing accounts but orders nothing. It may be called while
+// the source is in use.
 func (a *Source) Records(ctx context.Context) ([]Record, error) {
 	o, err := a.ready()
 	if err != nil {

@@ -15,18 +15,18 @@ import (
 )
 
 const (
-	// orderTimeout bounds an attempt while nothing is in service, minOrderTimeout in the last
-	// moments of what is.
+	// orderTimeout limits an attempt while no certificate is in service, minOrderTimeout is the limit
+	// shortly before one expires.
 	orderTimeout    = 5 * time.Minute
 	minOrderTimeout = 5 * time.Second
 )
 
-// renew gets a certificate, or plans the next attempt.
+// renew obtains a certificate, or schedules the next attempt.
 func (s *state) renew(ctx context.Context, n *name) {
 	cert := s.serving(n)
 	if early := n.early; early != nil && !clock.Now().Before(early.Leaf.NotBefore) {
 		n.early = nil
-		if s.check(early, n.text) == nil { // it has not ended while the machine slept
+		if s.check(early, n.text) == nil { // it has not expired while the machine slept
 			s.adopt(n, early)
 			return
 		}
@@ -42,7 +42,7 @@ func (s *state) renew(ctx context.Context, n *name) {
 		timeout = min(timeout, left-left/20)
 	}
 	if cert != nil {
-		// A CA that hangs does not use up all the time that is left.
+		// A CA that hangs must not use up all the remaining time.
 		timeout = min(orderTimeout, max(clock.Until(cert.Leaf.NotAfter)/2, minOrderTimeout))
 	}
 	limited, cancel := context.WithTimeout(ctx, timeout)
@@ -59,16 +59,16 @@ func (s *state) renew(ctx context.Context, n *name) {
 	}
 }
 
-// obtain takes what another machine got meanwhile, or else orders.
+// obtain loads a certificate that another machine obtained meanwhile, or orders one.
 func (s *state) obtain(ctx context.Context, n *name, current *tls.Certificate) error {
 	release, err := acquire(ctx, s.slots[place{n.fixed, current != nil}])
 	if err != nil {
 		return fmt.Errorf("waiting for other orders: %w", err)
 	}
 	defer release()
-	// Better one order too many than no certificate: what has none, or not for long, waits a third
-	// of the time for the lock. With the default StartTimeout that is 20 seconds, which is longer
-	// than the lease of a lock in Redis whose holder has died.
+	// An extra order is better than no certificate: a name without one, or with one that expires soon,
+	// waits a third of the time for the lock. With the default StartTimeout that is 20 seconds, longer
+	// than the lease of a Redis lock whose holder has died.
 	must, parts := current == nil || s.urgent(current.Leaf), 1
 	if must {
 		parts = 3
@@ -90,7 +90,7 @@ func (s *state) obtain(ctx context.Context, n *name, current *tls.Certificate) e
 	}
 	if !s.storageOK.Load() {
 		err := s.tryStorage(ctx)
-		if err != nil && !(current != nil && must) { // what is served shall not end since a disk is full
+		if err != nil && !(current != nil && must) { // a full disk must not let a served certificate expire
 			return err
 		}
 		s.storageOK.Store(err == nil)
@@ -109,8 +109,8 @@ func (s *state) obtain(ctx context.Context, n *name, current *tls.Certificate) e
 	return nil
 }
 
-// issued stores a new certificate and puts it in service. A cache that hangs takes a part of the
-// time that the attempt has left, so that what is served does not end meanwhile.
+// issued stores a new certificate and puts it in service. A cache that hangs uses only a part of
+// the attempt's remaining time, so that the served certificate does not expire meanwhile.
 func (s *state) issued(ctx context.Context, n *name, cert *tls.Certificate) {
 	info := certmanager.NewCertificateInfo(cert.Leaf, "ACME "+n.text)
 	s.report(certmanager.Event{Kind: certmanager.Issued, Name: n.text, Certificate: &info})
@@ -119,7 +119,7 @@ func (s *state) issued(ctx context.Context, n *name, cert *tls.Certificate) {
 	s.adopt(n, cert)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n.cert == cert { // it is not ordered again at once where our clock is ahead of the CA's
+	if n.cert == cert { // no new order at once if our clock is ahead of the CA's
 		n.notDueBefore(clock.Now().Add(min(lifetime(cert.Leaf)/10, maxSuggestedWait)))
 	}
 }
@@ -137,7 +137,7 @@ func (s *state) adopt(n *name, cert *tls.Certificate) {
 	}
 	s.emitOnce(certmanager.Warning, n, "RenewBefore", tooEarly)
 	s.mu.Lock()
-	// Of many names at a start ten a second ask for renewal information.
+	// At a start with many names, ten a second ask for renewal information.
 	n.asks = clock.Now().Add(time.Duration(chance() * float64(len(s.names)) * float64(100*time.Millisecond)))
 	n.early, n.info, n.looks = nil, acme.RenewalInfo{}, n.asks
 	n.cert, n.failures, n.step, s.material = cert, 0, 0, nil
@@ -160,13 +160,13 @@ func (s *state) keepEarly(n *name, cert *tls.Certificate, ahead time.Duration) {
 	}
 }
 
-// fail notes that an attempt failed, and plans the next.
+// fail records a failed attempt, and schedules the next.
 func (s *state) fail(n *name, err error) {
 	next := s.postpone(n, err)
 	s.emit(certmanager.OrderFailed, n.text, fmt.Errorf("%w; next try %s", err, next.Format(time.RFC3339)))
 }
 
-// postpone plans the next attempt after one that failed.
+// postpone schedules the next attempt after a failed one.
 func (s *state) postpone(n *name, err error) (next time.Time) {
 	now := clock.Now()
 	s.mu.Lock()
@@ -189,7 +189,7 @@ func (s *state) postpone(n *name, err error) (next time.Time) {
 	return n.due
 }
 
-// part limits a context to an nth part of the time that it has left.
+// part limits a context to an nth part of its remaining time.
 func part(ctx context.Context, n int) (context.Context, context.CancelFunc) {
 	end, ok := ctx.Deadline()
 	if !ok {
@@ -210,7 +210,7 @@ func acquire(ctx context.Context, slots chan struct{}) (release func(), err erro
 	}
 }
 
-// urgent says whether half of the time for the renewal has gone.
+// urgent reports whether half of the time for the renewal has passed.
 func (s *state) urgent(leaf *x509.Certificate) bool {
 	window, _ := renewalWindow(lifetime(leaf), s.o.RenewBefore)
 	return clock.Until(leaf.NotAfter) < window/2

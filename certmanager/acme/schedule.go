@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// In the functions of this file chance is a number in [0, 1): machines that were started
-// together shall not come to the CA together.
+// In this file, chance is a random number in [0, 1), so that machines that were started together do
+// not order at the same time.
 
 func chance() float64 { return rand.Float64() }
 
-// renewalWindow is how long before its end a certificate is renewed at the latest: before,
-// or a third of the lifetime if that is zero. More than half of the lifetime, as after a
-// change to shorter certificates, would be an order after the other.
+// renewalWindow returns the latest time before expiry at which a certificate is renewed: before, or
+// a third of the lifetime if that is zero. It is at most half of the lifetime, so that a change to
+// shorter certificates does not cause constant orders.
 func renewalWindow(lifetime, before time.Duration) (window time.Duration, clamped bool) {
 	if before == 0 {
 		before = lifetime / 3
@@ -22,14 +22,14 @@ func renewalWindow(lifetime, before time.Duration) (window time.Duration, clampe
 	return min(before, lifetime/2), before > lifetime/2
 }
 
-// renewalTime is when a certificate is renewed: up to a tenth of the window before it.
+// renewalTime returns when a certificate is renewed: up to a tenth of the window before its start.
 func renewalTime(notAfter time.Time, window time.Duration, chance float64) time.Time {
 	return notAfter.Add(-window - time.Duration(chance*float64(window/10)))
 }
 
-// suggestedTime is when a CA that was asked wants a certificate to be renewed (RFC 9773
-// section 4.2): not so late that half of the window for retries is gone, and not so
-// early that a CA that wants every certificate renewed at once gets one order after the other.
+// suggestedTime returns when to renew a certificate as the CA suggests (RFC 9773 section 4.2), but
+// no later than half of the window for retries, and not so early that a CA that wants every
+// certificate renewed at once causes constant orders.
 func suggestedTime(start, end time.Time, leaf *x509.Certificate, window time.Duration, chance float64) time.Time {
 	when := start.Add(time.Duration(chance * float64(end.Sub(start))))
 	latest := leaf.NotAfter.Add(-window / 2)
@@ -43,8 +43,8 @@ func suggestedTime(start, end time.Time, leaf *x509.Certificate, window time.Dur
 	return when
 }
 
-// maxSuggestedWait is how old the youngest certificate is that is renewed because the CA wants
-// it. CAs backdate certificates by an hour.
+// maxSuggestedWait is the minimum age of a certificate that is renewed because the CA suggests it.
+// CAs backdate certificates by an hour.
 const maxSuggestedWait = 4 * time.Hour
 
 const (
@@ -55,25 +55,25 @@ const (
 	firstRetry        = time.Second
 	firstRetryInvalid = 30 * time.Second
 
-	// maxRetry bounds these waits, maxRetryMissing those for a CA or a network that is down while
-	// nothing is in service.
+	// maxRetry limits these waits, maxRetryMissing those for a CA or network that is down while no
+	// certificate is in service.
 	maxRetry        = 6 * time.Hour
 	maxRetryMissing = time.Hour
 
-	// unusableRetry is the least wait after a certificate that cannot be used: there will be
-	// another like it, and each is an order.
+	// unusableRetry is the minimum wait after an unusable certificate: the next will probably be the
+	// same, and each costs an order.
 	unusableRetry = time.Hour
 
-	// maxRetryAfter bounds what a CA can ask for.
+	// maxRetryAfter limits the Retry-After of a CA.
 	maxRetryAfter = 24 * time.Hour
 
-	// minRetry bounds the wait in the last moments of a certificate.
+	// minRetry is the minimum wait shortly before a certificate expires.
 	minRetry = 100 * time.Millisecond
 )
 
-// retryDelay is the wait after so many failures in a row. It triples each time; while
-// a certificate is in service it is at most a tenth of what remains of it, so that a
-// CA that comes back in time is found back in time. What the CA asked for comes first.
+// retryDelay returns the wait after a number of consecutive failures. It triples each time. While a
+// certificate is in service, the wait is at most a tenth of its remaining lifetime, so that a CA
+// that recovers in time is asked in time. A Retry-After of the CA takes precedence.
 func retryDelay(failures int, invalid bool, remaining, retryAfter time.Duration, chance float64) time.Duration {
 	delay, most := firstRetry, maxRetry
 	if invalid {
@@ -96,14 +96,14 @@ func retryDelay(failures int, invalid bool, remaining, retryAfter time.Duration,
 
 func lifetime(leaf *x509.Certificate) time.Duration { return leaf.NotAfter.Sub(leaf.NotBefore) }
 
-// endOfService is a moment before the end of a certificate, so that on a busy machine too
-// it is out of service then.
+// endOfService is shortly before the expiry of a certificate, so that it is out of service in time
+// even on a busy machine.
 func endOfService(leaf *x509.Certificate) time.Time {
 	return leaf.NotAfter.Add(-min(lifetime(leaf)/20, time.Second))
 }
 
-// refreshInterval is how often the cache is looked at for a newer certificate, or tried again for
-// one that could not be stored.
+// refreshInterval returns how often the cache is checked for a newer certificate, or storing an
+// unsaved one is retried.
 func refreshInterval(cert *tls.Certificate) time.Duration {
 	if cert == nil {
 		return time.Second

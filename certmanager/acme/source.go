@@ -9,24 +9,24 @@ import (
 
 // Source is a [certmanager.Source] of certificates that a CA issues, one for each name.
 //
-// The pointer belongs to one Manager until that is closed, and its fields must not be
-// changed meanwhile.
+// A Source belongs to one Manager until the Manager is closed; its fields must not be changed
+// meanwhile.
 type Source struct {
-	// Domains are the names for which certificates are obtained at start: DNS names, wildcards such
-	// as "*.example.com", which need DNSPersist or DNS, and IP addresses (RFC 8738), for which
-	// Let's Encrypt wants the Profile "shortlived". An address is served to clients that name no
-	// server and connect to it.
+	// Domains are the names for which certificates are obtained at start: DNS names, wildcards such as
+	// "*.example.com", which need DNSPersist or DNS, and IP addresses (RFC 8738), for which Let's
+	// Encrypt wants the Profile "shortlived". The certificate of an address is served to clients that
+	// connect to it without SNI.
 	Domains []string
 
 	// HostPolicy allows further names. They are ordered when a handshake first asks for them and no
 	// other source serves them. Nil allows none. A policy that allows any name is an error: anyone
-	// could use up the account's rate limit by asking for names. Every handshake for a name that is
-	// not served may call it, and so does each renewal; if it then refuses, the certificate in
-	// service is served until it expires. With DNSPersist or DNS it is also asked for the wildcard,
-	// "*.example.com", of a name that it refuses.
+	// could use up the account's rate limit by asking for names. HostPolicy is called in handshakes
+	// for names that are not served, from many goroutines, and before each renewal; if it then
+	// refuses, the certificate in service is served until it expires. With DNSPersist or DNS it is
+	// also called with the wildcard, "*.example.com", of a name that it refuses.
 	HostPolicy autocert.HostPolicy
 
-	// MaxNames limits the names of HostPolicy in memory. Above it the least recently used name is
+	// MaxNames limits the names of HostPolicy in memory. Beyond it the least recently used name is
 	// dropped; its certificate stays in the Cache. Zero is 1000.
 	MaxNames int
 
@@ -36,9 +36,9 @@ type Source struct {
 
 	// DNSPersist proves control of the names by a TXT record that an operator writes once
 	// (DNS-PERSIST-01, draft-ietf-acme-dns-persist): no port has to be open and no credentials of a
-	// DNS provider have to be in the program. The record is in the error of New, in events and in
-	// Status, and [Source.Records] returns it. Nothing is ordered before the record exists. Anyone
-	// with the account key in the Cache can order for these names while it exists.
+	// DNS provider have to be in the program. The error of New, events and Status contain the record,
+	// and [Source.Records] returns it. Nothing is ordered before the record exists. While it exists,
+	// anyone with the account key in the Cache can order certificates for these names.
 	DNSPersist bool
 
 	// PersistUntil is the expiry in the record of DNSPersist. Zero is none.
@@ -49,13 +49,13 @@ type Source struct {
 	// IP addresses.
 	DNS DNSProvider
 
-	// DNSServers are addresses, host:port, of name servers that are asked for records instead of
-	// the system's and the zone's own. DNSTimeout limits the wait until a written record is served.
-	// Zero is 2 minutes; StartTimeout bounds it too while New waits.
+	// DNSServers are addresses, host:port, of name servers to ask for records instead of the system's
+	// and the zone's own. DNSTimeout limits the wait until a written record is served. Zero is 2
+	// minutes; StartTimeout limits it too while New waits.
 	DNSServers []string
 	DNSTimeout time.Duration
 
-	// Email is the contact address of the account. Optional.
+	// Email is the contact address of the account; it is optional.
 	Email string
 
 	// Directory is the URL of the CA's directory. Empty is Let's Encrypt, "staging" its staging
@@ -91,9 +91,9 @@ type Source struct {
 	// choice.
 	Profile string
 
-	// RenewBefore is how long before its end a certificate is renewed, at most half of its
-	// lifetime. Zero is a third of the lifetime. If the CA offers renewal information (RFC 9773),
-	// the CA decides, within the same limit.
+	// RenewBefore is how long before its expiry a certificate is renewed, at most half of its
+	// lifetime. Zero is a third of the lifetime. If the CA offers renewal information (RFC 9773), the
+	// CA decides, within the same limit.
 	RenewBefore time.Duration
 
 	// HandshakeTimeout is how long a handshake for a name without a certificate waits for an order.
@@ -101,13 +101,13 @@ type Source struct {
 	HandshakeTimeout time.Duration
 
 	// Background lets New return before the Domains have certificates. They are ordered a second
-	// later; until then another source's certificate is served, or none. Otherwise New waits for
-	// all of them, at most StartTimeout. Zero is a minute.
+	// later; until then the certificate of another source is served, or none. Without Background, New
+	// waits for all of them, at most StartTimeout. Zero is a minute.
 	Background   bool
 	StartTimeout time.Duration
 
-	// Listen is the address on which New answers TLS-ALPN-01 while it waits, because no server of
-	// the program runs yet. Empty is ":443". ListenHTTP is the same for HTTP-01. Empty is none.
+	// Listen is the address on which New answers TLS-ALPN-01 while it waits, because no server of the
+	// program runs yet. Empty is ":443". ListenHTTP is the same for HTTP-01; empty means none.
 	Listen, ListenHTTP string
 
 	state *state // guarded by binding
@@ -121,10 +121,10 @@ type CA struct {
 	Profile         string           // as Source.Profile
 }
 
-// ExternalAccount has the credentials that a CA gives out for external account binding.
+// ExternalAccount has the credentials from a CA for external account binding.
 type ExternalAccount struct {
-	KeyID  string // names the account that the CA knows
-	MACKey string // is the secret, in base64url as CAs show it
+	KeyID  string // the identifier of the account at the CA
+	MACKey string // the secret, in base64url as CAs display it
 }
 
 // KeyType is the type of a private key.

@@ -14,11 +14,11 @@ import (
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
-// backgroundDelay gives the program's server time to listen before the CA visits it.
+// backgroundDelay gives the program's server time to listen before the CA connects to it.
 const backgroundDelay = time.Second
 
-// start takes the Domains from the cache, and unless they are left to the background obtains
-// those that are missing.
+// start loads the certificates of Domains from the cache and, without Background, obtains the
+// missing ones.
 func (s *state) start(ctx context.Context) error {
 	limited, cancel := context.WithTimeout(ctx, s.o.StartTimeout)
 	defer cancel()
@@ -54,7 +54,7 @@ func (s *state) start(ctx context.Context) error {
 	for _, domain := range s.o.Domains {
 		n := s.names[domain]
 		s.mu.Lock()
-		if s.o.Background || !slices.Contains(missing, n) { // New does not wait: the program's own server has to answer
+		if s.o.Background || !slices.Contains(missing, n) { // New does not wait: the program's own server must answer
 			n.notDueBefore(clock.Now().Add(backgroundDelay))
 		}
 		s.mu.Unlock()
@@ -66,8 +66,8 @@ func (s *state) start(ctx context.Context) error {
 	return s.waitFor(limited, missing)
 }
 
-// waitFor waits until each name has a certificate or is refused by the CA, or until ctx ends
-// with StartTimeout.
+// waitFor waits until each name has a certificate or was refused by the CA, or until ctx ends after
+// StartTimeout.
 func (s *state) waitFor(ctx context.Context, names []*name) error {
 	var errs []error
 	var issued []string

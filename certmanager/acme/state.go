@@ -15,59 +15,60 @@ import (
 	"github.com/ergotls/ergotls/certmanager"
 )
 
-// Goroutines. All but the last have ended when Watch has:
-//   - Watch: one, of the Manager. It starts the others.
-//   - watchClock (maintain.go): one, started by Watch. It takes out of service what has ended.
-//   - maintain (maintain.go): one for each name, started by Watch or by the first handshake that asks
-//     for the name. It obtains, renews and stores the certificate.
+// Goroutines. All except the last end before Watch returns:
+//   - Watch: one, started by the Manager. It starts the others.
+//   - watchClock (maintain.go): one, started by Watch. It removes expired certificates from
+//     service.
+//   - maintain (maintain.go): one for each name, started by Watch or by the first handshake that
+//     asks for the name. It obtains, renews and stores the certificate.
 //   - those of the listeners that are open while New waits (listen.go).
 //   - guard (errors.go): one for each call of Cache, DNS and HostPolicy. It ends when the call
-//     returns, which may be later.
+//     returns, possibly after Watch.
 
 const (
-	// maxOrders is how many orders of a kind are under way at a time.
+	// maxOrders is how many orders of a kind run at a time.
 	maxOrders = 4
 
 	// watchTimeout is how long Load waits for Watch.
 	watchTimeout = 10 * time.Second
 )
 
-// place is a kind of orders. The orders of one kind take no places from those of another: names that
-// cannot be issued hold up no renewal, and names that clients ask for hold up none of Domains.
+// place is a kind of orders. Each kind has its own limit, so that failing new orders do not block
+// renewals, and names that clients ask for do not block Domains.
 type place struct{ fixed, renewal bool }
 
-// state is a Source at work for a Manager.
+// state is the state of a Source in use by a Manager.
 type state struct {
 	o       Source // with defaults
-	cas     []*ca  // in the order in which they are asked
+	cas     []*ca  // in the order of use
 	changed func()
 	report  func(certmanager.Event)
 
 	ctx      context.Context // ends with Watch
 	watching atomic.Bool     // Watch was called
 	watched  chan struct{}   // closed when the fields above are set
-	started  chan struct{}   // closed when New need not wait any longer
-	startErr error           // set before that
-	startEnd time.Time       // when New waits no longer; set by start, zero if it does not wait
-	loaded   atomic.Bool     // once
+	started  chan struct{}   // closed when New need not wait longer
+	startErr error           // set before started is closed
+	startEnd time.Time       // when New stops waiting; set by start, zero if it does not wait
+	loaded   atomic.Bool     // the first Load has returned
 
-	sni map[string]bool // of the Domains, as CAs ask for them
+	sni map[string]bool // server names of CAs for Domains
 
 	maintaining sync.WaitGroup
-	slots       map[place]chan struct{} // for orders under way
-	limit       *rate.Limiter           // of orders of other names
-	http01      atomic.Int32            // how many answer HTTP-01
-	answers     sync.Map                // to open challenges of this machine: []byte by the key of the cache
-	storageOK   atomic.Bool             // it was tried
-	limited     atomic.Bool             // limit was reached, and that was reported
+	slots       map[place]chan struct{} // for running orders
+	limit       *rate.Limiter           // limits orders of other names
+	http01      atomic.Int32            // how many handlers answer HTTP-01
+	answers     sync.Map                // of open challenges of this machine: []byte by cache key
+	storageOK   atomic.Bool             // tryStorage has succeeded
+	limited     atomic.Bool             // it was reported that limit is reached
 	panicked    sync.Once               // reports the first panic of HostPolicy
 
-	// How many calls were left behind and still run.
+	// Numbers of abandoned calls that still run.
 	abandoned struct{ cache, dns, policy atomic.Int32 }
 
-	mu       sync.Mutex // guards the fields below, and those of each name that say so
+	mu       sync.Mutex // guards the fields below, and some fields of each name
 	names    map[string]*name
-	material *certmanager.Material // nil when it is to be made anew
+	material *certmanager.Material // nil if it must be made again
 }
 
 // binding guards Source.state.
@@ -75,7 +76,7 @@ var binding sync.Mutex
 
 var errBound = errors.New("the acme.Source belongs to another Manager that is not closed: make a new one")
 
-// bind returns the state, which is made when it is first asked for.
+// bind returns the state, which the first call makes.
 func (a *Source) bind() (*state, error) {
 	binding.Lock()
 	defer binding.Unlock()
@@ -109,7 +110,7 @@ func newState(o Source) *state {
 }
 
 // Load implements [certmanager.Source]. The first call returns when the Domains have certificates,
-// or with Background at once.
+// with Background at once.
 func (a *Source) Load(ctx context.Context, previous *certmanager.Material) (*certmanager.Material, error) {
 	s, err := a.bind()
 	if err != nil {
@@ -137,11 +138,11 @@ func (a *Source) Load(ctx context.Context, previous *certmanager.Material) (*cer
 	return s.current(), nil
 }
 
-// Watch implements [certmanager.Source]: it obtains and renews certificates until ctx ends.
+// Watch implements [certmanager.Source]. It obtains and renews certificates until ctx ends.
 func (a *Source) Watch(ctx context.Context, changed func(), report func(certmanager.Event)) error {
 	s, err := a.bind()
 	if err != nil {
-		return err // which Load says too
+		return err // Load returns it too
 	}
 	if s.watching.Swap(true) {
 		return errBound
@@ -161,7 +162,7 @@ func (s *state) run(ctx context.Context) {
 	s.startErr = s.start(ctx)
 	close(s.started)
 	<-ctx.Done()
-	s.mu.Lock() // from now on no name is added, and nobody waits for one
+	s.mu.Lock() // after this no name is added and no goroutine waits for one
 	for _, n := range s.names {
 		n.notify()
 	}
@@ -172,8 +173,8 @@ func (s *state) run(ctx context.Context) {
 	}
 }
 
-// current is what there is to serve: the Domains in their order. Other names are served when they
-// are asked for.
+// current returns the certificates to serve: those of Domains, in order. Other names are served on
+// demand.
 func (s *state) current() *certmanager.Material {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -214,7 +215,7 @@ func (s *state) status() []certmanager.OrderStatus {
 	return all
 }
 
-// emit reports what happened to a name.
+// emit reports an event for a name.
 func (s *state) emit(kind certmanager.Kind, name string, err error) {
 	event := certmanager.Event{Kind: kind, Name: name, Err: fmt.Errorf("ACME: %s: %w", name, err)}
 	if kind == certmanager.Warning {
@@ -225,7 +226,7 @@ func (s *state) emit(kind certmanager.Kind, name string, err error) {
 
 func (s *state) warn(name string, err error) { s.emit(certmanager.Warning, name, err) }
 
-// emitOnce reports a fault of a name once while it lasts. A nil err says that it has ended.
+// emitOnce reports a fault of a name once while it lasts. A nil err means that it has ended.
 func (s *state) emitOnce(kind certmanager.Kind, n *name, fault string, err error) {
 	if err != nil && !n.reported[fault] {
 		s.emit(kind, n.text, err)
@@ -235,7 +236,7 @@ func (s *state) emitOnce(kind certmanager.Kind, n *name, fault string, err error
 
 func sleep(ctx context.Context, d time.Duration) { sleepUnless(ctx, d, nil) }
 
-// sleepUnless also ends when changed is closed.
+// sleepUnless sleeps for d, or until ctx ends or changed is closed.
 func sleepUnless(ctx context.Context, d time.Duration, changed <-chan struct{}) {
 	select {
 	case <-ctx.Done():

@@ -17,9 +17,8 @@ import (
 	"github.com/ergotls/ergotls/certmanager"
 )
 
-// The keys of autocert's cache, and the formats below, are part of what its users have on their
-// disks. Ours have the CA behind them, so that a certificate of one is not taken for one of
-// another.
+// The keys of autocert's cache, and the formats below, exist on its users' disks. Our keys end with
+// the CA, so that a certificate of one CA is not mistaken for that of another.
 const accountCacheKey = "acme_account+key"
 
 const legacyAccountCacheKey = "acme_account.key"
@@ -42,10 +41,10 @@ func httpTokenCacheKey(urlPath string) string { return path.Base(urlPath) + "+ht
 // setAsideCacheKey is the key under which an unreadable entry is kept for inspection.
 func setAsideCacheKey(key string) string { return key + "+unreadable" }
 
-// cacheTimeout bounds one access to the cache.
+// cacheTimeout limits one access to the cache.
 const cacheTimeout = 10 * time.Second
 
-// cacheTime is how long an access to the cache may take within ctx.
+// cacheTime returns how long an access to the cache may take within ctx.
 func cacheTime(ctx context.Context) time.Duration {
 	if end, ok := ctx.Deadline(); ok {
 		return min(cacheTimeout, max(time.Until(end)/4, time.Second))
@@ -53,15 +52,15 @@ func cacheTime(ctx context.Context) time.Duration {
 	return cacheTimeout
 }
 
-// errUnreadable is about a cache entry whose contents make no sense, now or later.
+// errUnreadable is the error of a cache entry with invalid contents.
 var errUnreadable = errors.New("unreadable cache entry")
 
-// locker is a Cache that lets one of several machines do something.
+// locker is a Cache with a lock that several machines share.
 type locker interface {
 	Lock(ctx context.Context, name string) (unlock func(), err error)
 }
 
-// shared says whether other machines use the cache.
+// shared reports whether other machines may use the cache.
 func (s *state) shared() bool {
 	_, ok := s.o.Cache.(locker)
 	return ok
@@ -78,7 +77,7 @@ func (s *state) lock(ctx context.Context, key string) (unlock func(), err error)
 	release, err := guard(ctx, &s.abandoned.cache, "Cache", func() (func(), error) {
 		release, err := l.Lock(ctx, key)
 		if err == nil && ctx.Err() != nil {
-			release() // it may be waited for no more
+			release() // the caller may have stopped waiting
 			return nil, ctx.Err()
 		}
 		return release, err
@@ -97,7 +96,7 @@ func (s *state) lock(ctx context.Context, key string) (unlock func(), err error)
 
 func isMiss(err error) bool { return errors.Is(err, autocert.ErrCacheMiss) }
 
-// where names the cache for errors.
+// where returns a name of the cache for errors.
 func (s *state) where() string {
 	if folder, ok := s.o.Cache.(autocert.DirCache); ok {
 		return "cache " + string(folder)
@@ -105,7 +104,7 @@ func (s *state) where() string {
 	return "cache"
 }
 
-// access makes one access to an entry of the cache.
+// access performs one access to an entry of the cache.
 func (s *state) access(ctx context.Context, timeout time.Duration, doing, key string, do func(context.Context) ([]byte, error)) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -129,7 +128,7 @@ func (s *state) put(ctx context.Context, key string, data []byte) error {
 	return err
 }
 
-// remove removes an entry, also when ctx has ended.
+// remove removes an entry, even after ctx has ended.
 func (s *state) remove(ctx context.Context, key string) error {
 	_, err := s.access(context.WithoutCancel(ctx), cacheTime(ctx), "removing", key, func(ctx context.Context) ([]byte, error) {
 		return nil, s.o.Cache.Delete(ctx, key)
@@ -137,8 +136,8 @@ func (s *state) remove(ctx context.Context, key string) error {
 	return err
 }
 
-// tryStorage writes, reads and removes an entry: what cannot be stored would be ordered again at
-// each start.
+// tryStorage writes, reads and removes an entry: certificates that cannot be stored would be
+// ordered again at each start.
 func (s *state) tryStorage(ctx context.Context) error {
 	key, data := "ergotls-try-"+strings.ToLower(rand.Text()), []byte("may be removed\n")
 	err := s.put(ctx, key, data)
@@ -155,7 +154,7 @@ func (s *state) tryStorage(ctx context.Context) error {
 	return nil
 }
 
-// setAside moves an entry out of the way that will never be of use.
+// setAside renames an entry that can never be used.
 func (s *state) setAside(ctx context.Context, name, key string, data []byte, reason error) {
 	err := s.put(ctx, setAsideCacheKey(key), data)
 	if err == nil {
@@ -164,7 +163,8 @@ func (s *state) setAside(ctx context.Context, name, key string, data []byte, rea
 	s.emit(certmanager.CacheFailed, name, errors.Join(fmt.Errorf("%s: %s is set aside as %s: %w", s.where(), key, setAsideCacheKey(key), reason), err))
 }
 
-// accountKey returns the key in the cache, that of an older version or of autocert, or a new one.
+// accountKey returns the account key in the cache, that of an older version or of autocert, or a
+// new one.
 func (s *state) accountKey(ctx context.Context, c *ca) (crypto.Signer, error) {
 	for _, name := range []string{c.accountKey(), accountCacheKey, legacyAccountCacheKey} {
 		data, err := s.get(ctx, name)
@@ -172,7 +172,7 @@ func (s *state) accountKey(ctx context.Context, c *ca) (crypto.Signer, error) {
 			continue
 		}
 		if err != nil {
-			return nil, err // it may be read again later, and stands for the account
+			return nil, err // it may be readable later, and identifies the account
 		}
 		key, err := decodeKey(data)
 		if err != nil {

@@ -18,21 +18,21 @@ import (
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
-// maxAnswer bounds what is read of an answer of a CA.
+// maxAnswer is the size limit of a CA's response, in bytes.
 const maxAnswer = 1 << 20
 
-// transport is between acmez and the network. It gives acmez a directory that was read before,
-// since acmez reads it under a lock that all CAs of a process share. It bounds what is read of an
-// answer, and keeps a failure for call.
+// transport is the http.RoundTripper of acmez. It returns a directory read earlier, since acmez
+// reads it under a lock that all CAs of a process share. It limits the size of responses, and
+// stores a failure for call.
 type transport struct {
 	*http.Transport
 	directory []byte // served for a URL with a fragment, see newClient
 }
 
-// exchange is what is known of the requests of a call. Only the goroutine of the call uses it.
+// exchange is the state of the requests of a call. Only the goroutine of the call uses it.
 type exchange struct {
 	posted  bool     // the last request was a POST
-	refused *refusal // the last request, if that failed
+	refused *refusal // the failure of the last request, if it failed
 }
 
 type exchangeKey struct{}
@@ -46,7 +46,7 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	}
 	x := request.Context().Value(exchangeKey{}).(*exchange)
 	if x.refused != nil && !isProblem(x.refused, acme.ProblemTypeBadNonce) {
-		return nil, x.refused // acmez would repeat it at once, also a new order whose answer was lost
+		return nil, x.refused // acmez would repeat the request at once, even a new order whose response was lost
 	}
 	response, err := t.Transport.RoundTrip(request)
 	x.posted = request.Method == http.MethodPost
@@ -57,7 +57,7 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 		return nil, x.refused
 	}
 	response.Body = http.MaxBytesReader(nil, response.Body, maxAnswer)
-	// Alternative chains would be downloaded too, and a broken one would hold the first up.
+	// Otherwise alternative chains would be downloaded too, and a broken one would delay the first.
 	response.Header.Del("Link")
 	if x.refused = nil; response.StatusCode < http.StatusBadRequest {
 		return response, nil
@@ -74,8 +74,8 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// call makes requests of acmez, none again after an error but a bad nonce. Its error says what was
-// being done and what the CA said, without acmez's URLs and attempts, and when the CA wants to be
+// call makes requests through acmez, without its retries except after a bad nonce. Its error names
+// the operation and the CA's error, without acmez's URLs and attempts, and when the CA wants to be
 // asked again.
 func call[T any](ctx context.Context, doing string, do func(context.Context) (T, error)) (T, error) {
 	x := new(exchange)
@@ -96,12 +96,11 @@ func request[X, Y any](ctx context.Context, c *client, doing string, method func
 	return call(ctx, doing, func(ctx context.Context) (Y, error) { return method(ctx, c.account, x) })
 }
 
-// refusal is a request that failed: with an error of the CA or of the network, or since the answer
-// cannot be used.
+// refusal is a failed request: with an error of the CA or the network, or an unusable response.
 type refusal struct {
 	err   error
 	after time.Duration // when the CA wants to be asked again
-	lost  bool          // the CA may have done what it was asked for
+	lost  bool          // the CA may have executed the request
 }
 
 func (r *refusal) Error() string {
@@ -126,7 +125,7 @@ func problemOf(response *http.Response, body []byte) acme.Problem {
 	return problem
 }
 
-// describe is acmez's text without what is empty.
+// describe returns the text of a problem without its empty parts.
 func describe(p acme.Problem) string {
 	text := strings.TrimSpace(fmt.Sprintf("%d %s", p.Status, http.StatusText(p.Status)))
 	if kind := strings.TrimPrefix(p.Type, acme.ProblemTypeNamespace); kind != "" {
@@ -135,7 +134,7 @@ func describe(p acme.Problem) string {
 	if p.Detail != "" {
 		text += ": " + p.Detail
 	}
-	if p.Instance != "" { // what the account's owner has to do, for example agree to other terms
+	if p.Instance != "" { // what the account's owner must do, for example agree to new terms
 		text += "; see " + p.Instance
 	}
 	for _, sub := range p.Subproblems {
@@ -144,7 +143,7 @@ func describe(p acme.Problem) string {
 	return text
 }
 
-// retryAfter reads a Retry-After, RFC 9110 section 10.2.3: seconds or a date.
+// retryAfter parses a Retry-After header (RFC 9110 section 10.2.3): seconds or a date.
 func retryAfter(h http.Header, now time.Time) time.Duration {
 	value := h.Get("Retry-After")
 	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {

@@ -1,5 +1,5 @@
-// Package crlfetch is a source of revocation lists that fetches them from the web servers of their
-// CAs, for a certmanager.Manager. Start with [Source]:
+// Package crlfetch is a source for a certmanager.Manager that fetches revocation lists from the web
+// servers of their CAs. Start with [Source]:
 //
 //	files := certmanager.Files{Cert: "server.crt", Key: "server.key", ClientCAs: "clients.crt"}
 //	m, err := certmanager.New(certmanager.Options{Source: &crlfetch.Source{
@@ -8,10 +8,9 @@
 //		Dir:    "/var/lib/example/crls",
 //	}})
 //
-// A list is fetched again before its nextUpdate. The last good list stays in service, also after a
-// restart, until there is a newer one. A fetched list is used only if a CA of the wrapped source
-// signed it and it is not older than the one in use. A failure is an event, and the last good list
-// stays in service.
+// A list is fetched again before its nextUpdate. A fetched list is used only if a CA of the wrapped
+// source signed it and it is not older than the one in use. The last good list stays in service,
+// also after a restart, until there is a newer one. A failure is reported as an event.
 //
 // The addresses of lists come from the operator or from the program's own certificates, never from
 // a peer's certificate. The package does not use delta lists, and does not support OCSP.
@@ -34,64 +33,64 @@ import (
 )
 
 // Source wraps another source and adds revocation lists to its material. Its fields must not be
-// changed after the first use. A Source belongs to one Manager.
+// changed after the first use. Each Manager needs its own Source.
 type Source struct {
-	// Source gives the certificates and the CAs. A list must be signed by one of its CAs, chains or
+	// Source provides the certificates and the CAs. A list must be signed by one of its CAs, chains or
 	// CRLIssuers.
 	Source certmanager.Source
 
 	// URLs are the addresses of lists, http or https. A list is signed, so nobody can forge it, but
 	// with http anyone on the path sees which list is fetched and can withhold it. If there is none
-	// yet, an older one or that of another CA of Source can be sent too. RequireFreshCRLs and Dir
+	// yet, they can also send an older one or that of another CA of Source. RequireFreshCRLs and Dir
 	// limit that.
 	URLs []string
 
-	// DistributionPoints fetches the lists at the CRL distribution points (RFC 5280 section
-	// 4.2.1.13) in the certificates of Source too: its leaves, their chains and its CAs.
+	// DistributionPoints also fetches the lists at the CRL distribution points (RFC 5280 section
+	// 4.2.1.13) in the certificates of Source: its leaves, their chains and its CAs.
 	DistributionPoints bool
 
 	// Dir is a folder for the last good lists, so that a restart does not depend on the network. It
 	// is created if it does not exist. Empty keeps them in memory only.
 	Dir string
 
-	// Required makes the first load fail if a list is neither in Dir nor could be fetched.
-	// Otherwise it is a warning, and the peers of that CA are not checked for revocation until the
-	// list is there.
+	// Required makes the first load fail if a list is not in Dir and cannot be fetched. Otherwise that
+	// is a warning, and the peers of that CA are not checked for revocation until the list is
+	// available.
 	Required bool
 
 	// MinInterval is the minimum time between two requests for a list, and the first retry interval
-	// after a failure. MaxInterval is the maximum time, whatever nextUpdate says. 0 means 5 minutes
+	// after a failure. MaxInterval is the maximum time, regardless of nextUpdate. 0 means 5 minutes
 	// and 24 hours.
 	MinInterval, MaxInterval time.Duration
 
-	// Timeout bounds one request with its answer. 0 means 1 minute.
+	// Timeout limits one request with its response. 0 means 1 minute.
 	Timeout time.Duration
 
 	// MaxSize is the largest list in bytes. 0 means 128 MiB.
 	MaxSize int64
 
-	// Client makes the requests. Nil is http.DefaultClient. Its Timeout bounds them too.
+	// Client makes the requests. Nil means http.DefaultClient. Its Timeout applies too.
 	Client *http.Client
 
 	once sync.Once
-	err  error // of the options
+	err  error // invalid options
 
 	mu      sync.Mutex       // guards all below
-	lists   map[string]*list // by URL; replaced, not changed
+	lists   map[string]*list // by URL; replaced, never modified
 	issuers []*x509.Certificate
 	changed func()
 	report  func(certmanager.Event)
-	wake    chan struct{} // of capacity 1: lists has changed
+	wake    chan struct{} // capacity 1; signals that lists has changed
 }
 
-// startTimeout bounds the wait of the first Load for lists that are not Required, reloadTimeout that
-// of the others for lists that have just become known: what else has changed does not wait longer.
+// startTimeout limits how long the first Load waits for lists that are not Required, reloadTimeout
+// how long later ones wait for new lists, so that other changes are not delayed.
 const (
 	startTimeout  = 10 * time.Second
 	reloadTimeout = time.Second
 )
 
-// maxURLs bounds the number of lists.
+// maxURLs limits the number of lists.
 const maxURLs = 200
 
 // ready fills in the defaults, once.
@@ -103,8 +102,8 @@ func (s *Source) ready() error {
 		s.MaxInterval = cmp.Or(s.MaxInterval, 24*time.Hour)
 		s.Timeout = cmp.Or(s.Timeout, time.Minute)
 		s.MaxSize = cmp.Or(s.MaxSize, 128<<20)
-		s.MaxSize = min(s.MaxSize, math.MaxInt64-1)                                                 // one byte more is asked for
-		s.MinInterval, s.MaxInterval = min(s.MinInterval, clock.Far), min(s.MaxInterval, clock.Far) // something is added
+		s.MaxSize = min(s.MaxSize, math.MaxInt64-1)                                                 // one byte more is read
+		s.MinInterval, s.MaxInterval = min(s.MinInterval, clock.Far), min(s.MaxInterval, clock.Far) // jitter is added
 		s.Client = cmp.Or(s.Client, http.DefaultClient)
 		s.err = s.check()
 	})
@@ -130,7 +129,7 @@ func (s *Source) check() error {
 	return nil
 }
 
-// Watch implements certmanager.Source: it watches the wrapped source and fetches the lists when
+// Watch implements certmanager.Source. It watches the wrapped source and fetches the lists when
 // they are due.
 func (s *Source) Watch(ctx context.Context, changed func(), report func(certmanager.Event)) error {
 	if err := s.ready(); err != nil {
@@ -169,7 +168,7 @@ func (s *Source) Watch(ctx context.Context, changed func(), report func(certmana
 			if err != nil { // the Manager reports it and calls again
 				return err
 			}
-			ended = nil // the wrapped source cannot notice changes
+			ended = nil // nil: the wrapped source cannot notice changes
 		case <-ctx.Done():
 			return nil
 		}

@@ -10,7 +10,8 @@ import (
 	"path/filepath"
 )
 
-// path is where the list is kept. An address is no file name.
+// path returns the file of the list in Dir. Its name is made from a hash of the URL, which is no
+// file name.
 func (l *list) path() string {
 	sum := sha256.Sum256([]byte(l.url))
 	return filepath.Join(l.s.Dir, hex.EncodeToString(sum[:16])+".crl")
@@ -32,7 +33,7 @@ func (l *list) read(issuers []*x509.Certificate) (*x509.RevocationList, error) {
 	return parse(data, issuers)
 }
 
-// save writes the list to Dir, also where that failed before.
+// save writes the list to Dir, also after an earlier failure.
 func (l *list) save() error {
 	if !l.unsaved {
 		return nil

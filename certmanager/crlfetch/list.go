@@ -18,24 +18,24 @@ import (
 	"github.com/ergotls/ergotls/internal/dn"
 )
 
-// maxClockSkew is how far in the future a list may have been made.
+// maxClockSkew is how far in the future ThisUpdate may be.
 const maxClockSkew = 5 * time.Minute
 
 // list is a revocation list at one address. Its goroutine is run, started by Watch.
 type list struct {
 	s       *Source
 	url     string
-	fetched chan struct{} // closed after the first request, or when a list was read from Dir
+	fetched chan struct{} // closed after the first request, or once a list was read from Dir
 	once    sync.Once     // closes it
 
-	etag, modified string // run's: of the last answer with a list
-	failures       int    // run's: in a row
-	unsaved        bool   // run's: crl is not in Dir
+	etag, modified string // used by run: of the last response with a list
+	failures       int    // used by run: consecutive failures
+	unsaved        bool   // used by run: crl is not in Dir yet
 
 	mu    sync.Mutex // guards all below
 	crl   *x509.RevocationList
 	err   error     // of the last request; nil if it succeeded
-	asked time.Time // when that ended
+	asked time.Time // when the last request ended
 }
 
 func newList(s *Source, url string, issuers []*x509.Certificate) *list {
@@ -75,14 +75,15 @@ func (l *list) run(ctx context.Context) {
 	}
 }
 
-// due says whether a list from Dir is to be replaced now: in the last third of its time.
+// due reports whether a list from Dir must be replaced now: it is in the last third of its
+// validity.
 func due(crl *x509.RevocationList) bool {
 	left := time.Until(crl.NextUpdate)
 	return crl.NextUpdate.IsZero() || left < crl.NextUpdate.Sub(crl.ThisUpdate)/3
 }
 
-// wait is the time to the next request: a random part of what is left until nextUpdate, so that a
-// fleet does not ask at once, and after a failure an interval that doubles.
+// wait returns the time to the next request: a random part of the time until nextUpdate, so that
+// machines do not ask at the same time, or after a failure an interval that doubles.
 func (l *list) wait(now time.Time) time.Duration {
 	least, most := l.s.MinInterval, l.s.MaxInterval
 	crl, _ := l.get()
@@ -90,11 +91,11 @@ func (l *list) wait(now time.Time) time.Duration {
 	switch {
 	case l.failures > 0:
 		wait = least << min(l.failures-1, 20)
-		if wait <= 0 { // shifted out
+		if wait <= 0 { // it overflowed
 			wait = most
 		}
 	case crl != nil && !crl.NextUpdate.IsZero():
-		if left := crl.NextUpdate.Sub(now); left < most { // not of a list to the year 9999, whose time is no Duration
+		if left := crl.NextUpdate.Sub(now); left < most { // not for the year 9999, which exceeds a Duration
 			wait = left/2 + rand.N(max(left/4, 1))
 		}
 	}
@@ -102,7 +103,7 @@ func (l *list) wait(now time.Time) time.Duration {
 	return wait + rand.N(wait/10+1)
 }
 
-// fetch makes one request and keeps the list that it brings.
+// fetch makes one request and keeps the returned list.
 func (l *list) fetch(ctx context.Context) {
 	data, err := l.request(ctx)
 	if ctx.Err() != nil {
@@ -171,7 +172,7 @@ func (l *list) request(ctx context.Context) ([]byte, error) {
 	return data, nil
 }
 
-// take keeps a list that is newer than the last.
+// take keeps a list if it is newer than the last.
 func (l *list) take(data []byte) (isNew bool, err error) {
 	l.s.mu.Lock()
 	issuers := l.s.issuers
@@ -181,7 +182,7 @@ func (l *list) take(data []byte) (isNew bool, err error) {
 		isNew, err = l.newer(crl, issuers)
 	}
 	if err != nil {
-		l.etag, l.modified = "", "" // what was refused is looked at again
+		l.etag, l.modified = "", "" // check the list again next time
 		return false, err
 	}
 	if !isNew {
@@ -194,9 +195,10 @@ func (l *list) take(data []byte) (isNew bool, err error) {
 	return true, nil
 }
 
-// newer compares a list with the one that is kept (RFC 5280 sections 5.1.2.4 and 5.2.3). That of
-// another CA, or of another key while that of the one in use is trusted, would take its place, and
-// whom it revokes would be let in: anyone on the path can send what CAs have signed.
+// newer compares a list with the kept one (RFC 5280 sections 5.1.2.4 and 5.2.3). A list of another
+// CA, or of another key while that of the kept list is trusted, must not replace it, because the
+// peers that the kept list revokes would then be accepted: anyone on the path can send any list
+// that a CA has signed.
 func (l *list) newer(crl *x509.RevocationList, issuers []*x509.Certificate) (bool, error) {
 	if ahead := time.Until(crl.ThisUpdate); ahead > maxClockSkew {
 		return false, fmt.Errorf("it is dated %s in the future: look at the clocks of this machine and of the CA", ahead.Round(time.Second))

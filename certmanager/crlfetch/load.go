@@ -14,14 +14,14 @@ import (
 	"github.com/ergotls/ergotls/internal/dn"
 )
 
-// kept is the Tag of a Material: what it was made of.
+// kept is the Tag of a Material: the values that it was made from.
 type kept struct {
 	inner *certmanager.Material
 	crls  []*x509.RevocationList
 	warns string
 }
 
-// Load implements certmanager.Source. The first call waits until each list was requested once.
+// Load implements certmanager.Source. The first call waits until each list has been requested once.
 func (s *Source) Load(ctx context.Context, previous *certmanager.Material) (*certmanager.Material, error) {
 	if err := s.ready(); err != nil {
 		return nil, err
@@ -69,7 +69,7 @@ func (s *Source) Load(ctx context.Context, previous *certmanager.Material) (*cer
 	return &certmanager.Material{Parts: []*certmanager.Material{got, own}}, err
 }
 
-// want gives the addresses to fetch from, for what the wrapped source has.
+// want returns the URLs to fetch for the material of the wrapped source.
 func (s *Source) want(m *certmanager.Material) (urls []string, warnings []error) {
 	urls = slices.Clone(s.URLs)
 	if s.DistributionPoints {
@@ -93,7 +93,7 @@ func (s *Source) want(m *certmanager.Material) (urls []string, warnings []error)
 	return urls, warnings
 }
 
-// use makes these the lists that are fetched, and these who may have signed them.
+// use sets the lists to fetch and the CAs that may sign them.
 func (s *Source) use(issuers []*x509.Certificate, urls []string) (lists []*list) {
 	s.mu.Lock()
 	known := s.lists
@@ -118,7 +118,7 @@ func (s *Source) use(issuers []*x509.Certificate, urls []string) (lists []*list)
 	return lists
 }
 
-// collect gives the lists that there are, and why others are not.
+// collect returns the available lists, and the reasons why others are missing.
 func collect(lists []*list) (crls []*x509.RevocationList, missing []error) {
 	for _, l := range lists {
 		if crl, err := l.get(); crl != nil {
@@ -130,7 +130,7 @@ func collect(lists []*list) (crls []*x509.RevocationList, missing []error) {
 	return crls, missing
 }
 
-// certificatesOf gives the certificates of a material, each once.
+// certificatesOf returns the certificates of a material, each once.
 func certificatesOf(m *certmanager.Material) (all []*x509.Certificate) {
 	seen := map[string]bool{}
 	add := func(certs ...*x509.Certificate) {
@@ -143,7 +143,7 @@ func certificatesOf(m *certmanager.Material) (all []*x509.Certificate) {
 	}
 	for _, c := range m.Certificates {
 		for _, der := range c.Certificate.Certificate {
-			if cert, err := x509.ParseCertificate(der); err == nil { // the Manager says what is wrong with others
+			if cert, err := x509.ParseCertificate(der); err == nil { // the Manager reports the others
 				add(cert)
 			}
 		}
@@ -160,7 +160,7 @@ func certificatesOf(m *certmanager.Material) (all []*x509.Certificate) {
 	return all
 }
 
-// issuersOf gives those that may sign lists.
+// issuersOf returns the certificates that may sign lists.
 func issuersOf(m *certmanager.Material) []*x509.Certificate {
 	return slices.DeleteFunc(certificatesOf(m), func(cert *x509.Certificate) bool { return !cert.IsCA })
 }

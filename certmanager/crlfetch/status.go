@@ -8,24 +8,25 @@ import (
 	"github.com/ergotls/ergotls/internal/dn"
 )
 
-// ListStatus says how a list is doing, for metrics and status pages.
+// ListStatus is the state of a list, for metrics and status pages.
 type ListStatus struct {
 	URL string // where it is fetched from
 
-	// Issuer, ThisUpdate and NextUpdate are those of the list in use, Entries is how many it has.
-	// Issuer is empty while there is none. NextUpdate is zero if the list has none. The age of a
-	// list is the time since ThisUpdate.
+	// Issuer, ThisUpdate and NextUpdate are those of the list in use, and Entries the number of its
+	// entries. Issuer is empty while there is no list. NextUpdate is zero if the list has none. The
+	// age of a list is the time since ThisUpdate.
 	Issuer                 string
 	ThisUpdate, NextUpdate time.Time
 	Entries                int
 
-	// Asked is when the last request for it ended, zero if there was none. Err is why that brought
-	// no list that can be used, or why it could not be written to Dir; nil if it succeeded.
+	// Asked is the end of the last request for the list, zero if there was none. Err is the reason why
+	// the request returned no usable list, or why the list could not be written to Dir; nil on
+	// success.
 	Asked time.Time
 	Err   error
 }
 
-// Lists returns the state of each list, by its URL. It may be called from any goroutine.
+// Lists returns the state of each list, sorted by URL. Any goroutine may call it.
 func (s *Source) Lists() []ListStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()

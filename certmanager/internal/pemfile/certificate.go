@@ -14,20 +14,20 @@ import (
 	"github.com/ergotls/ergotls/internal/dn"
 )
 
-// An Aside is a certificate or revocation list of a file that cannot be used.
+// An Aside is an unusable certificate or revocation list of a file.
 type Aside struct {
-	Name       []byte // the DER of its subject or issuer, nil if not even that can be read
-	Distrusted bool   // it can be read, and is a CA that OpenSSL marks as not trusted
+	Name       []byte // the DER of its subject or issuer, nil if that cannot be read either
+	Distrusted bool   // a readable CA that OpenSSL marks as not trusted
 	Err        error  // its number in the file, its name and the reason
 }
 
-// Found is what a file has of one kind, in its order.
+// Found has the entries of one kind in a file, in order.
 type Found[T any] struct {
 	All   []T
 	Aside []Aside
 }
 
-// Certificates returns the certificates of a file. It is an error if none can be read.
+// Certificates returns the certificates of a file. If none can be read it returns an error.
 func (f *File) Certificates() (Found[*x509.Certificate], error) {
 	return read(f, certificate, "certificate", parseCertificate, subjectOf)
 }
@@ -58,15 +58,15 @@ func read[T any](f *File, k kind, what string, parse func(block) (T, error), nam
 }
 
 func parseCertificate(b block) (*x509.Certificate, error) {
-	if b.title == "TRUSTED CERTIFICATE" { // what OpenSSL adds follows the certificate
+	if b.title == "TRUSTED CERTIFICATE" { // OpenSSL's additions follow the certificate
 		return x509.ParseCertificate(b.certificate())
 	}
 	return x509.ParseCertificate(b.der)
 }
 
 // parseList parses a revocation list. crypto/x509 refuses version 1, which openssl ca -gencrl
-// writes where its configuration names no extensions (golang/go#77871). What it lacks,
-// extensions and a number, is optional.
+// writes if its configuration has no extensions (golang/go#77871). Such a list lacks extensions and
+// a number, which are optional.
 func parseList(b block) (*x509.RevocationList, error) {
 	der := b.der
 	l, err := x509.ParseRevocationList(der)
@@ -95,8 +95,8 @@ func parseList(b block) (*x509.RevocationList, error) {
 	return l, nil
 }
 
-// signatureAlgorithms are those of lists of version 1 by their OID. Those with SHA-1 are
-// found to be insecure when the signature is checked.
+// signatureAlgorithms are the algorithms of version 1 lists by OID. Those with SHA-1 are refused
+// when the signature is checked.
 var signatureAlgorithms = map[string]x509.SignatureAlgorithm{
 	"1.2.840.113549.1.1.5":  x509.SHA1WithRSA,
 	"1.2.840.113549.1.1.11": x509.SHA256WithRSA,
@@ -109,8 +109,8 @@ var signatureAlgorithms = map[string]x509.SignatureAlgorithm{
 	"1.3.101.112":           x509.PureEd25519,
 }
 
-// subjectOf returns the subject of a certificate that crypto/x509 cannot parse, nil where it cannot
-// be found.
+// subjectOf returns the subject of a certificate that crypto/x509 cannot parse, nil if it cannot be
+// found.
 func subjectOf(der []byte) []byte {
 	version := tags.Tag(0).ContextSpecific().Constructed()
 	return nameAfter(der, version, tags.INTEGER, tags.SEQUENCE, tags.SEQUENCE, tags.SEQUENCE)
@@ -119,7 +119,7 @@ func subjectOf(der []byte) []byte {
 // issuerOf does the same for the issuer of a revocation list.
 func issuerOf(der []byte) []byte { return nameAfter(der, tags.INTEGER, tags.SEQUENCE) }
 
-// nameAfter returns the name that follows other elements in the part that is signed.
+// nameAfter returns the name that follows other elements in the signed part.
 func nameAfter(der []byte, others ...tags.Tag) []byte {
 	var signed, part, name cryptobyte.String
 	input := cryptobyte.String(der)
@@ -135,7 +135,7 @@ func nameAfter(der []byte, others ...tags.Tag) []byte {
 	return name
 }
 
-// inWords quotes a name for an error.
+// inWords formats a name for an error.
 func inWords(der []byte) string {
 	var rdns pkix.RDNSequence
 	if _, err := asn1.Unmarshal(der, &rdns); err != nil {
@@ -147,7 +147,7 @@ func inWords(der []byte) string {
 	return fmt.Sprintf(" (%q)", text[:min(len(text), 200)])
 }
 
-// The purposes that OpenSSL's TRUSTED CERTIFICATE names (RFC 5280 section 4.2.1.12).
+// The purposes in OpenSSL's TRUSTED CERTIFICATE (RFC 5280 section 4.2.1.12).
 var (
 	oidAnyUsage = asn1.ObjectIdentifier{2, 5, 29, 37, 0}
 	oidUsages   = map[x509.ExtKeyUsage]asn1.ObjectIdentifier{
@@ -156,8 +156,8 @@ var (
 	}
 )
 
-// CAs is Certificates without those that OpenSSL marks as not trusted for a usage of the peers: the
-// extracted bundles of a system hold distrusted CAs so.
+// CAs is Certificates without those that OpenSSL marks as not trusted for a usage of the peers. The
+// bundles extracted by a system mark distrusted CAs in this way.
 func (f *File) CAs(usage x509.ExtKeyUsage) (Found[*x509.Certificate], error) {
 	var trusted File
 	var distrusted []Aside
@@ -177,16 +177,16 @@ func (f *File) CAs(usage x509.ExtKeyUsage) (Found[*x509.Certificate], error) {
 	return found, err
 }
 
-// parseCA refuses a CA of which no peer could be verified.
+// parseCA refuses a CA that could verify no peer.
 func parseCA(b block) (*x509.Certificate, error) {
 	cert, err := parseCertificate(b)
-	if err == nil && cert.PublicKey == nil { // Ed448 or RSA-PSS, say
+	if err == nil && cert.PublicKey == nil { // for example Ed448 or RSA-PSS
 		err = errors.New("its key is of a kind that crypto/x509 does not know; use ECDSA, Ed25519 or RSA")
 	}
 	return cert, err
 }
 
-// certificate returns the certificate of a block without what OpenSSL adds behind it.
+// certificate returns the certificate of a block without OpenSSL's additions.
 func (b block) certificate() []byte {
 	var first asn1.RawValue
 	if _, err := asn1.Unmarshal(b.der, &first); err != nil {
@@ -195,7 +195,7 @@ func (b block) certificate() []byte {
 	return first.FullBytes
 }
 
-// rejects says whether a certificate is not to be trusted for a usage, by the rules of
+// rejects reports whether a certificate is not trusted for a usage, by the rules of
 // X509_check_trust.
 func (b block) rejects(usage x509.ExtKeyUsage) bool {
 	wanted, limits := oidUsages[usage]
@@ -208,7 +208,7 @@ func (b block) rejects(usage x509.ExtKeyUsage) bool {
 		Reject []asn1.ObjectIdentifier `asn1:"optional,tag:0"`
 	}
 	if _, err := asn1.Unmarshal(added, &aux); err != nil {
-		return true // it may say so
+		return true // it may reject the usage
 	}
 	has := func(usages []asn1.ObjectIdentifier) bool {
 		return slices.ContainsFunc(usages, func(oid asn1.ObjectIdentifier) bool { return oid.Equal(wanted) || oid.Equal(oidAnyUsage) })

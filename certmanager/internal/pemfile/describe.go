@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// fromDER takes a DER file for the PEM block that it would be, none if it is of no known kind.
+// fromDER returns a DER file as the equivalent PEM block, none if its kind is unknown.
 func fromDER(data []byte) []block {
 	if len(data) == 0 || data[0] != 0x30 {
 		return nil
@@ -28,7 +28,7 @@ func fromDER(data []byte) []block {
 	return []block{{kindOf(title, nil), title, data}}
 }
 
-// titleOfDER returns the PEM title of DER, "" if it is of no known kind.
+// titleOfDER returns the PEM title for DER, "" if its kind is unknown.
 func titleOfDER(data []byte) string {
 	if _, err := parseAnyKey(data); err == nil {
 		return "PRIVATE KEY"
@@ -65,7 +65,7 @@ func unmarshals(data []byte, into any) bool {
 	return err == nil && len(rest) == 0
 }
 
-// describe says what a file holds instead of what is looked for, with what to do about it.
+// describe returns what a file contains instead of the wanted kind, and what to do about it.
 func (f *File) describe() string {
 	var all []string
 	for _, b := range f.blocks {
@@ -104,7 +104,7 @@ func (b block) describe() string {
 	return fmt.Sprintf("a PEM block %q", b.title)
 }
 
-// unreadable says what a file is that is neither PEM nor DER of a known kind.
+// unreadable describes a file that is neither PEM nor DER of a known kind.
 func unreadable(data []byte) string {
 	begins := func(prefix string) bool { return bytes.HasPrefix(data, []byte(prefix)) }
 	switch {

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 )
 
-// Keys returns the private keys of a file, of which there is at least one: PKCS #8, PKCS #1 or SEC
-// 1, whatever their titles say.
+// Keys returns the private keys of a file, at least one: PKCS #8, PKCS #1 or SEC 1, regardless of
+// their titles.
 func (f *File) Keys() ([]crypto.Signer, error) {
 	var keys []crypto.Signer
 	var errs []error
@@ -33,7 +33,7 @@ func (f *File) Keys() ([]crypto.Signer, error) {
 	}
 	switch {
 	case len(keys) > 0:
-		return keys, nil // a key that cannot be read is missed where it is looked for
+		return keys, nil // an unreadable key is reported if a certificate needs it
 	case len(errs) > 0 && errors.Is(errs[0], ErrEncrypted):
 		return nil, fmt.Errorf("%w; decrypt it with openssl pkey -in FILE -out NEW, and let file permissions protect it", ErrEncrypted)
 	case len(errs) > 0:
@@ -69,13 +69,13 @@ func parseAnyKey(der []byte) (any, error) {
 	if parsed, err := x509.ParseECPrivateKey(der); err == nil {
 		return parsed, nil
 	}
-	if isEncryptedKey(der) { // under the title of one that is not
+	if isEncryptedKey(der) { // with the title of an unencrypted key
 		return nil, ErrEncrypted
 	}
 	return nil, errors.New("its private key cannot be parsed; use ECDSA with P-256, P-384 or P-521, Ed25519 or RSA")
 }
 
-// isEncryptedKey says whether DER is an encrypted private key, RFC 5208 section 6.
+// isEncryptedKey reports whether DER is an encrypted private key (RFC 5208 section 6).
 func isEncryptedKey(der []byte) bool {
 	return unmarshals(der, new(struct {
 		Algorithm struct {
@@ -87,7 +87,7 @@ func isEncryptedKey(der []byte) bool {
 }
 
 // ECH returns Encrypted Client Hello keys as openssl ech and nginx write them: private keys, each
-// followed by the ECHConfigList that belongs to it.
+// followed by its ECHConfigList.
 func (f *File) ECH() ([]tls.EncryptedClientHelloKey, error) {
 	var keys []tls.EncryptedClientHelloKey
 	var private []byte
@@ -121,8 +121,8 @@ func (f *File) ECH() ([]tls.EncryptedClientHelloKey, error) {
 	return keys, nil
 }
 
-// splitECHConfigs takes an ECHConfigList apart: a length, then configs of a version, a length and
-// contents, RFC 9849 section 4.
+// splitECHConfigs splits an ECHConfigList: a length, then configs with a version, a length and
+// contents (RFC 9849 section 4).
 func splitECHConfigs(list []byte) (configs [][]byte, err error) {
 	input := cryptobyte.String(list)
 	var rest, contents cryptobyte.String
@@ -138,8 +138,8 @@ func splitECHConfigs(list []byte) (configs [][]byte, err error) {
 	return configs, nil
 }
 
-// TicketKeys reads the keys of session tickets: 32 bytes in a line, in hexadecimal or base64. Empty
-// lines and those that begin with "#" do not count. No error quotes a line.
+// TicketKeys reads the keys of session tickets: 32 bytes a line, in hexadecimal or base64. It
+// ignores empty lines and those that begin with "#". No error quotes a line.
 func TicketKeys(data []byte) ([][32]byte, error) {
 	var keys [][32]byte
 	n := 0

@@ -1,8 +1,7 @@
-// Package pemfile turns the bytes of certificate files into values: PEM and DER certificates, keys,
-// revocation lists and Encrypted Client Hello keys, and PKCS #12. Start with [Parse]. It reads what
-// crypto/tls, OpenSSL, Java and Windows write. What it cannot read it names: what was found, what
-// is wanted, and the command that converts it. It has no clock and does no I/O, and no error has
-// key material.
+// Package pemfile parses certificate files: PEM and DER certificates, keys, revocation lists and
+// Encrypted Client Hello keys, and PKCS #12. Start with [Parse]. It reads the output of crypto/tls,
+// OpenSSL, Java and Windows. For other contents its errors name what was found, what is wanted, and
+// the command to convert it. It uses no clock and no I/O, and its errors have no key material.
 package pemfile
 
 import (
@@ -14,22 +13,22 @@ import (
 	"strings"
 )
 
-// ErrEncrypted says that a private key is encrypted.
+// ErrEncrypted means that a private key is encrypted.
 var ErrEncrypted = errors.New("private key is encrypted")
 
-// A File is a PEM or DER file taken apart.
+// A File is a parsed PEM or DER file.
 type File struct {
 	blocks []block
 }
 
-// block is one PEM block, or the whole of a DER file.
+// block is one PEM block, or a whole DER file.
 type block struct {
 	kind  kind
-	title string // of PEM
+	title string // the PEM title
 	der   []byte
 }
 
-// kind is what a block is for. The titles of keys do not say of which form they are.
+// kind is the kind of a block. The title of a key does not tell its form reliably.
 type kind int
 
 const (
@@ -59,8 +58,8 @@ func kindOf(title string, headers map[string]string) kind {
 	return other
 }
 
-// Parse takes the bytes of a file apart. A PEM block that is cut off, as a copy in progress leaves
-// it, is an error and not silently a block less.
+// Parse splits a file into its blocks. A truncated PEM block, as in an unfinished copy, is an error
+// rather than silently dropped.
 func Parse(data []byte) (*File, error) {
 	blocks, err := split(data)
 	if err != nil {
@@ -76,18 +75,17 @@ func Parse(data []byte) (*File, error) {
 
 var utf8BOM = []byte("\xef\xbb\xbf")
 
-// split returns the PEM blocks of a file. Titles stand in lines of their own, which may be
-// indented.
+// split returns the PEM blocks of a file. Titles are on lines of their own, which may be indented.
 func split(data []byte) ([]block, error) {
 	if !bytes.Contains(data, []byte("-----BEGIN ")) {
 		return nil, nil
 	}
 	data = bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))
 	data = bytes.ReplaceAll(data, []byte("\r"), []byte("\n"))
-	// Files whose last line does not end were joined.
+	// The file was joined from files without a final newline.
 	data = bytes.ReplaceAll(data, []byte("----------BEGIN "), []byte("-----\n-----BEGIN "))
 	var blocks []block
-	var text []byte // the block that the lines are of, nil between blocks
+	var text []byte // the current block, nil between blocks
 	var title string
 	var begun int
 	damaged := func() error {
@@ -125,15 +123,15 @@ func split(data []byte) ([]block, error) {
 	return blocks, nil
 }
 
-// startsTitle says whether a line is the first part of one that begins a block.
+// startsTitle reports whether a line is a prefix of one that begins a block.
 func startsTitle(line []byte) bool {
 	const begin = "-----BEGIN "
 	n := min(len(line), len(begin))
 	return n > 0 && len(line) < 64 && string(line[:n]) == begin[:n] && !bytes.Contains(line, []byte(`\n`))
 }
 
-// titleOf returns the title of a line that begins or ends a block. Titles are short: they are
-// quoted in errors.
+// titleOf returns the title of a line that begins or ends a block. Long titles are refused, since
+// errors quote them.
 func titleOf(line []byte, prefix string) (title string, ok bool) {
 	rest, ok := bytes.CutPrefix(line, []byte(prefix))
 	if !ok {
@@ -153,8 +151,8 @@ func (f *File) of(kinds ...kind) []block {
 	return some
 }
 
-// HasCertificate says whether the file has a certificate.
+// HasCertificate reports whether the file has a certificate.
 func (f *File) HasCertificate() bool { return len(f.of(certificate)) > 0 }
 
-// HasKey says whether the file has a private key, which may be encrypted.
+// HasKey reports whether the file has a private key, which may be encrypted.
 func (f *File) HasKey() bool { return len(f.of(key, encryptedKey)) > 0 }

@@ -10,8 +10,8 @@ import (
 	"software.sslmate.com/src/go-pkcs12"
 )
 
-// PKCS12 returns the private key and the certificates of a PKCS #12 file. The order of the
-// certificates is the file's, which says nothing.
+// PKCS12 returns the private key and the certificates of a PKCS #12 file. The certificates are in
+// the order of the file, which is arbitrary.
 func PKCS12(data []byte, password string) (crypto.Signer, []*x509.Certificate, error) {
 	if !isPKCS12(data) {
 		f, err := Parse(data)
@@ -48,12 +48,12 @@ func isPKCS12(data []byte) bool {
 	return unmarshals(data, &pfx) && pfx.Version == 3
 }
 
-// maxIterations is some seconds of work. Tools use thousands.
+// maxIterations takes some seconds to compute. Tools use thousands.
 const maxIterations = 5_000_000
 
-// iterations returns the largest number of iterations that a PKCS #12 file asks for. In all of its
-// structures the number follows an octet string, the salt. Without a bound a file of some bytes
-// would keep a processor busy for hours.
+// iterations returns the largest number of iterations in a PKCS #12 file. In all of its structures
+// the number follows the salt, an octet string. Without a limit a tiny file could use a CPU for
+// hours.
 func iterations(der []byte, depth int) int64 {
 	var most int64
 	salt := false

@@ -1,4 +1,4 @@
-// Package regular opens regular files. [Open] refuses all others, and never waits for them.
+// Package regular opens regular files. [Open] refuses all other files and does not block on them.
 package regular
 
 import (
@@ -9,13 +9,14 @@ import (
 	"syscall"
 )
 
-// ErrNot is the error of what is no regular file.
+// ErrNot is the error for a path that is not a regular file.
 var ErrNot = errors.New("no regular file")
 
-// Open is os.OpenFile for a regular file. A FIFO would keep it waiting for the other end, and what
-// a device does when it is opened or read is its own.
+// Open is os.OpenFile for regular files only. Opening a FIFO would block until its other end is
+// open, and opening or reading a device can have any effect.
 func Open(path string, flag int, perm fs.FileMode) (*os.File, error) {
-	// Before, since a device is not to be opened, and after, since it may be another file by then.
+	// Checked before opening, since a device must not be opened, and after, since the path may be
+	// another file by then.
 	info, err := os.Stat(path)
 	if err == nil {
 		err = check(path, info)

@@ -13,11 +13,11 @@ import (
 	"github.com/ergotls/ergotls/internal/dn"
 )
 
-// Arrange brings the certificates of a chain in the order in which peers want them, RFC 8446
-// section 4.4.2: the leaf, then each issuer after what it issued. Where there are several ways up,
-// as cross-signed CAs make them, all that are in their time follow. What is not needed is set aside
-// with a warning: what issued none of the others, or is outside its time while peers may know its
-// name by another certificate.
+// Arrange sorts the certificates of a chain as peers expect them (RFC 8446 section 4.4.2): the
+// leaf, then each issuer after the certificates that it issued. If there are several paths, as with
+// cross-signed CAs, it includes all currently valid issuers. It sets certificates aside with a
+// warning if they issued none of the others, or are not currently valid while peers may have
+// another certificate of the same name.
 func Arrange(leaf *x509.Certificate, certs []*x509.Certificate, now time.Time) (chain []*x509.Certificate, warnings []string, err error) {
 	chain = climb([]*x509.Certificate{leaf}, certs, now)
 	var aside []*x509.Certificate
@@ -43,7 +43,7 @@ func Arrange(leaf *x509.Certificate, certs []*x509.Certificate, now time.Time) (
 	return chain, warnings, nil
 }
 
-// climb appends the issuers of the last certificate of a chain, each followed by its own.
+// climb appends the issuers of the last certificate of a chain, each followed by its own issuers.
 func climb(chain, certs []*x509.Certificate, now time.Time) []*x509.Certificate {
 	last := chain[len(chain)-1]
 	for _, cert := range certs {
@@ -54,7 +54,7 @@ func climb(chain, certs []*x509.Certificate, now time.Time) []*x509.Certificate 
 	return chain
 }
 
-// Issued says whether a CA signed a certificate, with whatever algorithm.
+// Issued reports whether a CA signed a certificate, with any algorithm.
 func Issued(ca, cert *x509.Certificate) bool {
 	if !bytes.Equal(ca.RawSubject, cert.RawIssuer) {
 		return false
@@ -64,7 +64,7 @@ func Issued(ca, cert *x509.Certificate) bool {
 	return err == nil || errors.As(err, &insecure)
 }
 
-// unusable says why no peer builds a chain with a CA.
+// unusable returns the reason why no peer builds a chain with a CA.
 func unusable(ca *x509.Certificate, now time.Time) error {
 	if err := CheckDates(ca, now); err != nil {
 		return err
@@ -72,8 +72,8 @@ func unusable(ca *x509.Certificate, now time.Time) error {
 	return CheckAlgorithm(ca)
 }
 
-// missing says whether a leaf that stands alone cannot be served without its issuer: that is among
-// the others and not usable, or there are CAs, and it is not among them.
+// missing returns an error if a leaf without a chain cannot be served: its issuer is among the
+// others but not usable, or there are CAs and its issuer is not among them.
 func missing(leaf *x509.Certificate, others []*x509.Certificate, now time.Time) error {
 	ca := false
 	var err error
@@ -93,7 +93,7 @@ func missing(leaf *x509.Certificate, others []*x509.Certificate, now time.Time) 
 	return err
 }
 
-// inOrder says whether each certificate of a chain stands behind one that it issued.
+// inOrder reports whether each certificate of a chain follows one that it issued.
 func inOrder(certs, chain []*x509.Certificate) bool {
 	var before []*x509.Certificate
 	for _, cert := range certs {
@@ -109,7 +109,7 @@ func inOrder(certs, chain []*x509.Certificate) bool {
 	return true
 }
 
-// reasons says why certificates are set aside.
+// reasons returns why certificates are set aside.
 func reasons(aside []*x509.Certificate, now time.Time) string {
 	const most = 3
 	var texts []string

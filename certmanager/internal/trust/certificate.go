@@ -34,7 +34,7 @@ func Parse(ders [][]byte) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// LeafOf returns the certificate of a key. Of several the first that is in its time.
+// LeafOf returns the certificate of a key. Of several it returns the first that is currently valid.
 func LeafOf(certs []*x509.Certificate, key crypto.PrivateKey, now time.Time) (*x509.Certificate, error) {
 	signer, ok := key.(crypto.Signer)
 	if !ok {
@@ -56,17 +56,17 @@ func LeafOf(certs []*x509.Certificate, key crypto.PrivateKey, now time.Time) (*x
 	return first, nil
 }
 
-// IsKeyOf says whether a certificate is of a key.
+// IsKeyOf reports whether a certificate has the public key of a key.
 func IsKeyOf(key crypto.Signer, cert *x509.Certificate) bool {
 	public, ok := cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
 	return ok && public.Equal(key.Public())
 }
 
-// IsRoot says whether a certificate names itself as its issuer.
+// IsRoot reports whether a certificate names itself as its issuer.
 func IsRoot(cert *x509.Certificate) bool { return bytes.Equal(cert.RawSubject, cert.RawIssuer) }
 
-// Usage says whether a leaf may be that of a TLS server and of a TLS client. It is an error if it
-// may be neither.
+// Usage reports whether a leaf may be that of a TLS server, and of a TLS client. If neither, it
+// returns an error.
 func Usage(leaf *x509.Certificate) (server, client bool, err error) {
 	if leaf.KeyUsage != 0 && leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
 		return false, false, fmt.Errorf("%w: its key usage lacks digital signature, which every ECDHE handshake needs", ErrInvalid)
@@ -78,14 +78,14 @@ func Usage(leaf *x509.Certificate) (server, client bool, err error) {
 	return server, client, err
 }
 
-// Allows says whether the extended key usage of a certificate allows one.
+// Allows reports whether the extended key usage of a certificate allows a usage.
 func Allows(cert *x509.Certificate, usage x509.ExtKeyUsage) bool {
 	none := len(cert.ExtKeyUsage) == 0 && len(cert.UnknownExtKeyUsage) == 0
 	return none || slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageAny) || slices.Contains(cert.ExtKeyUsage, usage)
 }
 
-// CheckChainDates refuses a chain whose leaf is outside its time, or each that issued the leaf.
-// What stands above these need not be needed: peers may know their issuer by another certificate.
+// CheckChainDates refuses a chain if the leaf, or every certificate that issued the leaf, is not
+// currently valid. Those above may be unneeded: peers may have another certificate of that issuer.
 func CheckChainDates(chain []*x509.Certificate, now time.Time) error {
 	err := CheckDates(chain[0], now)
 	if err != nil {
@@ -104,7 +104,8 @@ func CheckChainDates(chain []*x509.Certificate, now time.Time) error {
 	return err
 }
 
-// CheckDates refuses a certificate outside its time. It is valid up to and with its last second.
+// CheckDates refuses a certificate that is not currently valid. It is valid up to and including the
+// second of NotAfter.
 func CheckDates(cert *x509.Certificate, now time.Time) error {
 	switch {
 	case now.Before(cert.NotBefore):
@@ -117,7 +118,8 @@ func CheckDates(cert *x509.Certificate, now time.Time) error {
 
 func inUTC(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// CheckAlgorithm refuses signatures that crypto/x509 does not accept. Nobody looks at a root's.
+// CheckAlgorithm refuses signatures that crypto/x509 does not accept. That of a root is not
+// checked.
 func CheckAlgorithm(cert *x509.Certificate) error {
 	switch cert.SignatureAlgorithm {
 	case x509.MD2WithRSA, x509.MD5WithRSA, x509.SHA1WithRSA, x509.DSAWithSHA1, x509.ECDSAWithSHA1:
@@ -129,13 +131,13 @@ func CheckAlgorithm(cert *x509.Certificate) error {
 	return nil
 }
 
-// oidTLSFeature marks a certificate whose peers insist on TLS extensions, RFC 7633.
+// oidTLSFeature marks a certificate that requires TLS extensions (RFC 7633).
 var oidTLSFeature = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}
 
-// statusRequest is the extension with an OCSP response, RFC 6066 section 8.
+// statusRequest is the extension with an OCSP response (RFC 6066 section 8).
 const statusRequest = 5
 
-// MustStaple says whether peers insist on a stapled OCSP response.
+// MustStaple reports whether peers require a stapled OCSP response.
 func MustStaple(leaf *x509.Certificate) bool {
 	return slices.ContainsFunc(leaf.Extensions, func(ext pkix.Extension) bool {
 		var features []int
@@ -147,11 +149,11 @@ func MustStaple(leaf *x509.Certificate) bool {
 	})
 }
 
-// maxText is the most bytes of a name or serial number in an error: anyone can send a certificate
-// with a long one.
+// maxText is the largest number of bytes of a name or serial number in an error: anyone can send a
+// certificate with a long one.
 const maxText = 256
 
-// Describe names a certificate in errors and logs without its contents.
+// Describe returns a short description of a certificate for errors and logs.
 func Describe(cert *x509.Certificate) string {
 	name := dn.String(cert.Subject)
 	switch {
@@ -168,7 +170,7 @@ func Describe(cert *x509.Certificate) string {
 	return fmt.Sprintf("%q (serial %s)", Cut(name, maxText), Cut(cert.SerialNumber.Text(16), maxText))
 }
 
-// Cut returns a text of at most so many bytes, in memory of its own.
+// Cut returns a copy of text, shortened to at most the given number of bytes.
 func Cut(text string, most int) string {
 	if len(text) <= most {
 		return text

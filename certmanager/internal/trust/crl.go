@@ -14,40 +14,39 @@ import (
 	"github.com/ergotls/ergotls/internal/dn"
 )
 
-// Lists answers whether a certificate is on a list of its issuer. It is made once and only read
-// afterwards.
+// Lists finds out whether a certificate is on a list of its issuer. It is made once and then only
+// read.
 type Lists struct {
 	Warnings []error // about lists that are not used
-	Fresh    bool    // a list that is out of date refuses everyone
+	Fresh    bool    // an outdated list refuses every certificate of its issuer
 
-	Begins time.Time // when a list dated in the future is no longer; zero without one
+	Begins time.Time // when a list dated in the future becomes current; zero without one
 
 	lists   map[string][]*List             // by the canonical name of the issuer
-	issuers map[string][]*x509.Certificate // who may have signed lists, by the same
+	issuers map[string][]*x509.Certificate // CAs that may have signed lists, by canonical name
 	names   map[string]string              // canonical names of issuers, by their DER
 
-	// made has each list that was used, by what it was made of: it is made once, also where
-	// something else changes.
+	// made caches each used list by its source, so that it is not processed again after other changes.
 	made map[*x509.RevocationList]*List
 
-	anchors sync.Map // what revokedAnchor said of a CA that a chain ends with, by its raw bytes
+	anchors sync.Map // results of revokedAnchor by the raw bytes of the CA
 }
 
 // List is one list whose issuer and signature were checked.
 type List struct {
-	Issuer  *x509.Certificate    // who signed it
-	CRL     *x509.RevocationList // as it was parsed
-	Revoked map[string]time.Time // by serial, when it was revoked
-	Entries [sha256.Size]byte    // stands for the serials
+	Issuer  *x509.Certificate    // the CA that signed it
+	CRL     *x509.RevocationList // as parsed
+	Revoked map[string]time.Time // time of revocation, by serial number
+	Entries [sha256.Size]byte    // a hash of the serial numbers
 	scope   scope
 }
 
 // maxCRLSkew is how far in the future a list may be dated.
 const maxCRLSkew = 5 * time.Minute
 
-// NewLists checks the lists against the certificates of possible issuers. Of several lists of
-// one issuer and one scope the newest counts. A list of an unknown issuer says nothing about anyone
-// here: it is left out. What previous knows of a list is not found out again.
+// NewLists checks the lists against the certificates of possible issuers. Of several lists of one
+// issuer and one scope the newest counts. A list of an unknown issuer is skipped, because it
+// concerns no certificate here. Results for lists in previous are reused.
 func NewLists(lists []*x509.RevocationList, issuers []*x509.Certificate, fresh bool, now time.Time, previous *Lists) (*Lists, error) {
 	r := &Lists{lists: make(map[string][]*List), issuers: make(map[string][]*x509.Certificate), names: make(map[string]string), Fresh: fresh, made: make(map[*x509.RevocationList]*List)}
 	for _, issuer := range issuers {
@@ -62,7 +61,7 @@ func NewLists(lists []*x509.RevocationList, issuers []*x509.Certificate, fresh b
 			continue
 		}
 		issuer, err := issuerOf(list, named)
-		if err != nil && !previous.knew(list) { // else it is of the key that a CA of the same name had before
+		if err != nil && !previous.knew(list) { // else the CA of that name had another key before
 			return nil, err
 		}
 		if issuer == nil {
@@ -84,7 +83,7 @@ func NewLists(lists []*x509.RevocationList, issuers []*x509.Certificate, fresh b
 	return r, nil
 }
 
-// find returns what was made of a list before, if its issuer is still one.
+// find returns the previous result for a list, if its issuer is still among issuers.
 func (r *Lists) find(list *x509.RevocationList, issuers []*x509.Certificate) *List {
 	if !r.knew(list) {
 		return nil
@@ -96,15 +95,15 @@ func (r *Lists) find(list *x509.RevocationList, issuers []*x509.Certificate) *Li
 	return &known
 }
 
-// knew says whether the signature of a list was that of an issuer.
+// knew reports whether the signature of a list was verified before.
 func (r *Lists) knew(list *x509.RevocationList) bool { return r != nil && r.made[list] != nil }
 
-// use adds a list whose signature holds.
+// use adds a list with a valid signature.
 func (r *Lists) use(l *List, now time.Time) {
 	r.made[l.CRL] = l
-	// One dated in the future is beside the list of today, whose place it must not take. RFC 5280
-	// does not say what it is worth. The CA has signed its entries, and the clock here may be slow:
-	// they revoke. It says nothing about who is not on it.
+	// A list dated in the future is kept beside the current one and must not replace it. RFC 5280 does
+	// not define its meaning. Its entries revoke, since the CA has signed them and our clock may be
+	// slow. It tells nothing about certificates that are not on it.
 	if l.scope.future = l.CRL.ThisUpdate.Sub(now) > maxCRLSkew; l.scope.future {
 		if begins := l.CRL.ThisUpdate.Add(-maxCRLSkew); r.Begins.IsZero() || begins.Before(r.Begins) {
 			r.Begins = begins
@@ -131,7 +130,7 @@ func (r *Lists) add(l *List) {
 	r.lists[name] = append(r.lists[name], l)
 }
 
-// name returns the canonical form of a name, which takes longest where it is none of an issuer.
+// name returns the canonical form of a name. It is slowest for a name that is not an issuer's.
 func (r *Lists) name(der []byte) string {
 	if name, known := r.names[string(der)]; known {
 		return name
@@ -139,7 +138,7 @@ func (r *Lists) name(der []byte) string {
 	return CanonicalName(der)
 }
 
-// newer says whether a list replaces another of the same issuer and scope.
+// newer reports whether a list replaces another of the same issuer and scope.
 func newer(list, other *x509.RevocationList) bool {
 	if !list.ThisUpdate.Equal(other.ThisUpdate) || list.Number == nil || other.Number == nil {
 		return list.ThisUpdate.After(other.ThisUpdate)
@@ -147,7 +146,7 @@ func newer(list, other *x509.RevocationList) bool {
 	return list.Number.Cmp(other.Number) > 0
 }
 
-// sameIssuer: an issuer is a name and a key, whatever its certificate.
+// sameIssuer reports whether two CAs have the same name and key, which identify an issuer.
 func sameIssuer(a, b *x509.Certificate) bool {
 	return bytes.Equal(a.RawSubjectPublicKeyInfo, b.RawSubjectPublicKeyInfo) && SameName(a.RawSubject, b.RawSubject)
 }
@@ -162,9 +161,9 @@ func (r *Lists) of(issuer *x509.Certificate) (all []*List) {
 	return all
 }
 
-// issuerOf returns which of the issuers of its name has signed a list, nil if that is none. A list
-// that claims to be of a known key and is not is an error: it may be the list of a CA in service,
-// damaged.
+// issuerOf returns the issuer with the list's name that signed it, nil if there is none. It returns
+// an error if the list names a known key but the signature is wrong: it may be a damaged list of a
+// CA in service.
 func issuerOf(list *x509.RevocationList, named []*x509.Certificate) (*x509.Certificate, error) {
 	var why error
 	for _, issuer := range named {
@@ -191,8 +190,8 @@ func revokedIn(list *x509.RevocationList) map[string]time.Time {
 	return revoked
 }
 
-// sumOfSerials covers the entries and not the list: a list that is issued again every hour with the
-// same entries does not end every session.
+// sumOfSerials is a hash of the entries, not the list, so that a list issued every hour with the
+// same entries does not invalidate all sessions.
 func sumOfSerials(revoked map[string]time.Time) [sha256.Size]byte {
 	h := sha256.New()
 	for _, serial := range slices.Sorted(maps.Keys(revoked)) {
@@ -202,10 +201,10 @@ func sumOfSerials(revoked map[string]time.Time) [sha256.Size]byte {
 	return [sha256.Size]byte(h.Sum(nil))
 }
 
-// Begun says whether a list that was dated in the future is no longer.
+// Begun reports whether a list that was dated in the future has become current.
 func (r *Lists) Begun(now time.Time) bool { return !r.Begins.IsZero() && !now.Before(r.Begins) }
 
-// OutOfDate says whether a list is past its nextUpdate. One without never is.
+// OutOfDate reports whether a list is past its nextUpdate. A list without one never is.
 func (l *List) OutOfDate(now time.Time) bool {
 	return !l.CRL.NextUpdate.IsZero() && now.After(l.CRL.NextUpdate)
 }
@@ -220,8 +219,8 @@ func (r *Lists) All() []*List {
 	return all
 }
 
-// Regressions says which lists were taken back since previous, for an issuer that is still among
-// known: who was revoked is let in again.
+// Regressions returns an error for each list that was replaced by an older one since previous, or
+// removed although its issuer is still among known: revoked peers are then accepted again.
 func (r *Lists) Regressions(previous *Lists, known []*x509.Certificate) []error {
 	var found []error
 	for _, old := range previous.All() {

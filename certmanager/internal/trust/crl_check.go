@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// check judges every certificate of a chain. The last is trusted by itself, but not if another CA
-// has revoked it.
+// check checks every certificate of a chain. The last is trusted by itself unless another CA has
+// revoked it.
 func (r *Lists) check(chain []*x509.Certificate, now time.Time) error {
 	if len(r.lists) == 0 {
 		return nil
@@ -36,8 +36,8 @@ func (r *Lists) checkOne(cert, issuer *x509.Certificate, now time.Time) error {
 	return nil
 }
 
-// checkAnchor judges a CA that chains end with: openssl verify -crl_check_all refuses a chain whose
-// CA another one has revoked, although the CA is in the bundle.
+// checkAnchor checks a CA that chains end with. Like openssl verify -crl_check_all it refuses one
+// that another CA has revoked, although it is in the bundle.
 func (r *Lists) checkAnchor(ca *x509.Certificate) error {
 	if bytes.Equal(ca.RawIssuer, ca.RawSubject) {
 		return nil
@@ -45,16 +45,16 @@ func (r *Lists) checkAnchor(ca *x509.Certificate) error {
 	known, ok := r.anchors.Load(string(ca.Raw))
 	if !ok {
 		known = r.revokedAnchor(ca, 0)
-		r.anchors.Store(string(ca.Raw), known) // of the CAs in the bundles alone
+		r.anchors.Store(string(ca.Raw), known) // only for CAs in the bundles
 	}
 	err, _ := known.(error)
 	return err
 }
 
-// maxPathLength bounds the way up from a CA that another one has issued.
+// maxPathLength limits the number of CAs above one that another has issued.
 const maxPathLength = 10
 
-// revokedAnchor looks for a list that has the CA, or one of those above it.
+// revokedAnchor finds a list that revokes the CA or one above it.
 func (r *Lists) revokedAnchor(ca *x509.Certificate, depth int) error {
 	if bytes.Equal(ca.RawIssuer, ca.RawSubject) || depth > maxPathLength {
 		return nil
@@ -69,7 +69,7 @@ func (r *Lists) revokedAnchor(ca *x509.Certificate, depth int) error {
 	for _, issuer := range r.issuers[name] {
 		if ca.CheckSignatureFrom(issuer) == nil {
 			if revoked = r.revokedAnchor(issuer, depth+1); revoked == nil {
-				return nil // where an issuer has several certificates, one that holds is enough
+				return nil // if an issuer has several certificates, one unrevoked is enough
 			}
 		}
 	}

@@ -18,14 +18,14 @@ var (
 // scope is the part of an issuer's certificates that a list is complete for (RFC 5280 section
 // 5.2.5). The zero scope is all.
 type scope struct {
-	users, cas bool   // only certificates of users, of CAs
-	uris       string // only certificates with one of these distribution points, separated by spaces; empty: whatever they have
-	names      string // distribution points of other forms than URIs, in DER: they tell the parts of a list apart
+	users, cas bool   // only end-entity certificates; only CA certificates
+	uris       string // only certificates with one of these distribution points, separated by spaces; empty: any
+	names      string // distribution points other than URIs, in DER: they distinguish parts of a list
 	future     bool   // the list is dated in the future
 }
 
-// isDelta says whether a list has only what has changed, also where it does not say so as it should
-// (RFC 5280 section 5.2.4).
+// isDelta reports whether a list has only changes, even if it is not marked as it should be (RFC
+// 5280 section 5.2.4).
 func isDelta(list *x509.RevocationList) bool {
 	for _, ext := range list.Extensions {
 		if ext.Id.Equal(oidDeltaCRLIndicator) {
@@ -35,7 +35,7 @@ func isDelta(list *x509.RevocationList) bool {
 	return false
 }
 
-// CheckList says why a list cannot be used, whoever has signed it.
+// CheckList returns the reason why a list cannot be used, whoever signed it.
 func CheckList(list *x509.RevocationList) error {
 	if isDelta(list) {
 		return errors.New("it is a delta list, which is not used: give the address of the full list")
@@ -44,8 +44,8 @@ func CheckList(list *x509.RevocationList) error {
 	return err
 }
 
-// scopeOf says what a list is complete for, or why it cannot be used: a list with a critical
-// extension that is not understood says nothing about who is not on it (RFC 5280 sections 5.2 and
+// scopeOf returns the scope of a list, or an error if it cannot be used: a list with an unknown
+// critical extension tells nothing about certificates that are not on it (RFC 5280 sections 5.2 and
 // 5.3).
 func scopeOf(list *x509.RevocationList) (s scope, err error) {
 	for _, ext := range list.Extensions {
@@ -112,7 +112,7 @@ func parseScope(der []byte) (s scope, err error) {
 	return scope{users: point.Users, cas: point.CAs, uris: strings.Join(uris, " "), names: strings.Join(names, "")}, nil
 }
 
-// PartName tells the list of an issuer, or a part of it, from others.
+// PartName returns a name for the list of an issuer, or for a part of it.
 func PartName(list *x509.RevocationList) string {
 	name := CanonicalName(list.RawIssuer) + string(list.AuthorityKeyId)
 	for _, ext := range list.Extensions {
@@ -123,8 +123,8 @@ func PartName(list *x509.RevocationList) string {
 	return name
 }
 
-// SamePart says whether a list that was found at an address is of the same issuer as the one that was
-// there before, and for the same certificates, or for more.
+// SamePart reports whether a list fetched from an address has the same issuer as the one from there
+// before, and the same scope or a larger one.
 func SamePart(before, list *x509.RevocationList, address string) bool {
 	was, err := scopeOf(before)
 	is, failed := scopeOf(list)
@@ -137,8 +137,8 @@ func SamePart(before, list *x509.RevocationList, address string) bool {
 		slices.ContainsFunc(strings.Fields(is.uris), func(uri string) bool { return slices.Contains(known, uri) })
 }
 
-// covers says whether who is not on the list is not revoked. A certificate without distribution
-// points is covered by whatever list its issuer has signed.
+// covers reports whether a certificate that is not on the list is not revoked. A certificate
+// without distribution points is covered by any list of its issuer.
 func (s scope) covers(cert *x509.Certificate) bool {
 	if s.future || s.users && cert.IsCA || s.cas && !cert.IsCA {
 		return false

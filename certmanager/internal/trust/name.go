@@ -11,13 +11,13 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// SameName says whether two distinguished names, in DER, are the same one (RFC 5280 section 7.1):
-// the kind of string, letter case and spaces do not matter. CAs change the kind when their software
-// changes, and sign revocation lists with the new one.
+// SameName reports whether two distinguished names, in DER, are the same (RFC 5280 section 7.1):
+// string type, letter case and spaces do not matter. A CA's string type may change with its
+// software, and then differs in new revocation lists.
 func SameName(a, b []byte) bool { return bytes.Equal(a, b) || CanonicalName(a) == CanonicalName(b) }
 
-// CanonicalName returns what a distinguished name has in common with all that are the same one.
-// What is no such name has nothing in common with others.
+// CanonicalName returns a string that is equal for all forms of the same distinguished name. Bytes
+// that are no name are returned as they are.
 func CanonicalName(der []byte) string {
 	var name []byte
 	var rdns cryptobyte.String
@@ -58,7 +58,7 @@ func canonicalValue(tag asn1.Tag, value []byte) string {
 	switch tag {
 	case asn1.UTF8String, asn1.PrintableString, asn1.IA5String:
 		text = string(value)
-	case asn1.T61String: // by common usage Latin-1
+	case asn1.T61String: // Latin-1 by common usage
 		runes := make([]rune, len(value))
 		for i, b := range value {
 			runes[i] = rune(b)

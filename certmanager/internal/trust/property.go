@@ -15,11 +15,11 @@ import (
 	"github.com/ergotls/ergotls/internal/dn"
 )
 
-// Property is what a rule compares of a leaf.
+// Property is a property of a leaf that rules compare.
 type Property struct {
 	Name  string // for rules and errors
 	of    func(leaf *x509.Certificate) []string
-	check func(want string) error // refuses what can never match
+	check func(want string) error // refuses values that can never match
 	match func(want, have string) bool
 }
 
@@ -47,7 +47,7 @@ var (
 
 func equal(want, have string) bool { return want == have }
 
-// Check refuses what no leaf can have.
+// Check refuses values that no leaf can have.
 func (p Property) Check(wanted []string) error {
 	if len(wanted) == 0 {
 		return errors.New("it names nobody")
@@ -60,8 +60,7 @@ func (p Property) Check(wanted []string) error {
 	return nil
 }
 
-// OneOf returns nil if the leaf has one of what is wanted, or an error that says which of them
-// comes nearest.
+// OneOf returns nil if the leaf has one of the wanted values, or an error that names the closest.
 func (p Property) OneOf(wanted []string, leaf *x509.Certificate) error {
 	names := p.of(leaf)
 	for _, name := range names {
@@ -72,11 +71,11 @@ func (p Property) OneOf(wanted []string, leaf *x509.Certificate) error {
 	if len(names) == 0 {
 		return fmt.Errorf("its certificate carries no %s", p.Name)
 	}
-	want, name := nearest(wanted, names[:min(len(names), 100)]) // a peer may have as many as it likes
+	want, name := nearest(wanted, names[:min(len(names), 100)]) // a peer may have any number
 	return fmt.Errorf("its %s is %.300s, the nearest match %s", p.Name, dn.Printable(name), want)
 }
 
-// NormalName is the form in which names are compared.
+// NormalName returns the form in which names are compared.
 func NormalName(name string) string {
 	name = strings.TrimSuffix(name, ".")
 	if ascii, err := idna.Lookup.ToASCII(name); err == nil {
@@ -85,7 +84,7 @@ func NormalName(name string) string {
 	return strings.ToLower(name) // wildcards and names with underscores are not IDNA
 }
 
-// MatchesDNS says whether a DNS name is that of a pattern, of which "*." stands for one label.
+// MatchesDNS reports whether a DNS name matches a pattern, in which "*." stands for one label.
 func MatchesDNS(pattern, name string) bool {
 	name = NormalName(name)
 	if rest, ok := strings.CutPrefix(pattern, "*"); ok {
@@ -95,7 +94,7 @@ func MatchesDNS(pattern, name string) bool {
 	return pattern == name
 }
 
-// checkPattern refuses what no certificate has as a DNS name.
+// checkPattern refuses a pattern that matches no DNS name of a certificate.
 func checkPattern(pattern string) error {
 	name := strings.TrimPrefix(pattern, "*.")
 	switch _, err := netip.ParseAddr(name); {
@@ -138,7 +137,7 @@ func PinOf(cert *x509.Certificate) string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// nearest returns the pair with the longest common beginning or end.
+// nearest returns the pair with the longest common prefix or suffix.
 func nearest(wanted, names []string) (want, name string) {
 	want, name = "none", names[0]
 	best := -1

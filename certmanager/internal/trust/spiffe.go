@@ -19,8 +19,8 @@ type domain struct {
 	sum  string // of the CAs
 }
 
-// NewDomains makes the pools of each domain, and one of all of them together with the CAs of
-// plain. Without any domain they are nil and plain.
+// NewDomains makes a pool for each domain, and one of all their CAs and those of plain. Without
+// domains it returns nil and plain.
 func NewDomains(cas map[string][]*x509.Certificate, plain *x509.CertPool) (Domains, *x509.CertPool) {
 	if len(cas) == 0 {
 		return nil, plain
@@ -32,7 +32,7 @@ func NewDomains(cas map[string][]*x509.Certificate, plain *x509.CertPool) (Domai
 	return domains, Pool(plain, slices.Concat(slices.Collect(maps.Values(cas))...))
 }
 
-// Sum stands for a set of certificates, in whatever order.
+// Sum identifies a set of certificates, in any order.
 func Sum(certs []*x509.Certificate) string {
 	var sums []string
 	for _, cert := range certs {
@@ -43,7 +43,7 @@ func Sum(certs []*x509.Certificate) string {
 	return strings.Join(slices.Compact(sums), "")
 }
 
-// Sum stands for the domains and their CAs.
+// Sum identifies the domains and their CAs.
 func (d Domains) Sum() string {
 	var text strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(d)) {
@@ -74,9 +74,8 @@ func (d Domains) Roots(leaf *x509.Certificate, server bool, plain *x509.CertPool
 	return plain, false, nil
 }
 
-// domainOf gives the trust domain of a certificate's SPIFFE ID; empty if it has none. An ID that
-// stands beside another URI, or is malformed, is an error (SPIFFE X509-SVID, section 2; SPIFFE-ID,
-// section 2).
+// domainOf returns the trust domain of a certificate's SPIFFE ID; empty if it has none. A second
+// URI or a malformed ID is an error (SPIFFE X509-SVID, section 2; SPIFFE-ID, section 2).
 func domainOf(cert *x509.Certificate) (string, error) {
 	i := slices.IndexFunc(cert.URIs, func(u *url.URL) bool { return u.Scheme == "spiffe" })
 	if i < 0 {

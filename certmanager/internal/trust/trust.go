@@ -1,5 +1,5 @@
-// Package trust judges certificates: their dates, chains, names and revocation. Its functions
-// depend on their arguments alone: they read no clock and no file, and know no Manager.
+// Package trust checks certificates: their dates, chains, names and revocation. Its functions
+// depend only on their arguments: they use no clock, no file and no Manager.
 package trust
 
 import "errors"

@@ -13,21 +13,21 @@ import (
 	"github.com/ergotls/ergotls/internal/dn"
 )
 
-// Verifier is what a peer is verified with.
+// Verifier verifies peers.
 type Verifier struct {
-	Roots *x509.CertPool      // nil is the system's
-	Known []*x509.Certificate // what is known to be in Roots, for errors
-	Usage x509.ExtKeyUsage    // that of the peer
-	Lists *Lists              // of revoked certificates
+	Roots *x509.CertPool      // nil: the system's
+	Known []*x509.Certificate // certificates known to be in Roots, for errors
+	Usage x509.ExtKeyUsage    // of the peer
+	Lists *Lists              // revocation lists
 
-	// When is the time at which chains have to hold, Now that of the lists.
+	// When is the time at which chains must be valid, Now the time for the lists.
 	When, Now time.Time
 }
 
-// Verify returns the chains of a peer that hold: those known from its handshake as far as they
-// still do, or where none does, what is found now, since a CA may have been replaced by one with
-// the same key. presented is what the peer sent, leaf first. If lists refuse every chain, these are
-// returned beside the error.
+// Verify returns the valid chains of a peer: those known from its handshake that still hold or, if
+// none does, newly built ones, since a CA may have been replaced by one with the same key.
+// presented is what the peer sent, leaf first. If lists refuse every chain, Verify returns the
+// chains with the error.
 func (v Verifier) Verify(presented []*x509.Certificate, known [][]*x509.Certificate) ([][]*x509.Certificate, error) {
 	if err := CheckDates(presented[0], v.When); err != nil {
 		return nil, err
@@ -41,7 +41,7 @@ func (v Verifier) Verify(presented []*x509.Certificate, known [][]*x509.Certific
 	if good, _ := v.notRevoked(chains); len(good) > 0 {
 		return good, nil
 	}
-	// Another chain than those known may hold, that of a cross-signed CA for example.
+	// A chain that is not known yet may hold, for example that of a cross-signed CA.
 	chains, err := v.build(presented)
 	if err != nil {
 		return nil, err
@@ -53,7 +53,7 @@ func (v Verifier) Verify(presented []*x509.Certificate, known [][]*x509.Certific
 	return chains, err
 }
 
-// notRevoked returns the chains that no list has a certificate of, or why there is none.
+// notRevoked returns the chains without revoked certificates, or an error if there is none.
 func (v Verifier) notRevoked(chains [][]*x509.Certificate) (good [][]*x509.Certificate, revoked error) {
 	for _, chain := range chains {
 		if err := v.Lists.check(chain, v.Now); err != nil {
@@ -65,7 +65,7 @@ func (v Verifier) notRevoked(chains [][]*x509.Certificate) (good [][]*x509.Certi
 	return good, revoked
 }
 
-// build builds the chains of a peer anew.
+// build builds new chains of a peer.
 func (v Verifier) build(presented []*x509.Certificate) ([][]*x509.Certificate, error) {
 	chains, err := presented[0].Verify(x509.VerifyOptions{
 		Roots: v.Roots, Intermediates: Pool(nil, presented[1:]), CurrentTime: v.When, KeyUsages: []x509.ExtKeyUsage{v.Usage},
@@ -89,25 +89,25 @@ func Pool(base *x509.CertPool, certs []*x509.Certificate) *x509.CertPool {
 	return pool
 }
 
-// stillHolds says whether a chain that was verified before is good: its signatures do
-// not change, but time passes and roots are removed.
+// stillHolds reports whether a chain verified before still holds: its signatures do not change, but
+// time passes and roots are removed.
 func stillHolds(chain []*x509.Certificate, roots *x509.CertPool, now time.Time) bool {
 	for _, cert := range chain {
 		if CheckDates(cert, now) != nil {
 			return false
 		}
 	}
-	// For a member of the pool this is a lookup, see anyValidVerifiedChain in
-	// crypto/tls. Where the system verifies (no bundle given, on macOS and Windows)
-	// it is a verification of the root, which is right as well. That another root has issued this
-	// one is not enough: the chain is longer then, and the new root may have revoked the old.
+	// For a member of the pool this is a lookup, see anyValidVerifiedChain in crypto/tls. If the
+	// system verifies (without a bundle, on macOS and Windows), it verifies the root, which is right
+	// too. It is not enough that another root has issued this one: the chain is longer then, and the
+	// new root may have revoked the old.
 	chains, err := chain[len(chain)-1].Verify(x509.VerifyOptions{
 		Roots: roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	})
 	return err == nil && slices.ContainsFunc(chains, func(c []*x509.Certificate) bool { return len(c) == 1 })
 }
 
-// Build returns a chain from a leaf to the roots, for whatever usage; nil if an issuer is unknown.
+// Build returns a chain from a leaf to the roots, for any usage; nil if an issuer is unknown.
 func Build(leaf *x509.Certificate, issuers []*x509.Certificate, roots *x509.CertPool, now time.Time) ([]*x509.Certificate, error) {
 	chains, err := leaf.Verify(x509.VerifyOptions{
 		Roots: roots, Intermediates: Pool(nil, issuers), CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
@@ -122,8 +122,8 @@ func Build(leaf *x509.Certificate, issuers []*x509.Certificate, roots *x509.Cert
 	return nil, fmt.Errorf("%w: %w", ErrUntrusted, err)
 }
 
-// Begin returns when the first of some chains begins, which is when its last certificate does; zero
-// without chains.
+// Begin returns the time from which one of the chains is valid, which is when its last certificate
+// becomes valid; zero without chains.
 func Begin(chains [][]*x509.Certificate) time.Time {
 	var first time.Time
 	for i, chain := range chains {
@@ -140,8 +140,8 @@ func Begin(chains [][]*x509.Certificate) time.Time {
 	return first
 }
 
-// End returns when the last of some chains ends, which is when its first certificate does; zero
-// without chains.
+// End returns when the last of the chains expires, which is when the first certificate in it
+// expires; zero without chains.
 func End(chains [][]*x509.Certificate) time.Time {
 	var last time.Time
 	for _, chain := range chains {
@@ -158,9 +158,8 @@ func End(chains [][]*x509.Certificate) time.Time {
 	return last
 }
 
-// Explain adds to the error of an unknown issuer which one was looked for, and which of the known
-// CAs is like it. To that of a certificate for another purpose it adds which one is needed.
-// presented is what the peer sent, leaf first.
+// Explain adds the missing issuer, and a similar known CA, to the error of an unknown issuer. To
+// the error of a wrong usage it adds the needed one. presented is what the peer sent, leaf first.
 func Explain(err error, presented, known []*x509.Certificate) error {
 	if invalid := (x509.CertificateInvalidError{}); errors.As(err, &invalid) && invalid.Reason == x509.IncompatibleUsage {
 		return fmt.Errorf("%w: a client's certificate needs the extended key usage clientAuth, a server's serverAuth", err)
@@ -179,11 +178,10 @@ func Explain(err error, presented, known []*x509.Certificate) error {
 	return fmt.Errorf("%w: %s", err, text)
 }
 
-// topOf follows the issuers that a peer sent, and returns the last of them. Its issuer is the one
-// that is missing.
+// topOf follows the issuers that a peer sent and returns the last one, whose issuer is missing.
 func topOf(presented []*x509.Certificate) *x509.Certificate {
 	top := presented[0]
-	for range presented { // a peer may send a circle
+	for range presented { // a peer may send a cycle
 		next := top
 		for _, cert := range presented[1:] {
 			if cert != top && bytes.Equal(cert.RawSubject, top.RawIssuer) {
@@ -199,7 +197,7 @@ func topOf(presented []*x509.Certificate) *x509.Certificate {
 	return top
 }
 
-// like says which CA is most like the issuer of a certificate.
+// like names the CA that is most similar to the issuer of a certificate.
 func like(cert *x509.Certificate, cas []*x509.Certificate) string {
 	for _, ca := range cas {
 		if bytes.Equal(ca.RawSubject, cert.RawIssuer) {

@@ -7,20 +7,20 @@ import (
 	"strings"
 )
 
-// names are what a set consists of at one time.
+// names are the paths of a set at one time.
 type names struct {
 	folders map[string]bool // to be watched
-	exact   map[string]bool // whose events count: files, links on the way to them, and the folders
+	exact   map[string]bool // relevant paths: files, links on the way to them, and the folders
 	dir     string          // without links; empty if there is none
 	match   func(base string) bool
 }
 
-// concerns says whether an event of a path counts.
+// concerns reports whether an event for a path is relevant.
 func (n *names) concerns(path string) bool {
 	return n.exact[path] || filepath.Dir(path) == n.dir && n.match(filepath.Base(path))
 }
 
-// find looks up what a set consists of now.
+// find looks up the current paths of a set.
 func (s Set) find() *names {
 	n := &names{folders: make(map[string]bool), exact: make(map[string]bool), match: s.Match}
 	for _, file := range s.Files {
@@ -31,7 +31,7 @@ func (s Set) find() *names {
 	}
 	if n.dir != "" {
 		n.folders[n.dir] = true
-		entries, _ := os.ReadDir(n.dir) // as far as it can be read
+		entries, _ := os.ReadDir(n.dir) // an error leaves the entries read so far
 		for _, e := range entries {
 			if e.Type()&fs.ModeSymlink != 0 && s.Match(e.Name()) {
 				n.follow(filepath.Join(n.dir, e.Name()))
@@ -44,12 +44,11 @@ func (s Set) find() *names {
 	return n
 }
 
-// maxLinks bounds the links of one path, as the system does.
+// maxLinks limits the links of one path, as the system does.
 const maxLinks = 40
 
-// follow notes a file, every link on the way to it, and the first of its folders that does
-// not exist: what was removed comes back there. It returns the path without links, empty
-// if there is none.
+// follow records a file, every link on the way to it, and the first of its folders that does not
+// exist, where it may reappear. It returns the path without links, empty if there is none.
 func (n *names) follow(path string) string {
 	if !filepath.IsAbs(path) {
 		abs, err := filepath.Abs(path)
@@ -92,8 +91,8 @@ func (n *names) note(folder, path string) {
 	n.exact[path] = true
 }
 
-// split returns the elements of a path. ".." stays: filepath.Join resolves it against a path
-// that has no links.
+// split returns the elements of a path. It keeps "..", because filepath.Join later resolves it
+// against a path without links.
 func split(path string) []string {
 	return strings.FieldsFunc(path, func(r rune) bool { return r == filepath.Separator || r == '/' })
 }

@@ -1,4 +1,4 @@
-// Package watch says that files may have changed. Start with [Set]. It does not read them.
+// Package watch reports that files may have changed. Start with [Set]. It does not read the files.
 package watch
 
 import (
@@ -14,29 +14,29 @@ import (
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
-// Set is what is watched.
+// Set is a set of files to watch.
 type Set struct {
 	Files []string // each with the symbolic links on the way to it
 
-	// Dir is a folder of files. Match says by its base name whether a file in it counts.
+	// Dir is a folder of files. Match reports by base name whether a file in it is relevant.
 	Dir   string
 	Match func(base string) bool
 }
 
 const (
-	// renewEvery is how often the folders are looked up again without an event: what leads
-	// to a file may have changed where nothing reports it.
+	// renewEvery is how often the folders are looked up again without an event: the path to a file may
+	// change where no event reports it.
 	renewEvery = 10 * time.Second
 
-	// pause bounds how often events are looked at: they come in bursts.
+	// pause limits how often events are handled: they come in bursts.
 	pause = 20 * time.Millisecond
 )
 
 // Run calls changed when a file of the set may have changed, until ctx ends. It returns
 // earlier, with an error, if the system does not report changes or has lost some.
 //
-// Folders are watched and not files: the system follows inodes, and a file that is renamed
-// over is another one. Events of other files in these folders are passed over.
+// It watches folders rather than files: the system follows inodes, and a file replaced by rename
+// has another one. Events of other files in these folders are ignored.
 func (s Set) Run(ctx context.Context, changed func()) error {
 	system, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -51,7 +51,7 @@ func (s Set) Run(ctx context.Context, changed func()) error {
 	if _, err := w.renew(); err != nil {
 		return err
 	}
-	changed() // what happened before is not reported
+	changed() // earlier changes were not noticed
 	tick := time.NewTicker(renewEvery)
 	defer tick.Stop()
 	for {
@@ -71,7 +71,7 @@ func (s Set) Run(ctx context.Context, changed func()) error {
 			return err
 		}
 		if added {
-			changed() // between its appearance and now nobody watched it
+			changed() // changes before it was watched were not noticed
 		}
 		clock.Sleep(ctx, pause)
 	}
@@ -83,12 +83,12 @@ type watcher struct {
 	names  atomic.Pointer[names]
 
 	events  chan struct{} // a file of the set changed, or may have
-	lost    chan error    // events were
+	lost    chan error    // events were lost
 	drained chan struct{} // drain has ended
 }
 
-// drain takes what fsnotify sends until it is closed, and never calls it: fsnotify sends
-// errors while it holds the lock that all its methods take.
+// drain receives from fsnotify until that is closed, and never calls it: fsnotify sends errors
+// while it holds the lock that all its methods take.
 func (w *watcher) drain() {
 	defer close(w.drained)
 	for {
@@ -110,7 +110,7 @@ func (w *watcher) drain() {
 			}
 			select {
 			case w.lost <- err:
-			default: // Run returns with the first
+			default: // Run returns the first error
 			}
 		}
 	}
@@ -119,12 +119,12 @@ func (w *watcher) drain() {
 func (w *watcher) signal() {
 	select {
 	case w.events <- struct{}{}:
-	default: // one is enough for many
+	default: // one signal is enough
 	}
 }
 
-// renew watches the folders as they are now: one that was removed and made again is another
-// one, and a symbolic link may lead elsewhere. The error says what cannot be watched.
+// renew watches the current folders: a folder that was removed and created again is a different
+// one, and a symbolic link may lead elsewhere. The error names what cannot be watched.
 func (w *watcher) renew() (added bool, err error) {
 	names := w.set.find()
 	w.names.Store(names)
@@ -132,11 +132,11 @@ func (w *watcher) renew() (added bool, err error) {
 	for _, old := range w.system.WatchList() {
 		watched[old] = true
 		if !names.folders[old] {
-			w.system.Remove(old) // gone, or not needed any longer
+			w.system.Remove(old) // gone, or no longer needed
 		}
 	}
 	for folder := range names.folders {
-		// Also where it is watched already: it may be another folder of that name.
+		// Even if it is watched already: it may be another folder of the same name.
 		if e := w.system.Add(folder); e != nil && !errors.Is(e, fs.ErrNotExist) {
 			err = fmt.Errorf("%s: %w", folder, e)
 		}
