@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -78,7 +79,7 @@ func (c *tcpConnection) establish() bool {
 	c.writer.setOut(c.stream)
 	if ended := c.view().reason; ended != nil { // the manager has evicted it, or it was terminated
 		if c.server != nil && ended.Reason == ErrEvicted {
-			c.server.refused(c, "authorization", ended.Cause)
+			c.server.refused(c, "authorization", cmp.Or(ended.Cause, ended.Reason))
 		}
 		return false
 	}

@@ -308,6 +308,26 @@ func TestEviction(t *testing.T) {
 	}
 }
 
+// evictor ends each connection at once, and does not say why.
+type evictor struct{ gen.CertManager }
+
+func (evictor) Track(_ *tls.ConnectionState, _ net.Addr, evict func(reason error)) (release func()) {
+	evict(nil)
+	return func() {}
+}
+
+func TestEvictionWithoutReason(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	a := newHost(t).spawn(echo)
+	_, addr := a.listen(meta.TCPServerOptions{CertManager: evictor{gen.CreateCertManager(ca.Issue(t, tlstest.Leaf{}).Certificate())}})
+	conn, err := tls.Dial("tcp", addr, ca.ClientConfig(t, "localhost"))
+	require.NoError(t, err)
+	defer conn.Close()
+	_, err = conn.Read(make([]byte, 1))
+	assert.ErrorIs(t, err, io.EOF, "it was closed in order")
+	assert.Equal(t, map[string]uint64{"not authorized": 1}, meta.Stats(a.server).Refused)
+}
+
 // A connection is as old as the set that was in service before its handshake.
 func TestRecycling(t *testing.T) {
 	ca := tlstest.NewCA(t)
