@@ -87,8 +87,8 @@ func holdCrowd(in io.Reader, out io.Writer) error {
 	return nil
 }
 
-// actors measures a server with so many connections, of which a hundred are active, first with plain
-// crypto/tls and then with an actor for each.
+// actors measures a server with so many connections, of which a hundred are active, first with
+// plain crypto/tls and then with an actor for each.
 func actors(s settings, out io.Writer) error {
 	if limit := openFiles(); uint64(s.Actors)+spareFiles > limit {
 		return fmt.Errorf("%d connections in one process need %d open files, and it may have %d: raise the hard limit (ulimit -Hn), or lower -actors",

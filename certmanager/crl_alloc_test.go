@@ -33,8 +33,8 @@ func largeCRL(t *testing.T, ca *tlstest.CA, entries int, revoked ...*x509.Certif
 	return block.Bytes
 }
 
-// Lists of real sizes, 200,000 entries and more than 16 MiB, are read, and once: neither a change of
-// something else nor a poll costs time in proportion to them.
+// Lists of real sizes, 200,000 entries and more than 16 MiB, are read, and once: neither a change
+// of something else nor a poll costs time in proportion to them.
 func TestAllocLargeRevocationList(t *testing.T) {
 	ca, dir := tlstest.NewCA(t), t.TempDir()
 	good, bad := ca.Issue(t, tlstest.Leaf{}), ca.Issue(t, tlstest.Leaf{})

@@ -267,7 +267,8 @@ func TestConfigOfAServerIsEdited(t *testing.T) {
 	assert.Equal(t, uint16(tls.VersionTLS12), connect(t, server, ca.ClientConfig(t, "localhost")).ok(t).client.Version, "after a reload")
 }
 
-// A certificate names an address without the interface that leads to it, which a client has to name.
+// A certificate names an address without the interface that leads to it, which a client has to
+// name.
 func TestClientOfLinkLocalAddress(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	m := newManager(t, certmanager.Options{Source: certmanager.Static{

@@ -23,8 +23,8 @@ import (
 // sends a PROXY header.
 var restarted = []string{"openssl s_server", "nginx", "HAProxy", "stunnel"}
 
-// restarts ends the server under a client with the option Reconnect: the client hears of it, what it
-// sends meanwhile comes back, and it talks to the server that is started on the same port.
+// restarts ends the server under a client with the option Reconnect: the client hears of it, what
+// it sends meanwhile comes back, and it talks to the server that is started on the same port.
 func (s server) restarts(t *testing.T, who subject, tls string) {
 	if !slices.Contains(restarted, s.name) {
 		return

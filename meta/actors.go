@@ -130,7 +130,7 @@ func (s *actorServer) HandleMessage(from gen.PID, message any) error {
 		s.release(m.connection)
 	case actorExpired:
 		if connection, alive := s.connections[m.actor]; alive && connection == (gen.Alias{}) {
-			_ = s.SendExit(m.actor, gen.TerminateReasonShutdown) // an error says that it has just ended
+			_ = s.SendExit(m.actor, gen.TerminateReasonShutdown) // on error it has just ended
 		}
 	case gen.MessageDownPID:
 		s.ended(m.PID, m.Reason)
@@ -155,7 +155,7 @@ func (s *actorServer) HandleMessage(from gen.PID, message any) error {
 			s.draining = true
 		}
 		if s.server != (gen.Alias{}) {
-			_ = s.SendAlias(s.server, m) // an error says that it has just ended
+			_ = s.SendAlias(s.server, m) // on error it has just ended
 		}
 	default:
 		s.Log().Warning("unknown message from %s ignored: %T", from, message)
@@ -225,7 +225,7 @@ func (s *actorServer) ended(actor gen.PID, reason error) {
 	delete(s.connections, actor)
 	if connection != (gen.Alias{}) {
 		s.actors[connection] = gen.PID{}
-		_ = s.SendExitMeta(connection, reason) // an error says that it has just ended
+		_ = s.SendExitMeta(connection, reason) // on error it has just ended
 	}
 }
 

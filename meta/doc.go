@@ -29,7 +29,7 @@ package meta
 //	options, options_parse, check   what a program sets, and what is wrong with it
 //	listen, listeners, given        the listening socket
 //	server, accept, accepting       accepting, and who gets a connection
-//	limits, proxy, refused          who is let in, and how the others are counted
+//	limits, proxy, refused          which peers are accepted, and how refused ones are counted
 //	dial, reconnect, ..._queue      outgoing connections
 //	tlsconfig, callbacks,           the handshake, with the functions that the program or its
 //	handshake, starttls             manager gives

@@ -101,8 +101,9 @@ func TestLogFields(t *testing.T) {
 	})
 }
 
-// The lines of one connection, its begin, end and refusal, have the same fields in the node's log and
-// in that of the manager. The lines of a connection's life are there with the level Debug alone.
+// The lines of one connection, its begin, end and refusal, have the same fields in the node's log
+// and in that of the manager. The lines of a connection's life are there with the level Debug
+// alone.
 func TestLogLinesJoin(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		t.Run(tls.VersionName(version), func(t *testing.T) {

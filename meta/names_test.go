@@ -26,7 +26,8 @@ func newNameServer() *nameServer {
 	return n
 }
 
-// set gives a name an IPv4 address, none if it is empty. While it is "hangs", queries get no answer.
+// set gives a name an IPv4 address, none if it is empty. While it is "hangs", queries get no
+// answer.
 func (n *nameServer) set(name, addr string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -69,8 +69,8 @@ func TestServerName(t *testing.T) {
 	})
 }
 
-// A server is verified for its address, without the interface that leads to it, which the client has
-// to name where the address is link-local.
+// A server is verified for its address, without the interface that leads to it, which the client
+// has to name where the address is link-local.
 func TestServerOfAddressWithZone(t *testing.T) {
 	listener, err := net.Listen("tcp6", "[::1]:0")
 	if err != nil {

@@ -133,8 +133,8 @@ func awaitOver(c *tcpConnection) {
 	}
 }
 
-// An owner that answers is not waited for, one that has more than half a batch before it is, and how
-// many messages it answers is learned.
+// An owner that answers is not waited for, one that has more than half a batch before it is, and
+// how many messages it answers is learned.
 func TestAwaitOwner(t *testing.T) {
 	const size = 64
 	type step struct {

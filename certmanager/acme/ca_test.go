@@ -162,8 +162,8 @@ func TestOrdersOfAnAccountAreSpaced(t *testing.T) {
 	assert.True(t, other.cas[0].orders.AllowN(time.Now(), 1000), "other CAs have other limits")
 }
 
-// Names that cannot be issued use up what the CA allows, and wait for more. Renewals do not count, and
-// are not held up.
+// Names that cannot be issued use up what the CA allows, and wait for more. Renewals do not count,
+// and are not held up.
 func TestRenewalsDoNotWaitForOtherOrders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, n, _ := idle(t, func(a *Source) { a.Directory = "" })

@@ -33,7 +33,7 @@ package acme
 //	name.go                  a name: its forms, and its certificate
 //	maintain.go              the goroutine of a name: what is next, and when
 //	schedule.go              when to renew and when to try again: functions of times
-//	renew.go                 an attempt: the lock, the order, what is put in service, the next attempt
+//	renew.go                 an attempt: lock, order, putting in service, the next attempt
 //	order.go, finish.go      an order, at one CA after the other; the certificate of an order
 //	challenge.go             the proof of control
 //	dns.go, dns01.go, persist.go   its records in DNS

@@ -83,7 +83,7 @@ func (e *ExternalAccount) check() error {
 	return nil
 }
 
-// allCAs returns the CA of the source and the Fallbacks, with URLs in place of short names.
+// allCAs returns the CA of the source and the Fallbacks, with short names replaced by URLs.
 func (a *Source) allCAs() ([]CA, error) {
 	all := append([]CA{{a.Directory, a.Roots, a.ExternalAccount, a.Profile}}, a.Fallbacks...)
 	for i, c := range all {

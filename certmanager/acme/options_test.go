@@ -17,7 +17,8 @@ import (
 	"github.com/ergotls/ergotls/certmanager"
 )
 
-// The first attempt tries all kinds of challenge. After a failed validation each tries one, in turn.
+// The first attempt tries all kinds of challenge. After a failed validation each tries one, in
+// turn.
 func TestKindsOfChallenge(t *testing.T) {
 	const alpn, web = xacme.ChallengeTypeTLSALPN01, xacme.ChallengeTypeHTTP01
 	s := &state{}

@@ -79,7 +79,8 @@ func TestPolicyThatHangs(t *testing.T) {
 	})
 }
 
-// A policy that does not return takes nothing from the renewals of Domains: the Cache is still asked.
+// A policy that does not return takes nothing from the renewals of Domains: the Cache is still
+// asked.
 func TestPolicyThatDoesNotReturn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		until := make(chan struct{})

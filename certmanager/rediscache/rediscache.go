@@ -10,7 +10,7 @@
 // Redis holds the private keys of the certificates and of the account unencrypted: protect it with
 // TLS and an ACL. Turn its persistence on, or every name is ordered again after a restart of Redis.
 //
-// What this package does not do: it encrypts nothing, and it does not close the client.
+// This package encrypts nothing and does not close the client.
 package rediscache
 
 import (
@@ -27,14 +27,13 @@ import (
 )
 
 const (
-	// lease is how long a machine that vanished keeps a lock. A machine that lives
-	// renews it in time.
+	// lease is how long a crashed machine keeps a lock. A running machine renews it in time.
 	lease = 15 * time.Second
 
-	// retry is how often a lock that is taken is tried.
+	// retry is the interval of attempts to get a lock that is held.
 	retry = 100 * time.Millisecond
 
-	// tokenLife bounds the life of a challenge's answer that nobody removed.
+	// tokenLife is the time after which a challenge's answer expires if it is not removed.
 	tokenLife = time.Hour
 )
 
@@ -47,9 +46,9 @@ type Cache struct {
 
 var _ autocert.Cache = (*Cache)(nil)
 
-// New makes a Cache whose keys in Redis begin with prefix. Machines that share it use the same
-// prefix. The caller closes the client. Set its option ContextTimeoutEnabled: without it a Redis
-// that hangs delays every call by the client's own timeouts and retries.
+// New returns a Cache whose keys in Redis begin with prefix. Machines that share a Cache use the
+// same prefix. The caller closes the client. Set its option ContextTimeoutEnabled: without it a
+// Redis that hangs delays every call by the client's own timeouts and retries.
 func New(client redis.UniversalClient, prefix string) *Cache {
 	return &Cache{client: client, locks: redislock.New(client), prefix: prefix}
 }
@@ -68,7 +67,7 @@ func (c *Cache) Get(ctx context.Context, key string) ([]byte, error) {
 
 // Put implements autocert.Cache. Answers to challenges expire after an hour.
 func (c *Cache) Put(ctx context.Context, key string, data []byte) error {
-	var life time.Duration // for ever
+	var life time.Duration // 0: forever
 	if strings.HasSuffix(key, "+token") || strings.HasSuffix(key, "+http-01") {
 		life = tokenLife
 	}
@@ -90,15 +89,14 @@ func (c *Cache) Delete(ctx context.Context, key string) error {
 // it waits 15 seconds. unlock releases the lock, and may be called more than once. The lock of a
 // machine that has crashed expires after 15 seconds.
 //
-// The lock is not a guarantee: if Redis fails over meanwhile, two machines may have it and order
-// twice.
+// The lock is not a guarantee: if Redis fails over, two machines may hold it and order twice.
 func (c *Cache) Lock(ctx context.Context, name string) (unlock func(), err error) {
 	lock, err := c.locks.Obtain(ctx, c.prefix+"lock:"+name, lease, &redislock.Options{RetryStrategy: redislock.LinearBackoff(retry)})
 	if err != nil {
 		return nil, fmt.Errorf("rediscache: lock of %s: %w", name, err)
 	}
-	// The holder works on where Redis is not reachable for a while, and so does this
-	// goroutine; it ends with unlock.
+	// The holder continues while Redis is unreachable, and so does this goroutine; it ends with
+	// unlock.
 	held, release := context.WithCancel(context.WithoutCancel(ctx))
 	var renewing sync.WaitGroup
 	renewing.Go(func() { renew(held, lock) })
@@ -107,11 +105,11 @@ func (c *Cache) Lock(ctx context.Context, name string) (unlock func(), err error
 		renewing.Wait()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lease/3)
 		defer cancel()
-		lock.Release(ctx) // if it fails the lease ends by itself
+		lock.Release(ctx) // if it fails, the lease expires
 	}), nil
 }
 
-// renew extends the lease of a lock until ctx ends, or until the lock is another's.
+// renew extends the lease of a lock until ctx ends, or until another machine holds the lock.
 func renew(ctx context.Context, lock *redislock.Lock) {
 	ticker := time.NewTicker(lease / 3)
 	defer ticker.Stop()

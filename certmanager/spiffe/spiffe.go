@@ -1,5 +1,5 @@
-// Package spiffe is a source of certificates and trust from a SPIFFE Workload API, such as that of
-// a SPIRE agent, for a certmanager.Manager. Start with [Source]:
+// Package spiffe is a source for a certmanager.Manager that gets certificates and trust from a
+// SPIFFE Workload API, such as that of a SPIRE agent. Start with [Source]:
 //
 //	m, err := certmanager.New(certmanager.Options{
 //		Source:     &spiffe.Source{},
@@ -34,27 +34,27 @@ import (
 	"github.com/ergotls/ergotls/certmanager"
 )
 
-// Source is a SPIFFE Workload API. The zero value is ready for use. Its fields must not be changed
-// after the first use. A Source belongs to one Manager.
+// Source is a SPIFFE Workload API. The zero value is ready to use. Its fields must not be changed
+// after the first use. Each Manager needs its own Source.
 type Source struct {
 	// Addr is the address of the Workload API, such as "unix:///run/spire/agent.sock". Empty is the
 	// environment variable SPIFFE_ENDPOINT_SOCKET (SPIFFE Workload Endpoint, section 4).
 	Addr string
 
-	// ID is the SPIFFE ID that the program acts as, if the agent gives it several. Empty is the
-	// first, the default identity (SPIFFE Workload API, section 5.3).
+	// ID is the SPIFFE ID to use if the agent sends several. Empty is the first, the default identity
+	// (SPIFFE Workload API, section 5.3).
 	ID string
 
 	// StartTimeout is how long New waits for the agent. 0 means 30 seconds.
 	StartTimeout time.Duration
 
 	once  sync.Once
-	first chan struct{} // closed when the agent has answered, or the options are wrong
+	first chan struct{} // closed when the agent has answered or the options are invalid
 
 	mu       sync.Mutex // guards all below
 	answered bool
 	latest   *certmanager.Material
-	err      error // why there is no newer one; nil if there is none
+	err      error // of the last update; nil if it succeeded
 }
 
 func (s *Source) ready() {
@@ -68,7 +68,7 @@ func (s *Source) ready() {
 	})
 }
 
-// answer ends the wait of the first Load. The caller holds mu, or nobody else knows s.
+// answer ends the wait of the first Load. The caller holds mu, or no other goroutine uses s yet.
 func (s *Source) answer() {
 	if !s.answered {
 		s.answered = true
@@ -96,7 +96,7 @@ func (s *Source) Load(ctx context.Context, previous *certmanager.Material) (*cer
 	return s.latest, nil
 }
 
-// Watch implements certmanager.Source: it follows the stream of the agent.
+// Watch implements certmanager.Source. It receives the stream of the agent.
 func (s *Source) Watch(ctx context.Context, changed func(), report func(certmanager.Event)) error {
 	s.ready()
 	var options []workloadapi.ClientOption
@@ -108,7 +108,7 @@ func (s *Source) Watch(ctx context.Context, changed func(), report func(certmana
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.err = err
-		s.answer() // an address that makes no sense
+		s.answer() // the address is invalid
 		return fmt.Errorf("SPIFFE Workload API: %w", err)
 	}
 	defer client.Close()
@@ -120,13 +120,13 @@ func (s *Source) Watch(ctx context.Context, changed func(), report func(certmana
 	return nil
 }
 
-// watcher takes what the agent sends. Its methods are called one at a time.
+// watcher handles updates of the agent. Its methods are called one at a time.
 type watcher struct {
 	s       *Source
 	changed func()
 	report  func(certmanager.Event)
-	told    string      // the last failure
-	end     *time.Timer // reports that the SVID has ended
+	told    string      // the last failure that was reported
+	end     *time.Timer // reports that the SVID has expired
 }
 
 // OnX509ContextUpdate implements workloadapi.X509ContextWatcher.
@@ -153,8 +153,7 @@ func (w *watcher) OnX509ContextUpdate(update *workloadapi.X509Context) {
 	}
 }
 
-// OnX509ContextWatchError implements workloadapi.X509ContextWatcher. The client goes on trying by
-// itself.
+// OnX509ContextWatchError implements workloadapi.X509ContextWatcher. The client retries by itself.
 func (w *watcher) OnX509ContextWatchError(err error) {
 	w.s.mu.Lock()
 	w.s.err = err
@@ -166,7 +165,7 @@ func (w *watcher) OnX509ContextWatchError(err error) {
 	}
 }
 
-// material makes what the manager puts in service.
+// material converts an update to a Material.
 func (s *Source) material(update *workloadapi.X509Context) (*certmanager.Material, error) {
 	svids := update.SVIDs
 	if s.ID != "" {

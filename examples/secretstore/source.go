@@ -1,6 +1,6 @@
 // Package secretstore has a certificate source that reads a secret over HTTP. Use it as a template
-// for Vault, a cloud's secret manager or your own service. Start with [Source]. It does not write the
-// secret, and does not renew the certificate in it.
+// for Vault, a cloud's secret manager or your own service. Start with [Source]. It does not write
+// the secret, and does not renew the certificate in it.
 package secretstore
 
 import (

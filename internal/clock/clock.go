@@ -1,6 +1,6 @@
-// Package clock is the wall clock that certificates, lists and tickets are judged by. It can be set
-// in tests, since that of the machine belongs to everybody. Durations are measured by package time,
-// which no clock's step touches.
+// Package clock is the wall clock for the validity of certificates, lists and tickets. Tests can
+// set it without changing the machine's clock. Durations are measured by package time, which steps
+// of a clock do not affect.
 package clock
 
 import (
@@ -11,20 +11,21 @@ import (
 
 var ahead atomic.Int64 // of the machine's clock, in nanoseconds
 
-// Now is the time of day.
+// Now returns the wall clock time.
 func Now() time.Time {
 	d := time.Duration(ahead.Load())
 	if d == 0 {
 		return time.Now()
 	}
-	return time.Now().Round(0).Add(d) // without the reading of the monotonic clock, which does not step
+	return time.Now().Round(0).Add(d) // without the monotonic reading, which does not step
 }
 
-// Far is the longest time that Until returns: a century. A certificate may end in the year
-// 9999 (RFC 5280 section 4.1.2.5), which is more than a Duration holds.
+// Far is the longest time that Until returns: a century. A certificate may expire in the year 9999
+// (RFC 5280 section 4.1.2.5), which exceeds a Duration.
 const Far = 100 * 365 * 24 * time.Hour
 
-// Until is how long it is until t, Far at most, and -Far at least. Something may be added to it.
+// Until returns the time until t, at most Far and at least -Far, so that a sum with another
+// Duration does not overflow.
 func Until(t time.Time) time.Duration { return max(-Far, min(Far, t.Sub(Now()))) }
 
 // Sleep waits for d, or until ctx ends.
@@ -37,5 +38,5 @@ func Sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// Step sets the clock of this process forward, or back where d is negative. It is for tests.
+// Step sets the clock of this process forward, or back if d is negative. It is for tests.
 func Step(d time.Duration) { ahead.Add(int64(d)) }

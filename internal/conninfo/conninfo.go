@@ -1,5 +1,5 @@
-// Package conninfo has what packages meta and certmanager, neither of which imports the other, both
-// know of a connection.
+// Package conninfo has the data about a connection that packages meta and certmanager share.
+// Neither imports the other.
 package conninfo
 
 import (
@@ -7,14 +7,14 @@ import (
 	"strings"
 )
 
-// Addr is the remote address of a connection, with what else finds its log lines.
+// Addr is the remote address of a connection, with other fields of its log lines.
 type Addr struct {
 	net.Addr
 	Local      net.Addr
-	Connection string // what package meta calls the connection; empty for connections of others
+	Connection string // the ID in package meta; empty for other connections
 }
 
-// RemoteAddr returns the address of a connection's peer as an [Addr]. It is nil where conn is, as
+// RemoteAddr returns the address of a connection's peer as an [Addr]. It is nil if conn is nil, as
 // in QUIC.
 func RemoteAddr(conn net.Conn) net.Addr {
 	if conn == nil || conn.RemoteAddr() == nil || conn.LocalAddr() == nil {
@@ -27,9 +27,8 @@ func RemoteAddr(conn net.Conn) net.Addr {
 	return a
 }
 
-// NoCertificate says that a client was refused by crypto/tls because it showed no certificate.
-// There is no type for it: the text is that of crypto/tls, and tests of both packages hold it to
-// that.
+// NoCertificate reports whether crypto/tls refused a client because it sent no certificate. The
+// error has no type: this compares the text of crypto/tls, which tests of both packages check.
 func NoCertificate(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "tls: client didn't provide a certificate")
 }

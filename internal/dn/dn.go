@@ -1,5 +1,5 @@
-// Package dn writes distinguished names of certificates. Anyone can send one of any size, with any
-// characters.
+// Package dn formats distinguished names of certificates. Anyone can send a name of any size, with
+// any characters.
 package dn
 
 import (
@@ -9,13 +9,12 @@ import (
 	"unicode"
 )
 
-// maxAttributes is how many attributes of a kind are written. The time that pkix.Name.String takes
-// grows with the square of their number: with 8,000 of them, which fit a handshake, it is 0.2 s.
+// maxAttributes is how many attributes of a kind are written. The time of pkix.Name.String grows
+// with the square of their number: with 8,000, which fit into a handshake, it takes 0.2 s.
 const maxAttributes = 50
 
-// String returns a name in the form of RFC 2253, for people and logs. A line end or another
-// character that does not print is escaped as RFC 2253 escapes bytes. What is over 50 attributes is
-// left out, with "…" at the end.
+// String returns a name in the form of RFC 2253. Line breaks and other unprintable characters are
+// escaped as RFC 2253 escapes bytes. Attributes over 50 are replaced by "…".
 func String(name pkix.Name) string {
 	most := 0
 	for _, all := range []*[]string{
@@ -34,7 +33,7 @@ func String(name pkix.Name) string {
 	return text
 }
 
-// Printable escapes what does not print in a text, such as line ends.
+// Printable escapes unprintable characters in a text, such as line breaks.
 func Printable(text string) string {
 	hidden := func(r rune) bool { return !unicode.IsPrint(r) }
 	if !strings.ContainsFunc(text, hidden) {

@@ -7,7 +7,7 @@ import (
 	"strconv"
 )
 
-// Port defines the flag -port of the command line. What is no port number ends the program with a
+// Port defines the command line flag -port. A value that is no port number ends the program with a
 // message.
 func Port(standard uint16) *uint16 {
 	return portOf(flag.CommandLine, standard)

@@ -1,11 +1,11 @@
-// Package rfc2136 writes the records of DNS-01 challenges by dynamic updates (RFC 2136), which
-// BIND, Knot, PowerDNS and Windows DNS accept: it is an acme.DNSProvider. Start with [Provider]:
+// Package rfc2136 is an acme.DNSProvider that writes the records of DNS-01 challenges by dynamic
+// updates (RFC 2136), which BIND, Knot, PowerDNS and Windows DNS accept. Start with [Provider]:
 //
 //	source := &acme.Source{Domains: []string{"*.example.com"}, DNS: &rfc2136.Provider{
 //		Server: "ns1.example.com:53", KeyName: "acme.", Secret: os.Getenv("TSIG_SECRET"),
 //	}}
 //
-// What this package does not do: it does not look records up, and it does not support GSS-TSIG.
+// This package does not look up records and does not support GSS-TSIG.
 package rfc2136
 
 import (
@@ -37,7 +37,7 @@ type Provider struct {
 	Algorithm string
 }
 
-// timeout bounds one update.
+// timeout limits one update.
 const timeout = 10 * time.Second
 
 // AppendRecords implements libdns.RecordAppender.
@@ -45,7 +45,7 @@ func (p *Provider) AppendRecords(ctx context.Context, zone string, records []lib
 	return records, p.update(ctx, zone, records, (*dns.Msg).Insert)
 }
 
-// DeleteRecords implements libdns.RecordDeleter: it removes records with these values, and leaves
+// DeleteRecords implements libdns.RecordDeleter. It removes records with these values, and keeps
 // others of the same name.
 func (p *Provider) DeleteRecords(ctx context.Context, zone string, records []libdns.Record) ([]libdns.Record, error) {
 	return records, p.update(ctx, zone, records, (*dns.Msg).Remove)
@@ -75,7 +75,7 @@ func (p *Provider) update(ctx context.Context, zone string, records []libdns.Rec
 	}
 	reply, _, err := client.ExchangeContext(ctx, m, server)
 	switch {
-	case reply != nil && reply.Rcode != dns.RcodeSuccess: // also where the answer is not signed, since the server does not know the key
+	case reply != nil && reply.Rcode != dns.RcodeSuccess: // even if the answer is not signed, as from a server that does not know the key
 		return fmt.Errorf("rfc2136: updating %s at %s: the server says %s%s", zone, server, dns.RcodeToString[reply.Rcode], hint(reply.Rcode))
 	case err != nil:
 		return fmt.Errorf("rfc2136: updating %s at %s: %w", zone, server, err)
@@ -83,7 +83,7 @@ func (p *Provider) update(ctx context.Context, zone string, records []libdns.Rec
 	return nil
 }
 
-// hint says what an answer usually means.
+// hint returns what a response code usually means.
 func hint(rcode int) string {
 	switch rcode {
 	case dns.RcodeNotAuth:
@@ -110,8 +110,8 @@ func (p *Provider) server() (string, error) {
 	return p.Server, nil
 }
 
-// toRR makes a record of miekg/dns. TXT is made by hand: its text is not in the form of a zone
-// file.
+// toRR converts a record to miekg/dns. TXT is converted here, because its text is not in the form
+// of a zone file.
 func toRR(r libdns.RR, zone string) (dns.RR, error) {
 	name := dns.Fqdn(libdns.AbsoluteName(r.Name, dns.Fqdn(zone)))
 	if r.Type == "TXT" {

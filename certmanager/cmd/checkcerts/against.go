@@ -15,15 +15,15 @@ import (
 	"github.com/ergotls/ergotls/certmanager"
 )
 
-// against is what a running server shows.
+// against has the certificates of a running server.
 type against struct {
 	Address string
 	Names   []shown
-	Skipped int    `json:",omitempty"` // names that were not asked for, as there are too many
+	Skipped int    `json:",omitempty"` // names that were not checked, because there are too many
 	Error   string `json:",omitempty"` // why the server could not be asked
 }
 
-// shown is what a server shows for a name; empty is a client that sends none.
+// shown is the certificate of a server for a name; an empty name stands for a client without SNI.
 type shown struct {
 	Name        string
 	Same        bool
@@ -41,7 +41,7 @@ const (
 )
 
 // compare asks the server for each name that the files serve. Any certificate of the files for that
-// name counts as the same.
+// name is a match.
 func compare(address string, all []served) *against {
 	a := &against{Address: address}
 	want := make(map[string][]served)
@@ -72,13 +72,13 @@ func compare(address string, all []served) *against {
 	return a
 }
 
-// ask returns the chain that a server shows for a name. The server may end the handshake after
-// that, as it does where it asks for a client's certificate.
+// ask returns the chain that a server presents for a name. The server may then end the handshake,
+// for example because it requires a client certificate.
 func ask(address, name string) (chain []*x509.Certificate, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
 	defer cancel()
 	config := &tls.Config{
-		InsecureSkipVerify: true, // what the server shows is compared, not trusted
+		InsecureSkipVerify: true, // the server's certificate is compared, not trusted
 		ServerName:         strings.Replace(name, "*", wildcardLabel, 1),
 		VerifyConnection: func(state tls.ConnectionState) error {
 			chain = state.PeerCertificates
@@ -117,7 +117,8 @@ func match(name string, chain []*x509.Certificate, err error, want []served) sho
 	return s
 }
 
-// keyOf says whether a certificate has the same public key, as after a renewal that kept it.
+// keyOf reports whether a certificate has the same public key, as after a renewal with the same
+// key.
 func (s *served) keyOf(cert *x509.Certificate) bool {
 	leaf, err := x509.ParseCertificate(s.chain[0])
 	return err == nil && bytes.Equal(leaf.RawSubjectPublicKeyInfo, cert.RawSubjectPublicKeyInfo)

@@ -15,7 +15,7 @@ import (
 	"github.com/ergotls/ergotls/internal/dn"
 )
 
-// report is what the command found. It is what -json prints.
+// report is the result of the command, as printed by -json.
 type report struct {
 	Good    bool                // the files would be put in service
 	Errors  []string            `json:",omitempty"` // why not
@@ -25,11 +25,11 @@ type report struct {
 	Status  *certmanager.Status `json:",omitempty"` // of a manager that has the files in service
 }
 
-// served is a certificate and for what it is served.
+// served is a certificate and the names that it is served for.
 type served struct {
-	Names       []string // that clients ask for; wildcards as they are in the certificate
-	Default     bool     // also for all other names, and for clients that send none
-	NotFor      []string `json:",omitempty"` // those of Names that it is not valid for: addresses, which clients do not send
+	Names       []string // names that clients ask for; wildcards as in the certificate
+	Default     bool     // also for all other names, and for clients without SNI
+	NotFor      []string `json:",omitempty"` // those of Names that it is not valid for
 	OldClients  bool     // only to clients that do not support the key of the first choice
 	Certificate certmanager.CertificateInfo
 	ChainError  string `json:",omitempty"` // why a client with the CAs of -root-cas, or else those of this system, would not trust it
@@ -133,13 +133,13 @@ func hello(name string, schemes []tls.SignatureScheme) *tls.ClientHelloInfo {
 // wildcardLabel stands for any name below that of a wildcard.
 const wildcardLabel = "checkcerts"
 
-// fits says whether a client with these schemes could use a certificate: a server without one that
-// fits gives its first.
+// fits reports whether a client with these schemes could use a certificate: a server without such a
+// certificate presents its first.
 func fits(cert *tls.Certificate, schemes []tls.SignatureScheme) bool {
 	return hello("", schemes).SupportsCertificate(cert) == nil
 }
 
-// namesOf are the DNS names and addresses of the certificates, each once.
+// namesOf returns the DNS names and addresses of the certificates, each once.
 func namesOf(status *certmanager.Status) (names []string) {
 	seen := make(map[string]bool)
 	for _, c := range status.Certificates {
@@ -163,10 +163,10 @@ func info(status *certmanager.Status, leaf *x509.Certificate) certmanager.Certif
 	return found
 }
 
-// chainError says why clients would not trust a chain. It is no reason for a server not to serve
-// it: which CAs its clients have is not known.
+// chainError returns why clients would not trust a chain. A server may still serve the chain,
+// because the CAs of its clients are unknown.
 func (o *options) chainError(cert *tls.Certificate) string {
-	var roots *x509.CertPool // nil is those of the system
+	var roots *x509.CertPool // nil: the system's roots
 	if o.files.RootCAs != "" {
 		text, err := os.ReadFile(o.files.RootCAs)
 		if err != nil {

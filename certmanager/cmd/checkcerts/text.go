@@ -11,7 +11,7 @@ import (
 
 const maxLines = 50 // of a list; -json has all
 
-// print writes the report for people.
+// print writes the report as text.
 func (r *report) print(out io.Writer) error {
 	var b strings.Builder
 	if !r.Good {
@@ -143,7 +143,7 @@ func describe(c *certmanager.CertificateInfo) string {
 	return text
 }
 
-// until is a time with its distance from now.
+// until formats a time with its distance from now.
 func until(t time.Time) string {
 	left := time.Until(t)
 	text := t.UTC().Format("2006-01-02 15:04:05 UTC")

@@ -1,3 +1,3 @@
-// Package e2e tries certmanager/spiffe against SPIRE itself: make spire builds its server and agent
-// from the module in tools and runs the test. That takes too long for the ordinary tests.
+// Package e2e tests certmanager/spiffe with SPIRE: make spire builds its server and agent from the
+// module in tools and runs the test. That takes too long for the ordinary tests.
 package e2e

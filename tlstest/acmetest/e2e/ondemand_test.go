@@ -40,7 +40,8 @@ func TestStormOfFirstHandshakes(t *testing.T) {
 	assert.Equal(t, 1, ca.Orders())
 }
 
-// What cannot be served gets the default certificate or a clean alert, and nothing is asked of the CA.
+// What cannot be served gets the default certificate or a clean alert, and nothing is asked of the
+// CA.
 func TestHandshakesThatCannotBeServed(t *testing.T) {
 	asks := map[string]string{"no SNI": "", "unknown": "unknown.example.test", "no dot": "localhost", "wildcard": "*.example.test", "address": "127.0.0.1"}
 	for _, withFallback := range []bool{false, true} {

@@ -1,9 +1,9 @@
-// Acmerecords prints the TXT records that DNS-PERSIST-01 needs, and says whether they are there:
+// Acmerecords prints the TXT records that DNS-PERSIST-01 needs, and reports whether they exist:
 //
 //	go run github.com/ergotls/ergotls/certmanager/acme/cmd/acmerecords -cache certificates example.com '*.example.com'
 //
-// It makes the account at the CA, in the cache that the program will use, if there is none yet; it
-// orders nothing. It exits with 1 if a record is missing or wrong.
+// It registers an account at the CA, in the cache that the program will use, if there is none yet;
+// it orders nothing. It exits with 1 if a record is missing or wrong.
 package main
 
 import (
