@@ -52,7 +52,8 @@ func (s *state) presentDNS(ctx context.Context, challenge acme.Challenge, n *nam
 		return nil, err
 	}
 	record := txtRecord{z.name, at, challenge.DNS01KeyAuthorization()}
-	if err := s.note(ctx, n, append(noted, record)); err != nil {
+	noted = append(noted, record)
+	if err := s.note(ctx, n, noted); err != nil {
 		return nil, err
 	}
 	limited, cancel := context.WithTimeout(ctx, s.o.DNSTimeout)
@@ -63,7 +64,7 @@ func (s *state) presentDNS(ctx context.Context, challenge acme.Challenge, n *nam
 		err = s.awaitTXT(ctx, z, record.Name, record.Value)
 	}
 	remove = func() {
-		if err := s.removeRecords(ctx, n); err != nil {
+		if err := s.removeRecords(ctx, n, noted); err != nil {
 			s.warn(n.text, err)
 		}
 	}
@@ -97,15 +98,20 @@ func (s *state) give(ctx context.Context, r txtRecord, method func(context.Conte
 	return err
 }
 
-// removeRecords removes the stored records of a name, even after ctx has ended: that of its order,
-// and those left by a crash or a failed provider.
-func (s *state) removeRecords(ctx context.Context, n *name) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
-	defer cancel()
+// removeNoted removes the stored records of a name: those left by a crash or a failed provider.
+func (s *state) removeNoted(ctx context.Context, n *name) error {
 	all, err := s.noted(ctx, n)
 	if err != nil || len(all) == 0 {
 		return err
 	}
+	return s.removeRecords(ctx, n, all)
+}
+
+// removeRecords removes all records of a name, even after ctx has ended or if the cache cannot be
+// read.
+func (s *state) removeRecords(ctx context.Context, n *name, all []txtRecord) (err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
+	defer cancel()
 	left := slices.DeleteFunc(all, func(record txtRecord) bool {
 		failed := s.give(ctx, record, s.o.DNS.DeleteRecords)
 		if failed != nil {
@@ -128,7 +134,7 @@ func (s *state) removeAtStart(ctx context.Context, n *name) {
 	defer cancel()
 	unlock, err := s.lock(limited, s.cas[0].certKey(n))
 	if err == nil {
-		err = s.removeRecords(ctx, n)
+		err = s.removeNoted(ctx, n)
 		unlock()
 	}
 	if err != nil && ctx.Err() == nil {

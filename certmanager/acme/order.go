@@ -104,7 +104,7 @@ func (s *state) prepare(ctx context.Context, c *client, n *name, kind string) er
 	case acme.ChallengeTypeDNSPersist01:
 		return s.preparePersist(ctx, c, n)
 	case acme.ChallengeTypeDNS01:
-		return s.removeRecords(ctx, n)
+		return s.removeNoted(ctx, n)
 	}
 	return nil
 }

@@ -104,3 +104,25 @@ func TestDNS01AfterACrash(t *testing.T) {
 	again.eventually(t, "no record is left", func() bool { return len(ca.TXT()) == 0 })
 	assert.Equal(t, 1, ca.Orders(), "without an order")
 }
+
+// last is a provider of a program whose cache cannot be read after a record was written.
+type last struct {
+	*acmetest.Provider
+	cache *brokenCache
+}
+
+func (l last) AppendRecords(ctx context.Context, zone string, records []libdns.Record) ([]libdns.Record, error) {
+	l.cache.fail(errors.New("the cache is away"), nil)
+	return l.Provider.AppendRecords(ctx, zone, records)
+}
+
+// The record of an order is removed whatever the cache does.
+func TestDNS01WithoutTheCache(t *testing.T) {
+	t.Parallel()
+	ca := acmetest.Start(t)
+	cache := &brokenCache{Cache: autocert.DirCache(t.TempDir())}
+	source := provided(ca, last{ca.Provider(), cache}, zone)
+	source.Cache = cache
+	start(t, ca, source)
+	assert.Empty(t, ca.TXT())
+}
