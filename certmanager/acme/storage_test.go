@@ -155,6 +155,12 @@ func TestCacheThatDoesNotReturn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cache := deafCache{until: make(chan struct{}), released: make(chan struct{})}
 		s, _, _ := idle(t, func(a *Source) { a.Cache = cache })
+		ended, end := context.WithCancel(t.Context())
+		end()
+		start := time.Now()
+		_, err := s.get(ended, "key")
+		require.ErrorIs(t, err, context.Canceled)
+		assert.Zero(t, time.Since(start), "Close makes no call that it would wait for")
 		for i := range maxAbandoned + 2 {
 			ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
 			began := time.Now()
@@ -181,7 +187,7 @@ func TestCacheThatDoesNotReturn(t *testing.T) {
 		synctest.Wait()
 		assert.Zero(t, s.abandoned.cache.Load())
 		go func() { cache.until <- struct{}{} }()
-		_, err := s.get(t.Context(), "key")
+		_, err = s.get(t.Context(), "key")
 		assert.ErrorIs(t, err, autocert.ErrCacheMiss)
 	})
 }
