@@ -75,7 +75,7 @@ func guard[T any](ctx context.Context, abandoned *atomic.Int32, option string, d
 	}
 	returned := make(chan struct{})
 	var got T
-	var failed error
+	failed := fmt.Errorf("acme.Source.%s %w", option, errExited) // unless do returns or panics
 	go func() {
 		defer close(returned)
 		defer func() {
@@ -113,6 +113,7 @@ const (
 
 var (
 	errPanicked  = errors.New("panicked")
+	errExited    = errors.New("ended its goroutine (runtime.Goexit) in place of returning")
 	errAbandoned = errors.New("still running after the end of its context")
 )
 

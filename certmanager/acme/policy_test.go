@@ -3,6 +3,7 @@ package acme
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -102,4 +103,15 @@ func TestPolicyThatDoesNotReturn(t *testing.T) {
 		assert.ErrorIs(t, err, autocert.ErrCacheMiss)
 		close(until)
 	})
+}
+
+// A HostPolicy that ends its goroutine allows nothing.
+func TestPolicyThatEndsItsGoroutine(t *testing.T) {
+	s, _, _ := idle(t, func(a *Source) {
+		a.HostPolicy = func(context.Context, string) error {
+			runtime.Goexit()
+			return nil
+		}
+	})
+	assert.ErrorIs(t, s.o.askPolicy(t.Context(), &s.abandoned.policy, testDomain), errExited)
 }
