@@ -1,7 +1,7 @@
 package main
 
-// metric is one of the figures of a measure. A ratio is always such that it says what the variant
-// is in terms of the other: CPU is the other's time per operation divided by the variant's, so that
+// metric is one of the figures of a measure. A ratio is of the variant to the
+// other: CPU is the other's time per operation divided by the variant's, so that
 // more is better as for the rate.
 type metric struct {
 	name  string

@@ -82,7 +82,7 @@ func startOn(core int, cmd *exec.Cmd) error {
 	return cmd.Start()
 }
 
-// resident gives the resident bytes of this process, now and at their peak.
+// resident returns the resident bytes of this process, now and at their peak.
 func resident() (now, peak float64, err error) {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {

@@ -64,7 +64,7 @@ func (r results) ratio(k, to key, f metric) spread {
 	return spreadOf(values)
 }
 
-// met says whether a bar is reached: not more exactly than the spread allows.
+// met reports whether a bar is reached, no more exactly than the spread allows.
 func (b bar) met(s spread) string {
 	reached := func(v float64) bool { return v == b.bound || v > b.bound != b.metric.lower }
 	switch {

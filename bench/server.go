@@ -65,7 +65,7 @@ var starters = map[string]starter{
 	oursFramed: startOurs,
 }
 
-// known says whether a variant is in this binary.
+// known reports whether a variant is in this binary.
 func known(variant string) bool { return starters[variant] != nil }
 
 // serve is the server process: it does what the lines of its input say until that ends.

@@ -78,7 +78,7 @@ func (p *Page) Serve(listener net.Listener) error {
 	return err
 }
 
-// isLocal says whether a host is this machine by its name or address alone.
+// isLocal reports whether a host is this machine, judged by its name or address alone.
 func isLocal(host string) bool {
 	if strings.EqualFold(host, "localhost") {
 		return true

@@ -39,7 +39,7 @@ func (c Check) String() string {
 	return fmt.Sprintf("Check(%d)", int(c))
 }
 
-// fails says why a check does not hold, without the names of peers and files; empty if it does.
+// fails returns why a check fails, without the names of peers and files, or "" if it passes.
 func (c Check) fails(s *certmanager.Status, now time.Time) string {
 	ended := func(all []certmanager.CertificateInfo) (n int) {
 		for _, one := range all {

@@ -40,8 +40,8 @@ func (r *recent) forget(now time.Time) {
 	}
 }
 
-// says is what just happened in one line, empty if nothing did. evicted says that connections were
-// closed.
+// says returns what just happened in one line, or "" if nothing did. evicted is true if connections
+// were closed.
 func (r *recent) says(name string, now time.Time) (line string, evicted bool) {
 	r.forget(now)
 	sum := map[certmanager.Kind]int{}

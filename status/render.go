@@ -50,9 +50,9 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	"head":   func(text string) string { head, _, _ := strings.Cut(text, ":"); return head },
 }).Parse(pageHTML))
 
-// known says whether the page is at the path of the request. A program may serve it below a path of
-// its own, with or without http.StripPrefix: where a ServeMux matched the request, its pattern says
-// which.
+// known reports whether the page is at the path of the request. A program may serve it below any
+// path, with or without http.StripPrefix: if a ServeMux matched the request, its pattern has that
+// path.
 func known(r *http.Request) bool {
 	_, mounted, matched := strings.Cut(r.Pattern, "/")
 	mounted = "/" + mounted

@@ -38,7 +38,7 @@ type view struct {
 // folded is how many rows are shown of a list before it folds.
 const folded = 20
 
-// matches says whether one of the texts has what the reader searches for.
+// matches reports whether one of the texts contains the search term.
 func (v *view) matches(texts ...string) bool {
 	query := strings.ToLower(v.Query)
 	return query == "" || slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(strings.ToLower(text), query) })
@@ -190,10 +190,11 @@ func bounded(s certmanager.Status) certmanager.Status {
 	return s
 }
 
-// cut gives the first of a list, and an empty one for nil, which would be null in the JSON.
+// cut returns the first elements of a list. It returns an empty list for nil, which would be null in
+// the JSON.
 func cut[T any](all []T) []T { return append([]T{}, all[:min(maxRows, len(all))]...) }
 
-// attention says what someone should look at.
+// attention returns what an operator should look at.
 func attention(name string, s *certmanager.Status, rows []row) (all []string) {
 	say := func(format string, args ...any) { all = append(all, name+": "+fmt.Sprintf(format, args...)) }
 	if s.Drift {

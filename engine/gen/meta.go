@@ -51,7 +51,7 @@ type MetaInfo struct {
 	State       MetaState
 }
 
-// MetaState says what the message side of a meta process does; Start may well be running.
+// MetaState is the state of the message side of a meta process. Start may be running in any state.
 type MetaState int32
 
 const (

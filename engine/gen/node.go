@@ -72,7 +72,7 @@ type NetworkOptions struct {
 	InsecureSkipVerify bool
 }
 
-// NetworkMode says how a node takes part in a cluster.
+// NetworkMode is how a node takes part in a cluster.
 type NetworkMode int
 
 // NetworkModeDisabled is a node on its own, which is all that this engine runs.

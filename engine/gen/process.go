@@ -26,7 +26,7 @@ type ProcessBehavior interface {
 	ProcessTerminate(reason error)
 }
 
-// ProcessState says what a process does.
+// ProcessState is the state of a process.
 type ProcessState int32
 
 const (

@@ -87,7 +87,7 @@ func (e *echo) Init(...any) error {
 
 func (e *echo) HandleMessage(_ gen.PID, message any) error {
 	if m, ok := message.(meta.MessageTCP); ok {
-		_ = e.SendAlias(m.ID, m) // an error says that the client has gone
+		_ = e.SendAlias(m.ID, m) // on error the client has gone
 	}
 	return nil
 }

@@ -113,7 +113,7 @@ func (g *gateway) HandleMessage(_ gen.PID, message any) error {
 		if err != nil {
 			answer = err // the other node does not answer
 		}
-		// An error says that the client has gone.
+		// On error the client has gone.
 		_ = g.SendAlias(m.ID, meta.MessageTCP{Data: fmt.Appendln(nil, answer)})
 	}
 	return nil

@@ -82,7 +82,7 @@ func (e *echo) HandleMessage(_ gen.PID, message any) error {
 	case meta.MessageTCPConnect: // the handshake is complete
 		e.Log().Info("%s is here over %s", m.Peer, m.Peer.Version)
 	case meta.MessageTCP:
-		_ = e.SendAlias(m.ID, m) // an error says that the peer has gone: its Disconnect is on the way
+		_ = e.SendAlias(m.ID, m) // on error the peer has gone: its Disconnect is on the way
 	case meta.MessageTCPDisconnect: // the last message of a connection
 		e.Log().Info("%s has gone: %s", m.ID, m.Reason)
 	}

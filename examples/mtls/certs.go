@@ -30,7 +30,7 @@ func (d *demo) writeServer(clients *tlstest.CA) error {
 	return tlstest.WriteFile(filepath.Join(d.dir, "clients.crt"), clients.PEM(), 0o644)
 }
 
-// newClient gives the certificates of a client whose own is issued by issuer; it trusts the
+// newClient returns the certificates of a client. Its own is issued by issuer, and it trusts the
 // server's CA.
 func (d *demo) newClient(name string, issuer *tlstest.CA) (*certmanager.Manager, error) {
 	pair, err := issuer.Generate(tlstest.Leaf{CommonName: name, Usage: tlstest.ClientOnly})

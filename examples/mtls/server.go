@@ -53,7 +53,7 @@ func (e *echo) HandleMessage(_ gen.PID, message any) error {
 			e.clients <- m.Peer
 		}
 	case meta.MessageTCP:
-		// An error says that the client has gone meanwhile: its Disconnect is on the way.
+		// On error the client has gone: its Disconnect is on the way.
 		_ = e.SendAlias(m.ID, m)
 	case meta.MessageTCPDisconnect:
 		e.Log().Info("%s disconnected: %s", m.ID, m.Reason)

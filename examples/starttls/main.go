@@ -120,7 +120,7 @@ func (s *server) line(id gen.Alias, line string) {
 	_ = s.SendAlias(id, meta.MessageTCPActive{N: 1})
 }
 
-// say writes a line. An error of SendAlias says that the connection has ended: its Disconnect is on
+// say writes a line. On an error of SendAlias the connection has ended: its Disconnect is on
 // the way.
 func (s *server) say(id gen.Alias, line string) {
 	_ = s.SendAlias(id, meta.MessageTCP{Data: []byte(line + "\r\n")})

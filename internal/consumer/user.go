@@ -37,7 +37,7 @@ func newUser(home string, proxies ...string) (*user, error) {
 		"GONOSUMDB="+root+","+ergo, "GOMODCACHE="+filepath.Join(home, "cache"), "GOBIN="+filepath.Join(home, "bin"))}, nil
 }
 
-// stage gives a project an empty folder and says how it went.
+// stage runs a step with an empty folder and prints its result.
 func (u *user) stage(name string, project func(dir string) error) error {
 	dir := filepath.Join(u.home, strings.NewReplacer(" ", "-", "/", "", "'", "").Replace(name))
 	if err := os.MkdirAll(dir, 0o755); err != nil {

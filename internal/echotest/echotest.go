@@ -106,7 +106,7 @@ func (s *Server) Dial(t testing.TB, ca *tlstest.CA, client tlstest.Leaf) (*tls.C
 	return conn, err
 }
 
-// Rotate replaces the server's certificate and gives the serial of the new one once it is served.
+// Rotate replaces the server's certificate and returns the serial of the new one once it is served.
 func (s *Server) Rotate(t testing.TB) (serial string) {
 	t.Helper()
 	before := s.Manager.Status().Generation

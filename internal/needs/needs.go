@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// Program gives the path of a program. Where it is missing the test is skipped with the program's
+// Program returns the path of a program. Where it is missing the test is skipped with the program's
 // name, or fails in CI, which installs all of them.
 func Program(t testing.TB, name string) string {
 	t.Helper()

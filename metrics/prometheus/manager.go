@@ -133,8 +133,8 @@ func (e emitter) crls(all []certmanager.CRLInfo) {
 	}
 }
 
-// choose says which ACME names have a label of their own. A name keeps its label: under a
-// HostPolicy clients choose the names, and could otherwise create ever more series.
+// choose returns the ACME names that have a label of their own. A name keeps its label: under a
+// HostPolicy clients choose the names, and could otherwise create more and more series.
 func (w *watched) choose(all []certmanager.OrderStatus) []named[certmanager.OrderStatus] {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -183,7 +183,7 @@ type named[T any] struct {
 	value T
 }
 
-// firstOfName gives the first value of each name in an order, and no more than maxNames: two series
+// firstOfName returns the first value of each name in an order, and no more than maxNames: two series
 // with the same labels would fail the whole scrape.
 func firstOfName[T any](all []T, name func(T) string, order func(a, b T) int) (out []named[T]) {
 	seen := map[string]bool{}

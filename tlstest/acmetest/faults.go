@@ -118,7 +118,7 @@ func (w *faults) NotReady(n int) { w.change(func() { w.notReady = n }) }
 // NoCertificate answers the next n requests for a certificate that was issued with 404.
 func (w *faults) NoCertificate(n int) { w.change(func() { w.noCertificate = n }) }
 
-// take counts one of the answers down, and says whether there was one.
+// take counts one of the answers down, and reports whether there was one.
 func (w *faults) take(count *int) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

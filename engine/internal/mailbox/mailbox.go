@@ -9,7 +9,7 @@ import (
 	"ergo.services/ergo/gen"
 )
 
-// Kind says which callback a message is for.
+// Kind is the callback that a message is for.
 type Kind uint8
 
 const (
