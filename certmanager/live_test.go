@@ -300,7 +300,7 @@ func TestExpiryWhereClientsAreNoLongerVerified(t *testing.T) {
 		client := ca.MutualClientConfig(t, "localhost", tlstest.Leaf{NotAfter: time.Now().Add(time.Hour)})
 		c := track(m, connectPipe(m.ServerTLS(), client).ok(t).server)
 		m.SetClientAuth(tls.NoClientCert)
-		time.Sleep(time.Hour + time.Minute) // does not pass while a timer fires without end
+		time.Sleep(time.Hour + time.Minute) // does not pass while a timer fires again and again
 		c.open(t, "its certificate does not count")
 		m.SetClientAuth(tls.RequireAndVerifyClientCert)
 		require.ErrorIs(t, c.evicted(t), certmanager.ErrExpired)

@@ -255,8 +255,8 @@ func TestResumptionOfAnyClient(t *testing.T) {
 		a := newHost(t).spawn(echo)
 		_, addr := a.listen(meta.TCPServerOptions{CertManager: auth})
 		config := ca.ClientConfig(t, "localhost")
-		stranger := tlstest.NewCA(t).Issue(t, tlstest.Leaf{}).Certificate()
-		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &stranger, nil }
+		untrusted := tlstest.NewCA(t).Issue(t, tlstest.Leaf{}).Certificate()
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &untrusted, nil }
 		config.MaxVersion = version
 		config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
 		for i := range 2 {

@@ -64,8 +64,8 @@ func isTemporary(err error) bool {
 }
 
 // guard calls code of the program in a goroutine. It returns a panic as an error, and abandons a
-// call that does not return after ctx has ended. It makes no call if ctx has already ended. abandoned
-// counts abandoned calls that still run.
+// call that does not return after ctx has ended. It makes no call if ctx has already ended.
+// abandoned counts abandoned calls that still run.
 func guard[T any](ctx context.Context, abandoned *atomic.Int32, option string, do func() (T, error)) (value T, err error) {
 	if err := ctx.Err(); err != nil {
 		return value, err

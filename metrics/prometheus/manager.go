@@ -183,8 +183,8 @@ type named[T any] struct {
 	value T
 }
 
-// firstOfName returns the first value of each name in an order, and no more than maxNames: two series
-// with the same labels would fail the whole scrape.
+// firstOfName returns the first value of each name in an order, and no more than maxNames: two
+// series with the same labels would fail the whole scrape.
 func firstOfName[T any](all []T, name func(T) string, order func(a, b T) int) (out []named[T]) {
 	seen := map[string]bool{}
 	for _, v := range slices.SortedStableFunc(slices.Values(all), order) {
