@@ -10,7 +10,7 @@ import (
 const brokenGrace = time.Second
 
 // nextLocked returns the next timed task of the read loop and when it is due; a zero time means
-// that there is none. It is called before each read, so it must not allocate.
+// that there is none. It is called before each wait, so it must not allocate.
 func (c *tcpConnection) nextLocked() (at time.Time, do func(c *tcpConnection, now time.Time)) {
 	first := func(when time.Time, what func(c *tcpConnection, now time.Time)) {
 		if !when.IsZero() && (at.IsZero() || when.Before(at)) {

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// What the read loop asks before each read allocates nothing.
+// nextLocked, which the read loop calls before each wait, allocates nothing.
 func TestNextAllocations(t *testing.T) {
 	near, _ := tcpPair(t)
 	c := newConnection(&TCPConnectionOptions{

@@ -43,8 +43,10 @@ func (c *tcpConnection) read() {
 			c.mu.Unlock()
 		default:
 			due, _ := c.nextLocked()
-			if until := time.Now().Add(bulkWait); c.bulk && (due.IsZero() || until.Before(due)) {
-				due = until
+			if c.bulk {
+				if until := time.Now().Add(bulkWait); due.IsZero() || until.Before(due) {
+					due = until
+				}
 			}
 			c.sock.SetReadDeadline(due) // with the lock held, so that an interrupt comes after it
 			c.mu.Unlock()
