@@ -2,7 +2,6 @@ package acme
 
 import (
 	"context"
-	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"github.com/ergotls/ergotls/certmanager"
-	"github.com/ergotls/ergotls/certmanager/internal/trust"
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
@@ -20,12 +18,6 @@ import (
 func (s *state) check(cert *tls.Certificate, name string) error {
 	if err := cert.Leaf.VerifyHostname(strings.Replace(name, "*", "any", 1)); err != nil {
 		return fmt.Errorf("%w: %w", certmanager.ErrInvalid, err)
-	}
-	if !trust.Allows(cert.Leaf, x509.ExtKeyUsageServerAuth) {
-		return fmt.Errorf("%w: it is not for servers", certmanager.ErrInvalid)
-	}
-	if _, isRSA := cert.PrivateKey.(*rsa.PrivateKey); isRSA != (s.o.Key == RSA2048) {
-		return fmt.Errorf("%w: its key is not of the type that acme.Source.Key asks for", certmanager.ErrInvalid)
 	}
 	// A certificate that expires before the next check of watchClock is not put in service.
 	if clock.Until(endOfService(cert.Leaf)) <= clockEvery {
@@ -86,7 +78,7 @@ func (s *state) loadEntry(ctx context.Context, n *name, key string, c *ca) (*tls
 			c, err = s.issuer(cert)
 		}
 		if err != nil {
-			err = fmt.Errorf("%s: %s is not used: %w", s.where(), key, err)
+			err = fmt.Errorf("cache: %s is not used: %w", key, err)
 		}
 		s.emitOnce(certmanager.Warning, n, "autocert", err)
 	case err != nil:

@@ -1,7 +1,6 @@
 package acme
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -20,8 +19,6 @@ import (
 // The keys of autocert's cache, and the formats below, exist on its users' disks. Our keys end with
 // the CA, so that a certificate of one CA is not mistaken for that of another.
 const accountCacheKey = "acme_account+key"
-
-const legacyAccountCacheKey = "acme_account.key"
 
 func certCacheKey(name string, kind KeyType) string {
 	if kind == RSA2048 {
@@ -96,21 +93,13 @@ func (s *state) lock(ctx context.Context, key string) (unlock func(), err error)
 
 func isMiss(err error) bool { return errors.Is(err, autocert.ErrCacheMiss) }
 
-// where returns a name of the cache for errors.
-func (s *state) where() string {
-	if folder, ok := s.o.Cache.(autocert.DirCache); ok {
-		return "cache " + string(folder)
-	}
-	return "cache"
-}
-
 // access performs one access to an entry of the cache.
 func (s *state) access(ctx context.Context, timeout time.Duration, doing, key string, do func(context.Context) ([]byte, error)) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	data, err := guard(ctx, &s.abandoned.cache, "Cache", func() ([]byte, error) { return do(ctx) })
 	if err != nil && !isMiss(err) {
-		err = fmt.Errorf("%s: %s %s: %w", s.where(), doing, key, err)
+		err = fmt.Errorf("cache: %s %s: %w", doing, key, err)
 	}
 	return data, err
 }
@@ -139,13 +128,10 @@ func (s *state) remove(ctx context.Context, key string) error {
 // tryStorage writes, reads and removes an entry: certificates that cannot be stored would be
 // ordered again at each start.
 func (s *state) tryStorage(ctx context.Context) error {
-	key, data := "ergotls-try-"+strings.ToLower(rand.Text()), []byte("may be removed\n")
-	err := s.put(ctx, key, data)
+	key := "ergotls-try-" + strings.ToLower(rand.Text())
+	err := s.put(ctx, key, []byte("may be removed\n"))
 	if err == nil {
-		var got []byte
-		if got, err = s.get(ctx, key); err == nil && !bytes.Equal(got, data) {
-			err = fmt.Errorf("%s: %s does not have what was written to it", s.where(), key)
-		}
+		_, err = s.get(ctx, key)
 		err = errors.Join(err, s.remove(ctx, key))
 	}
 	if err != nil {
@@ -160,13 +146,12 @@ func (s *state) setAside(ctx context.Context, name, key string, data []byte, rea
 	if err == nil {
 		err = s.remove(ctx, key)
 	}
-	s.emit(certmanager.CacheFailed, name, errors.Join(fmt.Errorf("%s: %s is set aside as %s: %w", s.where(), key, setAsideCacheKey(key), reason), err))
+	s.emit(certmanager.CacheFailed, name, errors.Join(fmt.Errorf("cache: %s is set aside as %s: %w", key, setAsideCacheKey(key), reason), err))
 }
 
-// accountKey returns the account key in the cache, that of an older version or of autocert, or a
-// new one.
+// accountKey returns the account key in the cache, that of autocert, or a new one.
 func (s *state) accountKey(ctx context.Context, c *ca) (crypto.Signer, error) {
-	for _, name := range []string{c.accountKey(), accountCacheKey, legacyAccountCacheKey} {
+	for _, name := range []string{c.accountKey(), accountCacheKey} {
 		data, err := s.get(ctx, name)
 		if isMiss(err) {
 			continue
