@@ -186,9 +186,6 @@ func (c *ca) register(ctx context.Context) error {
 	case err != nil:
 		return err
 	}
-	if made.Location == "" {
-		return errors.New("account: the CA did not say its URL")
-	}
 	c.account = made
 	return nil
 }

@@ -38,10 +38,7 @@ func (s *state) begin(ctx context.Context, c *client, n *name, url, kind string)
 		return nil, err
 	}
 	u := &unfinished{URL: url, Kind: kind, Key: string(key), Until: clock.Now().Add(finishTime)}
-	data, err := json.Marshal(u)
-	if err != nil {
-		return nil, err
-	}
+	data, _ := json.Marshal(u) // it has only strings and a time
 	if n.unlocked {
 		return u, nil
 	}
@@ -151,8 +148,6 @@ func download(ctx context.Context, c *client, url string) ([]byte, error) {
 		return nil, errors.New(err.Error()) // temporary, unlike other 404s
 	case err != nil:
 		return nil, err
-	case len(chains) == 0 || len(chains[0].ChainPEM) == 0:
-		return nil, fmt.Errorf("%w: the CA gave no certificate", certmanager.ErrInvalid)
 	}
 	return chains[0].ChainPEM, nil
 }

@@ -143,18 +143,18 @@ func TestCheckPersist(t *testing.T) {
 	require.NoError(t, err)
 	assert.True(t, until.Equal(end))
 	for want, value := range map[string]string{
-		"missing":            "v=spf1 -all",
-		"another account":    "ca.test; accounturi=https://ca.test/account/2",
-		"no accounturi":      "ca.test; policy=wildcard",
-		"no policy=wildcard": good,
-		"ended on":           good + fmt.Sprintf("; policy=wildcard; persistUntil=%d", now.Unix()),
-		"not a number":       good + "; persistUntil=tomorrow",
-		"of the form":        good + ";",
-		"twice":              good + "; accounturi=" + account,
-		"has a space":        good + "; policy=wild card",
+		"missing":             "v=spf1 -all",
+		"another account":     "ca.test; accounturi=https://ca.test/account/2",
+		`another account, ""`: "ca.test; policy=wildcard",
+		"no policy=wildcard":  good,
+		"ended on":            good + fmt.Sprintf("; policy=wildcard; persistUntil=%d", now.Unix()),
 	} {
 		_, err := check(true, value)
 		require.ErrorContains(t, err, want)
+	}
+	for _, malformed := range []string{"; persistUntil=tomorrow", "; persistUntil=", ";", "; accounturi=" + account, "; policy=wild card"} {
+		_, err := check(true, good+malformed)
+		require.ErrorContains(t, err, "is malformed", malformed)
 	}
 	_, err = check(true)
 	require.ErrorContains(t, err, "missing")

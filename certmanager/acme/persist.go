@@ -64,24 +64,20 @@ func (s *state) wantsWildcard(n *name) bool {
 func checkPersist(values, issuers []string, account string, wildcard bool, now time.Time) (until time.Time, err error) {
 	err = errors.New("the record is missing")
 	for _, value := range values {
-		issuer, tags, problem := parsePersist(value)
+		issuer, tags, ok := parsePersist(value)
 		if !slices.Contains(issuers, issuer) {
 			continue // another CA's
 		}
-		end, isTime := time.Time{}, true
-		if text, ok := tags["persistuntil"]; ok {
+		var end time.Time
+		if text, ends := tags["persistuntil"]; ends {
 			seconds, err := strconv.ParseInt(text, 10, 64)
-			end, isTime = time.Unix(seconds, 0), err == nil
+			end, ok = time.Unix(seconds, 0), ok && err == nil
 		}
 		switch {
-		case problem != nil:
-			err = fmt.Errorf("the record %q: %w", value, problem)
-		case !isTime:
-			err = fmt.Errorf("the record %q: persistUntil=%s is not a number of seconds since 1970", value, tags["persistuntil"])
-		case tags["accounturi"] == "":
-			err = fmt.Errorf("the record %q has no accounturi", value)
+		case !ok:
+			err = fmt.Errorf("the record %q is malformed", value)
 		case tags["accounturi"] != account:
-			err = fmt.Errorf("the record is for another account, %s", tags["accounturi"])
+			err = fmt.Errorf("the record is for another account, %q", tags["accounturi"])
 		case wildcard && !strings.EqualFold(tags["policy"], "wildcard"):
 			err = fmt.Errorf("the record %q has no policy=wildcard", value)
 		case !end.IsZero() && !now.Before(end):
@@ -93,25 +89,18 @@ func checkPersist(values, issuers []string, account string, wildcard bool, now t
 	return time.Time{}, err
 }
 
-// parsePersist parses a value in the form of RFC 8659 section 4.2.
-func parsePersist(value string) (issuer string, tags map[string]string, err error) {
+// parsePersist parses a value in the form of RFC 8659 section 4.2, in which a tag stands once.
+func parsePersist(value string) (issuer string, tags map[string]string, ok bool) {
 	parts := strings.Split(value, ";")
-	issuer, tags = strings.Trim(parts[0], " \t"), make(map[string]string)
+	issuer, tags, ok = strings.Trim(parts[0], " \t"), make(map[string]string), true
 	for _, part := range parts[1:] {
-		tag, text, ok := strings.Cut(part, "=")
+		tag, text, hasValue := strings.Cut(part, "=")
 		tag, text = strings.ToLower(strings.Trim(tag, " \t")), strings.Trim(text, " \t")
 		_, twice := tags[tag]
-		switch {
-		case !ok || tag == "":
-			return issuer, tags, fmt.Errorf("%q is not of the form tag=value", part)
-		case twice:
-			return issuer, tags, fmt.Errorf("%s stands in it twice", tag)
-		case strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }):
-			return issuer, tags, fmt.Errorf("the value of %s has a space or a character that is not ASCII", tag)
-		}
+		ok = ok && hasValue && tag != "" && !twice && !strings.ContainsAny(text, " \t")
 		tags[tag] = text
 	}
-	return issuer, tags, nil
+	return issuer, tags, ok
 }
 
 // preparePersist checks the record before an order.
@@ -120,15 +109,16 @@ func (s *state) preparePersist(ctx context.Context, c *client, n *name) error {
 	if err != nil {
 		return err
 	}
-	before := n.record.Swap(&r)
+	n.record.Store(&r)
 	if r.Err != nil {
 		return fmt.Errorf("dns-persist-01: %w; %w:\n\t%s", r.Err, errRecord, r)
 	}
-	first := before == nil || !before.Until.Equal(r.Until)
-	if left := r.Until.Sub(clock.Now()); first && !r.Until.IsZero() && left < persistSoon {
-		s.warn(n.text, fmt.Errorf("dns-persist-01: the record %s ends on %s; after that nothing can be renewed: write it anew with a later persistUntil",
-			r.Name, r.Until.UTC().Format(time.RFC3339)))
+	var ends error
+	if !r.Until.IsZero() && clock.Until(r.Until) < persistSoon {
+		ends = fmt.Errorf("dns-persist-01: the record %s ends on %s; after that nothing can be renewed: write it anew with a later persistUntil",
+			r.Name, r.Until.UTC().Format(time.RFC3339))
 	}
+	s.emitOnce(certmanager.Warning, n, "record", ends)
 	return nil
 }
 
@@ -147,9 +137,6 @@ func (a *Source) Records(ctx context.Context) ([]Record, error) {
 			c.network.CloseIdleConnections()
 		}
 	}()
-	if err := s.tryStorage(ctx); err != nil {
-		return nil, err
-	}
 	var all []Record
 	for _, ca := range s.cas {
 		c, err := ca.connect(ctx, true)

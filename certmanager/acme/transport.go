@@ -137,9 +137,6 @@ func describe(p acme.Problem) string {
 	if p.Instance != "" { // what the account's owner must do, for example agree to new terms
 		text += "; see " + p.Instance
 	}
-	for _, sub := range p.Subproblems {
-		text += fmt.Sprintf("; %s: %s", strings.TrimSpace(sub.Identifier.Value+" "+strings.TrimPrefix(sub.Type, acme.ProblemTypeNamespace)), sub.Detail)
-	}
 	return text
 }
 

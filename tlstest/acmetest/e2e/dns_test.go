@@ -100,7 +100,7 @@ func TestDNSPersistRecordIsWrong(t *testing.T) {
 		"another account":    strings.Replace(record.Value, "/my-account/", "/my-account/0", 1),
 		"policy=wildcard":    strings.Replace(record.Value, "; policy=wildcard", "", 1),
 		"ended on":           record.Value + "; persistUntil=1",
-		"not a number":       record.Value + "; persistUntil=never",
+		"is malformed":       record.Value + "; persistUntil=never",
 		"the record is miss": strings.Replace(record.Value, "acmetest.invalid", "other.invalid", 1),
 	} {
 		ca.SetTXT(record.Name)
