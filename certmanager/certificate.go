@@ -75,8 +75,8 @@ func newCertificate(cert tls.Certificate, origin string) (c *certificate, err er
 
 // arrange sorts the chain as peers expect it.
 func (c *certificate) arrange(certs []*x509.Certificate, now time.Time) (err error) {
-	var warnings []string
-	if c.chain, warnings, err = trust.Arrange(c.tls.Leaf, certs, now); err != nil {
+	var warning string
+	if c.chain, warning, err = trust.Arrange(c.tls.Leaf, certs, now); err != nil {
 		return err
 	}
 	c.tls.Certificate = nil
@@ -91,7 +91,7 @@ func (c *certificate) arrange(certs []*x509.Certificate, now time.Time) (err err
 	if size > maxChainSize {
 		return fmt.Errorf("%w: its chain of %d bytes exceeds the maximum of %d bytes, which clients accept", ErrInvalid, size, maxChainSize)
 	}
-	for _, warning := range warnings {
+	if warning != "" {
 		c.warn(warning)
 	}
 	return nil

@@ -193,8 +193,8 @@ func TestChainsOfFiles(t *testing.T) {
 	}{
 		"as it should be":                       {[][]byte{leaf, low, high}, []*authority{root}, 3, ""},
 		"with the root":                         {[][]byte{leaf, low, high, root.by(root, nil)}, []*authority{root}, 4, ""},
-		"root first":                            {[][]byte{root.by(root, nil), high, low, leaf}, []*authority{root}, 4, "another order"},
-		"issuers reversed":                      {[][]byte{leaf, high, low}, []*authority{root}, 3, "another order"},
+		"root first":                            {[][]byte{root.by(root, nil), high, low, leaf}, []*authority{root}, 4, ""},
+		"issuers reversed":                      {[][]byte{leaf, high, low}, []*authority{root}, 3, ""},
 		"twice":                                 {[][]byte{leaf, low, high, leaf, low, high}, []*authority{root}, 3, ""},
 		"signed by two roots":                   {[][]byte{leaf, low, high, highBySecond}, []*authority{root, second}, 4, ""},
 		"signed by two roots, with these":       {[][]byte{leaf, low, high, highBySecond, root.by(root, nil), second.by(second, nil)}, []*authority{root, second}, 6, ""},

@@ -18,7 +18,7 @@ import (
 // cross-signed CAs, it includes all currently valid issuers. It sets certificates aside with a
 // warning if they issued none of the others, or are not currently valid while peers may have
 // another certificate of the same name.
-func Arrange(leaf *x509.Certificate, certs []*x509.Certificate, now time.Time) (chain []*x509.Certificate, warnings []string, err error) {
+func Arrange(leaf *x509.Certificate, certs []*x509.Certificate, now time.Time) (chain []*x509.Certificate, warning string, err error) {
 	chain = climb([]*x509.Certificate{leaf}, certs, now)
 	var aside []*x509.Certificate
 	for _, cert := range certs {
@@ -32,15 +32,12 @@ func Arrange(leaf *x509.Certificate, certs []*x509.Certificate, now time.Time) (
 		err = missing(leaf, aside, now)
 	}
 	if err != nil {
-		return nil, nil, err
-	}
-	if !inOrder(certs, chain) {
-		warnings = append(warnings, "is served in another order than it was given in; put the leaf first and each issuer after what it issued")
+		return nil, "", err
 	}
 	if len(aside) > 0 {
-		warnings = append(warnings, "is served without "+reasons(aside, now))
+		warning = "is served without " + reasons(aside, now)
 	}
-	return chain, warnings, nil
+	return chain, warning, nil
 }
 
 // climb appends the issuers of the last certificate of a chain, each followed by its own issuers.
@@ -91,22 +88,6 @@ func missing(leaf *x509.Certificate, others []*x509.Certificate, now time.Time) 
 		return fmt.Errorf("%w: its issuer %q is missing: none of the certificates that stand beside it signed it; append the issuer", ErrInvalid, dn.String(leaf.Issuer))
 	}
 	return err
-}
-
-// inOrder reports whether each certificate of a chain follows one that it issued.
-func inOrder(certs, chain []*x509.Certificate) bool {
-	var before []*x509.Certificate
-	for _, cert := range certs {
-		if !slices.Contains(chain, cert) {
-			continue
-		}
-		if len(before) == 0 && cert != chain[0] ||
-			len(before) > 0 && !slices.ContainsFunc(before, func(other *x509.Certificate) bool { return Issued(cert, other) }) {
-			return false
-		}
-		before = append(before, cert)
-	}
-	return true
 }
 
 // reasons returns why certificates are set aside.
