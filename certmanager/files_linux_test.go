@@ -48,7 +48,8 @@ func TestKeyLogSpecialFiles(t *testing.T) {
 	for _, path := range []string{pipe, "/dev/full", dir} {
 		t.Setenv("SSLKEYLOGFILE", path)
 		_, err := tryNew(certmanager.Options{Source: source})
-		require.ErrorContains(t, err, "SSLKEYLOGFILE: "+path+": no regular file")
+		require.ErrorContains(t, err, "SSLKEYLOGFILE: ")
+		require.ErrorContains(t, err, path)
 	}
 }
 
