@@ -35,19 +35,17 @@ func (k *comparison) regressions() []error {
 	return append(found, k.policy.crls.Regressions(k.previous.policy.crls, slices.Concat(m.ClientCAs, m.RootCAs, m.CRLIssuers))...)
 }
 
-// lesserNames finds a name that is no longer served, and one served by a certificate older than the
-// one that it replaces. One example of each is enough.
+// lesserNames finds names that are no longer served, and one served by a certificate older than the
+// one that it replaces.
 func (k *comparison) lesserNames() []error {
 	var found []error
-	missing, older := 0, false
+	var gone []string
+	older := false
 	for name, old := range k.previous.names.all {
 		old, now := old.first, k.names.lookup(name).first
 		switch {
 		case now == nil:
-			missing++
-			if missing == 1 {
-				found = append(found, fmt.Errorf("the name %s is no longer served", name))
-			}
+			gone = append(gone, name)
 		case older || now.renewed && !old.renewed: // a temporary substitute may be newer
 		case now.issuedBefore(old):
 			older = true
@@ -55,8 +53,8 @@ func (k *comparison) lesserNames() []error {
 				name, trust.Describe(now.tls.Leaf), trust.Describe(old.tls.Leaf)))
 		}
 	}
-	if missing > 1 {
-		found = append(found, fmt.Errorf("%d names are no longer served", missing))
+	if len(gone) > 0 {
+		found = append(found, fmt.Errorf("no longer served: %s", few(gone)))
 	}
 	return found
 }
