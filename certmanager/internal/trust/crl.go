@@ -24,7 +24,6 @@ type Lists struct {
 
 	lists   map[string][]*List             // by the canonical name of the issuer
 	issuers map[string][]*x509.Certificate // CAs that may have signed lists, by canonical name
-	names   map[string]string              // canonical names of issuers, by their DER
 
 	// made caches each used list by its source, so that it is not processed again after other changes.
 	made map[*x509.RevocationList]*List
@@ -48,14 +47,13 @@ const maxCRLSkew = 5 * time.Minute
 // issuer and one scope the newest counts. A list of an unknown issuer is skipped, because it
 // concerns no certificate here. Results for lists in previous are reused.
 func NewLists(lists []*x509.RevocationList, issuers []*x509.Certificate, fresh bool, now time.Time, previous *Lists) (*Lists, error) {
-	r := &Lists{lists: make(map[string][]*List), issuers: make(map[string][]*x509.Certificate), names: make(map[string]string), Fresh: fresh, made: make(map[*x509.RevocationList]*List)}
+	r := &Lists{lists: make(map[string][]*List), issuers: make(map[string][]*x509.Certificate), Fresh: fresh, made: make(map[*x509.RevocationList]*List)}
 	for _, issuer := range issuers {
 		name := CanonicalName(issuer.RawSubject)
-		r.names[string(issuer.RawSubject)] = name
 		r.issuers[name] = append(r.issuers[name], issuer)
 	}
 	for _, list := range lists {
-		named := r.issuers[r.name(list.RawIssuer)]
+		named := r.issuers[CanonicalName(list.RawIssuer)]
 		if l := previous.find(list, named); l != nil {
 			r.use(l, now)
 			continue
@@ -118,7 +116,7 @@ func (r *Lists) warn(format string, args ...any) {
 }
 
 func (r *Lists) add(l *List) {
-	name := r.name(l.Issuer.RawSubject)
+	name := CanonicalName(l.Issuer.RawSubject)
 	for i, other := range r.lists[name] {
 		if sameIssuer(other.Issuer, l.Issuer) && other.scope == l.scope {
 			if newer(l.CRL, other.CRL) {
@@ -128,14 +126,6 @@ func (r *Lists) add(l *List) {
 		}
 	}
 	r.lists[name] = append(r.lists[name], l)
-}
-
-// name returns the canonical form of a name. It is slowest for a name that is not an issuer's.
-func (r *Lists) name(der []byte) string {
-	if name, known := r.names[string(der)]; known {
-		return name
-	}
-	return CanonicalName(der)
 }
 
 // newer reports whether a list replaces another of the same issuer and scope.
@@ -153,7 +143,7 @@ func sameIssuer(a, b *x509.Certificate) bool {
 
 // of returns the lists of an issuer.
 func (r *Lists) of(issuer *x509.Certificate) (all []*List) {
-	for _, l := range r.lists[r.name(issuer.RawSubject)] {
+	for _, l := range r.lists[CanonicalName(issuer.RawSubject)] {
 		if sameIssuer(l.Issuer, issuer) {
 			all = append(all, l)
 		}

@@ -22,10 +22,7 @@ func (r *Lists) check(chain []*x509.Certificate, now time.Time) error {
 }
 
 func (r *Lists) checkOne(cert, issuer *x509.Certificate, now time.Time) error {
-	for _, l := range r.lists[r.name(issuer.RawSubject)] {
-		if !sameIssuer(l.Issuer, issuer) {
-			continue
-		}
+	for _, l := range r.of(issuer) {
 		if when, ok := l.Revoked[string(cert.SerialNumber.Bytes())]; ok {
 			return fmt.Errorf("%w: %s was revoked by %s on %s", ErrRevoked, Describe(cert), Describe(issuer), when.Format(time.RFC3339))
 		}
@@ -59,7 +56,7 @@ func (r *Lists) revokedAnchor(ca *x509.Certificate, depth int) error {
 	if bytes.Equal(ca.RawIssuer, ca.RawSubject) || depth > maxPathLength {
 		return nil
 	}
-	name := r.name(ca.RawIssuer)
+	name := CanonicalName(ca.RawIssuer)
 	for _, l := range r.lists[name] {
 		if when, ok := l.Revoked[string(ca.SerialNumber.Bytes())]; ok && ca.CheckSignatureFrom(l.Issuer) == nil {
 			return fmt.Errorf("%w: %s was revoked by %s on %s", ErrRevoked, Describe(ca), Describe(l.Issuer), when.Format(time.RFC3339))
