@@ -12,7 +12,6 @@ import (
 var (
 	oidDeltaCRLIndicator        = asn1.ObjectIdentifier{2, 5, 29, 27}
 	oidIssuingDistributionPoint = asn1.ObjectIdentifier{2, 5, 29, 28}
-	oidCertificateIssuer        = asn1.ObjectIdentifier{2, 5, 29, 29}
 )
 
 // scope is the part of an issuer's certificates that a list is complete for (RFC 5280 section
@@ -60,9 +59,7 @@ func scopeOf(list *x509.RevocationList) (s scope, err error) {
 	}
 	for _, entry := range list.RevokedCertificateEntries {
 		for _, ext := range entry.Extensions {
-			if ext.Critical && ext.Id.Equal(oidCertificateIssuer) {
-				return s, errors.New("it is an indirect list, of certificates of other issuers; use the lists of their own")
-			} else if ext.Critical {
+			if ext.Critical {
 				return s, fmt.Errorf("an entry has the critical extension %s, which is not known", ext.Id)
 			}
 		}
@@ -91,12 +88,8 @@ func parseScope(der []byte) (s scope, err error) {
 	switch {
 	case err != nil || len(rest)+len(point.Unknown.FullBytes) > 0 || point.Users && point.CAs:
 		return s, errors.New("its issuing distribution point is malformed")
-	case len(point.Reasons.Bytes) > 0:
-		return s, errors.New("it has only some of the reasons for a revocation; use a list of all")
-	case point.Indirect:
-		return s, errors.New("it is an indirect list, of certificates of other issuers; use the lists of their own")
-	case point.Attributes:
-		return s, errors.New("it is a list of attribute certificates, which TLS does not use")
+	case len(point.Reasons.Bytes) > 0 || point.Indirect || point.Attributes:
+		return s, errors.New("it is an indirect list, or has only some reasons for a revocation or attribute certificates; use the full list of the issuer")
 	}
 	var uris []string
 	names := []string{string(point.Name.Relative.FullBytes)}

@@ -52,7 +52,7 @@ func TestCRLOfAPart(t *testing.T) {
 		"a URI":                  {pkix.Extension{Id: oidIssuingDistributionPoint, Critical: true, Value: ofURI}, "", false},
 		"users":                  {pkix.Extension{Id: oidIssuingDistributionPoint, Critical: true, Value: bit(1)}, "", false},
 		"CAs":                    {pkix.Extension{Id: oidIssuingDistributionPoint, Critical: true, Value: bit(2)}, "", false},
-		"some reasons":           {pkix.Extension{Id: oidIssuingDistributionPoint, Critical: true, Value: []byte{0x30, 4, 0x83, 2, 6, 0x40}}, "some of the reasons", false},
+		"some reasons":           {pkix.Extension{Id: oidIssuingDistributionPoint, Critical: true, Value: []byte{0x30, 4, 0x83, 2, 6, 0x40}}, "some reasons", false},
 		"indirect":               {pkix.Extension{Id: oidIssuingDistributionPoint, Critical: true, Value: bit(4)}, "indirect", false},
 		"attribute certificates": {pkix.Extension{Id: oidIssuingDistributionPoint, Critical: true, Value: bit(5)}, "attribute certificates", false},
 		"malformed":              {pkix.Extension{Id: oidIssuingDistributionPoint, Critical: true, Value: []byte{0x31, 0}}, "malformed", false},
