@@ -36,31 +36,22 @@ var errRecord = errors.New("nothing is ordered before there is this record")
 var errUnusable = errors.New("the certificate that the CA issued cannot be used")
 
 // isInvalid reports whether an immediate retry is useless: a CA failed to validate the name,
-// refused the order itself, or cannot issue what is wanted.
+// refused the order itself, or cannot issue what is wanted. Other errors are temporary: the network
+// failed, the response was not from an ACME server, or the CA says so.
 func isInvalid(err error) bool {
 	var validation *validationError
 	var p acme.Problem
 	switch {
 	case errors.As(err, &validation), errors.Is(err, errRecord), errors.Is(err, errUnusable), errors.Is(err, certmanager.ErrInvalid):
 		return true
-	case errors.As(err, &p):
-		return p.Status >= 400 && p.Status < 500 && !isTemporary(p)
-	}
-	return false
-}
-
-// isTemporary reports whether the same request may succeed soon: the network failed, the response
-// was not from an ACME server, or the CA says so.
-func isTemporary(err error) bool {
-	var p acme.Problem
-	if !errors.As(err, &p) {
-		return !isInvalid(err)
+	case !errors.As(err, &p):
+		return false
 	}
 	switch p.Type {
 	case acme.ProblemTypeBadNonce, acme.ProblemTypeOrderNotReady, acme.ProblemTypeRateLimited:
-		return true
+		return false
 	}
-	return p.Status >= 500 || p.Status == http.StatusTooManyRequests
+	return p.Status < http.StatusInternalServerError && p.Status != http.StatusTooManyRequests
 }
 
 // guard calls code of the program in a goroutine. It returns a panic as an error, and abandons a

@@ -69,7 +69,7 @@ func (s *state) unfinished(ctx context.Context, c *client, n *name) *unfinished 
 // ends, the order is left for the next attempt, possibly of another process.
 func (s *state) complete(ctx context.Context, c *client, n *name, u *unfinished) (cert *tls.Certificate, err error) {
 	defer func() {
-		if !n.unlocked && (err == nil || ctx.Err() == nil || !isTemporary(err)) {
+		if !n.unlocked && (err == nil || ctx.Err() == nil || isInvalid(err)) {
 			_ = s.remove(ctx, c.ca.orderKey(n)) // a remaining entry expires soon
 		}
 	}()
@@ -160,7 +160,7 @@ var errUndecided = errors.New("the CA did not decide")
 func poll(ctx context.Context, done func(context.Context) (bool, error)) error {
 	for wait := 100 * time.Millisecond; ; wait = min(wait*3/2, 10*time.Second) {
 		ok, err := done(ctx)
-		if ok || err != nil && !isTemporary(err) || errors.Is(err, errUndecided) {
+		if ok || isInvalid(err) || errors.Is(err, errUndecided) {
 			return err
 		}
 		sleep(ctx, max(wait, retryAfterOf(err)))

@@ -70,13 +70,10 @@ func join(kind, addr string, s *state) (leave func(), err error) {
 			return nil, err
 		}
 		l = newListener()
-		l.done.Go(func() {
-			if kind == "tls" {
-				l.server.ServeTLS(socket, "", "")
-			} else {
-				l.server.Serve(socket)
-			}
-		})
+		if kind == "tls" {
+			socket = tls.NewListener(socket, l.server.TLSConfig)
+		}
+		l.done.Go(func() { l.server.Serve(socket) })
 		listeners.open[key] = l
 	}
 	l.users[s] = true

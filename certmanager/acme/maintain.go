@@ -91,12 +91,7 @@ func (s *state) askRenewalInfo(ctx context.Context, n *name, leaf *x509.Certific
 		info, err = call(ctx, "renewal information", func(ctx context.Context) (acme.RenewalInfo, error) { return c.renewal.GetRenewalInfo(ctx, leaf) })
 	}
 	again := 6 * time.Hour
-	switch {
-	case errors.Is(err, acme.ErrUnsupported):
-		again = maxRetryAfter
-	case err != nil:
-		again = min(lifetime(leaf)/30, time.Hour)
-	case info.RetryAfter != nil:
+	if info.RetryAfter != nil {
 		again = time.Until(*info.RetryAfter)
 	}
 	n.asks = clock.Now().Add(max(min(again, maxRetryAfter), time.Second))

@@ -54,11 +54,9 @@ func TestErrorClasses(t *testing.T) {
 	}
 	for _, err := range []error{&validationError{challenge: "dns-01", err: errors.New("x")}, problem(403, "unauthorized"), problem(400, "malformed"), certmanager.ErrInvalid} {
 		assert.True(t, isInvalid(err), "%v", err)
-		assert.False(t, isTemporary(err), "%v", err)
 	}
 	for _, err := range []error{context.DeadlineExceeded, problem(429, "rateLimited"), problem(503, ""), problem(403, "orderNotReady"), &refusal{err: xacme.Problem{Status: 503}}} {
 		assert.False(t, isInvalid(err), "%v", err)
-		assert.True(t, isTemporary(err), "%v", err)
 	}
 	assert.False(t, isInvalid(nil))
 }
