@@ -7,8 +7,6 @@ import (
 	"io"
 	"strings"
 	"time"
-
-	"ergo.services/ergo/gen"
 )
 
 // bulkWait is how long a connection in bulk mode keeps its buffer for more data.
@@ -19,7 +17,7 @@ func (c *tcpConnection) read() {
 	for {
 		c.mu.Lock()
 		switch {
-		case c.newOwner != (gen.PID{}):
+		case c.newOwner != nil:
 			c.mu.Unlock()
 			if err := c.changeOwner(); err != nil {
 				c.end(ErrOwnerGone, fmt.Errorf("MessageTCPConnect not delivered to %v: %w", c.to, err))
@@ -76,7 +74,7 @@ func (c *tcpConnection) mayDeliver() bool {
 }
 
 func (c *tcpConnection) mayDeliverLocked() bool {
-	return c.reason == nil && c.upgrade == nil && c.drainBy.IsZero() && c.newOwner == (gen.PID{}) && (c.broken == nil || !c.brokenUntil.IsZero()) &&
+	return c.reason == nil && c.upgrade == nil && c.drainBy.IsZero() && c.newOwner == nil && (c.broken == nil || !c.brokenUntil.IsZero()) &&
 		c.batch.cost < readAhead*c.opt.WriteBuffer && !c.pausedLocked()
 }
 
