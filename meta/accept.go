@@ -1,7 +1,6 @@
 package meta
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"syscall"
@@ -59,42 +58,33 @@ func (s *tcpServer) Start() error {
 	return nil
 }
 
-// accept waits for a connection. A panic of a given Listener, its connections or a BufferPool is
-// returned as an error, after which the accept loop backs off.
+// accept waits for a connection. A panic of BufferPool.New is returned as an error, after which the
+// accept loop backs off.
 func (s *tcpServer) accept() (c *tcpConnection, err error) {
-	var conn net.Conn
-	err = protect("Listener.Accept", func() (err error) { conn, err = s.listener.Accept(); return err })
+	conn, err := s.listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	err = protect("a method of the accepted connection, or BufferPool.New,", func() (err error) { c, err = s.accepted(conn); return err })
-	if err != nil && conn != nil {
-		_ = protect("Close", conn.Close)
+	err = protect("BufferPool.New", func() error { c = s.accepted(conn); return nil })
+	if err != nil {
+		conn.Close()
 	}
 	return c, err
 }
 
 // accepted makes the meta process of an accepted connection.
-func (s *tcpServer) accepted(conn net.Conn) (*tcpConnection, error) {
-	if conn == nil {
-		return nil, errors.New("Listener.Accept returned neither a connection nor an error")
-	}
-	limitAddr(conn.RemoteAddr()) // a RemoteAddr that panics does so here
-	sock := newSocket(conn)
-	if s.opt.Listener != nil {
-		sock.unblock()
-	}
+func (s *tcpServer) accepted(conn net.Conn) *tcpConnection {
 	s.connection.setTimeouts(conn)
 	to := s.parent
 	if len(s.opt.ProcessPool) > 0 {
 		to = s.opt.ProcessPool[s.next]
 		s.next = (s.next + 1) % len(s.opt.ProcessPool)
 	}
-	c := newConnection(s.connection, s, sock, to)
+	c := newConnection(s.connection, s, newSocket(conn), to)
 	if s.opt.Listener != nil {
 		c.given = givenTLS(conn)
 	}
-	return c, nil
+	return c
 }
 
 // serve spawns the meta process of an accepted connection. It does not block.
