@@ -170,7 +170,8 @@ func (s *tlsHandshake) config(config *tls.Config) *tls.Config {
 }
 
 // certificate returns cert for the handshake. A key outside this process, for example in a hardware
-// module, signs without holding a place.
+// module, signs without holding a place. It does not decrypt: only RSA key exchange, which has no
+// forward secrecy, would need that.
 func (s *tlsHandshake) certificate(cert *tls.Certificate) *tls.Certificate {
 	if cert == nil || computes(cert.PrivateKey) {
 		return cert
@@ -181,9 +182,6 @@ func (s *tlsHandshake) certificate(cert *tls.Certificate) *tls.Certificate {
 	}
 	own := *cert
 	own.PrivateKey = remoteSigner{signer, s}
-	if decrypter, ok := cert.PrivateKey.(crypto.Decrypter); ok {
-		own.PrivateKey = remoteDecrypter{remoteSigner{signer, s}, decrypter}
-	}
 	return &own
 }
 
@@ -212,16 +210,4 @@ func (k remoteSigner) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts
 func (k remoteSigner) SignMessage(rand io.Reader, message []byte, opts crypto.SignerOpts) (signature []byte, err error) {
 	err = k.s.call("PrivateKey.Sign", func() error { signature, err = crypto.SignMessage(k.Signer, rand, message, opts); return err })
 	return signature, err
-}
-
-// remoteDecrypter is a remoteSigner that also decrypts, for TLS 1.2 without forward secrecy.
-type remoteDecrypter struct {
-	remoteSigner
-	decrypter crypto.Decrypter
-}
-
-// Decrypt implements crypto.Decrypter.
-func (k remoteDecrypter) Decrypt(rand io.Reader, message []byte, opts crypto.DecrypterOpts) (plain []byte, err error) {
-	err = k.s.call("PrivateKey.Decrypt", func() error { plain, err = k.decrypter.Decrypt(rand, message, opts); return err })
-	return plain, err
 }
