@@ -7,8 +7,6 @@ import (
 	"log"
 	"net"
 	"net/http"
-	"strconv"
-	"sync/atomic"
 	"time"
 
 	"ergo.services/ergo/gen"
@@ -36,7 +34,6 @@ type acmeResponder struct {
 
 	listener net.Listener
 	server   http.Server
-	requests atomic.Uint64
 }
 
 // CreateACMEResponder opens a listening socket and returns a meta process that answers ACME's
@@ -67,7 +64,6 @@ func CreateACMEResponder(options ACMEResponderOptions) (gen.MetaBehavior, error)
 	answer := manager.HTTPHandler(nil)
 	r.server = http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
-			r.requests.Add(1)
 			if err := protect("HTTPHandler", func() error { answer.ServeHTTP(w, request); return nil }); err != nil {
 				r.process.Log().Error("request of %s: %s", request.RemoteAddr, err)
 				http.Error(w, "internal error", http.StatusInternalServerError)
@@ -98,7 +94,7 @@ func (r *acmeResponder) Start() error {
 
 // HandleInspect implements gen.MetaBehavior.
 func (r *acmeResponder) HandleInspect(gen.PID, ...string) map[string]string {
-	return map[string]string{"listen": r.listener.Addr().String(), "requests": strconv.FormatUint(r.requests.Load(), 10)}
+	return map[string]string{"listen": r.listener.Addr().String()}
 }
 
 // Terminate implements gen.MetaBehavior. It may be called in any phase and more than once.

@@ -215,7 +215,6 @@ func TestACMEResponder(t *testing.T) {
 	require.NoError(t, err)
 	response.Body.Close()
 	assert.Equal(t, http.StatusNotFound, response.StatusCode)
-	assert.Equal(t, "2", a.inspect(id)["requests"])
 	a.do(func(o *owner) { assert.NoError(t, o.SendExitMeta(id, gen.TerminateReasonNormal)) })
 	eventually(t, func() bool {
 		again, err := meta.CreateACMEResponder(meta.ACMEResponderOptions{Host: "127.0.0.1", Port: free, CertManager: p.manager})

@@ -191,11 +191,6 @@ func (c *tcpConnection) awaitOpen() {
 // for up to WriteTimeout or HandshakeTimeout. But an exit unregisters the alias at once, so await
 // checks the alias periodically.
 func (c *tcpConnection) await(signal <-chan struct{}) {
-	select {
-	case <-signal:
-		return
-	default:
-	}
 	ticker := time.NewTicker(max(c.opt.CloseTimeout/4, 10*time.Millisecond))
 	defer ticker.Stop()
 	for {

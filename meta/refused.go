@@ -67,14 +67,11 @@ var left = is(io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, sy
 
 // refused counts a connection that no actor got, and logs it at a limited rate.
 func (s *tcpServer) refused(c *tcpConnection, stage string, err error) {
-	why, total := whyRefused(err), uint64(0)
+	why := whyRefused(err)
 	nothing := refusals[why].why == refusedNothing
 	source := limitAddr(c.sock.RemoteAddr())
 	s.mu.Lock()
 	s.stats.Refused[refusals[why].why]++
-	for _, n := range s.stats.Refused {
-		total += n
-	}
 	if refusals[why].handshake {
 		s.addresses.failed(source)
 	}
@@ -94,5 +91,5 @@ func (s *tcpServer) refused(c *tcpConnection, stage string, err error) {
 			c.logPeer(c.shown)
 		}
 	}
-	log.Warning("%s of %s refused: %s (%d refused so far)", stage, c.sock.RemoteAddr(), dn.Printable(err.Error()), total)
+	log.Warning("%s of %s refused: %s", stage, c.sock.RemoteAddr(), dn.Printable(err.Error()))
 }

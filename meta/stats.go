@@ -1,7 +1,6 @@
 package meta
 
 import (
-	"cmp"
 	"crypto/tls"
 	"fmt"
 	"maps"
@@ -162,9 +161,6 @@ func (s *tcpServer) snapshot() ServerStats {
 		}
 	}
 	out.Establishing = len(open) - out.Connections
-	slices.SortFunc(out.Handshakes, func(a, b HandshakeStats) int {
-		return cmp.Or(cmp.Compare(a.Version, b.Version), -cmp.Compare(b.Count, a.Count))
-	})
 	return out
 }
 
