@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"reflect"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -70,8 +71,10 @@ func (c *check) host(option, host string) {
 	}
 }
 
-// unixPath refuses a path that the system would cut off.
+// unixPath refuses a path that the system would refuse or cut off.
 func (c *check) unixPath(path string) {
+	const most = len(syscall.RawSockaddrUnix{}.Path) - 1
+	c.refuse(len(path) > most, "UnixPath: %q has %d bytes; use at most %d", path, len(path), most)
 	c.refuse(strings.Contains(path, "\x00"), "UnixPath: %q has a zero byte; an abstract socket (Linux) begins with @", path)
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"strconv"
-	"syscall"
 
 	"ergo.services/ergo/gen"
 )
@@ -63,7 +62,7 @@ func dial(ctx context.Context, t target, o *TCPConnectionOptions) (*socket, erro
 	dialer := net.Dialer{Timeout: o.DialTimeout, KeepAlive: -1}
 	conn, err := dialer.DialContext(ctx, t.network, t.address)
 	if err != nil {
-		return nil, fmt.Errorf("to %s %s: %w%s", t.network, t.address, err, dialAdvice(err, o.UnixPath))
+		return nil, fmt.Errorf("to %s %s: %w", t.network, t.address, err)
 	}
 	if o.Proxy != nil {
 		header, _ := o.Proxy.format()                 // parse has checked it
@@ -74,16 +73,4 @@ func dial(ctx context.Context, t target, o *TCPConnectionOptions) (*socket, erro
 	}
 	o.setTimeouts(conn)
 	return newSocket(conn), nil
-}
-
-func dialAdvice(err error, path string) string {
-	switch {
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return "; nobody listens there"
-	case tooLong(path, err):
-		return unixPathAdvice
-	case timeout(err):
-		return "; raise DialTimeout if it is only slow"
-	}
-	return ""
 }

@@ -71,7 +71,7 @@ func listenUnix(config *net.ListenConfig, o *TCPServerOptions) (net.Listener, er
 		listener, err = config.Listen(context.Background(), "unix", path)
 	}
 	if err != nil {
-		return nil, unixError(path, err)
+		return nil, listenError("unix "+path, err)
 	}
 	if o.UnixOwner != "" {
 		uid, gid, _ := unixOwner(o.UnixOwner) // parse has checked it
@@ -84,7 +84,7 @@ func listenUnix(config *net.ListenConfig, o *TCPServerOptions) (net.Listener, er
 	}
 	if err != nil {
 		listener.Close()
-		return nil, unixError(path, err)
+		return nil, listenError("unix "+path, err)
 	}
 	return listener, nil
 }
@@ -118,35 +118,11 @@ func listenError(where string, err error) error {
 	return fmt.Errorf("%w on %s: %w%s", ErrListen, where, err, listenAdvice(err))
 }
 
-func unixError(path string, err error) error {
-	advice := listenAdvice(err)
-	info, _ := os.Lstat(path)
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE) && info != nil && info.Mode().Type() != os.ModeSocket:
-		advice = "; what is there is no socket: remove it, or choose another UnixPath"
-	case errors.Is(err, syscall.EADDRINUSE):
-		advice = "; another program or server has it, choose another UnixPath or end that one"
-	case tooLong(path, err):
-		advice = unixPathAdvice
-	}
-	return fmt.Errorf("%w on unix %s: %w%s", ErrListen, path, err, advice)
-}
-
-// maxUnixPath is how many bytes the path of a unix socket may have on every system.
-const maxUnixPath = 103
-
-var unixPathAdvice = fmt.Sprintf("; the path is too long for a socket: use at most %d bytes", maxUnixPath)
-
-// tooLong reports whether err is due to the length of a unix socket's path.
-func tooLong(path string, err error) bool {
-	return errors.Is(err, syscall.EINVAL) && len(path) > maxUnixPath
-}
-
 func listenAdvice(err error) string {
 	unknown, _ := errors.AsType[*net.DNSError](err)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return "; another program or server has it, choose another Port or end that one"
+		return "; another program or server has it, or UnixPath is no socket; end or remove that, or choose another"
 	case errors.Is(err, syscall.EACCES):
 		return "; ports below 1024 need a privilege (CAP_NET_BIND_SERVICE), and a unix socket a folder that can be written"
 	case errors.Is(err, syscall.EADDRNOTAVAIL):

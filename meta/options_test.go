@@ -189,11 +189,11 @@ func TestCannotDialOrListen(t *testing.T) {
 	_, err = meta.CreateTCPServer(meta.TCPServerOptions{Host: "127.0.0.1", Port: port})
 	assert.ErrorIs(t, err, meta.ErrListen)
 	assert.ErrorContains(t, err, listener.Addr().String())
-	assert.ErrorContains(t, err, "choose another Port")
+	assert.ErrorContains(t, err, "choose another")
 	listener.Close()
 	_, err = meta.CreateTCPConnection(meta.TCPConnectionOptions{Host: "127.0.0.1", Port: needs.Port(t)})
 	assert.ErrorIs(t, err, meta.ErrDial)
-	assert.ErrorContains(t, err, "nobody listens there")
+	assert.ErrorContains(t, err, "connection refused")
 }
 
 // Inspect answers at any time, also of a connection whose peer neither reads nor completes its
