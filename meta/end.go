@@ -46,10 +46,6 @@ func (c *tcpConnection) end(reason, cause error) (first bool) {
 
 func (c *tcpConnection) endLocked(reason, cause error) (first bool) {
 	if c.reason != nil {
-		if c.phase == closing {
-			c.cut = true
-			c.changed.broadcast()
-		}
 		return false
 	}
 	c.reason = &DisconnectError{Reason: reason, Cause: cause}
@@ -144,10 +140,7 @@ const (
 // awaitAnswers waits, after Disconnect was sent, while the owner still answers earlier messages.
 func (c *tcpConnection) awaitAnswers(until time.Time) {
 	in, out, heard := c.stats.messagesIn.Load(), c.stats.messagesOut.Load(), time.Now()
-	for in > 0 && time.Now().Before(until) {
-		if p := c.view(); p.cut || p.broken != nil {
-			return
-		}
+	for in > 0 && time.Now().Before(until) && c.view().broken == nil {
 		began := time.Now()
 		time.Sleep(answerTick)
 		now, last := time.Now(), out

@@ -38,7 +38,6 @@ type progress struct {
 	connectSent    bool             // Connect was sent; written by Start's goroutine
 	disconnectSent bool             // Disconnect was sent; likewise. What the owner sent before it got the Disconnect may still be written
 	reason         *DisconnectError // set by end, and by finish if a write has a better one
-	cut            bool             // it was ended twice: wait for nothing more
 	broken         error            // error of the first failed write, set by the writer; the read loop may find its cause
 }
 

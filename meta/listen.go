@@ -136,25 +136,18 @@ func listenAdvice(err error) string {
 // removeStale removes a socket file without a listener, as a killed program leaves it. The caller
 // holds unixFiles.
 //
-// Another program may create its own socket there meanwhile. If it does so during the dial, its
-// socket is kept. Two short races remain: between the last check and the removal, and between
-// another program's bind and its listen.
+// Two short races remain: another program may create its own socket there between the dial and the
+// removal, and may have bound it and not listen yet.
 func removeStale(path string) (removed bool) {
-	before, err := os.Lstat(path)
-	if err != nil || before.Mode().Type() != os.ModeSocket {
+	info, err := os.Lstat(path)
+	if err != nil || info.Mode().Type() != os.ModeSocket {
 		return false
 	}
 	conn, err := net.DialTimeout("unix", path, time.Second)
 	if err == nil {
 		conn.Close()
 	}
-	if !errors.Is(err, syscall.ECONNREFUSED) {
-		return false
-	}
-	after, err := os.Lstat(path)
-	// Compare the time too: a file system may reuse the inode number of a removed file.
-	same := err == nil && os.SameFile(before, after) && before.ModTime().Equal(after.ModTime())
-	return same && os.Remove(path) == nil
+	return errors.Is(err, syscall.ECONNREFUSED) && os.Remove(path) == nil
 }
 
 const (
