@@ -212,8 +212,8 @@ func TestOtherManagers(t *testing.T) {
 	})
 }
 
-// A session of a client whose CA was removed is not resumed. The plain config with
-// GetConfigForClient would.
+// No session of a client that must be trusted is resumed. The plain config with GetConfigForClient
+// would resume it after the client's CA was removed.
 func TestResumptionDoesNotOutliveTrust(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		t.Run(tls.VersionName(version), func(t *testing.T) {
@@ -239,7 +239,7 @@ func TestResumptionDoesNotOutliveTrust(t *testing.T) {
 			require.NoError(t, err)
 			resumed, err := once()
 			require.NoError(t, err)
-			assert.True(t, resumed)
+			assert.False(t, resumed)
 			auth.clientCAs = tlstest.NewCA(t).Pool()
 			_, err = once()
 			assert.Error(t, err)

@@ -104,27 +104,9 @@ func withClientAuth(config *tls.Config, m clientAuthorizer) (*tls.Config, error)
 	case own.ClientCAs == nil:
 		return nil, fmt.Errorf("%w: CertManager: its ClientAuth verifies client certificates, but it has no ClientCAs; set them", ErrOption)
 	default:
-		own.VerifyConnection = verifyResumed(own.ClientCAs)
+		own.SessionTicketsDisabled = true // crypto/tls would resume a session whose client it no longer trusts
 	}
 	return own, nil
-}
-
-// verifyResumed verifies the peer of a resumed session against the current roots: crypto/tls
-// verifies only new sessions.
-func verifyResumed(pool *x509.CertPool) func(tls.ConnectionState) error {
-	return func(state tls.ConnectionState) error {
-		if !state.DidResume || len(state.PeerCertificates) == 0 {
-			return nil
-		}
-		intermediates := x509.NewCertPool()
-		for _, cert := range state.PeerCertificates[1:] {
-			intermediates.AddCert(cert)
-		}
-		_, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{
-			Roots: pool, Intermediates: intermediates, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-		})
-		return err
-	}
 }
 
 // acceptAnyClient makes config request client certificates as before, but accept any.
