@@ -101,9 +101,6 @@ func (s *tcpServer) serve(c *tcpConnection) {
 		return
 	}
 	if !s.behindProxy(conn) {
-		if len(s.opt.ProxyFrom) > 0 {
-			c.sock.guard = &proxyGuard{}
-		}
 		if err := s.admit(c); err != nil {
 			s.refused(c, "admission", err)
 			c.Terminate(err)

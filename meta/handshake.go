@@ -106,7 +106,7 @@ func (c *tcpConnection) admit(deadline time.Time) error {
 		return nil
 	}
 	if !c.server.behindProxy(c.sock.Conn) { // the accept loop has called admit
-		if c.sock.guard != nil && (c.opt.CertManager == nil || c.opt.StartTLS) {
+		if len(c.server.opt.ProxyFrom) > 0 && c.given == nil && (c.opt.CertManager == nil || c.opt.StartTLS) {
 			return c.sock.awaitStart()
 		}
 		return nil

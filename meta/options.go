@@ -53,9 +53,9 @@ type TCPServerOptions struct {
 	// ProxyFrom lists the networks whose connections start with a PROXY protocol header, v1 or v2.
 	// The address in the header becomes RemoteAddr. A client in these networks must send a header
 	// within HandshakeTimeout. A header from any other client is refused; without TLS, another
-	// client that sends nothing gets its MessageTCPConnect after 200 ms. A v2 header may have at
-	// most 4096 bytes of addresses and TLVs after the first 16. Empty means that no client sends a
-	// header.
+	// client that sends nothing gets its MessageTCPConnect after 200 ms, and what it sends then is
+	// data. A v2 header may have at most 4096 bytes of addresses and TLVs after the first 16. Empty
+	// means that no client sends a header.
 	ProxyFrom []netip.Prefix
 
 	// ProcessPool names the workers; new connections go to them in turn. Unset, the parent handles

@@ -183,20 +183,11 @@ func contains(prefixes []netip.Prefix, addr net.Addr) bool {
 	})
 }
 
-// proxyGuard detects a PROXY header at the start of the data of a source that must not send one.
-type proxyGuard struct{ seen []byte }
-
 var proxySignatures = [][]byte{proxyproto.SIGV1, proxyproto.SIGV2}
 
-// mayFollow reports whether the bytes seen so far may be the beginning of a header.
-func (g *proxyGuard) mayFollow() bool {
-	return slices.ContainsFunc(proxySignatures, func(signature []byte) bool {
-		return len(g.seen) < len(signature) && bytes.HasPrefix(signature, g.seen)
-	})
-}
-
 // spoofWait is how long a connection without TLS waits for the first bytes of a peer that must not
-// send a PROXY header. In some protocols the server sends first, so the wait must be short.
+// send a PROXY header. In some protocols the server sends first, so the wait must be short. Over TLS
+// a header is no ClientHello.
 const spoofWait = 200 * time.Millisecond
 
 // awaitStart reads the first bytes of such a peer, so that a header is refused before an actor gets
@@ -204,13 +195,15 @@ const spoofWait = 200 * time.Millisecond
 func (s *socket) awaitStart() error {
 	s.SetReadDeadline(time.Now().Add(spoofWait))
 	defer s.SetReadDeadline(time.Time{})
-	for b := make([]byte, 64); s.guard.mayFollow(); {
+	begun := func(signature []byte) bool {
+		return len(s.pending) < len(signature) && bytes.HasPrefix(signature, s.pending)
+	}
+	for b := make([]byte, 64); slices.ContainsFunc(proxySignatures, begun); {
 		n, err := s.Conn.Read(b)
-		if s.guard.spoofed(b[:n]) {
-			return errSpoofedProxy
-		}
 		s.pending = append(s.pending, b[:n]...)
 		switch {
+		case slices.ContainsFunc(proxySignatures, func(signature []byte) bool { return bytes.HasPrefix(s.pending, signature) }):
+			return errSpoofedProxy
 		case timeout(err):
 			return nil
 		case left(err) && len(s.pending) == 0:
@@ -220,13 +213,4 @@ func (s *socket) awaitStart() error {
 		}
 	}
 	return nil
-}
-
-// spoofed takes the next bytes and reports whether a whole signature has come.
-func (g *proxyGuard) spoofed(b []byte) bool {
-	if len(g.seen) >= len(proxyproto.SIGV2) {
-		return false
-	}
-	g.seen = append(g.seen, b[:min(len(b), len(proxyproto.SIGV2)-len(g.seen))]...)
-	return slices.ContainsFunc(proxySignatures, func(signature []byte) bool { return bytes.HasPrefix(g.seen, signature) })
 }

@@ -275,7 +275,7 @@ func readReason(err error) error {
 		return ErrClosedByPeer
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return ErrTruncated
-	case errors.Is(err, errSpoofedProxy), noRecord:
+	case noRecord:
 		return ErrProtocol
 	case isAlert(err):
 		return ErrRefused

@@ -39,11 +39,10 @@ type socket struct {
 	raw syscall.RawConn // nil: Conn has only blocking reads and writes
 
 	// Used by the reading goroutine.
-	polling   bool    // within wait
-	fd        uintptr // valid within wait
-	eof       bool    // the peer's FIN was read
-	pending   []byte  // bytes read ahead of the TLS layer, served first
-	guard     *proxyGuard
+	polling   bool          // within wait
+	fd        uintptr       // valid within wait
+	eof       bool          // the peer's FIN was read
+	pending   []byte        // bytes read ahead of the TLS layer, served first
 	handshake *tlsHandshake // nil except during a handshake; then only the handshake writes
 
 	remote atomic.Pointer[net.Addr] // replaces the address of Conn; nil: it is not replaced
@@ -117,9 +116,6 @@ func (s *socket) Read(b []byte) (int, error) {
 	n, err := s.read(b)
 	if err == io.EOF {
 		s.eof = true
-	}
-	if s.guard != nil && s.guard.spoofed(b[:n]) {
-		return 0, errSpoofedProxy
 	}
 	return n, err
 }
