@@ -140,11 +140,7 @@ func (s *actorServer) HandleMessage(from gen.PID, message any) error {
 			return m.Reason
 		}
 	case MessageTCPAlarm:
-		if m.High {
-			s.Log().Warning("%d connections: AlarmHigh is reached", m.Connections)
-		} else {
-			s.Log().Info("%d connections: no more than AlarmLow again", m.Connections)
-		}
+		s.Log().Warning("%d connections: AlarmHigh or AlarmLow is reached (high: %t)", m.Connections, m.High)
 		if s.options.Alarm != nil {
 			if err := protect("ActorServer.Alarm", func() error { s.options.Alarm(m); return nil }); err != nil {
 				s.Log().Error("%s", err)
