@@ -55,7 +55,6 @@ type tcpConnection struct {
 // reader has the fields that only Start's goroutine uses.
 type reader struct {
 	inbox       inbox
-	bulk        bool              // the last read returned much data
 	release     func()            // returned by the manager's Track; nil: not tracked
 	counted     bool              // in the server's addressTable
 	actor       bool              // an actor was asked for
@@ -63,6 +62,7 @@ type reader struct {
 	retry       time.Time         // result of onEnd
 	batch       batch             // what was delivered recently
 	inputEnded  time.Time         // when the peer ended its side; zero: it may send more
+	endCheck    time.Time         // when to read without an event of the poller; zero: never
 	expires     time.Time         // when MaxLifetime is reached; zero: never
 	expiring    bool              // the owner was told so
 	ownerAt     time.Time         // when to check that the owner still runs; zero: never

@@ -29,6 +29,7 @@ func (c *tcpConnection) nextLocked() (at time.Time, do func(c *tcpConnection, no
 	if c.opt.IdleTimeout > 0 {
 		first(c.idleAt(), (*tcpConnection).checkIdle)
 	}
+	first(c.endCheck, (*tcpConnection).checkEnd)
 	first(c.ownerAt, (*tcpConnection).checkOwner)
 	first(c.expires, (*tcpConnection).expire)
 	if len(c.opt.KeepAliveMessage) > 0 {
@@ -50,6 +51,9 @@ func (c *tcpConnection) doDue() {
 func (c *tcpConnection) endBroken(time.Time) { c.end(ErrReset, c.view().broken) }
 
 func (c *tcpConnection) endHalfClosed(time.Time) { c.end(ErrClosedByPeer, nil) }
+
+// checkEnd makes the read loop read again.
+func (c *tcpConnection) checkEnd(time.Time) { c.endCheck = time.Time{} }
 
 // touch records that something was read or written.
 func (c *tcpConnection) touch() {

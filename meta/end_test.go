@@ -24,6 +24,36 @@ func rawTCP(conn net.Conn) *net.TCPConn {
 	return conn.(*net.TCPConn)
 }
 
+// The peer's FIN and its last message come in one event of the poller, which is over when the message
+// is read.
+func TestEndComesWithMessage(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		a := newHost(t).spawn(nil)
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, Active: 1})
+		peer := m.dial(t, addr)
+		id := expect[meta.MessageTCPConnect](a).ID
+		write := func(text string) {
+			_, err := io.WriteString(peer, text)
+			require.NoError(t, err)
+		}
+		write("one")
+		assert.Equal(t, "one", string(expect[meta.MessageTCP](a).Data))
+		expect[meta.MessageTCPPassive](a) // nothing is read now
+		write("two")
+		require.NoError(t, rawTCP(peer).CloseWrite())
+		m.dial(t, addr) // the poller reports what came before it
+		expect[meta.MessageTCPConnect](a)
+		a.send(id, meta.MessageTCPActive{N: 10})
+		assert.Equal(t, "two", string(expect[meta.MessageTCP](a).Data))
+		reason := meta.ErrTruncated
+		if !m.tls() {
+			reason = meta.ErrClosedByPeer
+		}
+		assert.ErrorIs(t, expect[meta.MessageTCPDisconnect](a).Reason, reason)
+	})
+}
+
 // Every end has its reason, and the reason comes once and last.
 func TestReasons(t *testing.T) {
 	t.Parallel()

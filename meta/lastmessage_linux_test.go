@@ -12,7 +12,7 @@ import (
 )
 
 // The end of a stream that comes in one segment with its last message is found, though the poller
-// tells of both at once and the read loop has got used to a peer that sends one message at a time.
+// reports both at once.
 func TestEndBehindTheLastMessage(t *testing.T) {
 	tlsModes(t, func(t *testing.T, m mode) {
 		a := newHost(t).spawn(echo)

@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// bulkWait is how long a connection in bulk mode keeps its buffer for more data.
-const bulkWait = 50 * time.Millisecond
+// endCheckTime is how long after the last data a FIN that came with it, but without close_notify, is
+// noticed at the latest: see readNow.
+const endCheckTime = 500 * time.Millisecond
 
 // read delivers what the peer sends until the connection ends.
 func (c *tcpConnection) read() {
@@ -41,14 +42,9 @@ func (c *tcpConnection) read() {
 			c.mu.Unlock()
 		default:
 			due, _ := c.nextLocked()
-			if c.bulk {
-				if until := time.Now().Add(bulkWait); due.IsZero() || until.Before(due) {
-					due = until
-				}
-			}
 			c.sock.SetReadDeadline(due) // with the lock held, so that an interrupt comes after it
 			c.mu.Unlock()
-			if c.bulk || c.sock.raw == nil {
+			if c.sock.raw == nil {
 				c.poll()
 			} else if err := c.sock.wait(c.poll); err != nil {
 				c.readFailed(err)
@@ -89,14 +85,10 @@ func (c *tcpConnection) heldBackLocked() bool {
 	return c.congested && c.ahead >= readAhead*c.opt.WriteBuffer
 }
 
-// poll reads and delivers until the read loop has something else to do, and then returns true. It
-// reads in one of two modes:
-//
-//   - Within wait, poll reads all data that has arrived before it delivers any, so that the owner
-//     gets many small messages as one and answers with one write. Between calls no buffer is held.
-//     poll returns false to be called again.
-//   - In bulk, after a read of half a buffer or more, reads block, which costs less than checking
-//     for more data. A smaller read, or none within bulkWait, ends this mode.
+// poll reads and delivers until the read loop has something else to do, and then returns true.
+// Within wait it reads all data that has arrived before it delivers any, so that the owner gets many
+// small messages as one and answers with one write. It returns false to be called again when more
+// has arrived; until then no buffer is held.
 func (c *tcpConnection) poll() (done bool) {
 	for {
 		if (!c.inbox.empty() || c.inbox.err != nil) && !c.deliver() {
@@ -106,15 +98,16 @@ func (c *tcpConnection) poll() (done bool) {
 			c.readFailed(c.inbox.err)
 			return true
 		}
-		if c.bulk == c.sock.polling && c.sock.raw != nil {
-			return true // to go on in the other mode
-		}
 		switch err := c.fill(); {
 		case err == error(errWouldBlock):
 			if !c.inbox.empty() && !c.deliver() {
 				return true
 			}
 			c.inbox.park()
+			if c.sock.emptied && c.endCheck.IsZero() {
+				c.endCheck = time.Now().Add(endCheckTime)
+				return true // to wait until then at most
+			}
 			return false
 		case err != nil: // the deadline has passed
 			c.readFailed(err)
@@ -129,7 +122,6 @@ func (c *tcpConnection) fill() error {
 	for !c.inbox.full() {
 		n, err := c.stream.Read(c.inbox.space())
 		c.inbox.end += n
-		c.bulk = n >= scratchSize/2
 		if n > 0 {
 			c.stats.bytesIn.Add(uint64(n))
 			c.touch()

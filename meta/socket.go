@@ -40,6 +40,8 @@ type socket struct {
 
 	// Used by the reading goroutine.
 	polling   bool          // within wait
+	emptied   bool          // within wait: no more data is in the kernel's buffer
+	endMarked bool          // the stream marks its end in the data, as TLS does
 	fd        uintptr       // valid within wait
 	eof       bool          // the peer's FIN was read
 	pending   []byte        // bytes read ahead of the TLS layer, served first
@@ -145,7 +147,7 @@ func (s *socket) read(b []byte) (int, error) {
 // error if the read deadline passes or the connection is closed.
 func (s *socket) wait(poll func() (done bool)) error {
 	return s.raw.Read(func(fd uintptr) bool {
-		s.fd, s.polling = fd, true
+		s.fd, s.polling, s.emptied = fd, true, false
 		done := poll()
 		s.polling = false
 		return done
