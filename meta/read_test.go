@@ -258,7 +258,7 @@ func TestSplitAtEndOfBuffer(t *testing.T) {
 		})
 		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, Split: split})
 		peer := m.dial(t, addr)
-		const size = 256 << 10 // several buffers
+		const size = 64 << 10 // several buffers
 		_, err = peer.Write(make([]byte, size))
 		require.NoError(t, err)
 		eventually(t, func() bool { return seen.Load() == size/2 }, "all of them come")

@@ -148,13 +148,12 @@ func TestSlowReaderIsNotCutOff(t *testing.T) {
 		if m.name == "wrapped" {
 			t.Skip("it can't be told")
 		}
-		a := newHost(t).spawn(nil)
+		a, sent := newHost(t).spawn(nil), random(size)
 		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, WriteTimeout: limit, IdleTimeout: limit})
 		conn := dialTCP(t, addr).(*net.TCPConn)
 		require.NoError(t, conn.SetReadBuffer(64<<10))
 		peer := m.secure(t, conn)
 		id := expect[meta.MessageTCPConnect](a).ID
-		sent := random(size)
 		a.send(id, meta.MessageTCP{Data: sent})
 		var got []byte
 		tick := time.NewTicker(100 * time.Millisecond)
