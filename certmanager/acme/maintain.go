@@ -57,7 +57,7 @@ func (s *state) refresh(ctx context.Context, n *name) {
 	n.looks = clock.Now().Add(refreshInterval(cert))
 	if n.unsaved.Load() != nil {
 		s.save(ctx, n)
-	} else if s.shared() && n.early == nil && s.loadNewer(ctx, n, cert) {
+	} else if s.shared() && s.loadNewer(ctx, n, cert) {
 		return
 	}
 	if cert != nil && !clock.Now().Before(n.asks) {

@@ -45,7 +45,6 @@ type name struct {
 
 	// Used only by maintain, and by start before it.
 	looks    time.Time        // when to check the cache and the renewal information again
-	early    *tls.Certificate // issued, and not valid yet
 	unlocked bool             // the lock failed: an order does not wait longer for the cache than necessary
 	info     acme.RenewalInfo // of cert
 	asks     time.Time        // when to ask the CA for info again

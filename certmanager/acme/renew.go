@@ -24,13 +24,6 @@ const (
 // renew obtains a certificate, or schedules the next attempt.
 func (s *state) renew(ctx context.Context, n *name) {
 	cert := s.serving(n)
-	if early := n.early; early != nil && !clock.Now().Before(early.Leaf.NotBefore) {
-		n.early = nil
-		if s.check(early, n.text) == nil { // it has not expired while the machine slept
-			s.adopt(n, early)
-			return
-		}
-	}
 	if !s.stillWanted(ctx, n, cert != nil) {
 		return
 	}
@@ -124,12 +117,21 @@ func (s *state) issued(ctx context.Context, n *name, cert *tls.Certificate) {
 	}
 }
 
-// adopt puts a certificate of a name in service, or keeps it until it is valid.
+// adopt puts a certificate of a name in service. If it is not valid yet by this machine's clock, it
+// stays in the cache until then, and no other is ordered.
 func (s *state) adopt(n *name, cert *tls.Certificate) {
 	if ahead := clock.Until(cert.Leaf.NotBefore); ahead > 0 {
-		s.keepEarly(n, cert, ahead)
+		err := fmt.Errorf("%w: the certificate that the CA issued begins at %s; by the clock of this machine that is in %v. If the clock is behind, set it",
+			certmanager.ErrNotYetValid, cert.Leaf.NotBefore.Format(time.RFC3339), ahead.Round(time.Second))
+		s.mu.Lock()
+		n.ended(err, cert.Leaf.NotBefore)
+		s.mu.Unlock()
+		if ahead > time.Minute {
+			s.emitOnce(certmanager.Warning, n, "clock", err)
+		}
 		return
 	}
+	s.emitOnce(certmanager.Warning, n, "clock", nil)
 	window, clamped := renewalWindow(lifetime(cert.Leaf), s.o.RenewBefore)
 	var tooEarly error
 	if clamped {
@@ -139,25 +141,11 @@ func (s *state) adopt(n *name, cert *tls.Certificate) {
 	s.mu.Lock()
 	// At a start with many names, ten a second ask for renewal information.
 	n.asks = clock.Now().Add(time.Duration(chance() * float64(len(s.names)) * float64(100*time.Millisecond)))
-	n.early, n.info, n.looks = nil, acme.RenewalInfo{}, n.asks
+	n.info, n.looks = acme.RenewalInfo{}, n.asks
 	n.cert, n.failures, n.step, s.material = cert, 0, 0, nil
 	n.ended(nil, renewalTime(cert.Leaf.NotAfter, window, chance()))
 	s.mu.Unlock()
 	s.changed()
-}
-
-// keepEarly keeps a certificate that is not valid yet by this machine's clock, and orders no other.
-func (s *state) keepEarly(n *name, cert *tls.Certificate, ahead time.Duration) {
-	err := fmt.Errorf("%w: the certificate that the CA issued begins at %s; by the clock of this machine that is in %v. If the clock is behind, set it",
-		certmanager.ErrNotYetValid, cert.Leaf.NotBefore.Format(time.RFC3339), ahead.Round(time.Second))
-	first := n.early == nil || !n.early.Leaf.Equal(cert.Leaf)
-	n.early = cert
-	s.mu.Lock()
-	n.ended(err, cert.Leaf.NotBefore)
-	s.mu.Unlock()
-	if first && ahead > time.Minute {
-		s.warn(n.text, err)
-	}
 }
 
 // fail records a failed attempt, and schedules the next.

@@ -182,6 +182,7 @@ func TestNotYetValid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, n, r := idle(t)
 		cert := issue(t, tlstest.NewCA(t), time.Now().Add(2*time.Hour), time.Now().Add(200*time.Hour))
+		require.NoError(t, s.store(t.Context(), n, s.cas[0], cert))
 		s.adopt(n, cert)
 		s.adopt(n, cert) // found in the cache again
 		assert.Nil(t, s.serving(n))
