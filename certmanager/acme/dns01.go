@@ -4,9 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -32,9 +30,9 @@ const (
 // txtRecord is a record that was written or will be.
 type txtRecord struct{ Zone, Name, Value string }
 
-// recordsKey returns the cache key for the records of a name, by which they are removed even after
-// a crash.
-func recordsKey(n *name) string { return n.file() + "+dns-01" }
+// recordKey returns the cache key for the record of a name, by which it is removed even after a
+// crash.
+func recordKey(n *name) string { return n.file() + "+dns-01" }
 
 // presentDNS writes the record of a DNS-01 challenge and waits until it is served (RFC 8555 section
 // 8.4).
@@ -47,13 +45,12 @@ func (s *state) presentDNS(ctx context.Context, challenge acme.Challenge, n *nam
 	if err != nil {
 		return nil, err
 	}
-	noted, err := s.noted(ctx, n)
-	if err != nil {
+	if err := s.removeNoted(ctx, n); err != nil {
 		return nil, err
 	}
 	record := txtRecord{z.name, at, challenge.DNS01KeyAuthorization()}
-	noted = append(noted, record)
-	if err := s.note(ctx, n, noted); err != nil {
+	data, _ := json.Marshal(record) // it has only strings
+	if err := s.put(ctx, recordKey(n), data); err != nil {
 		return nil, err
 	}
 	limited, cancel := context.WithTimeout(ctx, s.o.DNSTimeout)
@@ -64,7 +61,7 @@ func (s *state) presentDNS(ctx context.Context, challenge acme.Challenge, n *nam
 		err = s.awaitTXT(ctx, z, record.Name, record.Value)
 	}
 	remove = func() {
-		if err := s.removeRecords(ctx, n, noted); err != nil {
+		if err := s.removeRecord(ctx, n, record); err != nil {
 			s.warn(n.text, err)
 		}
 	}
@@ -98,36 +95,41 @@ func (s *state) give(ctx context.Context, r txtRecord, method func(context.Conte
 	return err
 }
 
-// removeNoted removes the stored records of a name: those left by a crash or a failed provider.
+// noted returns the record of a name that a crash or a failed provider has left, nil if there is
+// none.
+func (s *state) noted(ctx context.Context, n *name) (record *txtRecord, err error) {
+	data, err := s.get(ctx, recordKey(n))
+	if isMiss(err) || err == nil && json.Unmarshal(data, &record) != nil {
+		return nil, nil // an unreadable entry cannot be cleaned up
+	}
+	return record, err
+}
+
+// removeNoted removes it.
 func (s *state) removeNoted(ctx context.Context, n *name) error {
-	all, err := s.noted(ctx, n)
-	if err != nil || len(all) == 0 {
+	record, err := s.noted(ctx, n)
+	if err != nil || record == nil {
 		return err
 	}
-	return s.removeRecords(ctx, n, all)
+	return s.removeRecord(ctx, n, *record)
 }
 
-// removeRecords removes all records of a name, even after ctx has ended or if the cache cannot be
-// read.
-func (s *state) removeRecords(ctx context.Context, n *name, all []txtRecord) (err error) {
+// removeRecord removes the record of a name, even after ctx has ended.
+func (s *state) removeRecord(ctx context.Context, n *name, record txtRecord) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 	defer cancel()
-	left := slices.DeleteFunc(all, func(record txtRecord) bool {
-		failed := s.give(ctx, record, s.o.DNS.DeleteRecords)
-		if failed != nil {
-			err = errors.Join(err, fmt.Errorf("the TXT record %s could not be removed, and is tried again before the next order: %w", record.Name, failed))
-		}
-		return failed == nil
-	})
-	return errors.Join(err, s.note(ctx, n, left))
+	if err := s.give(ctx, record, s.o.DNS.DeleteRecords); err != nil {
+		return fmt.Errorf("the TXT record %s could not be removed, and is tried again before the next order: %w", record.Name, err)
+	}
+	return s.remove(ctx, recordKey(n))
 }
 
-// removeAtStart removes the records that an earlier run has left, unless another machine uses them.
+// removeAtStart removes the record that an earlier run has left, unless another machine uses it.
 func (s *state) removeAtStart(ctx context.Context, n *name) {
 	if s.o.DNS == nil {
 		return
 	}
-	if all, err := s.noted(ctx, n); err != nil || len(all) == 0 {
+	if record, err := s.noted(ctx, n); err != nil || record == nil {
 		return
 	}
 	limited, cancel := context.WithTimeout(ctx, removeTimeout)
@@ -140,20 +142,4 @@ func (s *state) removeAtStart(ctx context.Context, n *name) {
 	if err != nil && ctx.Err() == nil {
 		s.warn(n.text, err)
 	}
-}
-
-func (s *state) noted(ctx context.Context, n *name) (all []txtRecord, err error) {
-	data, err := s.get(ctx, recordsKey(n))
-	if isMiss(err) || err == nil && json.Unmarshal(data, &all) != nil {
-		return nil, nil // an unreadable entry cannot be cleaned up
-	}
-	return all, err
-}
-
-func (s *state) note(ctx context.Context, n *name, all []txtRecord) error {
-	if len(all) == 0 {
-		return s.remove(ctx, recordsKey(n))
-	}
-	data, _ := json.Marshal(all) // they have only strings
-	return s.put(ctx, recordsKey(n), data)
 }
