@@ -44,9 +44,7 @@ func (s *state) renew(ctx context.Context, n *name) {
 	case err == nil || ctx.Err() != nil:
 	case errors.Is(err, errLimit): // one line for all names: clients can ask for any number
 		s.postpone(n, err)
-		if !s.limited.Swap(true) {
-			s.warn(n.text, fmt.Errorf("%w: %d", err, s.o.OrdersPerHour))
-		}
+		s.limited.Do(func() { s.warn(n.text, fmt.Errorf("%w: %d", err, s.o.OrdersPerHour)) })
 	default:
 		s.fail(n, err)
 	}
@@ -90,9 +88,6 @@ func (s *state) obtain(ctx context.Context, n *name, current *tls.Certificate) e
 	}
 	if !n.fixed && current == nil && !s.limit.AllowN(clock.Now(), 1) {
 		return errLimit
-	}
-	if !n.fixed {
-		s.limited.Store(false)
 	}
 	cert, err := s.order(ctx, n)
 	if err != nil {

@@ -60,7 +60,7 @@ type state struct {
 	http01      atomic.Int32            // how many handlers answer HTTP-01
 	answers     sync.Map                // of open challenges of this machine: []byte by cache key
 	storageOK   atomic.Bool             // tryStorage has succeeded
-	limited     atomic.Bool             // it was reported that limit is reached
+	limited     rate.Sometimes          // reports that limit is reached
 	panicked    sync.Once               // reports the first panic of HostPolicy
 
 	// Numbers of abandoned calls that still run.
@@ -94,7 +94,7 @@ func newState(o Source) *state {
 	s := &state{
 		o: o, watched: make(chan struct{}), started: make(chan struct{}), names: make(map[string]*name), sni: make(map[string]bool),
 		slots: make(map[place]chan struct{}),
-		limit: rate.NewLimiter(rate.Every(time.Hour/time.Duration(o.OrdersPerHour)), o.OrdersPerHour),
+		limit: rate.NewLimiter(rate.Every(time.Hour/time.Duration(o.OrdersPerHour)), o.OrdersPerHour), limited: rate.Sometimes{Interval: time.Hour},
 	}
 	for _, p := range []place{{true, true}, {true, false}, {false, true}, {false, false}} {
 		s.slots[p] = make(chan struct{}, maxOrders)
