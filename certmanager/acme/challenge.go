@@ -16,7 +16,7 @@ import (
 // one is first.
 func (s *state) challenges(n *name) []string {
 	var kinds []string
-	if _, isAddr := n.addr(); !isAddr {
+	if !isAddress(n.text) {
 		if s.o.DNSPersist {
 			kinds = append(kinds, acme.ChallengeTypeDNSPersist01)
 		}

@@ -69,14 +69,8 @@ func (n *name) file() string {
 	return file[:most-33] + "-" + hex.EncodeToString(sum[:16])
 }
 
-// addr returns the name as an IP address.
-func (n *name) addr() (netip.Addr, bool) {
-	addr, err := netip.ParseAddr(n.text)
-	return addr, err == nil
-}
-
 func (n *name) identifier() acme.Identifier {
-	if _, ok := n.addr(); ok {
+	if isAddress(n.text) {
 		return acme.Identifier{Type: "ip", Value: n.text}
 	}
 	return acme.Identifier{Type: "dns", Value: n.text}
@@ -85,7 +79,7 @@ func (n *name) identifier() acme.Identifier {
 // sni returns the server name of a CA in a TLS-ALPN-01 challenge: for an address its reverse name
 // (RFC 8738 section 6).
 func (n *name) sni() string {
-	if addr, ok := n.addr(); ok {
+	if addr, err := netip.ParseAddr(n.text); err == nil {
 		return reverseName(addr)
 	}
 	return n.text
