@@ -3,17 +3,14 @@ package certmanager
 import (
 	"cmp"
 	"context"
-	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/big"
 	"net"
 	"slices"
-	"sync"
 	"time"
 )
 
@@ -46,46 +43,41 @@ func (s *snapshot) rehearse(ctx context.Context, o *Options, previous *snapshot,
 
 // tryKeys proves that keys that are not in service yet can sign.
 func (k *comparison) tryKeys(ctx context.Context) (errs []error) {
-	left := rehearsalTimeout // for all keys
+	wait := rehearsalTimeout // for all keys
 	if k.previous.generation > 0 {
-		left = keyWait
+		wait = keyWait
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, wait, fmt.Errorf("the key did not sign within %v", wait))
+	defer cancel()
 	for _, c := range k.certs {
 		if k.served[c] || c.proven.Load() {
 			continue
 		}
-		began := time.Now()
-		if err := c.tryKey(ctx, max(left, 10*time.Millisecond)); err != nil {
+		if err := c.tryKey(ctx); err != nil {
 			errs = append(errs, c.wrap(fmt.Errorf("%w: its key does not sign: %w", ErrInvalid, err)))
-		}
-		if _, device := c.tls.PrivateKey.(*deviceKey); device {
-			left -= time.Since(began)
 		}
 	}
 	return errs
 }
 
-// tryKey waits at most wait for a signature. If that is not enough, a later call gets its result;
-// no other signature is requested meanwhile.
-func (c *certificate) tryKey(ctx context.Context, wait time.Duration) error {
+// tryKey waits for a signature, but for that of a device only until ctx ends. A later call then gets
+// its result; no other signature is requested meanwhile.
+func (c *certificate) tryKey(ctx context.Context) error {
+	if _, device := c.tls.PrivateKey.(*deviceKey); !device {
+		return c.sign()
+	}
 	if !c.trying.CompareAndSwap(false, true) {
 		return errKeyBusy
 	}
 	outcome := start(func() (any, error) {
-		err := c.sign()
-		c.proven.Store(err == nil)
-		c.trying.Store(false)
-		return nil, err
+		defer c.trying.Store(false)
+		return nil, c.sign()
 	})
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
 	select {
 	case r := <-outcome:
 		return r.err
-	case <-timer.C:
-		return fmt.Errorf("the key did not sign within %v", wait.Round(10*time.Millisecond))
 	case <-ctx.Done():
-		return ctx.Err()
+		return context.Cause(ctx)
 	}
 }
 
@@ -97,6 +89,7 @@ func (c *certificate) sign() (err error) {
 		request.SignatureAlgorithm = x509.SHA256WithRSAPSS // TLS 1.3 signs with PSS
 	}
 	_, err = x509.CreateCertificateRequest(rand.Reader, &request, c.tls.PrivateKey)
+	c.proven.Store(err == nil)
 	return err
 }
 
@@ -107,19 +100,28 @@ func (s *snapshot) tryECH(ctx context.Context) error {
 		return nil // no server
 	}
 	for _, key := range s.in.material.all.ECHKeys {
-		if err := s.tryHandshake(ctx, key.Config); err != nil {
+		if err := s.tryHello(ctx, key.Config); err != nil {
 			return fmt.Errorf("%w: Encrypted Client Hello key: rehearsed handshake: %w", ErrInvalid, err)
 		}
 	}
 	return nil
 }
 
-// tryHandshake performs a handshake over net.Pipe without verification.
-func (s *snapshot) tryHandshake(ctx context.Context, echConfig []byte) error {
+// errDecrypted is the error of a server that has decrypted the client's hello.
+var errDecrypted = errors.New("the hello was decrypted")
+
+// tryHello begins a handshake over net.Pipe. It ends when the server looks for a certificate.
+func (s *snapshot) tryHello(ctx context.Context, echConfig []byte) error {
+	const name = "rehearsal.invalid"
 	config, peer := newTLSConfig(), newTLSConfig()
-	config.Certificates, config.EncryptedClientHelloKeys = []tls.Certificate{rehearsalCertificate()}, s.in.material.all.ECHKeys
-	config.SessionTicketsDisabled = true // the client does not read them from the pipe
-	peer.MinVersion, peer.ServerName, peer.InsecureSkipVerify = tls.VersionTLS13, "rehearsal.invalid", true
+	config.EncryptedClientHelloKeys = s.in.material.all.ECHKeys
+	config.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		if hello.ServerName == name {
+			return nil, errDecrypted
+		}
+		return nil, errors.New("the key does not belong to its config")
+	}
+	peer.MinVersion, peer.ServerName = tls.VersionTLS13, name
 	peer.EncryptedClientHelloConfigList = append(binary.BigEndian.AppendUint16(nil, uint16(len(echConfig))), echConfig...)
 
 	done := make(chan error, 2)
@@ -132,19 +134,9 @@ func (s *snapshot) tryHandshake(ctx context.Context, echConfig []byte) error {
 	serverEnd, clientEnd := net.Pipe()
 	go end(tls.Server(serverEnd, config))
 	go end(tls.Client(clientEnd, peer))
-	return cmp.Or(<-done, <-done)
+	first, second := <-done, <-done
+	if errors.Is(first, errDecrypted) || errors.Is(second, errDecrypted) {
+		return nil
+	}
+	return cmp.Or(first, second)
 }
-
-// rehearsalCertificate is a certificate for a handshake without verification.
-var rehearsalCertificate = sync.OnceValue(func() tls.Certificate {
-	_, key, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		panic(err) // never: crypto/rand does not fail
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Unix(1<<32, 0)}
-	der, err := x509.CreateCertificate(nil, template, template, key.Public(), key)
-	if err != nil {
-		panic(err) // never: the template is valid
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-})
