@@ -51,7 +51,7 @@ func (c *certificate) keyRank() int {
 // certificates, that the others form its chain, and that its usage is TLS. It drops certificates
 // that are not needed.
 func newCertificate(cert tls.Certificate, origin string) (c *certificate, err error) {
-	defer recovered(origin, &err)
+	defer recovered("a package that reads "+origin, &err)
 	runtime.Gosched() // a thousand of these would delay handshakes
 	c = &certificate{tls: cert, origin: origin}
 	certs, err := trust.Parse(cert.Certificate)

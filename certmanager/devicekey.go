@@ -64,7 +64,7 @@ func (k *deviceKey) ask(sign func() ([]byte, error)) (signature []byte, err erro
 	if k.overdue.Load() > 0 {
 		return nil, errKeyBusy
 	}
-	done := start(sign) // ends when the device answers
+	done := start("the key", sign) // ends when the device answers
 	timer := time.NewTimer(keyTimeout)
 	defer timer.Stop()
 	select {

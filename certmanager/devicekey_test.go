@@ -210,7 +210,7 @@ func TestKeyStore(t *testing.T) {
 
 	for says, files := range map[string]certmanager.Files{
 		"without Files.Cert":   {KeyStore: files.KeyStore, ClientCAs: files.Cert},
-		"are both set":         {Cert: files.Cert, Key: files.Cert, KeyStore: files.KeyStore},
+		"more than one is set": {Cert: files.Cert, Key: files.Cert, KeyStore: files.KeyStore},
 		"neither a key nor an": {Cert: files.Cert, KeyStore: &keyStore{func(crypto.PublicKey) (crypto.Signer, error) { return nil, nil }}},
 		"of the library":       {Cert: files.Cert, KeyStore: &keyStore{func(crypto.PublicKey) (crypto.Signer, error) { panic("of the library") }}},
 	} {

@@ -101,10 +101,8 @@ func (f Files) check() error {
 		return fmt.Errorf("%w: Files names no file", ErrInvalid)
 	case f.Cert == "" && (f.Key != "" || f.Signer != nil || f.KeyStore != nil):
 		return fmt.Errorf("%w: Files.Key, Files.Signer or Files.KeyStore without Files.Cert", ErrInvalid)
-	case f.KeyStore != nil && (f.Key != "" || f.Signer != nil):
-		return fmt.Errorf("%w: Files.KeyStore and Files.Key or Files.Signer are both set; a certificate has one key", ErrInvalid)
-	case f.Key != "" && f.Signer != nil:
-		return fmt.Errorf("%w: Files.Key and Files.Signer are both set; a certificate has one key", ErrInvalid)
+	case f.Key != "" && f.Signer != nil, f.KeyStore != nil && (f.Key != "" || f.Signer != nil):
+		return fmt.Errorf("%w: Files.Key, Files.Signer and Files.KeyStore: more than one is set; a certificate has one key", ErrInvalid)
 	case f.PKCS12 == "" && f.PKCS12Password != "":
 		return fmt.Errorf("%w: Files.PKCS12Password without Files.PKCS12", ErrInvalid)
 	case slices.ContainsFunc(append(f.named(), f.Dir), func(path string) bool { return strings.Contains(path, "-----BEGIN") }):
@@ -232,13 +230,6 @@ func copyFile(w io.Writer, path string, most int64) error {
 		return err
 	}
 	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return err
-	}
-	if b, ok := w.(*bytes.Buffer); ok {
-		b.Grow(int(min(info.Size(), most)) + bytes.MinRead)
-	}
 	n, err := io.Copy(w, io.LimitReader(file, most+1))
 	switch {
 	case err != nil:

@@ -60,7 +60,7 @@ func (p *parser) add(certPath, keyPath string, signer crypto.Signer, store KeySt
 
 // find asks the store for the key of the first certificate that is not a CA.
 func (p *parser) find(path string, certs []*x509.Certificate, store KeyStore) (key crypto.Signer, err error) {
-	defer recovered(path, &err)
+	defer recovered("the KeyStore for "+path, &err)
 	leaf := certs[max(0, slices.IndexFunc(certs, func(c *x509.Certificate) bool { return !c.IsCA }))]
 	switch key, err = store.Signer(p.ctx, leaf.PublicKey); {
 	case err != nil:

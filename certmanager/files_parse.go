@@ -50,7 +50,7 @@ func (p *parser) parse(pairs []string) (*Material, error) {
 // inFile adds the path to an error of parse. It returns a panic as an error: the crypto packages
 // panic in FIPS 140-only mode, and no file may end the program.
 func inFile[T any](path string, parse func() (T, error)) (v T, err error) {
-	defer recovered(path, &err)
+	defer recovered("a package that reads "+path, &err)
 	v, err = parse()
 	switch {
 	case err == nil:
@@ -63,10 +63,9 @@ func inFile[T any](path string, parse func() (T, error)) (v T, err error) {
 }
 
 // recovered turns a panic into an error. It must be deferred.
-func recovered(origin string, err *error) {
-	if r := recover(); r != nil {
-		text := fmt.Sprint(r)
-		*err = fmt.Errorf("%s: %w: a package that reads it panicked: %s", origin, ErrInvalid, text[:min(len(text), 200)])
+func recovered(who string, err *error) {
+	if v := recover(); v != nil {
+		*err = fmt.Errorf("%w: %s panicked: %s", ErrInvalid, who, trust.Cut(fmt.Sprint(v), 200))
 	}
 }
 

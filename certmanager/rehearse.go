@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -69,7 +70,7 @@ func (c *certificate) tryKey(ctx context.Context) error {
 	if !c.trying.CompareAndSwap(false, true) {
 		return errKeyBusy
 	}
-	outcome := start(func() (any, error) {
+	outcome := start("the key", func() (any, error) {
 		defer c.trying.Store(false)
 		return nil, c.sign()
 	})
@@ -83,7 +84,7 @@ func (c *certificate) tryKey(ctx context.Context) error {
 
 // sign signs a certificate request with the key; crypto/x509 verifies the signature.
 func (c *certificate) sign() (err error) {
-	defer recovered(c.origin, &err)
+	defer recovered("the key of "+c.origin, &err)
 	var request x509.CertificateRequest
 	if schemes := c.tls.SupportedSignatureAlgorithms; c.key == rsaKey && (schemes == nil || slices.Contains(schemes, tls.PSSWithSHA256)) {
 		request.SignatureAlgorithm = x509.SHA256WithRSAPSS // TLS 1.3 signs with PSS
@@ -107,18 +108,14 @@ func (s *snapshot) tryECH(ctx context.Context) error {
 	return nil
 }
 
-// errDecrypted is the error of a server that has decrypted the client's hello.
-var errDecrypted = errors.New("the hello was decrypted")
-
 // tryHello begins a handshake over net.Pipe. It ends when the server looks for a certificate.
 func (s *snapshot) tryHello(ctx context.Context, echConfig []byte) error {
 	const name = "rehearsal.invalid"
+	var decrypted atomic.Bool
 	config, peer := newTLSConfig(), newTLSConfig()
 	config.EncryptedClientHelloKeys = s.in.material.all.ECHKeys
 	config.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-		if hello.ServerName == name {
-			return nil, errDecrypted
-		}
+		decrypted.Store(hello.ServerName == name)
 		return nil, errors.New("the key does not belong to its config")
 	}
 	peer.MinVersion, peer.ServerName = tls.VersionTLS13, name
@@ -134,9 +131,9 @@ func (s *snapshot) tryHello(ctx context.Context, echConfig []byte) error {
 	serverEnd, clientEnd := net.Pipe()
 	go end(tls.Server(serverEnd, config))
 	go end(tls.Client(clientEnd, peer))
-	first, second := <-done, <-done
-	if errors.Is(first, errDecrypted) || errors.Is(second, errDecrypted) {
+	err := cmp.Or(<-done, <-done)
+	if decrypted.Load() {
 		return nil
 	}
-	return cmp.Or(first, second)
+	return err
 }

@@ -1,7 +1,6 @@
 package certmanager
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -150,7 +149,7 @@ func (l *loader) load(ctx context.Context, s Source, previous *Material) (*Mater
 			return nil, errors.New("the source has still not answered")
 		}
 	}
-	l.pending = start(func() (*Material, error) { return loadChecked(ctx, s, previous) })
+	l.pending = start("the source", func() (*Material, error) { return loadChecked(ctx, s, previous) })
 	select {
 	case r := <-l.pending:
 		l.pending = nil
@@ -176,15 +175,8 @@ func loadChecked(ctx context.Context, s Source, previous *Material) (*Material, 
 
 // watchSafely calls Watch and returns a panic as an error.
 func watchSafely(ctx context.Context, s Source, changed func(), report func(Event)) (err error) {
-	defer func() { err = cmp.Or(panicked(recover()), err) }()
+	defer recovered("the source", &err)
 	return s.Watch(ctx, changed, report)
-}
-
-func panicked(p any) error {
-	if p == nil {
-		return nil
-	}
-	return fmt.Errorf("%w: the source panicked: %v", ErrInvalid, p)
 }
 
 // result is the result of a call.
@@ -193,16 +185,14 @@ type result[T any] struct {
 	err   error
 }
 
-var errExited = fmt.Errorf("%w: the source ended its goroutine (runtime.Goexit) in place of returning", ErrInvalid)
-
-// start calls a function on its own goroutine. It returns a panic, for example of a parser, as an
-// error, and so it does a call of runtime.Goexit.
-func start[T any](call func() (T, error)) <-chan result[T] {
+// start calls a function of who on its own goroutine. It returns a panic, for example of a parser, as
+// an error, and so it does a call of runtime.Goexit.
+func start[T any](who string, call func() (T, error)) <-chan result[T] {
 	done := make(chan result[T], 1)
 	go func() {
-		r := result[T]{err: errExited}
+		r := result[T]{err: fmt.Errorf("%w: %s ended its goroutine (runtime.Goexit) in place of returning", ErrInvalid, who)}
 		defer func() { done <- r }()
-		defer func() { r.err = cmp.Or(panicked(recover()), r.err) }()
+		defer recovered(who, &r.err)
 		r.value, r.err = call()
 	}()
 	return done
