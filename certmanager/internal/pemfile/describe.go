@@ -39,9 +39,6 @@ func titleOfDER(data []byte) string {
 	if _, err := x509.ParsePKIXPublicKey(data); err == nil {
 		return "PUBLIC KEY"
 	}
-	if _, err := x509.ParsePKCS1PublicKey(data); err == nil {
-		return "RSA PUBLIC KEY"
-	}
 	switch {
 	case isPKCS12(data):
 		return "PKCS12"

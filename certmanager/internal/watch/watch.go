@@ -58,8 +58,6 @@ func (s Set) Run(ctx context.Context, changed func()) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-w.drained:
-			return errors.New("the system has stopped reporting changes")
 		case err := <-w.lost:
 			return err
 		case <-w.events:
