@@ -118,9 +118,5 @@ func (m *Manager) policyOf(candidate Source) (*policy, error) {
 	if in.material.err != nil {
 		return nil, in.material.err
 	}
-	then, err := newPolicy(&in, &m.options, &policy{})
-	if err == nil && then.clientAuth < current.policy.clientAuth {
-		err = errors.New("the candidate gives no client CA bundle, while clients are verified now")
-	}
-	return then, err
+	return newPolicy(&in, &m.options, current.policy)
 }

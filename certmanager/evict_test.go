@@ -112,7 +112,7 @@ func TestReportOnlyKeepsConnections(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, impact, 1)
 	_, err = m.DryRun(certmanager.Static{})
-	require.ErrorContains(t, err, "no client CA bundle")
+	require.ErrorContains(t, err, "without client CAs")
 	m.SetClientRule(certmanager.DNSName("other.test"))
 	eventually(t, "the report", func() bool { return len(events(certmanager.PeerEvicted)) == 1 })
 	report := events(certmanager.PeerEvicted)[0]

@@ -89,17 +89,10 @@ func (s *snapshot) getCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate,
 	if err == nil {
 		err = ErrNoCertificate
 	}
-	return nil, err
-}
-
-// getCertificateOrNone makes crypto/tls send the alert unrecognized_name instead of internal_error
-// if a certificate may come later.
-func (s *snapshot) getCertificateOrNone(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	cert, err := s.getCertificate(hello)
-	if errors.Is(err, ErrNoCertificate) {
-		return nil, nil
+	if s.in.material.late && errors.Is(err, ErrNoCertificate) {
+		return nil, nil // the alert is unrecognized_name, not internal_error: a certificate may come later
 	}
-	return cert, err
+	return nil, err
 }
 
 // find returns the certificate for a handshake: by SNI, then by the address that the

@@ -128,9 +128,6 @@ func (m *Manager) serverConfig(s *snapshot, outer *tls.Config) *tls.Config {
 	config.NextProtos, config.MinVersion, config.MaxVersion = outer.NextProtos, outer.MinVersion, outer.MaxVersion
 	config.CipherSuites, config.CurvePreferences = outer.CipherSuites, outer.CurvePreferences
 	config.GetCertificate = s.getCertificate
-	if s.in.material.late {
-		config.GetCertificate = s.getCertificateOrNone
-	}
 	s.policy.askClients(config)
 	config.VerifyConnection = func(state tls.ConnectionState) error { return m.verifyClient(s, state, nil) }
 	config.GetEncryptedClientHelloKeys = func(*tls.ClientHelloInfo) ([]tls.EncryptedClientHelloKey, error) {
