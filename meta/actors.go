@@ -140,7 +140,11 @@ func (s *actorServer) HandleMessage(from gen.PID, message any) error {
 			return m.Reason
 		}
 	case MessageTCPAlarm:
-		s.Log().Warning("%d connections: AlarmHigh or AlarmLow is reached (high: %t)", m.Connections, m.High)
+		if m.High {
+			s.Log().Warning("%d connections: AlarmHigh is reached", m.Connections)
+		} else {
+			s.Log().Info("%d connections: no more than AlarmLow again", m.Connections)
+		}
 		if s.options.Alarm != nil {
 			if err := protect("ActorServer.Alarm", func() error { s.options.Alarm(m); return nil }); err != nil {
 				s.Log().Error("%s", err)

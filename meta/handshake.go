@@ -178,7 +178,7 @@ func (c *tcpConnection) handshake(deadline time.Time) (*tls.ConnectionState, err
 	c.stream, c.sock.endMarked = conn, true
 	if track != nil {
 		err = protect("CertManager.Track", func() error {
-			c.release = track(&state, conninfo.RemoteAddr(c.sock), func(reason error) { c.end(ErrEvicted, reason) })
+			c.release = track(&state, c.trackedAddr(), func(reason error) { c.end(ErrEvicted, reason) })
 			return nil
 		})
 	}
@@ -208,6 +208,8 @@ func (c *tcpConnection) cancelBy(cancel context.CancelFunc) error {
 	return nil
 }
 
+type tracking func(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func())
+
 // tracking returns the function that tells the manager about the connection after its handshake,
 // nil if the manager has none.
 func (c *tcpConnection) tracking() tracking {
@@ -224,6 +226,15 @@ func (c *tcpConnection) tracking() tracking {
 		return manager.Track
 	}
 	return nil
+}
+
+// trackedAddr returns the address that a manager gets with a connection. A sidedTracker also gets
+// the connection's ID with it.
+func (c *tcpConnection) trackedAddr() net.Addr {
+	if _, ok := c.opt.CertManager.(sidedTracker); ok {
+		return conninfo.RemoteAddr(c.sock)
+	}
+	return c.sock.RemoteAddr()
 }
 
 // shown returns the leaf of a peer whose handshake failed, nil if the peer presented none.

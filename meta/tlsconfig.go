@@ -25,21 +25,17 @@ type (
 		ClientTLS(serverName string) *tls.Config
 	}
 
-	// tracking tracks an open connection and ends it if its peer is no longer trusted. The address is
-	// a conninfo.Addr. evict may be called from any goroutine and does not block; release is called
-	// when the connection ends.
-	tracking = func(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func())
-
-	// tracker has a tracking for all connections.
+	// tracker tracks open connections and ends those whose peers are no longer trusted. evict may be
+	// called from any goroutine and does not block; release is called when the connection ends.
 	tracker interface {
 		Track(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func())
 	}
 
-	// sidedTracker is told of a connection before its handshake, by one method for each side. Their
-	// result is called instead of Track.
+	// sidedTracker is a tracker that is also told of a connection before its handshake, by one method
+	// for each side. Their result is called instead of Track.
 	sidedTracker interface {
-		Accepting() (track tracking)
-		Dialing() (track tracking)
+		Accepting() (track func(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func()))
+		Dialing() (track func(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func()))
 	}
 
 	// serverHandshaker performs the handshakes of servers with its configurations. It answers the
