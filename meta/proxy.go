@@ -16,6 +16,7 @@ import (
 
 var (
 	errSpoofedProxy = errors.New("PROXY header from a source that is not in ProxyFrom")
+	errDatagram     = errors.New("the header is of a datagram, and this is a stream")
 	errNoProxy      = errors.New("no PROXY header from a source in ProxyFrom")
 )
 
@@ -30,7 +31,7 @@ type ProxyHeader struct {
 	// negotiated with it.
 	Authority string
 	ALPN      string
-	// UniqueID is the proxy's name for the connection. The protocol allows at most 128 bytes.
+	// UniqueID is the proxy's name for the connection, at most 128 bytes.
 	UniqueID []byte
 	// TLS describes the client's TLS connection to the proxy, nil if the proxy reports none.
 	TLS *ProxyTLS
@@ -46,6 +47,9 @@ type ProxyTLS struct {
 	CommonName string
 }
 
+// maxUniqueID is the limit of the PROXY protocol, section 2.2.5.
+const maxUniqueID = 128
+
 // newProxyHeader converts a header. It returns an error for malformed TLVs.
 func newProxyHeader(header *proxyproto.Header) (*ProxyHeader, error) {
 	tlvs, err := header.TLVs()
@@ -60,7 +64,9 @@ func newProxyHeader(header *proxyproto.Header) (*ProxyHeader, error) {
 		case proxyproto.PP2_TYPE_ALPN:
 			p.ALPN = string(tlv.Value)
 		case proxyproto.PP2_TYPE_UNIQUE_ID:
-			p.UniqueID = tlv.Value
+			if p.UniqueID = tlv.Value; len(p.UniqueID) > maxUniqueID {
+				return nil, fmt.Errorf("the unique id has %d bytes, more than %d", len(p.UniqueID), maxUniqueID)
+			}
 		case proxyproto.PP2_TYPE_SSL:
 			ssl, err := tlvparse.SSL(tlv)
 			if err != nil {
@@ -114,6 +120,9 @@ func (p *ProxyHeader) format() ([]byte, error) {
 	if header.Command.IsLocal() {
 		return nil, fmt.Errorf("source is %v and destination %v; use two *net.TCPAddr, or two *net.UnixAddr", p.Source, p.Destination)
 	}
+	if len(p.UniqueID) > maxUniqueID {
+		return nil, fmt.Errorf("UniqueID has %d bytes; use at most %d", len(p.UniqueID), maxUniqueID)
+	}
 	tlvs := slices.DeleteFunc([]proxyproto.TLV{
 		{Type: proxyproto.PP2_TYPE_AUTHORITY, Value: []byte(p.Authority)},
 		{Type: proxyproto.PP2_TYPE_ALPN, Value: []byte(p.ALPN)},
@@ -154,6 +163,9 @@ func readProxyHeader(s *socket) (net.Addr, *ProxyHeader, error) {
 		return s.RemoteAddr(), nil, nil
 	}
 	proxy, err := newProxyHeader(header)
+	if header.TransportProtocol.IsDatagram() {
+		err = errDatagram
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", errNoProxy, err)
 	}

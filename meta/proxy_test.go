@@ -144,7 +144,7 @@ func TestProxyHeaderForms(t *testing.T) {
 		v2 + "\x20\x11\x00\x0c" + addrs:                                              "127.0.0.1:1",
 		v2 + "\x20\x00\x00\x05abcde":                                                 "127.0.0.1:1",
 		v2 + "\x21\x31\x00\xd8/a" + string(make([]byte, 214)):                        "/a",
-		v2 + "\x21\x12\x00\x0c" + addrs:                                              "192.0.2.7:7", // a datagram
+		v2 + "\x21\x12\x00\x0c" + addrs:                                              "", // a datagram
 		v2 + "\x21\x00\x00\x00":                                                      "",
 		v2 + "\x21\x11\x00\x04" + addrs:                                              "",
 		v2 + "\x21\x21\x00\x0c" + addrs:                                              "", // IPv6 of the length of IPv4
@@ -156,7 +156,7 @@ func TestProxyHeaderForms(t *testing.T) {
 		v2 + "\x21\x11\x00\x14" + addrs + "\x20\x00\x05\x00\x00\x00\x00\x01":         "192.0.2.7:7",
 		v2 + "\x21\x11\x00\x14" + addrs + "\x20\x00\x05\x01\x00\x00\x00\x00":         "",
 		v2 + "\x21\x11\x00\x0f" + addrs + "\x05\xff\xff":                             "",
-		v2 + "\x21\x11\x00\x90" + addrs + "\x05\x00\x81" + string(make([]byte, 129)): "192.0.2.7:7", // a longer id than there is
+		v2 + "\x21\x11\x00\x90" + addrs + "\x05\x00\x81" + string(make([]byte, 129)): "", // a longer id than there is
 	} {
 		s := newSocket(readerConn{r: bytes.NewReader([]byte(header + "hello"))})
 		addr, _, err := readProxyHeader(s)

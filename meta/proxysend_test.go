@@ -77,6 +77,7 @@ func TestProxyHeaderThatCannotBeSent(t *testing.T) {
 	for says, header := range map[string]meta.ProxyHeader{
 		"Proxy: source is <nil>":           {Destination: one},
 		"Proxy: source is 192.0.2.7:1 and": {Source: one, Destination: unix},
+		"UniqueID has 129 bytes":           {Source: one, Destination: one, UniqueID: make([]byte, 129)},
 		"is 5035 bytes long":               {Source: one, Destination: one, Authority: string(make([]byte, 5004))},
 		"Version must be ASCII":            {Source: one, Destination: one, TLS: &meta.ProxyTLS{}},
 		"CommonName UTF-8":                 {Source: one, Destination: one, TLS: &meta.ProxyTLS{Version: "TLSv1.3", CommonName: "\xff"}},
