@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"syscall"
@@ -58,33 +59,42 @@ func (s *tcpServer) Start() error {
 	return nil
 }
 
-// accept waits for a connection. A panic of BufferPool.New is returned as an error, after which the
-// accept loop backs off.
+// accept waits for a connection. A panic of a given Listener, its connections or a BufferPool is
+// returned as an error, after which the accept loop backs off.
 func (s *tcpServer) accept() (c *tcpConnection, err error) {
-	conn, err := s.listener.Accept()
+	var conn net.Conn
+	err = protect("Listener.Accept", func() (err error) { conn, err = s.listener.Accept(); return err })
 	if err != nil {
 		return nil, err
 	}
-	err = protect("BufferPool.New", func() error { c = s.accepted(conn); return nil })
-	if err != nil {
-		conn.Close()
+	err = protect("a method of the accepted connection, or BufferPool.New,", func() (err error) { c, err = s.accepted(conn); return err })
+	if err != nil && conn != nil {
+		_ = protect("Close", conn.Close)
 	}
 	return c, err
 }
 
 // accepted makes the meta process of an accepted connection.
-func (s *tcpServer) accepted(conn net.Conn) *tcpConnection {
+func (s *tcpServer) accepted(conn net.Conn) (*tcpConnection, error) {
+	if conn == nil {
+		return nil, errors.New("Listener.Accept returned neither a connection nor an error")
+	}
+	limitAddr(conn.RemoteAddr()) // a RemoteAddr that panics does so here
+	sock := newSocket(conn)
+	if s.opt.Listener != nil {
+		sock.unblock()
+	}
 	s.connection.setTimeouts(conn)
 	to := s.parent
 	if len(s.opt.ProcessPool) > 0 {
 		to = s.opt.ProcessPool[s.next]
 		s.next = (s.next + 1) % len(s.opt.ProcessPool)
 	}
-	c := newConnection(s.connection, s, newSocket(conn), to)
+	c := newConnection(s.connection, s, sock, to)
 	if s.opt.Listener != nil {
 		c.given = givenTLS(conn)
 	}
-	return c
+	return c, nil
 }
 
 // serve spawns the meta process of an accepted connection. It does not block.

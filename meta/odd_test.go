@@ -17,28 +17,61 @@ import (
 	"github.com/ergotls/ergotls/meta"
 )
 
-// namelessListener accepts connections that have no addresses.
-type namelessListener struct{ net.Listener }
-
-func (l namelessListener) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	return namelessConn{conn}, err
+// oddListener gives something else in place of the first connection.
+type oddListener struct {
+	net.Listener
+	first *sync.Once
+	odd   func(net.Conn) net.Conn
 }
 
-type namelessConn struct{ net.Conn }
+func (l oddListener) Accept() (conn net.Conn, err error) {
+	if conn, err = l.Listener.Accept(); err == nil {
+		l.first.Do(func() { conn = l.odd(conn) })
+	}
+	return conn, err
+}
 
-func (namelessConn) RemoteAddr() net.Addr { return nil }
-func (namelessConn) LocalAddr() net.Addr  { return nil }
+// addrConn has another remote address.
+type addrConn struct {
+	net.Conn
+	addr func() net.Addr
+}
 
-// A connection of a given listener may have no addresses.
-func TestListenerOfConnectionsWithoutAddress(t *testing.T) {
-	eachMode(t, func(t *testing.T, m mode) {
-		a := newHost(t).spawn(echo)
-		_, addr := a.listen(meta.TCPServerOptions{Listener: namelessListener{newListener(t)}, CertManager: m.manager, MaxConnectionsPerAddress: 1})
-		for range 2 {
-			talk(t, m.dial(t, addr))
-		}
-	})
+func (c addrConn) RemoteAddr() net.Addr { return c.addr() }
+func (c addrConn) LocalAddr() net.Addr  { return c.addr() }
+
+// A connection that cannot be used costs itself and not the server.
+func TestListenerOfOddConnections(t *testing.T) {
+	for name, c := range map[string]struct {
+		odd  func(net.Conn) net.Conn
+		logs string
+	}{
+		"nil":       {func(c net.Conn) net.Conn { c.Close(); return nil }, "neither a connection nor an error"},
+		"nil value": {func(c net.Conn) net.Conn { c.Close(); return (*net.TCPConn)(nil) }, "panicked"},
+		"address that panics": {func(c net.Conn) net.Conn {
+			return addrConn{c, func() net.Addr { panic("boom") }}
+		}, "panicked: boom"},
+		"no address": {func(c net.Conn) net.Conn { return addrConn{c, func() net.Addr { return nil }} }, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, m := range []mode{modes()[0], modes()[2]} {
+				a := newHost(t).spawn(echo)
+				id, addr := a.listen(meta.TCPServerOptions{
+					Listener: oddListener{newListener(t), new(sync.Once), c.odd}, CertManager: m.manager, MaxConnections: 1, MaxConnectionsPerAddress: 1,
+				})
+				if conn := dialTCP(t, addr); c.logs == "" {
+					talk(t, m.secure(t, conn))
+					conn.Close()
+				} else {
+					_, err := io.ReadAll(conn)
+					assertEnded(t, err)
+					eventually(t, a.h.log.contains(c.logs), "it is logged")
+				}
+				talk(t, m.dial(t, addr))
+				assert.Equal(t, "1", a.inspect(id)["connections"])
+			}
+		})
+	}
 }
 
 // A pool that panics costs the connection that it was asked for.

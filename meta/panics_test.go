@@ -188,6 +188,28 @@ func TestClientCallbacksThatPanic(t *testing.T) {
 	}
 }
 
+// panickyListener panics in its first Accept.
+type panickyListener struct {
+	net.Listener
+	calls *int
+}
+
+func (l panickyListener) Accept() (net.Conn, error) {
+	if *l.calls++; *l.calls == 1 {
+		panic("boom")
+	}
+	return l.Listener.Accept()
+}
+
+// A given listener that panics is one whose Accept has failed: the server tries again.
+func TestListenerThatPanics(t *testing.T) {
+	a := newHost(t).spawn(echo)
+	id, addr := a.listen(meta.TCPServerOptions{Listener: panickyListener{newListener(t), new(int)}})
+	talk(t, dialTCP(t, addr))
+	assert.Equal(t, "1", a.inspect(id)["accept errors"])
+	assert.Contains(t, a.h.log.String(), "Listener.Accept panicked: boom")
+}
+
 // A factory of actors that panics costs the connection that it was called for.
 func TestActorFactoryThatPanics(t *testing.T) {
 	calls := 0

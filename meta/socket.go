@@ -96,7 +96,7 @@ func (s *socket) LocalAddr() net.Addr { return known(s.Conn.LocalAddr()) }
 // The peer chooses the path of its unix socket, so line breaks in it are escaped for the log.
 func known(addr net.Addr) net.Addr {
 	if addr == nil {
-		return &net.UnixAddr{Name: "unknown"}
+		return noAddr{}
 	}
 	if unix, ok := addr.(*net.UnixAddr); ok && unix != nil {
 		if name := dn.Printable(unix.Name); name != unix.Name {
@@ -105,6 +105,11 @@ func known(addr net.Addr) net.Addr {
 	}
 	return addr
 }
+
+type noAddr struct{}
+
+func (noAddr) Network() string { return "unknown" }
+func (noAddr) String() string  { return "unknown" }
 
 // Read implements net.Conn. Only crypto/tls and the connection's read loop call it.
 func (s *socket) Read(b []byte) (int, error) {

@@ -13,6 +13,14 @@ import (
 // poller.
 const canPoll = true
 
+// unblock makes the descriptor non-blocking again, so that deadlines work. File().Fd(), which a
+// given listener may call to set an option, makes it blocking for all of its duplicates.
+func (s *socket) unblock() {
+	if s.raw != nil {
+		s.raw.Control(func(fd uintptr) { syscall.SetNonblock(int(fd), true) })
+	}
+}
+
 // readNow reads what has arrived, within wait.
 //
 // A read that returns less than it asked for has emptied the kernel's buffer (epoll(7), kqueue(2)), so
