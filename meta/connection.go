@@ -148,7 +148,7 @@ func (c *tcpConnection) HandleMessage(from gen.PID, message any) error {
 	case MessageTCPCloseWrite:
 		c.closeWrite()
 	case MessageTCPOwner:
-		c.setOwner(m.PID)
+		c.setOwner(from, m.PID)
 	case MessageTCPStartTLS:
 		c.startTLS(from, m)
 	default:

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"ergo.services/ergo/gen"
 )
 
 // phase is the phase of a connection. Only Start's goroutine advances it, except for a connection
@@ -26,7 +28,7 @@ type life struct {
 	progress
 	cancel   context.CancelFunc  // cancels what establish waits for; nil: it does not wait
 	upgrade  *MessageTCPStartTLS // set by the message goroutine, cleared when the upgrade is done
-	newOwner any                 // a gen.PID; nil: no change. Set by MessageTCPOwner, cleared by Start's goroutine
+	newOwner gen.PID             // zero: no change. Set by MessageTCPOwner, cleared by Start's goroutine
 	drainBy  time.Time           // deadline of a Draining to send; set by the server's drain
 	credit   int                 // messages that may be delivered, if opt.Active is set
 	congestion

@@ -104,8 +104,10 @@ type MessageTCPCloseWrite struct{}
 // option Active, send this message after a MessageTCPPassive, and let the new owner send the
 // MessageTCPActive.
 //
-// If the new owner can't be told, the connection ends with [ErrOwnerGone]. With the option Node the
-// connection ends with the new owner. A connection of an [ActorServer] still ends with its actor.
+// With the option Node the connection ends with the new owner. The message is ignored with a
+// warning if it is not from the owner or the parent of the connection (an owner that the connection
+// knows only by a name, without Node, is not checked), if there is no such process, as far as Node
+// knows, and for a connection of an ActorServer, which belongs to its actor.
 type MessageTCPOwner struct {
 	// PID is the new owner. ID is the connection; it is ignored on sending.
 	PID gen.PID

@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -9,6 +10,11 @@ import (
 
 // ownerCheck is how often a connection with the option Node checks that its owner still runs.
 const ownerCheck = time.Second
+
+var (
+	errActorOwns = errors.New("the connection of an ActorServer belongs to its actor")
+	errNotOwner  = errors.New("it is neither the owner nor the parent")
+)
 
 // findOwner looks up the process with the name that the messages go to, if the option Node is set.
 // From then on they go to that process, and not to one that takes its name later and does not know
@@ -59,7 +65,7 @@ func lookUp(node gen.Node, name gen.Atom) (gen.PID, error) {
 // checkOwner ends the connection if its owner has ended.
 func (c *tcpConnection) checkOwner(now time.Time) {
 	c.ownerAt = now.Add(ownerCheck)
-	if pid, ok := c.to.(gen.PID); ok && pid.Node == c.opt.Node.Name() {
+	if pid, ok := c.to.(gen.PID); ok {
 		if _, err := c.opt.Node.ProcessState(pid); err != nil {
 			c.end(ErrOwnerGone, fmt.Errorf("%v: %w", pid, err))
 		}
@@ -74,12 +80,44 @@ func (c *tcpConnection) owner() any {
 }
 
 // setOwner makes the read loop, or the end of the connection, change the owner. It does not block.
-func (c *tcpConnection) setOwner(pid gen.PID) {
+func (c *tcpConnection) setOwner(from, pid gen.PID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	owner := c.to
+	if c.newOwner != (gen.PID{}) {
+		owner = c.newOwner
+	}
+	err := c.opt.mayPass(owner, c.process.Parent(), from, pid)
+	if c.server != nil && c.server.actors {
+		err = errActorOwns
+	}
+	if err != nil {
+		warnOwner(c.process, from, pid, err)
+		return
+	}
 	if c.newOwner = pid; c.phase >= open {
 		c.interruptLocked()
 	}
+}
+
+func warnOwner(process gen.MetaProcess, from, pid gen.PID, err error) {
+	process.Log().Warning("MessageTCPOwner{PID: %s} from %s ignored: %s", pid, from, err)
+}
+
+// mayPass returns an error if from may not make pid the owner, or if pid does not exist. An owner
+// known only by name is not checked.
+func (o *TCPConnectionOptions) mayPass(owner any, parent, from, pid gen.PID) error {
+	if known, ok := owner.(gen.PID); ok && from != known && from != parent {
+		return errNotOwner
+	}
+	if pid == (gen.PID{}) {
+		return gen.ErrProcessUnknown
+	}
+	if o.Node == nil || pid.Node != o.Node.Name() {
+		return nil
+	}
+	_, err := o.Node.ProcessState(pid)
+	return err
 }
 
 // changeOwner performs the change requested by setOwner. It returns an error if the new owner can't
@@ -87,8 +125,8 @@ func (c *tcpConnection) setOwner(pid gen.PID) {
 func (c *tcpConnection) changeOwner() error {
 	c.mu.Lock()
 	before, open := c.to, c.connectSent && !c.disconnectSent
-	if c.newOwner != nil {
-		c.to, c.newOwner = c.newOwner, nil
+	if c.newOwner != (gen.PID{}) {
+		c.to, c.newOwner = c.newOwner, gen.PID{}
 	}
 	c.mu.Unlock()
 	if before == c.to {

@@ -148,6 +148,8 @@ func TestOwnerChangesAtPassive(t *testing.T) {
 		again.TLS = connect.TLS // a copy, with functions
 		assert.Equal(t, connect, again)
 		second.quiet()
+		first.send(id, meta.MessageTCPOwner{PID: h.spawn(nil).pid})
+		eventually(t, h.log.contains("ignored: it is neither the owner nor the parent"), "it was given away")
 		second.send(id, meta.MessageTCPActive{N: 2})
 		for _, text := range []string{"two", "three"} {
 			assert.Equal(t, text, string(expect[meta.MessageTCP](second).Data))
@@ -162,7 +164,7 @@ func TestOwnerChangesAtPassive(t *testing.T) {
 }
 
 // With the option Node the new owner counts: the end of the old one is none of the connection, its
-// own is.
+// own is. A process that is gone is no owner.
 func TestConnectionEndsWithItsNewOwner(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		h := newHost(t)
@@ -170,6 +172,15 @@ func TestConnectionEndsWithItsNewOwner(t *testing.T) {
 		_, addr := parent.listen(meta.TCPServerOptions{CertManager: m.manager, ProcessPool: []gen.Atom{"worker"}, Node: h.Node})
 		peer := m.dial(t, addr)
 		id := expect[meta.MessageTCPConnect](worker).ID
+		gone := h.spawn(nil)
+		require.NoError(t, h.Kill(gone.pid))
+		eventually(t, func() bool { _, err := h.ProcessState(gone.pid); return err != nil }, "it is gone")
+		for _, nobody := range []gen.PID{gone.pid, {}} {
+			parent.send(id, meta.MessageTCPOwner{PID: nobody})
+		}
+		eventually(t, h.log.contains("ignored"), "the log says so")
+		heir.send(id, meta.MessageTCPOwner{PID: heir.pid})
+		eventually(t, h.log.contains("ignored: it is neither"), "it is not the owner")
 		parent.send(id, meta.MessageTCPOwner{PID: heir.pid})
 		expect[meta.MessageTCPOwner](worker)
 		expect[meta.MessageTCPConnect](heir)
@@ -190,6 +201,8 @@ func TestOwnerOfReconnecting(t *testing.T) {
 		first, second, third := h.spawn(nil), h.spawn(nil), h.spawn(nil)
 		id := first.connect(m.reconnecting(t, server.addr, meta.Reconnect{MinInterval: time.Millisecond, MaxInterval: time.Millisecond}))
 		expect[meta.MessageTCPConnect](first)
+		second.send(id, meta.MessageTCPOwner{PID: second.pid})
+		eventually(t, h.log.contains("ignored: it is neither"), "it is not the owner")
 		first.send(id, meta.MessageTCPOwner{PID: second.pid})
 		expect[meta.MessageTCPOwner](first)
 		assert.Equal(t, id, expect[meta.MessageTCPConnect](second).ID)
@@ -228,38 +241,14 @@ func TestNewOwnerWithoutRoom(t *testing.T) {
 	})
 }
 
-// A connection that is given to no process, or to one that is gone, ends.
-func TestNewOwnerThatIsGone(t *testing.T) {
-	eachMode(t, func(t *testing.T, m mode) {
-		h := newHost(t)
-		gone := h.spawn(nil)
-		require.NoError(t, h.Kill(gone.pid))
-		eventually(t, func() bool { _, err := h.ProcessState(gone.pid); return err != nil }, "it is gone")
-		for _, nobody := range []gen.PID{gone.pid, {}} {
-			first := h.spawn(nil)
-			_, addr := first.listen(meta.TCPServerOptions{CertManager: m.manager})
-			peer := m.dial(t, addr)
-			first.send(expect[meta.MessageTCPConnect](first).ID, meta.MessageTCPOwner{PID: nobody})
-			assert.Equal(t, nobody, expect[meta.MessageTCPOwner](first).PID)
-			_, err := io.ReadAll(peer)
-			assertEnded(t, err)
-			first.quiet()
-		}
-	})
-}
-
-// An actor of an ActorServer can give its connection away. It still ends with the actor.
-func TestActorGivesItsConnectionAway(t *testing.T) {
-	h, _, server, ended := actorServer(t, modes()[0], nil)
+// A connection of an ActorServer stays with its actor.
+func TestActorKeepsItsConnection(t *testing.T) {
+	h, _, server, _ := actorServer(t, modes()[0], nil)
 	conn := modes()[0].dial(t, meta.Stats(server).Listen)
 	assert.Equal(t, "1\n", line(t, conn, "hello"))
 	other := h.spawn(nil)
-	id := meta.Connections(server)[0].ID
-	other.send(id, meta.MessageTCPOwner{PID: other.pid})
-	expect[meta.MessageTCPConnect](other)
-	io.WriteString(conn, "two\n")
-	assert.Equal(t, "two", string(expect[meta.MessageTCP](other).Data))
-	other.send(id, meta.MessageTCPClose{})
-	assert.ErrorIs(t, expect[meta.MessageTCPDisconnect](other).Reason, meta.ErrTerminated)
-	next(t, ended)
+	other.send(meta.Connections(server)[0].ID, meta.MessageTCPOwner{PID: other.pid})
+	eventually(t, h.log.contains("belongs to its actor"), "the log says so")
+	assert.Equal(t, "2\n", line(t, conn, "hello"))
+	other.quiet()
 }

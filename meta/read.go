@@ -7,6 +7,8 @@ import (
 	"io"
 	"strings"
 	"time"
+
+	"ergo.services/ergo/gen"
 )
 
 // endCheckTime is how long after the last data a FIN that came with it, but without close_notify, is
@@ -18,7 +20,7 @@ func (c *tcpConnection) read() {
 	for {
 		c.mu.Lock()
 		switch {
-		case c.newOwner != nil:
+		case c.newOwner != (gen.PID{}):
 			c.mu.Unlock()
 			if err := c.changeOwner(); err != nil {
 				c.end(ErrOwnerGone, fmt.Errorf("MessageTCPConnect not delivered to %v: %w", c.to, err))
@@ -70,7 +72,7 @@ func (c *tcpConnection) mayDeliver() bool {
 }
 
 func (c *tcpConnection) mayDeliverLocked() bool {
-	return c.reason == nil && c.upgrade == nil && c.drainBy.IsZero() && c.newOwner == nil && (c.broken == nil || !c.brokenUntil.IsZero()) &&
+	return c.reason == nil && c.upgrade == nil && c.drainBy.IsZero() && c.newOwner == (gen.PID{}) && (c.broken == nil || !c.brokenUntil.IsZero()) &&
 		c.batch.cost < readAhead*c.opt.WriteBuffer && !c.pausedLocked()
 }
 

@@ -145,13 +145,17 @@ func (r *reconnecting) tell(reason *DisconnectError, retry time.Time) bool {
 }
 
 // setOwner makes a process the owner of this connection and of later ones.
-func (r *reconnecting) setOwner(pid gen.PID) {
+func (r *reconnecting) setOwner(from, pid gen.PID) {
 	r.mu.Lock() // held throughout: a connection that ends reads the requested owner
 	defer r.mu.Unlock()
 	before := r.to
+	if err := r.opt.mayPass(before, r.process.Parent(), from, pid); err != nil {
+		warnOwner(r.process, from, pid, err)
+		return
+	}
 	r.to = pid
 	if r.conn != nil {
-		r.conn.setOwner(pid)
+		r.conn.setOwner(from, pid)
 	} else if before != any(pid) {
 		_ = r.process.Send(before, MessageTCPOwner{PID: pid, ID: r.process.ID()}) // on error the previous owner has ended
 	}
@@ -215,7 +219,7 @@ func (r *reconnecting) HandleMessage(from gen.PID, message any) error {
 	case pumpRequest:
 		r.pump()
 	case MessageTCPOwner:
-		r.setOwner(m.PID)
+		r.setOwner(from, m.PID)
 	case MessageTCPClose:
 		r.pump()
 		r.cancel()
