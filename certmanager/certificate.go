@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"iter"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -111,6 +112,21 @@ func (c *certificate) wrap(err error) error {
 	return fmt.Errorf("%s: certificate %s: %w", c.origin, trust.Describe(c.tls.Leaf), err)
 }
 
+// issuersOf yields the certificates after the leaves of chains, each once.
+func issuersOf(certs []*certificate) iter.Seq2[*x509.Certificate, *certificate] {
+	return func(yield func(*x509.Certificate, *certificate) bool) {
+		seen := make(map[string]bool)
+		for _, c := range certs {
+			for _, issuer := range c.chain[1:] {
+				if known := seen[string(issuer.Raw)]; !known && !yield(issuer, c) {
+					return
+				}
+				seen[string(issuer.Raw)] = true
+			}
+		}
+	}
+}
+
 // checkLeaf warns about leaves that some peers refuse.
 func (c *certificate) checkLeaf() {
 	leaf := c.tls.Leaf
@@ -119,6 +135,14 @@ func (c *certificate) checkLeaf() {
 	}
 	if c.server && len(leaf.DNSNames)+len(leaf.IPAddresses)+len(leaf.URIs)+len(leaf.EmailAddresses) == 0 {
 		c.warn("has no names (subject alternative names): clients verify a server by these and refuse it; its common name does not count")
+	}
+	for _, issuer := range c.chain[1:] {
+		switch {
+		case c.server && !trust.Allows(issuer, x509.ExtKeyUsageServerAuth):
+			c.warn("is that of a server, which the extended key usage of its issuer " + trust.Describe(issuer) + " does not allow: clients refuse it")
+		case !c.server && !trust.Allows(issuer, x509.ExtKeyUsageClientAuth):
+			c.warn("is that of a client, which the extended key usage of its issuer " + trust.Describe(issuer) + " does not allow: servers refuse it")
+		}
 	}
 	if err := trust.CheckAlgorithm(leaf); err != nil {
 		c.warnings = append(c.warnings, fmt.Errorf("%s: %w", c.origin, err))

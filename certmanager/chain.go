@@ -19,6 +19,7 @@ type comparison struct {
 	previous *snapshot               // in service
 	served   map[*certificate]bool   // by previous
 	before   map[string]*certificate // the certificates of served, by origin
+	issuers  []*x509.Certificate     // intermediates of all chains, of the candidate or served before
 	alone    map[string]bool         // names of the issuers of leaves without an intermediate that a warning has reported
 }
 
@@ -28,6 +29,11 @@ func newComparison(s, previous *snapshot, now time.Time) *comparison {
 		k.served[c], k.before[c.origin] = true, c
 		if len(c.chain) == 1 {
 			k.alone[string(c.tls.Leaf.RawIssuer)] = true
+		}
+	}
+	for issuer := range issuersOf(slices.Concat(s.certs, previous.certs)) {
+		if !trust.IsRoot(issuer) {
+			k.issuers = append(k.issuers, issuer)
 		}
 	}
 	return k
@@ -50,7 +56,6 @@ func (k *comparison) check() []error {
 		switch {
 		case err == nil:
 			good++
-			k.checkConstraints(c)
 		case c == k.in.update, k.before[c.origin] != nil, k.replaces(c):
 			errs = append(errs, err)
 		default:
@@ -80,13 +85,15 @@ func (c *certificate) covers(other *certificate) bool {
 
 // checkChain checks that a chain is complete. A chain that leads to none of RootCAs is not an error
 // by itself: our certificate and those of our peers may come from different CAs, for example a
-// public certificate and clients of a private CA. It is an error if the chain in service before
-// leads there, else a warning.
+// public certificate and clients of a private CA. It is an error if there is evidence that the
+// chain should lead there: an intermediate in another file, or the certificate in service before.
+// Otherwise it is a warning.
 func (k *comparison) checkChain(c *certificate) error {
 	roots := k.policy.servers.cas
 	if roots == nil {
 		if !c.renewed {
 			k.checkAlone(c)
+			k.checkConstraints(c)
 		}
 		return nil
 	}
@@ -98,6 +105,10 @@ func (k *comparison) checkChain(c *certificate) error {
 		return nil
 	}
 	old := k.before[c.origin]
+	if whole, err := trust.Build(c.tls.Leaf, k.issuers, roots, k.now); err == nil && whole != nil {
+		missing := slices.IndexFunc(whole, func(cert *x509.Certificate) bool { return !slices.ContainsFunc(c.chain, cert.Equal) })
+		return c.wrap(fmt.Errorf("%w: its chain lacks the intermediate %s; append it, as the CA's \"full chain\" has it", ErrUntrusted, trust.Describe(whole[missing])))
+	}
 	switch {
 	case k.led(old, roots):
 		return c.wrap(fmt.Errorf("%w: its chain builds to none of the CAs in RootCAs, as the one in service does; add the missing intermediate or root", ErrUntrusted))
@@ -117,23 +128,23 @@ func (k *comparison) checkAlone(c *certificate) {
 	if len(c.chain) > 1 || trust.IsRoot(leaf) || !c.server {
 		return
 	}
+	if i := slices.IndexFunc(k.issuers, func(issuer *x509.Certificate) bool { return trust.Issued(issuer, leaf) }); i >= 0 {
+		k.doubt(c, "its chain lacks its issuer, "+trust.Describe(k.issuers[i])+", which stands behind another certificate; append it, unless all peers have it")
+		return
+	}
 	if !k.alone[string(leaf.RawIssuer)] && !k.leadsToClients(c) {
 		k.alone[string(leaf.RawIssuer)] = true
 		k.doubt(c, fmt.Sprintf("nothing is known of its issuer %q; if that is an intermediate and no root of the peers, append it", dn.String(leaf.Issuer)))
 	}
 }
 
-// checkConstraints warns about a leaf that violates the constraints or the usage of its issuer, or
-// has a critical extension unknown to crypto/x509: peers refuse it whatever roots they have.
+// checkConstraints warns about a leaf that violates the constraints of its issuer, or has a
+// critical extension unknown to crypto/x509: clients refuse it whatever roots they have.
 func (k *comparison) checkConstraints(c *certificate) {
-	usage := x509.ExtKeyUsageClientAuth
-	if c.server {
-		usage = x509.ExtKeyUsageServerAuth
-	}
-	issuers := trust.Pool(nil, c.chain[min(1, len(c.chain)-1):])
-	_, err := c.tls.Leaf.Verify(x509.VerifyOptions{Roots: issuers, CurrentTime: k.now, KeyUsages: []x509.ExtKeyUsage{usage}})
+	roots := trust.Pool(nil, c.chain[min(1, len(c.chain)-1):])
+	_, err := c.tls.Leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: k.now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
 	if err != nil && trust.CheckAlgorithm(c.tls.Leaf) == nil { // else that was reported
-		k.doubt(c, "peers refuse its chain: "+err.Error())
+		k.doubt(c, "clients refuse its chain: "+err.Error())
 	}
 }
 
@@ -143,16 +154,21 @@ func (c *certificate) leads(roots *x509.CertPool, when time.Time) bool {
 	return err == nil && built != nil
 }
 
-// led reports whether a certificate in service leads to roots, which are the same as before.
+// led reports whether roots are unchanged and c, or else every certificate in service that its
+// source does not renew, leads to them.
 func (k *comparison) led(c *certificate, roots *x509.CertPool) bool {
-	if c == nil || !roots.Equal(k.previous.policy.servers.cas) {
+	if !roots.Equal(k.previous.policy.servers.cas) {
 		return false
 	}
-	when := k.now
-	if end := c.tls.Leaf.NotAfter; when.After(end) {
-		when = end
+	leads := func(c *certificate) bool {
+		when := k.now
+		if end := c.tls.Leaf.NotAfter; when.After(end) {
+			when = end
+		}
+		return c.leads(roots, when)
 	}
-	return c.leads(roots, when)
+	lasting := slices.DeleteFunc(slices.Clone(k.previous.certs), func(c *certificate) bool { return c.renewed })
+	return c != nil && leads(c) || len(lasting) > 0 && !slices.ContainsFunc(lasting, func(c *certificate) bool { return !leads(c) })
 }
 
 // leadsToClients reports whether the chain leads to the roots that clients are verified with.

@@ -20,7 +20,8 @@ func alone(pair *tlstest.Pair) tls.Certificate {
 	return cert
 }
 
-// A chain that leads to none of the known roots is a warning where it may be that it should.
+// A chain that leads to none of the known roots is a warning where it may be that it should, and
+// refused where it surely should and nothing else is there to serve.
 func TestIncompleteChains(t *testing.T) {
 	root, other := tlstest.NewCA(t), tlstest.NewCA(t)
 	intermediate := root.Intermediate(t)
@@ -30,16 +31,19 @@ func TestIncompleteChains(t *testing.T) {
 	trusted := x509.NewCertPool()
 	trusted.AddCert(intermediate.Certificate())
 	a, b := issue(intermediate, "a.test"), issue(intermediate, "b.test")
+	ended := tlstest.Leaf{Names: []string{"spare.test"}}.Expired()
+	spare := intermediate.Issue(t, ended).Certificate()
 	client := other.Issue(t, tlstest.Leaf{Usage: tlstest.ClientOnly})
 	for name, c := range map[string]struct {
 		certs             []tls.Certificate
 		rootCAs, clientCA *x509.CertPool
-		doubted           string
+		refused, doubted  string
 	}{
 		"whole":                                       {certs: []tls.Certificate{a.Certificate()}, rootCAs: root.Pool()},
-		"its issuer stands behind another":            {certs: []tls.Certificate{a.Certificate(), alone(b)}, rootCAs: root.Pool(), doubted: "none of the CAs in RootCAs or ClientCAs"},
+		"its issuer stands behind another":            {certs: []tls.Certificate{a.Certificate(), alone(b)}, rootCAs: root.Pool(), doubted: "lacks the intermediate"},
 		"whatever their order":                        {certs: []tls.Certificate{alone(a), b.Certificate()}, rootCAs: root.Pool(), doubted: "Static.Certificates[0]"},
-		"the same, roots unknown":                     {certs: []tls.Certificate{alone(a), b.Certificate()}, doubted: "nothing is known of its issuer"},
+		"and there is no other":                       {certs: []tls.Certificate{alone(a), alone(b), spare}, rootCAs: root.Pool(), refused: "lacks the intermediate"},
+		"the same, roots unknown":                     {certs: []tls.Certificate{alone(a), b.Certificate()}, doubted: "lacks its issuer"},
 		"its issuer is trusted itself":                {certs: []tls.Certificate{a.Certificate(), alone(b)}, rootCAs: trusted},
 		"nothing known of its issuer":                 {certs: []tls.Certificate{alone(a)}, rootCAs: root.Pool(), doubted: "none of the CAs in RootCAs or ClientCAs"},
 		"the same beside one that leads":              {certs: []tls.Certificate{issue(root, "c.test").Certificate(), alone(a)}, rootCAs: root.Pool(), doubted: "Static.Certificates[1]"},
@@ -53,6 +57,11 @@ func TestIncompleteChains(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			log := &logBuffer{}
 			m, err := certmanager.New(certmanager.Options{Logger: log.logger(), Source: certmanager.Static{Certificates: c.certs, RootCAs: c.rootCAs, ClientCAs: c.clientCA}})
+			if c.refused != "" {
+				require.ErrorIs(t, err, certmanager.ErrUntrusted)
+				require.ErrorContains(t, err, c.refused)
+				return
+			}
 			require.NoError(t, err)
 			require.NoError(t, m.Close())
 			if c.doubted != "" {

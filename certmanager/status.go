@@ -98,15 +98,11 @@ func (m *Manager) Status() Status {
 	for _, orders := range s.in.material.orders {
 		status.ACME = append(status.ACME, orders()...)
 	}
-	listed := make(map[string]bool) // intermediates, by their bytes
 	for _, cert := range s.certs {
 		status.Certificates = append(status.Certificates, NewCertificateInfo(cert.tls.Leaf, cert.origin))
-		for _, issuer := range cert.chain[1:] {
-			if !listed[string(issuer.Raw)] {
-				listed[string(issuer.Raw)] = true
-				status.Intermediates = append(status.Intermediates, NewCertificateInfo(issuer, cert.origin))
-			}
-		}
+	}
+	for issuer, cert := range issuersOf(s.certs) {
+		status.Intermediates = append(status.Intermediates, NewCertificateInfo(issuer, cert.origin))
 	}
 	for _, l := range s.policy.crls.All() {
 		status.CRLs = append(status.CRLs, newCRLInfo(l))
