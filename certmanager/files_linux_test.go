@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -52,7 +53,7 @@ func TestKeyLogSpecialFiles(t *testing.T) {
 	}
 }
 
-// Handshakes do not fail where their secrets cannot be written.
+// Handshakes do not fail where their secrets cannot be written. That is said once.
 func TestKeyLogDiskFull(t *testing.T) {
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=4k"); err != nil {
@@ -63,8 +64,10 @@ func TestKeyLogDiskFull(t *testing.T) {
 	t.Setenv("SSLKEYLOGFILE", filepath.Join(dir, "keys"))
 	ca := tlstest.NewCA(t)
 	source := certmanager.Static{Certificates: []tls.Certificate{ca.Issue(t, tlstest.Leaf{}).Certificate()}, RootCAs: ca.Pool()}
-	m := newManager(t, certmanager.Options{Source: source})
+	var log logBuffer
+	m := newManager(t, certmanager.Options{Source: source, Logger: log.logger()})
 	for range 2 {
 		connect(t, m.ServerTLS(), m.ClientTLS("localhost")).ok(t)
 	}
+	require.Equal(t, 1, strings.Count(log.String(), "no space left on device"))
 }

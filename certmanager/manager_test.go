@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -91,6 +92,7 @@ func TestImpossibleOptions(t *testing.T) {
 		"negative poll":    {certmanager.Options{Source: static, PollInterval: -1}, "Options.PollInterval", nil},
 		"poll of 10 ns":    {certmanager.Options{Source: static, PollInterval: 10}, "a number alone is nanoseconds", nil},
 		"sessions of 1 µs": {certmanager.Options{Source: static, MaxSessionAge: 1000}, "a number alone is nanoseconds", nil},
+		"zero logger":      {certmanager.Options{Source: static, Logger: new(slog.Logger)}, "Options.Logger", nil},
 		"name not covered": {certmanager.Options{Source: static, RequireNames: []string{"localhost", "b.test"}}, "b.test", certmanager.ErrNotCovered},
 		"nothing":          {certmanager.Options{Source: certmanager.Static{}}, "neither", certmanager.ErrNoCertificate},
 		"no file":          {certmanager.Options{Source: certmanager.Files{}}, "names no file", certmanager.ErrInvalid},

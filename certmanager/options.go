@@ -4,8 +4,11 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/ergotls/ergotls/certmanager/internal/regular"
@@ -89,6 +92,11 @@ func (o Options) ready() (Options, error) {
 	if err := checkTicketKeys(o.TicketKeys); err != nil {
 		return o, fmt.Errorf("certmanager: Options.TicketKeys: %w", err)
 	}
+	for _, name := range o.RequireNames {
+		if net.ParseIP(name) == nil && (name == "" || strings.ContainsAny(name, "/: ")) {
+			return o, fmt.Errorf("certmanager: Options.RequireNames: %q is not a DNS name or IP address; leave scheme, port and path out", name)
+		}
+	}
 	if o.PollInterval == 0 {
 		o.PollInterval = defaultPollInterval
 	}
@@ -98,6 +106,9 @@ func (o Options) ready() (Options, error) {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
+	}
+	if o.Logger.Handler() == nil {
+		return o, fmt.Errorf("certmanager: Options.Logger has no handler: make it with slog.New, or leave it nil for slog.Default()")
 	}
 	return o, nil
 }
@@ -129,16 +140,22 @@ func (m *Manager) openKeyLog() error {
 	if err != nil {
 		return fmt.Errorf("SSLKEYLOGFILE: %w", err)
 	}
-	m.keyLog = keyLog{file}
+	m.keyLog = &keyLog{file: file, events: &m.events}
 	m.options.Logger.Warn("SSLKEYLOGFILE is set: TLS secrets are written to a file; every connection can be decrypted with it", "file", path)
 	return nil
 }
 
 // keyLog is a file of TLS secrets. Its Write returns no error, for example of a full disk, because
 // crypto/tls would end the handshake.
-type keyLog struct{ file *os.File }
+type keyLog struct {
+	file   *os.File
+	events *events
+	failed atomic.Bool
+}
 
-func (k keyLog) Write(line []byte) (int, error) {
-	_, _ = k.file.Write(line)
+func (k *keyLog) Write(line []byte) (int, error) {
+	if _, err := k.file.Write(line); err != nil && !k.failed.Swap(true) {
+		k.events.log(slog.LevelWarn, "SSLKEYLOGFILE: TLS secrets cannot be written; connections are not affected", slog.Any("error", err))
+	}
 	return len(line), nil
 }
