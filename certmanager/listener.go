@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"time"
@@ -61,7 +62,7 @@ func (l *listener) accept() {
 		case <-l.ctx.Done():
 			return
 		}
-		conn, err := l.Listener.Accept()
+		conn, err := l.acceptOne()
 		if err == nil {
 			l.done.Go(func() { l.serve(conn) })
 			continue
@@ -71,6 +72,19 @@ func (l *listener) accept() {
 			return
 		}
 	}
+}
+
+// acceptOne calls Accept of inner, which belongs to the program and may panic.
+func (l *listener) acceptOne() (conn net.Conn, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("certmanager: Accept of the listener below panicked: %v", v)
+		}
+	}()
+	if conn, err = l.Listener.Accept(); conn == nil && err == nil {
+		err = errors.New("certmanager: Accept of the listener below returned neither a connection nor an error")
+	}
+	return conn, err
 }
 
 // give passes a result to Accept. It returns false if the listener is closed first.
@@ -89,7 +103,7 @@ func (l *listener) serve(raw net.Conn) {
 	given := false
 	l.m.events.safely("a handshake below NewListener", func() { given = l.handshake(raw) })
 	if !given {
-		raw.Close()
+		l.m.events.safely("Close of a connection below NewListener", func() { raw.Close() })
 	}
 }
 

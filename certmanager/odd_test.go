@@ -274,16 +274,24 @@ type oddConn struct{ net.Conn }
 
 func (oddConn) Read([]byte) (int, error) { panic("boom") }
 
-// A connection of the program that panics is closed; the others are served.
-func TestNewListenerOnOddConnections(t *testing.T) {
+type oddListener struct{ *pipeListener }
+
+func (oddListener) Accept() (net.Conn, error) { panic("boom") }
+
+// A listener and connections of the program that are nil or panic are errors of NewListener's
+// Accept, or are closed; the others are served.
+func TestNewListenerOnOddOnes(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	m := newLogged(t, leaf(ca.Issue(t, tlstest.Leaf{})))
 	inner := &pipeListener{conns: make(chan net.Conn, 3), closed: make(chan struct{})}
 	listener := m.NewListener(inner)
 	defer listener.Close()
+	inner.conns <- nil
+	_, err := listener.Accept()
+	require.ErrorContains(t, err, "neither a connection nor an error")
 	serverEnd, clientEnd := net.Pipe()
 	inner.conns <- oddConn{serverEnd}
-	_, err := clientEnd.Read(make([]byte, 1))
+	_, err = clientEnd.Read(make([]byte, 1))
 	require.Error(t, err, "it is closed")
 	eventually(t, "the log", func() bool { return strings.Contains(m.log.String(), "a handshake below NewListener panicked") })
 	serverEnd, clientEnd = net.Pipe()
@@ -294,6 +302,11 @@ func TestNewListenerOnOddConnections(t *testing.T) {
 	conn, err := listener.Accept()
 	require.NoError(t, err)
 	conn.Close()
+
+	nobody := m.NewListener(oddListener{&pipeListener{closed: make(chan struct{})}})
+	defer nobody.Close()
+	_, err = nobody.Accept()
+	require.ErrorContains(t, err, "panicked")
 }
 
 // A Manager that New did not make refuses, and panics in no handshake.
