@@ -283,6 +283,24 @@ func TestPKCS12(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// A few bytes of a file must not keep a processor busy for an hour.
+func TestPKCS12Iterations(t *testing.T) {
+	w := newWorkshop(t)
+	w.chain()
+	for _, mac := range []string{"", "-nomaciter"} {
+		w.openssl("pkcs12 -export -in leaf.crt -inkey leaf.key -passout pass:x -out p12 -iter 100000 " + mac)
+		data := w.read("p12")
+		if mac == "" {
+			_, _, err := pemfile.PKCS12(data, "x")
+			require.NoError(t, err)
+		}
+		huge := bytes.ReplaceAll(data, []byte{2, 3, 0x01, 0x86, 0xa0}, []byte{2, 3, 0x7f, 0xff, 0xff})
+		require.NotEqual(t, data, huge)
+		_, _, err := pemfile.PKCS12(huge, "x")
+		require.ErrorContains(t, err, "iterations")
+	}
+}
+
 // What OpenSSL says about the use of a CA counts, as in openssl verify.
 func TestTrustOfOpenSSL(t *testing.T) {
 	w := newWorkshop(t)

@@ -20,6 +20,9 @@ func PKCS12(data []byte, password string) (crypto.Signer, []*x509.Certificate, e
 		}
 		return nil, nil, fmt.Errorf("it is no PKCS #12 file, but %s", f.describe())
 	}
+	if iterations(data, 0) > maxIterations {
+		return nil, nil, fmt.Errorf("it asks for more than %d iterations to derive its keys", maxIterations)
+	}
 	key, first, others, err := pkcs12.DecodeChain(data, password)
 	switch {
 	case (errors.Is(err, pkcs12.ErrIncorrectPassword) || errors.Is(err, pkcs12.ErrDecryption)) && password == "":
@@ -43,4 +46,35 @@ func isPKCS12(data []byte) bool {
 		MAC asn1.RawValue `asn1:"optional"`
 	}
 	return unmarshals(data, &pfx) && pfx.Version == 3
+}
+
+// maxIterations takes some seconds to compute. Tools use thousands.
+const maxIterations = 5_000_000
+
+// iterations returns the largest number of iterations in a PKCS #12 file. In all of its structures
+// the number follows the salt, an octet string. Without a limit a tiny file could use a CPU for
+// hours.
+func iterations(der []byte, depth int) int64 {
+	var most int64
+	salt := false
+	for len(der) > 0 && depth < 32 {
+		var v asn1.RawValue
+		rest, err := asn1.Unmarshal(der, &v)
+		if err != nil {
+			break
+		}
+		if salt && v.Class == asn1.ClassUniversal && v.Tag == asn1.TagInteger {
+			var n int64
+			if _, err := asn1.Unmarshal(v.FullBytes, &n); err != nil {
+				n = maxIterations + 1 // it does not fit
+			}
+			most = max(most, n)
+		}
+		salt = v.Class == asn1.ClassUniversal && v.Tag == asn1.TagOctetString
+		if v.IsCompound || salt {
+			most = max(most, iterations(v.Bytes, depth+1))
+		}
+		der = rest
+	}
+	return most
 }
