@@ -125,11 +125,14 @@ func (s *state) save(ctx context.Context, n *name) {
 	n.unsaved.Store(nil)
 }
 
-// store writes a certificate to the cache.
+// store writes a certificate to the cache, even after ctx has ended, because orders are limited.
 func (s *state) store(ctx context.Context, n *name, c *ca, cert *tls.Certificate) error {
 	data, err := encodeCached(cert)
 	if err != nil {
 		return err
 	}
-	return s.put(ctx, c.certKey(n), data)
+	_, err = s.access(context.WithoutCancel(ctx), cacheTime(ctx), "writing", c.certKey(n), func(ctx context.Context) ([]byte, error) {
+		return nil, s.o.Cache.Put(ctx, c.certKey(n), data)
+	})
+	return err
 }

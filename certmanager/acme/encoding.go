@@ -12,12 +12,13 @@ import (
 	"encoding/pem"
 	"fmt"
 
+	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/certmanager/internal/pemfile"
 )
 
 // The formats of a cache's entries, which are autocert's.
 
-// encodeCached returns a private key and a chain in a form that autocert reads.
+// encodeCached returns a private key and a chain as autocert stores them.
 func encodeCached(cert *tls.Certificate) ([]byte, error) {
 	b, err := encodeKey(cert.PrivateKey)
 	if err != nil {
@@ -30,11 +31,17 @@ func encodeCached(cert *tls.Certificate) ([]byte, error) {
 }
 
 func encodeKey(key crypto.PrivateKey) ([]byte, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, err
+	switch key := key.(type) {
+	case *ecdsa.PrivateKey:
+		der, err := x509.MarshalECPrivateKey(key)
+		if err != nil {
+			return nil, err
+		}
+		return pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), nil
+	case *rsa.PrivateKey:
+		return pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}), nil
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+	return nil, fmt.Errorf("%w: key type %T", certmanager.ErrInvalid, key)
 }
 
 // decodeKey reads the first private key of a cache entry.

@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -36,8 +37,9 @@ func TestCacheLayout(t *testing.T) {
 	assert.Equal(t, "a.example.test+rsa", certCacheKey("a.example.test", RSA2048))
 	assert.Equal(t, "a.example.test+token", tokenCertCacheKey("a.example.test"))
 	assert.Equal(t, "abc+http-01", httpTokenCacheKey("/.well-known/acme-challenge/abc"))
-	for _, kind := range []tlstest.KeyType{tlstest.ECDSAP256, tlstest.RSA2048} {
+	for kind, block := range map[tlstest.KeyType]string{tlstest.ECDSAP256: "EC", tlstest.RSA2048: "RSA"} {
 		cert, data := cacheEntry(t, "a.example.test", kind)
+		assert.True(t, strings.HasPrefix(string(data), "-----BEGIN "+block+" PRIVATE KEY-----"))
 		back, err := decodeCached(data)
 		require.NoError(t, err)
 		assert.Equal(t, cert.Certificate, back.Certificate)

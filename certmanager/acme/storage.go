@@ -110,9 +110,8 @@ func (s *state) get(ctx context.Context, key string) ([]byte, error) {
 	})
 }
 
-// put writes an entry, even after ctx has ended: what an order has brought is not to be lost.
 func (s *state) put(ctx context.Context, key string, data []byte) error {
-	_, err := s.access(context.WithoutCancel(ctx), cacheTime(ctx), "writing", key, func(ctx context.Context) ([]byte, error) {
+	_, err := s.access(ctx, cacheTime(ctx), "writing", key, func(ctx context.Context) ([]byte, error) {
 		return nil, s.o.Cache.Put(ctx, key, data)
 	})
 	return err

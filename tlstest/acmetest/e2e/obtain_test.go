@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
@@ -190,9 +189,9 @@ func TestEmail(t *testing.T) {
 		require.NoError(t, w.Close())
 	}
 	block, _ := pem.Decode([]byte(readFile(t, entry(t, folder, "acme_account+key"))))
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	key, err := x509.ParseECPrivateKey(block.Bytes)
 	require.NoError(t, err)
-	account, err := (&xacme.Client{Key: key.(crypto.Signer), DirectoryURL: ca.Directory(), HTTPClient: ca.HTTPClient()}).GetReg(t.Context(), "")
+	account, err := (&xacme.Client{Key: key, DirectoryURL: ca.Directory(), HTTPClient: ca.HTTPClient()}).GetReg(t.Context(), "")
 	require.NoError(t, err)
 	assert.Equal(t, []string{"mailto:tls@example.test"}, account.Contact)
 	assert.Equal(t, 1, ca.Accounts())
@@ -206,7 +205,7 @@ func TestExternalAccountAndBadNonces(t *testing.T) {
 	require.ErrorContains(t, err, "acme.Source.ExternalAccount is not set")
 	require.ErrorContains(t, err, "externalAccountRequired")
 	_, err = tryStart(t, ca, &acme.Source{Domains: []string{name}, ExternalAccount: &acme.ExternalAccount{KeyID: "other", MACKey: "MDEyMzQ1"}})
-	require.ErrorContains(t, err, "account: 403 Forbidden")
+	require.ErrorContains(t, err, "is acme.Source.ExternalAccount what the CA handed out?")
 	ca.RejectNonces(40)
 	start(t, ca, &acme.Source{Domains: []string{name}, ExternalAccount: &acme.ExternalAccount{KeyID: "kid", MACKey: base64.RawURLEncoding.EncodeToString(secret)}})
 	assert.Equal(t, 1, ca.Orders())
