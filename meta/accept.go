@@ -12,7 +12,7 @@ import (
 func (s *tcpServer) Start() error {
 	defer close(s.stopped)
 	log := s.process.Log()
-	log.Info("listening on %s (TLS: %s)", s.listener.Addr(), s.stats.TLS)
+	log.Info("listening on %s (TLS: %s)", listenerAddrs(s.listener), s.stats.TLS)
 	if manager, ok := s.opt.CertManager.(doner); ok {
 		go s.watchManager(manager)
 	}

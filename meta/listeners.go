@@ -128,3 +128,16 @@ func (l *listeners) Close() (err error) {
 
 // Addr implements net.Listener. It returns the first address.
 func (l *listeners) Addr() net.Addr { return l.all[0].Addr() }
+
+// listenerAddrs returns all addresses of a listener, for the log.
+func listenerAddrs(listener net.Listener) string {
+	l, ok := listener.(*listeners)
+	if !ok {
+		return listener.Addr().String()
+	}
+	var addrs []string
+	for _, one := range l.all {
+		addrs = append(addrs, one.Addr().String())
+	}
+	return strings.Join(addrs, " and ")
+}

@@ -65,7 +65,7 @@ func lookUp(node gen.Node, name gen.Atom) (gen.PID, error) {
 // checkOwner ends the connection if its owner has ended.
 func (c *tcpConnection) checkOwner(now time.Time) {
 	c.ownerAt = now.Add(ownerCheck)
-	if pid, ok := c.to.(gen.PID); ok {
+	if pid, ok := c.to.(gen.PID); ok && pid.Node == c.opt.Node.Name() {
 		if _, err := c.opt.Node.ProcessState(pid); err != nil {
 			c.end(ErrOwnerGone, fmt.Errorf("%v: %w", pid, err))
 		}

@@ -181,6 +181,8 @@ func (c *ca) register(ctx context.Context) error {
 	switch {
 	case isProblem(err, acme.ProblemTypeExternalAccountRequired):
 		return fmt.Errorf("acme.Source.ExternalAccount is not set, or that of Fallbacks: %w", err)
+	case err != nil && c.ExternalAccount != nil && isInvalid(err):
+		return fmt.Errorf("%w; is acme.Source.ExternalAccount what the CA handed out?", err)
 	case err != nil:
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/certmanager/internal/trust"
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
@@ -18,6 +19,9 @@ import (
 func (s *state) check(cert *tls.Certificate, name string) error {
 	if err := cert.Leaf.VerifyHostname(strings.Replace(name, "*", "any", 1)); err != nil {
 		return fmt.Errorf("%w: %w", certmanager.ErrInvalid, err)
+	}
+	if !trust.Allows(cert.Leaf, x509.ExtKeyUsageServerAuth) {
+		return fmt.Errorf("%w: it is not for servers", certmanager.ErrInvalid)
 	}
 	// A certificate that expires before the next check of watchClock is not put in service.
 	if clock.Until(endOfService(cert.Leaf)) <= clockEvery {
@@ -78,7 +82,7 @@ func (s *state) loadEntry(ctx context.Context, n *name, key string, c *ca) (*tls
 			c, err = s.issuer(cert)
 		}
 		if err != nil {
-			err = fmt.Errorf("cache: %s is not used: %w", key, err)
+			err = fmt.Errorf("%s: %s is not used: %w", s.where(), key, err)
 		}
 		s.emitOnce(certmanager.Warning, n, "autocert", err)
 	case err != nil:

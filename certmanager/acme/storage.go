@@ -93,13 +93,21 @@ func (s *state) lock(ctx context.Context, key string) (unlock func(), err error)
 
 func isMiss(err error) bool { return errors.Is(err, autocert.ErrCacheMiss) }
 
+// where returns a name of the cache for errors.
+func (s *state) where() string {
+	if folder, ok := s.o.Cache.(autocert.DirCache); ok {
+		return "cache " + string(folder)
+	}
+	return "cache"
+}
+
 // access performs one access to an entry of the cache.
 func (s *state) access(ctx context.Context, timeout time.Duration, doing, key string, do func(context.Context) ([]byte, error)) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	data, err := guard(ctx, &s.abandoned.cache, "Cache", func() ([]byte, error) { return do(ctx) })
 	if err != nil && !isMiss(err) {
-		err = fmt.Errorf("cache: %s %s: %w", doing, key, err)
+		err = fmt.Errorf("%s: %s %s: %w", s.where(), doing, key, err)
 	}
 	return data, err
 }
@@ -146,7 +154,7 @@ func (s *state) setAside(ctx context.Context, name, key string, data []byte, rea
 	if err == nil {
 		err = s.remove(ctx, key)
 	}
-	s.emit(certmanager.CacheFailed, name, errors.Join(fmt.Errorf("cache: %s is set aside as %s: %w", key, setAsideCacheKey(key), reason), err))
+	s.emit(certmanager.CacheFailed, name, errors.Join(fmt.Errorf("%s: %s is set aside as %s: %w", s.where(), key, setAsideCacheKey(key), reason), err))
 }
 
 // accountKey returns the account key in the cache, that of autocert, or a new one.
