@@ -61,8 +61,9 @@ func (k *comparison) tryKeys(ctx context.Context) (errs []error) {
 	return errs
 }
 
-// tryKey waits for a signature, but for that of a device only until ctx ends. A later call then gets
-// its result; no other signature is requested meanwhile.
+// tryKey waits for a signature, but for that of a device only until ctx ends, and 10 ms at least,
+// since other keys may have used all of the time. A later call then gets its result; no other
+// signature is requested meanwhile.
 func (c *certificate) tryKey(ctx context.Context) error {
 	if _, device := c.tls.PrivateKey.(*deviceKey); !device {
 		return c.sign()
@@ -78,6 +79,11 @@ func (c *certificate) tryKey(ctx context.Context) error {
 	case r := <-outcome:
 		return r.err
 	case <-ctx.Done():
+	}
+	select {
+	case r := <-outcome:
+		return r.err
+	case <-time.After(10 * time.Millisecond):
 		return context.Cause(ctx)
 	}
 }
