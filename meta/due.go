@@ -52,8 +52,8 @@ func (c *tcpConnection) endBroken(time.Time) { c.end(ErrReset, c.view().broken) 
 
 func (c *tcpConnection) endHalfClosed(time.Time) { c.end(ErrClosedByPeer, nil) }
 
-// checkEnd makes the read loop read again.
-func (c *tcpConnection) checkEnd(time.Time) { c.endCheck = time.Time{} }
+// checkEnd makes the read loop skip no more reads.
+func (c *tcpConnection) checkEnd(time.Time) { c.sock.skipping, c.endCheck = false, time.Time{} }
 
 // touch records that something was read or written.
 func (c *tcpConnection) touch() {

@@ -24,28 +24,31 @@ func rawTCP(conn net.Conn) *net.TCPConn {
 	return conn.(*net.TCPConn)
 }
 
-// The peer's FIN and its last message come in one event of the poller, which is over when the message
-// is read.
+// The peer's FIN and the last of several messages in quick succession come in one event of the
+// poller, which is over when the message is read.
 func TestEndComesWithMessage(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
 		a := newHost(t).spawn(nil)
-		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, Active: 1})
+		const active = 5
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, Active: active})
 		peer := m.dial(t, addr)
 		id := expect[meta.MessageTCPConnect](a).ID
 		write := func(text string) {
 			_, err := io.WriteString(peer, text)
 			require.NoError(t, err)
 		}
-		write("one")
-		assert.Equal(t, "one", string(expect[meta.MessageTCP](a).Data))
+		for range active {
+			write("more")
+			assert.Equal(t, "more", string(expect[meta.MessageTCP](a).Data))
+		}
 		expect[meta.MessageTCPPassive](a) // nothing is read now
-		write("two")
+		write("last")
 		require.NoError(t, rawTCP(peer).CloseWrite())
 		m.dial(t, addr) // the poller reports what came before it
 		expect[meta.MessageTCPConnect](a)
 		a.send(id, meta.MessageTCPActive{N: 10})
-		assert.Equal(t, "two", string(expect[meta.MessageTCP](a).Data))
+		assert.Equal(t, "last", string(expect[meta.MessageTCP](a).Data))
 		reason := meta.ErrTruncated
 		if !m.tls() {
 			reason = meta.ErrClosedByPeer

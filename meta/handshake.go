@@ -175,7 +175,7 @@ func (c *tcpConnection) handshake(deadline time.Time) (*tls.ConnectionState, err
 	if c.server != nil {
 		c.server.count(func(stats *ServerStats) { stats.handshake(state.Version, state.DidResume, c.stats.handshake) })
 	}
-	c.stream, c.sock.endMarked = conn, true
+	c.stream = conn
 	if track != nil {
 		err = protect("CertManager.Track", func() error {
 			c.release = track(&state, c.trackedAddr(), func(reason error) { c.end(ErrEvicted, reason) })

@@ -11,9 +11,13 @@ import (
 	"ergo.services/ergo/gen"
 )
 
-// endCheckTime is how long after the last data a FIN that came with it, but without close_notify, is
-// noticed at the latest: see readNow.
-const endCheckTime = 500 * time.Millisecond
+const (
+	// denseTime is the time between two reads below which a connection skips reads: see readNow.
+	denseTime = 50 * time.Millisecond
+	// endCheckTime is how long it does so. A FIN that came with data, but without close_notify, is
+	// noticed after that time at the latest.
+	endCheckTime = 500 * time.Millisecond
+)
 
 // read delivers what the peer sends until the connection ends.
 func (c *tcpConnection) read() {
@@ -106,16 +110,26 @@ func (c *tcpConnection) poll() (done bool) {
 				return true
 			}
 			c.inbox.park()
-			if c.sock.emptied && c.endCheck.IsZero() {
-				c.endCheck = time.Now().Add(endCheckTime)
-				return true // to wait until then at most
-			}
-			return false
+			return c.startSkipping()
 		case err != nil: // the deadline has passed
 			c.readFailed(err)
 			return true
 		}
 	}
+}
+
+// startSkipping makes a TLS connection skip reads if the last one was a short time ago. It then
+// returns true, so that the read loop waits until endCheck at most.
+func (c *tcpConnection) startSkipping() bool {
+	if c.sock.skipping || c.stream == stream(c.sock) {
+		return false
+	}
+	last := c.readAt
+	c.readAt = time.Now()
+	if c.readAt.Sub(last) < denseTime {
+		c.sock.skipping, c.endCheck = true, c.readAt.Add(endCheckTime)
+	}
+	return c.sock.skipping
 }
 
 // fill reads until the buffer is full or nothing more has arrived; if reads block, it reads once. A

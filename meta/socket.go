@@ -40,8 +40,8 @@ type socket struct {
 
 	// Used by the reading goroutine.
 	polling   bool          // within wait
-	emptied   bool          // within wait: no more data is in the kernel's buffer
-	endMarked bool          // the stream marks its end in the data, as TLS does
+	skipping  bool          // set by the read loop: see readNow
+	emptied   bool          // within wait, if skipping: no more data is in the kernel's buffer
 	fd        uintptr       // valid within wait
 	eof       bool          // the peer's FIN was read
 	pending   []byte        // bytes read ahead of the TLS layer, served first
