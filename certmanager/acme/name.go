@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"encoding/hex"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -182,7 +181,7 @@ func isAddress(s string) bool {
 
 // whyNoName returns an error for a string that is no DNS name, with what to write instead.
 func whyNoName(name string, err error) string {
-	host, _, noPort := net.SplitHostPort(name)
+	host, _, port := strings.Cut(name, ":")
 	switch {
 	case name == "":
 		return "is empty"
@@ -190,12 +189,20 @@ func whyNoName(name string, err error) string {
 		return "has a space or a separator in it: give each name as an element of its own"
 	case strings.Contains(name, "://") || strings.Contains(name, "/"):
 		return "is a URL: give only its host name"
+	case strings.Contains(name, "@"):
+		return "is an e-mail address: give only its domain"
+	case strings.HasPrefix(name, "[") && strings.Contains(name, "]"):
+		return fmt.Sprintf("is not an IP address as it is ordered: give %q", name[1:strings.Index(name, "]")])
+	case strings.Contains(name, "%") && isAddress(name):
+		return "is an IP address of one network interface: no CA issues for it"
 	case isAddress(name):
 		return "is an IP address: give a DNS name"
-	case noPort == nil:
+	case port && host != "":
 		return fmt.Sprintf("has a port: give %q, certificates are for names", host)
 	case strings.HasPrefix(name, "*."):
 		return "is a wildcard, which needs challenges in DNS: set DNSPersist or DNS"
+	case strings.Contains(name, "*"):
+		return `is a pattern: only the whole left-most label can be a wildcard, "*.example.com"`
 	case !strings.Contains(strings.Trim(name, "."), "."):
 		return "has no dot: no public CA issues for it"
 	case err != nil:

@@ -29,9 +29,10 @@ func TestNormalName(t *testing.T) {
 // What is no DNS name is called what it is, with what to write instead.
 func TestWhyNoName(t *testing.T) {
 	for in, want := range map[string]string{
-		"": "is empty", "a b.test": "has a space", "a.test,b.test": "separator", "https://a.test": "is a URL", "a.test/x": "is a URL",
-		"192.0.2.1": "IP address", "2001:db8::1": "IP address", "a.test:443": `has a port: give "a.test"`, "*.a.test": "wildcard", "a.*.test": "not a DNS name",
-		"localhost": "no dot", "a..test": "not a DNS name", "[2001:db8::1]:443": `give "2001:db8::1"`,
+		"": "is empty", "a b.test": "has a space", "a.test,b.test": "separator", "https://a.test": "is a URL", "a.test/x": "is a URL", "a@b.test": "e-mail",
+		"192.0.2.1": "IP address", "2001:db8::1": "IP address", "a.test:443": `has a port: give "a.test"`, "*.a.test": "wildcard", "a.*.test": "pattern",
+		"localhost": "no dot", "a..test": "not a DNS name", "[2001:db8::1]:443": `give "2001:db8::1"`, "[2001:db8::1]": `give "2001:db8::1"`,
+		"fe80::1%eth0": "one network interface",
 	} {
 		_, err := normalName(in)
 		require.ErrorContains(t, err, want, in)
