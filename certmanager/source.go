@@ -186,7 +186,7 @@ func sameKey(a, b crypto.PrivateKey) bool {
 	defer func() { _ = recover() }() // for example of a nil *ecdsa.PrivateKey; its use is refused later
 	a, b = unwatched(a), unwatched(b)
 	if reflect.TypeOf(a) == reflect.TypeOf(b) && (a == nil || reflect.TypeOf(a).Comparable()) && a == b {
-		return true // including the same session with a device
+		return true // including the same session with a device, and a nil key, whose Equal panics
 	}
 	key, ok := a.(interface{ Equal(crypto.PrivateKey) bool })
 	return ok && key.Equal(b)
