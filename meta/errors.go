@@ -14,8 +14,9 @@ var (
 	// ErrClosedByPeer: the peer closed the connection in an orderly way: over TLS with close_notify
 	// (RFC 8446 section 6.1), otherwise with FIN.
 	ErrClosedByPeer = errors.New("closed by peer")
-	// ErrTruncated: the peer's TCP stream ended without close_notify, so the last
-	// bytes may have been cut off by someone on the path.
+	// ErrTruncated: the peer's TCP stream ended without close_notify, so the last bytes may have been
+	// cut off by someone on the path. It comes up to half a second later if the stream ended right
+	// after one of several messages in quick succession.
 	ErrTruncated = errors.New("truncated: TLS stream ended without close_notify")
 	// ErrReset: the network or the peer's kernel ended the connection (RST, TCP timeout, unreachable).
 	ErrReset = errors.New("connection reset")
