@@ -185,8 +185,8 @@ type result[T any] struct {
 	err   error
 }
 
-// start calls a function of who on its own goroutine. It returns a panic, for example of a parser, as
-// an error, and so it does a call of runtime.Goexit.
+// start calls a function on a new goroutine. If it panics, as a parser may, or ends its goroutine
+// with runtime.Goexit, the result is an error that names who.
 func start[T any](who string, call func() (T, error)) <-chan result[T] {
 	done := make(chan result[T], 1)
 	go func() {

@@ -62,8 +62,8 @@ type reader struct {
 	retry       time.Time         // result of onEnd
 	batch       batch             // what was delivered recently
 	inputEnded  time.Time         // when the peer ended its side; zero: it may send more
-	readAt      time.Time         // when all that had arrived was read, while no reads are skipped
-	endCheck    time.Time         // until when reads are skipped; zero: none is
+	readAt      time.Time         // when all data was last read; not kept up while reads are skipped
+	endCheck    time.Time         // when to stop skipping reads; zero: they are not skipped
 	expires     time.Time         // when MaxLifetime is reached; zero: never
 	expiring    bool              // the owner was told so
 	ownerAt     time.Time         // when to check that the owner still runs; zero: never

@@ -25,15 +25,11 @@ func rawTCP(conn net.Conn) *net.TCPConn {
 }
 
 // The peer's FIN and the last of several messages in quick succession come in one event of the
-// poller, which is over when the message is read.
+// poller, which is over when the message is read. Both sides of a connection find the FIN.
 func TestEndComesWithMessage(t *testing.T) {
 	t.Parallel()
-	eachMode(t, func(t *testing.T, m mode) {
-		a := newHost(t).spawn(nil)
-		const active = 5
-		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, Active: active})
-		peer := m.dial(t, addr)
-		id := expect[meta.MessageTCPConnect](a).ID
+	const active = 5
+	end := func(t *testing.T, m mode, a *actor, id gen.Alias, peer net.Conn, another func()) {
 		write := func(text string) {
 			_, err := io.WriteString(peer, text)
 			require.NoError(t, err)
@@ -45,7 +41,7 @@ func TestEndComesWithMessage(t *testing.T) {
 		expect[meta.MessageTCPPassive](a) // nothing is read now
 		write("last")
 		require.NoError(t, rawTCP(peer).CloseWrite())
-		m.dial(t, addr) // the poller reports what came before it
+		another() // the poller reports what came before it
 		expect[meta.MessageTCPConnect](a)
 		a.send(id, meta.MessageTCPActive{N: 10})
 		assert.Equal(t, "last", string(expect[meta.MessageTCP](a).Data))
@@ -54,6 +50,32 @@ func TestEndComesWithMessage(t *testing.T) {
 			reason = meta.ErrClosedByPeer
 		}
 		assert.ErrorIs(t, expect[meta.MessageTCPDisconnect](a).Reason, reason)
+	}
+	t.Run("server", func(t *testing.T) {
+		eachMode(t, func(t *testing.T, m mode) {
+			a := newHost(t).spawn(nil)
+			_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, Active: active})
+			peer := m.dial(t, addr)
+			id := expect[meta.MessageTCPConnect](a).ID
+			end(t, m, a, id, peer, func() { m.dial(t, addr) })
+		})
+	})
+	t.Run("client", func(t *testing.T) {
+		tlsModes(t, func(t *testing.T, m mode) {
+			a := newHost(t).spawn(nil)
+			listener := tls.NewListener(newListener(t), m.manager.(manager).server)
+			accept := func() net.Conn {
+				a.connect(meta.TCPConnectionOptions{Port: portOf(t, listener.Addr().String()), CertManager: m.manager, Active: active})
+				conn, err := listener.Accept()
+				require.NoError(t, err)
+				t.Cleanup(func() { conn.Close() })
+				require.NoError(t, conn.(*tls.Conn).Handshake())
+				return conn
+			}
+			peer := accept()
+			id := expect[meta.MessageTCPConnect](a).ID
+			end(t, m, a, id, peer, func() { accept() })
+		})
 	})
 }
 

@@ -202,6 +202,7 @@ func TestLocalhostIsBothAddresses(t *testing.T) {
 			peer.Close()
 			expect[meta.MessageTCPDisconnect](a)
 		}
+		assert.Contains(t, a.h.log.String(), fmt.Sprintf("listening on 127.0.0.1:%d and [::1]:%d", port, port))
 		_, err := meta.CreateTCPServer(meta.TCPServerOptions{Host: "::1", Port: port})
 		assert.ErrorIs(t, err, meta.ErrListen)
 		_, err = meta.CreateTCPServer(meta.TCPServerOptions{Host: "localhost", Port: port})
