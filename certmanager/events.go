@@ -122,7 +122,7 @@ func (e Event) text() string {
 // events logs each event and passes it to the subscribers.
 type events struct {
 	logger  *slog.Logger
-	queue   chan Event
+	queue   chan *Event // pointers, since the garbage collector scans the whole queue
 	dropped atomic.Uint64
 	panics  sync.Map      // kinds of functions whose panic safely has logged
 	refused *rate.Limiter // of log lines: anyone on the network can cause any number of refusals
@@ -139,7 +139,7 @@ const eventQueue = 1024
 func (e *events) init(logger *slog.Logger) {
 	e.logger = logger
 	e.refused = rate.NewLimiter(10, 10)
-	e.queue = make(chan Event, eventQueue)
+	e.queue = make(chan *Event, eventQueue)
 }
 
 // emit reports an event. It never blocks, so handshakes may call it.
@@ -159,7 +159,7 @@ func (e *events) emit(event Event) {
 		return
 	}
 	select {
-	case e.queue <- event:
+	case e.queue <- &event:
 	default:
 		e.dropped.Add(1)
 	}
@@ -173,7 +173,7 @@ func (e *events) deliver(ctx context.Context) {
 			return
 		case event := <-e.queue:
 			for _, s := range e.list() {
-				e.safely("a subscriber", func() { (*s)(event) })
+				e.safely("a subscriber", func() { (*s)(*event) })
 			}
 		}
 	}

@@ -43,16 +43,15 @@ func (l *live) evictAt(c *conn, reason error, when time.Time) {
 		return
 	}
 	if c.due != nil {
-		c.due.Stop()
-		if c.dueAt.Before(when) {
-			when = c.dueAt
+		c.due.timer.Stop()
+		if c.due.at.Before(when) {
+			when = c.due.at
 		}
 		if errors.Is(reason, ErrRecycled) {
-			reason = c.reason // it may have been replaced
+			reason = c.due.reason // it may have been replaced
 		}
 	}
-	c.dueAt, c.reason = when, reason
-	c.due = time.AfterFunc(time.Until(when), func() { l.evict(c, reason) })
+	c.due = &eviction{time.AfterFunc(time.Until(when), func() { l.evict(c, reason) }), when, reason}
 }
 
 // Recycle closes, with [ErrRecycled], the tracked connections that began under a generation earlier

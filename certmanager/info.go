@@ -101,7 +101,10 @@ func newPeerInfo(p *Peer, remote net.Addr) *PeerInfo {
 		info.Remote = remote.String()
 	}
 	if at, ok := remote.(conninfo.Addr); ok {
-		info.Local, info.Connection = at.Local.String(), at.Connection
+		info.Local = at.Local.String()
+		if at.Connection != nil {
+			info.Connection = at.Connection.String()
+		}
 	}
 	return info
 }

@@ -36,8 +36,13 @@ type conn struct {
 
 	// Guarded by live.mu.
 	expiry *time.Timer // fires when the peer's certificate expires
-	due    *time.Timer // a scheduled eviction
-	dueAt  time.Time
+	due    *eviction   // nil: none is scheduled
+}
+
+// eviction is a scheduled end of a connection.
+type eviction struct {
+	timer  *time.Timer
+	at     time.Time
 	reason error
 }
 
@@ -205,10 +210,11 @@ func (l *live) remove(c *conn) {
 }
 
 func (c *conn) stop() {
-	for _, t := range []*time.Timer{c.expiry, c.due} {
-		if t != nil {
-			t.Stop()
-		}
+	if c.expiry != nil {
+		c.expiry.Stop()
+	}
+	if c.due != nil {
+		c.due.timer.Stop()
 	}
 }
 

@@ -15,8 +15,6 @@ import (
 	"io"
 	"runtime/debug"
 	"slices"
-
-	"ergo.services/ergo/gen"
 )
 
 // panicError is a panic of a function that the program has passed to this package.
@@ -63,11 +61,11 @@ func (c *tcpConnection) logPanic(cause error) {
 type tlsHandshake struct {
 	limiter *handshakeLimiter // nil: a client's handshake
 	ctx     context.Context
-	id      gen.Alias // of the connection
-	began   bool      // bytes were read
-	hello   bool      // the ClientHello was read
-	exempt  bool      // a CA validates a name: handshakes that wait for its order may hold all places
-	placed  bool      // holds a place of limiter
+	id      fmt.Stringer // of the connection
+	began   bool         // bytes were read
+	hello   bool         // the ClientHello was read
+	exempt  bool         // a CA validates a name: handshakes that wait for its order may hold all places
+	placed  bool         // holds a place of limiter
 
 	panicked *panicError // of a callback; crypto/tls does not wrap every error
 }

@@ -58,14 +58,13 @@ type reader struct {
 	release     func()            // returned by the manager's Track; nil: not tracked
 	counted     bool              // in the server's addressTable
 	actor       bool              // an actor was asked for
+	expiring    bool              // the owner was told of MaxLifetime
 	brokenUntil time.Time         // how long to read on after a failed write; zero: none has failed
 	retry       time.Time         // result of onEnd
 	batch       batch             // what was delivered recently
 	inputEnded  time.Time         // when the peer ended its side; zero: it may send more
-	readAt      time.Time         // when all data was last read; not kept up while reads are skipped
-	endCheck    time.Time         // when to stop skipping reads; zero: they are not skipped
+	readAt      time.Time         // when all data was last read; while reads are skipped, since when
 	expires     time.Time         // when MaxLifetime is reached; zero: never
-	expiring    bool              // the owner was told so
 	ownerAt     time.Time         // when to check that the owner still runs; zero: never
 	shown       *x509.Certificate // the leaf of a peer whose handshake failed
 	unacked     int               // bytes that the peer's kernel had not acknowledged when the connection was last idle

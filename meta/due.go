@@ -29,7 +29,9 @@ func (c *tcpConnection) nextLocked() (at time.Time, do func(c *tcpConnection, no
 	if c.opt.IdleTimeout > 0 {
 		first(c.idleAt(), (*tcpConnection).checkIdle)
 	}
-	first(c.endCheck, (*tcpConnection).checkEnd)
+	if c.sock.skipping {
+		first(c.readAt.Add(endCheckTime), (*tcpConnection).checkEnd)
+	}
 	first(c.ownerAt, (*tcpConnection).checkOwner)
 	first(c.expires, (*tcpConnection).expire)
 	if len(c.opt.KeepAliveMessage) > 0 {
@@ -53,7 +55,7 @@ func (c *tcpConnection) endBroken(time.Time) { c.end(ErrReset, c.view().broken) 
 func (c *tcpConnection) endHalfClosed(time.Time) { c.end(ErrClosedByPeer, nil) }
 
 // checkEnd makes the read loop skip no more reads.
-func (c *tcpConnection) checkEnd(time.Time) { c.sock.skipping, c.endCheck = false, time.Time{} }
+func (c *tcpConnection) checkEnd(time.Time) { c.sock.skipping = false }
 
 // touch records that something was read or written.
 func (c *tcpConnection) touch() {

@@ -78,8 +78,8 @@ func (c *tcpConnection) finish() {
 		c.reason = reason
 		c.mu.Unlock()
 	}
-	if tells {
-		c.logLife("connection with %s ended: %s", c.sock.RemoteAddr(), reason)
+	if tells && c.debugs() {
+		c.log().Debug("connection with %s ended: %s", c.sock.RemoteAddr(), reason)
 	}
 	if c.onEnd != nil {
 		c.retry = c.onEnd(reason)

@@ -93,7 +93,9 @@ func (c *tcpConnection) establish() bool {
 		}
 		return false
 	}
-	c.logLife("connection with %s established", connect.Peer)
+	if c.debugs() {
+		c.log().Debug("connection with %s established", connect.Peer)
+	}
 	c.mu.Lock()
 	c.connectSent = true
 	c.mu.Unlock()
@@ -138,7 +140,7 @@ func (c *tcpConnection) handshake(deadline time.Time) (*tls.ConnectionState, err
 	}
 	defer c.cancelBy(nil)
 	started := time.Now()
-	h := &tlsHandshake{ctx: ctx, id: c.process.ID(), began: len(c.sock.pending) > 0}
+	h := &tlsHandshake{ctx: ctx, id: c.self.(fmt.Stringer), began: len(c.sock.pending) > 0}
 	if c.server != nil {
 		h.limiter = &c.server.handshakes
 	}

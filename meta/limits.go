@@ -18,9 +18,15 @@ type handshakeLimiter struct {
 
 // enter takes a place, or returns the error of the context.
 func (l *handshakeLimiter) enter(ctx context.Context) error {
+	l.mu.Lock()
+	if l.used < l.max { // then none is waiting
+		l.used++
+		l.mu.Unlock()
+		return nil
+	}
 	placed := make(chan struct{})
-	var place *list.Element
-	l.change(func() { place = l.waiting.PushBack(placed) })
+	place := l.waiting.PushBack(placed)
+	l.mu.Unlock()
 	select {
 	case <-placed:
 		return nil
@@ -73,17 +79,15 @@ type addressUse struct {
 // reason.
 const maxLines = 100
 
-// change calls f with the entry of addr, which f may change.
-func (t *addressTable) change(addr netip.Addr, f func(*addressUse)) {
+// get returns the entry of addr. The caller may change it and put it back.
+func (t *addressTable) get(addr netip.Addr) addressUse {
 	if now := time.Now(); now.Sub(t.minute) >= time.Minute {
 		t.minute, t.lines = now, 0
 		for addr, use := range t.used {
 			t.put(addr, addressUse{connections: use.connections})
 		}
 	}
-	use := t.used[addr]
-	f(&use)
-	t.put(addr, use)
+	return t.used[addr]
 }
 
 // put stores the entry of addr, or deletes an empty one.
@@ -98,40 +102,44 @@ func (t *addressTable) put(addr netip.Addr, use addressUse) {
 // admit counts a connection from addr, or returns the name of the option whose limit is reached. An
 // address that is not IP has no limit; -1 means no limit.
 func (t *addressTable) admit(addr netip.Addr, max MessageTCPLimits) (refusedBy string) {
-	t.change(addr, func(use *addressUse) {
-		switch {
-		case addr.IsValid() && max.MaxHandshakeFailures > 0 && use.failures >= max.MaxHandshakeFailures:
-			refusedBy = "MaxHandshakeFailures"
-		case addr.IsValid() && max.MaxConnectionsPerAddress > 0 && use.connections >= max.MaxConnectionsPerAddress:
-			refusedBy = "MaxConnectionsPerAddress"
-		default:
-			use.connections++
-		}
-	})
-	return refusedBy
+	use := t.get(addr)
+	switch {
+	case addr.IsValid() && max.MaxHandshakeFailures > 0 && use.failures >= max.MaxHandshakeFailures:
+		return "MaxHandshakeFailures"
+	case addr.IsValid() && max.MaxConnectionsPerAddress > 0 && use.connections >= max.MaxConnectionsPerAddress:
+		return "MaxConnectionsPerAddress"
+	}
+	use.connections++
+	t.put(addr, use)
+	return ""
 }
 
 // release undoes admit.
 func (t *addressTable) release(addr netip.Addr) {
-	t.change(addr, func(use *addressUse) { use.connections-- })
+	use := t.get(addr)
+	use.connections--
+	t.put(addr, use)
 }
 
 // failed counts a failed handshake.
 func (t *addressTable) failed(addr netip.Addr) {
-	t.change(addr, func(use *addressUse) { use.failures++ })
+	use := t.get(addr)
+	use.failures++
+	t.put(addr, use)
 }
 
 // mayLog allows one line a minute for each address and reason, and at most maxLines in total,
 // because peers can cause any number.
-func (t *addressTable) mayLog(addr netip.Addr, why int) (may bool) {
+func (t *addressTable) mayLog(addr netip.Addr, why int) bool {
 	bit := uint(1) << why
-	t.change(addr, func(use *addressUse) {
-		if may = use.logged&bit == 0 && t.lines < maxLines; may {
-			use.logged |= bit
-			t.lines++
-		}
-	})
-	return may
+	use := t.get(addr)
+	if use.logged&bit != 0 || t.lines >= maxLines {
+		return false
+	}
+	use.logged |= bit
+	t.lines++
+	t.put(addr, use)
+	return true
 }
 
 // limitAddr returns the address that limits count: an IPv4 address itself, for IPv6 its /64

@@ -44,9 +44,6 @@ func (c *tcpConnection) logPeer(cert *x509.Certificate) {
 	})
 }
 
-// logLife logs at level Debug. It costs nothing if that level is off.
-func (c *tcpConnection) logLife(format string, args ...any) {
-	if c.process.Log().Level() <= gen.LogLevelDebug {
-		c.log().Debug(format, args...)
-	}
-}
+// debugs reports whether lines of level Debug are logged. Most programs log none, so the caller need
+// not make their arguments.
+func (c *tcpConnection) debugs() bool { return c.process.Log().Level() <= gen.LogLevelDebug }

@@ -119,16 +119,14 @@ func (c *tcpConnection) poll() (done bool) {
 }
 
 // startSkipping makes a TLS connection skip reads if the last one was a short time ago. It then
-// returns true, so that the read loop waits until endCheck at most.
+// returns true, so that the read loop waits for endCheckTime at most.
 func (c *tcpConnection) startSkipping() bool {
 	if c.sock.skipping || c.stream == stream(c.sock) {
 		return false
 	}
 	last := c.readAt
 	c.readAt = time.Now()
-	if c.readAt.Sub(last) < denseTime {
-		c.sock.skipping, c.endCheck = true, c.readAt.Add(endCheckTime)
-	}
+	c.sock.skipping = c.readAt.Sub(last) < denseTime
 	return c.sock.skipping
 }
 

@@ -2,6 +2,7 @@ package meta
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -71,13 +72,13 @@ func newSocket(conn net.Conn) *socket {
 	return s
 }
 
-// ConnectionID returns the name of the connection in the log. A manager may call it during the
-// handshake.
-func (s *socket) ConnectionID() string {
+// ConnectionID returns the name of the connection in the log, during a handshake. The text is made
+// only if it is needed.
+func (s *socket) ConnectionID() fmt.Stringer {
 	if s.handshake == nil {
-		return ""
+		return nil
 	}
-	return s.handshake.id.String()
+	return s.handshake.id
 }
 
 // RemoteAddr implements net.Conn. It returns the client's address from the PROXY header if there

@@ -3,6 +3,7 @@
 package conninfo
 
 import (
+	"fmt"
 	"net"
 	"strings"
 )
@@ -11,7 +12,7 @@ import (
 type Addr struct {
 	net.Addr
 	Local      net.Addr
-	Connection string // the ID in package meta; empty for other connections
+	Connection fmt.Stringer // the ID in package meta; nil for other connections
 }
 
 // RemoteAddr returns the address of a connection's peer as an [Addr]. It is nil if conn is nil, as
@@ -21,7 +22,7 @@ func RemoteAddr(conn net.Conn) net.Addr {
 		return nil
 	}
 	a := Addr{Addr: conn.RemoteAddr(), Local: conn.LocalAddr()}
-	if named, ok := conn.(interface{ ConnectionID() string }); ok {
+	if named, ok := conn.(interface{ ConnectionID() fmt.Stringer }); ok {
 		a.Connection = named.ConnectionID()
 	}
 	return a
