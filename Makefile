@@ -44,13 +44,13 @@ test: ## the tests of all modules, with the race detector; then what it would ch
 	$(GO) test -run 'Alloc|NeverReads' ./certmanager ./meta
 	cd engine && GOWORK=off $(GO) test -run Alloc .
 
-test-all: ## the same with the tests that take long, those with other programs among them, and meta without the race detector
+test-all: ## the same with the tests that take long, those with other programs among them; then meta without the race detector
 	@$(MAKE) test SHORT=
-	$(GO) test ./meta
+	$(GO) test -short ./meta
 
-test-386: ## the tests of what users import, compiled for 32 bits, which most amd64 kernels also run
+test-386: ## the tests of what users import but for those that take long, compiled for 32 bits, which most amd64 kernels also run
 	@if GOARCH=386 $(GO) test -run '^$$' ./internal/sni >/dev/null 2>&1; \
-		then GOARCH=386 $(GO) test ./certmanager/... ./tlstest ./meta; \
+		then GOARCH=386 $(GO) test $(SHORT) ./certmanager/... ./tlstest ./meta; \
 		else echo "make $@: SKIPPED: this machine does not run 32-bit programs"; fi
 
 check: ## formatting, vet for each platform, staticcheck, tidy modules
