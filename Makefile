@@ -46,7 +46,7 @@ test: ## the tests of all modules, with the race detector; then what it would ch
 
 test-all: ## the same with the tests that take long, those with other programs among them; then meta without the race detector
 	@$(MAKE) test SHORT=
-	$(GO) test -short ./meta
+	$(GO) test -short -skip 'Alloc|NeverReads' ./meta
 
 test-386: ## the tests of what users import but for those that take long, compiled for 32 bits, which most amd64 kernels also run
 	@if GOARCH=386 $(GO) test -run '^$$' ./internal/sni >/dev/null 2>&1; \
