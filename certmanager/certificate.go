@@ -10,7 +10,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"iter"
-	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -53,7 +52,6 @@ func (c *certificate) keyRank() int {
 // that are not needed.
 func newCertificate(cert tls.Certificate, origin string) (c *certificate, err error) {
 	defer recovered("a package that reads "+origin, &err)
-	runtime.Gosched() // a thousand of these would delay handshakes
 	c = &certificate{tls: cert, origin: origin}
 	certs, err := trust.Parse(cert.Certificate)
 	if err != nil {

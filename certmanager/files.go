@@ -11,7 +11,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -147,7 +146,7 @@ func (p *parser) read() (pairs []string, err error) {
 	}
 	var errs []error
 	for i, path := range append(names, pairs...) {
-		runtime.Gosched() // as in newCertificate
+		p.pace.step()
 		b, err := readFile(path, maxFileSize)
 		switch {
 		case err == nil:

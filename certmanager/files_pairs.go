@@ -32,6 +32,7 @@ func (p *parser) add(certPath, keyPath string, signer crypto.Signer, store KeySt
 	if p.reuse(digest) {
 		return nil
 	}
+	p.pace.step()
 	file, err := p.open(certPath)
 	if err != nil {
 		return err

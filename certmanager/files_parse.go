@@ -23,6 +23,7 @@ type parser struct {
 	known  *filesTag        // the tag of before
 	m      *Material
 	tag    *filesTag
+	pace   pacer
 }
 
 func newParser(ctx context.Context, files Files, previous *Material) *parser {
@@ -31,6 +32,7 @@ func newParser(ctx context.Context, files Files, previous *Material) *parser {
 		p.before = &Material{Tag: &filesTag{}}
 	}
 	p.m.Tag, p.known = p.tag, p.before.Tag.(*filesTag)
+	p.pace.on = len(p.before.Certificates) > 0
 	return p
 }
 

@@ -222,8 +222,9 @@ func (c *conn) stop() {
 func (l *live) judgeAll() {
 	l.judging.Lock()
 	defer l.judging.Unlock()
-	began, failed := time.Now(), 0
+	began, failed, pace := time.Now(), 0, pacer{on: true}
 	for _, c := range l.all() {
+		pace.step()
 		if err := l.judgeAgain(c, l.m.current.Load()); err != nil {
 			l.evictFailed(c, err, began, failed)
 			failed++

@@ -42,21 +42,34 @@ func (s *snapshot) rehearse(ctx context.Context, o *Options, previous *snapshot,
 	return errors.Join(errs...)
 }
 
-// tryKeys proves that keys that are not in service yet can sign.
+// tryKeys proves that keys that are not in service yet can sign: those of devices last, so that the
+// time for others is not taken from theirs.
 func (k *comparison) tryKeys(ctx context.Context) (errs []error) {
-	wait := rehearsalTimeout // for all keys
+	wait := rehearsalTimeout // for all keys of devices
 	if k.previous.generation > 0 {
 		wait = keyWait
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, wait, fmt.Errorf("the key did not sign within %v", wait))
-	defer cancel()
-	for _, c := range k.certs {
-		if k.served[c] || c.proven.Load() {
-			continue
-		}
+	try := func(c *certificate, ctx context.Context) {
 		if err := c.tryKey(ctx); err != nil {
 			errs = append(errs, c.wrap(fmt.Errorf("%w: its key does not sign: %w", ErrInvalid, err)))
 		}
+	}
+	var devices []*certificate
+	pace := pacer{on: k.previous.generation > 0}
+	for _, c := range k.certs {
+		switch _, device := c.tls.PrivateKey.(*deviceKey); {
+		case k.served[c] || c.proven.Load():
+		case device:
+			devices = append(devices, c)
+		default:
+			pace.step()
+			try(c, ctx)
+		}
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, wait, fmt.Errorf("the key did not sign within %v", wait))
+	defer cancel()
+	for _, c := range devices {
+		try(c, ctx)
 	}
 	return errs
 }

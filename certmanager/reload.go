@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -18,7 +19,8 @@ const (
 	// reportAgain is the minimum time between two reports about a source that has not called changed.
 	reportAgain = time.Minute
 
-	// loadTimeout limits a Load, except the first, which the source itself must limit.
+	// loadTimeout limits a Load, except the first, which the source itself must limit. A first one that
+	// takes longer is logged.
 	loadTimeout = 10 * time.Second
 )
 
@@ -47,6 +49,10 @@ type reloader struct {
 // first puts the first set in service. It retries a pair that does not match: the program may have
 // started in the middle of its replacement.
 func (r *reloader) first(ctx context.Context) (err error) {
+	slow := time.AfterFunc(loadTimeout, func() {
+		r.m.events.log(slog.LevelWarn, fmt.Sprintf("New waits for the first Load of %T, which has taken %v so far", r.m.options.Source, loadTimeout))
+	})
+	defer slow.Stop()
 	for began := time.Now(); ; clock.Sleep(ctx, settle) {
 		if r.seen, err = r.load(ctx); err == nil {
 			err = r.publish(ctx, r.seen)

@@ -2,8 +2,10 @@ package certmanager_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -115,6 +117,29 @@ func TestSourceThatKeepsChanging(t *testing.T) {
 		}
 		assert.InDelta(t, 3, m.Status().Generation, 1, "one load each two seconds")
 	})
+}
+
+// late is a source whose Load takes long, as from a file system that does not answer.
+type late struct {
+	certmanager.Static
+	takes time.Duration
+}
+
+func (s late) Load(ctx context.Context, previous *certmanager.Material) (*certmanager.Material, error) {
+	time.Sleep(s.takes)
+	return s.Static.Load(ctx, previous)
+}
+
+// A program that does not start for lack of its certificates says so.
+func TestSlowFirstLoad(t *testing.T) {
+	for takes, lines := range map[time.Duration]int{9 * time.Second: 0, time.Minute: 1} {
+		synctest.Test(t, func(t *testing.T) {
+			static := certmanager.Static{Certificates: []tls.Certificate{tlstest.NewCA(t).Issue(t, tlstest.Leaf{}).Certificate()}}
+			log := &logBuffer{}
+			newManager(t, certmanager.Options{Source: late{static, takes}, Logger: log.logger()})
+			assert.Equal(t, lines, strings.Count(log.String(), "New waits for the first Load of certmanager_test.late, which has taken 10s so far"), log)
+		})
+	}
 }
 
 // A burst of changes is one load, of the last of them.

@@ -26,7 +26,7 @@ type Source interface {
 	//
 	// The Manager calls Load after changed, at every Options.PollInterval, and again soon after an
 	// error. It makes one call at a time, on its own goroutine and without holding a lock. ctx ends
-	// with Close, and after ten seconds except in the first call.
+	// with Close, and after ten seconds except in the first call, which is logged if it takes longer.
 	//
 	// If Load returns an error, the set in service stays, unless Load also returns a Material: then
 	// that is put in service.
