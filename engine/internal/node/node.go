@@ -39,7 +39,8 @@ type node struct {
 
 	living sync.WaitGroup // processes and meta processes, until their last callback has returned
 	starts sync.WaitGroup // goroutines in a meta process's Start
-	done   chan struct{}  // closed when the node has ended
+	over   atomic.Bool    // the node has ended
+	done   chan struct{}  // closed then
 	finish sync.Once
 }
 

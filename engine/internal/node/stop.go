@@ -64,17 +64,11 @@ func (n *node) StopForce() {
 func (n *node) end() {
 	n.loggers.remove("", true)
 	n.workers.close()
+	n.over.Store(true)
 	close(n.done)
 }
 
-func (n *node) ended() bool {
-	select {
-	case <-n.done:
-		return true
-	default:
-		return false
-	}
-}
+func (n *node) ended() bool { return n.over.Load() }
 
 func (n *node) Wait() { <-n.done }
 
