@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/ThalesGroup/crypto11"
 )
@@ -35,7 +36,14 @@ func (t *token) context(failed *crypto11.Context) (*crypto11.Context, error) {
 		return t.open, nil
 	}
 	if t.open != nil {
-		go t.open.Close() // it waits for signatures that hang
+		// The library must be finalized first: otherwise it still has the token that was taken out. Close
+		// does that, but waits for signatures, which may hang.
+		closed := make(chan struct{})
+		go func(open *crypto11.Context) { open.Close(); close(closed) }(t.open)
+		select {
+		case <-closed:
+		case <-time.After(time.Second):
+		}
 		t.open = nil
 	}
 	config := t.config
