@@ -18,7 +18,7 @@ type pacer struct {
 const (
 	paceWork  = 200 * time.Microsecond // between two pauses
 	pacePause = 2 * time.Millisecond
-	paceMax   = 2 * time.Second // for all pauses
+	paceMax   = 2 * time.Second // for all pauses of one pacer
 )
 
 // step is called before each step of the work. It pauses if enough was done since the last pause.
