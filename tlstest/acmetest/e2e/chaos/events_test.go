@@ -115,6 +115,7 @@ func TestOverlay(t *testing.T) {
 	w.served(next, soon)
 	assert.Empty(t, w.ask("status").Status.Polling)
 
+	time.Sleep(2*time.Second + poll) // a change within a second of another one's events counts as announced
 	next = w.issue()
 	require.NoError(t, tlstest.TruncateAndWrite(upper, w.contents(next), nil))
 	w.served(next, soon)
