@@ -96,7 +96,8 @@ func (o *options) check() error {
 func (o *options) write() error {
 	until := time.Now().AddDate(0, 0, o.days)
 	ca, err := tlstest.GenerateCA(func(c *x509.Certificate) {
-		c.Subject.CommonName, c.NotAfter = "development root", until
+		// A root that began a year ago would be in its last third, and reported as expiring.
+		c.Subject.CommonName, c.NotBefore, c.NotAfter = "development root", time.Now().Add(-time.Hour), until
 	})
 	if err != nil {
 		return err

@@ -3,11 +3,14 @@ package main
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -60,6 +63,23 @@ func TestFilesServeMutualTLS(t *testing.T) {
 		assert.Equal(t, os.FileMode(0o600), info.Mode().Perm(), name)
 	}
 	assert.NoFileExists(t, filepath.Join(dir, "root.key"))
+}
+
+// A Manager warns in the last third of a lifetime, and at most 30 days before its end. New
+// certificates, the root among them, are not there yet.
+func TestNewCertificatesDoNotExpireSoon(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, run([]string{"-dir", dir}, io.Discard))
+	for _, name := range []string{"root", "server", "client"} {
+		text, err := os.ReadFile(filepath.Join(dir, name+".crt"))
+		require.NoError(t, err)
+		block, _ := pem.Decode(text)
+		require.NotNil(t, block)
+		cert, err := x509.ParseCertificate(block.Bytes)
+		require.NoError(t, err)
+		lifetime := cert.NotAfter.Sub(cert.NotBefore)
+		assert.Greater(t, time.Until(cert.NotAfter), min(30*24*time.Hour, lifetime/3), "%s: of %v", name, lifetime)
+	}
 }
 
 func TestExistingFilesAreKept(t *testing.T) {
