@@ -87,7 +87,9 @@ func (c *tcpConnection) establish() bool {
 	if c.onConnect != nil {
 		c.onConnect() // before the owner can answer
 	}
+	c.setConnectSent(true) // before the owner looks for the connection
 	if !c.send(connect) {
+		c.setConnectSent(false)
 		if c.server != nil {
 			c.server.refused(c, "connection", c.view().reason) // no owner to tell
 		}
@@ -96,10 +98,13 @@ func (c *tcpConnection) establish() bool {
 	if c.debugs() {
 		c.log().Debug("connection with %s established", connect.Peer)
 	}
-	c.mu.Lock()
-	c.connectSent = true
-	c.mu.Unlock()
 	return true
+}
+
+func (c *tcpConnection) setConnectSent(sent bool) {
+	c.mu.Lock()
+	c.connectSent = sent
+	c.mu.Unlock()
 }
 
 // admit reads the PROXY header of a source that sends one, and counts its connection.

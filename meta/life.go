@@ -37,7 +37,7 @@ type life struct {
 // progress is the phase of a connection, and why it ends.
 type progress struct {
 	phase          phase
-	connectSent    bool             // Connect was sent; written by Start's goroutine
+	connectSent    bool             // Connect was sent, or is being sent; written by Start's goroutine
 	disconnectSent bool             // Disconnect was sent; likewise. What the owner sent before it got the Disconnect may still be written
 	reason         *DisconnectError // set by end, and by finish if a write has a better one
 	broken         error            // error of the first failed write, set by the writer; the read loop may find its cause

@@ -1,6 +1,7 @@
 package meta_test
 
 import (
+	"bytes"
 	"crypto/tls"
 	"io"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"ergo.services/ergo"
 	"ergo.services/ergo/gen"
 
 	"github.com/ergotls/ergotls/meta"
@@ -123,5 +125,56 @@ func TestConnectionsOfOutgoing(t *testing.T) {
 		peer.Close()
 		expect[meta.MessageTCPDisconnect](a)
 		assert.Contains(t, meta.Connections(connection)[0].State, "ending: ")
+	})
+}
+
+// waitingLog is a log in which the line about an established connection waits until the owner has
+// looked at it.
+type waitingLog struct {
+	logBuffer
+	looked chan struct{}
+}
+
+func (l *waitingLog) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte("established")) {
+		select {
+		case <-l.looked:
+		case <-time.After(testTimeout):
+		}
+	}
+	return l.logBuffer.Write(p)
+}
+
+// An owner that has the MessageTCPConnect of a connection finds it in Connections, Stats and
+// Inspect, also before the connection has done anything else.
+func TestConnectedIsSeen(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		log := &waitingLog{looked: make(chan struct{}, 1)}
+		node, err := ergo.StartNode("seen@localhost", gen.NodeOptions{
+			Network: gen.NetworkOptions{Mode: gen.NetworkModeDisabled},
+			Log:     gen.LogOptions{Level: gen.LogLevelDebug, DefaultLogger: gen.DefaultLoggerOptions{Output: log}},
+		})
+		require.NoError(t, err)
+		defer node.Stop()
+		h := &host{node, t, &log.logBuffer}
+		var a *actor
+		a = h.spawn(func(o *owner, message any) bool {
+			if connect, ok := message.(meta.MessageTCPConnect); ok {
+				live := meta.Connections(a.server)
+				assert.True(t, len(live) == 1 && live[0].ID == connect.ID, "Connections")
+				assert.Equal(t, 1, meta.Stats(a.server).Connections, "Stats")
+				log.looked <- struct{}{}
+			}
+			return false
+		})
+		options := meta.TCPServerOptions{}
+		if m.tls() {
+			options.CertManager = m.manager
+		}
+		server, addr := a.listen(options)
+		conn := m.dial(t, addr)
+		defer conn.Close()
+		connect := expect[meta.MessageTCPConnect](a)
+		assert.Empty(t, a.inspect(server, connect.ID.String())["error"], "Inspect")
 	})
 }
