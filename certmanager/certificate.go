@@ -137,9 +137,9 @@ func (c *certificate) checkLeaf() {
 	for _, issuer := range c.chain[1:] {
 		switch {
 		case c.server && !trust.Allows(issuer, x509.ExtKeyUsageServerAuth):
-			c.warn("is that of a server, which the extended key usage of its issuer " + trust.Describe(issuer) + " does not allow: clients refuse it")
+			c.warn("is for servers, which the extended key usage of its issuer " + trust.Describe(issuer) + " does not allow: clients refuse it")
 		case !c.server && !trust.Allows(issuer, x509.ExtKeyUsageClientAuth):
-			c.warn("is that of a client, which the extended key usage of its issuer " + trust.Describe(issuer) + " does not allow: servers refuse it")
+			c.warn("is for clients, which the extended key usage of its issuer " + trust.Describe(issuer) + " does not allow: servers refuse it")
 		}
 	}
 	if err := trust.CheckAlgorithm(leaf); err != nil {
@@ -152,7 +152,7 @@ func (c *certificate) takeKey() error {
 	switch public := c.tls.Leaf.PublicKey.(type) {
 	case *ecdsa.PublicKey:
 		if public.Curve == elliptic.P224() {
-			return fmt.Errorf("%w: TLS has no use for its curve; use P-256", ErrInvalid)
+			return fmt.Errorf("%w: TLS does not use its curve; use P-256", ErrInvalid)
 		}
 		c.key = ecdsaKey
 	case ed25519.PublicKey:

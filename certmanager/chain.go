@@ -129,12 +129,12 @@ func (k *comparison) checkAlone(c *certificate) {
 		return
 	}
 	if i := slices.IndexFunc(k.issuers, func(issuer *x509.Certificate) bool { return trust.Issued(issuer, leaf) }); i >= 0 {
-		k.doubt(c, "its chain lacks its issuer, "+trust.Describe(k.issuers[i])+", which stands behind another certificate; append it, unless all peers have it")
+		k.doubt(c, "its chain lacks its issuer, "+trust.Describe(k.issuers[i])+", which is in the chain of another certificate; append it, unless all peers have it")
 		return
 	}
 	if !k.alone[string(leaf.RawIssuer)] && !k.leadsToClients(c) {
 		k.alone[string(leaf.RawIssuer)] = true
-		k.doubt(c, fmt.Sprintf("nothing is known of its issuer %q; if that is an intermediate and no root of the peers, append it", dn.String(leaf.Issuer)))
+		k.doubt(c, fmt.Sprintf("its issuer %q is not known: append it if it is an intermediate; ignore this if it is a root that clients trust", dn.String(leaf.Issuer)))
 	}
 }
 
@@ -183,7 +183,7 @@ func (k *comparison) lost() []error {
 	switch {
 	case !slices.ContainsFunc(k.previous.certs, func(c *certificate) bool { return !c.renewed }): // their source removes them when they expire
 	case !k.previous.names.fallback.none() && k.names.fallback.none():
-		return []error{fmt.Errorf("%w: none for servers is left of those in service; a server that is to end ends its listener", ErrNoCertificate)}
+		return []error{fmt.Errorf("%w: none for servers is left of those in service; to stop serving, close the listener", ErrNoCertificate)}
 	case len(k.previous.certs) > 0 && len(k.certs) == 0:
 		return []error{fmt.Errorf("%w: none is left of those in service", ErrNoCertificate)}
 	}

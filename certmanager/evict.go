@@ -85,7 +85,8 @@ func (l *live) recycle(c *conn) {
 
 // DryRun returns the peers of the tracked connections that would be closed if the source returned
 // the contents of candidate. Use it before you remove a CA. Only candidate's bundles and revocation
-// lists count; the rules and client authentication in service stay.
+// lists count; the rules and client authentication in service stay. DryRun loads candidate once,
+// for at most 10 seconds, and returns an error if that fails or its bundles cannot be used.
 func (m *Manager) DryRun(candidate Source) ([]PeerInfo, error) {
 	policy, err := m.policyOf(candidate)
 	if err != nil {

@@ -105,7 +105,7 @@ func (f Files) check() error {
 	case f.PKCS12 == "" && f.PKCS12Password != "":
 		return fmt.Errorf("%w: Files.PKCS12Password without Files.PKCS12", ErrInvalid)
 	case slices.ContainsFunc(append(f.named(), f.Dir), func(path string) bool { return strings.Contains(path, "-----BEGIN") }):
-		return fmt.Errorf("%w: Files has the text of a file in place of its name; write the text to a file, or use Static", ErrInvalid) // no text of it, which may be a key
+		return fmt.Errorf("%w: Files has the contents of a file instead of its name; write them to a file, or use Static", ErrInvalid) // no text of it, which may be a key
 	}
 	return nil
 }

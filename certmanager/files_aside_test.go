@@ -277,12 +277,12 @@ func TestMistakesAreNamed(t *testing.T) {
 		{certmanager.Files{Cert: crt}, certmanager.ErrInvalid, []string{"a.crt", "no private key, but a certificate"}},
 		{certmanager.Files{Cert: dir}, certmanager.ErrInvalid, []string{"folder"}},
 		{certmanager.Files{ClientCAs: key}, certmanager.ErrInvalid, []string{"a.key", "no certificate, but a private key"}},
-		{certmanager.Files{PKCS12: crt}, certmanager.ErrInvalid, []string{"a.crt", "no PKCS #12 file"}},
+		{certmanager.Files{PKCS12: crt}, certmanager.ErrInvalid, []string{"a.crt", "not a PKCS #12 file"}},
 		{certmanager.Files{PKCS12: put(t, dir, "locked.p12", locked)}, certmanager.ErrInvalid, []string{"locked.p12", "has a password", "Files.PKCS12Password"}},
 		{certmanager.Files{Dir: t.TempDir()}, certmanager.ErrNoCertificate, []string{"no pair", "*.key of the same name"}},
 		{certmanager.Files{Dir: crt}, syscall.ENOTDIR, []string{"a.crt", "Files.Dir"}},
-		{certmanager.Files{Cert: crt, Key: string(a.KeyPEM)}, certmanager.ErrInvalid, []string{"the text of a file in place of its name"}},
-		{certmanager.Files{Cert: string(a.CertPEM), Key: key}, certmanager.ErrInvalid, []string{"the text of a file in place of its name"}},
+		{certmanager.Files{Cert: crt, Key: string(a.KeyPEM)}, certmanager.ErrInvalid, []string{"the contents of a file instead of its name"}},
+		{certmanager.Files{Cert: string(a.CertPEM), Key: key}, certmanager.ErrInvalid, []string{"the contents of a file instead of its name"}},
 	} {
 		_, err := certmanager.New(certmanager.Options{Source: c.files})
 		require.ErrorIs(t, err, c.is)

@@ -25,7 +25,7 @@ func TestSpecialFiles(t *testing.T) {
 		if files.Cert == dir {
 			require.ErrorContains(t, err, "it is a folder")
 		} else {
-			require.ErrorContains(t, err, "no regular file")
+			require.ErrorContains(t, err, "not a regular file")
 		}
 	}
 }

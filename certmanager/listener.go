@@ -78,11 +78,11 @@ func (l *listener) accept() {
 func (l *listener) acceptOne() (conn net.Conn, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = fmt.Errorf("certmanager: Accept of the listener below panicked: %v", v)
+			err = fmt.Errorf("certmanager: Accept of the inner listener panicked: %v", v)
 		}
 	}()
 	if conn, err = l.Listener.Accept(); conn == nil && err == nil {
-		err = errors.New("certmanager: Accept of the listener below returned neither a connection nor an error")
+		err = errors.New("certmanager: Accept of the inner listener returned neither a connection nor an error")
 	}
 	return conn, err
 }

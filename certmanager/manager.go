@@ -59,9 +59,10 @@ type Manager struct {
 // sessionsKept is the number of servers for which clients keep a session, a few KB each.
 const sessionsKept = 256
 
-// New loads and checks the source, and returns when its first set is in service, or an error. If a
-// pair of files does not match, it may be in the middle of its replacement, so New retries for up
-// to a second. Close the Manager after use.
+// New loads and checks the source, and returns when its first set is in service, or an error. It
+// waits for as long as the first Load of the source takes. If a pair of files does not match, it
+// may be in the middle of its replacement, so New retries for up to a second. Close the Manager
+// after use.
 func New(o Options) (*Manager, error) {
 	o, err := o.ready()
 	if err != nil {
@@ -129,8 +130,9 @@ func (m *Manager) pollingError(err error) error {
 	return fmt.Errorf("file events are not reliable; changes are found by polling every %v: %w", m.options.PollInterval, err)
 }
 
-// Close stops watching the source, delivering events and closing connections, and waits for the
-// goroutines. The Manager's configs continue to serve the last set. It returns nil. Close may be
+// Close ends the watch of the source, the delivery of events and the eviction of connections, and
+// waits for the goroutines. It closes no connection, and the Manager's configs continue to serve
+// the last set. Setters without an error result do nothing afterwards. Close returns nil. It may be
 // called twice, but not by a subscriber.
 func (m *Manager) Close() error {
 	if m.stop == nil { // New did not make it

@@ -15,7 +15,7 @@ import (
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
-// Options configures a [Manager]. Only Source is required.
+// Options configures a [Manager]. Only Source is required. New returns an error for invalid options.
 type Options struct {
 	// Source provides the certificates and CA bundles.
 	Source Source
@@ -27,7 +27,8 @@ type Options struct {
 	ClientAuth tls.ClientAuthType
 
 	// RequireNames are DNS names and IP addresses that every set must serve. A set that lacks one
-	// is not put in service.
+	// is not put in service. A name that was served only by a certificate with Certificate.Renewed
+	// does not count: the source removes such a certificate when it expires.
 	RequireNames []string
 
 	// ClientRule decides which verified clients may connect, ServerRule which verified servers this
@@ -57,7 +58,7 @@ type Options struct {
 	KeepExpiredConnections bool
 
 	// PollInterval is the interval at which sources are polled in addition to file events, which
-	// network file systems do not send. Zero is 10 seconds.
+	// network file systems do not send. Zero is 10 seconds; less than a millisecond is an error.
 	PollInterval time.Duration
 
 	// Logger gets one line per event. Nil is slog.Default().
@@ -83,7 +84,7 @@ func (o Options) ready() (Options, error) {
 	}
 	for name, d := range map[string]time.Duration{"PollInterval": o.PollInterval, "MaxSessionAge": o.MaxSessionAge} {
 		if 0 < d && d < time.Millisecond {
-			return o, fmt.Errorf("certmanager: Options.%s is %v, and at least 1ms makes sense; a number alone is nanoseconds: multiply it by time.Second", name, d)
+			return o, fmt.Errorf("certmanager: Options.%s is %v; use at least 1ms. A number alone is nanoseconds: multiply it by time.Second", name, d)
 		}
 	}
 	if o.MaxSessionAge > maxMaxSessionAge {

@@ -117,7 +117,7 @@ func (m *Manager) Ready() error {
 		return ErrClosed
 	}
 	if s := m.current.Load(); len(s.certs) == 0 && !s.in.material.late {
-		return fmt.Errorf("%w for a server: give the source one (Files.Cert and Files.Key, say), or call Update before", ErrNoCertificate)
+		return fmt.Errorf("%w for a server: give the source one, for example Files.Cert and Files.Key, or call Update first", ErrNoCertificate)
 	}
 	return nil
 }

@@ -190,7 +190,7 @@ type result[T any] struct {
 func start[T any](who string, call func() (T, error)) <-chan result[T] {
 	done := make(chan result[T], 1)
 	go func() {
-		r := result[T]{err: fmt.Errorf("%w: %s ended its goroutine (runtime.Goexit) in place of returning", ErrInvalid, who)}
+		r := result[T]{err: fmt.Errorf("%w: %s ended its goroutine (runtime.Goexit) instead of returning", ErrInvalid, who)}
 		defer func() { done <- r }()
 		defer recovered(who, &r.err)
 		r.value, r.err = call()

@@ -116,7 +116,7 @@ func checkOuter(c *tls.Config) error {
 		"VerifyPeerCertificate": c.VerifyPeerCertificate != nil, "VerifyConnection": c.VerifyConnection != nil,
 	} {
 		if set {
-			return fmt.Errorf("certmanager: %w: %s was set on the config of ServerTLS, which does not count: use Options, SetClientAuth, SetClientCAs or a rule", ErrInvalid, field)
+			return fmt.Errorf("certmanager: %w: %s was set on the config of ServerTLS, where it has no effect: use Options, SetClientAuth, SetClientCAs or a rule", ErrInvalid, field)
 		}
 	}
 	return nil
@@ -204,7 +204,7 @@ func (m *Manager) verifyServer(state tls.ConnectionState, name string) error {
 	_, member, err := current.policy.domains.Roots(peer.Certificate, true, nil)
 	byRule := err == nil && member && current.policy.servers.rule.check != nil
 	if name == "" && !byRule {
-		return fmt.Errorf("certmanager: %w: no name to verify the server for: connections to an IP address do not ask for one; give it to ClientTLS", ErrUntrusted)
+		return fmt.Errorf("certmanager: %w: no name to verify the server for: a connection to an IP address sends none; pass the name or address to ClientTLS", ErrUntrusted)
 	}
 	if err := peer.Certificate.VerifyHostname(name); err != nil && !byRule {
 		return m.verdict(current, peer, nil, fmt.Errorf("%s: %w: %w", peer, ErrUntrusted,

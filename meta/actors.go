@@ -143,7 +143,7 @@ func (s *actorServer) HandleMessage(from gen.PID, message any) error {
 		if m.High {
 			s.Log().Warning("%d connections: AlarmHigh is reached", m.Connections)
 		} else {
-			s.Log().Info("%d connections: no more than AlarmLow again", m.Connections)
+			s.Log().Info("%d connections: down to AlarmLow", m.Connections)
 		}
 		if s.options.Alarm != nil {
 			if err := protect("ActorServer.Alarm", func() error { s.options.Alarm(m); return nil }); err != nil {

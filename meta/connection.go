@@ -261,7 +261,7 @@ func (c *tcpConnection) closeWrite() {
 
 func (c *tcpConnection) activate(n int) {
 	if n < 1 || c.opt.Active == 0 {
-		c.log().Warning("MessageTCPActive{%d} ignored: N must be above 0, and the option Active be set", n)
+		c.log().Warning("MessageTCPActive{%d} ignored: N must be above 0, and the option Active must be set", n)
 		return
 	}
 	c.mu.Lock()

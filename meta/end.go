@@ -183,7 +183,7 @@ func (c *tcpConnection) disconnected(reason *DisconnectError) (told bool) {
 	c.disconnectSent = true
 	c.mu.Unlock()
 	if err != nil {
-		c.log().Debug("connection with %s ended (%s); its owner %v was not told: %s", c.sock.RemoteAddr(), &copied, c.to, err)
+		c.log().Debug("connection with %s ended (%s); MessageTCPDisconnect not delivered to %v: %s", c.sock.RemoteAddr(), &copied, c.to, err)
 	}
 	return true
 }

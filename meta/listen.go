@@ -76,7 +76,7 @@ func listenUnix(config *net.ListenConfig, o *TCPServerOptions) (net.Listener, er
 	if o.UnixOwner != "" {
 		uid, gid, _ := unixOwner(o.UnixOwner) // parse has checked it
 		if err = os.Chown(path, uid, gid); err != nil {
-			err = fmt.Errorf("UnixOwner: %w; to give a file away needs a privilege (CAP_CHOWN), except to a group of this process", err)
+			err = fmt.Errorf("UnixOwner: %w; a change of owner needs a privilege (CAP_CHOWN), except to a group of this process", err)
 		}
 	}
 	if err == nil && mode != 0 {
@@ -122,11 +122,11 @@ func listenAdvice(err error) string {
 	unknown, _ := errors.AsType[*net.DNSError](err)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return "; another program or server has it, or UnixPath is no socket; end or remove that, or choose another"
+		return "; another program or server has it, or UnixPath is not a socket; end or remove that, or choose another"
 	case errors.Is(err, syscall.EACCES):
 		return "; ports below 1024 need a privilege (CAP_NET_BIND_SERVICE), and a unix socket a folder that can be written"
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return "; Host is no address of this machine"
+		return "; Host is not an address of this machine"
 	case unknown != nil && unknown.IsNotFound:
 		return "; use an IP address of this machine as Host, or none for all interfaces"
 	}

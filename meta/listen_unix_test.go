@@ -26,7 +26,7 @@ func TestUnixPathErrors(t *testing.T) {
 		_, err := meta.CreateTCPServer(meta.TCPServerOptions{UnixPath: path})
 		require.ErrorIs(t, err, meta.ErrListen)
 		assert.ErrorContains(t, err, path)
-		assert.ErrorContains(t, err, "or UnixPath is no socket")
+		assert.ErrorContains(t, err, "or UnixPath is not a socket")
 	}
 	for path, says := range map[string]string{
 		filepath.Join(dir, strings.Repeat("x", 120)): "bytes; use at most",

@@ -43,7 +43,7 @@ func (o *TCPServerOptions) parse() (*TCPConnectionOptions, error) {
 	c.refuse(o.UnixOwner != "" && o.UnixPath == "", "UnixOwner: has no effect without UnixPath")
 	_, _, err := unixOwner(o.UnixOwner)
 	c.refuse(err != nil, "UnixOwner: %w", err)
-	c.refuse(o.UnixMode&^os.ModePerm != 0, "UnixMode: is %s; use permissions alone, 0o660 say", o.UnixMode)
+	c.refuse(o.UnixMode&^os.ModePerm != 0, "UnixMode: is %s; use only permissions, such as 0o660", o.UnixMode)
 	c.refuse(o.unix() && len(o.ProxyFrom) > 0, "ProxyFrom: peers of a unix socket have no address to trust; leave it unset")
 	c.refuse(o.CertManager != nil && isTLSListener(o.Listener), "CertManager: %s", errTwiceTLS)
 	c.refuse(o.CertManager == nil && len(o.ProxyFrom) == 0 && o.Listener == nil && o.HandshakeTimeout > 0,
@@ -108,7 +108,7 @@ func (o *TCPConnectionOptions) parse() error {
 		}
 	}
 	if o.Reconnect != nil {
-		c.refuse(o.StartTLS, "Reconnect: can't be combined with StartTLS: what is meant for one connection after its upgrade could go out in the clear on the next")
+		c.refuse(o.StartTLS, "Reconnect: can't be combined with StartTLS: a message meant for one connection after its upgrade could be written in the clear on the next")
 		o.Reconnect = o.Reconnect.parse(&c)
 	}
 	c.host("ServerName", o.ServerName)

@@ -16,7 +16,7 @@ import (
 
 var (
 	errSpoofedProxy = errors.New("PROXY header from a source that is not in ProxyFrom")
-	errDatagram     = errors.New("the header is of a datagram, and this is a stream")
+	errDatagram     = errors.New("the header is for a datagram, but this is a stream")
 	errNoProxy      = errors.New("no PROXY header from a source in ProxyFrom")
 )
 
@@ -70,7 +70,7 @@ func newProxyHeader(header *proxyproto.Header) (*ProxyHeader, error) {
 		case proxyproto.PP2_TYPE_SSL:
 			ssl, err := tlvparse.SSL(tlv)
 			if err != nil {
-				return nil, fmt.Errorf("what it says of TLS: %w", err)
+				return nil, fmt.Errorf("PP2_TYPE_SSL: %w", err)
 			}
 			if ssl.ClientSSL() {
 				p.TLS = &ProxyTLS{Verified: ssl.Verified() && (ssl.ClientCertConn() || ssl.ClientCertSess())}

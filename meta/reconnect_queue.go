@@ -126,6 +126,6 @@ func (r *reconnecting) giveBack() {
 // sendBack returns a message to its sender, with the number of bytes that were written.
 func (r *reconnecting) sendBack(m keptMessage, written int) {
 	if err := r.process.Send(m.from, MessageTCPUnsent{ID: r.process.ID(), Data: m.data, Written: written}); err != nil {
-		r.process.Log().Warning("%d bytes from %s were not sent, and it was not told: %s", len(m.data)-written, m.from, err)
+		r.process.Log().Warning("%d bytes from %s were not sent and could not be returned: %s", len(m.data)-written, m.from, err)
 	}
 }

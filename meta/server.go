@@ -23,7 +23,7 @@ import (
 
 var (
 	errOverLimit = errors.New("over the limit")
-	errTwiceTLS  = errors.New("the connections of Listener are TLS connections already; leave CertManager unset, or give the listener below")
+	errTwiceTLS  = errors.New("the connections of Listener are TLS connections already; leave CertManager unset, or pass the TCP listener")
 )
 
 // tcpServer is the meta process of a listening socket. Its connections are meta processes of their
@@ -104,7 +104,7 @@ func (s *tcpServer) watchManager(manager doner) {
 	select {
 	case <-manager.Done():
 		s.process.Log().Error("the CertManager of %s was closed: its last certificates are served, none is reloaded, and no connection ends because its "+
-			"peer is not trusted any more. Close it after the server", s.listener.Addr())
+			"peer is no longer trusted; close it after the server", s.listener.Addr())
 	case <-s.closing:
 	}
 }

@@ -23,7 +23,7 @@ const minToken = 16
 // the token can be read on the path.
 func Token(token string, next http.Handler) (http.Handler, error) {
 	if len(token) < minToken {
-		return nil, fmt.Errorf("status: the token has %d bytes, which can be guessed: use at least %d, for example of crypto/rand.Text", len(token), minToken)
+		return nil, fmt.Errorf("status: the token has %d bytes, which can be guessed: use at least %d, for example from crypto/rand.Text", len(token), minToken)
 	}
 	want := sha256.Sum256([]byte(token))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

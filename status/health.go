@@ -55,7 +55,7 @@ func (c Check) fails(s *certmanager.Status, now time.Time) string {
 			return why
 		}
 		if n := ended(slices.Concat(s.Intermediates, s.ClientCAs, s.RootCAs)); n > 0 {
-			return plural(n, "intermediate or CA has ended", "intermediates or CAs have ended")
+			return plural(n, "intermediate or CA has expired", "intermediates or CAs have expired")
 		}
 		n := 0
 		for _, list := range s.CRLs {
@@ -72,7 +72,7 @@ func (c Check) fails(s *certmanager.Status, now time.Time) string {
 		}
 	default:
 		if n := ended(s.Certificates); n > 0 {
-			return plural(n, "certificate has ended or is not valid yet", "certificates have ended or are not valid yet")
+			return plural(n, "certificate has expired or is not valid yet", "certificates have expired or are not valid yet")
 		}
 		if len(s.Certificates) == 0 && len(s.ACME) > 0 {
 			return "there is no certificate yet"

@@ -55,7 +55,7 @@ func (r *recent) says(name string, now time.Time) (line string, evicted bool) {
 		kind      certmanager.Kind
 		one, more string
 	}{
-		{certmanager.PeerEvicted, "connection was closed because its peer no longer holds", "connections were closed because their peers no longer hold"},
+		{certmanager.PeerEvicted, "connection was closed because its peer is no longer accepted", "connections were closed because their peers are no longer accepted"},
 		{certmanager.PeerRefused, "peer was refused", "peers were refused"},
 		{certmanager.Rejected, "set was rejected", "sets were rejected"},
 		{certmanager.Loaded, "set was put in service", "sets were put in service"},

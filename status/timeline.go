@@ -134,7 +134,7 @@ func late(r row, now time.Time) bool {
 // Label is the row's line for those who do not see it.
 func (r row) Label() string {
 	if r.End.IsZero() {
-		return fmt.Sprintf("from %s on, without an end", date(r.Begin))
+		return fmt.Sprintf("from %s on, without expiry", date(r.Begin))
 	}
 	return fmt.Sprintf("from %s to %s; to be replaced from %s on", date(r.Begin), date(r.End), date(r.Renew))
 }

@@ -232,7 +232,7 @@ func attention(name string, s *certmanager.Status, rows []row) (all []string) {
 	}
 	for _, a := range s.ACME {
 		if left := time.Until(a.RecordUntil); !a.RecordUntil.IsZero() && left < 14*24*time.Hour {
-			say("the DNS record by which %s is issued ends on %s: write it anew", printable(a.Name), a.RecordUntil.UTC().Format(time.DateOnly))
+			say("the DNS record by which %s is issued ends on %s: replace it", printable(a.Name), a.RecordUntil.UTC().Format(time.DateOnly))
 		}
 	}
 	if failing > 3 {

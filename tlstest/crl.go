@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// CRL describes a certificate revocation list (RFC 5280, 5).
+// CRL describes a certificate revocation list (RFC 5280 section 5).
 type CRL struct {
 	// Revoked are certificates of the CA that signs the list. None is a valid list.
 	Revoked []*x509.Certificate

@@ -19,7 +19,7 @@ import (
 type HostileClient struct {
 	Name string // for subtests
 
-	// Visit misbehaves on a connection that was just dialled, until the server
+	// Visit misbehaves on a connection that was just dialed, until the server
 	// ends it or the timeout has passed, and closes it. The config is
 	// that of a client which the server would accept, nil for a server that
 	// does not speak TLS.
@@ -194,7 +194,7 @@ func open(conn net.Conn, config *tls.Config, timeout time.Duration) (net.Conn, e
 func reset(conn net.Conn) error {
 	tcp, ok := conn.(interface{ SetLinger(seconds int) error })
 	if !ok {
-		return errors.Join(fmt.Errorf("tlstest: a reset wants a *net.TCPConn, not a %T", conn), conn.Close())
+		return errors.Join(fmt.Errorf("tlstest: a reset needs a *net.TCPConn, not a %T", conn), conn.Close())
 	}
 	return errors.Join(tcp.SetLinger(0), conn.Close())
 }
@@ -205,7 +205,7 @@ func FINWithoutCloseNotify(conn net.Conn, config *tls.Config, timeout time.Durat
 	defer conn.Close()
 	tcp, ok := conn.(interface{ CloseWrite() error })
 	if !ok {
-		return nil, fmt.Errorf("tlstest: a FIN wants a *net.TCPConn, not a %T", conn)
+		return nil, fmt.Errorf("tlstest: a FIN needs a *net.TCPConn, not a %T", conn)
 	}
 	below := &eofRecorder{Conn: conn}
 	client, err := open(below, config, timeout)

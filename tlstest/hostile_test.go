@@ -174,8 +174,8 @@ func TestSlowKeepsItsPace(t *testing.T) {
 
 func TestPeersWithoutTheirMeans(t *testing.T) {
 	for failure, visit := range map[string]func(net.Conn, *tls.Config, time.Duration) ([]byte, error){
-		"a reset wants":                          tlstest.ResetBeforeHandshake,
-		"a FIN wants":                            tlstest.FINWithoutCloseNotify,
+		"a reset needs":                          tlstest.ResetBeforeHandshake,
+		"a FIN needs":                            tlstest.FINWithoutCloseNotify,
 		"ClientHello: tls: either ServerName or": tlstest.HalfHello,
 	} {
 		near, far := net.Pipe()

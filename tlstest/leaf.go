@@ -21,7 +21,7 @@ import (
 	"time"
 )
 
-// Usage is what a leaf may be used for (RFC 5280, 4.2.1.12).
+// Usage is what a leaf may be used for (RFC 5280 section 4.2.1.12).
 type Usage int
 
 // What a leaf may be used for; the zero value serves both.

@@ -157,7 +157,7 @@ func (ca *CA) sign(template *x509.Certificate, pub crypto.PublicKey) (*x509.Cert
 	return cert, nil
 }
 
-// newSerial returns a positive random number of 128 bits (RFC 5280, 4.1.2.2).
+// newSerial returns a positive random number of 128 bits (RFC 5280 section 4.1.2.2).
 func newSerial() *big.Int {
 	var b [16]byte
 	rand.Read(b[:])

@@ -182,7 +182,7 @@ func (c *ca) register(ctx context.Context) error {
 	case isProblem(err, acme.ProblemTypeExternalAccountRequired):
 		return fmt.Errorf("acme.Source.ExternalAccount is not set, or that of Fallbacks: %w", err)
 	case err != nil && c.ExternalAccount != nil && isInvalid(err):
-		return fmt.Errorf("%w; is acme.Source.ExternalAccount what the CA handed out?", err)
+		return fmt.Errorf("%w; compare acme.Source.ExternalAccount with what the CA has issued", err)
 	case err != nil:
 		return err
 	}

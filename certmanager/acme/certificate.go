@@ -111,7 +111,7 @@ func (s *state) issuer(cert *tls.Certificate) (*ca, error) {
 			return c, nil
 		}
 	}
-	return nil, fmt.Errorf("it was issued by %q, and not, as far as can be told, by the CA at %s", chain[0].Issuer, s.cas[0].Directory)
+	return nil, fmt.Errorf("it was issued by %q, which does not appear to be the CA at %s", chain[0].Issuer, s.cas[0].Directory)
 }
 
 // save stores a certificate that is not in the cache yet. It reports a failure once.

@@ -126,7 +126,7 @@ func verdict(authorization acme.Authorization, n *name, kind string) (decided bo
 		}
 	}
 	if len(errs) == 0 {
-		errs = []error{fmt.Errorf("the CA calls the authorization %q, and says no reason", authorization.Status)}
+		errs = []error{fmt.Errorf("the CA calls the authorization %q and gives no reason", authorization.Status)}
 	}
 	return false, &validationError{kind, errors.Join(errs...)}
 }

@@ -30,7 +30,7 @@ var errOrderLost = errors.New("the CA may have made an order that is lost")
 var errTooMany = errors.New("the account has made as many orders as Let's Encrypt allows, and waits")
 
 // errRecord is the error of a DNS-PERSIST-01 record that is missing or wrong.
-var errRecord = errors.New("nothing is ordered before there is this record")
+var errRecord = errors.New("nothing is ordered until this record exists")
 
 // errUnusable is the error of an issued certificate that cannot be used.
 var errUnusable = errors.New("the certificate that the CA issued cannot be used")
@@ -104,7 +104,7 @@ const (
 
 var (
 	errPanicked  = errors.New("panicked")
-	errExited    = errors.New("ended its goroutine (runtime.Goexit) in place of returning")
+	errExited    = errors.New("ended its goroutine (runtime.Goexit) instead of returning")
 	errAbandoned = errors.New("still running after the end of its context")
 )
 

@@ -127,7 +127,7 @@ func (s *state) advance(ctx context.Context, c *client, n *name, u *unfinished, 
 			return c.FinalizeOrder(ctx, c.account, order, csr)
 		})
 	case acme.StatusInvalid:
-		err = errors.New("the CA calls it invalid, and says no reason")
+		err = errors.New("the CA calls it invalid and gives no reason")
 		if order.Error != nil {
 			err = errors.New(describe(*order.Error))
 		}

@@ -57,7 +57,7 @@ func (s *state) orderFrom(ctx context.Context, ca *ca, n *name) (*tls.Certificat
 		if again || !isProblem(err, acme.ProblemTypeAccountDoesNotExist) {
 			return cert, err
 		}
-		s.warn(n.text, fmt.Errorf("the CA does not know the account any more; registering again: %w", err))
+		s.warn(n.text, fmt.Errorf("the CA no longer knows the account; registering again: %w", err))
 		ca.forget(c.account)
 	}
 }

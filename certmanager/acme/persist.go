@@ -115,7 +115,7 @@ func (s *state) preparePersist(ctx context.Context, c *client, n *name) error {
 	}
 	var ends error
 	if !r.Until.IsZero() && clock.Until(r.Until) < persistSoon {
-		ends = fmt.Errorf("dns-persist-01: the record %s ends on %s; after that nothing can be renewed: write it anew with a later persistUntil",
+		ends = fmt.Errorf("dns-persist-01: the record %s ends on %s; after that nothing can be renewed: replace it by one with a later persistUntil",
 			r.Name, r.Until.UTC().Format(time.RFC3339))
 	}
 	s.emitOnce(certmanager.Warning, n, "record", ends)

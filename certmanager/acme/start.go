@@ -86,7 +86,7 @@ func (s *state) waitFor(ctx context.Context, names []*name) error {
 	if len(errs) == 0 {
 		return nil
 	}
-	hint := "set Background to start without what cannot be issued yet"
+	hint := "set Background to start without these certificates"
 	if len(issued) > 0 {
 		hint = fmt.Sprintf("%s: issued and stored; %s", strings.Join(issued, ", "), hint)
 	}

@@ -124,7 +124,7 @@ func (a *Source) Load(ctx context.Context, previous *certmanager.Material) (*cer
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-time.After(watchTimeout):
-		return nil, errors.New("the acme.Source has nothing: its Watch does not run")
+		return nil, errors.New("the acme.Source obtains nothing: its Watch does not run")
 	}
 	select {
 	case <-s.started:

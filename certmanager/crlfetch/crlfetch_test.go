@@ -215,9 +215,9 @@ func TestFailures(t *testing.T) {
 	}{
 		"not found":        {status(http.StatusNotFound), "404 Not Found"},
 		"server error":     {status(http.StatusInternalServerError), "500 Internal Server Error"},
-		"a page":           {answer([]byte("<html>please log in</html>")), "it is no revocation list"},
-		"empty":            {answer(nil), "it is no revocation list"},
-		"cut off":          {answer(good[:len(good)/2]), "it is no revocation list"},
+		"a page":           {answer([]byte("<html>please log in</html>")), "it is not a revocation list"},
+		"empty":            {answer(nil), "it is not a revocation list"},
+		"cut off":          {answer(good[:len(good)/2]), "it is not a revocation list"},
 		"another CA's":     {answer(other.CRL(t)), "is not among the CAs of the source"},
 		"forged":           {answer(sameName.CRL(t)), "its signature is not that of"},
 		"older":            {answer(w.list(4)), "it is older"},
@@ -308,7 +308,7 @@ func TestDir(t *testing.T) {
 	source.Dir = filepath.Join(path, "below a file")
 	require.NoError(t, w.start(source))
 	assert.False(t, w.in(w.alice))
-	w.eventually(func() bool { return w.told("could not be kept") }, "it is told")
+	w.eventually(func() bool { return w.told("could not be written to Dir") }, "it is told")
 }
 
 // Distribution points of our own certificates are followed, and what they cannot be is told.

@@ -24,7 +24,7 @@ func (l *list) read(issuers []*x509.Certificate) (*x509.RevocationList, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() || info.Size() > l.s.MaxSize {
-		return nil, fmt.Errorf("it is no file of at most %d bytes (MaxSize)", l.s.MaxSize)
+		return nil, fmt.Errorf("it is not a file of at most %d bytes (MaxSize)", l.s.MaxSize)
 	}
 	data, err := os.ReadFile(l.path())
 	if err != nil {
@@ -40,7 +40,7 @@ func (l *list) save() error {
 	}
 	crl, _ := l.get()
 	if err := write(l.path(), crl.Raw); err != nil {
-		return fmt.Errorf("it is in use and could not be kept: %w", err)
+		return fmt.Errorf("it is in use but could not be written to Dir: %w", err)
 	}
 	l.unsaved = false
 	return nil

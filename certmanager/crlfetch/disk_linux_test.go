@@ -33,7 +33,7 @@ func TestDiskFull(t *testing.T) {
 	padding, err := asn1.Marshal(bytes.Repeat([]byte{1}, 32<<10))
 	require.NoError(t, err)
 	w.web.put(w.strange(2, pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: padding}))
-	w.eventually(func() bool { return w.told("it is in use and could not be kept") }, "it is told")
+	w.eventually(func() bool { return w.told("it is in use but could not be written to Dir") }, "it is told")
 	assert.True(t, w.told("no space left on device"))
 	w.eventually(func() bool { return w.in(w.alice) }, "the new list is in service")
 	after, err := os.ReadFile(files[0])

@@ -201,7 +201,7 @@ func (l *list) take(data []byte) (isNew bool, err error) {
 // that a CA has signed.
 func (l *list) newer(crl *x509.RevocationList, issuers []*x509.Certificate) (bool, error) {
 	if ahead := time.Until(crl.ThisUpdate); ahead > maxClockSkew {
-		return false, fmt.Errorf("it is dated %s in the future: look at the clocks of this machine and of the CA", ahead.Round(time.Second))
+		return false, fmt.Errorf("it is dated %s in the future: check the clocks of this machine and of the CA", ahead.Round(time.Second))
 	}
 	old, _ := l.get()
 	switch {
@@ -213,7 +213,7 @@ func (l *list) newer(crl *x509.RevocationList, issuers []*x509.Certificate) (boo
 	signer, _ := signerOf(old, issuers)
 	switch {
 	case signer != nil && crl.CheckSignatureFrom(signer) != nil, !trust.SamePart(old, crl, l.url):
-		return false, fmt.Errorf("it is of another CA, or for other certificates, than the one in use, of %.200q; if that is right, remove the list from Dir and restart", dn.String(old.Issuer))
+		return false, fmt.Errorf("it is of another CA, or for other certificates, than the one in use, of %.200q; if that is intended, remove the list from Dir and restart", dn.String(old.Issuer))
 	case crl.ThisUpdate.Before(old.ThisUpdate), old.Number != nil && crl.Number != nil && crl.Number.Cmp(old.Number) < 0:
 		return false, fmt.Errorf("it is older (%s) than the one in use (%s)", crl.ThisUpdate.UTC().Format(time.RFC3339), old.ThisUpdate.UTC().Format(time.RFC3339))
 	}
@@ -227,7 +227,7 @@ func parse(data []byte, issuers []*x509.Certificate) (*x509.RevocationList, erro
 	}
 	crl, err := x509.ParseRevocationList(data)
 	if err != nil {
-		return nil, fmt.Errorf("it is no revocation list: %w", err)
+		return nil, fmt.Errorf("it is not a revocation list: %w", err)
 	}
 	if err := trust.CheckList(crl); err != nil {
 		return nil, err

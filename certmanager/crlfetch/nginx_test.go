@@ -72,7 +72,7 @@ func TestNginx(t *testing.T) {
 	w.eventually(func() bool { return !w.in(w.bob) }, "a new list")
 	whole := w.list(3, w.alice)
 	require.NoError(t, os.WriteFile(path, whole[:len(whole)/2], 0o644)) // a copy that is under way
-	w.eventually(func() bool { return w.told("it is no revocation list") }, "half a list")
+	w.eventually(func() bool { return w.told("it is not a revocation list") }, "half a list")
 	assert.False(t, w.in(w.bob))
 	require.NoError(t, os.WriteFile(path, whole, 0o644))
 	w.eventually(func() bool { return w.in(w.bob) }, "the whole")

@@ -33,12 +33,12 @@ func TestAnswersThatCannotBeUsed(t *testing.T) {
 		says   string
 	}{
 		"no SVID":     {&workload.X509SVIDResponse{}, "no SVIDs in response"},
-		"only others": {d.svid(t, []string{"/db", "/mail"}), "no X509-SVID spiffe://a.example/web; it gives 2 others"},
+		"only others": {d.svid(t, []string{"/db", "/mail"}), "no X509-SVID spiffe://a.example/web; it sent 2 others"},
 		"another's key": {edited(func(r *workload.X509SVIDResponse) {
 			r.Svids[0].X509SvidKey = d.svid(t, []string{"/x"}).Svids[0].X509SvidKey
 		}), "private key"},
 		"garbage":            {edited(func(r *workload.X509SVIDResponse) { r.Svids[0].X509Svid = []byte("garbage") }), "certificate"},
-		"no bundle":          {edited(func(r *workload.X509SVIDResponse) { r.Svids[0].Bundle = nil }), "the agent gives no CA of a.example"},
+		"no bundle":          {edited(func(r *workload.X509SVIDResponse) { r.Svids[0].Bundle = nil }), "the agent sent no CA of a.example"},
 		"a federated's junk": {edited(func(r *workload.X509SVIDResponse) { r.FederatedBundles["spiffe://b.example"] = []byte("junk") }), "malformed certificate"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -78,7 +78,7 @@ func TestSVIDThatIsNotRenewed(t *testing.T) {
 	require.NoError(t, talk(t, m.ServerTLS(), m.ClientTLS("")))
 	a.stop()
 	eventually(t, func() bool { return log.contains("event=expired") }, "it has ended")
-	assert.True(t, log.contains("the agent has given no other"))
+	assert.True(t, log.contains("the agent has sent no other"))
 	require.Error(t, talk(t, m.ServerTLS(), m.ClientTLS("")))
 	a.give(d.svid(t, []string{"/web"}))
 	a.start(t)

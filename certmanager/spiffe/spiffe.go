@@ -76,7 +76,7 @@ func (s *Source) answer() {
 	}
 }
 
-// Load implements certmanager.Source. The first call waits for the agent.
+// Load implements certmanager.Source. The first call waits for the agent, at most StartTimeout.
 func (s *Source) Load(ctx context.Context, previous *certmanager.Material) (*certmanager.Material, error) {
 	s.ready()
 	if previous == nil {
@@ -148,7 +148,7 @@ func (w *watcher) OnX509ContextUpdate(update *workloadapi.X509Context) {
 		w.end = time.AfterFunc(left, func() {
 			info := certmanager.NewCertificateInfo(leaf, m.Certificates[0].Origin)
 			w.report(certmanager.Event{Kind: certmanager.Expired, Certificate: &info,
-				Err: fmt.Errorf("%s: %w: it ended %s, and the agent has given no other", info.Origin, certmanager.ErrExpired, leaf.NotAfter.UTC().Format(time.RFC3339))})
+				Err: fmt.Errorf("%s: %w: it ended %s, and the agent has sent no other", info.Origin, certmanager.ErrExpired, leaf.NotAfter.UTC().Format(time.RFC3339))})
 		})
 	}
 }
@@ -161,7 +161,7 @@ func (w *watcher) OnX509ContextWatchError(err error) {
 	if text := err.Error(); text != w.told {
 		w.told = text
 		w.report(certmanager.Event{Kind: certmanager.Warning, Reason: "source",
-			Err: fmt.Errorf("SPIFFE Workload API: %w; what it gave last stays in service until it ends", err)})
+			Err: fmt.Errorf("SPIFFE Workload API: %w; what it sent last stays in service until it expires", err)})
 	}
 }
 
@@ -172,11 +172,11 @@ func (s *Source) material(update *workloadapi.X509Context) (*certmanager.Materia
 		svids = slices.DeleteFunc(slices.Clone(svids), func(svid *x509svid.SVID) bool { return svid.ID.String() != s.ID })
 	}
 	if len(svids) == 0 {
-		return nil, fmt.Errorf("the agent gives no X509-SVID %s; it gives %d others", s.ID, len(update.SVIDs))
+		return nil, fmt.Errorf("the agent sent no X509-SVID %s; it sent %d others", s.ID, len(update.SVIDs))
 	}
 	svid := svids[0]
 	if bundle, ok := update.Bundles.Get(svid.ID.TrustDomain()); !ok || len(bundle.X509Authorities()) == 0 {
-		return nil, fmt.Errorf("the agent gives no CA of %s", svid.ID.TrustDomain())
+		return nil, fmt.Errorf("the agent sent no CA of %s", svid.ID.TrustDomain())
 	}
 	chain := tls.Certificate{PrivateKey: svid.PrivateKey, Leaf: svid.Certificates[0]}
 	for _, cert := range svid.Certificates {

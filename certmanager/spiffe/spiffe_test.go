@@ -261,7 +261,7 @@ func TestAgentAway(t *testing.T) {
 	a := newAgent(t, d.svid(t, []string{"/web"}))
 	m, log := start(t, &spiffe.Source{Addr: a.addr()}, certmanager.TrustDomain("a.example"))
 	a.stop()
-	eventually(t, func() bool { return log.contains("what it gave last stays in service") }, "it is told")
+	eventually(t, func() bool { return log.contains("what it sent last stays in service") }, "it is told")
 	require.NoError(t, talk(t, m.ServerTLS(), m.ClientTLS("")))
 	serial := m.GetCertificate().Leaf.SerialNumber
 	a.give(d.svid(t, []string{"/web"}))

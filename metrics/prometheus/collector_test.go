@@ -73,50 +73,50 @@ func TestCollector(t *testing.T) {
 
 	stats, status := meta.Stats(s.Meta), s.Manager.Status()
 	assert.NoError(t, testutil.GatherAndCompare(registry, strings.NewReader(fmt.Sprintf(`
-# HELP ergotls_server_connections Open connections that actors know of.
+# HELP ergotls_server_connections Open connections that were announced to an actor.
 # TYPE ergotls_server_connections gauge
 ergotls_server_connections{server="echo"} 1
-# HELP ergotls_server_connection_slots Connections that may be there at a time, established or not; 0 is no limit.
+# HELP ergotls_server_connection_slots The largest number of connections, established or not (MaxConnections); 0 means no limit.
 # TYPE ergotls_server_connection_slots gauge
 ergotls_server_connection_slots{server="echo"} 100
 # HELP ergotls_server_suspended 1 while the server is suspended and accepts no connection.
 # TYPE ergotls_server_suspended gauge
 ergotls_server_suspended{server="echo"} 0
-# HELP ergotls_server_connections_accepted_total Connections that were accepted.
+# HELP ergotls_server_connections_accepted_total Accepted connections, including those refused later.
 # TYPE ergotls_server_connections_accepted_total counter
 ergotls_server_connections_accepted_total{server="echo"} 3
-# HELP ergotls_server_connections_refused_total Connections that ended before an actor heard of them, by why.
+# HELP ergotls_server_connections_refused_total Connections that ended before they were announced to an actor, by reason.
 # TYPE ergotls_server_connections_refused_total counter
-%s# HELP ergotls_server_connections_ended_total Connections that actors knew of and that have ended, by why.
+%s# HELP ergotls_server_connections_ended_total Ended connections that were announced to an actor, by reason.
 # TYPE ergotls_server_connections_ended_total counter
-%s# HELP ergotls_server_received_bytes_total Bytes that were received, decrypted.
+%s# HELP ergotls_server_received_bytes_total Bytes received, without the overhead of TLS.
 # TYPE ergotls_server_received_bytes_total counter
 ergotls_server_received_bytes_total{server="echo"} 10
 # HELP ergotls_server_sent_messages_total Messages from actors.
 # TYPE ergotls_server_sent_messages_total counter
 ergotls_server_sent_messages_total{server="echo"} 2
-# HELP ergotls_manager_generation Sets of certificates that were put in service, from 1.
+# HELP ergotls_manager_generation The number of the set in service, counted from 1.
 # TYPE ergotls_manager_generation gauge
 ergotls_manager_generation{manager="main"} 2
-# HELP ergotls_manager_reloads_total Sets that were put in service (result loaded) and candidates that were not (rejected).
+# HELP ergotls_manager_reloads_total Sets put in service (result loaded) and rejected candidates (rejected).
 # TYPE ergotls_manager_reloads_total counter
 ergotls_manager_reloads_total{manager="main",result="loaded"} 2
 ergotls_manager_reloads_total{manager="main",result="rejected"} %d
-# HELP ergotls_manager_drift 1 while what the source has was rejected and is not what is served.
+# HELP ergotls_manager_drift 1 while the current contents of the source are rejected and an earlier set is in service.
 # TYPE ergotls_manager_drift gauge
 ergotls_manager_drift{manager="main"} 1
-# HELP ergotls_manager_polling 1 while file events are missing or were lost, so that changes are found by polling alone.
+# HELP ergotls_manager_polling 1 while file events are missing or lost, so that changes are found only by polling.
 # TYPE ergotls_manager_polling gauge
 ergotls_manager_polling{manager="main"} 0
 # HELP ergotls_manager_clock_steps_total How often the clock was set, or the machine slept.
 # TYPE ergotls_manager_clock_steps_total counter
 ergotls_manager_clock_steps_total{manager="main"} 0
-# HELP ergotls_certificate_not_after_timestamp_seconds When a certificate in service ends; of several with one name, the first.
+# HELP ergotls_certificate_not_after_timestamp_seconds The expiry of a certificate in service; the earliest of several with one name.
 # TYPE ergotls_certificate_not_after_timestamp_seconds gauge
 ergotls_certificate_not_after_timestamp_seconds{kind="client_ca",manager="main",name=%q} %d
 ergotls_certificate_not_after_timestamp_seconds{kind="client_ca",manager="main",name=%q} %d
 ergotls_certificate_not_after_timestamp_seconds{kind="server",manager="main",name="localhost"} %d
-# HELP ergotls_manager_expiry_horizon_timestamp_seconds The earliest end of all certificates, their issuers included, and revocation lists in service.
+# HELP ergotls_manager_expiry_horizon_timestamp_seconds The earliest expiry of the certificates, their issuers, CAs and revocation lists in service.
 # TYPE ergotls_manager_expiry_horizon_timestamp_seconds gauge
 ergotls_manager_expiry_horizon_timestamp_seconds{manager="main"} %d
 `, byReason("ergotls_server_connections_refused_total", meta.RefusedReasons[:], "certificate"),
@@ -180,15 +180,15 @@ func TestOrders(t *testing.T) {
 	var err error
 	if !assert.Eventually(t, func() bool {
 		err = compare(`
-# HELP ergotls_acme_names Names that an ACME source looks after, by whether there is a certificate in service.
+# HELP ergotls_acme_names Names of ACME sources, by whether a certificate is in service.
 # TYPE ergotls_acme_names gauge
 ergotls_acme_names{manager="acme",serving="false"} 2
 ergotls_acme_names{manager="acme",serving="true"} 0
-# HELP ergotls_acme_consecutive_failures Attempts to get a name's certificate that failed since the last that succeeded.
+# HELP ergotls_acme_consecutive_failures Consecutive failed attempts to obtain a certificate for a name.
 # TYPE ergotls_acme_consecutive_failures gauge
 ergotls_acme_consecutive_failures{manager="acme",name="a.example.test"} 1
 ergotls_acme_consecutive_failures{manager="acme",name="b.example.test"} 1
-# HELP ergotls_acme_orders_total Orders of certificates by result, issued or failed, since the manager is watched.
+# HELP ergotls_acme_orders_total Orders of certificates by result, issued or failed, since AddManager.
 # TYPE ergotls_acme_orders_total counter
 ergotls_acme_orders_total{manager="acme",result="failed"} 2
 ergotls_acme_orders_total{manager="acme",result="issued"} 0

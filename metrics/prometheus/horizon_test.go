@@ -52,7 +52,7 @@ func TestHorizon(t *testing.T) {
 			require.NoError(t, registry.Register(watch))
 			watch.AddManager("m", m)
 			assert.NoError(t, testutil.GatherAndCompare(registry, strings.NewReader(fmt.Sprintf(`
-# HELP ergotls_manager_expiry_horizon_timestamp_seconds The earliest end of all certificates, their issuers included, and revocation lists in service.
+# HELP ergotls_manager_expiry_horizon_timestamp_seconds The earliest expiry of the certificates, their issuers, CAs and revocation lists in service.
 # TYPE ergotls_manager_expiry_horizon_timestamp_seconds gauge
 ergotls_manager_expiry_horizon_timestamp_seconds{manager="m"} %d
 `, first.Unix())), "ergotls_manager_expiry_horizon_timestamp_seconds"))

@@ -7,11 +7,11 @@ import (
 )
 
 var (
-	listThisUpdate = describe("fetched_crl_this_update_timestamp_seconds", "The date of the revocation list from an address that is in use.", "lists", "url")
+	listThisUpdate = describe("fetched_crl_this_update_timestamp_seconds", "The thisUpdate of the revocation list in use from an address.", "lists", "url")
 	listNextUpdate = describe("fetched_crl_next_update_timestamp_seconds", "When the next revocation list from an address is due.", "lists", "url")
 	listEntries    = describe("fetched_crl_entries", "Certificates on the revocation list from an address.", "lists", "url")
 	listAsked      = describe("fetched_crl_asked_timestamp_seconds", "When the last request for the revocation list of an address ended.", "lists", "url")
-	listFailed     = describe("fetched_crl_failed", "1 while the last request brought no list that can be used, or it could not be written to Dir.", "lists", "url")
+	listFailed     = describe("fetched_crl_failed", "1 if the last request returned no usable list, or the list could not be written to Dir.", "lists", "url")
 )
 
 // AddLists adds the revocation lists that a source fetches under a name, the value of the label

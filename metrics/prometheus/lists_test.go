@@ -47,7 +47,7 @@ func TestLists(t *testing.T) {
 # HELP ergotls_fetched_crl_entries Certificates on the revocation list from an address.
 # TYPE ergotls_fetched_crl_entries gauge
 ergotls_fetched_crl_entries{lists="l",url="`+web.URL+`/a.crl"} 1
-# HELP ergotls_fetched_crl_failed 1 while the last request brought no list that can be used, or it could not be written to Dir.
+# HELP ergotls_fetched_crl_failed 1 if the last request returned no usable list, or the list could not be written to Dir.
 # TYPE ergotls_fetched_crl_failed gauge
 ergotls_fetched_crl_failed{lists="l",url="`+web.URL+`/a.crl"} 0
 ergotls_fetched_crl_failed{lists="l",url="`+web.URL+`/b.crl"} 1

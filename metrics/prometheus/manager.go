@@ -17,37 +17,37 @@ import (
 const maxNames = 100
 
 var (
-	managerGeneration = describe("manager_generation", "Sets of certificates that were put in service, from 1.", "manager")
-	managerPublished  = describe("manager_published_timestamp_seconds", "When the set in service was put there.", "manager")
-	managerReloads    = describe("manager_reloads_total", "Sets that were put in service (result loaded) and candidates that were not (rejected).", "manager", "result")
-	managerRejection  = describe("manager_last_rejection_timestamp_seconds", "When a candidate was last rejected; 0 is never.", "manager")
-	managerDrift      = describe("manager_drift", "1 while what the source has was rejected and is not what is served.", "manager")
-	managerPolling    = describe("manager_polling", "1 while file events are missing or were lost, so that changes are found by polling alone.", "manager")
+	managerGeneration = describe("manager_generation", "The number of the set in service, counted from 1.", "manager")
+	managerPublished  = describe("manager_published_timestamp_seconds", "When the current set was put in service.", "manager")
+	managerReloads    = describe("manager_reloads_total", "Sets put in service (result loaded) and rejected candidates (rejected).", "manager", "result")
+	managerRejection  = describe("manager_last_rejection_timestamp_seconds", "When a candidate was last rejected; 0 if never.", "manager")
+	managerDrift      = describe("manager_drift", "1 while the current contents of the source are rejected and an earlier set is in service.", "manager")
+	managerPolling    = describe("manager_polling", "1 while file events are missing or lost, so that changes are found only by polling.", "manager")
 	managerClock      = describe("manager_clock_steps_total", "How often the clock was set, or the machine slept.", "manager")
 	managerHorizon    = describe("manager_expiry_horizon_timestamp_seconds",
-		"The earliest end of all certificates, their issuers included, and revocation lists in service.", "manager")
-	managerConnections = describe("manager_connections", "Open connections that are judged again when trust changes.", "manager")
-	managerRefused     = describe("manager_peers_refused_total", "Peers that were refused, by why: those of net/http and of other servers too.", "manager", "reason")
-	managerReported    = describe("manager_peers_reported_total", "Peers that were let in only because of ReportOnly.", "manager")
-	managerEvicted     = describe("manager_connections_evicted_total", "Open connections that were closed because they no longer held.", "manager")
+		"The earliest expiry of the certificates, their issuers, CAs and revocation lists in service.", "manager")
+	managerConnections = describe("manager_connections", "Open connections whose peers are verified again when trust changes.", "manager")
+	managerRefused     = describe("manager_peers_refused_total", "Refused peers by reason, including those of net/http and other servers.", "manager", "reason")
+	managerReported    = describe("manager_peers_reported_total", "Peers that were accepted only because of ReportOnly.", "manager")
+	managerEvicted     = describe("manager_connections_evicted_total", "Open connections that the manager closed.", "manager")
 	managerTickets     = describe("manager_tickets_declined_total", "Sessions that were not resumed because trust changed or they were too old.", "manager")
-	managerDropped     = describe("manager_events_dropped_total", "Events that subscribers were too slow for.", "manager")
+	managerDropped     = describe("manager_events_dropped_total", "Events that were dropped because subscribers were too slow.", "manager")
 
 	certificateBegin = describe("certificate_not_before_timestamp_seconds",
-		"When a certificate in service begins. Its kind is server, intermediate, client_ca or root_ca.", "manager", "kind", "name")
+		"The start of validity of a certificate in service. Its kind is server, intermediate, client_ca or root_ca.", "manager", "kind", "name")
 	certificateEnd = describe("certificate_not_after_timestamp_seconds",
-		"When a certificate in service ends; of several with one name, the first.", "manager", "kind", "name")
+		"The expiry of a certificate in service; the earliest of several with one name.", "manager", "kind", "name")
 	crlEnd     = describe("crl_next_update_timestamp_seconds", "When the next revocation list of an issuer is due.", "manager", "issuer")
 	crlEntries = describe("crl_entries", "Certificates on the revocation list of an issuer.", "manager", "issuer")
 
-	acmeOrders   = describe("acme_orders_total", "Orders of certificates by result, issued or failed, since the manager is watched.", "manager", "result")
-	acmeNames    = describe("acme_names", "Names that an ACME source looks after, by whether there is a certificate in service.", "manager", "serving")
-	acmeFailures = describe("acme_consecutive_failures", "Attempts to get a name's certificate that failed since the last that succeeded.", "manager", "name")
+	acmeOrders   = describe("acme_orders_total", "Orders of certificates by result, issued or failed, since AddManager.", "manager", "result")
+	acmeNames    = describe("acme_names", "Names of ACME sources, by whether a certificate is in service.", "manager", "serving")
+	acmeFailures = describe("acme_consecutive_failures", "Consecutive failed attempts to obtain a certificate for a name.", "manager", "name")
 	acmeUnsaved  = describe("acme_unsaved", "Names whose certificate is served from memory because it could not be stored.", "manager")
-	acmeEnd      = describe("acme_certificate_not_after_timestamp_seconds", "When the certificate ends that an ACME source serves for a name.", "manager", "name")
+	acmeEnd      = describe("acme_certificate_not_after_timestamp_seconds", "The expiry of the certificate that an ACME source serves for a name.", "manager", "name")
 	acmeInfo     = describe("acme_name_info", "The CA and the kind of challenge of a name: always 1.", "manager", "name", "ca", "challenge")
-	acmeRecord   = describe("acme_record_end_timestamp_seconds", "When the DNS record ends by which a name is issued (DNS-PERSIST-01).", "manager", "name")
-	acmeNext     = describe("acme_next_attempt_timestamp_seconds", "When a name's certificate is renewed or tried for again.", "manager", "name")
+	acmeRecord   = describe("acme_record_end_timestamp_seconds", "The expiry of the DNS-PERSIST-01 record of a name.", "manager", "name")
+	acmeNext     = describe("acme_next_attempt_timestamp_seconds", "When the next order of a name's certificate is due.", "manager", "name")
 )
 
 // watched is a manager with the orders that were counted from its events.

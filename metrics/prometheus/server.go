@@ -9,25 +9,25 @@ import (
 )
 
 var (
-	serverConnections  = describe("server_connections", "Open connections that actors know of.", "server")
-	serverEstablishing = describe("server_connections_establishing", "Connections that are accepted and not yet established.", "server")
-	serverSlots        = describe("server_connection_slots", "Connections that may be there at a time, established or not; 0 is no limit.", "server")
+	serverConnections  = describe("server_connections", "Open connections that were announced to an actor.", "server")
+	serverEstablishing = describe("server_connections_establishing", "Accepted connections that were not yet announced to an actor.", "server")
+	serverSlots        = describe("server_connection_slots", "The largest number of connections, established or not (MaxConnections); 0 means no limit.", "server")
 	serverSuspended    = describe("server_suspended", "1 while the server is suspended and accepts no connection.", "server")
-	serverHandshaking  = describe("server_handshakes_computing", "Handshakes that compute at the moment.", "server")
-	serverPlaces       = describe("server_handshake_slots", "Handshakes that may compute at a time; 0 without TLS.", "server")
+	serverHandshaking  = describe("server_handshakes_computing", "Handshakes that are using the CPU.", "server")
+	serverPlaces       = describe("server_handshake_slots", "The largest number of handshakes that use the CPU at the same time (MaxHandshakes); 0 without TLS.", "server")
 
-	serverAccepted     = describe("server_connections_accepted_total", "Connections that were accepted.", "server")
-	serverRefused      = describe("server_connections_refused_total", "Connections that ended before an actor heard of them, by why.", "server", "reason")
-	serverEnded        = describe("server_connections_ended_total", "Connections that actors knew of and that have ended, by why.", "server", "reason")
-	serverAcceptErrors = describe("server_accept_errors_total", "Errors of accept, such as no free file descriptor.", "server")
+	serverAccepted     = describe("server_connections_accepted_total", "Accepted connections, including those refused later.", "server")
+	serverRefused      = describe("server_connections_refused_total", "Connections that ended before they were announced to an actor, by reason.", "server", "reason")
+	serverEnded        = describe("server_connections_ended_total", "Ended connections that were announced to an actor, by reason.", "server", "reason")
+	serverAcceptErrors = describe("server_accept_errors_total", "Failed calls of accept, for example for lack of a file descriptor.", "server")
 	serverChallenges   = describe("server_acme_challenges_total", "Handshakes of CAs that validate a name.", "server")
 	serverHandshakes   = describe("server_handshake_duration_seconds", "Complete TLS handshakes, by version and by whether a session was resumed.", "server", "version", "resumed")
 
-	serverBytesIn      = describe("server_received_bytes_total", "Bytes that were received, decrypted.", "server")
-	serverBytesOut     = describe("server_sent_bytes_total", "Bytes that were sent, before encryption.", "server")
+	serverBytesIn      = describe("server_received_bytes_total", "Bytes received, without the overhead of TLS.", "server")
+	serverBytesOut     = describe("server_sent_bytes_total", "Bytes sent, without the overhead of TLS.", "server")
 	serverMessagesIn   = describe("server_received_messages_total", "Messages to actors.", "server")
 	serverMessagesOut  = describe("server_sent_messages_total", "Messages from actors.", "server")
-	serverBackPressure = describe("server_backpressure_seconds_total", "Time that connections have waited, in sum, for peers to take what was to be written.", "server")
+	serverBackPressure = describe("server_backpressure_seconds_total", "The total time that connections have waited for peers to take data.", "server")
 )
 
 // endReasons are those for which a connection of a server ends.

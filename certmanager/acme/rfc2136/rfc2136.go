@@ -99,7 +99,7 @@ func (p *Provider) server() (string, error) {
 		return "", errors.New("rfc2136: Provider.Server is not set")
 	}
 	if (p.KeyName == "") != (p.Secret == "") {
-		return "", errors.New("rfc2136: of Provider.KeyName and Provider.Secret only one is set")
+		return "", errors.New("rfc2136: only one of Provider.KeyName and Provider.Secret is set")
 	}
 	if _, err := base64.StdEncoding.DecodeString(p.Secret); err != nil {
 		return "", errors.New("rfc2136: Provider.Secret is not base64")

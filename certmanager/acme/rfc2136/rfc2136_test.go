@@ -119,7 +119,7 @@ func TestRefusals(t *testing.T) {
 		"REFUSED":           {Server: addr},
 		"may not update":    {Server: addr, KeyName: "other.", Secret: secret},
 		"NOTAUTH":           {Server: addr, KeyName: "unknown.", Secret: secret},
-		"only one is set":   {Server: addr, KeyName: "acme."},
+		"only one of":       {Server: addr, KeyName: "acme."},
 		"not base64":        {Server: addr, KeyName: "acme.", Secret: "???"},
 		"Server is not set": {},
 		"refused":           {Server: "127.0.0.1:1", KeyName: "acme.", Secret: secret},

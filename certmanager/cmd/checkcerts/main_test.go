@@ -74,7 +74,7 @@ func TestWhatWouldBeServed(t *testing.T) {
 	code, out := command(t, "-dir", dir, "-root-cas", root, "-name", "a.example.com,x.b.example.com", "-name", "192.0.2.1")
 	assert.Equal(t, good, code, out)
 	assert.Contains(t, out, "good:")
-	assert.Contains(t, out, "clients: every one")
+	assert.Contains(t, out, "clients: not asked for a certificate")
 	assert.NotContains(t, out, "not trusted")
 
 	r := jsonOf(t, "-dir", dir)

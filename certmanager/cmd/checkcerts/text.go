@@ -76,7 +76,7 @@ func (r *report) printServed(b *strings.Builder) {
 
 func (r *report) printClients(b *strings.Builder) {
 	if len(r.Status.ClientCAs) == 0 {
-		fmt.Fprintln(b, "\nclients: every one, without a certificate")
+		fmt.Fprintln(b, "\nclients: not asked for a certificate")
 		return
 	}
 	list(b, "clients need a certificate of", r.Status.ClientCAs, func(c certmanager.CertificateInfo) string { return describe(&c) })

@@ -272,8 +272,8 @@ func TestPKCS12(t *testing.T) {
 		require.NotContains(t, err.Error(), "falsch")
 	}
 	for name, says := range map[string]string{
-		"nokey": "private key missing", "java2": "one key", "leaf.crt": "it is no PKCS #12 file, but a certificate",
-		"leaf.key": "it is no PKCS #12 file, but", "ext": "it is no PKCS #12 file: it is neither PEM nor DER",
+		"nokey": "private key missing", "java2": "one key", "leaf.crt": "it is not a PKCS #12 file, but a certificate",
+		"leaf.key": "it is not a PKCS #12 file, but", "ext": "it is not a PKCS #12 file: it is neither PEM nor DER",
 	} {
 		_, _, err := pemfile.PKCS12(w.read(name), "geheim")
 		assert.ErrorContains(t, err, says, name)

@@ -16,9 +16,9 @@ func PKCS12(data []byte, password string) (crypto.Signer, []*x509.Certificate, e
 	if !isPKCS12(data) {
 		f, err := Parse(data)
 		if err != nil {
-			return nil, nil, fmt.Errorf("it is no PKCS #12 file: %w", err)
+			return nil, nil, fmt.Errorf("it is not a PKCS #12 file: %w", err)
 		}
-		return nil, nil, fmt.Errorf("it is no PKCS #12 file, but %s", f.describe())
+		return nil, nil, fmt.Errorf("it is not a PKCS #12 file, but %s", f.describe())
 	}
 	if iterations(data, 0) > maxIterations {
 		return nil, nil, fmt.Errorf("it asks for more than %d iterations to derive its keys", maxIterations)

@@ -10,7 +10,7 @@ import (
 )
 
 // ErrNot is the error for a path that is not a regular file.
-var ErrNot = errors.New("no regular file")
+var ErrNot = errors.New("not a regular file")
 
 // Open is os.OpenFile for regular files only. It does not wait for the other end of a FIFO.
 func Open(path string, flag int, perm fs.FileMode) (*os.File, error) {

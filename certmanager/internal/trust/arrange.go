@@ -85,7 +85,7 @@ func missing(leaf *x509.Certificate, others []*x509.Certificate, now time.Time) 
 		err = cmp.Or(err, unusable(cert, now))
 	}
 	if err == nil && ca && !IsRoot(leaf) {
-		return fmt.Errorf("%w: its issuer %q is missing: none of the certificates that stand beside it signed it; append the issuer", ErrInvalid, dn.String(leaf.Issuer))
+		return fmt.Errorf("%w: its issuer %q is missing: none of the other certificates in its chain signed it; append the issuer", ErrInvalid, dn.String(leaf.Issuer))
 	}
 	return err
 }

@@ -38,7 +38,7 @@ func Parse(ders [][]byte) ([]*x509.Certificate, error) {
 func LeafOf(certs []*x509.Certificate, key crypto.PrivateKey, now time.Time) (*x509.Certificate, error) {
 	signer, ok := key.(crypto.Signer)
 	if !ok {
-		return nil, fmt.Errorf("%w: its private key is no crypto.Signer", ErrInvalid)
+		return nil, fmt.Errorf("%w: its private key is not a crypto.Signer", ErrInvalid)
 	}
 	var first *x509.Certificate
 	for _, cert := range certs {
@@ -124,7 +124,7 @@ func CheckAlgorithm(cert *x509.Certificate) error {
 	switch cert.SignatureAlgorithm {
 	case x509.MD2WithRSA, x509.MD5WithRSA, x509.SHA1WithRSA, x509.DSAWithSHA1, x509.ECDSAWithSHA1:
 		if !IsRoot(cert) {
-			return fmt.Errorf("%w: %s is signed with %s, which TLS peers no longer accept; have it issued again, with SHA-256 in place of SHA-1 or MD5",
+			return fmt.Errorf("%w: %s is signed with %s, which TLS peers no longer accept; have it issued again, with SHA-256 instead of SHA-1 or MD5",
 				ErrInvalid, Describe(cert), cert.SignatureAlgorithm)
 		}
 	}

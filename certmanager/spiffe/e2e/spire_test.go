@@ -260,8 +260,8 @@ func TestSPIRE(t *testing.T) {
 	// Without its entry the program goes on with what it has until that ends, and says so.
 	a.ctl(t, "", "entry", "delete", "-entryID", webEntry)
 	began = time.Now()
-	client.wait(t, "what it gave last stays in service until it ends", 0, time.Minute)
-	t.Logf("told after %v: %s", time.Since(began).Round(time.Second), client.all("what it gave last")[0])
+	client.wait(t, "what it sent last stays in service until it expires", 0, time.Minute)
+	t.Logf("told after %v: %s", time.Since(began).Round(time.Second), client.all("what it sent last")[0])
 	client.wait(t, "call failed", 0, 2*time.Minute)
 	t.Logf("refused after %v: %s", time.Since(began).Round(time.Second), client.all("call failed")[0])
 	before := len(federated.all("ok "))

@@ -26,11 +26,11 @@ func TestIssuedIsCounted(t *testing.T) {
 	w.mustDial(t, name)
 	w.eventually(t, "it is counted", func() bool {
 		return testutil.GatherAndCompare(registry, strings.NewReader(`
-# HELP ergotls_acme_orders_total Orders of certificates by result, issued or failed, since the manager is watched.
+# HELP ergotls_acme_orders_total Orders of certificates by result, issued or failed, since AddManager.
 # TYPE ergotls_acme_orders_total counter
 ergotls_acme_orders_total{manager="acme",result="failed"} 0
 ergotls_acme_orders_total{manager="acme",result="issued"} 1
-# HELP ergotls_acme_names Names that an ACME source looks after, by whether there is a certificate in service.
+# HELP ergotls_acme_names Names of ACME sources, by whether a certificate is in service.
 # TYPE ergotls_acme_names gauge
 ergotls_acme_names{manager="acme",serving="false"} 0
 ergotls_acme_names{manager="acme",serving="true"} 1

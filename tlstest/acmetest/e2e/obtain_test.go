@@ -205,7 +205,7 @@ func TestExternalAccountAndBadNonces(t *testing.T) {
 	require.ErrorContains(t, err, "acme.Source.ExternalAccount is not set")
 	require.ErrorContains(t, err, "externalAccountRequired")
 	_, err = tryStart(t, ca, &acme.Source{Domains: []string{name}, ExternalAccount: &acme.ExternalAccount{KeyID: "other", MACKey: "MDEyMzQ1"}})
-	require.ErrorContains(t, err, "is acme.Source.ExternalAccount what the CA handed out?")
+	require.ErrorContains(t, err, "compare acme.Source.ExternalAccount with what the CA has issued")
 	ca.RejectNonces(40)
 	start(t, ca, &acme.Source{Domains: []string{name}, ExternalAccount: &acme.ExternalAccount{KeyID: "kid", MACKey: base64.RawURLEncoding.EncodeToString(secret)}})
 	assert.Equal(t, 1, ca.Orders())

@@ -22,12 +22,12 @@ import (
 )
 
 func main() {
-	cache := flag.String("cache", "certificates", "`folder` of the account key and the certificates, the program's own")
+	cache := flag.String("cache", "certificates", "`folder` of the program's Cache, with the account key and the certificates")
 	directory := flag.String("directory", "", "`URL` of the CA's directory; empty is Let's Encrypt, staging its staging environment")
 	email := flag.String("email", "", "`address` for the CA to write to")
 	roots := flag.String("roots", "", "`file` of the roots of a private CA's HTTPS; empty is the system's")
 	servers := flag.String("dns", "", "`addresses` of name servers, host:port with commas between; empty is the system's")
-	until := flag.Duration("for", 0, "how long the record is to be valid, for example 8760h; 0 is without an end")
+	until := flag.Duration("for", 0, "how long the record is to be valid, for example 8760h; 0 means no expiry")
 	flag.Parse()
 	ok, err := run(*cache, *directory, *email, *roots, *servers, *until, flag.Args())
 	if err != nil {
