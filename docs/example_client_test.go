@@ -50,7 +50,7 @@ func (c *client) HandleMessage(_ gen.PID, message any) error {
 		fmt.Printf("%s\n", m.Data)
 		close(c.done)
 	case meta.MessageTCPUnsent:
-		// The message was not written. It has to be sent again, or given up.
+		// The message was not written: send it again, or drop it.
 	case meta.MessageTCPDisconnect:
 		if m.Retry.IsZero() {
 			return m.Reason // it is over

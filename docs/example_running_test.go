@@ -98,8 +98,8 @@ func Example_owner() {
 // A client hears something now and then, and connects anew some time.
 func Example_lasting() {
 	s, stop := serve(meta.TCPServerOptions{
-		KeepAliveMessage: []byte("ping\n"), KeepAliveMessagePeriod: 20 * time.Millisecond, // in earnest a minute or so
-		MaxLifetime: 200 * time.Millisecond, // in earnest some hours
+		KeepAliveMessage: []byte("ping\n"), KeepAliveMessagePeriod: 20 * time.Millisecond, // in production about a minute
+		MaxLifetime: 200 * time.Millisecond, // in production some hours
 	}, func(s *service, message any) {
 		if m, ok := message.(meta.MessageTCPDraining); ok {
 			_ = s.SendAlias(m.ID, meta.MessageTCP{Data: []byte("please connect again\n")})

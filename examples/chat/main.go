@@ -37,7 +37,7 @@ func main() {
 	node.Wait()
 }
 
-// issue makes a CA and certificates. In earnest they come from your own CA.
+// issue makes a CA and certificates. In production they come from your own CA.
 func issue(dir string, names ...string) {
 	ca, err := tlstest.GenerateCA()
 	check(err)

@@ -19,7 +19,7 @@ type member struct {
 func (m *member) HandleMessage(_ gen.PID, message any) error {
 	switch v := message.(type) {
 	case meta.MessageTCPConnect:
-		m.connection, m.name = v.ID, v.TLS.PeerCertificates[0].Subject.CommonName // proven by the handshake
+		m.connection, m.name = v.ID, v.TLS.PeerCertificates[0].Subject.CommonName // verified by the handshake
 		return m.Send(roomName, join{m.name})
 	case meta.MessageTCP:
 		return m.Send(roomName, says{fmt.Sprintf("%s: %s", m.name, v.Data)})

@@ -39,7 +39,7 @@ func demonstrate() error {
 		run  func() error
 	}{
 		{"an mTLS echo server starts on certificate files", d.start},
-		{"two proven actors talk", d.talk},
+		{"two verified actors talk", d.talk},
 		{"a client without a certificate is refused", d.refuseNameless},
 		{"a client of another CA is refused, though that CA has the same name", d.refuseStranger},
 		{"the server's certificate is replaced on disk, under a live connection", d.replaceCertificate},

@@ -47,7 +47,7 @@ func (e *echo) Init(...any) error {
 
 func (e *echo) HandleMessage(_ gen.PID, message any) error {
 	switch m := message.(type) {
-	case meta.MessageTCPConnect: // the handshake is complete, the peer is proven
+	case meta.MessageTCPConnect: // the handshake is complete, the peer is verified
 		e.Log().Info("%s connected over %s", m.Peer, m.Peer.Version)
 		if e.clients != nil {
 			e.clients <- m.Peer

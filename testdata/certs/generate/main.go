@@ -1,4 +1,4 @@
-// Generate makes the certificates in testdata/certs anew. Run it at the root of
+// Generate makes the certificates in testdata/certs again. Run it at the root of
 // the repository:
 //
 //	go run ./testdata/certs/generate
