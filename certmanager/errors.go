@@ -10,7 +10,7 @@ import (
 // The errors of this package wrap one of these. The surrounding text names the file, name or peer
 // and says what to do.
 var (
-	// ErrClosed is returned for changes to a Manager after Close.
+	// ErrClosed means that a Manager was closed, or was not made by New.
 	ErrClosed = errors.New("certificate manager is closed")
 
 	// ErrNoCertificate is the error of a handshake if there is no certificate to serve.

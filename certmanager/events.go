@@ -59,7 +59,7 @@ type Event struct {
 	Reason string `json:",omitempty"`
 
 	ReportOnly bool  `json:",omitempty"` // PeerRefused: the peer was accepted; PeerEvicted: its connection stays open
-	Err        error `json:"-"`          // the cause; nil for Loaded and Expiring
+	Err        error `json:"-"`          // the cause; nil for Loaded, Expiring and Issued
 }
 
 // MarshalJSON adds the text of Err.

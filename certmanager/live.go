@@ -49,7 +49,8 @@ type eviction struct {
 func (l *live) init(m *Manager) { l.m, l.conns = m, make(map[*conn]struct{}) }
 
 // Accepting is called by a server before a handshake with [Manager.ServerTLS]. It returns the
-// [Manager.Track] for the connection, which then counts as begun under the current generation:
+// function to call instead of [Manager.Track] after the handshake; if that fails, nothing needs to
+// be called. The connection counts as begun under the generation at the time of Accepting, so
 // [Manager.Recycle] finds it even if the generation changes during the handshake.
 func (m *Manager) Accepting() (track func(state *tls.ConnectionState, remote net.Addr, evict func(reason error)) (release func())) {
 	return m.tracking(false)

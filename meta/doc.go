@@ -39,4 +39,4 @@ package meta
 //	end, errors                     the end
 //	messages, actors, requests      what the actors get, an actor for each connection, answers
 //	peer, stats, inspect, logging   what is going on
-//	certwatcher, acmeresponder      meta processes that are no sockets of their own
+//	certwatcher, acmeresponder      meta processes without a TCP connection

@@ -22,8 +22,9 @@ var (
 	ErrReset = errors.New("connection reset")
 	// ErrIdle: nothing was read or written within IdleTimeout.
 	ErrIdle = errors.New("idle")
-	// ErrHandshake: the TLS handshake of an outgoing connection failed on this side: the peer is not
-	// trusted, there are no common parameters, or HandshakeTimeout passed.
+	// ErrHandshake: the TLS handshake of an outgoing connection, or of an upgrade by StartTLS, failed
+	// on this side: the peer is not trusted, there are no common parameters, or HandshakeTimeout
+	// passed.
 	ErrHandshake = errors.New("TLS handshake failed")
 	// ErrRefused: the peer sent a TLS alert. In TLS 1.3 a client gets it only after its own
 	// handshake is complete.
@@ -42,7 +43,7 @@ var (
 	// ErrEvicted: the certificate manager ended the connection; its reason (revoked, expired, not
 	// authorized) is wrapped too.
 	ErrEvicted = errors.New("evicted")
-	// ErrDrained: the server was drained and the deadline passed.
+	// ErrDrained: the deadline of a MessageTCPDraining passed, after a MessageTCPDrain or MaxLifetime.
 	ErrDrained = errors.New("drained")
 	// ErrTerminated: this side ended the connection: MessageTCPClose, an exit, or the end of the
 	// parent.
@@ -52,7 +53,7 @@ var (
 	ErrStartTLS = errors.New("StartTLS")
 )
 
-// Errors of CreateTCPServer and CreateTCPConnection.
+// Errors of CreateTCPServer, CreateTCPConnection and other functions with options.
 var (
 	// ErrOption: an option is invalid, or two options contradict each other. The text names them.
 	ErrOption = errors.New("meta: invalid option")
@@ -64,7 +65,8 @@ var (
 
 // Errors of a connection with the option Reconnect, and of [Requests].
 var (
-	// ErrNotConnected: a message was not sent by a connection with the option Reconnect.
+	// ErrNotConnected: a connection with the option Reconnect is not connected, so it does not write
+	// the message of a Call.
 	ErrNotConnected = errors.New("meta: not connected")
 	// ErrNoAnswer: a request was not answered in time.
 	ErrNoAnswer = errors.New("meta: the peer did not answer in time")
@@ -80,7 +82,7 @@ type DisconnectError struct {
 	// Cause is the underlying error, nil if there is none.
 	Cause error
 	// Accepted is the number of bytes taken from MessageTCP for writing; Written is how many of
-	// them were handed to the kernel. Written < Accepted: the difference was not sent.
+	// them were passed to the kernel. Written < Accepted: the difference was not sent.
 	Accepted, Written uint64
 }
 

@@ -154,7 +154,7 @@ func (e *Echo) Init(...any) error {
 
 func (e *Echo) HandleMessage(_ gen.PID, message any) error {
 	switch m := message.(type) {
-	case meta.MessageTCPConnect: // the handshake is complete, the peer is proven
+	case meta.MessageTCPConnect: // the handshake is complete, the peer is verified
 		e.Log().Info("%s is here", m.Peer)
 	case meta.MessageTCP:
 		e.SendAlias(m.ID, m) // a write to the peer

@@ -15,7 +15,7 @@ type MessageTCPConnect struct {
 	// ID is the connection: send MessageTCP and the other messages of this package to it.
 	ID gen.Alias
 	// RemoteAddr is the peer's address; behind a trusted PROXY header, the address in it. LocalAddr
-	// is ours.
+	// is the address of this side.
 	RemoteAddr net.Addr
 	LocalAddr  net.Addr
 	// TLS is a copy of the connection's TLS state, nil without TLS.
@@ -64,8 +64,8 @@ type MessageTCPEOF struct {
 // MessageTCPUnsent returns a [MessageTCP] to its sender: a connection with the option Reconnect did
 // not write it, because it was not connected and does not keep messages, or because it ended first.
 type MessageTCPUnsent struct {
-	// ID is the connection. Written bytes of Data were handed to the kernel before the connection
-	// ended: 0, unless it ended in the midst of Data.
+	// ID is the connection. Written is how many bytes of Data were passed to the kernel before the
+	// connection ended: 0, unless it ended while Data was being written.
 	ID      gen.Alias
 	Data    []byte
 	Written int
@@ -129,8 +129,7 @@ type MessageTCPStartTLS struct {
 // MessageTCPSecured reports that the upgrade of [MessageTCPStartTLS] is complete. Data after it
 // came over TLS.
 type MessageTCPSecured struct {
-	// ID is the connection, TLS and Peer are as in MessageTCPConnect, now that there is a
-	// handshake.
+	// ID is the connection. TLS and Peer are as in MessageTCPConnect, after the handshake.
 	ID   gen.Alias
 	TLS  *tls.ConnectionState
 	Peer Peer
@@ -146,7 +145,7 @@ type MessageTCPDrain struct {
 	Timeout time.Duration
 }
 
-// MessageTCPDraining tells the owner of a connection that it will be ended at Deadline.
+// MessageTCPDraining tells the owner of a connection that the connection ends at Deadline.
 type MessageTCPDraining struct {
 	// ID is the connection, Deadline when it ends with ErrDrained.
 	ID       gen.Alias

@@ -17,10 +17,10 @@ const (
 	DefaultDialTimeout      = 10 * time.Second
 	DefaultWriteTimeout     = 30 * time.Second
 	DefaultCloseTimeout     = 5 * time.Second
-	DefaultMinInterval      = 100 * time.Millisecond // of Reconnect, as the next one is
-	DefaultMaxInterval      = 30 * time.Second
-	DefaultWriteBuffer      = 64 << 10 // bytes
-	DefaultMaxFrame         = 64 << 10 // bytes, as bufio.MaxScanTokenSize
+	DefaultMinInterval      = 100 * time.Millisecond // of Reconnect
+	DefaultMaxInterval      = 30 * time.Second       // of Reconnect
+	DefaultWriteBuffer      = 64 << 10               // bytes
+	DefaultMaxFrame         = 64 << 10               // bytes, as bufio.MaxScanTokenSize
 )
 
 // TCPServerOptions are the options of [CreateTCPServer]. The zero value listens without TLS on any

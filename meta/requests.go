@@ -52,7 +52,8 @@ type MessageRequestTimeout struct {
 
 // Send writes a request to the connection and remembers the caller until the answer. It does not
 // block. After timeout, which must be above 0, the actor gets a [MessageRequestTimeout]. On error
-// nothing was sent; the caller then has no answer yet.
+// nothing was sent; the caller then has no answer yet. The error wraps [ErrOption] or
+// [ErrDuplicate], or is that of SendAlias.
 func (r *Requests[ID]) Send(p gen.Process, caller gen.PID, ref gen.Ref, connection gen.Alias, id ID, data []byte, timeout time.Duration) error {
 	if timeout <= 0 {
 		return fmt.Errorf("%w: the timeout of a request is %s; use a positive duration", ErrOption, timeout)

@@ -27,7 +27,7 @@ type ServerStats struct {
 	Accepted     uint64            // connections, including those refused later
 	AcceptErrors uint64            // failed calls of accept, for example for lack of a descriptor
 	Challenges   uint64            // handshakes of CAs that validate a name (RFC 8737)
-	Refused      map[string]uint64 // connections never announced to an actor, by reason: see RefusedReasons
+	Refused      map[string]uint64 // connections never announced to an actor, and failed upgrades by StartTLS, by reason: see RefusedReasons
 	Ended        map[string]uint64 // announced connections that have ended, by the text of the sentinel
 	Handshakes   []HandshakeStats  // complete ones
 
@@ -44,12 +44,12 @@ type Traffic struct {
 
 // HandshakeStats are the complete TLS handshakes of one kind.
 type HandshakeStats struct {
-	Version string        // "TLS 1.3", say
-	Resumed bool          // or full
+	Version string        // for example "TLS 1.3"
+	Resumed bool          // false: full handshakes
 	Count   uint64        // since the server was created
 	Total   time.Duration // the sum of their durations, including waits for the peer
 	// Buckets are the numbers of handshakes that took at most the time at the same index of
-	// HandshakeBuckets.
+	// HandshakeBuckets, so they are cumulative.
 	Buckets [len(HandshakeBuckets)]uint64
 }
 
@@ -63,7 +63,7 @@ var HandshakeBuckets = [...]time.Duration{
 type ConnectionStats struct {
 	ID     gen.Alias // the connection
 	Peer   Peer      // the other side
-	Opened time.Time // when it was accepted
+	Opened time.Time // when it was accepted or connected
 	State  string    // "active", "passive", or "held back: " or "ending: " with the reason
 
 	Traffic
@@ -77,8 +77,9 @@ func Stats(server gen.MetaBehavior) ServerStats { return mustServer(server).snap
 
 // Connections returns the open connections of a server after their MessageTCPConnect, the oldest
 // first. For the result of [CreateTCPConnection] it returns that connection once it has been
-// established, even after its end. Any goroutine may call it. Unlike Ergo's Inspect, it does not
-// wait for a connection that is writing to its peer.
+// established, without Reconnect even after its end. It panics for anything else. Any goroutine
+// may call it. Unlike Ergo's Inspect, it does not wait for a connection that is writing to its
+// peer.
 func Connections(behavior gen.MetaBehavior) (all []ConnectionStats) {
 	var open []*tcpConnection
 	switch b := behavior.(type) {

@@ -10,7 +10,7 @@ import (
 // Source is a [certmanager.Source] of certificates that a CA issues, one for each name.
 //
 // A Source belongs to one Manager until the Manager is closed; its fields must not be changed
-// meanwhile.
+// meanwhile. Invalid options are an error of New.
 type Source struct {
 	// Domains are the names for which certificates are obtained at start: DNS names, wildcards such as
 	// "*.example.com", which need DNSPersist or DNS, and IP addresses (RFC 8738), for which Let's
@@ -93,7 +93,7 @@ type Source struct {
 
 	// RenewBefore is how long before its expiry a certificate is renewed, at most half of its
 	// lifetime. Zero is a third of the lifetime. If the CA offers renewal information (RFC 9773), the
-	// CA decides, within the same limit.
+	// CA decides, but the certificate is renewed at the latest when half of this time is left.
 	RenewBefore time.Duration
 
 	// HandshakeTimeout is how long a handshake for a name without a certificate waits for an order.

@@ -33,7 +33,8 @@ import (
 )
 
 // Source wraps another source and adds revocation lists to its material. Its fields must not be
-// changed after the first use. Each Manager needs its own Source.
+// changed after the first use. Each Manager needs its own Source. Invalid options are an error of
+// New.
 type Source struct {
 	// Source provides the certificates and the CAs. A list must be signed by one of its CAs, chains or
 	// CRLIssuers.
@@ -46,7 +47,8 @@ type Source struct {
 	URLs []string
 
 	// DistributionPoints also fetches the lists at the CRL distribution points (RFC 5280 section
-	// 4.2.1.13) in the certificates of Source: its leaves, their chains and its CAs.
+	// 4.2.1.13) in the certificates of Source: its leaves, their chains and its CAs. At most 200 lists
+	// are fetched, those of URLs first.
 	DistributionPoints bool
 
 	// Dir is a folder for the last good lists, so that a restart does not depend on the network. It

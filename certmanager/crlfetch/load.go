@@ -21,7 +21,8 @@ type kept struct {
 	warns string
 }
 
-// Load implements certmanager.Source. The first call waits until each list has been requested once.
+// Load implements certmanager.Source. The first call waits until each list that is not in Dir has
+// been requested once: at most 10 seconds, or with Required at most Timeout.
 func (s *Source) Load(ctx context.Context, previous *certmanager.Material) (*certmanager.Material, error) {
 	if err := s.ready(); err != nil {
 		return nil, err
