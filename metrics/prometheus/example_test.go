@@ -24,7 +24,7 @@ func ExampleNew() {
 		log.Fatal(err)
 	}
 	defer manager.Close()
-	server, err := meta.CreateTCPServer(meta.TCPServerOptions{Host: "127.0.0.1", MaxConnections: 1000}) // an actor hands it to SpawnMeta
+	server, err := meta.CreateTCPServer(meta.TCPServerOptions{Host: "127.0.0.1", MaxConnections: 1000}) // an actor passes it to SpawnMeta
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -24,6 +24,7 @@ const (
 	renewalInfoPath = "/draft-ietf-acme-ari-03/renewalInfo/"
 )
 
+// ServeHTTP serves the ACME directory over HTTPS. The server of the CA calls it.
 func (w *faults) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	w.mu.Lock()
 	w.requests++
