@@ -47,7 +47,8 @@ type PeerInfo struct {
 	CertificateInfo
 	Server bool `json:",omitempty"` // a server that this program connected to
 
-	// Remote is the peer's address and Local the address of this side; both are empty for the handshake of a client.
+	// Remote is the peer's address and Local that of this side; both are empty for the handshake of a
+	// client.
 	// Connection is the ID of a connection of package meta, as in its log lines.
 	Remote     string `json:",omitempty"`
 	Local      string `json:",omitempty"`

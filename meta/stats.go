@@ -24,12 +24,14 @@ type ServerStats struct {
 	Handshaking    int  // handshakes that use the CPU at the moment
 	MaxHandshakes  int  // the limit for Handshaking; 0: no TLS
 
-	Accepted     uint64            // connections, including those refused later
-	AcceptErrors uint64            // failed calls of accept, for example for lack of a descriptor
-	Challenges   uint64            // handshakes of CAs that validate a name (RFC 8737)
-	Refused      map[string]uint64 // connections never announced to an actor, and failed upgrades by StartTLS, by reason: see RefusedReasons
-	Ended        map[string]uint64 // announced connections that have ended, by the text of the sentinel
-	Handshakes   []HandshakeStats  // complete ones
+	Accepted     uint64 // connections, including those refused later
+	AcceptErrors uint64 // failed calls of accept, for example for lack of a descriptor
+	Challenges   uint64 // handshakes of CAs that validate a name (RFC 8737)
+	// Refused are the connections never announced to an actor, by reason: see RefusedReasons. Failed
+	// upgrades by StartTLS are counted here too.
+	Refused    map[string]uint64
+	Ended      map[string]uint64 // announced connections that have ended, by the text of the sentinel
+	Handshakes []HandshakeStats  // complete ones
 
 	Traffic // of all connections, including ended ones
 }
