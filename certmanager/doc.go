@@ -24,7 +24,8 @@
 // [Manager.NewListener] register theirs. For an http.Server, set ConnState to [Manager.ConnState];
 // otherwise call [Manager.Accepting] or [Manager.Dialing].
 //
-// The minimum version is TLS 1.2, with ECDHE and AEAD cipher suites only.
+// The minimum version is TLS 1.2, with ECDHE and AEAD cipher suites only, unless the program sets
+// others in the config of [Manager.ServerTLS].
 //
 // This package does not fetch revocation lists (package crlfetch does), does not support OCSP, does
 // not issue certificates, and opens no port.

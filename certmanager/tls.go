@@ -33,11 +33,12 @@ func newTLSConfig() *tls.Config {
 // verified. The config does not answer challenges of a CA: see [Manager.ServerHandshake].
 //
 // Before the first handshake only NextProtos, MinVersion, MaxVersion, CipherSuites and
-// CurvePreferences may be set. If ClientAuth, ClientCAs, VerifyPeerCertificate, VerifyConnection or
-// Certificates is set, every handshake fails, because the Manager decides which clients to accept
-// ([Options], SetClientAuth, SetClientCAs). Set fields on this config, not on a Clone: handshakes
-// do not see the fields of a clone. http.Server sets NextProtos itself. For grpc-go, set it to
-// []string{"h2"}, because credentials.NewTLS sets it on a clone.
+// CurvePreferences may be set; weaker values than those of the config are not refused. If
+// ClientAuth, ClientCAs, VerifyPeerCertificate, VerifyConnection or Certificates is set, every
+// handshake fails, because the Manager decides which clients to accept ([Options], SetClientAuth,
+// SetClientCAs). Set fields on this config, not on a Clone: handshakes do not see the fields of a
+// clone. http.Server sets NextProtos itself. For grpc-go, set it to []string{"h2"}, because
+// credentials.NewTLS sets it on a clone.
 //
 // The Manager closes open connections whose client is no longer trusted only if it tracks them: see
 // [Manager.ConnState] and [Manager.Accepting].
