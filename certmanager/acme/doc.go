@@ -19,7 +19,7 @@
 // The requests to the CA are made by github.com/mholt/acmez. HostPolicy, Cache and the formats in
 // the cache are those of golang.org/x/crypto/acme/autocert.
 //
-// At Let's Encrypt a Source makes at most 300 orders at once and one more every 36 seconds, which
+// At Let's Encrypt a Source makes at most 300 orders in a row and then one every 36 seconds, which
 // is the limit of an account. Renewals do not count.
 //
 // This package does not revoke certificates. It opens no ports, except those of [Source.Listen] and
