@@ -78,7 +78,7 @@ func managers() (certs, links *certmanager.Manager, err error) {
 	return certs, links, errors.Join(certsErr, linksErr)
 }
 
-// counter lives on the back node and has never heard of TLS.
+// counter runs on the back node. It does not use TLS itself.
 type counter struct {
 	act.Actor
 	lines int
@@ -89,7 +89,7 @@ func (c *counter) HandleCall(_ gen.PID, _ gen.Ref, request any) (any, error) {
 	return fmt.Sprintf("%d: %v", c.lines, request), nil
 }
 
-// gateway lives on the front node and owns the connections.
+// gateway runs on the front node and owns the connections.
 type gateway struct {
 	act.Actor
 	port  uint16

@@ -4,7 +4,7 @@
 // process with the listening socket, and drains: the new process accepts new connections, and the
 // old one stays until its own have ended, at most for -grace.
 //
-//	go build ./examples/drain && ./drain    # says its process id
+//	go build ./examples/drain && ./drain    # prints its process id
 //	kill -HUP ID
 //
 // Ctrl-C ends it. Outside of the repository name the files with -cert and -key.
@@ -92,7 +92,7 @@ func socket(addr string) (net.Listener, error) {
 	return net.Listen("tcp", addr)
 }
 
-// successor starts this program anew. ForkExec leaves the socket as it is; os/exec would make it
+// successor starts this program again. ForkExec leaves the socket as it is; os/exec would make it
 // blocking, for our own server too.
 func successor(listener net.Listener) error {
 	socket, err := listener.(*net.TCPListener).SyscallConn()
