@@ -44,7 +44,7 @@ var Replacements = []Replacement{
 }
 
 // RenameOver writes each file to a temporary file next to it and renames that into place, in the
-// order of their names, as certbot does.
+// order of their names, as mv does.
 func RenameOver(dir string, files map[string][]byte, between func()) error {
 	return renameOver(dir, files, sorted(files), between)
 }
