@@ -24,7 +24,8 @@ const (
 )
 
 // TCPServerOptions are the options of [CreateTCPServer]. The zero value listens without TLS on any
-// free port of all interfaces, and the parent handles all connections.
+// free port of all interfaces, and the parent handles all connections. Negative numbers, except
+// KeepAlivePeriod, and durations below a millisecond are errors.
 type TCPServerOptions struct {
 	// Host is the name or IP address to listen on; empty means all interfaces. If a name has
 	// several addresses, the server listens on all that this machine has: localhost is 127.0.0.1
@@ -182,11 +183,11 @@ type TCPServerOptions struct {
 }
 
 // TCPConnectionOptions are the options of [CreateTCPConnection]. Fields without a comment are as in
-// [TCPServerOptions].
+// [TCPServerOptions], and so are invalid numbers and durations.
 type TCPConnectionOptions struct {
 	// Host is the name or IP address to connect to; empty means localhost.
 	Host string
-	// Port to connect to.
+	// Port to connect to, required unless UnixPath or Addrs is set.
 	Port uint16
 	// UnixPath, if set, is the path of a unix socket to connect to, instead of Host and Port.
 	UnixPath string
