@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -390,4 +391,46 @@ func TestDrain(t *testing.T) {
 		_, err = net.Dial("tcp", addr)
 		assert.Error(t, err, "it accepts no more")
 	})
+}
+
+// A drain and MaxLifetime end a connection in time also while it waits for an owner that is slow
+// with thousands of messages.
+func TestEndOfConnectionWithSlowOwner(t *testing.T) {
+	t.Parallel()
+	const messages, each = 10_000, 10 * time.Millisecond // the wait is for the answers to 2,700 of them
+	for name, options := range map[string]meta.TCPServerOptions{"drain": {}, "MaxLifetime": {MaxLifetime: 300 * time.Millisecond}} {
+		t.Run(name, func(t *testing.T) {
+			eachMode(t, func(t *testing.T, m mode) {
+				h := newHost(t)
+				started := make(chan struct{}, messages)
+				a, driver := h.spawn(func(o *owner, message any) bool {
+					m, ok := message.(meta.MessageTCP)
+					if ok {
+						started <- struct{}{}
+						time.Sleep(each)
+						o.SendAlias(m.ID, meta.MessageTCP{Data: []byte("answer\n")})
+					}
+					return ok
+				}), h.spawn(nil)
+				options := options
+				options.CertManager, options.Split, options.CloseTimeout = m.manager, bufio.ScanLines, 50*time.Millisecond
+				id, addr := a.listen(options)
+				server := a.server
+				peer := m.dial(t, addr)
+				go io.Copy(io.Discard, peer)
+				go io.WriteString(peer, strings.Repeat("x\n", messages))
+				<-started
+				began := time.Now()
+				if name == "drain" {
+					driver.do(func(o *owner) {
+						_, err := o.CallAlias(id, meta.MessageTCPDrain{Timeout: 100 * time.Millisecond}, 25)
+						assert.NoError(t, err)
+					})
+				}
+				eventually(t, func() bool { return meta.Stats(server).Connections == 0 }, "the connection has ended")
+				assert.Less(t, time.Since(began), 10*time.Second)
+				assert.EqualValues(t, 1, meta.Stats(server).Ended[meta.ErrDrained.Error()])
+			})
+		})
+	}
 }

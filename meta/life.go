@@ -72,6 +72,17 @@ func (l *life) view() progress {
 	return l.progress
 }
 
+// asked reports whether the read loop is asked for something other than reading.
+func (l *life) asked() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.askedLocked()
+}
+
+func (l *life) askedLocked() bool {
+	return l.reason != nil || l.upgrade != nil || !l.drainBy.IsZero() || l.newOwner != (gen.PID{})
+}
+
 // advance sets the phase.
 func (l *life) advance(p phase) {
 	l.mu.Lock()

@@ -76,8 +76,7 @@ func (c *tcpConnection) mayDeliver() bool {
 }
 
 func (c *tcpConnection) mayDeliverLocked() bool {
-	return c.reason == nil && c.upgrade == nil && c.drainBy.IsZero() && c.newOwner == (gen.PID{}) && (c.broken == nil || !c.brokenUntil.IsZero()) &&
-		c.batch.cost < readAhead*c.opt.WriteBuffer && !c.pausedLocked()
+	return !c.askedLocked() && (c.broken == nil || !c.brokenUntil.IsZero()) && c.batch.cost < readAhead*c.opt.WriteBuffer && !c.pausedLocked()
 }
 
 // pausedLocked reports whether reading and delivering is paused.
@@ -208,6 +207,9 @@ func (c *tcpConnection) awaitOwner() {
 	due := b.due + b.rate*delivered
 	for (b.rate == 0 && idle == 0 || float64(out) < due-b.rate*delivered/2) && idle < ownerTime {
 		time.Sleep(ownerTick)
+		if c.doDue(); c.asked() { // the wait continues when that is done
+			return
+		}
 		idle += ownerTick
 		if last := out; c.stats.messagesOut.Load() != last {
 			out, idle = c.stats.messagesOut.Load(), 0
