@@ -44,6 +44,8 @@ func (c *tcpConnection) findOwner() error {
 	if c.server != nil {
 		c.server.owners.Store(name, known)
 	}
+	c.mu.Lock() // setOwner of a reconnecting reads it in any phase
+	defer c.mu.Unlock()
 	c.to, c.ownerAt = known, time.Now().Add(ownerCheck)
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -251,4 +252,59 @@ func TestActorKeepsItsConnection(t *testing.T) {
 	eventually(t, h.log.contains("belongs to its actor"), "the log says so")
 	assert.Equal(t, "2\n", line(t, conn, "hello"))
 	other.quiet()
+}
+
+// slowNode takes long to tell of the worker, the first time, and tells when it does.
+type slowNode struct {
+	gen.Node
+	later *atomic.Bool
+	looks chan struct{}
+}
+
+func (n slowNode) ProcessInfo(pid gen.PID) (gen.ProcessInfo, error) {
+	info, err := n.Node.ProcessInfo(pid)
+	if info.Name == "worker" && n.later.CompareAndSwap(false, true) {
+		close(n.looks)
+		time.Sleep(20 * time.Millisecond)
+	}
+	return info, err
+}
+
+// A connection with Reconnect is passed on by its owner and its parent, also before the first
+// connection and between two. With Node the owner is the process that has the name, and nobody else
+// can take a later connection.
+func TestOwnerOfReconnectingWithName(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		server := newLineServer(t, m)
+		h := newHost(t)
+		node := slowNode{h.Node, &atomic.Bool{}, make(chan struct{})}
+		parent, worker, thief, heir := h.spawn(nil), h.spawnNamed("worker", nil), h.spawn(nil), h.spawn(nil)
+		options := m.reconnecting(t, server.addr, meta.Reconnect{MinInterval: time.Millisecond, MaxInterval: time.Millisecond})
+		options.Node, options.Process = node, "worker"
+		id := parent.connect(options)
+		<-node.looks // it looks for its owner
+		parent.send(id, meta.MessageTCPOwner{PID: worker.pid})
+		steal := func() { thief.send(id, meta.MessageTCPOwner{PID: thief.pid}) }
+		steal()
+		expect[meta.MessageTCPConnect](worker)
+		steal()
+		server.stop()
+		until(worker, always[meta.MessageTCPDisconnect])
+		steal()
+		server.start()
+		until(worker, always[meta.MessageTCPConnect])
+		worker.send(id, meta.MessageTCPOwner{PID: heir.pid})
+		until(worker, always[meta.MessageTCPOwner])
+		expect[meta.MessageTCPConnect](heir)
+		server.stop()
+		until(heir, always[meta.MessageTCPDisconnect])
+		worker.send(id, meta.MessageTCPOwner{PID: worker.pid})
+		parent.send(id, meta.MessageTCPOwner{PID: parent.pid})
+		until(heir, always[meta.MessageTCPOwner])
+		server.start()
+		until(parent, always[meta.MessageTCPConnect])
+		worker.quiet()
+		heir.quiet()
+		thief.quiet()
+	})
 }

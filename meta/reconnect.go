@@ -149,7 +149,11 @@ func (r *reconnecting) setOwner(from, pid gen.PID) {
 	r.mu.Lock() // held throughout: a connection that ends reads the requested owner
 	defer r.mu.Unlock()
 	before := r.to
-	if err := r.opt.mayPass(before, r.process.Parent(), from, pid); err != nil {
+	owner := before
+	if name, named := before.(gen.Atom); named && r.opt.Node != nil {
+		owner, _ = lookUp(r.opt.Node, name) // on error no process is the owner, so only the parent may pass it
+	}
+	if err := r.opt.mayPass(owner, r.process.Parent(), from, pid); err != nil {
 		warnOwner(r.process, from, pid, err)
 		return
 	}
