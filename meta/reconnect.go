@@ -83,7 +83,6 @@ func (r *reconnecting) Start() error {
 func (r *reconnecting) once() bool {
 	t := r.targets[r.tries%len(r.targets)]
 	r.tries++
-	began := time.Now()
 	sock, err := dial(r.ctx, t, r.opt)
 	if err != nil {
 		reason := &DisconnectError{Reason: ErrDial, Cause: err}
@@ -93,10 +92,15 @@ func (r *reconnecting) once() bool {
 	} else {
 		c := newConnection(r.opt, nil, sock, nil)
 		c.clientTLS = t.tls
-		c.onEnd = func(reason *DisconnectError) time.Time {
-			return r.plan(reason, c.stats.messagesIn.Load() > 0 || time.Since(began) > r.opt.Reconnect.MaxInterval)
+		var established time.Time
+		c.onConnect = func() {
+			established = time.Now()
+			r.use()
 		}
-		c.onConnect = r.use
+		c.onEnd = func(reason *DisconnectError) time.Time {
+			lasted := !established.IsZero() && time.Since(established) > r.opt.Reconnect.MaxInterval
+			return r.plan(reason, lasted || c.stats.messagesIn.Load() > 0)
+		}
 		_ = c.Init(r.process) // never fails
 		r.mu.Lock()
 		c.to, r.conn = r.to, c

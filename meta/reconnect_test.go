@@ -247,3 +247,21 @@ func TestReconnectAnswersConnect(t *testing.T) {
 		}
 	})
 }
+
+// A handshake that fails is a failure also if it takes longer than MaxInterval: after MaxFailures it
+// is over.
+func TestReconnectToSilentServer(t *testing.T) {
+	tlsModes(t, func(t *testing.T, m mode) {
+		a := newHost(t).spawn(nil)
+		silent := newListener(t)
+		defer silent.Close()
+		options := m.reconnecting(t, silent.Addr().String(), meta.Reconnect{MinInterval: time.Millisecond, MaxInterval: 5 * time.Millisecond, MaxFailures: 2})
+		options.HandshakeTimeout = 20 * time.Millisecond
+		a.connect(options)
+		for try := range 3 {
+			failed := expect[meta.MessageTCPDisconnect](a)
+			assert.ErrorIs(t, failed.Reason, meta.ErrHandshake)
+			assert.Equal(t, try == 2, failed.Retry.IsZero(), "failure %d", try+1)
+		}
+	})
+}
