@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -140,12 +141,19 @@ func (r *reconnecting) use() {
 // sendSelf sends a pumpRequest. If the mailbox is full, the next message pumps instead.
 func (r *reconnecting) sendSelf() { _ = r.process.Send(r.process.ID(), pumpRequest{}) }
 
-// tell sends a Disconnect to the owner. It returns false if the owner has ended.
+// tell sends a Disconnect to the owner. If the owner's mailbox is full it waits for room, as
+// tcpConnection.finish does. It returns false if the owner has ended.
 func (r *reconnecting) tell(reason *DisconnectError, retry time.Time) bool {
-	r.mu.Lock()
-	to := r.to
-	r.mu.Unlock()
-	return !unreachable(r.process.Send(to, MessageTCPDisconnect{ID: r.process.ID(), Reason: reason, Retry: retry}))
+	for wait := time.Millisecond; ; wait = min(2*wait, time.Second) {
+		r.mu.Lock()
+		to := r.to
+		r.mu.Unlock()
+		err := r.process.Send(to, MessageTCPDisconnect{ID: r.process.ID(), Reason: reason, Retry: retry})
+		if !errors.Is(err, gen.ErrProcessMailboxFull) {
+			return !unreachable(err)
+		}
+		time.Sleep(wait)
+	}
 }
 
 // setOwner makes a process the owner of this connection and of later ones.

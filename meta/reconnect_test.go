@@ -265,3 +265,42 @@ func TestReconnectToSilentServer(t *testing.T) {
 		}
 	})
 }
+
+// An owner whose mailbox is full hears of the end when it has room: of attempts that fail until
+// MaxFailures, and of a close between two attempts.
+func TestReconnectEndsWithoutRoom(t *testing.T) {
+	for name, again := range map[string]meta.Reconnect{
+		"MaxFailures": {MinInterval: time.Millisecond, MaxInterval: time.Millisecond, MaxFailures: 1},
+		"close":       {MinInterval: time.Hour, MaxInterval: time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := newLineServer(t, modes()[0])
+			server.stop()
+			h := newHost(t)
+			parent, worker := h.spawn(nil), h.spawnNamed("worker", nil, gen.ProcessOptions{MailboxSize: 1})
+			started, busy := make(chan struct{}), make(chan struct{})
+			fill := func() {
+				require.NoError(t, h.Send(worker.pid, run(func(*owner) { close(started); <-busy })))
+				<-started
+				require.NoError(t, h.Send(worker.pid, run(func(*owner) {})))
+			}
+			options := modes()[0].reconnecting(t, server.addr, again)
+			options.Process = "worker"
+			if name == "MaxFailures" {
+				fill()
+			}
+			id := parent.connect(options)
+			if name == "close" {
+				until(worker, always[meta.MessageTCPDisconnect])
+				fill()
+				parent.send(id, meta.MessageTCPClose{})
+			}
+			time.Sleep(50 * time.Millisecond) // in which it would end without a word
+			close(busy)
+			until(worker, func(m meta.MessageTCPDisconnect) bool { return m.Retry.IsZero() })
+			eventually(t, func() bool { return parent.inspectAny(id) == nil }, "the meta process has ended")
+			worker.quiet()
+		})
+	}
+}
