@@ -195,9 +195,9 @@ func (c *tcpConnection) leave() {
 	}
 }
 
-// unreachable reports whether an error of Send means that the receiver has ended. A meta process
-// whose own parent has ended gets ErrNotAllowed.
-var unreachable = is(gen.ErrNotAllowed, gen.ErrProcessTerminated, gen.ErrProcessUnknown, gen.ErrMetaUnknown, gen.ErrAliasUnknown, gen.ErrNodeTerminated)
+// unreachable reports whether an error of Send or lookUp means that the receiver has ended. A meta
+// process whose own parent has ended gets ErrNotAllowed.
+var unreachable = is(gen.ErrNotAllowed, gen.ErrProcessTerminated, gen.ErrProcessUnknown, gen.ErrNameUnknown, gen.ErrMetaUnknown, gen.ErrAliasUnknown, gen.ErrNodeTerminated)
 
 // drain stops accepting, waits until all connections have ended and returns how many of them it had
 // to end.

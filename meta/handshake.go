@@ -271,9 +271,12 @@ func (c *tcpConnection) refused(stage string, err error) {
 		return // err only follows from that end
 	}
 	reason := ErrHandshake
-	if isAlert(err) {
+	switch {
+	case isAlert(err):
 		reason = ErrRefused
-	} else if c.stats.tls.Load() != nil {
+	case errors.Is(err, ErrOwnerGone):
+		reason = ErrOwnerGone
+	case c.stats.tls.Load() != nil:
 		reason = ErrTerminated // the handshake was complete: the peer gets close_notify
 	}
 	c.end(reason, err)

@@ -304,3 +304,22 @@ func TestReconnectEndsWithoutRoom(t *testing.T) {
 		})
 	}
 }
+
+// If no process has the name of the owner, the connection ends for good, with Node and without.
+func TestReconnectWithoutOwner(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		for _, looksUp := range []bool{false, true} {
+			server := newLineServer(t, m)
+			h := newHost(t)
+			a := h.spawn(nil)
+			options := m.reconnecting(t, server.addr, meta.Reconnect{MinInterval: time.Millisecond, MaxInterval: time.Millisecond})
+			options.Process = "nobody"
+			if looksUp {
+				options.Node = h.Node
+			}
+			id := a.connect(options)
+			eventually(t, func() bool { return a.inspectAny(id) == nil }, "the meta process has ended")
+			eventually(t, h.log.contains("ended (owner gone: "), "the log says why")
+		}
+	})
+}
