@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -280,4 +281,39 @@ func (j *jsonLines) await(t *testing.T, event string) (line map[string]any) {
 		return line != nil
 	}, "the manager logs "+event)
 	return line
+}
+
+// The lines of each connection of a Reconnect have the fields of that connection, and once.
+func TestLogFieldsOfReconnecting(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		server := newLineServer(t, m)
+		h, log := newHost(t), &lines{}
+		require.NoError(t, h.LoggerAdd("lines", log))
+		a := h.spawn(nil)
+		id := a.connect(m.reconnecting(t, server.addr, meta.Reconnect{MinInterval: time.Millisecond, MaxInterval: time.Millisecond}))
+		locals := map[any]bool{}
+		for range 3 {
+			locals[until(a, always[meta.MessageTCPConnect]).LocalAddr.String()] = true
+			server.stop()
+			until(a, always[meta.MessageTCPDisconnect])
+			server.start()
+		}
+		a.send(id, meta.MessageTCPClose{})
+		until(a, func(m meta.MessageTCPDisconnect) bool { return m.Retry.IsZero() })
+		log.mu.Lock()
+		defer log.mu.Unlock()
+		seen := map[any]bool{}
+		for _, line := range log.got {
+			if !strings.HasSuffix(line.Format, "established") {
+				continue
+			}
+			fields := map[string]any{}
+			for _, f := range line.Fields {
+				assert.NotContains(t, fields, f.Name)
+				fields[f.Name] = f.Value
+			}
+			seen[fields["local"]] = true
+		}
+		assert.Subset(t, seen, locals)
+	})
 }

@@ -109,7 +109,8 @@ func (r *reconnecting) once() bool {
 		if r.ctx.Err() != nil { // Terminate may have looked for a connection before
 			c.Terminate(nil)
 		}
-		_ = c.Start() // always nil: the owner got the reason
+		_ = c.Start()                 // always nil: the owner got the reason
+		removeFields(r.process.Log()) // the next connection adds its own
 		r.mu.Lock()
 		if r.conn = nil; !r.retryAt.IsZero() { // else its Disconnect was the last message
 			_ = c.changeOwner() // if MessageTCPOwner came after its Disconnect
