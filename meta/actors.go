@@ -3,6 +3,7 @@ package meta
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -79,7 +80,8 @@ type actorAnswer struct {
 	err   error
 }
 
-// actorRelease is sent when a connection has ended or turns out to need no actor.
+// actorRelease is sent when a connection has ended that has asked for an actor, or for which a
+// draining process waits.
 type actorRelease struct{ connection gen.Alias }
 
 // actorWatch is the first message of the process: Ergo does not let a process monitor another in
@@ -160,7 +162,7 @@ func (s *actorServer) HandleMessage(from gen.PID, message any) error {
 	default:
 		s.Log().Warning("unknown message from %s ignored: %T", from, message)
 	}
-	if s.draining && s.server == (gen.Alias{}) && len(s.actors) == 0 && len(s.connections) == 0 {
+	if s.draining && s.server == (gen.Alias{}) && len(s.actors) == 0 && len(s.connections) == 0 && s.listening.empty() {
 		return gen.TerminateReasonNormal
 	}
 	return nil
@@ -255,9 +257,12 @@ func (c *tcpConnection) startActor(deadline time.Time) error {
 	return nil
 }
 
-// releaseActor reports that the connection no longer needs its actor.
-func (c *tcpConnection) releaseActor() {
-	if c.actor {
-		_ = c.process.Send(c.process.Parent(), actorRelease{c.process.ID()}) // on error the server's process, and with it the actor, has ended
+// releaseActor reports that the connection has left the server and no longer needs an actor. It
+// returns false if the mailbox of the server's process is full, and is then called again. After any
+// other error the process, and with it the actor, has ended.
+func (c *tcpConnection) releaseActor() (released bool) {
+	if !c.actor && (c.server == nil || !c.server.actors || !isClosed(c.server.closing)) {
+		return true // the process does not wait for it
 	}
+	return !errors.Is(c.process.Send(c.process.Parent(), actorRelease{c.process.ID()}), gen.ErrProcessMailboxFull)
 }

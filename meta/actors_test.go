@@ -221,3 +221,66 @@ func TestActorServerOptions(t *testing.T) {
 		})
 	}
 }
+
+// A connection that is still in its handshake when a drain begins continues, as that of any server,
+// and the process waits for it. One that fails its handshake then is not waited for.
+func TestActorServerDrainsHandshakes(t *testing.T) {
+	tlsModes(t, func(t *testing.T, m mode) {
+		h, pid, server, ended := actorServer(t, m, nil)
+		addr := meta.Stats(server).Listen
+		conn, stranger := dialTCP(t, addr), dialTCP(t, addr)
+		eventually(t, func() bool { return meta.Stats(server).Establishing == 2 }, "they are accepted")
+		require.NoError(t, h.Send(pid, meta.MessageTCPDrain{Timeout: testTimeout}))
+		eventually(t, func() bool {
+			conn, err := net.Dial("tcp", addr)
+			if err == nil {
+				conn.Close()
+			}
+			return err != nil
+		}, "it accepts no more")
+		secure := m.secure(t, conn)
+		_, err := io.ReadAll(secure) // its actor closes it when it is told
+		assert.NoError(t, err)
+		assert.ErrorIs(t, next(t, ended), gen.TerminateReasonNormal)
+		_, err = h.ProcessState(pid)
+		assert.NoError(t, err)
+		stranger.Close()
+		eventually(t, func() bool { _, err := h.ProcessState(pid); return err != nil }, "the process has ended")
+	})
+}
+
+// An actor that does not end with its connection is ended also if the mailbox of the server's process
+// was full when the connection ended.
+func TestActorThatStaysWithoutRoom(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		h := newHost(t)
+		var server gen.MetaBehavior
+		ended, alarmed, busy := make(chan error, 100), make(chan struct{}), make(chan struct{})
+		options := meta.ActorServer{
+			Server:  meta.TCPServerOptions{Host: "127.0.0.1", CertManager: m.manager, Split: bufio.ScanLines, CloseTimeout: 50 * time.Millisecond, AlarmHigh: 2},
+			Actor:   func() gen.ProcessBehavior { return &counter{stay: true, ended: ended} },
+			Started: func(s gen.MetaBehavior) { server = s },
+			Alarm: func(m meta.MessageTCPAlarm) {
+				if m.High {
+					close(alarmed)
+					<-busy
+				}
+			},
+		}
+		if wrapping, ok := m.manager.(manager); ok && wrapping.wrapped {
+			options.Server.Host, options.Server.Listener = "", wrappingListener{newListener(t)}
+		}
+		pid, err := h.SpawnRegister("lines", options.Process, gen.ProcessOptions{MailboxSize: 3})
+		require.NoError(t, err)
+		conn := m.dial(t, meta.Stats(server).Listen)
+		assert.Equal(t, "1\n", line(t, conn, "hello"))
+		dialTCP(t, meta.Stats(server).Listen) // raises the alarm
+		<-alarmed
+		for h.Send(pid, "fills the mailbox") == nil {
+		}
+		require.NoError(t, conn.Close())
+		eventually(t, func() bool { return meta.Stats(server).Connections == 0 }, "the connection has ended")
+		close(busy)
+		assert.ErrorIs(t, next(t, ended), gen.TerminateReasonShutdown)
+	})
+}

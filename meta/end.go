@@ -112,12 +112,13 @@ func (c *tcpConnection) finish() {
 	} else { // a peer whose handshake failed keeps its slot no longer than one still in its handshake
 		c.sock.linger(min(lingerTimeout, time.Until(c.opened.Add(c.opt.HandshakeTimeout))))
 	}
-	c.releaseActor()
 	c.leave()
 	c.inbox.discard()
-	for wait := time.Millisecond; !told; wait = min(2*wait, time.Second) {
+	released := c.releaseActor()
+	for wait := time.Millisecond; !told || !released; wait = min(2*wait, time.Second) {
 		time.Sleep(wait)
-		told = c.disconnected(reason)
+		told = told || c.disconnected(reason)
+		released = released || c.releaseActor()
 	}
 	c.advance(over)
 }
@@ -213,8 +214,7 @@ func (s *tcpServer) drain(timeout time.Duration) (evicted int) {
 	for _, c := range open {
 		c.draining(deadline)
 	}
-	empty := func() bool { return len(s.open) == 0 }
-	if s.await(empty, ctx.Done()) {
+	if s.await(s.emptyLocked, ctx.Done()) {
 		return 0
 	}
 	for _, c := range open {
@@ -222,8 +222,17 @@ func (s *tcpServer) drain(timeout time.Duration) (evicted int) {
 			evicted++
 		}
 	}
-	s.await(empty, nil) // each ends within its CloseTimeout
+	s.await(s.emptyLocked, nil) // each ends within its CloseTimeout
 	return evicted
+}
+
+func (s *tcpServer) emptyLocked() bool { return len(s.open) == 0 }
+
+// empty reports whether all connections have ended.
+func (s *tcpServer) empty() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.emptyLocked()
 }
 
 // draining makes the read loop tell the owner that the connection ends at deadline.
