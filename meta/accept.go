@@ -79,10 +79,12 @@ func (s *tcpServer) accepted(conn net.Conn) (*tcpConnection, error) {
 	if conn == nil {
 		return nil, errors.New("Listener.Accept returned neither a connection nor an error")
 	}
-	limitAddr(conn.RemoteAddr()) // a RemoteAddr that panics does so here
+	remote := conn.RemoteAddr()
+	limitAddr(remote) // an address that panics does so here
 	sock := newSocket(conn)
 	if s.opt.Listener != nil {
 		sock.unblock()
+		sock.remote.Store(&remote) // some types have none after Close, and the limits count by it
 	}
 	s.connection.setTimeouts(conn)
 	to := s.parent

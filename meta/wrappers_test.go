@@ -172,3 +172,57 @@ func TestSlowReaderIsNotCutOff(t *testing.T) {
 		assert.ErrorIs(t, expect[meta.MessageTCPDisconnect](a).Reason, meta.ErrIdle, "when it has taken all")
 	})
 }
+
+// forgetful is a connection that has no address after it was closed, as those of a network in the
+// program.
+type forgetful struct {
+	*net.TCPConn
+	closed atomic.Bool
+}
+
+func (c *forgetful) Close() error {
+	c.closed.Store(true)
+	return c.TCPConn.Close()
+}
+
+func (c *forgetful) RemoteAddr() net.Addr {
+	if c.closed.Load() {
+		return nil
+	}
+	return c.TCPConn.RemoteAddr()
+}
+
+// A connection counts for the address that it had when it was accepted: one that has ended does not
+// count any more, and one whose handshake has timed out does.
+func TestWrapperThatForgetsItsAddress(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		a := newHost(t).spawn(nil)
+		listener := newListener(t)
+		options := meta.TCPServerOptions{
+			CertManager: m.manager, MaxConnectionsPerAddress: 1,
+			Listener: connListener{listener, func(c *net.TCPConn) net.Conn { return &forgetful{TCPConn: c} }},
+		}
+		if m.tls() {
+			options.HandshakeTimeout, options.MaxHandshakeFailures = 500*time.Millisecond, 1
+		}
+		a.listen(options)
+		server := a.server
+		none := func() bool { stats := meta.Stats(server); return stats.Connections+stats.Establishing == 0 }
+		for range 3 {
+			peer := m.dial(t, listener.Addr().String())
+			expect[meta.MessageTCPConnect](a)
+			peer.Close()
+			expect[meta.MessageTCPDisconnect](a)
+			eventually(t, none, "it has ended")
+		}
+		if !m.tls() {
+			return
+		}
+		_, err := dialTCP(t, listener.Addr().String()).Write([]byte{22})
+		require.NoError(t, err)
+		eventually(t, func() bool { return meta.Stats(server).Refused["timeout"] == 1 && none() }, "its handshake times out")
+		_, err = io.ReadAll(dialTCP(t, listener.Addr().String()))
+		assertEnded(t, err)
+		eventually(t, func() bool { return meta.Stats(server).Refused["limit"] == 1 }, "it is over the limit")
+	})
+}
