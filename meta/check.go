@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"reflect"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -77,6 +78,9 @@ func (c *check) unixPath(path string) {
 	c.refuse(len(path) > most, "UnixPath: %q has %d bytes; use at most %d", path, len(path), most)
 	c.refuse(strings.Contains(path, "\x00"), "UnixPath: %q has a zero byte; an abstract socket (Linux) begins with @", path)
 }
+
+// abstract reports whether a path is the name of an abstract socket (unix(7)).
+func abstract(path string) bool { return runtime.GOOS == "linux" && strings.HasPrefix(path, "@") }
 
 // Optional methods of a gen.CertManager. *certmanager.Manager has them.
 type (

@@ -5,6 +5,8 @@ package meta_test
 import (
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -41,4 +43,25 @@ func TestUnixPathErrors(t *testing.T) {
 		assert.ErrorContains(t, err, says)
 	}
 	assert.NoFileExists(t, filepath.Join(dir, "cut"))
+}
+
+// An abstract socket has no permissions and no owner, and a file that has its name keeps its own.
+func TestAbstractSocketHasNoFile(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux has abstract sockets")
+	}
+	t.Chdir(t.TempDir())
+	require.NoError(t, os.WriteFile("@socket", nil, 0o600))
+	for _, options := range []meta.TCPServerOptions{{UnixMode: 0o666}, {UnixOwner: strconv.Itoa(os.Getuid())}} {
+		options.UnixPath = "@socket"
+		_, err := meta.CreateTCPServer(options)
+		require.ErrorIs(t, err, meta.ErrOption)
+		assert.ErrorContains(t, err, "UnixMode, UnixOwner: the abstract socket")
+	}
+	info, err := os.Stat("@socket")
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o600), info.Mode())
+	server, err := meta.CreateTCPServer(meta.TCPServerOptions{UnixPath: "@socket"})
+	require.NoError(t, err)
+	server.Terminate(nil)
 }

@@ -43,6 +43,7 @@ func (o *TCPServerOptions) parse() (*TCPConnectionOptions, error) {
 	c.refuse(o.UnixOwner != "" && o.UnixPath == "", "UnixOwner: has no effect without UnixPath")
 	_, _, err := unixOwner(o.UnixOwner)
 	c.refuse(err != nil, "UnixOwner: %w", err)
+	c.refuse(abstract(o.UnixPath) && (o.UnixMode != 0 || o.UnixOwner != ""), "UnixMode, UnixOwner: the abstract socket %q has no file; leave them unset", o.UnixPath)
 	c.refuse(o.UnixMode&^os.ModePerm != 0, "UnixMode: is %s; use only permissions, such as 0o660", o.UnixMode)
 	c.refuse(o.unix() && len(o.ProxyFrom) > 0, "ProxyFrom: peers of a unix socket have no address to trust; leave it unset")
 	c.refuse(o.CertManager != nil && isTLSListener(o.Listener), "CertManager: %s", errTwiceTLS)
