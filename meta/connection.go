@@ -252,7 +252,9 @@ func (c *tcpConnection) closeWrite() {
 		err = c.stream.CloseWrite()
 	}
 	if err == nil && c.stream != stream(c.sock) {
-		err = c.sock.CloseWrite()
+		if err = c.writer.sync(); err == nil { // the kernel may have had no room for close_notify
+			err = c.sock.CloseWrite()
+		}
 	}
 	if err != nil {
 		c.log().Debug("half-close failed: %s", err)

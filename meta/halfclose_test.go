@@ -207,3 +207,37 @@ func TestMaxLifetime(t *testing.T) {
 		assert.NoError(t, err)
 	})
 }
+
+// MessageTCPCloseWrite sends close_notify before FIN also if the kernel has no room for it after the
+// last data.
+func TestCloseWriteToSlowPeer(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		h := newHost(t)
+		server, client := h.spawn(nil), h.spawn(nil)
+		listener := newListener(t)
+		server.listen(meta.TCPServerOptions{CertManager: m.manager, Listener: connListener{listener, func(c *net.TCPConn) net.Conn {
+			c.SetWriteBuffer(1) // the least that the system has
+			if m.name == "wrapped" {
+				return wrappedConn{c}
+			}
+			return c
+		}}})
+		options := meta.TCPConnectionOptions{Addrs: []string{listener.Addr().String()}, CertManager: m.manager, HalfClose: time.Hour}
+		if m.tls() {
+			options.ServerName = "localhost"
+		}
+		for i := range 20 {
+			id := client.connect(options)
+			expect[meta.MessageTCPConnect](client)
+			far := expect[meta.MessageTCPConnect](server).ID
+			server.send(far, meta.MessageTCP{Data: make([]byte, 100_000+997*i)})
+			server.send(far, meta.MessageTCPCloseWrite{})
+			for message := any(meta.MessageTCP{}); message != any(meta.MessageTCPEOF{ID: id}); message = <-client.mail {
+				require.IsType(t, meta.MessageTCP{}, message)
+			}
+			client.send(id, meta.MessageTCPClose{})
+			assert.ErrorIs(t, expect[meta.MessageTCPDisconnect](client).Reason, meta.ErrTerminated)
+			assert.ErrorIs(t, expect[meta.MessageTCPDisconnect](server).Reason, meta.ErrClosedByPeer)
+		}
+	})
+}

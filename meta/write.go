@@ -141,10 +141,10 @@ func (w *writer) add(message []byte) {
 func (w *writer) await(condition func() bool) {
 	w.flushLocked()
 	for first := true; condition(); w.flushLocked() {
-		if first {
-			first = false
+		if first && !w.closed { // else nothing more is answered
 			w.conn.congest()
 		}
+		first = false
 		changed := w.changed.wait()
 		w.mu.Unlock()
 		w.conn.await(changed)
@@ -187,12 +187,17 @@ func (w *writer) step(data []byte) (n int) {
 	}
 	n, err := w.out.Write(data[:min(len(data), recordSize)])
 	if err == nil && w.conn.sock.owed() > 0 {
-		w.draining, w.last = true, n
-		go w.drain()
+		w.startDrain(n)
 	} else {
 		w.wrote(n, err)
 	}
 	return n
+}
+
+// startDrain starts the drain goroutine. The backlog has n bytes of messages.
+func (w *writer) startDrain(n int) {
+	w.draining, w.last = true, n
+	go w.drain()
 }
 
 // drain waits until the kernel has taken the backlog, within the limit of WriteTimeout, and
@@ -245,11 +250,17 @@ func (w *writer) keepAlive(message []byte) {
 	}
 }
 
-// sync waits until all that was accepted is written, or returns the error that prevents it.
+// sync waits until all that was accepted is written, and all that crypto/tls wrote by itself. It
+// returns the error that prevents it.
 func (w *writer) sync() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.await(func() bool { return w.err == nil && w.accepted != w.sent })
+	w.await(func() bool {
+		if w.err == nil && !w.draining && w.conn.sock.owed() > 0 {
+			w.startDrain(0)
+		}
+		return w.err == nil && (w.draining || w.accepted != w.sent)
+	})
 	return w.err
 }
 
