@@ -81,8 +81,9 @@ type DisconnectError struct {
 	Reason error
 	// Cause is the underlying error, nil if there is none.
 	Cause error
-	// Accepted is the number of bytes taken from MessageTCP for writing; Written is how many of
-	// them were passed to the kernel. Written < Accepted: the difference was not sent.
+	// Accepted is the number of bytes taken from MessageTCP and MessageTCPStartTLS for writing;
+	// Written is how many of them were passed to the kernel. Written < Accepted: the difference was
+	// not sent.
 	Accepted, Written uint64
 }
 

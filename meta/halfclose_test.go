@@ -241,3 +241,24 @@ func TestCloseWriteToSlowPeer(t *testing.T) {
 		}
 	})
 }
+
+// The bytes of a keep-alive message are not counted as those of the owner, but as traffic.
+func TestKeepAliveMessageIsNotAccepted(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		a := newHost(t).spawn(nil)
+		_, addr := a.listen(meta.TCPServerOptions{CertManager: m.manager, KeepAliveMessage: []byte("ping\n"), KeepAliveMessagePeriod: 5 * time.Millisecond})
+		peer := m.dial(t, addr)
+		id := expect[meta.MessageTCPConnect](a).ID
+		_, err := io.ReadFull(peer, make([]byte, len("ping\nping\n")))
+		require.NoError(t, err)
+		a.send(id, meta.MessageTCP{Data: []byte("hello\n")})
+		_, err = io.ReadFull(peer, make([]byte, len("hello\nping\n"))) // there may be more before it
+		require.NoError(t, err)
+		a.send(id, meta.MessageTCPClose{})
+		var reason *meta.DisconnectError
+		require.ErrorAs(t, expect[meta.MessageTCPDisconnect](a).Reason, &reason)
+		assert.EqualValues(t, len("hello\n"), reason.Accepted)
+		assert.EqualValues(t, len("hello\n"), reason.Written)
+		assert.GreaterOrEqual(t, meta.Stats(a.server).BytesOut, uint64(len("ping\nping\nhello\n")))
+	})
+}

@@ -131,7 +131,7 @@ type connectionStats struct {
 
 func (c *tcpConnection) traffic() Traffic {
 	w := c.writer.stats()
-	return Traffic{c.stats.bytesIn.Load(), w.sent, c.stats.messagesIn.Load(), c.stats.messagesOut.Load(), w.waited}
+	return Traffic{c.stats.bytesIn.Load(), w.sent + w.kept, c.stats.messagesIn.Load(), c.stats.messagesOut.Load(), w.waited}
 }
 
 // handshake counts a complete handshake.

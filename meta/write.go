@@ -41,6 +41,7 @@ type writer struct {
 	recycled  []byte        // the whole message, if it is to be recycled
 	pending   *bytes.Buffer // combined messages, to write after large; nil: none
 	last      int           // bytes of messages in the last write, while draining
+	keeping   int           // bytes of a keep-alive message that wait, before all others
 	scheduled bool          // a flush is scheduled
 	draining  bool          // the drain goroutine runs
 	closed    bool
@@ -54,6 +55,7 @@ type writer struct {
 type writerStats struct {
 	accepted uint64        // bytes accepted
 	sent     uint64        // bytes handed to the kernel
+	kept     uint64        // bytes of keep-alive messages, which are neither accepted nor sent, likewise
 	waited   time.Duration // for room
 }
 
@@ -125,7 +127,7 @@ func (w *writer) write(m MessageTCP, when when) error {
 
 // full reports whether there is no room for a message of the given size.
 func (w *writer) full(size uint64) bool {
-	waiting := w.accepted - w.sent
+	waiting := w.accepted - w.sent + uint64(w.keeping)
 	return waiting > 0 && waiting+size > w.limit && w.err == nil && !w.closed
 }
 
@@ -221,7 +223,10 @@ func (w *writer) drain() {
 
 // wrote is called when the kernel has taken n bytes of the messages.
 func (w *writer) wrote(n int, err error) {
-	w.sent += uint64(n)
+	kept := min(n, w.keeping)
+	w.keeping -= kept
+	w.kept += uint64(kept)
+	w.sent += uint64(n - kept)
 	if err == nil {
 		w.progress()
 	} else if w.err == nil {
@@ -242,9 +247,9 @@ func (w *writer) progress() {
 func (w *writer) keepAlive(message []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.accepted == w.sent && !w.closed && w.err == nil {
+	if w.accepted == w.sent && w.keeping == 0 && !w.closed && w.err == nil {
 		w.keepingAlive.Store(true)
-		w.accepted += uint64(len(message))
+		w.keeping = len(message)
 		w.add(message)
 		w.flushLocked()
 	}
