@@ -169,14 +169,18 @@ func (s *socket) peek(b []byte) (n int, err error) {
 		}
 		return n, err
 	}
-	s.SetReadDeadline(time.Time{})
-	waitErr := s.wait(func() bool {
-		if n, err = s.Read(b); err == error(errWouldBlock) {
-			err = nil
+	for {
+		s.SetReadDeadline(time.Time{})
+		waitErr := s.wait(func() bool {
+			if n, err = s.Read(b); err == error(errWouldBlock) {
+				err = nil
+			}
+			return true
+		})
+		if !timeout(waitErr) { // else the read loop was interrupted in between, and nothing was read
+			return n, errors.Join(waitErr, err)
 		}
-		return true
-	})
-	return n, errors.Join(waitErr, err)
+	}
 }
 
 // linger closes the connection without a reset. A kernel that closes a socket with unread data

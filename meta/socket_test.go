@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -134,4 +135,32 @@ func TestTLSWritesNothingAfterCloseNotify(t *testing.T) {
 			near.Close()
 		})
 	}
+}
+
+// An interrupt of the read loop is no error of peek, which reads what has arrived all the same.
+func TestPeekIsInterrupted(t *testing.T) {
+	near, far := tcpPair(t)
+	s := newSocket(near)
+	stop := make(chan struct{})
+	var interrupting sync.WaitGroup
+	interrupting.Go(func() {
+		for !isClosed(stop) {
+			s.SetReadDeadline(aLongTimeAgo)
+		}
+	})
+	defer interrupting.Wait()
+	defer close(stop)
+	var one [1]byte
+	for range 10_000 {
+		n, err := s.peek(one[:])
+		require.NoError(t, err)
+		require.Zero(t, n)
+	}
+	_, err := far.Write([]byte{7})
+	require.NoError(t, err)
+	for n := 0; n == 0; {
+		n, err = s.peek(one[:])
+		require.NoError(t, err)
+	}
+	assert.Equal(t, byte(7), one[0])
 }
