@@ -79,12 +79,9 @@ func (s *tcpServer) accepted(conn net.Conn) (*tcpConnection, error) {
 	if conn == nil {
 		return nil, errors.New("Listener.Accept returned neither a connection nor an error")
 	}
-	remote := conn.RemoteAddr()
-	limitAddr(remote) // an address that panics does so here
 	sock := newSocket(conn)
 	if s.opt.Listener != nil {
 		sock.unblock()
-		sock.remote.Store(&remote) // some types have none after Close, and the limits count by it
 	}
 	s.connection.setTimeouts(conn)
 	to := s.parent
@@ -94,14 +91,13 @@ func (s *tcpServer) accepted(conn net.Conn) (*tcpConnection, error) {
 	}
 	c := newConnection(s.connection, s, sock, to)
 	if s.opt.Listener != nil {
-		c.given = givenTLS(conn)
+		c.given, c.foreign = givenTLS(conn), sock.raw == nil
 	}
 	return c, nil
 }
 
 // serve spawns the meta process of an accepted connection. It does not block.
 func (s *tcpServer) serve(c *tcpConnection) {
-	conn := c.sock.Conn
 	s.mu.Lock()
 	s.open[c] = struct{}{}
 	s.stats.Accepted++
@@ -112,7 +108,7 @@ func (s *tcpServer) serve(c *tcpConnection) {
 		c.Terminate(errTwiceTLS)
 		return
 	}
-	if !s.behindProxy(conn) {
+	if !c.foreign && !s.behindProxy(c.sock) {
 		if err := s.admit(c); err != nil {
 			s.refused(c, "admission", err)
 			c.Terminate(err)
@@ -125,9 +121,10 @@ func (s *tcpServer) serve(c *tcpConnection) {
 	}
 }
 
-// behindProxy reports whether conn comes from a source whose connections start with a PROXY header.
-func (s *tcpServer) behindProxy(conn net.Conn) bool {
-	return contains(s.opt.ProxyFrom, conn.RemoteAddr())
+// behindProxy reports whether a connection comes from a source whose connections start with a PROXY
+// header.
+func (s *tcpServer) behindProxy(sock *socket) bool {
+	return contains(s.opt.ProxyFrom, sock.RemoteAddr())
 }
 
 // admit counts c for its address. The error names the option whose limit is reached.

@@ -56,6 +56,7 @@ type tcpConnection struct {
 type reader struct {
 	inbox       inbox
 	release     func()            // returned by the manager's Track; nil: not tracked
+	foreign     bool              // of a given Listener and of another type than those of package net: see findAddr
 	counted     bool              // in the server's addressTable
 	actor       bool              // an actor was asked for
 	expiring    bool              // the owner was told of MaxLifetime

@@ -22,6 +22,20 @@ type tlsConn interface {
 	ConnectionState() tls.ConnectionState
 }
 
+// findAddr stores the address of a connection of a given Listener. Its RemoteAddr may block until the
+// peer has sent a header, so the accept loop does not call it, and may return nil after Close.
+func (c *tcpConnection) findAddr() error {
+	var addr net.Addr = noAddr{}
+	err := protect("RemoteAddr", func() error {
+		found := c.sock.Conn.RemoteAddr()
+		limitAddr(found) // an address that panics does so here
+		addr = found
+		return nil
+	})
+	c.sock.remote.Store(&addr)
+	return err
+}
+
 // givenTLS returns conn or its embedded net.Conn if that is a TLS connection, else nil. A read
 // before its handshake would start one without a time limit.
 func givenTLS(conn net.Conn) tlsConn {

@@ -112,7 +112,17 @@ func (c *tcpConnection) admit(deadline time.Time) error {
 	if c.server == nil {
 		return nil
 	}
-	if !c.server.behindProxy(c.sock.Conn) { // the accept loop has called admit
+	if c.foreign {
+		if err := c.findAddr(); err != nil {
+			return err
+		}
+	}
+	if !c.server.behindProxy(c.sock) {
+		if c.foreign { // else the accept loop has called admit
+			if err := c.server.admit(c); err != nil {
+				return err
+			}
+		}
 		if len(c.server.opt.ProxyFrom) > 0 && c.given == nil && (c.opt.CertManager == nil || c.opt.StartTLS) {
 			return c.sock.awaitStart()
 		}

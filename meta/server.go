@@ -111,7 +111,10 @@ func (s *tcpServer) watchManager(manager doner) {
 
 // left releases what a connection has held. It is called once for each connection passed to serve.
 func (s *tcpServer) left(c *tcpConnection) {
-	addr := limitAddr(c.sock.RemoteAddr())
+	var addr netip.Addr
+	if c.counted { // else the address may not be known
+		addr = limitAddr(c.sock.RemoteAddr())
+	}
 	s.mu.Lock()
 	if c.counted {
 		s.addresses.release(addr)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pires/go-proxyproto"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -224,5 +225,35 @@ func TestWrapperThatForgetsItsAddress(t *testing.T) {
 		_, err = io.ReadAll(dialTCP(t, listener.Addr().String()))
 		assertEnded(t, err)
 		eventually(t, func() bool { return meta.Stats(server).Refused["limit"] == 1 }, "it is over the limit")
+	})
+}
+
+// A connection whose RemoteAddr waits for a header of its peer holds up no other one, and counts for
+// the address in the header.
+func TestWrapperThatWaitsForItsAddress(t *testing.T) {
+	eachMode(t, func(t *testing.T, m mode) {
+		a := newHost(t).spawn(nil)
+		listener := newListener(t)
+		a.listen(meta.TCPServerOptions{CertManager: m.manager, MaxConnectionsPerAddress: 1, Listener: &proxyproto.Listener{Listener: listener, ReadHeaderTimeout: 2 * testTimeout}})
+		addr := listener.Addr().String()
+		dialTCP(t, addr) // silent
+		header := func(client string) net.Conn {
+			conn := dialTCP(t, addr)
+			_, err := io.WriteString(conn, "PROXY TCP4 "+client+" 192.0.2.9 1 2\r\n")
+			require.NoError(t, err)
+			return conn
+		}
+		first := m.secure(t, header("192.0.2.1"))
+		assert.Equal(t, "192.0.2.1:1", expect[meta.MessageTCPConnect](a).RemoteAddr.String())
+		m.secure(t, header("192.0.2.2"))
+		assert.Equal(t, "192.0.2.2:1", expect[meta.MessageTCPConnect](a).RemoteAddr.String())
+		_, err := io.ReadAll(header("192.0.2.1"))
+		assertEnded(t, err)
+		assert.EqualValues(t, 1, meta.Stats(a.server).Refused["limit"])
+		first.Close()
+		assert.ErrorIs(t, expect[meta.MessageTCPDisconnect](a).Reason, meta.ErrClosedByPeer)
+		eventually(t, func() bool { return meta.Stats(a.server).Connections == 1 }, "it has left")
+		m.secure(t, header("192.0.2.1"))
+		expect[meta.MessageTCPConnect](a)
 	})
 }
