@@ -8,7 +8,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"log"
@@ -52,16 +51,16 @@ func serve(ctx context.Context, listener net.Listener, source certmanager.Source
 		TLSConfig: certs.ServerTLS(), // follows the files
 		ConnState: certs.ConnState,   // closes connections whose peers lose their trust
 	}
-	ended := context.AfterFunc(ctx, func() {
-		bounded, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		server.Shutdown(bounded)
-	})
-	defer ended()
-	if err := server.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
+	ended := make(chan error, 1)
+	go func() { ended <- server.ServeTLS(listener, "", "") }()
+	select {
+	case err := <-ended:
 		return err
+	case <-ctx.Done():
 	}
-	return nil
+	bounded, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	return server.Shutdown(bounded) // waits for open requests; ServeTLS does not
 }
 
 func greet(w http.ResponseWriter, r *http.Request) {

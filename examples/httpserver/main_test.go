@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -44,5 +45,29 @@ func TestServe(t *testing.T) {
 		transport.CloseIdleConnections()
 	}
 	stop()
+	assert.NoError(t, <-served)
+}
+
+// The program ends after http.Server.Shutdown, which waits for clients that are about to send a
+// request, and not before.
+func TestServeWaitsForClients(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	ca, dir := tlstest.NewCA(t), t.TempDir()
+	cert, key := ca.Issue(t, tlstest.Leaf{}).Files(t, dir, "server")
+	listener, err := net.Listen("tcp", "localhost:0")
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- serve(ctx, listener, certmanager.Files{Cert: cert, Key: key}) }()
+	conn, err := tls.Dial("tcp", listener.Addr().String(), ca.ClientConfig(t, "localhost"))
+	require.NoError(t, err)
+	defer conn.Close()
+	stop()
+	select {
+	case <-served:
+		t.Fatal("the program ended while a client was connected")
+	case <-time.After(200 * time.Millisecond):
+	}
+	require.NoError(t, conn.Close())
 	assert.NoError(t, <-served)
 }
