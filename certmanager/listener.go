@@ -43,10 +43,12 @@ type listener struct {
 //
 //	server.Serve(m.NewListener(listener, "h2", "http/1.1"))
 //
-// nextProtos are the server's protocols (ALPN), in order of preference. A handshake may take 10
-// seconds. At most 10,000 connections are in their handshake or wait for Accept; beyond that
-// inner.Accept is not called. To limit the number of connections, wrap inner. Close closes inner
-// and the connections that Accept has not returned.
+// nextProtos are the server's protocols (ALPN), in order of preference. For "h2" leave TLSConfig of
+// an [http.Server] nil: with a config that does not list "h2", such as that of ServerTLS, it does
+// not speak the HTTP/2 that was negotiated here. A handshake may take 10 seconds. At most 10,000
+// connections are in their handshake or wait for Accept; beyond that inner.Accept is not called. To
+// limit the number of connections, wrap inner. Close closes inner and the connections that Accept
+// has not returned.
 func (m *Manager) NewListener(inner net.Listener, nextProtos ...string) net.Listener {
 	l := &listener{Listener: inner, m: m, config: m.ServerTLS(), results: make(chan result[net.Conn]), pending: make(chan struct{}, maxPending)}
 	l.config.NextProtos = nextProtos
