@@ -45,7 +45,8 @@ type tcpConnection struct {
 	writer writer // has a mutex of its own
 	life          // shared by all
 	logged
-	stats connectionStats
+	stats  connectionStats
+	summed bool // in the server's Refused, Ended or Challenges, whose mu guards it
 
 	// Times since opened, each a time.Duration.
 	active  atomic.Int64 // of the last read or write, if IdleTimeout is set; set by all goroutines

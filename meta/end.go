@@ -85,7 +85,7 @@ func (c *tcpConnection) finish() {
 		c.retry = c.onEnd(reason)
 	}
 	if c.server != nil && before.connectSent {
-		c.server.count(func(stats *ServerStats) { stats.Ended[reason.Reason.Error()]++ })
+		c.server.count(func(stats *ServerStats) { stats.Ended[reason.Reason.Error()]++; c.summed = true })
 	}
 	if late {
 		told = c.disconnected(reason)

@@ -36,7 +36,7 @@ func (c *tcpConnection) establish() bool {
 	if c.opt.CertManager != nil && !c.opt.StartTLS {
 		var err error
 		if state, err = c.handshake(deadline); err == errChallenge {
-			c.server.count(func(stats *ServerStats) { stats.Challenges++ })
+			c.server.count(func(stats *ServerStats) { stats.Challenges++; c.summed = true })
 			c.end(ErrTerminated, nil)
 			return false
 		} else if err != nil {

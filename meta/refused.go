@@ -23,6 +23,7 @@ var refusals = [...]struct {
 	is        func(error) bool
 }{
 	{"panic", false, isA[*panicError]},
+	{"terminated", false, is(ErrDrained, ErrTerminated)},
 	{refusedNothing, false, is(errNothingSent)},
 	{refusedLimit, false, is(errOverLimit)},
 	{"PROXY header", false, is(errNoProxy, errSpoofedProxy)},
@@ -72,6 +73,7 @@ func (s *tcpServer) refused(c *tcpConnection, stage string, err error) {
 	source := limitAddr(c.sock.RemoteAddr())
 	s.mu.Lock()
 	s.stats.Refused[refusals[why].why]++
+	c.summed = true
 	if refusals[why].handshake {
 		s.addresses.failed(source)
 	}

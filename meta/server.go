@@ -111,6 +111,7 @@ func (s *tcpServer) watchManager(manager doner) {
 
 // left releases what a connection has held. It is called once for each connection passed to serve.
 func (s *tcpServer) left(c *tcpConnection) {
+	reason := c.view().reason
 	var addr netip.Addr
 	if c.counted { // else the address may not be known
 		addr = limitAddr(c.sock.RemoteAddr())
@@ -118,6 +119,9 @@ func (s *tcpServer) left(c *tcpConnection) {
 	s.mu.Lock()
 	if c.counted {
 		s.addresses.release(addr)
+	}
+	if !c.summed { // this side ended it before its MessageTCPConnect
+		s.stats.Refused[refusals[whyRefused(reason)].why]++
 	}
 	delete(s.open, c)
 	s.stats.add(c.traffic())

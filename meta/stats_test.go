@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/tls"
 	"io"
+	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -177,4 +179,60 @@ func TestConnectedIsSeen(t *testing.T) {
 		connect := expect[meta.MessageTCPConnect](a)
 		assert.Empty(t, a.inspect(server, connect.ID.String())["error"], "Inspect")
 	})
+}
+
+// Every accepted connection is counted once when it has ended, also if the server ended before the
+// connection had an owner.
+func TestEveryConnectionIsCounted(t *testing.T) {
+	ends := map[string]func(a *actor, id gen.Alias){
+		"drain":  func(a *actor, id gen.Alias) { assert.Equal(t, 4, a.call(id, meta.MessageTCPDrain{})) },
+		"parent": func(a *actor, _ gen.Alias) { require.NoError(t, a.h.SendExit(a.pid, gen.TerminateReasonShutdown)) },
+		"kill":   func(a *actor, _ gen.Alias) { require.NoError(t, a.h.Kill(a.pid)) },
+		"node":   func(a *actor, _ gen.Alias) { a.h.Stop() },
+	}
+	for name, end := range ends {
+		t.Run(name, func(t *testing.T) {
+			eachMode(t, func(t *testing.T, m mode) {
+				a := newHost(t).spawn(echo)
+				options := meta.TCPServerOptions{CertManager: m.manager, MaxConnectionsPerAddress: 4}
+				if !m.tls() {
+					options.ProxyFrom = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} // it waits for the header
+				}
+				id, addr := a.listen(options)
+				server := a.server
+				join := func() net.Conn {
+					conn := dialTCP(t, addr)
+					if !m.tls() {
+						_, err := conn.Write([]byte("PROXY UNKNOWN\r\n"))
+						require.NoError(t, err)
+					}
+					return m.secure(t, conn)
+				}
+				join().Close()
+				expect[meta.MessageTCPConnect](a)
+				expect[meta.MessageTCPDisconnect](a)
+				talk(t, join())
+				expect[meta.MessageTCPConnect](a)
+				for range 3 {
+					dialTCP(t, addr)
+				}
+				eventually(t, func() bool { return meta.Stats(server).Establishing == 3 }, "three wait for their peers")
+				end(a, id)
+				eventually(t, func() bool { s := meta.Stats(server); return s.Connections+s.Establishing == 0 }, "all have ended")
+				stats := meta.Stats(server)
+				var refused, ended uint64
+				for why, n := range stats.Refused {
+					assert.Contains(t, meta.RefusedReasons, why)
+					refused += n
+				}
+				for _, n := range stats.Ended {
+					ended += n
+				}
+				assert.EqualValues(t, 5, stats.Accepted)
+				assert.EqualValues(t, 2, ended, "%v", stats.Ended)
+				assert.EqualValues(t, 3, refused, "%v", stats.Refused)
+				assert.EqualValues(t, 3, stats.Refused["terminated"], "%v", stats.Refused)
+			})
+		})
+	}
 }
