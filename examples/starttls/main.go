@@ -100,8 +100,11 @@ func (s *server) HandleMessage(_ gen.PID, message any) error {
 func (s *server) line(id gen.Alias, line string) {
 	switch verb, _, _ := strings.Cut(strings.ToUpper(line), " "); verb {
 	case "STARTTLS":
-		_ = s.SendAlias(id, meta.MessageTCPStartTLS{Reply: []byte("220 go ahead\r\n")})
-		return // the next line comes over TLS
+		if !s.secure[id] {
+			_ = s.SendAlias(id, meta.MessageTCPStartTLS{Reply: []byte("220 go ahead\r\n")})
+			return // the next line comes over TLS
+		}
+		s.say(id, "503 this is TLS already")
 	case "QUIT":
 		s.say(id, "221 bye")
 		_ = s.SendAlias(id, meta.MessageTCPClose{})
