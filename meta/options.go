@@ -191,7 +191,8 @@ type TCPConnectionOptions struct {
 	Port uint16
 	// UnixPath, if set, is the path of a unix socket to connect to, instead of Host and Port.
 	UnixPath string
-	// Addrs are addresses to try in turn, "host:port" each, instead of Host and Port.
+	// Addrs are addresses to try in turn, "host:port" each, instead of Host and Port. Without
+	// Reconnect the first that can be connected to is used, whatever its TLS handshake results in.
 	Addrs []string
 	// DialTimeout limits the name lookup and the TCP connect together, for each address. 0 means 10 s.
 	DialTimeout time.Duration
@@ -203,8 +204,9 @@ type TCPConnectionOptions struct {
 	// MaxFailures.
 	//
 	// If one side does not accept the other's certificate, the next attempt is after about
-	// MaxInterval. Data that a connection has written when it ends is never written again; the rest is
-	// kept or returned: see Reconnect.Keep. Reconnect can't be combined with StartTLS.
+	// MaxInterval; with several Addrs, once this was the result of as many attempts in a row. Data
+	// that a connection has written when it ends is never written again; the rest is kept or
+	// returned: see Reconnect.Keep. Reconnect can't be combined with StartTLS.
 	Reconnect *Reconnect
 
 	// Proxy, if set, is sent as a PROXY protocol header, version 2, before all other data and before

@@ -38,6 +38,7 @@ type reconnecting struct {
 	conn     *tcpConnection // being established, or in use; set by Start's goroutine, as all below
 	up       bool           // conn takes messages
 	failures int            // in a row
+	rejected int            // permanent failures in a row
 	retryAt  time.Time      // of the next attempt; zero: there is none
 	last     error          // why the last connection ended or was not made
 }
@@ -207,13 +208,17 @@ func (r *reconnecting) nextTry(reason *DisconnectError, useful bool) time.Time {
 		r.failures = 0
 	}
 	r.failures++
+	r.rejected++
+	if !permanent(reason) {
+		r.rejected = 0
+	}
 	tooMany := o.MaxFailures > 0 && r.failures > o.MaxFailures
 	if r.ctx.Err() != nil || reason.Reason == ErrTerminated || reason.Reason == ErrOwnerGone && unreachable(reason.Cause) || tooMany {
 		r.cancel()
 		return r.retryAt
 	}
 	wait := o.MaxInterval
-	if doubled := o.MinInterval << min(r.failures-1, 30); doubled > 0 && !permanent(reason) { // else it overflowed
+	if doubled := o.MinInterval << min(r.failures-1, 30); doubled > 0 && r.rejected < len(r.targets) { // else it overflowed
 		wait = min(wait, doubled)
 	}
 	r.retryAt = time.Now().Add(wait - rand.N(wait/2+1))

@@ -137,6 +137,38 @@ func TestReconnectWrongCA(t *testing.T) {
 	})
 }
 
+// Another address may have a server that is trusted, so it is tried soon. When all have been refused,
+// the next try is late.
+func TestReconnectWrongCAOfOneAddress(t *testing.T) {
+	tlsModes(t, func(t *testing.T, m mode) {
+		other := tlstest.NewCA(t)
+		wrong := m
+		wrong.manager = manager{server: other.ServerConfig(t), client: m.client}
+		bad, down, good := newLineServer(t, wrong), newLineServer(t, m), newLineServer(t, m)
+		down.stop()
+		a := newHost(t).spawn(nil)
+		options := m.reconnecting(t, bad.addr, meta.Reconnect{MinInterval: time.Millisecond, MaxInterval: time.Hour})
+		options.Addrs = []string{bad.addr, down.addr, good.addr}
+		a.connect(options)
+		for range 2 { // also after the good one has ended
+			refused := expect[meta.MessageTCPDisconnect](a)
+			assert.ErrorIs(t, refused.Reason, meta.ErrHandshake)
+			assert.Less(t, time.Until(refused.Retry), time.Minute)
+			assert.ErrorIs(t, expect[meta.MessageTCPDisconnect](a).Reason, meta.ErrDial)
+			assert.Equal(t, good.addr, expect[meta.MessageTCPConnect](a).RemoteAddr.String())
+			good.stop()
+			expect[meta.MessageTCPDisconnect](a)
+			good.start()
+		}
+
+		a = newHost(t).spawn(nil)
+		options.Addrs = []string{bad.addr, bad.addr}
+		a.connect(options)
+		assert.Less(t, time.Until(expect[meta.MessageTCPDisconnect](a).Retry), time.Minute)
+		assert.Greater(t, time.Until(expect[meta.MessageTCPDisconnect](a).Retry), 20*time.Minute)
+	})
+}
+
 // A server that has no certificate at the moment is tried again soon.
 func TestReconnectServerWithoutCertificate(t *testing.T) {
 	tlsModes(t, func(t *testing.T, m mode) {
