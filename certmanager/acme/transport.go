@@ -46,7 +46,7 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	}
 	x := request.Context().Value(exchangeKey{}).(*exchange)
 	if x.refused != nil && !isProblem(x.refused, acme.ProblemTypeBadNonce) {
-		return nil, x.refused // acmez would repeat the request at once, even a new order whose response was lost
+		return nil, errRepeated
 	}
 	response, err := t.Transport.RoundTrip(request)
 	x.posted = request.Method == http.MethodPost
@@ -73,6 +73,10 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	x.refused = &refusal{err: p, after: retryAfter(response.Header, clock.Now()), lost: x.posted && unknown}
 	return response, nil
 }
+
+// errRepeated is the error of a request that acmez repeats at once, even a new order whose response
+// was lost. It is not the CA's error, for which acmez looks at a response that there is not.
+var errRepeated = errors.New("not repeated")
 
 // call makes requests through acmez, without its retries except after a bad nonce. Its error names
 // the operation and the CA's error, without acmez's URLs and attempts, and when the CA wants to be

@@ -173,6 +173,30 @@ func TestAnswersThatCannotBeUsed(t *testing.T) {
 	}
 }
 
+// A server error that has the type of another problem does not end the program, and is temporary.
+func TestServerErrorOfAnotherType(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"orderNotReady", "badNonce", "accountDoesNotExist", "malformed"} {
+		for _, path := range []string{"/order-plz", "/authZ/", "/finalize-order/", "/certZ/"} {
+			t.Run(kind+path, func(t *testing.T) {
+				t.Parallel()
+				ca := acmetest.Start(t)
+				var once atomic.Bool
+				f := newFront(t, ca, func(r *http.Response) error {
+					if !isPath(r, path) || once.Swap(true) {
+						return nil
+					}
+					r.StatusCode = http.StatusInternalServerError
+					r.Header.Set("Content-Type", "application/problem+json")
+					return setBody(r, []byte(`{"type":"urn:ietf:params:acme:error:`+kind+`"}`))
+				})
+				_, err := tryFront(t, f, f.source(t, name))
+				require.NoError(t, err)
+			})
+		}
+	}
+}
+
 // A name that is too long for a file name with what is added to it is stored all the same.
 func TestLongName(t *testing.T) {
 	t.Parallel()
