@@ -130,7 +130,7 @@ func (c *ca) newClient(directory acme.Directory) *acme.Client {
 	body, _ := json.Marshal(directory) // it has only strings
 	sum := sha256.Sum256(body)
 	return &acme.Client{
-		Directory: c.Directory + "#" + hex.EncodeToString(sum[:8]), UserAgent: "ergotls", PollTimeout: maxRetryAfter,
+		Directory: c.Directory + "#" + hex.EncodeToString(sum[:8]), UserAgent: "ergotls", PollTimeout: 1, // poll does it
 		HTTPClient: c.httpClient(body),
 	}
 }

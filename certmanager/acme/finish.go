@@ -126,6 +126,9 @@ func (s *state) advance(ctx context.Context, c *client, n *name, u *unfinished, 
 		order, err = call(ctx, "finalize", func(ctx context.Context) (acme.Order, error) {
 			return c.FinalizeOrder(ctx, c.account, order, csr)
 		})
+		if order.Status == acme.StatusProcessing {
+			err = nil // acmez has not waited for it
+		}
 	case acme.StatusInvalid:
 		err = errors.New("the CA calls it invalid and gives no reason")
 		if order.Error != nil {
@@ -156,14 +159,16 @@ func download(ctx context.Context, c *client, url string) ([]byte, error) {
 var errUndecided = errors.New("the CA did not decide")
 
 // poll calls done until it returns true, at growing intervals, because validation takes a second or
-// an hour. After a temporary error it tries again when the CA allows it.
+// an hour, and not before the Retry-After of the last response has passed.
 func poll(ctx context.Context, done func(context.Context) (bool, error)) error {
+	var after time.Duration // set by transport
+	asking := context.WithValue(ctx, pollKey{}, &after)
 	for wait := 100 * time.Millisecond; ; wait = min(wait*3/2, 10*time.Second) {
-		ok, err := done(ctx)
+		ok, err := done(asking)
 		if ok || isInvalid(err) || errors.Is(err, errUndecided) {
 			return err
 		}
-		sleep(ctx, max(wait, retryAfterOf(err)))
+		sleep(ctx, max(wait, after))
 		if ended := ctx.Err(); ended != nil {
 			return errors.Join(err, fmt.Errorf("%w: %w", errUndecided, ended))
 		}

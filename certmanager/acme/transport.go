@@ -35,7 +35,10 @@ type exchange struct {
 	refused *refusal // the failure of the last request, if it failed
 }
 
-type exchangeKey struct{}
+type (
+	exchangeKey struct{}
+	pollKey     struct{} // a *time.Duration, the Retry-After of the last response
+)
 
 // RoundTrip implements http.RoundTripper.
 func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
@@ -50,12 +53,18 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	}
 	response, err := t.Transport.RoundTrip(request)
 	x.posted = request.Method == http.MethodPost
+	last, polling := request.Context().Value(pollKey{}).(*time.Duration)
+	if !polling {
+		last = new(time.Duration)
+	}
+	*last = 0
 	if err != nil {
 		var network *net.OpError
 		dialing := errors.As(err, &network) && network.Op == "dial"
 		x.refused = &refusal{err: fmt.Errorf("%s: %w", request.URL.Host, err), lost: x.posted && !dialing}
 		return nil, x.refused
 	}
+	*last = retryAfter(response.Header, clock.Now())
 	response.Body = http.MaxBytesReader(nil, response.Body, maxAnswer)
 	// Otherwise alternative chains would be downloaded too, and a broken one would delay the first.
 	response.Header.Del("Link")
@@ -70,7 +79,7 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	response.Body = io.NopCloser(bytes.NewReader(body))
 	p := problemOf(response, body)
 	unknown := p.Type == "" && p.Status >= http.StatusInternalServerError && p.Status != http.StatusServiceUnavailable
-	x.refused = &refusal{err: p, after: retryAfter(response.Header, clock.Now()), lost: x.posted && unknown}
+	x.refused = &refusal{err: p, after: *last, lost: x.posted && unknown}
 	return response, nil
 }
 

@@ -197,6 +197,33 @@ func TestServerErrorOfAnotherType(t *testing.T) {
 	}
 }
 
+// While a CA issues, it is asked at growing intervals, and not before its Retry-After has passed.
+func TestRetryAfterOfAnOrder(t *testing.T) {
+	t.Parallel()
+	for after, most := range map[string]int32{"": 15, "0": 15, "10000000000": 15, "Mon, 01 Jan 2001 00:00:00 GMT": 15, "60": 1} {
+		t.Run("Retry-After "+after, func(t *testing.T) {
+			t.Parallel()
+			ca := acmetest.Start(t)
+			var answers atomic.Int32
+			f := newFront(t, ca, func(r *http.Response) error {
+				if !isPath(r, "/finalize-order/") && (!isPath(r, "/my-order/") || answers.Load() == 0) {
+					return nil
+				}
+				answers.Add(1)
+				r.Header.Set("Retry-After", after)
+				return replaceBody(r, `"valid"`, `"processing"`)
+			})
+			source := f.source(t, name)
+			source.StartTimeout = 6 * time.Second
+			_, err := tryFront(t, f, source)
+			require.ErrorContains(t, err, "the CA did not decide")
+			assert.Positive(t, answers.Load())
+			assert.LessOrEqual(t, answers.Load(), most)
+			assert.Equal(t, 1, ca.Orders())
+		})
+	}
+}
+
 // A name that is too long for a file name with what is added to it is stored all the same.
 func TestLongName(t *testing.T) {
 	t.Parallel()
