@@ -1,6 +1,7 @@
 package acme
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -30,14 +31,20 @@ func (s *state) check(cert *tls.Certificate, name string) error {
 	return nil
 }
 
-// load returns the certificate of a name in the cache that expires last, nil if none is usable. It
-// may not be valid yet.
+// newer reports whether a certificate was issued after another one. It may expire before it: the
+// CAs of Fallbacks issue for other lifetimes.
+func newer(cert, other *tls.Certificate) bool {
+	return cmp.Or(cert.Leaf.NotBefore.Compare(other.Leaf.NotBefore), cert.Leaf.NotAfter.Compare(other.Leaf.NotAfter)) > 0
+}
+
+// load returns the newest certificate of a name in the cache, nil if none is usable. It may not be
+// valid yet.
 func (s *state) load(ctx context.Context, n *name) *tls.Certificate {
 	var best *tls.Certificate
 	var of *ca
 	try := func(key string, c *ca) {
 		cert, c := s.loadEntry(ctx, n, key, c)
-		if cert != nil && (best == nil || cert.Leaf.NotAfter.After(best.Leaf.NotAfter)) {
+		if cert != nil && (best == nil || newer(cert, best)) {
 			best, of = cert, c
 		}
 	}
@@ -49,7 +56,7 @@ func (s *state) load(ctx context.Context, n *name) *tls.Certificate {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if best != nil && (n.cert == nil || best.Leaf.NotAfter.After(n.cert.Leaf.NotAfter)) {
+	if best != nil && (n.cert == nil || newer(best, n.cert)) {
 		n.ca.Store(of)
 	}
 	return best

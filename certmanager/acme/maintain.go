@@ -73,7 +73,7 @@ func (s *state) loadNewer(ctx context.Context, n *name, current *tls.Certificate
 		ctx = limited
 	}
 	cert := s.load(ctx, n)
-	if cert == nil || current != nil && !cert.Leaf.NotAfter.After(current.Leaf.NotAfter) {
+	if cert == nil || current != nil && !newer(cert, current) {
 		return false
 	}
 	n.unsaved.Store(nil)
