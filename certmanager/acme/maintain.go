@@ -105,6 +105,7 @@ func (s *state) askRenewalInfo(ctx context.Context, n *name, leaf *x509.Certific
 	if !same && n.failures == 0 {
 		before, _ := renewalWindow(lifetime(leaf), s.o.RenewBefore)
 		n.due = suggestedTime(info.SuggestedWindow.Start, info.SuggestedWindow.End, leaf, before, chance())
+		n.notDueBefore(n.earliest)
 	}
 }
 

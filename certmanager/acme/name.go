@@ -44,6 +44,7 @@ type name struct {
 
 	// Used only by maintain, and by start before it.
 	looks    time.Time        // when to check the cache and the renewal information again
+	earliest time.Time        // of the next renewal after an order, even if our clock is ahead of the CA's
 	unlocked bool             // the lock failed: an order does not wait longer for the cache than necessary
 	info     acme.RenewalInfo // of cert
 	asks     time.Time        // when to ask the CA for info again

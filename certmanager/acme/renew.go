@@ -103,13 +103,9 @@ func (s *state) issued(ctx context.Context, n *name, cert *tls.Certificate) {
 	info := certmanager.NewCertificateInfo(cert.Leaf, "ACME "+n.text)
 	s.report(certmanager.Event{Kind: certmanager.Issued, Name: n.text, Certificate: &info})
 	n.unsaved.Store(cert)
+	n.earliest = clock.Now().Add(minAge(cert.Leaf))
 	s.save(ctx, n)
 	s.adopt(n, cert)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if n.cert == cert { // no new order at once if our clock is ahead of the CA's
-		n.notDueBefore(clock.Now().Add(min(lifetime(cert.Leaf)/10, maxSuggestedWait)))
-	}
 }
 
 // adopt puts a certificate of a name in service. If it is not valid yet by this machine's clock, it
@@ -139,6 +135,7 @@ func (s *state) adopt(n *name, cert *tls.Certificate) {
 	n.info, n.looks = acme.RenewalInfo{}, n.asks
 	n.cert, n.failures, n.step, s.material = cert, 0, 0, nil
 	n.ended(nil, renewalTime(cert.Leaf.NotAfter, window, chance()))
+	n.notDueBefore(n.earliest)
 	s.mu.Unlock()
 	s.changed()
 }

@@ -33,7 +33,7 @@ func renewalTime(notAfter time.Time, window time.Duration, chance float64) time.
 func suggestedTime(start, end time.Time, leaf *x509.Certificate, window time.Duration, chance float64) time.Time {
 	when := start.Add(time.Duration(chance * float64(end.Sub(start))))
 	latest := leaf.NotAfter.Add(-window / 2)
-	earliest := leaf.NotBefore.Add(min(lifetime(leaf)/10, maxSuggestedWait))
+	earliest := leaf.NotBefore.Add(minAge(leaf))
 	switch {
 	case when.After(latest):
 		return latest
@@ -43,9 +43,9 @@ func suggestedTime(start, end time.Time, leaf *x509.Certificate, window time.Dur
 	return when
 }
 
-// maxSuggestedWait is the minimum age of a certificate that is renewed because the CA suggests it.
-// CAs backdate certificates by an hour.
-const maxSuggestedWait = 4 * time.Hour
+// minAge returns the age before which a certificate is not renewed, whatever the CA suggests. CAs
+// backdate certificates by an hour.
+func minAge(leaf *x509.Certificate) time.Duration { return min(lifetime(leaf)/10, 4*time.Hour) }
 
 const (
 	// firstRetry is the wait after a first failure of the CA or the network, firstRetryInvalid after

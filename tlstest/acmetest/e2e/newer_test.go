@@ -13,6 +13,7 @@ import (
 	"golang.org/x/crypto/acme/autocert"
 
 	"github.com/ergotls/ergotls/certmanager/acme"
+	"github.com/ergotls/ergotls/internal/clock"
 	"github.com/ergotls/ergotls/tlstest/acmetest"
 )
 
@@ -102,4 +103,20 @@ func TestFallbackOfAShorterLifetime(t *testing.T) {
 			assert.Equal(t, 1, second.Orders(), all[0].events)
 		})
 	}
+}
+
+// With a clock that is ahead of the CA's, so that the CA's time for the renewal of a new certificate
+// has passed, one certificate is not ordered after the other.
+func TestRenewalInfoAndClockAhead(t *testing.T) {
+	const ahead = 95 * time.Minute
+	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: 100 * time.Minute})
+	when := time.Now().Add(time.Hour)
+	ca.SetRenewalInfo(when, when.Add(time.Minute), 0)
+	clock.Step(ahead)
+	defer clock.Step(-ahead)
+	w := start(t, ca, &acme.Source{Domains: []string{name}})
+	w.serve(t)
+	time.Sleep(3 * time.Second)
+	assert.Equal(t, 1, ca.Orders(), w.events)
+	assert.Greater(t, w.Status().ACME[0].Next.Sub(clock.Now()), 9*time.Minute)
 }
