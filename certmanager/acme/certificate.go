@@ -24,11 +24,29 @@ func (s *state) check(cert *tls.Certificate, name string) error {
 	if !trust.Allows(cert.Leaf, x509.ExtKeyUsageServerAuth) {
 		return fmt.Errorf("%w: it is not for servers", certmanager.ErrInvalid)
 	}
+	if err := checkChain(cert); err != nil {
+		return err
+	}
 	// A certificate that expires before the next check of watchClock is not put in service.
 	if clock.Until(endOfService(cert.Leaf)) <= clockEvery {
 		return fmt.Errorf("%w: on %s", certmanager.ErrExpired, cert.Leaf.NotAfter.Format(time.RFC3339))
 	}
 	return nil
+}
+
+// checkChain returns an error if a Manager would reject a chain, and with it the other certificates of
+// the source. A chain is checked at a time when its leaf is valid.
+func checkChain(cert *tls.Certificate) error {
+	certs, err := trust.Parse(cert.Certificate)
+	if err != nil {
+		return err
+	}
+	now := clock.Now()
+	if begin := cert.Leaf.NotBefore; now.Before(begin) {
+		now = begin
+	}
+	_, _, err = trust.Arrange(certs[0], certs, now)
+	return err
 }
 
 // newer reports whether a certificate was issued after another one. It may expire before it: the

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"io"
@@ -170,6 +171,49 @@ func TestAnswersThatCannotBeUsed(t *testing.T) {
 			assert.Greater(t, time.Until(status.Next), c.wait-5*time.Second)
 			assert.Equal(t, 1, ca.Orders())
 		})
+	}
+}
+
+// A chain without the issuer of its leaf is not put in service: the last certificate stays, the next
+// order is an hour away, and other names are renewed.
+func TestChainThatIsBroken(t *testing.T) {
+	t.Parallel()
+	another := tlstest.NewCA(t)
+	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: 12 * time.Second})
+	var broken atomic.Bool
+	f := newFront(t, ca, func(r *http.Response) error {
+		if !isPath(r, "/certZ/") || !broken.Load() {
+			return nil
+		}
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return err
+		}
+		block, _ := pem.Decode(body)
+		leaf, err := x509.ParseCertificate(block.Bytes)
+		if err != nil || leaf.VerifyHostname(name) != nil {
+			return setBody(r, body)
+		}
+		return setBody(r, append(pem.EncodeToMemory(block), another.PEM()...))
+	})
+	w, err := tryFront(t, f, f.source(t, name, other))
+	require.NoError(t, err)
+	w.serve(t)
+	before := w.mustDial(t, other)
+	broken.Store(true)
+	w.eventually(t, "the failure", func() bool { return len(w.events.of(certmanager.OrderFailed)) > 0 })
+	assert.Contains(t, w.events.of(certmanager.OrderFailed)[0], "is missing")
+	require.NoError(t, w.mustDial(t, name).VerifyHostname(name))
+	w.eventually(t, "the renewal of the other", func() bool { return !w.mustDial(t, other).Equal(before) })
+	w.eventually(t, "the end", func() bool { return len(w.events.of(certmanager.Expired)) > 0 })
+	assert.Contains(t, w.events.of(certmanager.Expired)[0], name)
+	assert.Empty(t, w.events.of(certmanager.Rejected))
+	assert.Equal(t, 2, ca.Orders(name))
+	for _, status := range w.Status().ACME {
+		if status.Name == name {
+			assert.False(t, status.Serving)
+			assert.Greater(t, time.Until(status.Next), 50*time.Minute)
+		}
 	}
 }
 
