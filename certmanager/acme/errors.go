@@ -23,6 +23,14 @@ func (e *validationError) Error() string { return e.challenge + ": " + e.err.Err
 
 func (e *validationError) Unwrap() error { return e.err }
 
+// orderError means that no CA has issued a certificate.
+type orderError struct {
+	error
+	after time.Duration // when one of the CAs may be asked again
+}
+
+func (e *orderError) Unwrap() error { return e.error }
+
 // errOrderLost is the error of a new order without a usable response.
 var errOrderLost = errors.New("the CA may have made an order that is lost")
 

@@ -43,12 +43,13 @@ type name struct {
 	kind    atomic.Pointer[string]          // of the last successful challenge
 
 	// Used only by maintain, and by start before it.
-	looks    time.Time        // when to check the cache and the renewal information again
-	earliest time.Time        // of the next renewal after an order, even if our clock is ahead of the CA's
-	unlocked bool             // the lock failed: an order does not wait longer for the cache than necessary
-	info     acme.RenewalInfo // of cert
-	asks     time.Time        // when to ask the CA for info again
-	reported map[string]bool  // current faults that were reported
+	retryAt  map[*ca]time.Time // with Fallbacks: when each CA may be asked, after it refused
+	looks    time.Time         // when to check the cache and the renewal information again
+	earliest time.Time         // of the next renewal after an order, even if our clock is ahead of the CA's
+	unlocked bool              // the lock failed: an order does not wait longer for the cache than necessary
+	info     acme.RenewalInfo  // of cert
+	asks     time.Time         // when to ask the CA for info again
+	reported map[string]bool   // current faults that were reported
 }
 
 // wildcard reports whether the name is a wildcard.
@@ -86,7 +87,7 @@ func (n *name) sni() string {
 }
 
 func (s *state) newName(text string, fixed bool) *name {
-	n := &name{text: text, fixed: fixed, busy: true, changed: make(chan struct{}), reported: make(map[string]bool)}
+	n := &name{text: text, fixed: fixed, busy: true, changed: make(chan struct{}), reported: make(map[string]bool), retryAt: make(map[*ca]time.Time)}
 	n.ca.Store(s.cas[0])
 	return n
 }

@@ -8,18 +8,27 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/mholt/acmez/v3/acme"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/internal/clock"
 )
 
 // order obtains a new certificate with a new key: from the CA that issued the last, or from the
-// first other CA that issues one. A CA that hangs leaves time for the next ones.
+// first other CA that issues one. A CA that hangs leaves time for the next ones. A CA whose
+// Retry-After has not passed is not asked.
 func (s *state) order(ctx context.Context, n *name) (*tls.Certificate, error) {
 	all := putFirst(s.cas, n.ca.Load())
 	var errs []error
+	after := maxRetryAfter // the shortest of the CAs
 	for i, ca := range all {
+		if left := clock.Until(n.retryAt[ca]); left > 0 {
+			errs = append(errs, fmt.Errorf("%s: is asked again %s, as its Retry-After said", ca.host, n.retryAt[ca].Format(time.RFC3339)))
+			after = min(after, left)
+			continue
+		}
 		limited, cancel := part(ctx, len(all)-i)
 		cert, err := s.orderFrom(limited, ca, n)
 		cancel()
@@ -27,14 +36,20 @@ func (s *state) order(ctx context.Context, n *name) (*tls.Certificate, error) {
 			n.ca.Store(ca)
 			return cert, nil
 		}
+		wait := min(retryAfterOf(err), maxRetryAfter)
+		after = min(after, wait)
 		if len(all) > 1 {
+			n.retryAt[ca] = clock.Now().Add(wait)
 			err = fmt.Errorf("%s: %w", ca.host, err)
 		}
 		if errs = append(errs, err); ctx.Err() != nil {
+			if i+1 < len(all) {
+				after = 0 // the others were not asked
+			}
 			break
 		}
 	}
-	return nil, errors.Join(errs...)
+	return nil, &orderError{errors.Join(errs...), after}
 }
 
 // putFirst returns a list with one of its elements moved to the front.

@@ -166,9 +166,13 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 }
 
 func retryAfterOf(err error) time.Duration {
-	var r *refusal
-	if errors.As(err, &r) {
-		return r.after
+	var all *orderError
+	var one *refusal
+	switch {
+	case errors.As(err, &all):
+		return all.after
+	case errors.As(err, &one):
+		return one.after
 	}
 	return 0
 }

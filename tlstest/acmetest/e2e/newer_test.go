@@ -105,6 +105,36 @@ func TestFallbackOfAShorterLifetime(t *testing.T) {
 	}
 }
 
+// The Retry-After of one CA is honored, whichever it is, and does not keep the others from being
+// asked.
+func TestRetryAfterOfOneOfSeveral(t *testing.T) {
+	t.Parallel()
+	for _, waits := range []string{"the first", "the second"} {
+		t.Run(waits, func(t *testing.T) {
+			t.Parallel()
+			first, second := acmetest.Start(t), acmetest.Start(t)
+			limited, down := first, second
+			if waits == "the second" {
+				limited, down = second, first
+			}
+			limited.Refuse(http.StatusTooManyRequests, time.Hour)
+			down.Refuse(http.StatusServiceUnavailable, 0)
+			w := start(t, first, &acme.Source{
+				Domains: []string{name}, Background: true, Fallbacks: []acme.CA{{Directory: second.Directory(), Roots: second.Roots()}},
+			})
+			w.serve(t)
+			w.eventually(t, "three attempts", func() bool { return w.Status().ACME[0].Failures >= 3 })
+			assert.Less(t, time.Until(w.Status().ACME[0].Next), time.Minute)
+			assert.GreaterOrEqual(t, down.Requests(), 3)
+			down.TLSALPN01(w.addr)
+			down.Refuse(0, 0)
+			w.eventually(t, "the certificate", func() bool { return w.Status().ACME[0].Serving })
+			assert.Equal(t, down.Directory(), w.Status().ACME[0].CA)
+			assert.Equal(t, 1, limited.Requests(), w.events)
+		})
+	}
+}
+
 // With a clock that is ahead of the CA's, so that the CA's time for the renewal of a new certificate
 // has passed, one certificate is not ordered after the other.
 func TestRenewalInfoAndClockAhead(t *testing.T) {
