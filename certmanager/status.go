@@ -53,6 +53,7 @@ type Status struct {
 // OrderStatus is the state of one name for which a source obtains certificates.
 type OrderStatus struct {
 	Name      string    // in lower case
+	OnDemand  bool      `json:",omitempty"` // clients asked for it; it is not one of Domains
 	Serving   bool      // there is a certificate
 	NotAfter  time.Time `json:",omitzero"`  // its expiry; zero without a certificate
 	Next      time.Time `json:",omitzero"`  // of the renewal or the next attempt

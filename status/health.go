@@ -15,8 +15,8 @@ import (
 type Check int
 
 const (
-	// CertificatesValid holds while every served certificate is valid now, and every name of an
-	// ACME source has a certificate. Otherwise handshakes fail.
+	// CertificatesValid holds while every served certificate is valid now, and there is one if an
+	// ACME source has Domains. Otherwise handshakes fail.
 	CertificatesValid Check = iota
 
 	// NothingExpired is CertificatesValid, and no intermediate, CA or revocation list has expired.
@@ -74,7 +74,8 @@ func (c Check) fails(s *certmanager.Status, now time.Time) string {
 		if n := ended(s.Certificates); n > 0 {
 			return plural(n, "certificate has expired or is not valid yet", "certificates have expired or are not valid yet")
 		}
-		if len(s.Certificates) == 0 && len(s.ACME) > 0 {
+		// Names that clients ask for do not count: anyone could have the server removed.
+		if len(s.Certificates) == 0 && slices.ContainsFunc(s.ACME, func(o certmanager.OrderStatus) bool { return !o.OnDemand }) {
 			return "there is no certificate yet"
 		}
 	}

@@ -197,7 +197,7 @@ func (s *state) status() []certmanager.OrderStatus {
 	var all []certmanager.OrderStatus
 	for _, name := range slices.Sorted(maps.Keys(s.names)) {
 		n := s.names[name]
-		status := certmanager.OrderStatus{Name: name, Serving: n.cert != nil, Next: n.due, Failures: n.failures, Unsaved: n.unsaved.Load() != nil, CA: n.ca.Load().Directory}
+		status := certmanager.OrderStatus{Name: name, OnDemand: !n.fixed, Serving: n.cert != nil, Next: n.due, Failures: n.failures, Unsaved: n.unsaved.Load() != nil, CA: n.ca.Load().Directory}
 		if kind := n.kind.Load(); kind != nil {
 			status.Challenge = *kind
 		}

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/certmanager/acme"
+	"github.com/ergotls/ergotls/status"
 	"github.com/ergotls/ergotls/tlstest/acmetest"
 )
 
@@ -149,4 +151,32 @@ func TestNoWait(t *testing.T) {
 		return err == nil
 	})
 	assert.Equal(t, 1, ca.Orders())
+}
+
+// Names that clients ask for do not have a server removed by its load balancer, whether they are
+// issued or not. Domains without a certificate do.
+func TestHealthOfNamesOfClients(t *testing.T) {
+	t.Parallel()
+	page := status.New()
+	defer page.Close()
+	health := func() string {
+		answer := httptest.NewRecorder()
+		page.Health().ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/healthz", nil))
+		return answer.Body.String()
+	}
+	ca := acmetest.Start(t)
+	ca.FailValidation(func(n string) bool { return n == other })
+	w := start(t, ca, &acme.Source{HostPolicy: autocert.HostWhitelist(name, other)})
+	w.serve(t)
+	page.AddManager("main", w.Manager, nil)
+	assert.Equal(t, "ok\n", health(), "nothing was asked for")
+	_, err := w.dial(t.Context(), other)
+	require.Error(t, err)
+	assert.Equal(t, "ok\n", health(), "refused")
+	w.mustDial(t, name)
+	assert.Equal(t, "ok\n", health(), "served")
+
+	w = start(t, ca, &acme.Source{Domains: []string{other}, Background: true})
+	page.AddManager("main", w.Manager, nil)
+	assert.Equal(t, "main: CertificatesValid: there is no certificate yet\n", health())
 }
