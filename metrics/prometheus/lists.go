@@ -1,6 +1,8 @@
 package prometheus
 
 import (
+	"cmp"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ergotls/ergotls/certmanager/crlfetch"
@@ -32,8 +34,10 @@ func (c *Collector) RemoveLists(name string) {
 
 func collectLists(out chan<- prometheus.Metric, name string, all []crlfetch.ListStatus) {
 	e := emitter{out, name}
-	for _, l := range all[:min(len(all), maxNames)] {
-		url := label(l.URL)
+	first := firstOfName(all, func(l crlfetch.ListStatus) string { return l.URL },
+		func(a, b crlfetch.ListStatus) int { return -cmp.Compare(number(a.Err != nil), number(b.Err != nil)) })
+	for _, named := range first {
+		url, l := named.name, named.value
 		if l.Issuer != "" {
 			e.gauge(listThisUpdate, seconds(l.ThisUpdate), url)
 			e.gauge(listEntries, float64(l.Entries), url)

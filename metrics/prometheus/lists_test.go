@@ -63,3 +63,24 @@ ergotls_fetched_crl_failed{lists="l",url="`+web.URL+`/b.crl"} 1
 	watch.RemoveLists("l")
 	assert.Zero(t, count("ergotls_fetched_crl_failed"))
 }
+
+// Addresses that begin alike, and are too long for a label, are one series: two would fail the whole
+// scrape.
+func TestListsOfLongAddresses(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	bundle := filepath.Join(t.TempDir(), "ca.pem")
+	require.NoError(t, os.WriteFile(bundle, ca.PEM(), 0o600))
+	web := httptest.NewServer(http.NotFoundHandler())
+	defer web.Close()
+	long := web.URL + "/" + strings.Repeat("x", 200)
+	source := &crlfetch.Source{Source: certmanager.Files{ClientCAs: bundle}, URLs: []string{long + "/a.crl", long + "/b.crl"}}
+	m, err := certmanager.New(certmanager.Options{Source: source})
+	require.NoError(t, err)
+	defer m.Close()
+	watch, registry := prometheus.New(), client.NewPedanticRegistry()
+	require.NoError(t, registry.Register(watch))
+	watch.AddLists("l", source)
+	n, err := testutil.GatherAndCount(registry, "ergotls_fetched_crl_failed")
+	require.NoError(t, err)
+	assert.Equal(t, 1, n)
+}
