@@ -25,6 +25,7 @@ import (
 	"math"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -125,10 +126,19 @@ func (s *Source) check() error {
 	}
 	for i, text := range s.URLs {
 		if u, err := url.Parse(text); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			return fmt.Errorf("crlfetch: Source.URLs[%d]: %q is not an http or https address", i, text)
+			return fmt.Errorf("crlfetch: Source.URLs[%d]: %q is not an http or https address", i, redacted(text))
 		}
 	}
 	return nil
+}
+
+// redacted returns an address without its password.
+func redacted(address string) string {
+	u, err := url.Parse(address)
+	if err != nil { // a password with a # or a % in it
+		return address[strings.LastIndex(address, "@")+1:]
+	}
+	return u.Redacted()
 }
 
 // Watch implements certmanager.Source. It watches the wrapped source and fetches the lists when

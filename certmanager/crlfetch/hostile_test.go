@@ -5,9 +5,12 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -230,4 +233,35 @@ func TestOtherListOnThePath(t *testing.T) {
 	assert.True(t, w.told("it is of another CA, or for other certificates"))
 	w.web.put(w.list(100))
 	w.eventually(func() bool { return w.in(w.alice) }, "the next list of the same")
+}
+
+// A password in an address is sent to the server, and is in no log line, event or status.
+func TestPasswordInAddress(t *testing.T) {
+	w := newWorld(t)
+	list := w.list(1, w.alice)
+	var down atomic.Bool
+	w.web.fail(func(rw http.ResponseWriter, r *http.Request) {
+		if _, password, _ := r.BasicAuth(); down.Load() || password != "secret" {
+			rw.WriteHeader(http.StatusForbidden)
+			return
+		}
+		rw.Write(list)
+	})
+	source := w.source()
+	source.URLs = []string{strings.Replace(source.URLs[0], "http://", "http://us:secret@", 1), "http://us:secret@127.0.0.1:1/other.crl"}
+	require.NoError(t, w.start(source))
+	assert.False(t, w.in(w.alice))
+	down.Store(true)
+	w.eventually(func() bool { return w.told("403 Forbidden") }, "the failure")
+	assert.NotEmpty(t, w.Status().Warnings)
+	assert.False(t, w.told("secret"), "log")
+	assert.NotContains(t, fmt.Sprint(w.Status().Warnings, source.Lists()), "secret")
+	require.NoError(t, w.Close())
+	for _, address := range []string{"ftp://us:secret@127.0.0.1/", "http://us:secret#@127.0.0.1/"} {
+		source = w.source()
+		source.URLs = []string{address}
+		err := w.start(source)
+		require.ErrorContains(t, err, "is not an http or https address")
+		assert.NotContains(t, err.Error(), "secret")
+	}
 }

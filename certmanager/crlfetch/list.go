@@ -25,6 +25,7 @@ const maxClockSkew = 5 * time.Minute
 type list struct {
 	s       *Source
 	url     string
+	name    string        // url without its password
 	fetched chan struct{} // closed after the first request, or once a list was read from Dir
 	once    sync.Once     // closes it
 
@@ -39,7 +40,7 @@ type list struct {
 }
 
 func newList(s *Source, url string, issuers []*x509.Certificate) *list {
-	l := &list{s: s, url: url, fetched: make(chan struct{}), err: errors.New("it was not fetched")}
+	l := &list{s: s, url: url, name: redacted(url), fetched: make(chan struct{}), err: errors.New("it was not fetched")}
 	if s.Dir == "" {
 		return l
 	}
@@ -129,7 +130,7 @@ func (l *list) fetch(ctx context.Context) {
 	}
 	if err != nil {
 		if l.failures++; l.failures == 1 || before.Error() != err.Error() {
-			report(certmanager.Event{Kind: certmanager.Warning, Reason: "source", Err: fmt.Errorf("crlfetch: revocation list of %s: %w", l.url, err)})
+			report(certmanager.Event{Kind: certmanager.Warning, Reason: "source", Err: fmt.Errorf("crlfetch: revocation list of %s: %w", l.name, err)})
 		}
 		return
 	}

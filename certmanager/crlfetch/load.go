@@ -125,7 +125,7 @@ func collect(lists []*list) (crls []*x509.RevocationList, missing []error) {
 		if crl, err := l.get(); crl != nil {
 			crls = append(crls, crl)
 		} else {
-			missing = append(missing, fmt.Errorf("crlfetch: there is no revocation list of %s yet: %w", l.url, err))
+			missing = append(missing, fmt.Errorf("crlfetch: there is no revocation list of %s yet: %w", l.name, err))
 		}
 	}
 	return crls, missing

@@ -10,7 +10,7 @@ import (
 
 // ListStatus is the state of a list, for metrics and status pages.
 type ListStatus struct {
-	URL string // where it is fetched from
+	URL string // where it is fetched from, without its password
 
 	// Issuer, ThisUpdate and NextUpdate are those of the list in use, and Entries the number of its
 	// entries. Issuer is empty while there is no list. NextUpdate is zero if the list has none. The
@@ -41,7 +41,7 @@ func (s *Source) Lists() []ListStatus {
 func (l *list) status() ListStatus {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	status := ListStatus{URL: l.url, Asked: l.asked, Err: l.err}
+	status := ListStatus{URL: l.name, Asked: l.asked, Err: l.err}
 	if l.crl != nil {
 		status.Issuer, status.Entries = dn.String(l.crl.Issuer), len(l.crl.RevokedCertificateEntries)
 		status.ThisUpdate, status.NextUpdate = l.crl.ThisUpdate, l.crl.NextUpdate
