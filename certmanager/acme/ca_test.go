@@ -1,16 +1,20 @@
 package acme
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	xacme "github.com/mholt/acmez/v3/acme"
 	"github.com/stretchr/testify/assert"
@@ -77,6 +81,10 @@ func TestTransport(t *testing.T) {
 		w.Header().Set("Retry-After", "7")
 		w.Header().Set("Content-Type", "application/problem+json")
 		w.WriteHeader(http.StatusServiceUnavailable)
+		if r.URL.Path == "/long" {
+			json.NewEncoder(w).Encode(map[string]string{"type": strings.Repeat("é", 1000), "detail": strings.Repeat("é", 100_000)})
+			return
+		}
 		io.WriteString(w, `{"detail": "busy"}`)
 	}))
 	defer ca.Close()
@@ -96,6 +104,13 @@ func TestTransport(t *testing.T) {
 	body, err := call(t.Context(), "directory", func(ctx context.Context) ([]byte, error) { return get(ctx, "/endless") })
 	require.Error(t, err)
 	assert.LessOrEqual(t, len(body), maxAnswer)
+	_, err = call(t.Context(), "order", func(ctx context.Context) ([]byte, error) {
+		_, err := get(ctx, "/long")
+		return nil, cmp.Or(err, errors.New("refused"))
+	})
+	require.ErrorContains(t, err, "…")
+	assert.Less(t, len(err.Error()), maxProblem+100)
+	assert.True(t, utf8.ValidString(err.Error()))
 	requests = 0
 	_, err = call(t.Context(), "order", func(ctx context.Context) (_ []byte, err error) {
 		for range 3 {

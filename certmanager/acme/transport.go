@@ -85,7 +85,7 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 
 // errRepeated is the error of a request that acmez repeats at once, even a new order whose response
 // was lost. It is not the CA's error, for which acmez looks at a response that there is not.
-var errRepeated = errors.New("not repeated")
+var errRepeated = errors.New("refused")
 
 // call makes requests through acmez, without its retries except after a bad nonce. Its error names
 // the operation and the CA's error, without acmez's URLs and attempts, and when the CA wants to be
@@ -150,8 +150,14 @@ func describe(p acme.Problem) string {
 	if p.Instance != "" { // what the account's owner must do, for example agree to new terms
 		text += "; see " + p.Instance
 	}
+	if len(text) > maxProblem {
+		text = strings.ToValidUTF8(text[:maxProblem], "") + "…"
+	}
 	return text
 }
+
+// maxProblem is the length of a problem's text in errors, in bytes. The response may have maxAnswer.
+const maxProblem = 2000
 
 // retryAfter parses a Retry-After header (RFC 9110 section 10.2.3): seconds or a date.
 func retryAfter(h http.Header, now time.Time) time.Duration {
