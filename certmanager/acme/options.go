@@ -119,7 +119,10 @@ func directoryURL(directory string) (string, error) {
 		return "https://acme-staging-v02.api.letsencrypt.org/directory", nil
 	}
 	u, err := url.Parse(directory)
-	if err == nil && (u.Scheme != "https" || u.Host == "" || u.Fragment != "") {
+	switch {
+	case err == nil && u.User != nil: // it would be in Status and metrics
+		return "", invalid("Directory: %q has a user name or password: a CA identifies you by ExternalAccount", u.Redacted())
+	case err == nil && (u.Scheme != "https" || u.Host == "" || u.Fragment != ""):
 		err = errors.New("it is not an https URL")
 	}
 	if err != nil {

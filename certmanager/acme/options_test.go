@@ -81,13 +81,15 @@ func TestOptions(t *testing.T) {
 		"Key 7":      {Domains: []string{"a.example.test"}, Key: 7},
 		"stagging":   {Domains: []string{"a.example.test"}, Directory: "stagging"},
 		"https URL":  {Domains: []string{"a.example.test"}, Directory: "http://ca.test/directory"},
-		"ExternalAccount: KeyID or MACKey is empty": {Domains: []string{"a.example.test"}, ExternalAccount: &ExternalAccount{KeyID: "kid"}},
+		`"https://us:xxxxx@ca.test/" has a user name or password`: {Domains: []string{"a.example.test"}, Directory: "https://us:secret@ca.test/"},
+		"ExternalAccount: KeyID or MACKey is empty":               {Domains: []string{"a.example.test"}, ExternalAccount: &ExternalAccount{KeyID: "kid"}},
 		"not base64url": {Domains: []string{"a.example.test"}, Fallbacks: []CA{{Directory: "staging", ExternalAccount: &ExternalAccount{"kid", "a+b"}}}},
 		"Listen:":       {Domains: []string{"a.example.test"}, Cache: autocert.DirCache(t.TempDir()), Listen: "nowhere"},
 	} {
 		began := time.Now()
 		_, err := certmanager.New(certmanager.Options{Source: source})
 		require.ErrorContains(t, err, want)
+		assert.NotContains(t, err.Error(), "secret")
 		assert.Less(t, time.Since(began), 10*time.Second)
 	}
 	o, err := (&Source{Domains: []string{"A.example.test", "a.example.test."}}).ready()
