@@ -101,6 +101,7 @@ func (s *state) loadEntry(ctx context.Context, n *name, key string, c *ca) (*tls
 	}
 	switch {
 	case errors.Is(err, certmanager.ErrExpired):
+		s.keepExpired(n, cert)
 		return nil, nil // otherwise it would be put in service and removed repeatedly until it expires
 	case c == nil:
 		if err == nil {
@@ -117,6 +118,16 @@ func (s *state) loadEntry(ctx context.Context, n *name, key string, c *ca) (*tls
 		return nil, nil
 	}
 	return cert, c
+}
+
+// keepExpired remembers a certificate that has expired by the clock of this machine, which may be
+// ahead.
+func (s *state) keepExpired(n *name, cert *tls.Certificate) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n.expired == nil || newer(cert, n.expired) {
+		n.expired = cert
+	}
 }
 
 // issuer returns the CA of the source that probably issued a certificate: the CA's roots, or the

@@ -96,6 +96,7 @@ func (s *state) complete(ctx context.Context, c *client, n *name, u *unfinished)
 	err = s.check(cert, n.text)
 	if errors.Is(err, certmanager.ErrExpired) {
 		if s.serving(n) == nil { // it is loaded from the cache once the clock is right
+			s.keepExpired(n, cert)
 			err = errors.Join(err, s.store(ctx, n, c.ca, cert))
 		}
 		err = fmt.Errorf("%w; by the clock of this machine it is %s: if that is ahead, set it", err, clock.Now().Format(time.RFC3339))

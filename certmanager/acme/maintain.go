@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"time"
 
@@ -145,7 +144,7 @@ func (s *state) expire() time.Duration {
 			next = min(next, left)
 			continue
 		}
-		n.cert, n.step = nil, 0 // without a certificate the long waits of old failures no longer apply
+		n.cert, n.expired, n.step = nil, n.cert, 0 // without a certificate the long waits of old failures no longer apply
 		n.notify()
 		info := certmanager.NewCertificateInfo(leaf, "ACME "+n.text)
 		events = append(events, certmanager.Event{Kind: certmanager.Expired, Name: n.text, Certificate: &info,
@@ -166,8 +165,8 @@ func (s *state) clockStepped() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, n := range s.names {
-		if n.cert == nil && errors.Is(n.err, certmanager.ErrExpired) {
-			n.due = clock.Now() // an issued certificate may be valid now
+		if n.cert == nil && n.expired != nil && s.check(n.expired, n.text) == nil {
+			n.due = clock.Now() // it is loaded from the cache
 		}
 		n.notify()
 	}

@@ -27,6 +27,7 @@ type name struct {
 
 	// Guarded by state.mu.
 	cert     *tls.Certificate // in service; nil if there is none
+	expired  *tls.Certificate // the last that was not served because it had expired; nil once another is served
 	asked    bool             // a handshake has asked for it since the last attempt began
 	busy     bool             // an attempt runs or is about to
 	changed  chan struct{}    // closed and replaced when an attempt ends or is requested

@@ -133,7 +133,7 @@ func (s *state) adopt(n *name, cert *tls.Certificate) {
 	// At a start with many names, ten a second ask for renewal information.
 	n.asks = clock.Now().Add(time.Duration(chance() * float64(len(s.names)) * float64(100*time.Millisecond)))
 	n.info, n.looks = acme.RenewalInfo{}, n.asks
-	n.cert, n.failures, n.step, s.material = cert, 0, 0, nil
+	n.cert, n.expired, n.failures, n.step, s.material = cert, nil, 0, 0, nil
 	n.ended(nil, renewalTime(cert.Leaf.NotAfter, window, chance()))
 	n.notDueBefore(n.earliest)
 	s.mu.Unlock()

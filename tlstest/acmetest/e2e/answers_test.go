@@ -301,6 +301,42 @@ func TestClockAhead(t *testing.T) {
 	assert.Equal(t, 1, ca.Orders())
 }
 
+// A certificate that has ended by a clock that is ahead is served again as soon as the clock is set,
+// also if the CA issues nothing: it ended while it was served, or before the start.
+func TestClockAheadAndNoCA(t *testing.T) {
+	const ahead = 100 * 24 * time.Hour
+	for _, when := range []string{"at start", "later"} {
+		t.Run(when, func(t *testing.T) {
+			ca := acmetest.Start(t)
+			cache := autocert.DirCache(t.TempDir())
+			w := start(t, ca, &acme.Source{Domains: []string{name}, Cache: cache})
+			ca.FailValidation(func(string) bool { return true })
+			if when == "at start" {
+				require.NoError(t, w.Close())
+			}
+			clock.Step(ahead)
+			set := sync.OnceFunc(func() { clock.Step(-ahead) })
+			defer set()
+			if when == "at start" {
+				w = start(t, ca, &acme.Source{Domains: []string{name}, Cache: cache, Background: true})
+			}
+			w.serve(t)
+			w.eventually(t, "the failure", func() bool {
+				status := w.Status().ACME[0]
+				_, err := w.dial(t.Context(), name)
+				return err != nil && !status.Serving && status.Next.Sub(clock.Now()) > 20*time.Second
+			})
+			set()
+			deadline := time.Now().Add(10 * time.Second)
+			w.eventually(t, "the certificate", func() bool {
+				_, err := w.dial(t.Context(), name)
+				return err == nil || time.Now().After(deadline)
+			})
+			w.mustDial(t, name)
+		})
+	}
+}
+
 // A program whose StartTimeout is over before the CA has decided goes on with its order when it is
 // started again.
 func TestOrdersAreGoneOnWithAfterARestart(t *testing.T) {
