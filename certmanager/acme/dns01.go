@@ -10,6 +10,8 @@ import (
 
 	"github.com/libdns/libdns"
 	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/ergotls/ergotls/certmanager"
 )
 
 // DNSProvider writes and removes records in the zones of a DNS provider: any of
@@ -51,7 +53,9 @@ func (s *state) presentDNS(ctx context.Context, challenge acme.Challenge, n *nam
 	record := txtRecord{z.name, at, challenge.DNS01KeyAuthorization()}
 	data, _ := json.Marshal(record) // it has only strings
 	if err := s.put(ctx, recordKey(n), data); err != nil {
-		return nil, err
+		if s.storageOK.Store(false); !s.expiresSoon(n) {
+			return nil, err
+		}
 	}
 	limited, cancel := context.WithTimeout(ctx, s.o.DNSTimeout)
 	defer cancel()
@@ -105,13 +109,22 @@ func (s *state) noted(ctx context.Context, n *name) (record *txtRecord, err erro
 	return record, err
 }
 
-// removeNoted removes it.
+// removeNoted removes it. If that is impossible, a name whose certificate expires soon does not wait
+// for it, nor does one without a certificate.
 func (s *state) removeNoted(ctx context.Context, n *name) error {
 	record, err := s.noted(ctx, n)
-	if err != nil || record == nil {
+	if err != nil && !s.expiresSoon(n) {
 		return err
 	}
-	return s.removeRecord(ctx, n, *record)
+	if record == nil {
+		return nil
+	}
+	err = s.removeRecord(ctx, n, *record)
+	if s.expiresSoon(n) || s.serving(n) == nil {
+		s.emitOnce(certmanager.Warning, n, "record of dns-01", err)
+		return nil
+	}
+	return err
 }
 
 // removeRecord removes the record of a name, even after ctx has ended.

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"errors"
+	"syscall"
 	"testing"
 	"time"
 
@@ -11,7 +12,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/acme/autocert"
 
+	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/certmanager/acme"
+	"github.com/ergotls/ergotls/internal/needs"
 	"github.com/ergotls/ergotls/tlstest/acmetest"
 )
 
@@ -125,4 +128,34 @@ func TestDNS01WithoutTheCache(t *testing.T) {
 	source.Cache = cache
 	start(t, ca, source)
 	assert.Empty(t, ca.TXT())
+}
+
+// A record that cannot be removed, or not be noted, does not keep a certificate from being renewed
+// until it expires.
+func TestDNS01RecordThatStays(t *testing.T) {
+	needs.Long(t)
+	for what, fault := range map[string]struct{ get, put error }{
+		"the provider does not remove it":     {},
+		"the cache cannot be written":         {nil, syscall.ENOSPC},
+		"the cache cannot be read or written": {syscall.EIO, syscall.EIO},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			ca := acmetest.StartWith(t, acmetest.Options{Lifetime: 30 * time.Second})
+			var provider acme.DNSProvider = ca.Provider()
+			if fault.put == nil {
+				provider = crashing{ca.Provider()}
+			}
+			cache := &brokenCache{Cache: autocert.DirCache(t.TempDir())}
+			source := provided(ca, provider, zone)
+			source.Cache = cache
+			w := start(t, ca, source)
+			w.serve(t)
+			first := w.mustDial(t, zone)
+			cache.fail(fault.get, fault.put)
+			w.eventually(t, "the renewal", func() bool { return !w.mustDial(t, zone).Equal(first) })
+			assert.Empty(t, w.events.of(certmanager.Expired))
+			assert.LessOrEqual(t, ca.Orders(), 3, "at most one in vain")
+		})
+	}
 }
