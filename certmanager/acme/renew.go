@@ -3,6 +3,7 @@ package acme
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"time"
@@ -59,7 +60,7 @@ func (s *state) obtain(ctx context.Context, n *name, current *tls.Certificate) e
 	// An extra order is better than no certificate: a name without one, or with one that expires soon,
 	// waits a third of the time for the lock. With the default StartTimeout that is 20 seconds, longer
 	// than the lease of a Redis lock whose holder has died.
-	must, parts := current == nil || s.expiresSoon(n), 1
+	must, parts := current == nil || s.urgent(current.Leaf), 1
 	if must {
 		parts = 3
 	}
@@ -189,13 +190,14 @@ func acquire(ctx context.Context, slots chan struct{}) (release func(), err erro
 	}
 }
 
-// expiresSoon reports whether half of the time for the renewal of the certificate in service has
-// passed.
+// urgent reports whether half of the time for the renewal has passed.
+func (s *state) urgent(leaf *x509.Certificate) bool {
+	window, _ := renewalWindow(lifetime(leaf), s.o.RenewBefore)
+	return clock.Until(leaf.NotAfter) < window/2
+}
+
+// expiresSoon reports whether the certificate in service must be renewed soon.
 func (s *state) expiresSoon(n *name) bool {
 	cert := s.serving(n)
-	if cert == nil {
-		return false
-	}
-	window, _ := renewalWindow(lifetime(cert.Leaf), s.o.RenewBefore)
-	return clock.Until(cert.Leaf.NotAfter) < window/2
+	return cert != nil && s.urgent(cert.Leaf)
 }
