@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/acme/autocert"
 
+	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/tlstest"
 )
 
@@ -175,6 +176,32 @@ func TestOrdersOfAnAccountAreSpaced(t *testing.T) {
 	assert.Less(t, time.Since(began), 10*time.Second)
 	other, _, _ := idle(t)
 	assert.True(t, other.cas[0].orders.AllowN(time.Now(), 1000), "other CAs have other limits")
+}
+
+// A name that waits while other orders run has not failed, however long they take.
+func TestWaitingForOtherOrdersIsNoFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, n, r := idle(t, func(a *Source) { a.Domains, a.HostPolicy = []string{testDomain}, nil })
+		n.fixed = true
+		var releases []func()
+		for range maxOrders {
+			release, err := acquire(t.Context(), s.slots[place{fixed: true}])
+			require.NoError(t, err)
+			releases = append(releases, release)
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			s.renew(t.Context(), n)
+		}()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		assert.Empty(t, r.of(certmanager.OrderFailed))
+		assert.Zero(t, s.status()[0].Failures)
+		releases[0]()
+		<-done
+		assert.Len(t, r.of(certmanager.OrderFailed), 1, "the CA is not there")
+	})
 }
 
 // Names that cannot be issued use up what the CA allows, and wait for more. Renewals do not count,

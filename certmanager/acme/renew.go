@@ -30,17 +30,7 @@ func (s *state) renew(ctx context.Context, n *name) {
 	s.mu.Lock()
 	n.busy, n.asked = true, false
 	s.mu.Unlock()
-	timeout := orderTimeout
-	if left := time.Until(s.startEnd); left > 0 { // a CA that hangs leaves time for its fallbacks, and New says why
-		timeout = min(timeout, left-left/20)
-	}
-	if cert != nil {
-		// A CA that hangs must not use up all the remaining time.
-		timeout = min(orderTimeout, max(clock.Until(cert.Leaf.NotAfter)/2, minOrderTimeout))
-	}
-	limited, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	switch err := s.obtain(limited, n, cert); {
+	switch err := s.obtain(ctx, n, cert); {
 	case err == nil || ctx.Err() != nil:
 	case errors.Is(err, errLimit): // one line for all names: clients can ask for any number
 		s.postpone(n, err)
@@ -50,13 +40,32 @@ func (s *state) renew(ctx context.Context, n *name) {
 	}
 }
 
+// attemptTimeout returns how long an attempt may take.
+func (s *state) attemptTimeout(current *tls.Certificate) time.Duration {
+	if current != nil { // a CA that hangs must not use up all the remaining time
+		return min(orderTimeout, max(clock.Until(current.Leaf.NotAfter)/2, minOrderTimeout))
+	}
+	if left := time.Until(s.startEnd); left > 0 { // it leaves time for its fallbacks, and New says why
+		return min(orderTimeout, left-left/20)
+	}
+	return orderTimeout
+}
+
 // obtain loads a certificate that another machine obtained meanwhile, or orders one.
 func (s *state) obtain(ctx context.Context, n *name, current *tls.Certificate) error {
-	release, err := acquire(ctx, s.slots[place{n.fixed, current != nil}])
+	waiting := ctx
+	if !n.fixed && current == nil { // names that clients ask for must not wait in memory without a limit
+		limited, cancel := context.WithTimeout(ctx, orderTimeout)
+		defer cancel()
+		waiting = limited
+	}
+	release, err := acquire(waiting, s.slots[place{n.fixed, current != nil}])
 	if err != nil {
 		return fmt.Errorf("waiting for other orders: %w", err)
 	}
 	defer release()
+	ctx, stop := context.WithTimeout(ctx, s.attemptTimeout(current)) // without that wait
+	defer stop()
 	// An extra order is better than no certificate: a name without one, or with one that expires soon,
 	// waits a third of the time for the lock. With the default StartTimeout that is 20 seconds, longer
 	// than the lease of a Redis lock whose holder has died.
