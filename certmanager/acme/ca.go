@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
@@ -38,6 +39,7 @@ type ca struct {
 	id      string // part of cache keys, which are file names
 	network *http.Transport
 	orders  *rate.Limiter // limits new orders; renewals do not count
+	unmade  atomic.Int32  // orders that orders has allowed and the CA has not made
 
 	turn    chan struct{} // capacity 1; a lock for the fields below
 	readAt  time.Time     // when the directory was read
@@ -70,6 +72,15 @@ func newCA(s *state, o CA) *ca {
 		CA: o, s: s, host: u.Host, turn: make(chan struct{}, 1), network: shared, orders: orders,
 		id: host[:min(len(host), 60)] + "-" + hex.EncodeToString(sum[:4]), // a file name has at most 255 bytes
 	}
+}
+
+// awaitOrder waits until a new order is allowed.
+func (c *ca) awaitOrder(ctx context.Context) error {
+	if c.unmade.Add(-1) >= 0 {
+		return nil
+	}
+	c.unmade.Add(1)
+	return c.orders.Wait(ctx)
 }
 
 // connect returns a client, with an account if wanted, which it registers on first use.

@@ -131,19 +131,23 @@ func (s *state) newOrder(ctx context.Context, c *client, n *name, kind string) (
 	if n.ca.Load() == c.ca { // which issued the replaced certificate
 		wanted.Replaces = n.info.UniqueIdentifier
 	}
-	if wanted.Replaces == "" && s.serving(n) == nil { // renewals do not count
-		if err := c.ca.orders.Wait(ctx); err != nil {
+	counts := wanted.Replaces == "" && s.serving(n) == nil // renewals do not
+	if counts {
+		if err := c.ca.awaitOrder(ctx); err != nil {
 			return nil, errTooMany
 		}
 	}
 	order, err := request(ctx, c, "order", c.NewOrder, wanted)
 	var p acme.Problem
 	var refused *refusal
+	if errors.As(err, &refused) && !refused.lost && counts {
+		c.ca.unmade.Add(1)
+	}
 	switch {
 	case wanted.Replaces != "" && errors.As(err, &p) && (isInvalid(err) || p.Status == http.StatusInternalServerError):
 		n.info.UniqueIdentifier = ""
 		return s.newOrder(ctx, c, n, kind)
-	case errors.As(err, &refused) && refused.lost:
+	case refused != nil && refused.lost:
 		return nil, fmt.Errorf("%w: %w", errOrderLost, err)
 	case err != nil:
 		return nil, err
