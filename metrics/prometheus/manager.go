@@ -42,6 +42,7 @@ var (
 
 	acmeOrders   = describe("acme_orders_total", "Orders of certificates by result, issued or failed, since AddManager.", "manager", "result")
 	acmeNames    = describe("acme_names", "Names of ACME sources, by whether a certificate is in service.", "manager", "serving")
+	acmeServing  = describe("acme_serving", "1 while a certificate is in service for one of the Domains of an ACME source, else 0.", "manager", "name")
 	acmeFailures = describe("acme_consecutive_failures", "Consecutive failed attempts to obtain a certificate for a name.", "manager", "name")
 	acmeUnsaved  = describe("acme_unsaved", "Names whose certificate is served from memory because it could not be stored.", "manager")
 	acmeEnd      = describe("acme_certificate_not_after_timestamp_seconds", "The expiry of the certificate that an ACME source serves for a name.", "manager", "name")
@@ -165,6 +166,9 @@ func (e emitter) acme(all []certmanager.OrderStatus, chosen []named[certmanager.
 	e.gauge(acmeNames, float64(len(all)-serving), "false")
 	for _, a := range chosen {
 		e.gauge(acmeFailures, float64(a.value.Failures), a.name)
+		if !a.value.OnDemand { // others may be without one, as clients ask for them
+			e.gauge(acmeServing, number(a.value.Serving), a.name)
+		}
 		if !a.value.Next.IsZero() {
 			e.gauge(acmeNext, seconds(a.value.Next), a.name)
 		}
