@@ -118,12 +118,13 @@ func TestMaxSessionAge(t *testing.T) {
 
 // Two clients resume at the same time: each ticket keeps its own beginning.
 func TestSessionAgesAreNotMixedUp(t *testing.T) {
-	for _, version := range versions {
+	for _, limit := range []struct{ server, client uint16 }{{client: tls.VersionTLS12}, {client: tls.VersionTLS13}, {server: tls.VersionTLS12}} {
 		synctest.Test(t, func(t *testing.T) {
 			ca := tlstest.NewCA(t)
 			days := tlstest.Leaf{NotAfter: time.Now().AddDate(0, 0, 20)}
 			m := newManager(t, certmanager.Options{Source: leaf(ca.Issue(t, days)), PollInterval: time.Hour})
 			server := m.ServerTLS()
+			server.MaxVersion = limit.server
 			configFor, waiting := server.GetConfigForClient, make(chan chan struct{}, 1)
 			server.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 				config, err := configFor(hello)
@@ -140,7 +141,7 @@ func TestSessionAgesAreNotMixedUp(t *testing.T) {
 			}
 			client := func() *tls.Config {
 				config := ca.ClientConfig(t, "localhost")
-				config.MaxVersion, config.ClientSessionCache = version, tls.NewLRUClientSessionCache(1)
+				config.MaxVersion, config.ClientSessionCache = limit.client, tls.NewLRUClientSessionCache(1)
 				return config
 			}
 			resumes := func(config *tls.Config, blocked chan struct{}) bool {

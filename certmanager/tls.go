@@ -87,7 +87,7 @@ func (s *server) configForClient(hello *tls.ClientHelloInfo) (*tls.Config, error
 		inner = &innerConfig{snapshot: current, config: s.m.serverConfig(current, s.outer)}
 		s.inner.Store(inner)
 	}
-	ticket, conn, asks := offersTicket(hello), s.m.httpConnOf(hello), inner.config.ClientAuth != tls.NoClientCert
+	ticket, conn, asks := offersTicket(hello, inner.config.MaxVersion), s.m.httpConnOf(hello), inner.config.ClientAuth != tls.NoClientCert
 	if !ticket && conn == nil && !asks {
 		return inner.config, nil
 	}
@@ -219,10 +219,11 @@ func (m *Manager) verifyServer(state tls.ConnectionState, name string) error {
 	return m.verdict(current, peer, nil, err)
 }
 
-// offersTicket reports whether the client may want to resume a session.
-func offersTicket(hello *tls.ClientHelloInfo) bool {
+// offersTicket reports whether the client may want to resume a session, at a server of a maximum
+// version, 0 if it has none.
+func offersTicket(hello *tls.ClientHelloInfo, most uint16) bool {
 	const sessionTicket, preSharedKey = 35, 41 // RFC 5077, RFC 8446 section 4.2
-	if slices.Contains(hello.SupportedVersions, tls.VersionTLS13) {
+	if (most == 0 || most >= tls.VersionTLS13) && slices.Contains(hello.SupportedVersions, tls.VersionTLS13) {
 		return slices.Contains(hello.Extensions, preSharedKey)
 	}
 	return slices.Contains(hello.Extensions, sessionTicket) // clients without a ticket send it empty
