@@ -27,3 +27,31 @@ func TestPacer(t *testing.T) {
 	assert.Zero(t, took(1, false, 10), "nothing is in service")
 	assert.Zero(t, took(2, true, 10))
 }
+
+// Where other goroutines keep the processor busy, a pause takes until the scheduler interrupts
+// them. All pauses together still take no longer than they may.
+func TestPacerOnABusyProcessor(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	end := make(chan struct{})
+	defer close(end)
+	go func() {
+		for {
+			select {
+			case <-end:
+				return
+			default:
+			}
+		}
+	}()
+	var paused time.Duration
+	pace := pacer{on: true}
+	for working := 0; working < 100 && paused < 2*paceMax; working++ {
+		for began := time.Now(); time.Since(began) <= paceWork; { // the work
+		}
+		began, slept := time.Now(), pace.slept
+		if pace.step(); pace.slept > slept {
+			paused, working = paused+time.Since(began), 0
+		}
+	}
+	assert.InDelta(t, paceMax.Seconds(), paused.Seconds(), paceMax.Seconds()/2)
+}
