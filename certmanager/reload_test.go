@@ -2,6 +2,8 @@ package certmanager_test
 
 import (
 	"context"
+	"crypto"
+	"crypto/ecdsa"
 	"crypto/tls"
 	"errors"
 	"strconv"
@@ -425,6 +427,53 @@ func TestSourcesDoNotWaitForEachOther(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		serves("c", "x")
 	})
+}
+
+// unwatched is a source of files that is polled.
+type unwatched struct{ certmanager.Files }
+
+func (unwatched) Watch(context.Context, func(), func(certmanager.Event)) error { return nil }
+
+// slowStore is a device that takes long to find a key, however long its caller waits.
+type slowStore struct {
+	mu    sync.Mutex
+	takes time.Duration
+	keys  []crypto.Signer
+}
+
+func (s *slowStore) Signer(_ context.Context, public crypto.PublicKey) (crypto.Signer, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	time.Sleep(s.takes)
+	for _, key := range s.keys {
+		if key.Public().(*ecdsa.PublicKey).Equal(public) {
+			return key, nil
+		}
+	}
+	return nil, errors.New("it has no such key")
+}
+
+// A change that takes longer to load than a Load may take is put in service all the same.
+func TestSlowLoadIsNotInVain(t *testing.T) {
+	for name, several := range map[string]func(certmanager.Source) certmanager.Source{
+		"alone":        func(s certmanager.Source) certmanager.Source { return s },
+		"with another": func(s certmanager.Source) certmanager.Source { return certmanager.Sources{certmanager.Static{}, s} },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ca, dir := tlstest.NewCA(t), t.TempDir()
+			before, after := ca.Issue(t, tlstest.Leaf{}), ca.Issue(t, tlstest.Leaf{})
+			store := &slowStore{keys: []crypto.Signer{before.Key, after.Key}}
+			files := unwatched{certmanager.Files{Cert: write(t, dir, "tls.crt", before.CertPEM), KeyStore: store}}
+			m := newManager(t, certmanager.Options{Source: several(files)})
+			store.mu.Lock()
+			store.takes = 15 * time.Second
+			store.mu.Unlock()
+			write(t, dir, "tls.crt", after.CertPEM)
+			time.Sleep(time.Minute)
+			assert.True(t, after.Leaf.Equal(m.GetCertificate().Leaf), name)
+			require.NoError(t, m.Reload(t.Context()), name)
+		})
+	}
 }
 
 // torn is a source of files that do not match at the first readings.

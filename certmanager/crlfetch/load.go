@@ -54,9 +54,6 @@ func (s *Source) Load(ctx context.Context, previous *certmanager.Material) (*cer
 		case <-waiting.Done():
 		}
 	}
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
-	}
 	crls, missing := collect(lists)
 	if s.Required && before == nil && len(missing) > 0 {
 		return nil, errors.Join(append(missing, err)...)

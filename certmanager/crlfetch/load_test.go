@@ -1,10 +1,18 @@
 package crlfetch
 
 import (
+	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -60,4 +68,53 @@ func TestDistributionPointsAreBounded(t *testing.T) {
 	urls, warnings = s.want(of(points("ldap", 20)))
 	assert.Empty(t, urls)
 	assert.Len(t, warnings, 11)
+}
+
+// sluggish is a source that takes long to load a change, however long its caller waits.
+type sluggish struct {
+	latest *atomic.Pointer[certmanager.Material]
+}
+
+func (s sluggish) Load(_ context.Context, previous *certmanager.Material) (*certmanager.Material, error) {
+	latest := s.latest.Load()
+	if previous != nil && previous != latest {
+		time.Sleep(15 * time.Second)
+	}
+	return latest, nil
+}
+
+func (sluggish) Watch(context.Context, func(), func(certmanager.Event)) error { return nil } // it is polled
+
+type unreachable struct{}
+
+func (unreachable) RoundTrip(*http.Request) (*http.Response, error) {
+	return nil, errors.New("unreachable")
+}
+
+// A change of a wrapped source that takes longer to load than a Load may take is put in service.
+func TestSlowLoadIsNotInVain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		source := sluggish{new(atomic.Pointer[certmanager.Material])}
+		issue := func() *x509.Certificate {
+			pair := ca.Issue(t, tlstest.Leaf{})
+			static := certmanager.Static{Certificates: []tls.Certificate{pair.Certificate()}}
+			material, err := static.Load(t.Context(), nil)
+			require.NoError(t, err)
+			source.latest.Store(material)
+			return pair.Leaf
+		}
+		issue()
+		m, err := certmanager.New(certmanager.Options{Logger: slog.New(slog.DiscardHandler), Source: &Source{
+			Source: source, URLs: []string{"http://ca.example.test/1.crl"}, Client: &http.Client{Transport: unreachable{}},
+		}})
+		require.NoError(t, err)
+		defer func() {
+			require.NoError(t, m.Close())
+			time.Sleep(time.Minute) // a Load may still run
+		}()
+		leaf := issue()
+		time.Sleep(time.Minute)
+		assert.True(t, leaf.Equal(m.GetCertificate().Leaf))
+	})
 }
