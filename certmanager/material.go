@@ -71,9 +71,16 @@ func newMaterial(from *Material, s *snapshot, last *material) *material {
 
 func partOf(from *Material, i int, known []*material, served map[string]*certificate) *part {
 	for _, m := range known {
-		if m != nil && i < len(m.parts) && from.equal(m.parts[i].from) {
-			return m.parts[i]
+		if m == nil || i >= len(m.parts) || !from.equal(m.parts[i].from) {
+			continue
 		}
+		p := m.parts[i]
+		if p.err != nil { // an intermediate that was not valid yet may be now
+			if again := newPart(from, served); again.err == nil {
+				return again
+			}
+		}
+		return p
 	}
 	return newPart(from, served)
 }

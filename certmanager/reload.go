@@ -147,11 +147,14 @@ func (r *reloader) load(ctx context.Context) (*material, error) {
 		return nil, err
 	}
 	current := r.m.current.Load()
-	if got != r.previous {
-		r.previous = got
+	isNew := got != r.previous
+	if isNew || r.candidate.err != nil { // the error may be one of dates
 		if next := newMaterial(got, current, r.candidate); !next.same(r.candidate) {
 			r.candidate = next
 		}
+	}
+	if isNew {
+		r.previous = got
 		r.warn()
 	}
 	if r.candidate.same(current.in.material) {
