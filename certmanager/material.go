@@ -42,6 +42,7 @@ func newPart(from *Material, served map[string]*certificate) *part {
 // material is the result of a Load with its parts joined. It is immutable.
 type material struct {
 	parts []*part
+	kept  bool  // the last part is from keeping
 	err   error // why it cannot be put in service
 
 	all          Material       // the parts joined, except for certificates and functions
@@ -93,7 +94,17 @@ func (m *material) same(other *material) bool {
 func (m *material) with(i int, p *part) *material {
 	parts := slices.Clone(m.parts)
 	parts[i] = p
-	return joined(parts)
+	next := joined(parts)
+	next.kept = m.kept
+	return next
+}
+
+// own returns the parts that the source returned.
+func (m *material) own() []*part {
+	if m.kept {
+		return m.parts[:len(m.parts)-1]
+	}
+	return m.parts
 }
 
 func joined(parts []*part) *material {
@@ -167,6 +178,25 @@ func (m *material) replaces(other *certificate, served []*certificate) bool {
 	})
 }
 
+// usable returns m with the parts of other, which is in service, in place of those with an error; m
+// may be nil.
+func (m *material) usable(other *material) *material {
+	switch parts := other.own(); {
+	case m == nil:
+		return other
+	case m.err == nil || len(parts) != len(m.parts):
+		return m
+	default:
+		parts = slices.Clone(parts)
+		for i, p := range m.parts {
+			if p.err == nil {
+				parts[i] = p
+			}
+		}
+		return joined(parts)
+	}
+}
+
 // lacks reports whether m lacks something of other: a CA, a revocation list or its issuer, a name,
 // an intermediate of a chain. Certificates that a source renews do not count.
 func (m *material) lacks(other *material) bool { return len(m.missing(other)) > 0 }
@@ -194,7 +224,9 @@ func (m *material) keeping(other *material) *material {
 		}
 		add(kept)
 	}
-	return joined(append(slices.Clone(m.parts), &part{from: kept}))
+	next := joined(append(slices.Clone(m.parts), &part{from: kept}))
+	next.kept = true
+	return next
 }
 
 // inventory has a key for each item of a material, with a function that adds the item to another

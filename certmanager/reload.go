@@ -112,9 +112,9 @@ func (r *reloader) check(ctx context.Context, now bool) error {
 		return nil
 	}
 	wait := r.debounce.wait(began, false)
-	if wait <= 0 && !now && r.lacks(got, current) {
+	if usable := got.usable(current); wait <= 0 && !now && usable.lacks(current) {
 		if wait = r.debounce.wait(began, true); wait > 0 {
-			if kept := got.keeping(current); kept != nil {
+			if kept := usable.keeping(current); kept != nil {
 				_ = r.publish(ctx, kept) // additions do not wait
 			}
 		}
@@ -178,11 +178,6 @@ func (r *reloader) compare(got *material, err error, began time.Time) {
 	r.seen, r.seenErr = got, text
 }
 
-// lacks reports whether a usable candidate lacks something that is in service.
-func (r *reloader) lacks(got, current *material) bool {
-	return got != nil && got.err == nil && got.lacks(current)
-}
-
 // publish puts a candidate in service or, if it is rejected and has several parts, the parts that
 // work without the others.
 func (r *reloader) publish(ctx context.Context, candidate *material) error {
@@ -198,15 +193,18 @@ func (r *reloader) publish(ctx context.Context, candidate *material) error {
 			in.material = candidate
 		})
 	}
-	err := put(candidate)
-	if err == nil || ctx.Err() != nil || len(candidate.parts) < 2 || len(candidate.parts) != len(current.in.material.parts) {
+	err, parts := put(candidate), current.in.material.own()
+	if err == nil || ctx.Err() != nil || len(candidate.parts) < 2 || len(candidate.parts) != len(parts) {
 		return err
 	}
 	var errs []error // empty if each part is good after those before it
 	for i, part := range candidate.parts {
-		if part != current.in.material.parts[i] {
+		if part != parts[i] {
 			errs = append(errs, put(m.current.Load().in.material.with(i, part)))
 		}
+	}
+	if now := m.current.Load().in.material; now.kept {
+		errs = append(errs, put(joined(now.own())))
 	}
 	return errors.Join(errs...)
 }
