@@ -9,8 +9,10 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/pem"
 	"fmt"
 	"math"
+	"math/big"
 	"net"
 	"os/exec"
 	"runtime"
@@ -157,6 +159,32 @@ func TestChainTooLarge(t *testing.T) {
 	_, err := certmanager.New(certmanager.Options{Source: leaf(tlstest.NewCA(t).Issue(t, tlstest.Leaf{Names: names}))})
 	require.ErrorContains(t, err, "exceeds the maximum of 261144 bytes")
 	assert.Less(t, time.Since(began), 9*time.Second, "it does not wait for the key")
+}
+
+// The file of a certificate may hold any number of CAs of the same name, which takes no time that
+// grows with a power of their number.
+func TestChainOfManyCertificates(t *testing.T) {
+	root, end := newAuthority(t, "root"), newAuthority(t, "a.test")
+	key, err := x509.MarshalPKCS8PrivateKey(end.key)
+	require.NoError(t, err)
+	for n, says := range map[int]string{
+		90: "", 200: "its chain has more than 100 certificates", 5000: "it holds 5001 certificates, and the maximum is 1000",
+	} {
+		file := [][]byte{pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), end.by(root, nil)}
+		for i := range n {
+			file = append(file, root.by(root, func(c *x509.Certificate) { c.SerialNumber = big.NewInt(int64(i + 2)) }))
+		}
+		files := certmanager.Files{Cert: put(t, t.TempDir(), "tls.pem", file...)}
+		if says == "" {
+			newManager(t, certmanager.Options{Source: files})
+			continue
+		}
+		began := time.Now()
+		_, err := certmanager.New(certmanager.Options{Source: files})
+		require.ErrorIs(t, err, certmanager.ErrInvalid)
+		require.ErrorContains(t, err, says)
+		assert.Less(t, time.Since(began), 9*time.Second)
+	}
 }
 
 // A chain with an RSA key that crypto/tls refuses in peers is no chain to serve.

@@ -19,7 +19,9 @@ import (
 // warning if they issued none of the others, or are not currently valid while peers may have
 // another certificate of the same name.
 func Arrange(leaf *x509.Certificate, certs []*x509.Certificate, now time.Time) (chain []*x509.Certificate, warning string, err error) {
-	chain = climb([]*x509.Certificate{leaf}, certs, now)
+	if chain = climb([]*x509.Certificate{leaf}, certs, now); len(chain) > maxChain {
+		return nil, "", fmt.Errorf("%w: its chain has more than %d certificates", ErrInvalid, maxChain)
+	}
 	var aside []*x509.Certificate
 	for _, cert := range certs {
 		if !slices.Contains(chain, cert) {
@@ -40,10 +42,14 @@ func Arrange(leaf *x509.Certificate, certs []*x509.Certificate, now time.Time) (
 	return chain, warning, nil
 }
 
-// climb appends the issuers of the last certificate of a chain, each followed by its own issuers.
+// climb appends the issuers of the last certificate of a chain, each followed by its own issuers. It
+// ends early if they are too many.
 func climb(chain, certs []*x509.Certificate, now time.Time) []*x509.Certificate {
 	last := chain[len(chain)-1]
 	for _, cert := range certs {
+		if len(chain) > maxChain {
+			break
+		}
 		if !slices.Contains(chain, cert) && Issued(cert, last) && unusable(cert, now) == nil {
 			chain = climb(append(chain, cert), certs, now)
 		}

@@ -15,8 +15,17 @@ import (
 	"github.com/ergotls/ergotls/internal/dn"
 )
 
-// Parse parses certificates, each once.
+// These limit the time to sort a chain, which grows with their product.
+const (
+	maxCertificates = 1000 // of which a chain is made; a bundle with all public CAs has 150
+	maxChain        = 100
+)
+
+// Parse parses the certificates of which a chain is made, each once.
 func Parse(ders [][]byte) ([]*x509.Certificate, error) {
+	if len(ders) > maxCertificates {
+		return nil, fmt.Errorf("%w: it holds %d certificates, and the maximum is %d: a leaf and its issuers are enough", ErrInvalid, len(ders), maxCertificates)
+	}
 	var certs []*x509.Certificate
 	for i, der := range ders {
 		if slices.ContainsFunc(ders[:i], func(other []byte) bool { return bytes.Equal(der, other) }) {
