@@ -176,6 +176,37 @@ func TestWarningsAreBounded(t *testing.T) {
 	assert.Contains(t, strings.Join(m.warnings(), ""), "9990 more")
 }
 
+// Nor does it take long to say why they are bad: the keys of a folder that are named otherwise than
+// their certificates, the unreadable entries of a bundle.
+func TestManyBadEntries(t *testing.T) {
+	ca, dir := tlstest.NewCA(t), t.TempDir()
+	good := ca.Issue(t, tlstest.Leaf{Names: []string{"good.test"}})
+	good.Files(t, dir, "good")
+	for i := range 1000 {
+		pair := ca.Issue(t, tlstest.Leaf{})
+		put(t, dir, fmt.Sprintf("%d.crt", i), pair.CertPEM)
+		put(t, dir, fmt.Sprintf("%d-key.key", i), pair.KeyPEM)
+	}
+	began := time.Now()
+	m := newLogged(t, certmanager.Files{Dir: dir})
+	assert.Contains(t, strings.Join(m.warnings(), ""), "0.crt: invalid certificate material: its private key is in "+dir+"/0-key.key")
+	assert.Less(t, time.Since(began), 5*time.Second)
+
+	cas := make([][]byte, 1000)
+	for i := range cas {
+		cas[i] = tlstest.NewCA(t).PEM()
+	}
+	files := certmanager.Files{ClientCAs: put(t, dir, "cas", cas...)}
+	before, err := files.Load(t.Context(), nil)
+	require.NoError(t, err)
+	put(t, dir, "cas", bytes.Join(cas, nil), bytes.Repeat(unreadable(t, ca.PEM(), "number"), 20_000))
+	began = time.Now()
+	after, err := files.Load(t.Context(), before)
+	require.NoError(t, err)
+	assert.Len(t, after.ClientCAs, len(cas))
+	assert.Less(t, time.Since(began), 9*time.Second)
+}
+
 // Chains as they stand in files: in any order, with several ways up, with what is not needed.
 func TestChainsOfFiles(t *testing.T) {
 	root, second, old := newAuthority(t, "root"), newAuthority(t, "second"), newAuthority(t, "old")

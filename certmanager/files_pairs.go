@@ -196,13 +196,14 @@ func (p *parser) entry(path string, paths []string) error {
 // hasKeyOf reports whether a file of the folder that belongs to no pair has the key of a
 // certificate.
 func (p *parser) hasKeyOf(path string, cert *x509.Certificate) bool {
-	if data := p.data[path]; !bytes.Contains(data, []byte("PRIVATE KEY-----")) {
-		return false
+	keys, known := p.alone[path]
+	if !known {
+		if bytes.Contains(p.data[path], []byte("PRIVATE KEY-----")) {
+			if file, err := p.open(path); err == nil {
+				keys, _ = inFile(path, file.Keys)
+			}
+		}
+		p.alone[path] = keys
 	}
-	file, err := p.open(path)
-	if err != nil {
-		return false
-	}
-	keys, err := inFile(path, file.Keys)
-	return err == nil && slices.ContainsFunc(keys, func(key crypto.Signer) bool { return trust.IsKeyOf(key, cert) })
+	return slices.ContainsFunc(keys, func(key crypto.Signer) bool { return trust.IsKeyOf(key, cert) })
 }

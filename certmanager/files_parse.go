@@ -3,6 +3,7 @@ package certmanager
 import (
 	"cmp"
 	"context"
+	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
@@ -23,11 +24,15 @@ type parser struct {
 	known  *filesTag        // the tag of before
 	m      *Material
 	tag    *filesTag
+	alone  map[string][]crypto.Signer // keys of folder entries, as hasKeyOf found them
 	pace   pacer
 }
 
 func newParser(ctx context.Context, files Files, previous *Material) *parser {
-	p := &parser{ctx: ctx, files: files, before: previous, m: &Material{}, tag: &filesTag{sums: make(map[string][sha256.Size]byte), certs: make(map[string]filesCert)}}
+	p := &parser{
+		ctx: ctx, files: files, before: previous, m: &Material{}, alone: make(map[string][]crypto.Signer),
+		tag: &filesTag{sums: make(map[string][sha256.Size]byte), certs: make(map[string]filesCert)},
+	}
 	if previous == nil {
 		p.before = &Material{Tag: &filesTag{}}
 	}
@@ -185,10 +190,13 @@ func keep[T any](p *parser, path, what string, before []T, now pemfile.Found[T],
 		lost[trust.CanonicalName(name(v))]--
 	}
 	for name, n := range lost {
+		if n <= 0 {
+			continue
+		}
 		i := slices.IndexFunc(now.Aside, func(a pemfile.Aside) bool {
 			return !a.Distrusted && (a.Name == nil || trust.CanonicalName(a.Name) == name)
 		})
-		if n > 0 && i >= 0 {
+		if i >= 0 {
 			return fmt.Errorf("%s: %w: one of the %s that are in service would be lost: %w", path, ErrInvalid, what, now.Aside[i].Err)
 		}
 	}
