@@ -226,3 +226,40 @@ func TestTrustDomainRemoved(t *testing.T) {
 		assert.Error(t, serverErr)
 	}
 }
+
+// CAs that the program sets stand for those of one side only: servers are still verified by their
+// trust domain after SetClientCAs, and clients after SetRootCAs.
+func TestTrustDomainsOfTheOtherSide(t *testing.T) {
+	a, b, plain := tlstest.NewCA(t), tlstest.NewCA(t), tlstest.NewCA(t)
+	const id, host = "spiffe://a.example/x", "workload.example.test"
+	material := domainsOf(member(t, a, id), a, b)
+	material.RootCAs, material.ClientCAs = []*x509.Certificate{plain.Certificate()}, []*x509.Certificate{plain.Certificate()}
+	m := manager(t, &pushed{material: material}, certmanager.SPIFFEID(id))
+	errs := func(issuer *tlstest.CA) (asClient, asServer error) {
+		theirs := &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{member(t, issuer, id).Certificate()}}
+		_, asClient, _ = meet(t, m.ServerTLS(), theirs)
+		_, _, asServer = meet(t, theirs, m.ClientTLS(host))
+		return asClient, asServer
+	}
+	for name, c := range map[string]struct {
+		clients, roots             *x509.CertPool
+		memberClient, memberServer bool // the member that its own domain has issued
+		plainClient, plainServer   bool // the one of the CA that is in no domain
+	}{
+		"of the source":     {nil, nil, true, true, false, false},
+		"SetClientCAs":      {plain.Pool(), nil, false, true, true, false},
+		"SetRootCAs":        {nil, plain.Pool(), true, false, false, true},
+		"SetClientCAs of a": {a.Pool(), nil, true, true, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m.SetClientCAs(c.clients)
+			m.SetRootCAs(c.roots)
+			asClient, asServer := errs(a)
+			assert.Equal(t, c.memberClient, asClient == nil, "a client of the domain: %v", asClient)
+			assert.Equal(t, c.memberServer, asServer == nil, "a server of the domain: %v", asServer)
+			asClient, asServer = errs(plain)
+			assert.Equal(t, c.plainClient, asClient == nil, "a client of no domain: %v", asClient)
+			assert.Equal(t, c.plainServer, asServer == nil, "a server of no domain: %v", asServer)
+		})
+	}
+}

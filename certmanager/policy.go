@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/ergotls/ergotls/certmanager/internal/trust"
@@ -19,7 +18,6 @@ type policy struct {
 	clientAuth tls.ClientAuthType
 	clients    side
 	servers    side
-	domains    trust.Domains
 	offered    *x509.CertPool // CAs of clients and of domains, with which crypto/tls verifies clients before judge does
 	unnamed    bool           // offered has too many CAs to name in a CertificateRequest
 	crls       *trust.Lists
@@ -53,8 +51,12 @@ func newPolicy(in *inputs, o *Options, previous *policy) (*policy, error) {
 	}
 	t.clients.identify(in.clientCAs, previous.clients)
 	t.servers.identify(in.rootCAs, previous.servers)
+	domains, offered := trust.NewDomains(m.all.TrustDomains, t.clients.cas)
 	if t.offered = t.clients.cas; in.clientCAs == nil { // CAs set by the program replace all those of the source
-		t.domains, t.offered = trust.NewDomains(m.all.TrustDomains, t.clients.cas)
+		t.clients.domains, t.offered = domains, offered
+	}
+	if in.rootCAs == nil {
+		t.servers.domains = domains
 	}
 	if err := t.decideClientAuth(in, previous); err != nil {
 		return nil, err
@@ -126,7 +128,7 @@ func (t *policy) askClients(config *tls.Config) {
 func (t *policy) sum() [sha256.Size]byte {
 	h := sha256.New()
 	fmt.Fprintf(h, "%q %q %d %q %q %q %t\n", t.clients.id, t.servers.id, t.clientAuth, t.clients.rule, t.servers.rule, t.serverName, t.crls.Fresh)
-	io.WriteString(h, t.domains.Sum())
+	fmt.Fprintf(h, "%q %q\n", t.clients.domains.Sum(), t.servers.domains.Sum())
 	for _, l := range t.crls.All() {
 		h.Write(l.Issuer.Raw)
 		h.Write(l.Entries[:])
@@ -136,10 +138,11 @@ func (t *policy) sum() [sha256.Size]byte {
 
 // side is the roots that verify clients, or servers.
 type side struct {
-	cas   *x509.CertPool      // nil: for clients, no bundle; for servers, the system's roots
-	known []*x509.Certificate // the individually known certificates of cas
-	base  *x509.CertPool      // a pool from the program, with the others
-	rule  Rule
+	cas     *x509.CertPool      // nil: for clients, no bundle; for servers, the system's roots
+	known   []*x509.Certificate // the individually known certificates of cas
+	base    *x509.CertPool      // a pool from the program, with the others
+	domains trust.Domains       // for members of SPIFFE trust domains, in place of cas
+	rule    Rule
 
 	// id represents cas in a fingerprint. For known certificates it is a hash of them in a stable
 	// order. A pool from the program can be neither read nor compared: CertPool.Equal ignores
@@ -178,7 +181,7 @@ func (t *policy) judge(p *Peer, when, now time.Time) (*Peer, error) {
 		}
 		return p, fmt.Errorf("%w: the client showed no certificate", ErrUntrusted)
 	}
-	roots, member, err := t.domains.Roots(p.Certificate, p.Server, by.cas)
+	roots, member, err := by.domains.Roots(p.Certificate, p.Server, by.cas)
 	if err != nil {
 		return p, err
 	}

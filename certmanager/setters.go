@@ -36,7 +36,8 @@ func (m *Manager) GetCertificate() tls.Certificate {
 	return tls.Certificate{}
 }
 
-// SetClientCAs replaces the CAs that clients are verified with; nil restores those of the source.
+// SetClientCAs replaces the CAs that clients are verified with, including those of
+// Material.TrustDomains; nil restores those of the source.
 // Like every setter it applies to new handshakes at once, and closes open connections whose peer is
 // no longer accepted. The pool must not be modified afterwards.
 func (m *Manager) SetClientCAs(pool *x509.CertPool) {
@@ -47,8 +48,8 @@ func (m *Manager) SetClientCAs(pool *x509.CertPool) {
 // be modified.
 func (m *Manager) ClientCAs() *x509.CertPool { return m.current.Load().policy.clients.cas }
 
-// SetRootCAs replaces the CAs that servers are verified with; nil restores those of the source. The
-// pool must not be modified afterwards.
+// SetRootCAs replaces the CAs that servers are verified with, including those of
+// Material.TrustDomains; nil restores those of the source. The pool must not be modified afterwards.
 func (m *Manager) SetRootCAs(pool *x509.CertPool) {
 	m.change(false, func(in *inputs) { in.rootCAs = pool })
 }

@@ -202,7 +202,7 @@ func (m *Manager) verifyServer(state tls.ConnectionState, name string) error {
 	peer := m.newPeer(&state, true)
 	// A rule must check the SPIFFE ID of a member of a trust domain. Without a rule any member could
 	// pose as any server, so then the name decides, as for other servers.
-	_, member, err := current.policy.domains.Roots(peer.Certificate, true, nil)
+	_, member, err := current.policy.servers.domains.Roots(peer.Certificate, true, nil)
 	byRule := err == nil && member && current.policy.servers.rule.check != nil
 	if name == "" && !byRule {
 		return fmt.Errorf("certmanager: %w: no name to verify the server for: a connection to an IP address sends none; pass the name or address to ClientTLS", ErrUntrusted)
