@@ -31,8 +31,7 @@ func (k *comparison) regressions() []error {
 	if slices.ContainsFunc(k.previous.certs, plays) && !slices.ContainsFunc(k.certs, plays) {
 		found = append(found, fmt.Errorf("no certificate is left to show to servers that ask for one: the extended key usage of the new ones lacks TLS clients"))
 	}
-	m := k.in.material.all
-	return append(found, k.policy.crls.Regressions(k.previous.policy.crls, slices.Concat(m.ClientCAs, m.RootCAs, m.CRLIssuers))...)
+	return append(found, k.policy.crls.Regressions(k.previous.policy.crls, k.in.material.issuers())...)
 }
 
 // lesserNames finds names that are no longer served, and one served by a certificate older than the

@@ -64,3 +64,27 @@ func TestRegressions(t *testing.T) {
 		})
 	}
 }
+
+// The list of a CA of a trust domain, or of a chain that is served, is missed as that of any other.
+func TestListGone(t *testing.T) {
+	root := tlstest.NewCA(t)
+	between := root.Intermediate(t)
+	for name, material := range map[string]*certmanager.Material{
+		"trust domain": {TrustDomains: map[string][]*x509.Certificate{"example.test": {between.Certificate()}}, RootCAs: []*x509.Certificate{root.Certificate()}},
+		"chain":        {Certificates: []certmanager.Certificate{{Certificate: between.Issue(t, tlstest.Leaf{}).Certificate(), Origin: "test"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			with := *material
+			with.CRLs = []*x509.RevocationList{parseCRL(t, between.CRL(t))}
+			source := &pushed{material: &with}
+			m := newManager(t, certmanager.Options{Source: source, PollInterval: time.Hour})
+			require.Len(t, m.Status().CRLs, 1)
+			events := collect(m)
+			source.put(material)
+			require.NoError(t, m.Reload(t.Context()))
+			require.Empty(t, m.Status().CRLs)
+			eventually(t, "a warning", func() bool { return len(events(certmanager.Warning)) > 0 })
+			assert.ErrorContains(t, events(certmanager.Warning)[0].Err, "is no longer there")
+		})
+	}
+}
