@@ -65,8 +65,8 @@ func (s *snapshot) dated() []dated {
 			}
 		}
 	}
-	m := s.in.material.all
-	for _, ca := range slices.Concat(append(slices.Collect(maps.Values(m.TrustDomains)), m.ClientCAs, m.RootCAs)...) {
+	domains := slices.Collect(maps.Values(s.in.material.all.TrustDomains))
+	for _, ca := range slices.Concat(append(domains, s.policy.clients.known, s.policy.servers.known)...) {
 		all = append(all, datedCertificate(ca, "CA bundle", false))
 	}
 	for _, l := range s.policy.crls.All() {

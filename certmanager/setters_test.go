@@ -50,3 +50,18 @@ func TestSettersCost(t *testing.T) {
 	c := connect(t, m.ServerTLS(), ca.MutualClientConfig(t, "localhost", tlstest.Leaf{}))
 	require.NoError(t, c.serverErr, "who is not on the list")
 }
+
+// CAs of the source in whose place the program has set others are not in service.
+func TestStatusOfReplacedCAs(t *testing.T) {
+	ca, dir := tlstest.NewCA(t), t.TempDir()
+	m := newManager(t, certmanager.Options{Source: certmanager.Files{ClientCAs: write(t, dir, "clients", ca.PEM()), RootCAs: write(t, dir, "roots", ca.PEM())}})
+	for _, c := range []struct {
+		clients, roots *x509.CertPool
+		want           [2]int
+	}{{nil, nil, [2]int{1, 1}}, {ca.Pool(), nil, [2]int{0, 1}}, {nil, ca.Pool(), [2]int{1, 0}}} {
+		m.SetClientCAs(c.clients)
+		m.SetRootCAs(c.roots)
+		status := m.Status()
+		assert.Equal(t, c.want, [2]int{len(status.ClientCAs), len(status.RootCAs)})
+	}
+}

@@ -76,7 +76,7 @@ func (m *Manager) Status() Status {
 	last := c.lastError.Load()
 	status := Status{
 		Generation: s.generation, Published: s.published,
-		ClientCAs: infosOf(s.in.material.all.ClientCAs), RootCAs: infosOf(s.in.material.all.RootCAs),
+		ClientCAs: infosOf(s.policy.clients.known), RootCAs: infosOf(s.policy.servers.known),
 		Names: s.names.count, ECHKeys: len(s.in.material.all.ECHKeys),
 		ClientAuth: s.policy.clientAuth.String(), ClientRule: s.policy.clients.rule.String(), ServerRule: s.policy.servers.rule.String(),
 		ReportOnly: s.policy.reportOnly, KeyLog: m.keyLog != nil,
