@@ -208,6 +208,49 @@ func TestRSAKeyTooLarge(t *testing.T) {
 	}
 }
 
+// A CA with an RSA key that is much too large is refused before it is used: to check a signature
+// with it takes seconds or hours.
+func TestHugeRSAKey(t *testing.T) {
+	root, end := newAuthority(t, "root"), newAuthority(t, "a.test")
+	public := &rsa.PublicKey{N: new(big.Int).Add(new(big.Int).Lsh(big.NewInt(1), 1<<20), big.NewInt(1)), E: 65537}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "root"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		BasicConstraintsValid: true, IsCA: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, public, root.key)
+	require.NoError(t, err)
+	huge := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	key, err := x509.MarshalPKCS8PrivateKey(end.key)
+	require.NoError(t, err)
+	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})
+	signer, err := rsa.GenerateKey(rand.Reader, 2048)
+	require.NoError(t, err)
+	leafDER, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(2), NotBefore: template.NotBefore, NotAfter: template.NotAfter, DNSNames: []string{"a.test"}}, template, end.key.Public(), signer)
+	require.NoError(t, err)
+	var leaf struct {
+		Signed    asn1.RawValue
+		Algorithm pkix.AlgorithmIdentifier
+		Signature asn1.BitString
+	}
+	_, err = asn1.Unmarshal(leafDER, &leaf)
+	require.NoError(t, err)
+	leaf.Signature = asn1.BitString{Bytes: make([]byte, public.Size()), BitLength: 8 * public.Size()} // of the length that the huge key has
+	leaf.Signature.Bytes[public.Size()-1] = 2
+	leafDER, err = asn1.Marshal(leaf)
+	require.NoError(t, err)
+	leafPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leafDER})
+	for name, files := range map[string]certmanager.Files{
+		"chain":  {Cert: put(t, t.TempDir(), "tls.pem", keyPEM, leafPEM, huge)},
+		"bundle": {ClientCAs: put(t, t.TempDir(), "cas", huge)},
+	} {
+		began := time.Now()
+		_, err = certmanager.New(certmanager.Options{Source: files})
+		require.ErrorIs(t, err, certmanager.ErrInvalid, name)
+		assert.ErrorContains(t, err, "has 1048577 bits", name)
+		assert.Less(t, time.Since(began), 5*time.Second)
+	}
+}
+
 // The configs work for QUIC, where there is no connection to ask, also with 0-RTT. Its sessions
 // follow trust.
 func TestQUIC(t *testing.T) {

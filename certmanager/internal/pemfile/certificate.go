@@ -11,6 +11,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	tags "golang.org/x/crypto/cryptobyte/asn1"
 
+	"github.com/ergotls/ergotls/certmanager/internal/trust"
 	"github.com/ergotls/ergotls/internal/dn"
 )
 
@@ -180,8 +181,12 @@ func (f *File) CAs(usage x509.ExtKeyUsage) (Found[*x509.Certificate], error) {
 // parseCA refuses a CA that could verify no peer.
 func parseCA(b block) (*x509.Certificate, error) {
 	cert, err := parseCertificate(b)
-	if err == nil && cert.PublicKey == nil { // for example Ed448 or RSA-PSS
+	switch {
+	case err != nil:
+	case cert.PublicKey == nil: // for example Ed448 or RSA-PSS
 		err = errors.New("its key is of a kind that crypto/x509 does not know; use ECDSA, Ed25519 or RSA")
+	default:
+		err = trust.CheckKeySize(cert)
 	}
 	return cert, err
 }
