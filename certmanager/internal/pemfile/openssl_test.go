@@ -299,6 +299,17 @@ func TestPKCS12Iterations(t *testing.T) {
 		_, _, err := pemfile.PKCS12(huge, "x")
 		require.ErrorContains(t, err, "iterations")
 	}
+
+	// go-pkcs12 takes a salt of any class, and without a password no MAC is needed.
+	w.openssl("pkcs12 -export -in leaf.crt -inkey leaf.key -passout pass: -out p12 -iter 100000 -nomac")
+	parts := bytes.SplitAfter(w.read("p12"), []byte{2, 3, 0x01, 0x86, 0xa0})
+	require.Len(t, parts, 2)
+	kdf := parts[0][len(parts[0])-15:]
+	require.Equal(t, []byte{4, 8}, kdf[:2], "the salt")
+	kdf[0] = 0x84
+	copy(kdf[12:], "\x7f\xff\xff")
+	_, _, err := pemfile.PKCS12(bytes.Join(parts, nil), "")
+	require.ErrorContains(t, err, "iterations")
 }
 
 // What OpenSSL says about the use of a CA counts, as in openssl verify.

@@ -70,7 +70,7 @@ func iterations(der []byte, depth int) int64 {
 			}
 			most = max(most, n)
 		}
-		salt = v.Class == asn1.ClassUniversal && v.Tag == asn1.TagOctetString
+		salt = v.Tag == asn1.TagOctetString // of any class, as in go-pkcs12
 		if v.IsCompound || salt {
 			most = max(most, iterations(v.Bytes, depth+1))
 		}
