@@ -116,7 +116,7 @@ func (c *certificate) sign() (err error) {
 // tryECH proves that servers can use the Encrypted Client Hello keys. With a key that crypto/tls
 // cannot use, every client that sends the extension would fail, even without a real key (GREASE).
 func (s *snapshot) tryECH(ctx context.Context) error {
-	if s.names.fallback.none() {
+	if s.names.fallback.none() && !s.in.material.late {
 		return nil // no server
 	}
 	for _, key := range s.in.material.all.ECHKeys {

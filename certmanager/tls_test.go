@@ -41,6 +41,23 @@ func newECH(t *testing.T, id byte, publicName string) (file, list []byte) {
 	return file, list
 }
 
+// A key that crypto/tls cannot use is refused, also where certificates come later or from a function.
+func TestUnusableECHKey(t *testing.T) {
+	pair := tlstest.NewCA(t).Issue(t, tlstest.Leaf{})
+	cert := pair.Certificate()
+	_, list := newECH(t, 1, "public.test")
+	keys := certmanager.Static{ECHKeys: []tls.EncryptedClientHelloKey{{Config: list[2:], PrivateKey: []byte{1}}}}
+	for name, source := range map[string]certmanager.Source{
+		"a certificate": leaf(pair),
+		"a function":    certmanager.Func(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }),
+		"later":         &pushed{material: &certmanager.Material{Orders: func() []certmanager.OrderStatus { return nil }}},
+	} {
+		_, err := tryNew(certmanager.Options{Source: certmanager.Sources{source, keys}})
+		require.ErrorIs(t, err, certmanager.ErrInvalid, name)
+		assert.ErrorContains(t, err, "Encrypted Client Hello key", name)
+	}
+}
+
 func TestEncryptedClientHello(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	dir := t.TempDir()
