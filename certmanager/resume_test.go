@@ -165,6 +165,31 @@ func TestSessionAgesAreNotMixedUp(t *testing.T) {
 	}
 }
 
+// A client that sends its ticket only after a HelloRetryRequest does not resume: crypto/tls accepts
+// that, but the config for handshakes without a ticket is shared by many.
+func TestTicketOfTheSecondHello(t *testing.T) {
+	ca := tlstest.NewCA(t)
+	server := newManager(t, certmanager.Options{Source: leaf(ca.Issue(t, tlstest.Leaf{}))}).ServerTLS()
+	for _, version := range versions {
+		client, kept := ca.ClientConfig(t, "localhost"), &tlstest.Replay{}
+		client.MaxVersion, client.ClientSessionCache = version, kept
+		state := connect(t, server, client).ok(t).server
+		ticket, _, err := kept.Session().ResumptionState()
+		require.NoError(t, err)
+		for _, offered := range []bool{true, false} {
+			hello := &tls.ClientHelloInfo{ServerName: "localhost", SupportedVersions: []uint16{version}}
+			if offered {
+				hello.Extensions = []uint16{35, 41} // session_ticket, pre_shared_key
+			}
+			config, err := server.GetConfigForClient(hello)
+			require.NoError(t, err)
+			session, err := config.UnwrapSession(ticket, state)
+			require.NoError(t, err)
+			assert.Equal(t, offered, session != nil)
+		}
+	}
+}
+
 func TestResumptionOff(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	m := newManager(t, certmanager.Options{Source: leaf(ca.Issue(t, tlstest.Leaf{})), MaxSessionAge: -1})

@@ -137,6 +137,9 @@ func (m *Manager) serverConfig(s *snapshot, outer *tls.Config) *tls.Config {
 	config.KeyLogWriter = m.keyLog
 	config.SessionTicketsDisabled = m.options.MaxSessionAge < 0
 	(&resumption{m: m, snapshot: s}).install(config)
+	// This config is for handshakes that began without a ticket, and they share it. After a
+	// HelloRetryRequest a client can send one all the same.
+	config.UnwrapSession = func([]byte, tls.ConnectionState) (*tls.SessionState, error) { return nil, nil }
 	return config
 }
 
