@@ -154,8 +154,8 @@ func (s *Source) Watch(ctx context.Context, changed func(), report func(certmana
 	defer cancel()
 	var all sync.WaitGroup
 	defer all.Wait()
-	ended := make(chan error, 1)
-	all.Go(func() { ended <- s.Source.Watch(ctx, changed, report) })
+	// Sources watches again after an error or a panic: lists are fetched meanwhile.
+	all.Go(func() { _ = certmanager.Sources{s.Source}.Watch(ctx, changed, report) })
 	running := map[string]context.CancelFunc{}
 	for {
 		s.mu.Lock()
@@ -176,11 +176,6 @@ func (s *Source) Watch(ctx context.Context, changed func(), report func(certmana
 		}
 		select {
 		case <-s.wake:
-		case err := <-ended:
-			if err != nil { // the Manager reports it and calls again
-				return err
-			}
-			ended = nil // nil: the wrapped source cannot notice changes
 		case <-ctx.Done():
 			return nil
 		}

@@ -1,9 +1,11 @@
 package crlfetch_test
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -193,6 +195,35 @@ func TestFetch(t *testing.T) {
 	source.Required = true
 	require.NoError(t, w.start(source))
 	assert.False(t, w.in(w.bob))
+}
+
+// unwatched is a source that cannot notice changes, for example for lack of inotify instances.
+type unwatched struct {
+	staticSource
+	watch func() error
+}
+
+func (u unwatched) Watch(context.Context, func(), func(certmanager.Event)) error { return u.watch() }
+
+// Lists are fetched although the wrapped source cannot be watched.
+func TestWatchOfTheSourceFails(t *testing.T) {
+	for name, watch := range map[string]func() error{
+		"an error":   func() error { return errors.New("too many open files") },
+		"a panic":    func() error { panic("of its Watch") },
+		"no changes": func() error { return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.web.put(w.list(1, w.alice))
+			source := w.source()
+			source.Source, source.Required = unwatched{source.Source.(staticSource), watch}, true
+			require.NoError(t, w.start(source))
+			assert.False(t, w.in(w.alice))
+			w.web.put(w.list(2, w.alice, w.bob))
+			w.eventually(func() bool { return !w.in(w.bob) }, "the new list is in service")
+			assert.Equal(t, name != "no changes", w.told("file events are not reliable"))
+		})
+	}
 }
 
 // Whatever a server does, the last good list stays in service, and the reason is told.
