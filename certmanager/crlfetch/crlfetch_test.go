@@ -226,6 +226,32 @@ func TestWatchOfTheSourceFails(t *testing.T) {
 	}
 }
 
+// panics is a Transport that panics until it is told not to.
+type panics struct {
+	http.RoundTripper
+	over atomic.Bool
+}
+
+func (p *panics) RoundTrip(r *http.Request) (*http.Response, error) {
+	if !p.over.Load() {
+		panic("of the Client")
+	}
+	return p.RoundTripper.RoundTrip(r)
+}
+
+// A Client that panics is a failure like any other.
+func TestClientThatPanics(t *testing.T) {
+	w := newWorld(t)
+	w.web.put(w.list(1, w.alice))
+	source := w.source()
+	transport := &panics{RoundTripper: source.Client.Transport}
+	source.Client = &http.Client{Transport: transport}
+	require.NoError(t, w.start(source))
+	assert.True(t, w.told("the request panicked: of the Client"))
+	transport.over.Store(true)
+	w.eventually(func() bool { return !w.in(w.alice) }, "the list is in service")
+}
+
 // Whatever a server does, the last good list stays in service, and the reason is told.
 func TestFailures(t *testing.T) {
 	w := newWorld(t)

@@ -106,16 +106,9 @@ func (l *list) wait(now time.Time) time.Duration {
 
 // fetch makes one request and keeps the returned list.
 func (l *list) fetch(ctx context.Context) {
-	data, err := l.request(ctx)
+	isNew, err := l.ask(ctx)
 	if ctx.Err() != nil {
 		return
-	}
-	isNew := false
-	if err == nil && data != nil {
-		isNew, err = l.take(data)
-	}
-	if err == nil {
-		err = l.save()
 	}
 	l.mu.Lock()
 	before := l.err
@@ -135,6 +128,23 @@ func (l *list) fetch(ctx context.Context) {
 		return
 	}
 	l.failures = 0
+}
+
+// ask makes a request and keeps a newer list. It returns a panic, of Client or a parser, as an error.
+func (l *list) ask(ctx context.Context) (isNew bool, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("the request panicked: %.200s", fmt.Sprint(v))
+		}
+	}()
+	data, err := l.request(ctx)
+	if err == nil && data != nil {
+		isNew, err = l.take(data)
+	}
+	if err == nil {
+		err = l.save()
+	}
+	return isNew, err
 }
 
 // request gets the list; nil if the server says that it has not changed.
