@@ -2,13 +2,20 @@ package crlfetch_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -252,6 +259,51 @@ func TestClientThatPanics(t *testing.T) {
 	w.eventually(func() bool { return !w.in(w.alice) }, "the list is in service")
 }
 
+// A list of version 1, which openssl makes without crl_extensions, is used, as from files.
+func TestListOfVersion1(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	now := time.Now().UTC().Truncate(time.Second)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "old CA"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
+		BasicConstraintsValid: true, IsCA: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	require.NoError(t, err)
+	ca, err := x509.ParseCertificate(der)
+	require.NoError(t, err)
+	algorithm := pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}} // ecdsa-with-SHA256
+	signed, err := asn1.Marshal(pkix.TBSCertificateList{
+		Signature: algorithm, Issuer: ca.Subject.ToRDNSequence(), ThisUpdate: now, NextUpdate: now.Add(time.Hour),
+		RevokedCertificates: []pkix.RevokedCertificate{{SerialNumber: big.NewInt(7), RevocationTime: now}},
+	})
+	require.NoError(t, err)
+	sum := sha256.Sum256(signed)
+	signature, err := ecdsa.SignASN1(rand.Reader, key, sum[:])
+	require.NoError(t, err)
+	list, err := asn1.Marshal(struct {
+		Signed    asn1.RawValue
+		Algorithm pkix.AlgorithmIdentifier
+		Signature asn1.BitString
+	}{asn1.RawValue{FullBytes: signed}, algorithm, asn1.BitString{Bytes: signature, BitLength: 8 * len(signature)}})
+	require.NoError(t, err)
+
+	w := newWorld(t)
+	w.web.put(list)
+	for range 2 { // the second time from Dir
+		source := w.source()
+		inner := source.Source.(staticSource)
+		inner.more = []*x509.Certificate{ca}
+		source.Source, source.Required = inner, true
+		require.NoError(t, w.start(source))
+		lists := w.Status().CRLs
+		require.Len(t, lists, 1)
+		assert.Equal(t, 1, lists[0].Revoked)
+		require.NoError(t, w.Close())
+		w.web.fail(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	}
+}
+
 // Whatever a server does, the last good list stays in service, and the reason is told.
 func TestFailures(t *testing.T) {
 	w := newWorld(t)
@@ -278,6 +330,7 @@ func TestFailures(t *testing.T) {
 		"another CA's":     {answer(other.CRL(t)), "is not among the CAs of the source"},
 		"forged":           {answer(sameName.CRL(t)), "its signature is not that of"},
 		"older":            {answer(w.list(4)), "it is older"},
+		"two lists":        {answer(append(w.list(6), other.CRL(t)...)), "it is 2 revocation lists"},
 		"of the future":    {answer(future), "in the future"},
 		"connection reset": {func() { w.web.fail(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }) }, "EOF"},
 		"less than announced": {func() {

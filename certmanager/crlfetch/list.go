@@ -3,7 +3,6 @@ package crlfetch
 import (
 	"context"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/ergotls/ergotls/certmanager"
+	"github.com/ergotls/ergotls/certmanager/internal/pemfile"
 	"github.com/ergotls/ergotls/certmanager/internal/trust"
 	"github.com/ergotls/ergotls/internal/dn"
 )
@@ -233,13 +233,18 @@ func (l *list) newer(crl *x509.RevocationList, issuers []*x509.Certificate) (boo
 
 // parse reads a list, DER or PEM, that one of the issuers has signed.
 func parse(data []byte, issuers []*x509.Certificate) (*x509.RevocationList, error) {
-	if block, _ := pem.Decode(data); block != nil {
-		data = block.Bytes
-	}
-	crl, err := x509.ParseRevocationList(data)
+	file, err := pemfile.Parse(data)
 	if err != nil {
 		return nil, fmt.Errorf("it is not a revocation list: %w", err)
 	}
+	lists, err := file.Lists()
+	if err != nil {
+		return nil, fmt.Errorf("it is no revocation list: %w", err)
+	}
+	if n := len(lists.All) + len(lists.Aside); n > 1 {
+		return nil, fmt.Errorf("it is %d revocation lists; give each an address of its own", n)
+	}
+	crl := lists.All[0]
 	if err := trust.CheckList(crl); err != nil {
 		return nil, err
 	}
