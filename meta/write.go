@@ -54,7 +54,7 @@ type writer struct {
 // writerStats are the counters of a writer.
 type writerStats struct {
 	accepted uint64        // bytes accepted
-	sent     uint64        // bytes handed to the kernel
+	sent     uint64        // bytes passed to the kernel
 	kept     uint64        // bytes of keep-alive messages, which are neither accepted nor sent, likewise
 	waited   time.Duration // for room
 }
