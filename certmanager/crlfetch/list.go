@@ -239,7 +239,7 @@ func parse(data []byte, issuers []*x509.Certificate) (*x509.RevocationList, erro
 	}
 	lists, err := file.Lists()
 	if err != nil {
-		return nil, fmt.Errorf("it is no revocation list: %w", err)
+		return nil, fmt.Errorf("it is not a revocation list: %w", err)
 	}
 	if n := len(lists.All) + len(lists.Aside); n > 1 {
 		return nil, fmt.Errorf("it is %d revocation lists; give each an address of its own", n)
