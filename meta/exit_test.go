@@ -144,3 +144,37 @@ func TestExitDuringHandshake(t *testing.T) {
 		assert.ErrorIs(t, expect[meta.MessageTCPDisconnect](a).Reason, meta.ErrTerminated)
 	})
 }
+
+// And while the last words before an upgrade wait for a peer that does not read. A drain does not
+// wait for longer either.
+func TestEndBeforeUpgradeIsBounded(t *testing.T) {
+	tlsModes(t, func(t *testing.T, m mode) {
+		for _, drains := range []bool{false, true} {
+			h := newHost(t)
+			a, driver := h.spawn(nil), h.spawn(nil)
+			options := startTLSServer(m)
+			options.WriteTimeout, options.CloseTimeout = 2*testTimeout, 50*time.Millisecond
+			server, addr := a.listen(options)
+			peer := dialTCP(t, addr)
+			id := expect[meta.MessageTCPConnect](a).ID
+			exchange(t, a, peer, "STARTTLS")
+			a.send(id, meta.MessageTCP{Data: make([]byte, 32<<20)})
+			a.send(id, meta.MessageTCPStartTLS{Reply: []byte("go ahead\n")})
+			eventually(t, func() bool { return a.inspect(server, id.String())["bytes waiting"] > "0" }, "it is accepted")
+			reason := meta.ErrTerminated
+			if drains {
+				reason = meta.ErrDrained
+				driver.do(func(o *owner) { assert.NoError(t, o.SendAlias(server, meta.MessageTCPDrain{})) })
+			} else {
+				a.exit(t, id, gen.TerminateReasonNormal)
+			}
+			for {
+				message := <-a.mail
+				if _, draining := message.(meta.MessageTCPDraining); !draining {
+					assert.ErrorIs(t, message.(meta.MessageTCPDisconnect).Reason, reason)
+					break
+				}
+			}
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -38,10 +39,10 @@ func (c *tcpConnection) runUpgrade() {
 		c.end(ErrStartTLS, err)
 		return
 	}
-	if err := c.writer.write(MessageTCP{Data: reply}, synced); errors.Is(err, errWriteClosed) {
+	if err := c.writeLast(reply); errors.Is(err, errWriteClosed) {
 		c.end(ErrStartTLS, err)
 		return
-	} else if err != nil || c.writer.sync() != nil {
+	} else if err != nil {
 		return // the failed write ends the connection
 	}
 	state, err := c.handshake(time.Now().Add(c.opt.HandshakeTimeout))
@@ -51,6 +52,22 @@ func (c *tcpConnection) runUpgrade() {
 	}
 	c.writer.setOut(c.stream)
 	c.send(MessageTCPSecured{ID: c.process.ID(), TLS: state, Peer: c.peer(state)})
+}
+
+// writeLast writes what was accepted, and the last bytes in the clear. If the connection ends
+// meanwhile, CloseTimeout limits it.
+func (c *tcpConnection) writeLast(reply []byte) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if err := c.cancelBy(cancel); err != nil {
+		return err
+	}
+	defer c.cancelBy(nil)
+	defer context.AfterFunc(ctx, func() { c.sock.closeBy(time.Now().Add(c.opt.CloseTimeout)) })()
+	if err := c.writer.write(MessageTCP{Data: reply}, synced); err != nil {
+		return err
+	}
+	return c.writer.sync()
 }
 
 // checkEarly makes sure that no bytes have arrived that would be mistaken for bytes received over
