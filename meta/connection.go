@@ -254,7 +254,7 @@ func (c *tcpConnection) closeWrite() {
 		err = c.stream.CloseWrite()
 	}
 	if err == nil && c.stream != stream(c.sock) {
-		if err = c.writer.sync(); err == nil { // the kernel may have had no room for close_notify
+		if err = c.writer.syncAll(); err == nil { // the kernel may have had no room for close_notify
 			err = c.sock.CloseWrite()
 		}
 	}

@@ -97,7 +97,7 @@ func (c *tcpConnection) finish() {
 		c.stream.CloseWrite() // close_notify; none after an alert
 	}
 	if flushed == nil {
-		_ = c.writer.sync() // close_notify, or an alert
+		_ = c.writer.syncAll() // close_notify, or an alert
 	}
 	if c.release != nil {
 		c.logPanic(protect("release of CertManager.Track", func() error { c.release(); return nil }))

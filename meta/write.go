@@ -255,9 +255,17 @@ func (w *writer) keepAlive(message []byte) {
 	}
 }
 
-// sync waits until all that was accepted is written, and all that crypto/tls wrote by itself. It
-// returns the error that prevents it.
+// sync waits until all that was accepted is written, or returns the error that prevents it.
 func (w *writer) sync() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.await(func() bool { return w.err == nil && w.accepted != w.sent })
+	return w.err
+}
+
+// syncAll is sync for what crypto/tls has written by itself too, such as close_notify. It must not
+// be called during a handshake, whose writes block.
+func (w *writer) syncAll() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.await(func() bool {
