@@ -67,6 +67,13 @@ type actorServer struct {
 	draining    bool
 	actors      map[gen.Alias]gen.PID // by connection; zero: its actor has ended
 	connections map[gen.PID]gen.Alias // by running actor; zero: its connection has ended
+	expiring    []expiringActor       // in order
+}
+
+// expiringActor is an actor whose connection has ended. It is ended at a time if it still runs.
+type expiringActor struct {
+	actor gen.PID
+	at    time.Time
 }
 
 // actorRequest asks the process of the server for the actor of a connection.
@@ -88,8 +95,9 @@ type actorRelease struct{ connection gen.Alias }
 // its Init.
 type actorWatch struct{}
 
-// actorExpired is sent CloseTimeout after the connection of an actor has ended.
-type actorExpired struct{ actor gen.PID }
+// actorExpired is sent CloseTimeout after the connection of an actor has ended. It is lost if the
+// mailbox is full: then one of the messages there does the same.
+type actorExpired struct{}
 
 // Init implements act.ActorBehavior.
 func (s *actorServer) Init(...any) error {
@@ -122,6 +130,7 @@ func (s *actorServer) Init(...any) error {
 
 // HandleMessage implements act.ActorBehavior.
 func (s *actorServer) HandleMessage(from gen.PID, message any) error {
+	s.endExpired()
 	switch m := message.(type) {
 	case actorWatch:
 		return s.MonitorAlias(s.server) // on error the server has just ended; the log has the reason
@@ -131,9 +140,6 @@ func (s *actorServer) HandleMessage(from gen.PID, message any) error {
 	case actorRelease:
 		s.release(m.connection)
 	case actorExpired:
-		if connection, alive := s.connections[m.actor]; alive && connection == (gen.Alias{}) {
-			_ = s.SendExit(m.actor, gen.TerminateReasonShutdown) // on error it has just ended
-		}
 	case gen.MessageDownPID:
 		s.ended(m.PID, m.Reason)
 	case gen.MessageDownAlias:
@@ -170,6 +176,7 @@ func (s *actorServer) HandleMessage(from gen.PID, message any) error {
 
 // HandleCall implements act.ActorBehavior.
 func (s *actorServer) HandleCall(_ gen.PID, _ gen.Ref, request any) (any, error) {
+	s.endExpired()
 	switch request.(type) {
 	case MessageTCPSuspend, MessageTCPResume, MessageTCPLimits:
 		result, err := s.CallAlias(s.server, request, gen.DefaultRequestTimeout)
@@ -216,8 +223,20 @@ func (s *actorServer) release(connection gen.Alias) {
 	}
 	s.connections[actor] = gen.Alias{}
 	wait := cmp.Or(s.options.Server.CloseTimeout, DefaultCloseTimeout)
-	if _, err := s.SendAfter(s.PID(), actorExpired{actor}, wait); err != nil {
+	s.expiring = append(s.expiring, expiringActor{actor, time.Now().Add(wait)})
+	if _, err := s.SendAfter(s.PID(), actorExpired{}, wait); err != nil {
 		_ = s.SendExit(actor, gen.TerminateReasonShutdown)
+	}
+}
+
+// endExpired ends the actors that still run CloseTimeout after the end of their connections.
+func (s *actorServer) endExpired() {
+	for len(s.expiring) > 0 && !time.Now().Before(s.expiring[0].at) {
+		actor := s.expiring[0].actor
+		s.expiring = s.expiring[1:]
+		if _, running := s.connections[actor]; running {
+			_ = s.SendExit(actor, gen.TerminateReasonShutdown) // on error it has just ended
+		}
 	}
 }
 

@@ -250,37 +250,56 @@ func TestActorServerDrainsHandshakes(t *testing.T) {
 }
 
 // An actor that does not end with its connection is ended also if the mailbox of the server's process
-// was full when the connection ended.
+// is full when the connection ends, and when CloseTimeout is over.
 func TestActorThatStaysWithoutRoom(t *testing.T) {
-	eachMode(t, func(t *testing.T, m mode) {
-		h := newHost(t)
-		var server gen.MetaBehavior
-		ended, alarmed, busy := make(chan error, 100), make(chan struct{}), make(chan struct{})
-		options := meta.ActorServer{
-			Server:  meta.TCPServerOptions{Host: "127.0.0.1", CertManager: m.manager, Split: bufio.ScanLines, CloseTimeout: 50 * time.Millisecond, AlarmHigh: 2},
-			Actor:   func() gen.ProcessBehavior { return &counter{stay: true, ended: ended} },
-			Started: func(s gen.MetaBehavior) { server = s },
-			Alarm: func(m meta.MessageTCPAlarm) {
-				if m.High {
-					close(alarmed)
-					<-busy
+	for _, later := range []bool{false, true} {
+		eachMode(t, func(t *testing.T, m mode) {
+			h := newHost(t)
+			var server gen.MetaBehavior
+			ended, alarmed, busy := make(chan error, 100), make(chan struct{}), make(chan struct{})
+			options := meta.ActorServer{
+				Server:  meta.TCPServerOptions{Host: "127.0.0.1", CertManager: m.manager, Split: bufio.ScanLines, CloseTimeout: 50 * time.Millisecond, AlarmHigh: 2},
+				Actor:   func() gen.ProcessBehavior { return &counter{stay: true, ended: ended} },
+				Started: func(s gen.MetaBehavior) { server = s },
+				Alarm: func(m meta.MessageTCPAlarm) {
+					if m.High {
+						close(alarmed)
+						<-busy
+					}
+				},
+			}
+			if wrapping, ok := m.manager.(manager); ok && wrapping.wrapped {
+				options.Server.Host, options.Server.Listener = "", wrappingListener{newListener(t)}
+			}
+			pid, err := h.SpawnRegister("lines", options.Process, gen.ProcessOptions{MailboxSize: 3})
+			require.NoError(t, err)
+			conn := m.dial(t, meta.Stats(server).Listen)
+			assert.Equal(t, "1\n", line(t, conn, "hello"))
+			end := func() {
+				require.NoError(t, conn.Close())
+				eventually(t, func() bool { return meta.Stats(server).Connections == 0 }, "the connection has ended")
+			}
+			if later {
+				end()
+				time.Sleep(20 * time.Millisecond) // in which the process hears of it
+				dialTCP(t, meta.Stats(server).Listen)
+			}
+			dialTCP(t, meta.Stats(server).Listen) // raises the alarm
+			<-alarmed
+			for h.Send(pid, "fills the mailbox") == nil {
+			}
+			if later {
+				time.Sleep(100 * time.Millisecond) // CloseTimeout is over
+			} else {
+				end()
+			}
+			close(busy)
+			for {
+				reason := next(t, ended)
+				if errors.Is(reason, gen.TerminateReasonShutdown) {
+					break
 				}
-			},
-		}
-		if wrapping, ok := m.manager.(manager); ok && wrapping.wrapped {
-			options.Server.Host, options.Server.Listener = "", wrappingListener{newListener(t)}
-		}
-		pid, err := h.SpawnRegister("lines", options.Process, gen.ProcessOptions{MailboxSize: 3})
-		require.NoError(t, err)
-		conn := m.dial(t, meta.Stats(server).Listen)
-		assert.Equal(t, "1\n", line(t, conn, "hello"))
-		dialTCP(t, meta.Stats(server).Listen) // raises the alarm
-		<-alarmed
-		for h.Send(pid, "fills the mailbox") == nil {
-		}
-		require.NoError(t, conn.Close())
-		eventually(t, func() bool { return meta.Stats(server).Connections == 0 }, "the connection has ended")
-		close(busy)
-		assert.ErrorIs(t, next(t, ended), gen.TerminateReasonShutdown)
-	})
+			}
+		})
+	}
 }
