@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ergotls/ergotls/certmanager/internal/trust"
+	"github.com/ergotls/ergotls/internal/clock"
 	"github.com/ergotls/ergotls/internal/conninfo"
 )
 
@@ -74,8 +75,8 @@ func (m *Manager) verdict(current *snapshot, peer *Peer, remote net.Addr, err er
 
 // ReportRefused is for servers that perform the handshakes of ServerTLS themselves. Pass it the
 // error of a handshake and the client's address. It counts and reports a client that crypto/tls
-// itself refused, because its CA is unknown or it sent no certificate; the Manager already knows
-// all other refused peers. It ignores nil and other errors.
+// itself refused, because its CA is unknown, its certificate is expired or not yet valid, or it sent
+// none; the Manager already knows all other refused peers. It ignores nil and other errors.
 func (m *Manager) ReportRefused(err error, remote net.Addr) {
 	if conninfo.NoCertificate(err) {
 		_ = m.verdict(m.current.Load(), &Peer{}, remote, fmt.Errorf("%w: the client showed no certificate", ErrUntrusted))
@@ -87,6 +88,10 @@ func (m *Manager) ReportRefused(err error, remote net.Addr) {
 	}
 	peer := &Peer{Certificate: refused.UnverifiedCertificates[0]}
 	current := m.current.Load()
+	if expired := trust.CheckDates(peer.Certificate, clock.Now()); expired != nil {
+		_ = m.verdict(current, peer, remote, expired)
+		return
+	}
 	err = trust.Explain(fmt.Errorf("%s: %w: %w", peer, ErrUntrusted, refused.Err), refused.UnverifiedCertificates, current.policy.clients.known)
 	_ = m.verdict(current, peer, remote, err)
 }

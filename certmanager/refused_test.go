@@ -17,8 +17,8 @@ import (
 )
 
 // A refused client is counted and reported once, with its address, by whatever server it was
-// refused: by a rule, because its CA is unknown, or because it showed no certificate, which
-// crypto/tls says without asking anyone.
+// refused: by a rule, or because its CA is unknown, it has expired, is not valid yet or showed no
+// certificate, which crypto/tls says without asking anyone.
 func TestRefusedClientsHaveAnAddress(t *testing.T) {
 	ca, unknown := tlstest.NewCA(t), tlstest.NewCA(t)
 	servers := map[string]func(m *certmanager.Manager, l net.Listener) error{
@@ -54,6 +54,12 @@ func TestRefusedClientsHaveAnAddress(t *testing.T) {
 			config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil }
 			return config
 		}, certmanager.ErrUntrusted},
+		"expired": {func() *tls.Config {
+			return ca.MutualClientConfig(t, "localhost", tlstest.Leaf{CommonName: "alice"}.Expired())
+		}, certmanager.ErrExpired},
+		"not yet valid": {func() *tls.Config {
+			return ca.MutualClientConfig(t, "localhost", tlstest.Leaf{CommonName: "alice"}.NotYetValid())
+		}, certmanager.ErrNotYetValid},
 	}
 	for name, serve := range servers {
 		for kind, client := range clients {
