@@ -373,3 +373,18 @@ func TestConnectionsAgree(t *testing.T) {
 	assert.Zero(t, v.Servers[0].Graphs[0].Now)
 	assert.Contains(t, get(p, "/?q=alice").Body.String(), "There are no connections.")
 }
+
+// However many names clients ask for, those of Domains are on the page, and what is wrong with them
+// is said.
+func TestNamesOfClientsHideNoDomain(t *testing.T) {
+	var all []certmanager.OrderStatus
+	for i := range 1000 {
+		all = append(all, certmanager.OrderStatus{Name: fmt.Sprintf("%03d.test", i), OnDemand: true, Failures: 1, Error: "no such host"})
+	}
+	s := certmanager.Status{ACME: append(all, certmanager.OrderStatus{Name: "ours.test", Failures: 1, Error: "forbidden"})}
+	domainsFirst(&s)
+	assert.Contains(t, strings.Join(attention("main", &s, nil), "\n"), "ours.test was not issued")
+	s = bounded(s)
+	assert.Equal(t, "ours.test", s.ACME[0].Name)
+	assert.Len(t, s.ACME, maxRows)
+}

@@ -95,6 +95,7 @@ func (p *Page) view(ca, query string, now time.Time) *view {
 	for _, name := range slices.Sorted(maps.Keys(managers)) {
 		m := managers[name]
 		status := m.Status()
+		domainsFirst(&status)
 		p.mu.Lock()
 		m.note(&status)
 		recent, evicted := m.recent.says(name, now)
@@ -175,6 +176,20 @@ func (p *Page) connections(name string, m *manager, open []meta.ConnectionStats)
 		all = append(all, v)
 	}
 	return all
+}
+
+// domainsFirst moves the names that clients ask for behind those of Domains, so that they do not push
+// these off the page.
+func domainsFirst(s *certmanager.Status) {
+	slices.SortStableFunc(s.ACME, func(a, b certmanager.OrderStatus) int {
+		switch {
+		case a.OnDemand == b.OnDemand:
+			return 0
+		case b.OnDemand:
+			return -1
+		}
+		return 1
+	})
 }
 
 // bounded cuts what can be long.

@@ -29,3 +29,16 @@ func TestStrangersMakeNoSeries(t *testing.T) {
 	assert.False(t, w.named["ours.test"])
 	assert.Len(t, w.named, maxNames)
 }
+
+// Domains have their series also if the first scrape comes after clients have asked for many names.
+func TestDomainsComeFirst(t *testing.T) {
+	w := &watched{}
+	var all []certmanager.OrderStatus
+	for i := range 1000 {
+		all = append(all, certmanager.OrderStatus{Name: fmt.Sprintf("%03d.test", i), OnDemand: true, Failures: i + 1})
+	}
+	w.choose(all)
+	w.choose(append(all, certmanager.OrderStatus{Name: "ours.test", Serving: true}))
+	assert.True(t, w.named["ours.test"])
+	assert.Len(t, w.named, maxNames)
+}

@@ -134,14 +134,15 @@ func (e emitter) crls(all []certmanager.CRLInfo) {
 	}
 }
 
-// choose returns the ACME names that have a label of their own. A name keeps its label: under a
-// HostPolicy clients choose the names, and could otherwise create more and more series.
+// choose returns the ACME names that have a label of their own: those of Domains first. A name keeps
+// its label: under a HostPolicy clients choose the names, and could otherwise create more and more
+// series.
 func (w *watched) choose(all []certmanager.OrderStatus) []named[certmanager.OrderStatus] {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	chosen := firstOfName(all, func(a certmanager.OrderStatus) string { return a.Name },
 		func(a, b certmanager.OrderStatus) int {
-			return cmp.Or(-cmp.Compare(number(w.named[label(a.Name)]), number(w.named[label(b.Name)])),
+			return cmp.Or(cmp.Compare(number(a.OnDemand), number(b.OnDemand)), -cmp.Compare(number(w.named[label(a.Name)]), number(w.named[label(b.Name)])),
 				-cmp.Compare(a.Failures, b.Failures), a.NotAfter.Compare(b.NotAfter))
 		})
 	w.named = map[string]bool{}
