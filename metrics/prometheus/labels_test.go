@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"maps"
 	"testing"
+	"time"
 
+	client "github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/assert"
 
 	"github.com/ergotls/ergotls/certmanager"
@@ -41,4 +43,18 @@ func TestDomainsComeFirst(t *testing.T) {
 	w.choose(append(all, certmanager.OrderStatus{Name: "ours.test", Serving: true}))
 	assert.True(t, w.named["ours.test"])
 	assert.Len(t, w.named, maxNames)
+}
+
+// A list that names no end does not hide the end of another of its issuer.
+func TestListsWithoutAnEndComeLast(t *testing.T) {
+	out := make(chan client.Metric, 10)
+	emitter{out, "main"}.crls([]certmanager.CRLInfo{{Issuer: "CN=ca"}, {Issuer: "CN=ca", NextUpdate: time.Unix(1000, 0)}})
+	close(out)
+	var ends int
+	for metric := range out {
+		if metric.Desc() == crlEnd {
+			ends++
+		}
+	}
+	assert.Equal(t, 1, ends)
 }

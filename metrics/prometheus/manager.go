@@ -125,7 +125,9 @@ func (e emitter) certificates(kind string, all []certmanager.CertificateInfo) {
 
 func (e emitter) crls(all []certmanager.CRLInfo) {
 	named := firstOfName(all, func(l certmanager.CRLInfo) string { return l.Issuer },
-		func(a, b certmanager.CRLInfo) int { return a.NextUpdate.Compare(b.NextUpdate) })
+		func(a, b certmanager.CRLInfo) int { // those without an end come last
+			return cmp.Or(cmp.Compare(number(a.NextUpdate.IsZero()), number(b.NextUpdate.IsZero())), a.NextUpdate.Compare(b.NextUpdate))
+		})
 	for _, l := range named {
 		if !l.value.NextUpdate.IsZero() {
 			e.gauge(crlEnd, seconds(l.value.NextUpdate), l.name)
