@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/tls"
 	"errors"
+	"log/slog"
 	"strconv"
 	"strings"
 	"sync"
@@ -474,6 +475,31 @@ func TestSlowLoadIsNotInVain(t *testing.T) {
 			require.NoError(t, m.Reload(t.Context()), name)
 		})
 	}
+}
+
+// sluggish is a source of which each Load takes long.
+type sluggish struct{ *fake }
+
+func (s sluggish) Load(ctx context.Context, previous *certmanager.Material) (*certmanager.Material, error) {
+	got, err := s.fake.Load(ctx, previous)
+	time.Sleep(12 * time.Second)
+	return got, err
+}
+
+// Nor is it where every Load takes longer, changed or not.
+func TestEverySlowLoadIsNotInVain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := tlstest.NewCA(t)
+		source := sluggish{&fake{body: "a", certs: map[string]*tlstest.Pair{"a": ca.Issue(t, tlstest.Leaf{}), "b": ca.Issue(t, tlstest.Leaf{})}}}
+		m, err := certmanager.New(certmanager.Options{Source: source, Logger: slog.New(slog.DiscardHandler)})
+		require.NoError(t, err)
+		source.set("b")
+		time.Sleep(time.Minute)
+		assert.True(t, source.certs["b"].Leaf.Equal(m.GetCertificate().Leaf))
+		assert.True(t, m.Status().Drift, "it is told")
+		require.NoError(t, m.Close())
+		time.Sleep(time.Minute) // the last Load
+	})
 }
 
 // torn is a source of files that do not match at the first readings.

@@ -138,6 +138,7 @@ func keepWatching(ctx context.Context, s Source, again time.Duration, changed fu
 // ignores its context, for example in a file system that hangs.
 type loader struct {
 	pending <-chan result[*Material] // an abandoned call; nil if there is none
+	late    *Material                // what one returned too late; a call that starts from it may be faster
 }
 
 var errNoMaterial = errors.New("the source returned neither a Material nor an error")
@@ -145,19 +146,20 @@ var errNoMaterial = errors.New("the source returned neither a Material nor an er
 func (l *loader) load(ctx context.Context, s Source, previous *Material) (*Material, error) {
 	if l.pending != nil {
 		select {
-		case r := <-l.pending: // its result is outdated, but a Load that starts from it is faster
-			previous = cmp.Or(r.value, previous)
+		case r := <-l.pending:
+			l.late = cmp.Or(r.value, l.late)
 		default:
-			return nil, errors.New("the source has still not answered")
+			return l.late, errors.New("the source has still not answered")
 		}
 	}
+	previous = cmp.Or(l.late, previous)
 	l.pending = start("the source", func() (*Material, error) { return loadChecked(ctx, s, previous) })
 	select {
 	case r := <-l.pending:
-		l.pending = nil
+		l.pending, l.late = nil, nil
 		return r.value, r.err
 	case <-ctx.Done():
-		return nil, fmt.Errorf("the source has not answered: %w", ctx.Err())
+		return l.late, fmt.Errorf("the source has not answered: %w", ctx.Err())
 	}
 }
 
