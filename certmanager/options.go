@@ -15,7 +15,8 @@ import (
 	"github.com/ergotls/ergotls/internal/clock"
 )
 
-// Options configures a [Manager]. Only Source is required. New returns an error for invalid options.
+// Options configures a [Manager]. Only Source is required. New returns an error for invalid
+// options.
 type Options struct {
 	// Source provides the certificates and CA bundles.
 	Source Source

@@ -75,8 +75,8 @@ func (m *Manager) verdict(current *snapshot, peer *Peer, remote net.Addr, err er
 
 // ReportRefused is for servers that perform the handshakes of ServerTLS themselves. Pass it the
 // error of a handshake and the client's address. It counts and reports a client that crypto/tls
-// itself refused, because its CA is unknown, its certificate is expired or not yet valid, or it sent
-// none; the Manager already knows all other refused peers. It ignores nil and other errors.
+// itself refused, because its CA is unknown, its certificate is expired or not yet valid, or it
+// sent none; the Manager already knows all other refused peers. It ignores nil and other errors.
 func (m *Manager) ReportRefused(err error, remote net.Addr) {
 	if conninfo.NoCertificate(err) {
 		_ = m.verdict(m.current.Load(), &Peer{}, remote, fmt.Errorf("%w: the client showed no certificate", ErrUntrusted))

@@ -19,8 +19,8 @@ const (
 	// reportAgain is the minimum time between two reports about a source that has not called changed.
 	reportAgain = time.Minute
 
-	// loadTimeout limits a Load, except the first, which the source itself must limit. A first one that
-	// takes longer is logged.
+	// loadTimeout limits a Load, except the first, which the source itself must limit. A first one
+	// that takes longer is logged.
 	loadTimeout = 10 * time.Second
 )
 

@@ -49,7 +49,8 @@ func (m *Manager) SetClientCAs(pool *x509.CertPool) {
 func (m *Manager) ClientCAs() *x509.CertPool { return m.current.Load().policy.clients.cas }
 
 // SetRootCAs replaces the CAs that servers are verified with, including those of
-// Material.TrustDomains; nil restores those of the source. The pool must not be modified afterwards.
+// Material.TrustDomains; nil restores those of the source. The pool must not be modified
+// afterwards.
 func (m *Manager) SetRootCAs(pool *x509.CertPool) {
 	m.change(false, func(in *inputs) { in.rootCAs = pool })
 }

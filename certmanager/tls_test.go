@@ -41,7 +41,8 @@ func newECH(t *testing.T, id byte, publicName string) (file, list []byte) {
 	return file, list
 }
 
-// A key that crypto/tls cannot use is refused, also where certificates come later or from a function.
+// A key that crypto/tls cannot use is refused, also where certificates come later or from a
+// function.
 func TestUnusableECHKey(t *testing.T) {
 	pair := tlstest.NewCA(t).Issue(t, tlstest.Leaf{})
 	cert := pair.Certificate()

@@ -228,7 +228,7 @@ func TestActorServerDrainsHandshakes(t *testing.T) {
 	tlsModes(t, func(t *testing.T, m mode) {
 		h, pid, server, ended := actorServer(t, m, nil)
 		addr := meta.Stats(server).Listen
-		conn, stranger := dialTCP(t, addr), dialTCP(t, addr)
+		conn, other := dialTCP(t, addr), dialTCP(t, addr)
 		eventually(t, func() bool { return meta.Stats(server).Establishing == 2 }, "they are accepted")
 		require.NoError(t, h.Send(pid, meta.MessageTCPDrain{Timeout: testTimeout}))
 		eventually(t, func() bool {
@@ -244,13 +244,13 @@ func TestActorServerDrainsHandshakes(t *testing.T) {
 		assert.ErrorIs(t, next(t, ended), gen.TerminateReasonNormal)
 		_, err = h.ProcessState(pid)
 		assert.NoError(t, err)
-		stranger.Close()
+		other.Close()
 		eventually(t, func() bool { _, err := h.ProcessState(pid); return err != nil }, "the process has ended")
 	})
 }
 
-// An actor that does not end with its connection is ended also if the mailbox of the server's process
-// is full when the connection ends, and when CloseTimeout is over.
+// An actor that does not end with its connection is ended also if the mailbox of the server's
+// process is full when the connection ends, and when CloseTimeout is over.
 func TestActorThatStaysWithoutRoom(t *testing.T) {
 	for _, later := range []bool{false, true} {
 		eachMode(t, func(t *testing.T, m mode) {

@@ -22,8 +22,8 @@ type tlsConn interface {
 	ConnectionState() tls.ConnectionState
 }
 
-// findAddr stores the address of a connection of a given Listener. Its RemoteAddr may block until the
-// peer has sent a header, so the accept loop does not call it, and may return nil after Close.
+// findAddr stores the address of a connection of a given Listener. Its RemoteAddr may block until
+// the peer has sent a header, so the accept loop does not call it, and may return nil after Close.
 func (c *tcpConnection) findAddr() error {
 	var addr net.Addr = noAddr{}
 	err := protect("RemoteAddr", func() error {

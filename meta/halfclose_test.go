@@ -208,8 +208,8 @@ func TestMaxLifetime(t *testing.T) {
 	})
 }
 
-// MessageTCPCloseWrite sends close_notify before FIN also if the kernel has no room for it after the
-// last data.
+// MessageTCPCloseWrite sends close_notify before FIN also if the kernel has no room for it after
+// the last data.
 func TestCloseWriteToSlowPeer(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		h := newHost(t)

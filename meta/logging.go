@@ -49,6 +49,6 @@ func removeFields(log gen.Log) {
 	log.DeleteFields("connection", "remote", "local", "owner", "peer", "serial")
 }
 
-// debugs reports whether lines of level Debug are logged. Most programs log none, so the caller need
-// not make their arguments.
+// debugs reports whether lines of level Debug are logged. Most programs log none, so the caller
+// need not make their arguments.
 func (c *tcpConnection) debugs() bool { return c.process.Log().Level() <= gen.LogLevelDebug }

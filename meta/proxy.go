@@ -198,8 +198,8 @@ func contains(prefixes []netip.Prefix, addr net.Addr) bool {
 var proxySignatures = [][]byte{proxyproto.SIGV1, proxyproto.SIGV2}
 
 // spoofWait is how long a connection without TLS waits for the first bytes of a peer that must not
-// send a PROXY header. In some protocols the server sends first, so the wait must be short. Over TLS
-// a header is no ClientHello.
+// send a PROXY header. In some protocols the server sends first, so the wait must be short. Over
+// TLS a header is no ClientHello.
 const spoofWait = 200 * time.Millisecond
 
 // awaitStart reads the first bytes of such a peer, so that a header is refused before an actor gets

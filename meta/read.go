@@ -91,9 +91,9 @@ func (c *tcpConnection) heldBackLocked() bool {
 }
 
 // poll reads and delivers until the read loop has something else to do, and then returns true.
-// Within wait it reads all data that has arrived before it delivers any, so that the owner gets many
-// small messages as one and answers with one write. It returns false to be called again when more
-// has arrived; until then no buffer is held.
+// Within wait it reads all data that has arrived before it delivers any, so that the owner gets
+// many small messages as one and answers with one write. It returns false to be called again when
+// more has arrived; until then no buffer is held.
 func (c *tcpConnection) poll() (done bool) {
 	for {
 		if (!c.inbox.empty() || c.inbox.err != nil) && !c.deliver() {

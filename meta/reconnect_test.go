@@ -137,8 +137,8 @@ func TestReconnectWrongCA(t *testing.T) {
 	})
 }
 
-// Another address may have a server that is trusted, so it is tried soon. When all have been refused,
-// the next try is late.
+// Another address may have a server that is trusted, so it is tried soon. When all have been
+// refused, the next try is late.
 func TestReconnectWrongCAOfOneAddress(t *testing.T) {
 	tlsModes(t, func(t *testing.T, m mode) {
 		other := tlstest.NewCA(t)
@@ -280,8 +280,8 @@ func TestReconnectAnswersConnect(t *testing.T) {
 	})
 }
 
-// A handshake that fails is a failure also if it takes longer than MaxInterval: after MaxFailures it
-// is over.
+// A handshake that fails is a failure also if it takes longer than MaxInterval: after MaxFailures
+// it is over.
 func TestReconnectToSilentServer(t *testing.T) {
 	tlsModes(t, func(t *testing.T, m mode) {
 		a := newHost(t).spawn(nil)

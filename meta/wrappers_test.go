@@ -228,8 +228,8 @@ func TestWrapperThatForgetsItsAddress(t *testing.T) {
 	})
 }
 
-// A connection whose RemoteAddr waits for a header of its peer holds up no other one, and counts for
-// the address in the header.
+// A connection whose RemoteAddr waits for a header of its peer holds up no other one, and counts
+// for the address in the header.
 func TestWrapperThatWaitsForItsAddress(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		a := newHost(t).spawn(nil)

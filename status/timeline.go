@@ -122,8 +122,8 @@ func (r row) draw(now time.Time) row {
 	return r
 }
 
-// late reports whether an operator should look. A CA is replaced by people. A certificate is renewed
-// automatically, so it is late only after half of its renewal window.
+// late reports whether an operator should look. A CA is replaced by people. A certificate is
+// renewed automatically, so it is late only after half of its renewal window.
 func late(r row, now time.Time) bool {
 	if r.Kind == "Certificate" {
 		return now.After(r.Renew.Add(r.End.Sub(r.Renew) / 2))

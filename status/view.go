@@ -178,8 +178,8 @@ func (p *Page) connections(name string, m *manager, open []meta.ConnectionStats)
 	return all
 }
 
-// domainsFirst moves the names that clients ask for behind those of Domains, so that they do not push
-// these off the page.
+// domainsFirst moves the names that clients ask for behind those of Domains, so that they do not
+// push these off the page.
 func domainsFirst(s *certmanager.Status) {
 	slices.SortStableFunc(s.ACME, func(a, b certmanager.OrderStatus) int {
 		switch {
@@ -205,8 +205,8 @@ func bounded(s certmanager.Status) certmanager.Status {
 	return s
 }
 
-// cut returns the first elements of a list. It returns an empty list for nil, which would be null in
-// the JSON.
+// cut returns the first elements of a list. It returns an empty list for nil, which would be null
+// in the JSON.
 func cut[T any](all []T) []T { return append([]T{}, all[:min(maxRows, len(all))]...) }
 
 // attention returns what an operator should look at.

@@ -34,8 +34,8 @@ func (s *state) check(cert *tls.Certificate, name string) error {
 	return nil
 }
 
-// checkChain returns an error if a Manager would reject a chain, and with it the other certificates of
-// the source. A chain is checked at a time when its leaf is valid.
+// checkChain returns an error if a Manager would reject a chain, and with it the other certificates
+// of the source. A chain is checked at a time when its leaf is valid.
 func checkChain(cert *tls.Certificate) error {
 	certs, err := trust.Parse(cert.Certificate)
 	if err != nil {

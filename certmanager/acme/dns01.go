@@ -109,8 +109,8 @@ func (s *state) noted(ctx context.Context, n *name) (record *txtRecord, err erro
 	return record, err
 }
 
-// removeNoted removes it. If that is impossible, a name whose certificate expires soon does not wait
-// for it, nor does one without a certificate.
+// removeNoted removes it. If that is impossible, a name whose certificate expires soon does not
+// wait for it, nor does one without a certificate.
 func (s *state) removeNoted(ctx context.Context, n *name) error {
 	record, err := s.noted(ctx, n)
 	if err != nil && !s.expiresSoon(n) {

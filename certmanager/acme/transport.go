@@ -156,7 +156,8 @@ func describe(p acme.Problem) string {
 	return text
 }
 
-// maxProblem is the length of a problem's text in errors, in bytes. The response may have maxAnswer.
+// maxProblem is the length of a problem's text in errors, in bytes. The response may have
+// maxAnswer.
 const maxProblem = 2000
 
 // retryAfter parses a Retry-After header (RFC 9110 section 10.2.3): seconds or a date.

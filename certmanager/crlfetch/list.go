@@ -130,7 +130,8 @@ func (l *list) fetch(ctx context.Context) {
 	l.failures = 0
 }
 
-// ask makes a request and keeps a newer list. It returns a panic, of Client or a parser, as an error.
+// ask makes a request and keeps a newer list. It returns a panic, of Client or a parser, as an
+// error.
 func (l *list) ask(ctx context.Context) (isNew bool, err error) {
 	defer func() {
 		if v := recover(); v != nil {

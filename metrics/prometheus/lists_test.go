@@ -64,8 +64,8 @@ ergotls_fetched_crl_failed{lists="l",url="`+web.URL+`/b.crl"} 1
 	assert.Zero(t, count("ergotls_fetched_crl_failed"))
 }
 
-// Addresses that begin alike, and are too long for a label, are one series: two would fail the whole
-// scrape.
+// Addresses that begin alike, and are too long for a label, are one series: two would fail the
+// whole scrape.
 func TestListsOfLongAddresses(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	bundle := filepath.Join(t.TempDir(), "ca.pem")

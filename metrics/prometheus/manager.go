@@ -136,9 +136,9 @@ func (e emitter) crls(all []certmanager.CRLInfo) {
 	}
 }
 
-// choose returns the ACME names that have a label of their own: those of Domains first. A name keeps
-// its label: under a HostPolicy clients choose the names, and could otherwise create more and more
-// series.
+// choose returns the ACME names that have a label of their own: those of Domains first. A name
+// keeps its label: under a HostPolicy clients choose the names, and could otherwise create more and
+// more series.
 func (w *watched) choose(all []certmanager.OrderStatus) []named[certmanager.OrderStatus] {
 	w.mu.Lock()
 	defer w.mu.Unlock()

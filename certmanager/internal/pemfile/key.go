@@ -58,8 +58,9 @@ func asSigner(key any) (crypto.Signer, error) {
 	return signer, nil
 }
 
-// maxKeySize is the largest private key in bytes. RSA with 16,384 bits has 9,300. crypto/x509 checks
-// a key before it is known to be too large: one of 590 KB takes a minute, and one of 16 MB hours.
+// maxKeySize is the largest private key in bytes. RSA with 16,384 bits has 9,300. crypto/x509
+// checks a key before it is known to be too large: one of 590 KB takes a minute, and one of 16 MB
+// hours.
 const maxKeySize = 16 << 10
 
 // parseAnyKey tries the three forms as crypto/tls does. No error quotes the key.

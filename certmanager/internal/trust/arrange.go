@@ -42,8 +42,8 @@ func Arrange(leaf *x509.Certificate, certs []*x509.Certificate, now time.Time) (
 	return chain, warning, nil
 }
 
-// climb appends the issuers of the last certificate of a chain, each followed by its own issuers. It
-// ends early if they are too many.
+// climb appends the issuers of the last certificate of a chain, each followed by its own issuers.
+// It ends early if they are too many.
 func climb(chain, certs []*x509.Certificate, now time.Time) []*x509.Certificate {
 	last := chain[len(chain)-1]
 	for _, cert := range certs {

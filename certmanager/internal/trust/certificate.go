@@ -47,8 +47,8 @@ func Parse(ders [][]byte) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// maxRSABits is the largest RSA key with which a signature is checked. With 16,384 bits that takes 6
-// ms, with a million 20 s, and anyone can send a certificate in the name of a CA.
+// maxRSABits is the largest RSA key with which a signature is checked. With 16,384 bits that takes
+// 6 ms, with a million 20 s, and anyone can send a certificate in the name of a CA.
 const maxRSABits = 16384
 
 // CheckKeySize refuses a certificate whose key is too large to check signatures with it.

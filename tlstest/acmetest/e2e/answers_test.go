@@ -174,8 +174,8 @@ func TestAnswersThatCannotBeUsed(t *testing.T) {
 	}
 }
 
-// A chain without the issuer of its leaf is not put in service: the last certificate stays, the next
-// order is an hour away, and other names are renewed.
+// A chain without the issuer of its leaf is not put in service: the last certificate stays, the
+// next order is an hour away, and other names are renewed.
 func TestChainThatIsBroken(t *testing.T) {
 	t.Parallel()
 	another := tlstest.NewCA(t)
@@ -301,8 +301,8 @@ func TestClockAhead(t *testing.T) {
 	assert.Equal(t, 1, ca.Orders())
 }
 
-// A certificate that has ended by a clock that is ahead is served again as soon as the clock is set,
-// also if the CA issues nothing: it ended while it was served, or before the start.
+// A certificate that has ended by a clock that is ahead is served again as soon as the clock is
+// set, also if the CA issues nothing: it ended while it was served, or before the start.
 func TestClockAheadAndNoCA(t *testing.T) {
 	const ahead = 100 * 24 * time.Hour
 	for _, when := range []string{"at start", "later"} {

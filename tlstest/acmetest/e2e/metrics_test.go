@@ -17,8 +17,8 @@ import (
 	"github.com/ergotls/ergotls/tlstest/acmetest"
 )
 
-// One of the Domains whose certificate has expired is in the metrics as not served, where the series
-// of the certificate ends. A name that clients ask for and that is not issued is not.
+// One of the Domains whose certificate has expired is in the metrics as not served, where the
+// series of the certificate ends. A name that clients ask for and that is not issued is not.
 func TestExpiredIsNotServed(t *testing.T) {
 	needs.Long(t)
 	t.Parallel()

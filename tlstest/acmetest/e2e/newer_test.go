@@ -135,8 +135,8 @@ func TestRetryAfterOfOneOfSeveral(t *testing.T) {
 	}
 }
 
-// With a clock that is ahead of the CA's, so that the CA's time for the renewal of a new certificate
-// has passed, one certificate is not ordered after the other.
+// With a clock that is ahead of the CA's, so that the CA's time for the renewal of a new
+// certificate has passed, one certificate is not ordered after the other.
 func TestRenewalInfoAndClockAhead(t *testing.T) {
 	const ahead = 95 * time.Minute
 	ca := acmetest.StartWith(t, acmetest.Options{Lifetime: 100 * time.Minute})
