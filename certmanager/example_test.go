@@ -1,7 +1,9 @@
 package certmanager_test
 
 import (
+	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -114,6 +116,75 @@ func ExampleManager_NewListener() {
 	response.Body.Close()
 	fmt.Println(response.Proto, response.Status)
 	// Output: HTTP/2.0 404 Not Found
+}
+
+// An HTTP client keeps connections for later requests. With Dialing the Manager closes those to a
+// server that is no longer trusted.
+func ExampleManager_Dialing() {
+	m, err := certmanager.New(certmanager.Options{Source: exampleSource()})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer m.Close()
+	server := &http.Server{Handler: http.NotFoundHandler()}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	go server.Serve(m.NewListener(listener, "h2", "http/1.1"))
+	defer server.Close()
+
+	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
+		host, _, err := net.SplitHostPort(addr)
+		if err != nil {
+			return nil, err
+		}
+		raw, err := new(net.Dialer).DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		config := m.ClientTLS(host)
+		config.NextProtos = []string{"h2", "http/1.1"}
+		track, below := m.Dialing(), &releasing{Conn: raw}
+		conn := tls.Client(below, config) // the Transport needs a *tls.Conn for HTTP/2
+		if err := conn.HandshakeContext(ctx); err != nil {
+			raw.Close()
+			return nil, err
+		}
+		state := conn.ConnectionState()
+		below.release = track(&state, raw.RemoteAddr(), func(error) { raw.Close() })
+		return conn, nil
+	}
+	transport := &http.Transport{DialTLSContext: dial, ForceAttemptHTTP2: true}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport}
+	url := "https://" + listener.Addr().String()
+	response, err := client.Get(url)
+	if err != nil {
+		log.Fatal(err)
+	}
+	response.Body.Close()
+	fmt.Println(response.Proto, response.Status)
+
+	m.SetRootCAs(x509.NewCertPool()) // no server is trusted
+	_, err = client.Get(url)
+	fmt.Println("refused:", err != nil)
+	// Output:
+	// HTTP/2.0 404 Not Found
+	// refused: true
+}
+
+// releasing is a connection that the Manager forgets when it is closed.
+type releasing struct {
+	net.Conn
+	release func() // nil until the handshake is complete
+}
+
+func (c *releasing) Close() error {
+	if c.release != nil {
+		c.release()
+	}
+	return c.Conn.Close()
 }
 
 func ExampleFiles() {
