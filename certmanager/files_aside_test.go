@@ -182,7 +182,7 @@ func TestManyBadEntries(t *testing.T) {
 	ca, dir := tlstest.NewCA(t), t.TempDir()
 	good := ca.Issue(t, tlstest.Leaf{Names: []string{"good.test"}})
 	good.Files(t, dir, "good")
-	for i := range 1000 {
+	for i := range 1500 {
 		pair := ca.Issue(t, tlstest.Leaf{})
 		put(t, dir, fmt.Sprintf("%d.crt", i), pair.CertPEM)
 		put(t, dir, fmt.Sprintf("%d-key.key", i), pair.KeyPEM)
@@ -190,7 +190,7 @@ func TestManyBadEntries(t *testing.T) {
 	began := time.Now()
 	m := newLogged(t, certmanager.Files{Dir: dir})
 	assert.Contains(t, strings.Join(m.warnings(), ""), "0.crt: invalid certificate material: its private key is in "+dir+"/0-key.key")
-	assert.Less(t, time.Since(began), 5*time.Second)
+	assert.Less(t, time.Since(began), 15*time.Second)
 
 	cas := make([][]byte, 1000)
 	for i := range cas {
@@ -204,7 +204,7 @@ func TestManyBadEntries(t *testing.T) {
 	after, err := files.Load(t.Context(), before)
 	require.NoError(t, err)
 	assert.Len(t, after.ClientCAs, len(cas))
-	assert.Less(t, time.Since(began), 9*time.Second)
+	assert.Less(t, time.Since(began), 15*time.Second)
 }
 
 // Chains as they stand in files: in any order, with several ways up, with what is not needed.
