@@ -2,6 +2,7 @@ package certmanager
 
 import (
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,15 +33,10 @@ func TestPacer(t *testing.T) {
 // them. All pauses together still take no longer than they may.
 func TestPacerOnABusyProcessor(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	end := make(chan struct{})
-	defer close(end)
+	var end atomic.Bool
+	defer end.Store(true)
 	go func() {
-		for {
-			select {
-			case <-end:
-				return
-			default:
-			}
+		for !end.Load() {
 		}
 	}()
 	var paused time.Duration

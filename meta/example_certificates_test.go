@@ -16,24 +16,38 @@ import (
 	"github.com/ergotls/ergotls/tlstest"
 )
 
-// Watcher is an actor that hears of what happens to its certificates.
+// Watcher is an actor that gets the events of its certificates.
 type Watcher struct {
 	act.Actor
-	certs *certmanager.Manager
-	kinds chan certmanager.Kind
+	certs   *certmanager.Manager
+	watcher gen.Alias
+	status  chan certmanager.Status
+	kinds   chan certmanager.Kind
 }
+
+// askStatus is the first message of a Watcher: an actor makes no calls in its Init.
+type askStatus struct{}
 
 func (w *Watcher) Init(...any) error {
 	watcher, err := meta.CreateCertWatcher(w.certs, meta.CertWatcherOptions{})
 	if err != nil {
 		return err
 	}
-	_, err = w.SpawnMeta(watcher, gen.MetaOptions{})
-	return err
+	if w.watcher, err = w.SpawnMeta(watcher, gen.MetaOptions{}); err != nil {
+		return err
+	}
+	return w.Send(w.PID(), askStatus{})
 }
 
 func (w *Watcher) HandleMessage(_ gen.PID, message any) error {
-	if m, ok := message.(meta.MessageCertEvent); ok {
+	switch m := message.(type) {
+	case askStatus:
+		status, err := w.CallAlias(w.watcher, meta.MessageCertStatus{}, gen.DefaultRequestTimeout)
+		if err != nil {
+			return err
+		}
+		w.status <- status.(certmanager.Status) // every later change is an event
+	case meta.MessageCertEvent:
 		w.kinds <- m.Event.(certmanager.Event).Kind
 	}
 	return nil
@@ -51,7 +65,7 @@ func ExampleCreateCertWatcher() {
 	defer certs.Close()
 	node := exampleNode()
 	defer node.Stop()
-	watcher := &Watcher{certs: certs, kinds: make(chan certmanager.Kind, 1)}
+	watcher := &Watcher{certs: certs, status: make(chan certmanager.Status, 1), kinds: make(chan certmanager.Kind, 1)}
 	if _, err := node.Spawn(func() gen.ProcessBehavior { return watcher }, gen.ProcessOptions{}); err != nil {
 		log.Fatal(err)
 	}
@@ -59,9 +73,12 @@ func ExampleCreateCertWatcher() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	fmt.Println("certificates:", len((<-watcher.status).Certificates))
 	certs.Update(pair.Certificate())
 	fmt.Println(<-watcher.kinds)
-	// Output: loaded
+	// Output:
+	// certificates: 0
+	// loaded
 }
 
 // Responder is an actor that owns port 80 of a host whose certificates come from an ACME CA.

@@ -273,6 +273,7 @@ func TestListOfVersion1(t *testing.T) {
 	ca, err := x509.ParseCertificate(der)
 	require.NoError(t, err)
 	algorithm := pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}} // ecdsa-with-SHA256
+	//lint:ignore SA1019 x509.CreateRevocationList makes only version 2
 	signed, err := asn1.Marshal(pkix.TBSCertificateList{
 		Signature: algorithm, Issuer: ca.Subject.ToRDNSequence(), ThisUpdate: now, NextUpdate: now.Add(time.Hour),
 		RevokedCertificates: []pkix.RevokedCertificate{{SerialNumber: big.NewInt(7), RevocationTime: now}},
