@@ -224,9 +224,41 @@ func (m *material) keeping(other *material) *material {
 		}
 		add(kept)
 	}
-	next := joined(append(slices.Clone(m.parts), &part{from: kept}))
+	return m.and(kept)
+}
+
+// and returns m with a last part of what it lacks.
+func (m *material) and(kept *Material) *material {
+	next := joined(append(slices.Clone(m.own()), &part{from: kept}))
 	next.kept = true
 	return next
+}
+
+// keepingOnly returns m, which keeping made, without what its other parts have by now, and without
+// what candidate lacks too. A part of candidate that cannot be used counts as well.
+func (m *material) keepingOnly(candidate *material) *material {
+	own, extra := &material{parts: m.own()}, &material{parts: m.parts[len(m.parts)-1:]}
+	owned, has := own.inventory(true), candidate.inventory(true)
+	kept, same, some := &Material{TrustDomains: make(map[string][]*x509.Certificate)}, true, false
+	for key, add := range extra.inventory(false) {
+		_, here := owned[key]
+		_, there := has[key]
+		switch {
+		case add == nil: // not from keeping
+		case there && !here:
+			add(kept)
+			some = true
+		default:
+			same = false
+		}
+	}
+	switch {
+	case same:
+		return m
+	case some:
+		return m.and(kept)
+	}
+	return joined(m.own())
 }
 
 // inventory has a key for each item of a material, with a function that adds the item to another

@@ -1,11 +1,17 @@
 package certmanager_test
 
 import (
+	"crypto/x509"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/ergotls/ergotls/certmanager"
 	"github.com/ergotls/ergotls/tlstest"
@@ -87,4 +93,109 @@ func TestTwoStepsDespiteAnotherSource(t *testing.T) {
 			assert.Len(t, m.Status().ClientCAs, 2, name)
 		})
 	}
+}
+
+// Three sources change at random: to good contents, to contents that cannot be put in service, and
+// for about a second to contents without a CA. In the end the good ones are in service, and no
+// connection was closed whose CA was missing only for that second.
+func TestSourcesAtRandom(t *testing.T) {
+	for seed := range uint64(60) {
+		synctest.Test(t, func(t *testing.T) {
+			r := rand.New(rand.NewPCG(seed, 0))
+			issuer := tlstest.NewCA(t)
+			sources := make([]*randomSource, 3)
+			var all certmanager.Sources
+			for i := range sources {
+				sources[i] = &randomSource{t: t, r: r, issuer: issuer, origin: strconv.Itoa(i), cas: []*tlstest.CA{tlstest.NewCA(t), tlstest.NewCA(t), tlstest.NewCA(t)}}
+				sources[i].change("good")
+				all = append(all, sources[i])
+			}
+			m := newManager(t, certmanager.Options{Source: all})
+			var peers []*tracked
+			for _, s := range sources {
+				client := s.cas[0].MutualClientConfig(t, "localhost", tlstest.Leaf{})
+				client.InsecureSkipVerify = true
+				peers = append(peers, track(m, connectPipe(m.ServerTLS(), client).ok(t).server))
+			}
+			for began := time.Now(); time.Since(began) < 11*time.Second; { // losses are put in service after 15 s of changes
+				s := sources[r.IntN(len(sources))]
+				if s.change([]string{"good", "good", "expired", "another key", "lost"}[r.IntN(5)]) == "lost" {
+					time.Sleep(time.Duration(r.IntN(1200)) * time.Millisecond)
+					s.put(s.last)
+				}
+				time.Sleep(time.Duration(r.IntN(1500)) * time.Millisecond)
+			}
+			time.Sleep(2 * time.Minute)
+			for i, s := range sources {
+				peers[i].open(t, fmt.Sprintf("seed %d, source %d", seed, i))
+				peers[i].release()
+				if s.good {
+					s.inService(m.Status(), fmt.Sprintf("seed %d, source %d", seed, i))
+				}
+			}
+		})
+	}
+}
+
+// randomSource is a source with one certificate and some of its CAs, always with the first.
+type randomSource struct {
+	pushed
+	t      *testing.T
+	r      *rand.Rand
+	issuer *tlstest.CA
+	origin string
+	cas    []*tlstest.CA
+	last   *certmanager.Material // other than "lost"
+	good   bool                  // it can be put in service
+}
+
+func (s *randomSource) change(what string) string {
+	if what == "lost" {
+		lost := *s.last
+		lost.ClientCAs = append(slices.Clone(lost.ClientCAs[1:]), tlstest.NewCA(s.t).Certificate())
+		s.put(&lost)
+		return what
+	}
+	leaf := tlstest.Leaf{}
+	if what == "expired" {
+		leaf.NotBefore, leaf.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
+	}
+	cert := certmanager.Certificate{Certificate: s.issuer.Issue(s.t, leaf).Certificate(), Origin: s.origin}
+	if what == "another key" {
+		cert.PrivateKey = s.issuer.Issue(s.t, leaf).Key
+	}
+	s.last, s.good = &certmanager.Material{Certificates: []certmanager.Certificate{cert}}, what == "good"
+	for i, ca := range s.cas {
+		if i == 0 || s.r.IntN(2) == 0 {
+			s.last.ClientCAs = append(s.last.ClientCAs, ca.Certificate())
+		}
+	}
+	s.put(s.last)
+	return what
+}
+
+// inService requires that the last contents of the source, and no other CA of its, are in service.
+func (s *randomSource) inService(status certmanager.Status, text string) {
+	infos := func(cas []*x509.Certificate) (all []string) {
+		for _, ca := range cas {
+			all = append(all, certmanager.NewCertificateInfo(ca, "").Fingerprint)
+		}
+		return all
+	}
+	var every []*x509.Certificate
+	for _, ca := range s.cas {
+		every = append(every, ca.Certificate())
+	}
+	var cas []string
+	for _, info := range status.ClientCAs {
+		if slices.Contains(infos(every), info.Fingerprint) {
+			cas = append(cas, info.Fingerprint)
+		}
+	}
+	assert.ElementsMatch(s.t, infos(s.last.ClientCAs), cas, text)
+	leaf, err := x509.ParseCertificate(s.last.Certificates[0].Certificate.Certificate[0])
+	require.NoError(s.t, err)
+	assert.True(s.t, slices.ContainsFunc(status.Certificates, func(info certmanager.CertificateInfo) bool {
+		return info.Fingerprint == certmanager.NewCertificateInfo(leaf, "").Fingerprint
+	}), text)
 }

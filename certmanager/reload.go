@@ -204,7 +204,9 @@ func (r *reloader) publish(ctx context.Context, candidate *material) error {
 		}
 	}
 	if now := m.current.Load().in.material; now.kept {
-		errs = append(errs, put(joined(now.own())))
+		if less := now.keepingOnly(candidate); less != now {
+			errs = append(errs, put(less))
+		}
 	}
 	return errors.Join(errs...)
 }
