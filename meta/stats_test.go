@@ -211,6 +211,7 @@ func TestEveryConnectionIsCounted(t *testing.T) {
 				join().Close()
 				expect[meta.MessageTCPConnect](a)
 				expect[meta.MessageTCPDisconnect](a)
+				eventually(t, func() bool { return meta.Stats(server).Connections == 0 }, "it no longer counts for its address")
 				talk(t, join())
 				expect[meta.MessageTCPConnect](a)
 				for range 3 {
