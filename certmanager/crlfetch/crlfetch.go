@@ -150,8 +150,6 @@ func (s *Source) Watch(ctx context.Context, changed func(), report func(certmana
 	s.mu.Lock()
 	s.changed, s.report = changed, report
 	s.mu.Unlock()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	var all sync.WaitGroup
 	defer all.Wait()
 	// Sources watches again after an error or a panic: lists are fetched meanwhile.
